@@ -1,0 +1,118 @@
+"""asyncloop: a native event loop, Future and Task for asyncio, built on libev.
+
+Programs stay as they are; only the loop beneath them changes. Any of these switches it on::
+
+    asyncloop.run(main())                                     # in place of asyncio.run
+    asyncio.run(main(), loop_factory=asyncloop.new_event_loop)    # Python 3.12 and later
+    uvicorn app:app --loop asyncloop:new_event_loop           # servers that take a factory
+    python -m asyncloop script.py ARGS                        # a program that stays untouched
+
+`Loop`, `Future` and `Task` pass for asyncio's own: they are instances of
+`asyncio.AbstractEventLoop`, `asyncio.Future` and `asyncio.Task`.
+"""
+
+import sys
+
+if sys.platform == "win32":
+    raise ImportError(
+        "asyncloop runs on Linux and macOS. On Windows use asyncio's own event loop "
+        "(nothing has to be installed or switched on for it), or the package winloop."
+    )
+
+import asyncio
+import platform
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from . import _core
+from ._core import Future, Task
+from ._loop import Loop
+
+if TYPE_CHECKING:
+    from ._policy import EventLoopPolicy, install
+
+__version__ = "0.1.0"
+
+__all__ = ["Future", "Loop", "Task", "build_info", "new_event_loop", "run"]
+
+# Python 3.16 has no event loop policies any more, and there these two do not exist.
+_POLICY_NAMES = ("EventLoopPolicy", "install")
+if hasattr(asyncio, "set_event_loop_policy"):
+    __all__ += _POLICY_NAMES
+
+_T = TypeVar("_T")
+
+
+def new_event_loop() -> Loop:
+    """Return a new, open event loop of asyncloop.
+
+    This is the factory to give to whatever takes one: `asyncio.run(..., loop_factory=)`,
+    `asyncio.Runner(loop_factory=)`, `uvicorn --loop asyncloop:new_event_loop`. The loop does not
+    become the current one of its thread; whoever asked for it closes it.
+
+    Raises OSError if the system gives no descriptor for the loop.
+    """
+    return Loop()
+
+
+def run(main: Coroutine[Any, Any, _T], *, debug: bool | None = None) -> _T:
+    """Run the coroutine `main` on a new loop of asyncloop and return its result.
+
+    Does what `asyncio.run` does: cancels what is left when `main` is done, shuts down the
+    asynchronous generators and the default executor, closes the loop, and turns the first Ctrl-C
+    into a cancellation of `main` and then KeyboardInterrupt.
+
+    `debug` switches asyncio's debug mode on or off; None leaves that to `PYTHONASYNCIODEBUG` and
+    `-X dev`.
+
+    Raises what `main` raises, RuntimeError if a loop is already running in this thread, and
+    what `asyncio.run` of the same Python raises (ValueError or TypeError) if `main` is not a
+    coroutine.
+    """
+    if sys.version_info >= (3, 12):
+        return asyncio.run(main, debug=debug, loop_factory=new_event_loop)
+    # Python 3.11 has no loop_factory there. Asked before the Runner makes its loop, and with
+    # asyncio.run's own words, for the sake of those who look for them.
+    if asyncio._get_running_loop() is not None:
+        raise RuntimeError("asyncio.run() cannot be called from a running event loop")
+    with asyncio.Runner(debug=debug, loop_factory=new_event_loop) as runner:
+        return runner.run(main)
+
+
+def build_info() -> dict[str, Any]:
+    """Return what this build consists of, as a dictionary of plain values.
+
+    `asyncloop` and `python` are version strings, `implementation` is the interpreter's name, and
+    the rest comes from the core, among it `libev_version`, `backend` (the system interface that
+    new loops wait with, such as ``epoll``), and `libev`: ``system`` where the library of the
+    system is linked, ``embedded`` where libev was compiled into the extension.
+    """
+    return {
+        "asyncloop": __version__,
+        "python": platform.python_version(),
+        "implementation": platform.python_implementation(),
+        **_core.build_info(),
+    }
+
+
+if not TYPE_CHECKING:  # a type checker takes the names from the import above
+
+    def __getattr__(name: str) -> Callable[..., Any]:
+        # Made on first use: Python 3.14 and 3.15 warn as soon as asyncio's policies are touched,
+        # and importing asyncloop must not warn those who have no use for a policy.
+        if name not in _POLICY_NAMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if name not in __all__:
+            raise AttributeError(
+                f"asyncloop.{name} needs event loop policies, which this version of Python no "
+                "longer has: use asyncloop.run(main()), or "
+                "asyncio.run(main(), loop_factory=asyncloop.new_event_loop)"
+            )
+        from . import _policy
+
+        value = getattr(_policy, name)
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
