@@ -70,6 +70,8 @@ def _new_main(**names: Any) -> types.ModuleType:
     module.__dict__["__builtins__"] = sys.modules["builtins"]
     if sys.version_info < (3, 14):
         module.__dict__["__annotations__"] = {}
+    if sys.version_info >= (3, 15):
+        names.pop("__cached__", None)
     module.__dict__.update(names)
     return module
 
@@ -135,12 +137,10 @@ def _load(main: types.ModuleType, spec: importlib.machinery.ModuleSpec) -> Any:
     if code is None:
         raise _NotRunnable(f"No code object available for {spec.name}")
     main.__dict__.update(
-        __spec__=spec,
-        __loader__=loader,
-        __package__=spec.parent,
-        __file__=spec.origin,
-        __cached__=spec.cached,
+        __spec__=spec, __loader__=loader, __package__=spec.parent, __file__=spec.origin
     )
+    if sys.version_info < (3, 15):
+        main.__dict__["__cached__"] = spec.cached
     return code
 
 

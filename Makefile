@@ -1,0 +1,106 @@
+# Every target does the set-up that it needs; a second call finds it done.
+#
+#   make run          real apps on asyncloop and on the standard loop, side by side
+#   make test         the tests, and the quick part of CPython's own
+#   make conformance  all of CPython's own asyncio tests that apply
+#   make check-all    `make test` on every Python found (3.11 to 3.15)
+#   make bench        the benchmarks, with a table and a picture
+#   make lint         ruff, mypy, and mypy's comparison of the stubs with the core
+#   make asan         the tests under AddressSanitizer and UBSan
+#   make build        the extension alone, in place
+#   make clean        removes what the others made
+#
+# PYTHON=python3.13 picks another interpreter, each with an environment of its own; the switches
+# that setup.py takes (ASYNCLOOP_DEBUG and so on) may be given in the environment.
+
+SHELL := /bin/sh
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+ifeq ($(PYTHON),)
+VENV := .venv
+else
+VENV := .venv$(shell $(PYTHON) -c 'import sys; print("-%d.%d" % sys.version_info[:2] + sys.abiflags)' \
+                     2>/dev/null || echo -$(notdir $(PYTHON)))
+endif
+PY := $(VENV)/bin/python
+
+# Bounds, in seconds, of a whole run and of one test.
+TEST_SECONDS ?= 900
+CONFORMANCE_SECONDS ?= 600
+ONE_TEST_SECONDS ?= 120
+PYTEST_ARGS ?=
+
+SOURCES := $(wildcard src/*.c src/*.h) setup.py
+
+.PHONY: help run test bench lint asan clean build conformance check-all FORCE
+
+help:
+	@sed -n '/^#   make/s/^# *//p' Makefile
+
+# $(VENV)/.ready-EXTRA... says that the environment has these extras.
+$(VENV)/.ready-%: pyproject.toml tools/setup-env
+	@tools/setup-env $(VENV) '$(PYTHON)' $(subst -, ,$*)
+	@touch $@
+
+# The switches are part of what was built: a build with others is another build.
+SWITCHES := debug=$(ASYNCLOOP_DEBUG) sanitize=$(ASYNCLOOP_SANITIZE) libev=$(ASYNCLOOP_LIBEV_SOURCE)
+ifneq ($(shell cat $(VENV)/.switches 2>/dev/null),$(SWITCHES))
+$(VENV)/.built: FORCE
+endif
+
+$(VENV)/.built: $(VENV)/.ready-build $(SOURCES)
+	@if [ "$$(cat $(VENV)/.switches 2>/dev/null)" = '$(SWITCHES)' ]; then force=; else force=--force; fi; \
+	echo "building the extension with $$($(PY) -V)"; \
+	$(PY) setup.py -q build_ext --inplace $$force
+	@echo '$(SWITCHES)' >$(VENV)/.switches
+	@touch $@
+
+build: $(VENV)/.built
+
+run: $(VENV)/.ready-run $(VENV)/.built
+	$(PY) examples/showcase.py
+
+test: $(VENV)/.ready-test-run $(VENV)/.built
+	timeout -k 10 $(TEST_SECONDS) $(PY) -m pytest --timeout=$(ONE_TEST_SECONDS) $(PYTEST_ARGS) </dev/null
+	$(call conformance,--quick)
+
+# The one place that knows how CPython's own tests are started.
+define conformance
+	timeout -k 10 $(CONFORMANCE_SECONDS) $(PY) -m tests.conformance $(1) </dev/null
+endef
+
+conformance: CONFORMANCE_SECONDS = 3600
+conformance: $(VENV)/.ready-test-run $(VENV)/.built
+	$(call conformance,)
+
+check-all:
+	tools/check-all
+
+bench: $(VENV)/.ready-bench $(VENV)/.built
+	$(PY) -m benchmarks $(BENCH_ARGS)
+
+lint: $(VENV)/.ready-lint-test-run $(VENV)/.built
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(PY) -m mypy.stubtest --concise asyncloop._core
+
+# A copy of the tree with an extension of its own, so that the ordinary build stays as it is.
+ASAN_DIR = build/asan-$(notdir $(VENV))
+ASAN_TESTS ?= tests
+ASAN_ENV = PYTHONPATH="$(CURDIR)/$(ASAN_DIR)" LD_PRELOAD="$$(cc -print-file-name=libasan.so)" PYTHONMALLOC=malloc \
+	ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:allocator_may_return_null=1 \
+	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+
+asan: $(VENV)/.ready-test-run $(VENV)/.ready-build
+	mkdir -p $(ASAN_DIR)
+	git ls-files -z --cached --others --exclude-standard src asyncloop tests examples setup.py pyproject.toml README.md LICENSE \
+		| xargs -0 cp --parents -p -u -t $(ASAN_DIR)
+	cd $(ASAN_DIR) && ASYNCLOOP_SANITIZE=address,undefined ASYNCLOOP_DEBUG=1 \
+		$(CURDIR)/$(PY) setup.py -q build_ext --inplace
+	cd $(ASAN_DIR) && env $(ASAN_ENV) timeout -k 10 $(TEST_SECONDS) \
+		$(CURDIR)/$(PY) -m pytest --timeout=$(ONE_TEST_SECONDS) $(PYTEST_ARGS) $(ASAN_TESTS) </dev/null
+
+clean:
+	rm -rf build dist *.egg-info .venv .venv-* .venv*.lock asyncloop/_core*.so
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
