@@ -11,6 +11,7 @@ ASYNCLOOP_LIBEV_SOURCE=DIR  compile libev's own ev.c found in DIR into the exten
 
 import _asyncio
 import asyncio
+import contextlib
 import os
 import shutil
 import subprocess
@@ -146,6 +147,25 @@ def core_extension():
     )
 
 
+@contextlib.contextmanager
+def silenced():
+    """Drop what this process and its children write, by descriptor."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved, nowhere = (os.dup(1), os.dup(2)), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(saved[0], 1)
+        os.dup2(saved[1], 2)
+        for descriptor in (*saved, nowhere):
+            os.close(descriptor)
+
+
 class BuildCore(build_ext):
     """build_ext that finds libev, or says in one line what to install."""
 
@@ -165,20 +185,14 @@ class BuildCore(build_ext):
             path = os.path.join(folder, "probe.c")
             with open(path, "w") as file:
                 file.write(code)
-            # The compiler's own complaint would hide the one line that helps.
-            stderr, silent = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-            try:
-                sys.stderr.flush()
-                os.dup2(silent, 2)
-                self.compiler.compile(
-                    [path], output_dir=folder, include_dirs=ext.include_dirs
-                )
-            except CompileError:
-                return False
-            finally:
-                os.dup2(stderr, 2)
-                os.close(silent)
-                os.close(stderr)
+            # The command and the compiler's complaint would hide the one line that helps.
+            with silenced():
+                try:
+                    self.compiler.compile(
+                        [path], output_dir=folder, include_dirs=ext.include_dirs
+                    )
+                except CompileError:
+                    return False
             return True
 
     def require_compiler_and_python(self, ext):
@@ -231,6 +245,7 @@ class BuildCore(build_ext):
         )
         if sys.platform != "darwin":
             ext.libraries.append("m")
+
 
 if sys.platform == "win32":
     raise SystemExit(
