@@ -1,0 +1,76 @@
+"""The event loop: the C core under `asyncio.BaseEventLoop`.
+
+What happens once per callback, task step, packet or byte is the core's (`_core.Loop`). What
+happens once per connection or per process is `asyncio.BaseEventLoop`'s own, in the version that the
+running Python has. The mixins give the hooks that it calls.
+"""
+
+import asyncio
+import sys
+import threading
+from asyncio import events
+from typing import Any
+
+from . import _core
+from ._signals import SignalHooks
+from ._streams import StreamHooks
+
+
+class Loop(SignalHooks, StreamHooks, _core.Loop, asyncio.BaseEventLoop):
+    """An asyncio event loop in C, over libev.
+
+    Used like any other loop of asyncio; nothing in a program has to know of it. Not for use by
+    several threads at a time, except `call_soon_threadsafe`.
+    """
+
+    def __init__(self) -> None:
+        _core.Loop.__init__(self)
+        asyncio.BaseEventLoop.__init__(self)
+        SignalHooks.__init__(self)
+
+    def run_forever(self) -> None:
+        """Run until stop() is called. Follows asyncio.loop.run_forever."""
+        self._check_closed()
+        self._check_running()
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        asyncgen_hooks = sys.get_asyncgen_hooks()
+        self._set_coroutine_origin_tracking(self._debug)
+        self._thread_id = threading.get_ident()
+        sys.set_asyncgen_hooks(
+            firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook
+        )
+        events._set_running_loop(self)
+        wakes_on_signals = in_main_thread and self._try_acquire_wakeup_fd()
+        try:
+            self._run()
+        finally:
+            self._stopping = False
+            self._thread_id = None
+            events._set_running_loop(None)
+            self._set_coroutine_origin_tracking(False)
+            sys.set_asyncgen_hooks(*asyncgen_hooks)
+            if wakes_on_signals:
+                self._release_wakeup_fd()
+
+    def _try_acquire_wakeup_fd(self) -> bool:
+        try:
+            self._acquire_wakeup_fd()
+        except ValueError:  # the main thread of a sub-interpreter may not
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close the loop: pending calls are dropped, the executor is told to end.
+
+        Raises RuntimeError while the loop runs. Follows asyncio.loop.close.
+        """
+        if self.is_running():
+            raise RuntimeError("Cannot close a running event loop")
+        if self.is_closed():
+            return
+        self._remove_all_signal_handlers()
+        asyncio.BaseEventLoop.close(self)
+        self._close()
+
+    def _process_events(self, event_list: Any) -> None:
+        raise NotImplementedError("asyncloop has no selector whose events could be processed")

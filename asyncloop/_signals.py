@@ -1,0 +1,151 @@
+"""Signals: add_signal_handler() and its kin, and the descriptor that a signal wakes the loop with.
+
+Python's own C handler writes the number of each signal to the descriptor given to
+`signal.set_wakeup_fd`. The core owns both ends of that pair and calls `_signals_arrived` with what
+it has read, after the interpreter has run its Python-level handlers.
+"""
+
+import asyncio
+import errno
+import signal
+import sys
+import threading
+import warnings
+from typing import Any
+
+
+def _do_nothing(signum: int, frame: Any) -> None:
+    """Stands in for the default disposition, so that Python's C handler is installed."""
+
+
+class SignalHooks:
+    """The part of `asyncloop.Loop` that deals with signals. Works in the main thread only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._signal_handlers: dict[int, Any] = {}
+        self._wakeup_users = 0
+        self._wakeup_fd_before = -1
+
+    # The wakeup descriptor has two users: each run in the main thread, so that Ctrl-C ends a
+    # sleeping poll, and the presence of signal handlers. The first sets it, the last puts back
+    # what was there before.
+
+    def _acquire_wakeup_fd(self) -> None:
+        """Raises ValueError outside the main thread, RuntimeError if the loop is closed."""
+        if self._wakeup_users == 0:
+            self._wakeup_fd_before = signal.set_wakeup_fd(
+                self._signal_fd(), warn_on_full_buffer=False
+            )
+        self._wakeup_users += 1
+
+    def _release_wakeup_fd(self) -> None:
+        self._wakeup_users -= 1
+        if self._wakeup_users > 0:
+            return
+        ours = self._signal_fd()
+        try:
+            found = signal.set_wakeup_fd(self._wakeup_fd_before, warn_on_full_buffer=False)
+        except (ValueError, OSError):
+            # What was there before has been closed since, or this is not the main thread.
+            try:
+                signal.set_wakeup_fd(-1)
+            except ValueError:
+                pass
+            return
+        if found not in (-1, ours):
+            signal.set_wakeup_fd(found, warn_on_full_buffer=False)  # somebody else's by now
+
+    def _signals_arrived(self, numbers: bytes) -> None:
+        """Called by the core from a poll, with one byte per signal."""
+        for signum in numbers:
+            handle = self._signal_handlers.get(signum)
+            if handle is None:
+                continue
+            if handle._cancelled:
+                self.remove_signal_handler(signum)
+            else:
+                self._add_callback(handle)
+
+    @staticmethod
+    def _check_signal(sig: int) -> None:
+        if not isinstance(sig, int):
+            raise TypeError(f"sig must be an int, not {sig!r}")
+        if sig not in signal.valid_signals():
+            raise ValueError(f"invalid signal number {sig}")
+
+    def add_signal_handler(self, sig: int, callback: Any, *args: Any) -> None:
+        """Call callback(*args) in the loop whenever the process gets the signal `sig`.
+
+        Raises ValueError for an invalid number, RuntimeError outside the main thread and for a
+        signal that cannot be caught. Follows asyncio.loop.add_signal_handler.
+        """
+        if asyncio.iscoroutine(callback) or _is_coroutine_function(callback):
+            raise TypeError("coroutines cannot be used with add_signal_handler()")
+        self._check_signal(sig)
+        self._check_closed()
+        first = not self._signal_handlers
+        if threading.current_thread() is not threading.main_thread():
+            raise RuntimeError("set_wakeup_fd only works in main thread")
+        if first:
+            try:
+                self._acquire_wakeup_fd()
+            except (ValueError, OSError) as exc:
+                raise RuntimeError(str(exc)) from exc
+        previous = self._signal_handlers.get(sig)
+        self._signal_handlers[sig] = asyncio.Handle(callback, args, self, None)
+        try:
+            signal.signal(sig, _do_nothing)
+            # Restarted system calls: fewer EINTRs in other people's code.
+            signal.siginterrupt(sig, False)
+        except (OSError, ValueError) as exc:
+            if previous is None:
+                del self._signal_handlers[sig]
+            else:
+                self._signal_handlers[sig] = previous
+            if first:
+                self._release_wakeup_fd()
+            if isinstance(exc, OSError) and exc.errno == errno.EINVAL:
+                raise RuntimeError(f"sig {sig} cannot be caught") from exc
+            raise
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        """Put back the default disposition; True if there was a handler of this loop."""
+        self._check_signal(sig)
+        if self._signal_handlers.pop(sig, None) is None:
+            return False
+        default = signal.default_int_handler if sig == signal.SIGINT else signal.SIG_DFL
+        try:
+            signal.signal(sig, default)
+        except OSError as exc:
+            if exc.errno == errno.EINVAL:
+                raise RuntimeError(f"sig {sig} cannot be caught") from exc
+            raise
+        finally:
+            if not self._signal_handlers:
+                self._release_wakeup_fd()
+        return True
+
+    def _remove_all_signal_handlers(self) -> None:
+        """For close(): what cannot be undone while the interpreter ends is only warned of."""
+        if not self._signal_handlers:
+            return
+        if sys.is_finalizing():
+            warnings.warn(
+                f"Closing the loop {self!r} on interpreter shutdown stage, "
+                "skipping signal handlers removal",
+                ResourceWarning,
+                source=self,
+                stacklevel=2,
+            )
+            self._signal_handlers.clear()
+            return
+        for sig in list(self._signal_handlers):
+            self.remove_signal_handler(sig)
+
+
+def _is_coroutine_function(callback: Any) -> bool:
+    # asyncio's own warns from 3.14 on; inspect's knows the same functions.
+    import inspect
+
+    return inspect.iscoroutinefunction(callback)

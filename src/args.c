@@ -1,0 +1,84 @@
+/* args.c - unpacking of arguments: cold enough for plain loops. */
+#include "args.h"
+
+#include <string.h>
+
+int
+args_context(const char *function, PyObject *const *args, Py_ssize_t nargs,
+             PyObject *kwnames, PyObject **context)
+{
+    *context = NULL;
+    Py_ssize_t count = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *name = PyTuple_GET_ITEM(kwnames, i);
+        if (PyUnicode_CompareWithASCIIString(name, "context") != 0) {
+            PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument '%U'",
+                         function, name);
+            return -1;
+        }
+        PyObject *value = args[nargs + i];
+        if (value == Py_None) {
+            continue;
+        }
+        if (!PyContext_CheckExact(value)) {
+            PyErr_Format(PyExc_TypeError, "context must be a contextvars.Context, not %.100s",
+                         Py_TYPE(value)->tp_name);
+            return -1;
+        }
+        *context = value;
+    }
+    return 0;
+}
+
+static Py_ssize_t
+args_find(const char *const *names, PyObject *name)
+{
+    for (Py_ssize_t i = 0; names[i] != NULL; i++) {
+        if (PyUnicode_CompareWithASCIIString(name, names[i]) == 0) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+int
+args_unpack(const char *function, PyObject *const *args, Py_ssize_t nargs,
+            PyObject *kwnames, const char *const *names, Py_ssize_t positional,
+            Py_ssize_t required, PyObject **values)
+{
+    if (nargs > positional) {
+        PyErr_Format(PyExc_TypeError, "%s() takes at most %zd positional arguments (%zd given)",
+                     function, positional, nargs);
+        return -1;
+    }
+    uint64_t given = 0;
+    for (Py_ssize_t i = 0; i < nargs; i++) {
+        values[i] = args[i];
+        given |= UINT64_C(1) << i;
+    }
+    Py_ssize_t keywords = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
+    for (Py_ssize_t k = 0; k < keywords; k++) {
+        PyObject *name = PyTuple_GET_ITEM(kwnames, k);
+        Py_ssize_t i = args_find(names, name);
+        if (i < 0) {
+            PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument '%U'",
+                         function, name);
+            return -1;
+        }
+        if (given & (UINT64_C(1) << i)) {
+            PyErr_Format(PyExc_TypeError, "%s() got multiple values for argument '%U'", function,
+                         name);
+            return -1;
+        }
+        values[i] = args[nargs + k];
+        given |= UINT64_C(1) << i;
+    }
+    for (Py_ssize_t i = 0; i < required; i++) {
+        if (!(given & (UINT64_C(1) << i))) {
+            PyErr_Format(PyExc_TypeError, "%s() missing required argument: '%s'", function,
+                         names[i]);
+            return -1;
+        }
+    }
+    return 0;
+}

@@ -1,0 +1,19 @@
+/* args.h - arguments of METH_FASTCALL | METH_KEYWORDS methods. */
+#ifndef ASYNCLOOP_ARGS_H
+#define ASYNCLOOP_ARGS_H
+
+#include "state.h"
+
+/* The only keyword that call_soon() and its kin take: *context (borrowed; NULL for none
+ * and for None). 0, or -1 with TypeError. */
+int args_context(const char *function, PyObject *const *args, Py_ssize_t nargs,
+                 PyObject *kwnames, PyObject **context);
+
+/* Fills values[] (borrowed; left alone where not given) from positional arguments and
+ * keywords, in the order of `names` (NULL at its end). The first `positional` may be
+ * given by position. 0, or -1 with TypeError. */
+int args_unpack(const char *function, PyObject *const *args, Py_ssize_t nargs,
+                PyObject *kwnames, const char *const *names, Py_ssize_t positional,
+                Py_ssize_t required, PyObject **values);
+
+#endif

@@ -1,0 +1,582 @@
+/* handle.c - Handle and TimerHandle.
+ *
+ * The callback and its arguments are copied to the C stack, with references of its
+ * own, before they are called: the call itself may cancel the handle. */
+#include "handle.h"
+
+#include "freelist.h"
+#include "loop.h"
+#include "timer.h"
+
+/* -- making and dropping ------------------------------------------------------- */
+
+static void
+handle_drop_call(Handle *handle)
+{
+    PyObject *callback = handle->callback;
+    PyObject *args[HANDLE_INLINE_ARGS];
+    for (int i = 0; i < HANDLE_INLINE_ARGS; i++) {
+        args[i] = handle->args[i];
+        handle->args[i] = NULL;
+    }
+    handle->callback = NULL;
+    handle->nargs = 0;
+    Py_XDECREF(callback);
+    for (int i = 0; i < HANDLE_INLINE_ARGS && args[i] != NULL; i++) {
+        Py_DECREF(args[i]);
+    }
+}
+
+static int
+handle_set_args(Handle *handle, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (LIKELY(nargs <= HANDLE_INLINE_ARGS)) {
+        for (Py_ssize_t i = 0; i < nargs; i++) {
+            handle->args[i] = Py_NewRef(args[i]);
+        }
+    }
+    else {
+        PyObject *tuple = PyTuple_New(nargs);
+        if (tuple == NULL) {
+            return -1;
+        }
+        for (Py_ssize_t i = 0; i < nargs; i++) {
+            PyTuple_SET_ITEM(tuple, i, Py_NewRef(args[i]));
+        }
+        handle->args[0] = tuple;
+    }
+    handle->nargs = (int32_t)nargs;
+    return 0;
+}
+
+static int
+handle_set_source_traceback(Handle *handle)
+{
+    struct state *state = handle->loop->state;
+    PyObject *frame = PyObject_CallNoArgs(state->sys_getframe);
+    if (frame == NULL) {
+        /* no Python frame: called by an embedding program */
+        PyErr_Clear();
+        return 0;
+    }
+    handle->source_traceback = PyObject_CallOneArg(state->extract_stack, frame);
+    Py_DECREF(frame);
+    return handle->source_traceback == NULL ? -1 : 0;
+}
+
+static int
+handle_init(Handle *handle, Loop *loop, PyObject *callback, PyObject *const *args,
+            Py_ssize_t nargs, PyObject *context)
+{
+    handle->loop = (Loop *)Py_NewRef(loop);
+    handle->cancelled = false;
+    handle->native = NULL;
+    handle->callback = Py_NewRef(callback);
+    handle->context = context != NULL ? Py_NewRef(context) : PyContext_CopyCurrent();
+    if (handle->context == NULL || handle_set_args(handle, args, nargs) < 0) {
+        return -1;
+    }
+    return UNLIKELY(loop->debug) ? handle_set_source_traceback(handle) : 0;
+}
+
+static void
+handle_init_native(Handle *handle, Loop *loop, native_callback run, PyObject *owner, PyObject *arg)
+{
+    handle->loop = (Loop *)Py_NewRef(loop);
+    handle->cancelled = false;
+    handle->native = run;
+    handle->callback = Py_NewRef(owner);
+    handle->args[0] = Py_XNewRef(arg);
+    handle->nargs = arg != NULL;
+}
+
+static inline Handle *
+handle_alloc(Loop *loop)
+{
+    struct state *state = loop->state;
+    return (Handle *)freelist_take(&state->free_handles, state->HandleType);
+}
+
+static inline TimerHandle *
+timer_handle_alloc(Loop *loop)
+{
+    struct state *state = loop->state;
+    TimerHandle *timer =
+        (TimerHandle *)freelist_take(&state->free_timer_handles, state->TimerHandleType);
+    if (timer != NULL) {
+        timer->heap_index = -1;
+    }
+    return timer;
+}
+
+Handle *
+handle_new(Loop *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
+           PyObject *context)
+{
+    Handle *handle = handle_alloc(loop);
+    if (handle != NULL && handle_init(handle, loop, callback, args, nargs, context) < 0) {
+        Py_CLEAR(handle);
+    }
+    return handle;
+}
+
+Handle *
+handle_new_native(Loop *loop, native_callback run, PyObject *owner, PyObject *arg)
+{
+    Handle *handle = handle_alloc(loop);
+    if (handle != NULL) {
+        handle_init_native(handle, loop, run, owner, arg);
+    }
+    return handle;
+}
+
+TimerHandle *
+timer_handle_new(Loop *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
+                 PyObject *context)
+{
+    TimerHandle *timer = timer_handle_alloc(loop);
+    if (timer != NULL && handle_init(&timer->handle, loop, callback, args, nargs, context) < 0) {
+        Py_CLEAR(timer);
+    }
+    return timer;
+}
+
+TimerHandle *
+timer_handle_new_native(Loop *loop, native_callback run, PyObject *owner, PyObject *arg)
+{
+    TimerHandle *timer = timer_handle_alloc(loop);
+    if (timer != NULL) {
+        handle_init_native(&timer->handle, loop, run, owner, arg);
+    }
+    return timer;
+}
+
+void
+handle_cancel(Handle *handle)
+{
+    if (handle->cancelled) {
+        return;
+    }
+    if (UNLIKELY(handle->loop != NULL && handle->loop->debug && handle->native == NULL)) {
+        /* As asyncio: what was cancelled can still be told from its repr. */
+        handle->repr = PyObject_Repr((PyObject *)handle);
+        if (handle->repr == NULL) {
+            PyErr_Clear();
+        }
+    }
+    handle->cancelled = true;
+    handle_drop_call(handle);
+    Py_CLEAR(handle->context);
+}
+
+/* -- running ---------------------------------------------------------------------- */
+
+static void
+handle_report(Handle *handle, PyObject *callback, PyObject *exc)
+{
+    struct state *state = handle->loop->state;
+    PyObject *context = NULL, *source = NULL, *message = NULL;
+    PyObject *args = PyObject_GetAttrString((PyObject *)handle, "_args");
+    if (args == NULL || args == Py_None) {
+        PyErr_Clear();
+        Py_XSETREF(args, Py_NewRef(state->empty_tuple));
+    }
+    source = PyObject_CallFunctionObjArgs(state->format_callback_source, callback, args, NULL);
+    if (source == NULL) {
+        PyErr_Clear();    /* a failing repr must not hide the exception itself */
+        source = PyUnicode_FromFormat("<%s>", Py_TYPE(callback)->tp_name);
+    }
+    message = source == NULL ? NULL : PyUnicode_FromFormat("Exception in callback %U", source);
+    context = message == NULL ? NULL : PyDict_New();
+    if (context == NULL
+        || PyDict_SetItem(context, state->names.message, message) < 0
+        || PyDict_SetItem(context, state->names.exception, exc) < 0
+        || PyDict_SetItem(context, state->names.handle, (PyObject *)handle) < 0
+        || (handle->source_traceback != NULL
+            && PyDict_SetItem(context, state->names.source_traceback,
+                              handle->source_traceback) < 0)) {
+        goto done;
+    }
+    loop_call_exception_handler(handle->loop, context);
+done:
+    if (PyErr_Occurred()) {
+        PyErr_WriteUnraisable((PyObject *)handle);
+    }
+    Py_XDECREF(args);
+    Py_XDECREF(source);
+    Py_XDECREF(message);
+    Py_XDECREF(context);
+}
+
+/* The callback raised: 0 when the exception handler has it, -1 when it leaves the loop. */
+static int
+handle_failed(Handle *handle, PyObject *callback)
+{
+    if (is_exit_exception()) {
+        return -1;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    if (exc != NULL) {
+        handle_report(handle, callback, exc);
+        Py_DECREF(exc);
+    }
+    return handle->loop->run != NULL && handle->loop->run->exception != NULL ? -1 : 0;
+}
+
+/* Calls with arguments on the stack: the first slot is the callee's to use
+ * (PY_VECTORCALL_ARGUMENTS_OFFSET). New reference or NULL. */
+static PyObject *
+handle_call(Handle *handle, PyObject *callback)
+{
+    PyObject *stack[1 + HANDLE_INLINE_ARGS];
+    PyObject *result;
+    int32_t nargs = handle->nargs;
+    if (LIKELY(nargs <= HANDLE_INLINE_ARGS)) {
+        for (int32_t i = 0; i < nargs; i++) {
+            stack[1 + i] = Py_NewRef(handle->args[i]);
+        }
+        result = PyObject_Vectorcall(callback, stack + 1,
+                                     (size_t)nargs | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+        for (int32_t i = 0; i < nargs; i++) {
+            Py_DECREF(stack[1 + i]);
+        }
+        return result;
+    }
+    PyObject *tuple = Py_NewRef(handle->args[0]);
+    result = PyObject_Call(callback, tuple, NULL);
+    Py_DECREF(tuple);
+    return result;
+}
+
+static int
+handle_run_native(Handle *handle)
+{
+    PyObject *owner = Py_NewRef(handle->callback);
+    PyObject *arg = handle->nargs > 0 ? Py_NewRef(handle->args[0]) : NULL;
+    int result = handle->native(owner, arg);
+    if (result < 0 && PyErr_Occurred()) {
+        if (!is_exit_exception()) {
+            loop_report(handle->loop, "Exception in a callback of the event loop", NULL, NULL);
+            result = 0;
+        }
+    }
+    else {
+        result = 0;
+    }
+    Py_DECREF(owner);
+    Py_XDECREF(arg);
+    return result;
+}
+
+int
+handle_run(Handle *handle)
+{
+    if (UNLIKELY(handle->cancelled || handle->callback == NULL)) {
+        return 0;
+    }
+    if (handle->native != NULL) {
+        return handle_run_native(handle);
+    }
+    PyObject *callback = Py_NewRef(handle->callback);
+    PyObject *context = Py_NewRef(handle->context);
+    int result = 0;
+    if (UNLIKELY(PyContext_Enter(context) < 0)) {
+        result = handle_failed(handle, callback);
+        goto done;
+    }
+    PyObject *value = handle_call(handle, callback);
+    if (LIKELY(value != NULL)) {
+        Py_DECREF(value);
+    }
+    if (UNLIKELY(value == NULL)) {
+        /* The handler runs outside the callback's context, as asyncio's does. */
+        PyObject *exc = PyErr_GetRaisedException();
+        PyContext_Exit(context);
+        PyErr_SetRaisedException(exc);
+        result = handle_failed(handle, callback);
+    }
+    else if (UNLIKELY(PyContext_Exit(context) < 0)) {
+        result = handle_failed(handle, callback);
+    }
+done:
+    Py_DECREF(context);
+    Py_DECREF(callback);
+    return result;
+}
+
+/* -- the types ------------------------------------------------------------------------ */
+
+static int
+Handle_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    Handle *self = (Handle *)op;
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT(self->loop);
+    Py_VISIT(self->callback);
+    Py_VISIT(self->context);
+    for (int i = 0; i < HANDLE_INLINE_ARGS; i++) {
+        Py_VISIT(self->args[i]);
+    }
+    Py_VISIT(self->source_traceback);
+    Py_VISIT(self->repr);
+    return 0;
+}
+
+static int
+Handle_clear(PyObject *op)
+{
+    Handle *self = (Handle *)op;
+    self->cancelled = true;
+    handle_drop_call(self);
+    Py_CLEAR(self->context);
+    Py_CLEAR(self->source_traceback);
+    Py_CLEAR(self->repr);
+    /* loop stays until dealloc: handle_run() and cancel() rely on it. */
+    return 0;
+}
+
+/* asyncio's own slots, which only `asyncio.Handle._callback.__set__(handle, x)` fills */
+static void
+handle_clear_base(PyObject *op)
+{
+    PyTypeObject *base = Py_TYPE(op)->tp_base;
+    PyObject **slot = (PyObject **)((char *)op + sizeof(PyObject));
+    PyObject **end = (PyObject **)((char *)op + base->tp_basicsize);
+    for (; slot < end; slot++) {
+        if (UNLIKELY(*slot != NULL)) {
+            Py_CLEAR(*slot);
+        }
+    }
+}
+
+static void
+handle_dealloc(PyObject *op, struct freelist *(*freelist_of)(struct state *))
+{
+    Handle *self = (Handle *)op;
+    PyTypeObject *type = Py_TYPE(op);
+    Loop *loop = self->loop;
+    PyObject_GC_UnTrack(op);
+    if (UNLIKELY(*(PyObject **)((char *)op + type->tp_weaklistoffset) != NULL)) {
+        PyObject_ClearWeakRefs(op);
+    }
+    handle_drop_call(self);
+    Py_CLEAR(self->context);
+    Py_CLEAR(self->source_traceback);
+    Py_CLEAR(self->repr);
+    handle_clear_base(op);
+    self->loop = NULL;
+    if (loop == NULL || !freelist_keep(freelist_of(loop->state), op)) {
+        type->tp_free(op);
+    }
+    Py_XDECREF(loop);
+    Py_DECREF(type);
+}
+
+static struct freelist *
+free_handles_of(struct state *state)
+{
+    return &state->free_handles;
+}
+
+static struct freelist *
+free_timer_handles_of(struct state *state)
+{
+    return &state->free_timer_handles;
+}
+
+static void
+Handle_dealloc(PyObject *op)
+{
+    handle_dealloc(op, free_handles_of);
+}
+
+static void
+TimerHandle_dealloc(PyObject *op)
+{
+    handle_dealloc(op, free_timer_handles_of);
+}
+
+static PyObject *
+Handle_cancel(PyObject *op, PyObject *ignored UNUSED)
+{
+    handle_cancel((Handle *)op);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+TimerHandle_cancel(PyObject *op, PyObject *ignored UNUSED)
+{
+    timer_cancel((TimerHandle *)op);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Handle_cancelled(PyObject *op, PyObject *ignored UNUSED)
+{
+    return PyBool_FromLong(((Handle *)op)->cancelled);
+}
+
+static PyObject *
+Handle_get_context(PyObject *op, PyObject *ignored UNUSED)
+{
+    PyObject *context = ((Handle *)op)->context;
+    return Py_NewRef(context != NULL ? context : Py_None);
+}
+
+static PyObject *
+Handle__run(PyObject *op, PyObject *ignored UNUSED)
+{
+    Py_INCREF(op);
+    int result = handle_run((Handle *)op);
+    Py_DECREF(op);
+    if (result < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+TimerHandle_when(PyObject *op, PyObject *ignored UNUSED)
+{
+    return PyFloat_FromDouble(((TimerHandle *)op)->when);
+}
+
+static PyObject *
+Handle_get__args(PyObject *op, void *closure UNUSED)
+{
+    Handle *self = (Handle *)op;
+    if (self->cancelled) {
+        Py_RETURN_NONE;
+    }
+    if (self->nargs > HANDLE_INLINE_ARGS) {
+        return Py_NewRef(self->args[0]);
+    }
+    PyObject *tuple = PyTuple_New(self->nargs);
+    for (int32_t i = 0; tuple != NULL && i < self->nargs; i++) {
+        PyTuple_SET_ITEM(tuple, i, Py_NewRef(self->args[i]));
+    }
+    return tuple;
+}
+
+static PyObject *
+Handle_get__scheduled(PyObject *op, void *closure UNUSED)
+{
+    return PyBool_FromLong(((TimerHandle *)op)->heap_index >= 0);
+}
+
+#define OBJECT_GETTER(field)                                          \
+    static PyObject *                                                 \
+    Handle_get__##field(PyObject *op, void *closure UNUSED)           \
+    {                                                                 \
+        PyObject *value = (PyObject *)((Handle *)op)->field;          \
+        return Py_NewRef(value != NULL ? value : Py_None);            \
+    }
+OBJECT_GETTER(callback)
+OBJECT_GETTER(context)
+OBJECT_GETTER(loop)
+OBJECT_GETTER(source_traceback)
+OBJECT_GETTER(repr)
+#undef OBJECT_GETTER
+
+static PyObject *
+Handle_get__cancelled(PyObject *op, void *closure UNUSED)
+{
+    return PyBool_FromLong(((Handle *)op)->cancelled);
+}
+
+static PyObject *
+TimerHandle_get__when(PyObject *op, void *closure UNUSED)
+{
+    return PyFloat_FromDouble(((TimerHandle *)op)->when);
+}
+
+#define HANDLE_GETSETS                                                    \
+    {"_args", Handle_get__args, NULL, NULL, NULL},                        \
+    {"_callback", Handle_get__callback, NULL, NULL, NULL},                \
+    {"_cancelled", Handle_get__cancelled, NULL, NULL, NULL},              \
+    {"_context", Handle_get__context, NULL, NULL, NULL},                  \
+    {"_loop", Handle_get__loop, NULL, NULL, NULL},                        \
+    {"_repr", Handle_get__repr, NULL, NULL, NULL},                        \
+    {"_source_traceback", Handle_get__source_traceback, NULL, NULL, NULL}
+
+#define HANDLE_METHODS                                                                     \
+    {"cancelled", Handle_cancelled, METH_NOARGS,                                           \
+     PyDoc_STR("cancelled($self, /)\n--\n\nTrue if the call was cancelled.")},             \
+    {"get_context", Handle_get_context, METH_NOARGS,                                       \
+     PyDoc_STR("get_context($self, /)\n--\n\nThe contextvars.Context of the callback.")},  \
+    {"_run", Handle__run, METH_NOARGS, NULL}
+
+static PyGetSetDef Handle_getset[] = {HANDLE_GETSETS, {NULL, NULL, NULL, NULL, NULL}};
+
+static PyGetSetDef TimerHandle_getset[] = {
+    HANDLE_GETSETS,
+    {"_scheduled", Handle_get__scheduled, NULL, NULL, NULL},
+    {"_when", TimerHandle_get__when, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMethodDef Handle_methods[] = {
+    {"cancel", Handle_cancel, METH_NOARGS,
+     PyDoc_STR("cancel($self, /)\n--\n\nDrops the callback and its arguments; no effect if it "
+               "has run.")},
+    HANDLE_METHODS,
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMethodDef TimerHandle_methods[] = {
+    {"cancel", TimerHandle_cancel, METH_NOARGS,
+     PyDoc_STR("cancel($self, /)\n--\n\nTakes the call out of the loop's timers and drops its "
+               "callback and arguments.")},
+    {"when", TimerHandle_when, METH_NOARGS,
+     PyDoc_STR("when($self, /)\n--\n\nThe time of the call, in seconds of loop.time().")},
+    HANDLE_METHODS,
+    {NULL, NULL, 0, NULL},
+};
+
+#define HANDLE_FLAGS \
+    (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION)
+
+static PyType_Slot Handle_slots[] = {
+    {Py_tp_doc, "A call that waits in the event loop: asyncio.Handle."},
+    {Py_tp_dealloc, Handle_dealloc},
+    {Py_tp_traverse, Handle_traverse},
+    {Py_tp_clear, Handle_clear},
+    {Py_tp_methods, Handle_methods},
+    {Py_tp_getset, Handle_getset},
+    {0, NULL},
+};
+
+static PyType_Spec Handle_spec = {
+    .name = "asyncloop._core.Handle",
+    .basicsize = sizeof(Handle),
+    .flags = HANDLE_FLAGS,
+    .slots = Handle_slots,
+};
+
+static PyType_Slot TimerHandle_slots[] = {
+    {Py_tp_doc, "A call at a given time: asyncio.TimerHandle."},
+    {Py_tp_dealloc, TimerHandle_dealloc},
+    {Py_tp_traverse, Handle_traverse},
+    {Py_tp_clear, Handle_clear},
+    {Py_tp_methods, TimerHandle_methods},
+    {Py_tp_getset, TimerHandle_getset},
+    {0, NULL},
+};
+
+static PyType_Spec TimerHandle_spec = {
+    .name = "asyncloop._core.TimerHandle",
+    .basicsize = sizeof(TimerHandle),
+    .flags = HANDLE_FLAGS,
+    .slots = TimerHandle_slots,
+};
+
+int
+handle_types_init(PyObject *module, struct state *state)
+{
+    if (state_add_type(module, &Handle_spec, state->asyncio_Handle, ASYNCIO_HANDLE_SIZE,
+                       &state->HandleType) < 0) {
+        return -1;
+    }
+    return state_add_type(module, &TimerHandle_spec, state->asyncio_TimerHandle,
+                          ASYNCIO_HANDLE_SIZE, &state->TimerHandleType);
+}

@@ -1,0 +1,22 @@
+/* inbox.h - calls from other threads: a locked list, and one wake-up per burst. */
+#ifndef ASYNCLOOP_INBOX_H
+#define ASYNCLOOP_INBOX_H
+
+#include "loop.h"
+
+void inbox_init(Loop *loop);
+void inbox_open(Loop *loop);            /* the libev loop is there: watch for wake-ups */
+void inbox_close(Loop *loop);           /* drops what is left; before the libev loop goes */
+void inbox_after_fork(Loop *loop);
+int inbox_drain_some(Loop *loop);       /* to the ready ring: 0, or -1 with MemoryError */
+int inbox_traverse(Loop *loop, visitproc visit, void *arg);
+void inbox_free(Loop *loop);
+
+static inline int
+inbox_drain(Loop *loop)
+{
+    /* A hint is enough: who comes later has woken the poll. */
+    return __atomic_load_n(&loop->inbox.count, __ATOMIC_RELAXED) == 0 ? 0 : inbox_drain_some(loop);
+}
+
+#endif

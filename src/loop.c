@@ -1,0 +1,440 @@
+/* loop.c - the iteration: poll, calls from other threads, due timers, ready items.
+ *
+ * Invariants:
+ *   - a phase runs exactly the items that were ready when it began; what they schedule
+ *     runs in the next iteration;
+ *   - after an exception that leaves the loop, what was not run stays for the next run;
+ *   - asyncio's books name no current task while anything but a Task of ours runs. */
+#include "loop.h"
+
+#include <time.h>
+
+#include "current.h"
+#include "inbox.h"
+#include "poll.h"
+#include "timer.h"
+#include "watch.h"
+
+/* A busy loop looks at the kernel once per this time: I/O waits no longer than this and
+ * one iteration. (Benchmark row: sleep(0), 100 tasks.) */
+#define POLL_INTERVAL_NS 20000
+
+/* -- clocks ------------------------------------------------------------------------- */
+
+int64_t
+monotonic_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+double
+loop_time(Loop *loop UNUSED)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+/* Does a subclass, or a patch of the class, define time()? Asked again only when the
+ * type has changed. -1 with an exception. */
+static int
+loop_look_up_clock(Loop *loop)
+{
+    PyTypeObject *type = Py_TYPE(loop);
+    PyObject *ours = PyDict_GetItemWithError(loop->state->LoopType->tp_dict,
+                                             loop->state->names.time);
+    PyObject *theirs = PyObject_GetAttr((PyObject *)type, loop->state->names.time);
+    if (theirs == NULL) {
+        return -1;
+    }
+    loop->custom_clock = theirs != ours;
+    loop->clock_version = type->tp_version_tag;
+    Py_DECREF(theirs);
+    return 0;
+}
+
+/* 1: time() is somebody else's, 0: ours, -1 with an exception */
+static inline int
+loop_has_custom_clock(Loop *loop)
+{
+    unsigned int version = Py_TYPE(loop)->tp_version_tag;
+    if (UNLIKELY((version != loop->clock_version || version == 0)
+                 && loop_look_up_clock(loop) < 0)) {
+        return -1;
+    }
+    return loop->custom_clock || loop->clock_on_instance;
+}
+
+int
+loop_now_ns(Loop *loop, int64_t *now)
+{
+    int custom = loop_has_custom_clock(loop);
+    if (LIKELY(custom == 0)) {
+        *now = monotonic_ns();
+        return 0;
+    }
+    if (custom < 0) {
+        return -1;
+    }
+    PyObject *value = PyObject_CallMethodNoArgs((PyObject *)loop, loop->state->names.time);
+    double seconds = value == NULL ? -1. : PyFloat_AsDouble(value);
+    Py_XDECREF(value);
+    if (seconds == -1. && PyErr_Occurred()) {
+        return -1;
+    }
+    *now = timer_deadline(seconds);
+    return 0;
+}
+
+/* Now in seconds, whoever defines it: 0 / -1 */
+static int
+loop_now_seconds(Loop *loop, double *now)
+{
+    int custom = loop_has_custom_clock(loop);
+    if (LIKELY(custom == 0)) {
+        *now = loop_time(loop);
+        return 0;
+    }
+    if (custom < 0) {
+        return -1;
+    }
+    PyObject *value = PyObject_CallMethodNoArgs((PyObject *)loop, loop->state->names.time);
+    if (value == NULL) {
+        return -1;
+    }
+    *now = PyFloat_AsDouble(value);
+    Py_DECREF(value);
+    return *now == -1. && PyErr_Occurred() ? -1 : 0;
+}
+
+/* -- checks ------------------------------------------------------------------------------ */
+
+int
+loop_check_closed(Loop *loop)
+{
+    if (UNLIKELY(loop->closed || loop->ev == NULL)) {
+        PyErr_SetString(PyExc_RuntimeError, "Event loop is closed");
+        return -1;
+    }
+    return 0;
+}
+
+int
+loop_check_thread(Loop *loop)
+{
+    if (loop->thread_id == 0 || loop->thread_id == PyThread_get_thread_ident()) {
+        return 0;
+    }
+    PyErr_SetString(PyExc_RuntimeError,
+                    "Non-thread-safe operation invoked on an event loop other than the current one");
+    return -1;
+}
+
+/* -- scheduling ----------------------------------------------------------------------------- */
+
+Handle *
+loop_call_soon(Loop *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
+               PyObject *context)
+{
+    if (loop_check_closed(loop) < 0) {
+        return NULL;
+    }
+    Handle *handle = handle_new(loop, callback, args, nargs, context);
+    if (handle == NULL
+        || ready_push_steal(&loop->ready, Py_NewRef(handle), READY_HANDLE) < 0) {
+        Py_XDECREF(handle);
+        return NULL;
+    }
+    return handle;
+}
+
+int
+loop_call_soon_native(Loop *loop, native_callback run, PyObject *owner, PyObject *arg)
+{
+    if (loop_check_closed(loop) < 0) {
+        return -1;
+    }
+    Handle *handle = handle_new_native(loop, run, owner, arg);
+    if (handle == NULL) {
+        return -1;
+    }
+    return ready_push_steal(&loop->ready, (PyObject *)handle, READY_HANDLE);
+}
+
+/* steals nothing; the caller keeps its reference to the timer */
+static int
+loop_schedule(Loop *loop, TimerHandle *timer, double when)
+{
+    timer->when = when;
+    timer->deadline_ns = timer_deadline(when);
+    return timer_schedule(loop, timer);
+}
+
+TimerHandle *
+loop_call_at(Loop *loop, double when, PyObject *callback, PyObject *const *args,
+             Py_ssize_t nargs, PyObject *context)
+{
+    if (loop_check_closed(loop) < 0) {
+        return NULL;
+    }
+    TimerHandle *timer = timer_handle_new(loop, callback, args, nargs, context);
+    if (timer != NULL && loop_schedule(loop, timer, when) < 0) {
+        Py_CLEAR(timer);
+    }
+    return timer;
+}
+
+TimerHandle *
+loop_call_later(Loop *loop, double delay, PyObject *callback, PyObject *const *args,
+                Py_ssize_t nargs, PyObject *context)
+{
+    double now;
+    if (loop_now_seconds(loop, &now) < 0) {
+        return NULL;
+    }
+    return loop_call_at(loop, now + delay, callback, args, nargs, context);
+}
+
+TimerHandle *
+loop_call_later_native(Loop *loop, double delay, native_callback run, PyObject *owner,
+                       PyObject *arg)
+{
+    double now;
+    if (loop_check_closed(loop) < 0 || loop_now_seconds(loop, &now) < 0) {
+        return NULL;
+    }
+    TimerHandle *timer = timer_handle_new_native(loop, run, owner, arg);
+    if (timer != NULL && loop_schedule(loop, timer, now + delay) < 0) {
+        Py_CLEAR(timer);
+    }
+    return timer;
+}
+
+/* -- one iteration ------------------------------------------------------------------------------ */
+
+/* In debug mode: a warning for what held the loop longer than slow_callback_duration.
+ * `started` in seconds. The outcome of the call itself stays as it is. */
+static void
+loop_warn_slow(Loop *loop, PyObject *item, double started)
+{
+    double duration = loop_time(loop) - started;
+    if (duration < loop->slow_callback_duration) {
+        return;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    PyObject *text = Py_TYPE(item) == loop->state->TaskType
+                         ? PyObject_Repr(item)
+                         : PyObject_CallOneArg(loop->state->format_handle, item);
+    PyObject *seconds = PyFloat_FromDouble(duration);
+    PyObject *result = text == NULL || seconds == NULL
+                           ? NULL
+                           : PyObject_CallMethod(loop->state->asyncio_logger, "warning", "sOO",
+                                                 "Executing %s took %.3f seconds", text, seconds);
+    if (result == NULL) {
+        PyErr_WriteUnraisable((PyObject *)loop);
+    }
+    Py_XDECREF(result);
+    Py_XDECREF(text);
+    Py_XDECREF(seconds);
+    PyErr_SetRaisedException(exc);
+}
+
+/* an object with _run() that somebody gave to _add_callback() */
+static int
+loop_run_foreign(Loop *loop, PyObject *item)
+{
+    PyObject *result = PyObject_CallMethodNoArgs(item, loop->state->names._run);
+    if (result == NULL) {
+        if (is_exit_exception()) {
+            return -1;
+        }
+        loop_report(loop, "Exception in callback", "handle", item);
+    }
+    Py_XDECREF(result);
+    return 0;
+}
+
+static inline int
+loop_run_item(Loop *loop, uintptr_t item)
+{
+    PyObject *op = ready_object(item);
+    switch (item & READY_KIND_MASK) {
+    case READY_TASK:
+        return loop->state->run_task(loop, op);
+    case READY_HANDLE:
+        current_leave(loop);
+        return handle_run((Handle *)op);
+    default:
+        current_leave(loop);
+        return loop_run_foreign(loop, op);
+    }
+}
+
+static int
+loop_run_item_debug(Loop *loop, uintptr_t item)
+{
+    double started = loop_time(loop);
+    PyObject *op = ready_object(item);
+    loop->current_handle = (item & READY_KIND_MASK) == READY_TASK ? NULL : Py_NewRef(op);
+    int result = loop_run_item(loop, item);
+    Py_CLEAR(loop->current_handle);
+    loop_warn_slow(loop, op, started);
+    return result;
+}
+
+static int
+loop_run_ready(Loop *loop, struct run *run)
+{
+    size_t count = ready_length(&loop->ready);
+    /* A callback may empty the ring (a forked child that closes the loop). */
+    while (count-- > 0 && ready_length(&loop->ready) > 0) {
+        uintptr_t item = ready_pop(&loop->ready);
+        int result = LIKELY(!loop->debug) ? loop_run_item(loop, item)
+                                          : loop_run_item_debug(loop, item);
+        Py_DECREF(ready_object(item));
+        if (UNLIKELY(result < 0)) {
+            loop_propagate(loop);
+        }
+        if (UNLIKELY(run->exception != NULL)) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* Sleeps if there is nothing to do; looks at the kernel if it has not for a while. */
+static int
+loop_poll(Loop *loop, struct run *run)
+{
+    bool idle = ready_length(&loop->ready) == 0 && !loop->stopping;
+    int64_t monotonic = monotonic_ns();
+    if (!idle && monotonic - loop->last_poll_ns < POLL_INTERVAL_NS) {
+        loop->now_ns = monotonic;
+        return 0;
+    }
+    int64_t wait_ns = 0;
+    if (idle) {
+        int64_t next = timer_next(loop);
+        int64_t now = monotonic;
+        if (next != TIMER_NEVER && loop_now_ns(loop, &now) < 0) {
+            loop_propagate(loop);
+            return -1;
+        }
+        wait_ns = next == TIMER_NEVER ? TIMER_NEVER : next > now ? next - now : 0;
+    }
+    current_leave(loop);
+    poll_once(loop, wait_ns);
+    loop->now_ns = loop->last_poll_ns = monotonic_ns();
+    if (UNLIKELY(PyErr_CheckSignals() < 0)) {
+        loop_propagate(loop);
+    }
+    return run->exception == NULL ? 0 : -1;
+}
+
+static int
+loop_collect_timers(Loop *loop)
+{
+    if (timer_next(loop) == TIMER_NEVER) {
+        return 0;
+    }
+    int64_t now = loop->now_ns;
+    if (loop_has_custom_clock(loop) != 0 && loop_now_ns(loop, &now) < 0) {
+        return -1;
+    }
+    return timer_collect(loop, now);
+}
+
+static int
+loop_iterate(Loop *loop, struct run *run)
+{
+    if (inbox_drain(loop) < 0) {
+        loop_propagate(loop);
+        return -1;
+    }
+    if (loop_poll(loop, run) < 0) {
+        return -1;
+    }
+    if (inbox_drain(loop) < 0 || loop_collect_timers(loop) < 0) {
+        loop_propagate(loop);
+        return -1;
+    }
+    return loop_run_ready(loop, run);
+}
+
+int
+loop_run(Loop *loop)
+{
+    if (loop_check_closed(loop) < 0) {
+        return -1;
+    }
+    struct run run = {.outer = loop->run};
+    loop->run = &run;
+    loop->last_poll_ns = 0;    /* the first iteration of a run always polls, as asyncio's */
+    Py_INCREF(loop);
+    do {
+        if (loop_iterate(loop, &run) < 0) {
+            break;
+        }
+    } while (!loop->stopping);
+    current_leave(loop);
+    loop->run = run.outer;
+    Py_DECREF(loop);
+    if (run.exception != NULL) {
+        PyErr_SetRaisedException(run.exception);
+        return -1;
+    }
+    return 0;
+}
+
+/* -- life ------------------------------------------------------------------------------------------ */
+
+int
+loop_open(Loop *loop)
+{
+    if (loop->ev != NULL || loop->closed) {
+        PyErr_SetString(PyExc_RuntimeError, "the event loop is initialised already");
+        return -1;
+    }
+    if (poll_open(loop) < 0) {
+        return -1;
+    }
+    inbox_open(loop);
+    list_append(&loop->state->loops, &loop->all_loops);
+    return 0;
+}
+
+void
+loop_close(Loop *loop)
+{
+    loop->closed = true;
+    list_remove(&loop->all_loops);
+    if (loop->ev == NULL) {
+        return;
+    }
+    watch_clear(loop);
+    ready_clear(&loop->ready);
+    timer_clear(loop);
+    inbox_close(loop);
+    poll_close(loop);
+    pthread_mutex_lock(&loop->inbox.lock);
+    struct ev_loop *ev = loop->ev;
+    loop->ev = NULL;
+    pthread_mutex_unlock(&loop->inbox.lock);
+    if (ev != NULL) {
+        ev_loop_destroy(ev);
+    }
+    PyMem_RawFree(loop->read_buffer);
+    loop->read_buffer = NULL;
+}
+
+void
+loop_after_fork(Loop *loop)
+{
+    loop->forked = false;
+    inbox_after_fork(loop);
+    if (loop->ev != NULL && poll_after_fork(loop) < 0) {
+        PyErr_WriteUnraisable((PyObject *)loop);
+    }
+}

@@ -1,0 +1,167 @@
+/* loop.h - the Loop object and its iteration: what runs, in which order, until when.
+ *
+ * Owns:     the libev loop, the ready ring, the timer heap, the inbox of other
+ *           threads, the table of descriptors.
+ * Promises: no callback of libev lets an exception out; one that has to leave
+ *           run_forever() (KeyboardInterrupt, SystemExit) goes through
+ *           loop_propagate() and ends the run.
+ * Threads:  everything belongs to the thread that runs the loop, under the GIL;
+ *           only loop_call_soon_threadsafe() and loop_wake() may come from others. */
+#ifndef ASYNCLOOP_LOOP_H
+#define ASYNCLOOP_LOOP_H
+
+#include <pthread.h>
+#include <ev.h>
+
+#include "ready.h"
+#include "handle.h"
+
+/* The state of one run_forever(): lives on that call's C stack, so that a run
+ * inside a run finds its own. */
+struct run {
+    struct run *outer;
+    PyThreadState *released;      /* while the poll sleeps without the GIL */
+    PyObject *exception;          /* what run_forever() has to raise; owned */
+};
+
+struct fd_entry;                  /* watch.c */
+
+struct Loop {
+    PyObject_HEAD
+    struct state *state;          /* borrowed: the type keeps the module alive */
+    struct ev_loop *ev;           /* NULL once closed */
+    struct list_node all_loops;   /* in state->loops */
+
+    struct ready ready;
+
+    struct timers {
+        TimerHandle **heap;       /* strong references, ordered by deadline, then sequence */
+        size_t length;
+        size_t capacity;
+        uint64_t sequence;
+    } timers;
+
+    struct fds {
+        struct fd_entry **entries;    /* by descriptor; NULL where nothing was ever watched */
+        size_t length;
+        int *changed;                 /* descriptors whose watchers changed since the last poll */
+        size_t changed_count;
+        size_t changed_capacity;
+        struct list_node active;      /* every started struct watch */
+        bool check_all;               /* a change could not be noted for want of memory */
+    } fds;
+
+    struct inbox {                /* call_soon_threadsafe(): see inbox.c */
+        pthread_mutex_t lock;
+        Handle **items;           /* strong */
+        size_t count;             /* read without the lock, as a hint */
+        size_t capacity;
+        ev_async wake;
+    } inbox;
+
+    struct run *run;              /* innermost run, NULL when not running */
+    unsigned long thread_id;      /* of the running thread; 0 when not running */
+    int64_t now_ns;               /* clock at the start of the iteration */
+    int64_t last_poll_ns;
+
+    ev_timer poll_timer;          /* bounds a sleeping poll, in milliseconds */
+    int64_t poll_timer_deadline;
+    int timer_fd;                 /* timerfd for deadlines nearer than that; -1: none */
+    int64_t timer_fd_deadline;    /* what it is armed for; 0: nothing */
+    ev_io timer_fd_watcher;
+    int signal_read_fd;           /* socketpair for signal.set_wakeup_fd */
+    int signal_write_fd;
+    ev_io signal_watcher;
+
+    PyObject *current_task;       /* borrowed: the Task last entered in asyncio's books; see current.h */
+    struct list_node tasks;       /* every pending Task of ours before 3.14; see current.c */
+
+    char *read_buffer;            /* shared by all transports: RUN_BUFFER_SIZE bytes, made on first use */
+
+    PyObject *current_handle;     /* debug mode: what runs now, or NULL */
+    PyObject *task_factory;       /* or NULL; set through the attribute _task_factory */
+    double slow_callback_duration;    /* seconds */
+    unsigned int clock_version;   /* tp_version_tag of the type when custom_clock was looked up */
+    bool custom_clock;            /* time() is overridden: timers follow it */
+    bool clock_on_instance;       /* time was set on the instance */
+    bool debug;
+    bool closed;
+    bool stopping;
+    bool polling_blocked;         /* this poll may sleep, so it drops the GIL */
+    bool forked;                  /* a child of fork() inherited this loop */
+};
+
+#define READ_BUFFER_SIZE (256 * 1024)
+
+/* -- scheduling (loop.c) ---------------------------------------------------- */
+
+/* Steals a Task into the ready ring: its next step. 0, or -1 with MemoryError. */
+static inline int
+loop_push_task_steal(Loop *loop, PyObject *task)
+{
+    return ready_push_steal(&loop->ready, task, READY_TASK);
+}
+
+/* call_soon(): a new Handle, or NULL. `context` may be NULL: the current one is copied. */
+Handle *loop_call_soon(Loop *loop, PyObject *callback, PyObject *const *args,
+                       Py_ssize_t nargs, PyObject *context);
+
+/* Runs run(owner, arg) in the next iteration: for our own C code, no context is entered.
+ * Both references are borrowed and held until then; arg may be NULL. 0 / -1. */
+int loop_call_soon_native(Loop *loop, native_callback run, PyObject *owner, PyObject *arg);
+
+/* call_at(): `delay`-less, `when` in seconds of loop.time(). New reference or NULL. */
+TimerHandle *loop_call_at(Loop *loop, double when, PyObject *callback,
+                          PyObject *const *args, Py_ssize_t nargs, PyObject *context);
+TimerHandle *loop_call_later(Loop *loop, double delay, PyObject *callback,
+                             PyObject *const *args, Py_ssize_t nargs, PyObject *context);
+/* Like loop_call_later, for our own C code. New reference: timer_cancel() ends it. */
+TimerHandle *loop_call_later_native(Loop *loop, double delay, native_callback run,
+                                    PyObject *owner, PyObject *arg);
+
+int loop_call_soon_threadsafe(Loop *loop, Handle *handle_steal);
+void loop_wake(Loop *loop);       /* from any thread: ends the poll */
+
+/* -- checks: 0, or -1 with RuntimeError ------------------------------------- */
+int loop_check_closed(Loop *loop);
+int loop_check_thread(Loop *loop);    /* call only in debug mode */
+
+/* libev's own follow-up of a fork, before the first use in the child. */
+void loop_after_fork(Loop *loop);
+static inline void
+loop_prepare_ev(Loop *loop)
+{
+    if (UNLIKELY(loop->forked)) {
+        loop_after_fork(loop);
+    }
+}
+
+/* -- life (loop.c) ---------------------------------------------------------- */
+int loop_open(Loop *loop);            /* makes the libev loop; called by __init__ */
+int loop_run(Loop *loop);             /* until stop(): 0, or -1 with what has to leave */
+void loop_close(Loop *loop);          /* drops everything; safe to repeat */
+int64_t monotonic_ns(void);
+/* Nanoseconds of loop.time(), whoever defines it. -1 with an exception. */
+int loop_now_ns(Loop *loop, int64_t *now);
+double loop_time(Loop *loop);         /* of our own clock */
+
+/* -- errors (err.c) --------------------------------------------------------- */
+
+/* The current exception must leave run_forever(): ends the run. To be called from
+ * callbacks of libev that have called into Python, for is_exit_exception() ones.
+ * Outside a run it is written to sys.unraisablehook. */
+void loop_propagate(Loop *loop);
+
+/* True if the current exception is a KeyboardInterrupt or SystemExit. */
+bool is_exit_exception(void);
+
+/* Calls loop.call_exception_handler(context). An exit exception that it raises goes to
+ * loop_propagate(), any other to sys.unraisablehook. */
+void loop_call_exception_handler(Loop *loop, PyObject *context);
+
+/* Gives the current exception to loop.call_exception_handler({'message': ..., 'exception': ...,
+ * key: value}); KeyboardInterrupt and SystemExit go to loop_propagate(). Clears the error
+ * indicator; never fails. `key` may be NULL. */
+void loop_report(Loop *loop, const char *message, const char *key, PyObject *value);
+
+#endif

@@ -1,0 +1,803 @@
+/* loop_type.c - the methods and attributes of asyncloop._core.Loop: parse, check, forward.
+ *
+ * asyncloop.Loop derives from this type and from asyncio.BaseEventLoop. Attributes that
+ * both sides need (_debug, _closed, _stopping, _thread_id, _task_factory,
+ * slow_callback_duration) are ours here, and BaseEventLoop's methods use them. */
+#include "loop_type.h"
+
+#include <errno.h>
+#include <fcntl.h>
+
+#include "args.h"
+#include "current.h"
+#include "future.h"
+#include "inbox.h"
+#include "poll.h"
+#include "task.h"
+#include "timer.h"
+#include "watch.h"
+
+/* -- scheduling ----------------------------------------------------------------------- */
+
+static int
+missing_callback(const char *function)
+{
+    PyErr_Format(PyExc_TypeError, "%s() missing 1 required positional argument: 'callback'",
+                 function);
+    return -1;
+}
+
+/* In debug mode, as asyncio: a coroutine is no callback, and a callback is callable. */
+static int
+check_callback(Loop *loop, PyObject *callback, const char *function)
+{
+    PyObject *result = PyObject_CallMethod((PyObject *)loop, "_check_callback", "Os", callback,
+                                           function);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+static int
+check_debug(Loop *loop, PyObject *callback, const char *function, bool this_thread)
+{
+    if (this_thread && loop_check_thread(loop) < 0) {
+        return -1;
+    }
+    return check_callback(loop, callback, function);
+}
+
+static PyObject *
+Loop_call_soon(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    Loop *loop = (Loop *)op;
+    PyObject *context;
+    PyObject *callback;
+    if (UNLIKELY(nargs < 1)) {
+        if (kwnames != NULL && PyTuple_GET_SIZE(kwnames) > 0
+            && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(kwnames, 0), "callback") == 0
+            && PyTuple_GET_SIZE(kwnames) == 1) {
+            return (PyObject *)loop_call_soon(loop, args[0], NULL, 0, NULL);
+        }
+        missing_callback("call_soon");
+        return NULL;
+    }
+    callback = args[0];
+    if (args_context("call_soon", args, nargs, kwnames, &context) < 0
+        || loop_check_closed(loop) < 0
+        || (UNLIKELY(loop->debug) && check_debug(loop, callback, "call_soon", true) < 0)) {
+        return NULL;
+    }
+    return (PyObject *)loop_call_soon(loop, callback, args + 1, nargs - 1, context);
+}
+
+static PyObject *
+Loop_call_soon_threadsafe(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
+                          PyObject *kwnames)
+{
+    Loop *loop = (Loop *)op;
+    PyObject *context;
+    if (nargs < 1) {
+        missing_callback("call_soon_threadsafe");
+        return NULL;
+    }
+    if (args_context("call_soon_threadsafe", args, nargs, kwnames, &context) < 0
+        || loop_check_closed(loop) < 0
+        || (UNLIKELY(loop->debug)
+            && check_debug(loop, args[0], "call_soon_threadsafe", false) < 0)) {
+        return NULL;
+    }
+    Handle *handle = handle_new(loop, args[0], args + 1, nargs - 1, context);
+    if (handle == NULL) {
+        return NULL;
+    }
+    if (loop_call_soon_threadsafe(loop, (Handle *)Py_NewRef(handle)) < 0) {
+        Py_DECREF(handle);
+        return NULL;
+    }
+    return (PyObject *)handle;
+}
+
+typedef TimerHandle *(*schedule_function)(Loop *, double, PyObject *, PyObject *const *,
+                                          Py_ssize_t, PyObject *);
+
+static PyObject *
+schedule_timer(Loop *loop, const char *function, const char *what, schedule_function schedule,
+               PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    PyObject *context;
+    if (nargs < 2) {
+        PyErr_Format(PyExc_TypeError, "%s() missing required arguments: '%s' and 'callback'",
+                     function, what);
+        return NULL;
+    }
+    if (UNLIKELY(args[0] == Py_None)) {
+        PyErr_Format(PyExc_TypeError, "%s must not be None", what);
+        return NULL;
+    }
+    double moment = PyFloat_CheckExact(args[0]) ? PyFloat_AS_DOUBLE(args[0])
+                                                : PyFloat_AsDouble(args[0]);
+    if (moment == -1. && PyErr_Occurred()) {
+        return NULL;
+    }
+    if (args_context(function, args, nargs, kwnames, &context) < 0
+        || loop_check_closed(loop) < 0
+        || (UNLIKELY(loop->debug) && check_debug(loop, args[1], function, true) < 0)) {
+        return NULL;
+    }
+    return (PyObject *)schedule(loop, moment, args[1], args + 2, nargs - 2, context);
+}
+
+static PyObject *
+Loop_call_later(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    return schedule_timer((Loop *)op, "call_later", "delay", loop_call_later, args, nargs,
+                          kwnames);
+}
+
+static PyObject *
+Loop_call_at(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    return schedule_timer((Loop *)op, "call_at", "when", loop_call_at, args, nargs, kwnames);
+}
+
+static PyObject *
+Loop_time(PyObject *op, PyObject *ignored UNUSED)
+{
+    return PyFloat_FromDouble(loop_time((Loop *)op));
+}
+
+static PyObject *
+Loop__add_callback(PyObject *op, PyObject *item)
+{
+    Loop *loop = (Loop *)op;
+    if (loop_check_closed(loop) < 0) {
+        return NULL;
+    }
+    bool ours = Py_IS_TYPE(item, loop->state->HandleType)
+                || Py_IS_TYPE(item, loop->state->TimerHandleType);
+    if (!ours) {
+        PyObject *cancelled = PyObject_GetAttrString(item, "_cancelled");
+        int is_cancelled = cancelled == NULL ? -1 : PyObject_IsTrue(cancelled);
+        Py_XDECREF(cancelled);
+        if (is_cancelled < 0) {
+            return NULL;
+        }
+        if (is_cancelled) {
+            Py_RETURN_NONE;
+        }
+    }
+    if (ready_push_steal(&loop->ready, Py_NewRef(item), ours ? READY_HANDLE : READY_FOREIGN) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Loop__timer_handle_cancelled(PyObject *op UNUSED, PyObject *handle UNUSED)
+{
+    /* asyncio counts cancelled timers in order to clean its heap; ours leave at once. */
+    Py_RETURN_NONE;
+}
+
+/* -- futures and tasks --------------------------------------------------------------------- */
+
+static PyObject *
+Loop_create_future(PyObject *op, PyObject *ignored UNUSED)
+{
+    return future_new(((Loop *)op)->state, op);
+}
+
+/* With a task factory of the user's, asyncio's own method does what this version does. */
+static PyObject *
+create_task_by_factory(Loop *loop, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    PyObject *method = PyObject_GetAttr(loop->state->asyncio_BaseEventLoop,
+                                        loop->state->names.create_task);
+    if (method == NULL) {
+        return NULL;
+    }
+    Py_ssize_t count = nargs + (kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames));
+    PyObject **stack = PyMem_New(PyObject *, count + 1);
+    PyObject *result = NULL;
+    if (stack == NULL) {
+        PyErr_NoMemory();
+    }
+    else {
+        stack[0] = (PyObject *)loop;
+        for (Py_ssize_t i = 0; i < count; i++) {
+            stack[i + 1] = args[i];
+        }
+        result = PyObject_Vectorcall(method, stack, nargs + 1, kwnames);
+    }
+    PyMem_Free(stack);
+    Py_DECREF(method);
+    return result;
+}
+
+static PyObject *
+Loop_create_task(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const char *const names[] = {
+        "coro", "name", "context",
+#if PY_VERSION_HEX >= 0x030D0300
+        "eager_start",
+#endif
+        NULL,
+    };
+    Loop *loop = (Loop *)op;
+    PyObject *values[4] = {NULL, NULL, NULL, NULL};
+    if (loop_check_closed(loop) < 0) {
+        return NULL;
+    }
+    bool eager_factory = loop->task_factory != NULL
+                         && loop->task_factory == loop->state->eager_task_factory;
+    if (loop->task_factory != NULL && !eager_factory) {
+        return create_task_by_factory(loop, args, nargs, kwnames);
+    }
+    if (args_unpack("create_task", args, nargs, kwnames, names, 1, 1, values) < 0) {
+        return NULL;
+    }
+    PyObject *name = values[1] == Py_None ? NULL : values[1];
+    PyObject *context = values[2] == Py_None ? NULL : values[2];
+    int eager = eager_factory;
+    if (values[3] != NULL && values[3] != Py_None) {
+        eager = PyObject_IsTrue(values[3]);
+        if (eager < 0) {
+            return NULL;
+        }
+    }
+    return task_new(loop->state, op, values[0], name, context, eager);
+}
+
+/* -- descriptors ---------------------------------------------------------------------------- */
+
+/* The number of a descriptor or of an object with fileno(), as asyncio checks it; -1 with
+ * ValueError (no descriptor), or, if `open`, with OSError (a closed one). */
+static int
+descriptor_of(PyObject *object, bool open)
+{
+    PyObject *number = NULL;
+    if (PyLong_Check(object)) {
+        number = Py_NewRef(object);
+    }
+    else {
+        PyObject *result = PyObject_CallMethod(object, "fileno", NULL);
+        number = result == NULL ? NULL : PyNumber_Long(result);
+        Py_XDECREF(result);
+        if (number == NULL) {
+            if (PyErr_ExceptionMatches(PyExc_AttributeError)
+                || PyErr_ExceptionMatches(PyExc_TypeError)
+                || PyErr_ExceptionMatches(PyExc_ValueError)) {
+                PyErr_Clear();
+                PyErr_Format(PyExc_ValueError, "Invalid file object: %R", object);
+            }
+            return -1;
+        }
+    }
+    long fd = PyLong_AsLong(number);
+    if (fd == -1 && PyErr_Occurred()) {
+        Py_DECREF(number);
+        return -1;
+    }
+    if (fd < 0) {
+        PyErr_Format(PyExc_ValueError, "Invalid file descriptor: %S", number);
+        fd = -1;
+    }
+    else if (fd > INT_MAX) {
+        PyErr_SetString(PyExc_OverflowError, "Python int too large to convert to C int");
+        fd = -1;
+    }
+    else if (open && fcntl((int)fd, F_GETFD) < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        fd = -1;
+    }
+    Py_DECREF(number);
+    return (int)fd;
+}
+
+static PyObject *
+add_callback(Loop *loop, const char *function, int event, bool check_transport,
+             PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs < 2) {
+        PyErr_Format(PyExc_TypeError, "%s() missing required arguments: 'fd' and 'callback'",
+                     function);
+        return NULL;
+    }
+    if (loop_check_closed(loop) < 0) {
+        return NULL;
+    }
+    int fd = descriptor_of(args[0], true);
+    if (fd < 0 || (check_transport && watch_ensure_free(loop, fd) < 0)) {
+        return NULL;
+    }
+    Handle *handle = handle_new(loop, args[1], args + 2, nargs - 2, NULL);
+    if (handle == NULL
+        || watch_set_callback(loop, fd, event, (Handle *)Py_NewRef(handle)) < 0) {
+        Py_XDECREF(handle);
+        return NULL;
+    }
+    return (PyObject *)handle;
+}
+
+static PyObject *
+remove_callback(Loop *loop, int event, bool check_transport, PyObject *object)
+{
+    int fd = descriptor_of(object, false);
+    if (fd < 0 || (check_transport && watch_ensure_free(loop, fd) < 0)) {
+        return NULL;
+    }
+    if (loop->closed) {
+        Py_RETURN_FALSE;
+    }
+    return PyBool_FromLong(watch_remove_callback(loop, fd, event));
+}
+
+static PyObject *
+none_for(PyObject *result)
+{
+    if (result == NULL) {
+        return NULL;
+    }
+    Py_DECREF(result);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Loop_add_reader(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
+{
+    return none_for(add_callback((Loop *)op, "add_reader", EV_READ, true, args, nargs));
+}
+
+static PyObject *
+Loop_add_writer(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
+{
+    return none_for(add_callback((Loop *)op, "add_writer", EV_WRITE, true, args, nargs));
+}
+
+static PyObject *
+Loop_remove_reader(PyObject *op, PyObject *fd)
+{
+    return remove_callback((Loop *)op, EV_READ, true, fd);
+}
+
+static PyObject *
+Loop_remove_writer(PyObject *op, PyObject *fd)
+{
+    return remove_callback((Loop *)op, EV_WRITE, true, fd);
+}
+
+static PyObject *
+Loop__add_reader(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
+{
+    return add_callback((Loop *)op, "_add_reader", EV_READ, false, args, nargs);
+}
+
+static PyObject *
+Loop__add_writer(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
+{
+    return add_callback((Loop *)op, "_add_writer", EV_WRITE, false, args, nargs);
+}
+
+static PyObject *
+Loop__remove_reader(PyObject *op, PyObject *fd)
+{
+    return remove_callback((Loop *)op, EV_READ, false, fd);
+}
+
+static PyObject *
+Loop__remove_writer(PyObject *op, PyObject *fd)
+{
+    return remove_callback((Loop *)op, EV_WRITE, false, fd);
+}
+
+static PyObject *
+Loop__ensure_fd_no_transport(PyObject *op, PyObject *object)
+{
+    int fd = descriptor_of(object, false);
+    if (fd < 0 || watch_ensure_free((Loop *)op, fd) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* -- life --------------------------------------------------------------------------------------- */
+
+static PyObject *
+Loop__run(PyObject *op, PyObject *ignored UNUSED)
+{
+    if (loop_run((Loop *)op) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Loop__close(PyObject *op, PyObject *ignored UNUSED)
+{
+    loop_close((Loop *)op);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Loop__signal_fd(PyObject *op, PyObject *ignored UNUSED)
+{
+    int fd = poll_signal_fd((Loop *)op);
+    return fd < 0 ? NULL : PyLong_FromLong(fd);
+}
+
+static PyObject *
+Loop__write_to_self(PyObject *op, PyObject *ignored UNUSED)
+{
+    loop_wake((Loop *)op);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Loop_stop(PyObject *op, PyObject *ignored UNUSED)
+{
+    ((Loop *)op)->stopping = true;
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Loop_is_running(PyObject *op, PyObject *ignored UNUSED)
+{
+    return PyBool_FromLong(((Loop *)op)->thread_id != 0);
+}
+
+static PyObject *
+Loop_is_closed(PyObject *op, PyObject *ignored UNUSED)
+{
+    Loop *loop = (Loop *)op;
+    return PyBool_FromLong(loop->closed || loop->ev == NULL);
+}
+
+static PyObject *
+Loop__check_closed(PyObject *op, PyObject *ignored UNUSED)
+{
+    if (loop_check_closed((Loop *)op) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Loop__check_thread(PyObject *op, PyObject *ignored UNUSED)
+{
+    if (loop_check_thread((Loop *)op) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Loop_get_debug(PyObject *op, PyObject *ignored UNUSED)
+{
+    return PyBool_FromLong(((Loop *)op)->debug);
+}
+
+/* -- attributes ------------------------------------------------------------------------------------- */
+
+#define BOOL_ATTRIBUTE(field)                                              \
+    static PyObject *                                                      \
+    Loop_get__##field(PyObject *op, void *closure UNUSED)                  \
+    {                                                                      \
+        return PyBool_FromLong(((Loop *)op)->field);                       \
+    }                                                                      \
+    static int                                                             \
+    Loop_set__##field(PyObject *op, PyObject *value, void *closure UNUSED) \
+    {                                                                      \
+        int truth = value == NULL ? 0 : PyObject_IsTrue(value);            \
+        if (truth < 0) {                                                   \
+            return -1;                                                     \
+        }                                                                  \
+        ((Loop *)op)->field = truth;                                       \
+        return 0;                                                          \
+    }
+BOOL_ATTRIBUTE(closed)
+BOOL_ATTRIBUTE(stopping)
+BOOL_ATTRIBUTE(debug)
+#undef BOOL_ATTRIBUTE
+
+static PyObject *
+Loop_get__thread_id(PyObject *op, void *closure UNUSED)
+{
+    unsigned long thread_id = ((Loop *)op)->thread_id;
+    if (thread_id == 0) {
+        Py_RETURN_NONE;
+    }
+    return PyLong_FromUnsignedLong(thread_id);
+}
+
+static int
+Loop_set__thread_id(PyObject *op, PyObject *value, void *closure UNUSED)
+{
+    unsigned long thread_id = 0;
+    if (value != NULL && value != Py_None) {
+        thread_id = PyLong_AsUnsignedLong(value);
+        if (thread_id == (unsigned long)-1 && PyErr_Occurred()) {
+            return -1;
+        }
+    }
+    ((Loop *)op)->thread_id = thread_id;
+    return 0;
+}
+
+static PyObject *
+Loop_get__task_factory(PyObject *op, void *closure UNUSED)
+{
+    PyObject *factory = ((Loop *)op)->task_factory;
+    return Py_NewRef(factory != NULL ? factory : Py_None);
+}
+
+static int
+Loop_set__task_factory(PyObject *op, PyObject *value, void *closure UNUSED)
+{
+    Loop *loop = (Loop *)op;
+    Py_XSETREF(loop->task_factory, value == Py_None ? NULL : Py_XNewRef(value));
+    return 0;
+}
+
+static PyObject *
+Loop_get_slow_callback_duration(PyObject *op, void *closure UNUSED)
+{
+    return PyFloat_FromDouble(((Loop *)op)->slow_callback_duration);
+}
+
+static int
+Loop_set_slow_callback_duration(PyObject *op, PyObject *value, void *closure UNUSED)
+{
+    double seconds = value == NULL ? 0.1 : PyFloat_AsDouble(value);
+    if (seconds == -1. && PyErr_Occurred()) {
+        return -1;
+    }
+    ((Loop *)op)->slow_callback_duration = seconds;
+    return 0;
+}
+
+static PyObject *
+Loop_get__current_handle(PyObject *op, void *closure UNUSED)
+{
+    PyObject *handle = ((Loop *)op)->current_handle;
+    return Py_NewRef(handle != NULL ? handle : Py_None);
+}
+
+static int
+Loop_set__current_handle(PyObject *op, PyObject *value, void *closure UNUSED)
+{
+    Loop *loop = (Loop *)op;
+    Py_XSETREF(loop->current_handle, value == Py_None ? NULL : Py_XNewRef(value));
+    return 0;
+}
+
+/* time() may be replaced on the instance: timers have to follow it. */
+static int
+Loop_setattro(PyObject *op, PyObject *name, PyObject *value)
+{
+    if (PyObject_GenericSetAttr(op, name, value) < 0) {
+        return -1;
+    }
+    if (PyUnicode_Check(name) && PyUnicode_CompareWithASCIIString(name, "time") == 0) {
+        ((Loop *)op)->clock_on_instance = value != NULL;
+    }
+    return 0;
+}
+
+/* -- the type ------------------------------------------------------------------------------------------ */
+
+static PyObject *
+Loop_new(PyTypeObject *type, PyObject *args UNUSED, PyObject *kwargs UNUSED)
+{
+    struct state *state = state_of_type(type);
+    Loop *loop = state == NULL ? NULL : (Loop *)type->tp_alloc(type, 0);
+    if (loop == NULL) {
+        return NULL;
+    }
+    loop->state = state;
+    loop->timer_fd = loop->signal_read_fd = loop->signal_write_fd = -1;
+    loop->slow_callback_duration = 0.1;
+    list_init(&loop->all_loops);
+    list_init(&loop->fds.active);
+    list_init(&loop->tasks);
+    inbox_init(loop);
+    if (ready_init(&loop->ready) < 0) {
+        Py_DECREF(loop);
+        return NULL;
+    }
+    return (PyObject *)loop;
+}
+
+static int
+Loop_init(PyObject *op, PyObject *args UNUSED, PyObject *kwargs UNUSED)
+{
+    return loop_open((Loop *)op);
+}
+
+static int
+Loop_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    Loop *loop = (Loop *)op;
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT(loop->task_factory);
+    Py_VISIT(loop->current_handle);
+    int result = ready_traverse(&loop->ready, visit, arg);
+    if (result == 0) {
+        result = timer_traverse(loop, visit, arg);
+    }
+    if (result == 0) {
+        result = inbox_traverse(loop, visit, arg);
+    }
+    return result != 0 ? result : watch_traverse(loop, visit, arg);
+}
+
+static int
+Loop_clear(PyObject *op)
+{
+    Loop *loop = (Loop *)op;
+    if (loop->run == NULL) {
+        loop_close(loop);
+    }
+    Py_CLEAR(loop->task_factory);
+    Py_CLEAR(loop->current_handle);
+    return 0;
+}
+
+static void
+Loop_dealloc(PyObject *op)
+{
+    Loop *loop = (Loop *)op;
+    PyTypeObject *type = Py_TYPE(op);
+    PyObject_GC_UnTrack(op);
+    Loop_clear(op);
+    inbox_free(loop);
+    current_forget_loop(loop);
+    ready_free(&loop->ready);
+    watch_free(loop);
+    pthread_mutex_destroy(&loop->inbox.lock);
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+#define FASTCALL(name) (PyCFunction)(void (*)(void))(name)
+
+static PyMethodDef Loop_methods[] = {
+    {"call_soon", FASTCALL(Loop_call_soon), METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("call_soon($self, callback, /, *args, context=None)\n--\n\n"
+               "Schedules callback(*args) for the next iteration of the loop, in order of calls.\n\n"
+               "It runs in `context`, a copy of the current one by default. Returns a Handle.\n"
+               "RuntimeError if the loop is closed. Follows asyncio.loop.call_soon.")},
+    {"call_soon_threadsafe", FASTCALL(Loop_call_soon_threadsafe), METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("call_soon_threadsafe($self, callback, /, *args, context=None)\n--\n\n"
+               "call_soon() from any thread or signal handler: wakes the loop.")},
+    {"call_later", FASTCALL(Loop_call_later), METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("call_later($self, delay, callback, /, *args, context=None)\n--\n\n"
+               "Schedules callback(*args) after `delay` seconds, never earlier.\n\n"
+               "Returns a TimerHandle. Follows asyncio.loop.call_later.")},
+    {"call_at", FASTCALL(Loop_call_at), METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("call_at($self, when, callback, /, *args, context=None)\n--\n\n"
+               "Schedules callback(*args) for the moment `when`, in seconds of time().\n\n"
+               "Returns a TimerHandle. Follows asyncio.loop.call_at.")},
+    {"time", Loop_time, METH_NOARGS,
+     PyDoc_STR("time($self, /)\n--\n\nThe monotonic clock of the loop, in seconds.")},
+    {"create_future", Loop_create_future, METH_NOARGS,
+     PyDoc_STR("create_future($self, /)\n--\n\nA new Future of this loop.")},
+    {"create_task", FASTCALL(Loop_create_task), METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("create_task($self, coro, /, **kwargs)\n--\n\n"
+               "A new Task that runs the coroutine on this loop.\n\n"
+               "Keywords as the running Python has them: name, context, and eager_start.\n"
+               "Follows asyncio.loop.create_task.")},
+    {"add_reader", FASTCALL(Loop_add_reader), METH_FASTCALL,
+     PyDoc_STR("add_reader($self, fd, callback, /, *args)\n--\n\n"
+               "Calls callback(*args) whenever the descriptor is readable; its blocking mode "
+               "stays as it is.")},
+    {"add_writer", FASTCALL(Loop_add_writer), METH_FASTCALL,
+     PyDoc_STR("add_writer($self, fd, callback, /, *args)\n--\n\n"
+               "Calls callback(*args) whenever the descriptor is writable.")},
+    {"remove_reader", Loop_remove_reader, METH_O,
+     PyDoc_STR("remove_reader($self, fd, /)\n--\n\nTrue if there was a reader.")},
+    {"remove_writer", Loop_remove_writer, METH_O,
+     PyDoc_STR("remove_writer($self, fd, /)\n--\n\nTrue if there was a writer.")},
+    {"stop", Loop_stop, METH_NOARGS,
+     PyDoc_STR("stop($self, /)\n--\n\nEnds run_forever() after the current iteration.")},
+    {"is_running", Loop_is_running, METH_NOARGS,
+     PyDoc_STR("is_running($self, /)\n--\n\nTrue inside run_forever().")},
+    {"is_closed", Loop_is_closed, METH_NOARGS,
+     PyDoc_STR("is_closed($self, /)\n--\n\nTrue after close().")},
+    {"get_debug", Loop_get_debug, METH_NOARGS,
+     PyDoc_STR("get_debug($self, /)\n--\n\nTrue in debug mode.")},
+    {"_add_callback", Loop__add_callback, METH_O, NULL},
+    {"_add_reader", FASTCALL(Loop__add_reader), METH_FASTCALL, NULL},
+    {"_add_writer", FASTCALL(Loop__add_writer), METH_FASTCALL, NULL},
+    {"_remove_reader", Loop__remove_reader, METH_O, NULL},
+    {"_remove_writer", Loop__remove_writer, METH_O, NULL},
+    {"_ensure_fd_no_transport", Loop__ensure_fd_no_transport, METH_O, NULL},
+    {"_timer_handle_cancelled", Loop__timer_handle_cancelled, METH_O, NULL},
+    {"_check_closed", Loop__check_closed, METH_NOARGS, NULL},
+    {"_check_thread", Loop__check_thread, METH_NOARGS, NULL},
+    {"_run", Loop__run, METH_NOARGS, NULL},
+    {"_close", Loop__close, METH_NOARGS, NULL},
+    {"_signal_fd", Loop__signal_fd, METH_NOARGS, NULL},
+    {"_write_to_self", Loop__write_to_self, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef Loop_getset[] = {
+    {"_closed", Loop_get__closed, Loop_set__closed, NULL, NULL},
+    {"_stopping", Loop_get__stopping, Loop_set__stopping, NULL, NULL},
+    {"_debug", Loop_get__debug, Loop_set__debug, NULL, NULL},
+    {"_thread_id", Loop_get__thread_id, Loop_set__thread_id, NULL, NULL},
+    {"_task_factory", Loop_get__task_factory, Loop_set__task_factory, NULL, NULL},
+    {"_current_handle", Loop_get__current_handle, Loop_set__current_handle, NULL, NULL},
+    {"slow_callback_duration", Loop_get_slow_callback_duration, Loop_set_slow_callback_duration,
+     "Seconds after which debug mode warns of a callback.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot Loop_slots[] = {
+    {Py_tp_doc, "The core of asyncloop.Loop: scheduling, timers, descriptors, over libev."},
+    {Py_tp_new, Loop_new},
+    {Py_tp_init, Loop_init},
+    {Py_tp_dealloc, Loop_dealloc},
+    {Py_tp_traverse, Loop_traverse},
+    {Py_tp_clear, Loop_clear},
+    {Py_tp_setattro, Loop_setattro},
+    {Py_tp_methods, Loop_methods},
+    {Py_tp_getset, Loop_getset},
+    {0, NULL},
+};
+
+static PyType_Spec Loop_spec = {
+    .name = "asyncloop._core.Loop",
+    .basicsize = sizeof(Loop),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
+    .slots = Loop_slots,
+};
+
+/* -- fork ---------------------------------------------------------------------------------------------- */
+
+/* Called in the child of each os.fork(): its loops get a kernel side of their own before
+ * they are used again, and nothing is touched until then. */
+static PyObject *
+after_fork_in_child(PyObject *module, PyObject *ignored UNUSED)
+{
+    struct state *state = PyModule_GetState(module);
+    for (struct list_node *node = state->loops.next; node != &state->loops; node = node->next) {
+        container_of(node, Loop, all_loops)->forked = true;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef after_fork_def = {"_after_fork_in_child", after_fork_in_child, METH_NOARGS,
+                                     NULL};
+
+static int
+register_fork_hook(PyObject *module)
+{
+    int result = -1;
+    PyObject *os = PyImport_ImportModule("os");
+    PyObject *hook = os == NULL ? NULL : PyCFunction_New(&after_fork_def, module);
+    PyObject *function = hook == NULL ? NULL : PyObject_GetAttrString(os, "register_at_fork");
+    PyObject *kwargs = function == NULL ? NULL : Py_BuildValue("{s:O}", "after_in_child", hook);
+    PyObject *value = kwargs == NULL
+                          ? NULL
+                          : PyObject_VectorcallDict(function, NULL, 0, kwargs);
+    if (value != NULL) {
+        result = 0;
+    }
+    Py_XDECREF(value);
+    Py_XDECREF(kwargs);
+    Py_XDECREF(function);
+    Py_XDECREF(hook);
+    Py_XDECREF(os);
+    return result;
+}
+
+int
+loop_type_init(PyObject *module, struct state *state)
+{
+    if (state_add_type(module, &Loop_spec, NULL, 0, &state->LoopType) < 0) {
+        return -1;
+    }
+    return register_fork_hook(module);
+}

@@ -1,0 +1,9 @@
+/* loop_type.h - Python's face of the loop. */
+#ifndef ASYNCLOOP_LOOP_TYPE_H
+#define ASYNCLOOP_LOOP_TYPE_H
+
+#include "state.h"
+
+int loop_type_init(PyObject *module, struct state *state);
+
+#endif

@@ -1,0 +1,76 @@
+/* module.c - the definition of asyncloop._core. */
+#include "state.h"
+
+#include <ev.h>
+
+static PyObject *
+module_build_info(PyObject *module UNUSED, PyObject *ignored UNUSED)
+{
+#ifdef ASYNCLOOP_EMBED_LIBEV
+    const char *libev = "embedded";
+#else
+    const char *libev = "system";
+#endif
+    unsigned int backends = ev_recommended_backends() & ev_supported_backends();
+    const char *backend = backends & EVBACKEND_EPOLL    ? "epoll"
+                          : backends & EVBACKEND_KQUEUE ? "kqueue"
+                                                        : "poll";
+    return Py_BuildValue("{s:s,s:N,s:s}", "libev", libev, "libev_version",
+                         PyUnicode_FromFormat("%d.%d", ev_version_major(), ev_version_minor()),
+                         "backend", backend);
+}
+
+static PyMethodDef module_methods[] = {
+    {"build_info", module_build_info, METH_NOARGS,
+     PyDoc_STR("build_info()\n--\n\nHow the core was built: libev ('system' or 'embedded'), "
+               "libev_version, backend.")},
+    {NULL, NULL, 0, NULL},
+};
+
+static int
+module_exec(PyObject *module)
+{
+    return state_init(module, PyModule_GetState(module));
+}
+
+static int
+module_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    return state_traverse(PyModule_GetState(module), visit, arg);
+}
+
+static int
+module_clear(PyObject *module)
+{
+    state_clear(PyModule_GetState(module));
+    return 0;
+}
+
+static void
+module_free(void *module)
+{
+    module_clear(module);
+}
+
+static PyModuleDef_Slot module_slots[] = {
+    {Py_mod_exec, module_exec},
+    {0, NULL},
+};
+
+struct PyModuleDef asyncloop_module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "asyncloop._core",
+    .m_doc = PyDoc_STR("The event loop, Future and Task of asyncloop."),
+    .m_size = sizeof(struct state),
+    .m_methods = module_methods,
+    .m_slots = module_slots,
+    .m_traverse = module_traverse,
+    .m_clear = module_clear,
+    .m_free = module_free,
+};
+
+PyMODINIT_FUNC
+PyInit__core(void)
+{
+    return PyModuleDef_Init(&asyncloop_module);
+}

@@ -1,0 +1,272 @@
+/* poll.c - libev's side of the loop: the sleeping poll, its timer, its GIL, its signals.
+ *
+ * Owns: the timerfd and the socket pair for signals.
+ * epoll's time-out counts whole milliseconds, so a nearer deadline is given to a timerfd,
+ * and a later one to an ev_timer, rounded up (benchmark row: sleep below a millisecond). */
+#include "poll.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#ifdef __linux__
+#include <sys/timerfd.h>
+#endif
+
+#include "timer.h"
+#include "watch.h"
+
+/* Within this a deadline is exact to the clock; beyond, a millisecond late at most. */
+#define TIMERFD_HORIZON_NS INT64_C(20000000)
+
+/* -- the GIL ------------------------------------------------------------------------- */
+
+static void
+poll_release(struct ev_loop *ev)
+{
+    Loop *loop = ev_userdata(ev);
+    if (loop->polling_blocked) {
+        loop->run->released = PyEval_SaveThread();
+    }
+}
+
+static void
+poll_acquire(struct ev_loop *ev)
+{
+    Loop *loop = ev_userdata(ev);
+    struct run *run = loop->run;
+    if (run != NULL && run->released != NULL) {
+        PyThreadState *released = run->released;
+        run->released = NULL;
+        PyEval_RestoreThread(released);
+    }
+}
+
+/* -- the end of a sleep ------------------------------------------------------------------ */
+
+static void
+poll_timer_fired(struct ev_loop *ev UNUSED, ev_timer *timer UNUSED, int revents UNUSED)
+{
+    /* The iteration looks at the heap after each poll. */
+}
+
+#ifdef __linux__
+static void
+timer_fd_fired(struct ev_loop *ev UNUSED, ev_io *io, int revents UNUSED)
+{
+    Loop *loop = container_of(io, Loop, timer_fd_watcher);
+    uint64_t expirations;
+    if (read(io->fd, &expirations, sizeof(expirations)) == sizeof(expirations)) {
+        loop->timer_fd_deadline = 0;
+    }
+}
+
+static void
+timer_fd_open(Loop *loop)
+{
+    loop->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    loop->timer_fd_deadline = 0;
+    /* -1 (no descriptor left): timers are then exact to a millisecond */
+    if (loop->timer_fd >= 0) {
+        ev_io_init(&loop->timer_fd_watcher, timer_fd_fired, loop->timer_fd, EV_READ);
+        ev_io_start(loop->ev, &loop->timer_fd_watcher);
+    }
+}
+
+static bool
+timer_fd_arm(Loop *loop, int64_t deadline)
+{
+    if (loop->timer_fd < 0) {
+        timer_fd_open(loop);
+    }
+    if (loop->timer_fd < 0) {
+        return false;
+    }
+    if (loop->timer_fd_deadline == deadline) {
+        return true;
+    }
+    struct itimerspec spec = {
+        .it_value = {.tv_sec = deadline / 1000000000, .tv_nsec = deadline % 1000000000},
+    };
+    if (timerfd_settime(loop->timer_fd, TFD_TIMER_ABSTIME, &spec, NULL) < 0) {
+        return false;
+    }
+    loop->timer_fd_deadline = deadline;
+    return true;
+}
+#else
+static bool
+timer_fd_arm(Loop *loop UNUSED, int64_t deadline UNUSED)
+{
+    return false;
+}
+#endif
+
+static void
+timer_fd_close(Loop *loop)
+{
+    if (loop->timer_fd >= 0) {
+        if (loop->ev != NULL) {
+            ev_io_stop(loop->ev, &loop->timer_fd_watcher);
+        }
+        close(loop->timer_fd);
+        loop->timer_fd = -1;
+    }
+}
+
+/* Sees to it that the poll ends at `deadline` of the monotonic clock. A time-out that is
+ * already armed for an earlier moment is left alone: its end is one idle iteration. */
+static void
+poll_arm(Loop *loop, int64_t now, int64_t deadline)
+{
+    if (deadline - now < TIMERFD_HORIZON_NS && timer_fd_arm(loop, deadline)) {
+        return;
+    }
+    if (ev_is_active(&loop->poll_timer)) {
+        if (loop->poll_timer_deadline > now && loop->poll_timer_deadline <= deadline) {
+            return;
+        }
+        ev_timer_stop(loop->ev, &loop->poll_timer);
+    }
+    ev_now_update(loop->ev);    /* a timer is set relative to it, and it may be long ago */
+    ev_timer_set(&loop->poll_timer, (double)(deadline - now) * 1e-9, 0.);
+    ev_timer_start(loop->ev, &loop->poll_timer);
+    loop->poll_timer_deadline = deadline;
+}
+
+void
+poll_once(Loop *loop, int64_t wait_ns)
+{
+    loop_prepare_ev(loop);
+    watch_check_changed(loop);
+    if (wait_ns > 0 && ready_length(&loop->ready) > 0) {
+        wait_ns = 0;    /* the check made work */
+    }
+    loop->polling_blocked = wait_ns > 0;
+    if (wait_ns > 0 && wait_ns != TIMER_NEVER) {
+        int64_t now = monotonic_ns();
+        poll_arm(loop, now, wait_ns > TIMER_NEVER - now ? TIMER_NEVER : now + wait_ns);
+    }
+    ev_run(loop->ev, wait_ns > 0 ? EVRUN_ONCE : EVRUN_NOWAIT);
+    loop->polling_blocked = false;
+}
+
+/* -- signals ---------------------------------------------------------------------------------- */
+
+/* Python's C signal handler writes the number of each signal here, which ends the poll. */
+static void
+signals_arrived(struct ev_loop *ev UNUSED, ev_io *io, int revents UNUSED)
+{
+    Loop *loop = container_of(io, Loop, signal_watcher);
+    char numbers[4096];
+    ssize_t count = read(io->fd, numbers, sizeof(numbers));
+    if (count <= 0) {
+        return;
+    }
+    if (PyErr_CheckSignals() < 0) {
+        loop_propagate(loop);
+    }
+    PyObject *result = PyObject_CallMethod((PyObject *)loop, "_signals_arrived", "y#", numbers,
+                                           (Py_ssize_t)count);
+    if (result == NULL) {
+        loop_report(loop, "Exception while signals were handled", NULL, NULL);
+    }
+    Py_XDECREF(result);
+}
+
+static int
+signal_fds_open(Loop *loop)
+{
+    int fds[2];
+    int type = SOCK_STREAM;
+#ifdef SOCK_CLOEXEC
+    type |= SOCK_CLOEXEC | SOCK_NONBLOCK;
+#endif
+    if (socketpair(AF_UNIX, type, 0, fds) < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+#ifndef SOCK_CLOEXEC
+    for (int i = 0; i < 2; i++) {
+        fcntl(fds[i], F_SETFD, FD_CLOEXEC);
+        fcntl(fds[i], F_SETFL, O_NONBLOCK);
+    }
+#endif
+    loop->signal_read_fd = fds[0];
+    loop->signal_write_fd = fds[1];
+    ev_io_init(&loop->signal_watcher, signals_arrived, fds[0], EV_READ);
+    ev_io_start(loop->ev, &loop->signal_watcher);
+    return 0;
+}
+
+static void
+signal_fds_close(Loop *loop)
+{
+    if (loop->signal_read_fd >= 0) {
+        if (loop->ev != NULL) {
+            ev_io_stop(loop->ev, &loop->signal_watcher);
+        }
+        close(loop->signal_read_fd);
+        close(loop->signal_write_fd);
+        loop->signal_read_fd = loop->signal_write_fd = -1;
+    }
+}
+
+int
+poll_signal_fd(Loop *loop)
+{
+    if (loop_check_closed(loop) < 0) {
+        return -1;
+    }
+    loop_prepare_ev(loop);
+    if (loop->signal_read_fd < 0 && signal_fds_open(loop) < 0) {
+        return -1;
+    }
+    return loop->signal_write_fd;
+}
+
+/* -- life ------------------------------------------------------------------------------------------ */
+
+int
+poll_open(Loop *loop)
+{
+    /* NOENV: LIBEV_FLAGS must not switch a production program to another backend. */
+    unsigned int backends = ev_supported_backends();
+    unsigned int wanted = backends & EVBACKEND_EPOLL    ? EVBACKEND_EPOLL
+                          : backends & EVBACKEND_KQUEUE ? EVBACKEND_KQUEUE
+                                                        : EVBACKEND_POLL;
+    loop->ev = ev_loop_new(EVFLAG_NOENV | wanted);
+    if (loop->ev == NULL) {
+        if (errno != 0) {
+            PyErr_SetFromErrno(PyExc_OSError);
+        }
+        else {
+            PyErr_SetString(PyExc_OSError, "libev could not make an event loop");
+        }
+        return -1;
+    }
+    ev_set_userdata(loop->ev, loop);
+    ev_set_loop_release_cb(loop->ev, poll_release, poll_acquire);
+    ev_timer_init(&loop->poll_timer, poll_timer_fired, 0., 0.);
+    return 0;
+}
+
+void
+poll_close(Loop *loop)
+{
+    ev_timer_stop(loop->ev, &loop->poll_timer);
+    timer_fd_close(loop);
+    signal_fds_close(loop);
+}
+
+int
+poll_after_fork(Loop *loop)
+{
+    /* Both are shared with the parent, like its epoll set: the child gets its own. */
+    bool had_signals = loop->signal_read_fd >= 0;
+    timer_fd_close(loop);
+    signal_fds_close(loop);
+    ev_loop_fork(loop->ev);
+    loop->fds.check_all = true;
+    return had_signals ? signal_fds_open(loop) : 0;
+}

@@ -1,0 +1,69 @@
+/* ready.c - the cold paths of the ready ring. */
+#include "ready.h"
+
+#define READY_INITIAL 256
+
+int
+ready_init(struct ready *ready)
+{
+    ready->items = PyMem_New(uintptr_t, READY_INITIAL);
+    if (ready->items == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    ready->mask = READY_INITIAL - 1;
+    ready->head = ready->tail = 0;
+    return 0;
+}
+
+int
+ready_grow(struct ready *ready)
+{
+    size_t capacity = ready->mask + 1;
+    if (ready->items == NULL || capacity > PY_SSIZE_T_MAX / (2 * sizeof(uintptr_t))) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    uintptr_t *items = PyMem_New(uintptr_t, capacity * 2);
+    if (items == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    size_t length = ready_length(ready);
+    for (size_t i = 0; i < length; i++) {
+        items[i] = ready->items[(ready->head + i) & ready->mask];
+    }
+    PyMem_Free(ready->items);
+    ready->items = items;
+    ready->mask = capacity * 2 - 1;
+    ready->head = 0;
+    ready->tail = length;
+    return 0;
+}
+
+void
+ready_clear(struct ready *ready)
+{
+    while (ready_length(ready) > 0) {
+        Py_DECREF(ready_object(ready_pop(ready)));
+    }
+}
+
+void
+ready_free(struct ready *ready)
+{
+    ready_clear(ready);
+    PyMem_Free(ready->items);
+    ready->items = NULL;
+    ready->mask = 0;
+    ready->head = ready->tail = 0;
+}
+
+int
+ready_traverse(struct ready *ready, visitproc visit, void *arg)
+{
+    for (size_t i = ready->head; i != ready->tail; i++) {
+        Py_VISIT(ready_object(ready->items[i & ready->mask]));
+    }
+    return 0;
+}

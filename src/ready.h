@@ -1,0 +1,62 @@
+/* ready.h - the queue of what runs next: a ring of tagged object pointers.
+ *
+ * Owns:     one strong reference per item. Objects are aligned to 16 bytes, so the
+ *           low bits of the pointer tell what the item is without touching it.
+ * Promises: items leave in the order in which they came. Runs no Python. */
+#ifndef ASYNCLOOP_READY_H
+#define ASYNCLOOP_READY_H
+
+#include "state.h"
+
+enum ready_kind {
+    READY_HANDLE = 0,     /* a Handle or TimerHandle: call it unless cancelled */
+    READY_TASK = 1,       /* a Task: make one step */
+    READY_FOREIGN = 2,    /* anything with _run() and _cancelled, given to _add_callback() */
+};
+#define READY_KIND_MASK ((uintptr_t)15)
+
+struct ready {
+    uintptr_t *items;
+    size_t mask;          /* capacity - 1; the capacity is a power of two */
+    size_t head;          /* both run freely and are masked on use */
+    size_t tail;
+};
+
+int ready_init(struct ready *ready);
+int ready_grow(struct ready *ready);        /* -1 with MemoryError */
+void ready_clear(struct ready *ready);      /* drops every item; may run Python */
+void ready_free(struct ready *ready);
+int ready_traverse(struct ready *ready, visitproc visit, void *arg);
+
+static inline size_t
+ready_length(const struct ready *ready)
+{
+    return ready->tail - ready->head;
+}
+
+/* steals op; on failure (-1, MemoryError) the reference is dropped */
+static inline int
+ready_push_steal(struct ready *ready, PyObject *op, enum ready_kind kind)
+{
+    if (UNLIKELY(ready->tail - ready->head > ready->mask) && ready_grow(ready) < 0) {
+        Py_DECREF(op);
+        return -1;
+    }
+    ready->items[ready->tail++ & ready->mask] = (uintptr_t)op | (uintptr_t)kind;
+    return 0;
+}
+
+/* the caller owns the item's reference; the ring must not be empty */
+static inline uintptr_t
+ready_pop(struct ready *ready)
+{
+    return ready->items[ready->head++ & ready->mask];
+}
+
+static inline PyObject *
+ready_object(uintptr_t item)
+{
+    return (PyObject *)(item & ~READY_KIND_MASK);
+}
+
+#endif

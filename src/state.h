@@ -1,0 +1,114 @@
+/* state.h - the module's state: our types, interned names, objects imported
+ * from the standard library, and the free lists. One per interpreter.
+ *
+ * Every file reaches it without a search: a Loop, Future and Transport keep a
+ * pointer to it. state_of_type() is for tp_new and the like. */
+#ifndef ASYNCLOOP_STATE_H
+#define ASYNCLOOP_STATE_H
+
+#include "compat.h"
+
+typedef struct Loop Loop;
+typedef struct Handle Handle;
+typedef struct TimerHandle TimerHandle;
+typedef struct Future Future;
+typedef struct Task Task;
+
+/* Names that are looked up at run time, interned once. X(identifier) */
+#define STATE_NAMES(X) \
+    X(__class__) X(__context__) X(__cause__) X(__self__) X(_asyncio_future_blocking) \
+    X(_asyncio_awaited_by) X(_callbacks) X(_cancel_message) X(_cancelled_exc) \
+    X(_check_closed) X(_loop) X(_run) X(_source_traceback) X(_state) X(_timer_handle_cancelled) \
+    X(add_done_callback) X(buffer_updated) X(call_at) X(call_exception_handler) X(call_later) X(call_soon) \
+    X(call_soon_threadsafe) X(callback) X(cancel) X(cancelled) X(close) X(closed) X(connection_lost) \
+    X(connection_made) X(context) X(coro) X(create_task) X(data_received) X(datagram_received) \
+    X(done) X(eager_start) X(eof_received) X(error_received) X(exception) X(fileno) X(future) X(get_buffer) \
+    X(get_debug) X(get_loop) X(handle) X(loop) X(message) X(msg) X(name) X(pause_writing) X(peername) \
+    X(pipe) X(protocol) X(remove_done_callback) X(result) X(resume_writing) X(send) X(server) \
+    X(set_name) X(set_result) X(shutdown) X(sockname) X(socket) X(source_traceback) X(task) \
+    X(throw) X(time) X(transport) X(uncancel) X(values)
+
+struct state {
+    /* our types (asyncloop._core.*) */
+    PyTypeObject *LoopType;
+    PyTypeObject *HandleType;
+    PyTypeObject *TimerHandleType;
+    PyTypeObject *FutureType;
+    PyTypeObject *FutureIterType;
+    PyTypeObject *TaskType;
+    PyTypeObject *StreamType;
+
+    /* standard library: types that ours derive from or recognise */
+    PyTypeObject *asyncio_Future;         /* _asyncio.Future */
+    PyTypeObject *asyncio_Task;           /* _asyncio.Task */
+    PyObject *asyncio_Handle;             /* asyncio.events.Handle */
+    PyObject *asyncio_TimerHandle;        /* asyncio.events.TimerHandle */
+    PyObject *asyncio_FlowControlMixin;   /* asyncio.transports._FlowControlMixin */
+    PyObject *asyncio_BaseEventLoop;      /* asyncio.base_events.BaseEventLoop */
+    PyObject *asyncio_BufferedProtocol;   /* asyncio.protocols.BufferedProtocol */
+    PyObject *asyncio_CancelledError;
+    PyObject *asyncio_InvalidStateError;
+
+    /* standard library: functions and objects */
+    PyObject *events_get_event_loop;      /* asyncio.events.get_event_loop */
+    PyObject *events_get_running_loop;    /* asyncio.events._get_running_loop */
+    PyObject *events_set_running_loop;    /* asyncio.events._set_running_loop */
+    PyObject *base_futures_repr;          /* asyncio.base_futures._future_repr */
+    PyObject *base_tasks_repr;            /* asyncio.base_tasks._task_repr */
+    PyObject *base_tasks_get_stack;       /* asyncio.base_tasks._task_get_stack */
+    PyObject *base_tasks_print_stack;     /* asyncio.base_tasks._task_print_stack */
+    PyObject *coroutines_iscoroutine;     /* asyncio.coroutines.iscoroutine */
+    PyObject *eager_task_factory;         /* asyncio.eager_task_factory, NULL before 3.12 */
+    PyObject *extract_stack;              /* asyncio.format_helpers.extract_stack */
+    PyObject *format_callback_source;     /* asyncio.format_helpers._format_callback_source */
+    PyObject *futures_set_result_unless_cancelled;
+    PyObject *format_handle;              /* asyncio.base_events._format_handle */
+    PyObject *sys_getframe;               /* sys._getframe */
+    PyObject *asyncio_logger;             /* asyncio.log.logger */
+    PyObject *TransportSocket;            /* asyncio.trsock.TransportSocket */
+
+    /* current task and the set of all tasks: see current.c */
+    PyObject *current_tasks;              /* asyncio.tasks._current_tasks, NULL from 3.14 on */
+    PyObject *swap_current_task;          /* _asyncio._swap_current_task, NULL before 3.14 */
+    PyObject *register_task;              /* _asyncio._register_task, NULL before 3.14 */
+    PyObject *unregister_task;
+
+    uint64_t next_task_number;            /* of the names Task-N, shared with asyncio's: see task.c */
+    PyObject *task_name_counter;
+
+    /* what lower layers call upwards: set by the files named */
+    int (*run_task)(Loop *loop, PyObject *task);        /* task_step.c: READY_TASK */
+
+    struct list_node loops;               /* every Loop that is not closed, for fork */
+
+    /* free lists: memory of dead objects of exactly our types; see freelist.h */
+    struct freelist {
+        PyObject *head;
+        PyTypeObject *type;               /* borrowed: one of the types above */
+        int length;
+    } free_handles, free_timer_handles, free_futures, free_future_iters, free_tasks;
+
+    PyObject *empty_tuple;
+    struct state_names {
+#define X(identifier) PyObject *identifier;
+        STATE_NAMES(X)
+#undef X
+    } names;
+};
+
+extern struct PyModuleDef asyncloop_module;
+
+/* The state for a type of ours or a subclass of one, or NULL with TypeError. */
+struct state *state_of_type(PyTypeObject *type);
+
+int state_init(PyObject *module, struct state *state);
+int state_traverse(struct state *state, visitproc visit, void *arg);
+void state_clear(struct state *state);
+
+/* Makes a type from spec with the given base (a new reference in *slot), and adds it
+ * to the module under its own name. `struct_size` is that of our C struct; the base's
+ * must fit into `base_size`, the room that the struct leaves for it. */
+int state_add_type(PyObject *module, PyType_Spec *spec, PyObject *base,
+                   Py_ssize_t base_size, PyTypeObject **slot);
+
+#endif

@@ -1,0 +1,203 @@
+/* timer.c - a 4-ary heap of TimerHandles, ordered by deadline and, among equal ones,
+ * by the order in which they were scheduled.
+ *
+ * Owns: one reference per entry. Each entry knows its index, so that a cancelled one
+ * leaves at once, in O(log n), and nothing keeps its callback alive until due. */
+#include "timer.h"
+
+#include <math.h>
+
+#define HEAP_INITIAL 64
+#define HEAP_ARITY 4
+
+static inline bool
+timer_before(const TimerHandle *a, const TimerHandle *b)
+{
+    return a->deadline_ns < b->deadline_ns
+           || (a->deadline_ns == b->deadline_ns && a->sequence < b->sequence);
+}
+
+static inline void
+heap_place(struct timers *timers, size_t index, TimerHandle *timer)
+{
+    timers->heap[index] = timer;
+    timer->heap_index = (Py_ssize_t)index;
+}
+
+static void
+heap_up(struct timers *timers, size_t index, TimerHandle *timer)
+{
+    while (index > 0) {
+        size_t parent = (index - 1) / HEAP_ARITY;
+        if (!timer_before(timer, timers->heap[parent])) {
+            break;
+        }
+        heap_place(timers, index, timers->heap[parent]);
+        index = parent;
+    }
+    heap_place(timers, index, timer);
+}
+
+static void
+heap_down(struct timers *timers, size_t index, TimerHandle *timer)
+{
+    for (;;) {
+        size_t child = index * HEAP_ARITY + 1;
+        if (child >= timers->length) {
+            break;
+        }
+        size_t end = child + HEAP_ARITY;
+        if (end > timers->length) {
+            end = timers->length;
+        }
+        size_t least = child;
+        for (size_t i = child + 1; i < end; i++) {
+            if (timer_before(timers->heap[i], timers->heap[least])) {
+                least = i;
+            }
+        }
+        if (!timer_before(timers->heap[least], timer)) {
+            break;
+        }
+        heap_place(timers, index, timers->heap[least]);
+        index = least;
+    }
+    heap_place(timers, index, timer);
+}
+
+/* The entry's reference becomes the caller's. */
+static TimerHandle *
+heap_remove(struct timers *timers, size_t index)
+{
+    TimerHandle *timer = timers->heap[index];
+    TimerHandle *last = timers->heap[--timers->length];
+    timer->heap_index = -1;
+    if (last != timer) {
+        if (index > 0 && timer_before(last, timers->heap[(index - 1) / HEAP_ARITY])) {
+            heap_up(timers, index, last);
+        }
+        else {
+            heap_down(timers, index, last);
+        }
+    }
+    return timer;
+}
+
+static int
+heap_grow(struct timers *timers)
+{
+    size_t capacity = timers->capacity == 0 ? HEAP_INITIAL : timers->capacity * 2;
+    TimerHandle **heap = timers->heap;
+    PyMem_Resize(heap, TimerHandle *, capacity);
+    if (heap == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    timers->heap = heap;
+    timers->capacity = capacity;
+    return 0;
+}
+
+/* A burst of timers must not keep its peak for good. */
+static void
+heap_shrink(struct timers *timers)
+{
+    if (timers->capacity <= HEAP_INITIAL || timers->length > timers->capacity / 8) {
+        return;
+    }
+    size_t capacity = timers->capacity / 2;
+    TimerHandle **heap = timers->heap;
+    PyMem_Resize(heap, TimerHandle *, capacity);
+    if (heap != NULL) {
+        timers->heap = heap;
+        timers->capacity = capacity;
+    }
+}
+
+int64_t
+timer_deadline(double when)
+{
+    if (isnan(when)) {
+        return 0;
+    }
+    double ns = ceil(when * 1e9);
+    if (ns >= 9.2e18) {
+        return TIMER_NEVER;
+    }
+    if (ns <= -9.2e18) {
+        return INT64_MIN;
+    }
+    return (int64_t)ns;
+}
+
+int
+timer_schedule(Loop *loop, TimerHandle *timer)
+{
+    struct timers *timers = &loop->timers;
+    if (timers->length == timers->capacity && heap_grow(timers) < 0) {
+        return -1;
+    }
+    timer->sequence = timers->sequence++;
+    Py_INCREF(timer);
+    timers->length++;
+    heap_up(timers, timers->length - 1, timer);
+    return 0;
+}
+
+void
+timer_unschedule(Loop *loop, TimerHandle *timer)
+{
+    if (timer->heap_index >= 0) {
+        heap_remove(&loop->timers, (size_t)timer->heap_index);
+        heap_shrink(&loop->timers);
+        Py_DECREF(timer);
+    }
+}
+
+void
+timer_cancel(TimerHandle *timer)
+{
+    Py_INCREF(timer);
+    if (timer->handle.loop != NULL) {
+        timer_unschedule(timer->handle.loop, timer);
+    }
+    handle_cancel(&timer->handle);
+    Py_DECREF(timer);
+}
+
+int
+timer_collect(Loop *loop, int64_t now_ns)
+{
+    struct timers *timers = &loop->timers;
+    while (timers->length > 0 && timers->heap[0]->deadline_ns <= now_ns) {
+        TimerHandle *timer = heap_remove(timers, 0);
+        if (ready_push_steal(&loop->ready, (PyObject *)timer, READY_HANDLE) < 0) {
+            return -1;
+        }
+    }
+    heap_shrink(timers);
+    return 0;
+}
+
+void
+timer_clear(Loop *loop)
+{
+    struct timers *timers = &loop->timers;
+    while (timers->length > 0) {
+        TimerHandle *timer = timers->heap[--timers->length];
+        timer->heap_index = -1;
+        Py_DECREF(timer);    /* may run Python, which may schedule again */
+    }
+    PyMem_Free(timers->heap);
+    timers->heap = NULL;
+    timers->capacity = 0;
+}
+
+int
+timer_traverse(Loop *loop, visitproc visit, void *arg)
+{
+    for (size_t i = 0; i < loop->timers.length; i++) {
+        Py_VISIT(loop->timers.heap[i]);
+    }
+    return 0;
+}

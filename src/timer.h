@@ -1,0 +1,25 @@
+/* timer.h - the heap of deadlines. Deadlines are exact nanoseconds; what is
+ * cancelled leaves the heap at once. How a deadline bounds the poll: poll.c. */
+#ifndef ASYNCLOOP_TIMER_H
+#define ASYNCLOOP_TIMER_H
+
+#include "loop.h"
+
+#define TIMER_NEVER INT64_MAX
+
+int timer_schedule(Loop *loop, TimerHandle *timer);      /* takes a new reference; 0 / -1 MemoryError */
+void timer_unschedule(Loop *loop, TimerHandle *timer);   /* drops the heap's reference, if it is there */
+void timer_cancel(TimerHandle *timer);                   /* unschedule, and drop callback and arguments */
+int timer_collect(Loop *loop, int64_t now_ns);           /* due ones to the ready ring; 0 / -1 */
+void timer_clear(Loop *loop);
+int timer_traverse(Loop *loop, visitproc visit, void *arg);
+
+static inline int64_t
+timer_next(const Loop *loop)
+{
+    return loop->timers.length == 0 ? TIMER_NEVER : loop->timers.heap[0]->deadline_ns;
+}
+
+int64_t timer_deadline(double when);    /* seconds to nanoseconds, rounded up, clamped; NaN is now */
+
+#endif

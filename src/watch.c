@@ -1,0 +1,372 @@
+/* watch.c - libev's I/O watchers and the table of descriptors.
+ *
+ * Invariants:
+ *   - a watch is in fds->active exactly while libev may call it, and holds its owner;
+ *   - each descriptor whose watchers changed since the last poll is in fds->changed;
+ *   - ev_io_set() comes before each ev_io_start(), because it marks the descriptor as
+ *     new to libev: a number that was closed and opened again is then added again. */
+#include "watch.h"
+
+#include <errno.h>
+#include <fcntl.h>
+
+/* add_reader() and add_writer() of one descriptor, and the transport that uses it. */
+struct fd_callback {
+    struct watch watch;           /* owner: the loop */
+    Handle *handle;               /* strong; NULL: no callback */
+};
+
+struct fd_entry {
+    struct fd_callback reader;
+    struct fd_callback writer;
+    PyObject *transport;          /* borrowed: it releases the descriptor before it dies */
+};
+
+/* -- watches ------------------------------------------------------------------------ */
+
+static int
+fds_note_change(struct fds *fds, int fd)
+{
+    if (fds->changed_count == fds->changed_capacity) {
+        size_t capacity = fds->changed_capacity == 0 ? 64 : fds->changed_capacity * 2;
+        int *changed = fds->changed;
+        PyMem_Resize(changed, int, capacity);
+        if (changed == NULL) {
+            PyErr_NoMemory();
+            return -1;
+        }
+        fds->changed = changed;
+        fds->changed_capacity = capacity;
+    }
+    fds->changed[fds->changed_count++] = fd;
+    return 0;
+}
+
+static void
+watch_trampoline(struct ev_loop *ev UNUSED, ev_io *io, int revents)
+{
+    struct watch *watch = container_of(io, struct watch, io);
+    Loop *loop = watch->loop;
+    if (UNLIKELY(loop->run != NULL && loop->run->exception != NULL)) {
+        return;    /* the run ends; what is level-triggered comes again in the next one */
+    }
+    PyObject *owner = Py_NewRef(watch->owner);
+    if (UNLIKELY(revents & EV_ERROR)) {
+        watch_stop(watch);
+        revents = EV_ERROR;
+    }
+    watch->ready(watch, revents & (EV_READ | EV_WRITE | EV_ERROR));
+    Py_DECREF(owner);
+}
+
+void
+watch_init(struct watch *watch, Loop *loop, PyObject *owner, int fd, int event,
+           void (*ready)(struct watch *watch, int revents))
+{
+    ev_io_init(&watch->io, watch_trampoline, fd, event);
+    watch->loop = loop;
+    watch->owner = owner;
+    watch->ready = ready;
+    list_init(&watch->active);
+}
+
+int
+watch_start(struct watch *watch)
+{
+    Loop *loop = watch->loop;
+    if (watch_is_active(watch)) {
+        return 0;
+    }
+    if (UNLIKELY(loop_check_closed(loop) < 0) || fds_note_change(&loop->fds, watch->io.fd) < 0) {
+        return -1;
+    }
+    loop_prepare_ev(loop);
+    ev_io_set(&watch->io, watch->io.fd, watch->io.events & (EV_READ | EV_WRITE));
+    ev_io_start(loop->ev, &watch->io);
+    list_append(&loop->fds.active, &watch->active);
+    Py_INCREF(watch->owner);
+    return 0;
+}
+
+void
+watch_stop(struct watch *watch)
+{
+    if (!watch_is_active(watch)) {
+        return;
+    }
+    Loop *loop = watch->loop;
+    list_remove(&watch->active);
+    if (loop->ev != NULL) {
+        ev_io_stop(loop->ev, &watch->io);
+        if (fds_note_change(&loop->fds, watch->io.fd) < 0) {
+            PyErr_Clear();
+            loop->fds.check_all = true;
+        }
+    }
+    Py_DECREF(watch->owner);
+}
+
+/* -- the check before each poll -------------------------------------------------------- */
+
+static void
+watch_fail_fd(Loop *loop, int fd)
+{
+    struct list_node *head = &loop->fds.active;
+    struct list_node *node = head->next;
+    while (node != head) {
+        struct watch *watch = container_of(node, struct watch, active);
+        node = node->next;
+        if (watch->io.fd != fd) {
+            continue;
+        }
+        PyObject *owner = Py_NewRef(watch->owner);
+        watch_stop(watch);
+        watch->ready(watch, EV_ERROR);
+        Py_DECREF(owner);
+        node = head->next;    /* the callback may have changed the list */
+    }
+}
+
+static inline bool
+fd_is_closed(int fd)
+{
+    return fcntl(fd, F_GETFD) < 0 && errno == EBADF;
+}
+
+static void
+watch_check_all(Loop *loop)
+{
+    loop->fds.check_all = false;
+    struct list_node *head = &loop->fds.active;
+    for (struct list_node *node = head->next; node != head;) {
+        int fd = container_of(node, struct watch, active)->io.fd;
+        node = node->next;
+        if (fd_is_closed(fd)) {
+            watch_fail_fd(loop, fd);
+            node = head->next;
+        }
+    }
+}
+
+void
+watch_check_changed(Loop *loop)
+{
+    struct fds *fds = &loop->fds;
+    if (UNLIKELY(fds->check_all)) {
+        watch_check_all(loop);
+    }
+    /* By index: what fails may stop and start watches, which adds entries. */
+    for (size_t i = 0; i < fds->changed_count; i++) {
+        int fd = fds->changed[i];
+        if (UNLIKELY(fd_is_closed(fd))) {
+            watch_fail_fd(loop, fd);
+        }
+    }
+    fds->changed_count = 0;
+}
+
+/* -- the table ---------------------------------------------------------------------------- */
+
+static void fd_callback_ready(struct watch *watch, int revents);
+
+static struct fd_entry *
+fds_find(Loop *loop, int fd)
+{
+    struct fds *fds = &loop->fds;
+    return fd >= 0 && (size_t)fd < fds->length ? fds->entries[fd] : NULL;
+}
+
+static struct fd_entry *
+fds_entry(Loop *loop, int fd)
+{
+    struct fds *fds = &loop->fds;
+    struct fd_entry *entry = fds_find(loop, fd);
+    if (entry != NULL) {
+        return entry;
+    }
+    if ((size_t)fd >= fds->length) {
+        size_t length = ((size_t)fd + 64) & ~(size_t)63;
+        struct fd_entry **entries = fds->entries;
+        PyMem_Resize(entries, struct fd_entry *, length);
+        if (entries == NULL) {
+            PyErr_NoMemory();
+            return NULL;
+        }
+        for (size_t i = fds->length; i < length; i++) {
+            entries[i] = NULL;
+        }
+        fds->entries = entries;
+        fds->length = length;
+    }
+    entry = PyMem_Calloc(1, sizeof(*entry));
+    if (entry == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    watch_init(&entry->reader.watch, loop, (PyObject *)loop, fd, EV_READ, fd_callback_ready);
+    watch_init(&entry->writer.watch, loop, (PyObject *)loop, fd, EV_WRITE, fd_callback_ready);
+    fds->entries[fd] = entry;
+    return entry;
+}
+
+int
+watch_claim_fd(Loop *loop, int fd, PyObject *transport)
+{
+    struct fd_entry *entry = fds_entry(loop, fd);
+    if (entry == NULL) {
+        return -1;
+    }
+    entry->transport = transport;
+    return 0;
+}
+
+void
+watch_release_fd(Loop *loop, int fd, PyObject *transport)
+{
+    struct fd_entry *entry = fds_find(loop, fd);
+    if (entry != NULL && entry->transport == transport) {
+        entry->transport = NULL;
+    }
+}
+
+int
+watch_ensure_free(Loop *loop, int fd)
+{
+    struct fd_entry *entry = fds_find(loop, fd);
+    if (entry == NULL || entry->transport == NULL) {
+        return 0;
+    }
+    PyErr_Format(PyExc_RuntimeError, "File descriptor %d is used by transport %R", fd,
+                 entry->transport);
+    return -1;
+}
+
+static void
+fd_callback_failed(Loop *loop, struct fd_callback *callback)
+{
+    Handle *handle = callback->handle;
+    callback->handle = NULL;
+    errno = EBADF;
+    PyErr_SetFromErrno(PyExc_OSError);
+    loop_report(loop, "The descriptor of add_reader() or add_writer() was closed", "handle",
+                (PyObject *)handle);
+    Py_XDECREF(handle);
+}
+
+static void
+fd_callback_ready(struct watch *watch, int revents)
+{
+    struct fd_callback *callback = container_of(watch, struct fd_callback, watch);
+    Loop *loop = watch->loop;
+    if (UNLIKELY(revents & EV_ERROR)) {
+        fd_callback_failed(loop, callback);
+        return;
+    }
+    if (callback->handle->cancelled) {
+        Handle *handle = callback->handle;
+        callback->handle = NULL;
+        watch_stop(watch);
+        Py_DECREF(handle);
+        return;
+    }
+    if (ready_push_steal(&loop->ready, Py_NewRef(callback->handle), READY_HANDLE) < 0) {
+        loop_report(loop, "No memory for a callback of add_reader() or add_writer()", NULL, NULL);
+    }
+}
+
+static struct fd_callback *
+entry_callback(struct fd_entry *entry, int event)
+{
+    return event == EV_READ ? &entry->reader : &entry->writer;
+}
+
+int
+watch_set_callback(Loop *loop, int fd, int event, Handle *handle_steal)
+{
+    struct fd_entry *entry = fds_entry(loop, fd);
+    if (entry == NULL) {
+        Py_DECREF(handle_steal);
+        return -1;
+    }
+    struct fd_callback *callback = entry_callback(entry, event);
+    Handle *old = callback->handle;
+    callback->handle = handle_steal;
+    /* Started anew each time: the number may stand for another file by now. The loop
+     * must survive the moment in which neither watch holds it: the caller does. */
+    watch_stop(&callback->watch);
+    int result = watch_start(&callback->watch);
+    if (result < 0) {
+        Py_CLEAR(callback->handle);
+    }
+    if (old != NULL) {
+        handle_cancel(old);
+        Py_DECREF(old);
+    }
+    return result;
+}
+
+int
+watch_remove_callback(Loop *loop, int fd, int event)
+{
+    struct fd_entry *entry = fds_find(loop, fd);
+    struct fd_callback *callback = entry == NULL ? NULL : entry_callback(entry, event);
+    if (callback == NULL || callback->handle == NULL) {
+        return 0;
+    }
+    Handle *handle = callback->handle;
+    callback->handle = NULL;
+    watch_stop(&callback->watch);
+    handle_cancel(handle);
+    Py_DECREF(handle);
+    return 1;
+}
+
+/* -- the loop's end ------------------------------------------------------------------------- */
+
+void
+watch_clear(Loop *loop)
+{
+    struct list_node *head = &loop->fds.active;
+    while (!list_empty(head)) {
+        watch_stop(container_of(head->next, struct watch, active));
+    }
+    for (size_t fd = 0; fd < loop->fds.length; fd++) {
+        struct fd_entry *entry = loop->fds.entries[fd];
+        if (entry != NULL) {
+            Py_CLEAR(entry->reader.handle);
+            Py_CLEAR(entry->writer.handle);
+        }
+    }
+    loop->fds.changed_count = 0;
+}
+
+void
+watch_free(Loop *loop)
+{
+    struct fds *fds = &loop->fds;
+    for (size_t fd = 0; fd < fds->length; fd++) {
+        PyMem_Free(fds->entries[fd]);
+    }
+    PyMem_Free(fds->entries);
+    PyMem_Free(fds->changed);
+    fds->entries = NULL;
+    fds->changed = NULL;
+    fds->length = fds->changed_count = fds->changed_capacity = 0;
+}
+
+int
+watch_traverse(Loop *loop, visitproc visit, void *arg)
+{
+    struct list_node *head = &loop->fds.active;
+    for (struct list_node *node = head->next; node != NULL && node != head; node = node->next) {
+        Py_VISIT(container_of(node, struct watch, active)->owner);
+    }
+    for (size_t fd = 0; fd < loop->fds.length; fd++) {
+        struct fd_entry *entry = loop->fds.entries[fd];
+        if (entry != NULL) {
+            Py_VISIT(entry->reader.handle);
+            Py_VISIT(entry->writer.handle);
+        }
+    }
+    return 0;
+}
