@@ -1,0 +1,177 @@
+"""What several test files need: the two implementations, and small helpers."""
+
+import asyncio
+import contextlib
+import gc
+import os
+import socket
+import subprocess
+import sys
+import threading
+
+PY = sys.version_info[:2]
+
+
+class Impl:
+    """One loop with one set of Future and Task types.
+
+    `loops` and `types` are "asyncloop" or "asyncio". They differ in the mixed
+    runs, where our Future and Task run on the standard loop and the other way
+    round.
+    """
+
+    def __init__(self, loops, types=None):
+        types = types or loops
+        self.loops = loops
+        self.types = types
+        self.name = loops if loops == types else f"{types}-on-{loops}"
+        self.ours = loops == "asyncloop"
+        if "asyncloop" in (loops, types):
+            import asyncloop
+        if self.ours:
+            self.new_event_loop = asyncloop.new_event_loop
+            self.Loop = asyncloop.Loop
+        else:
+            self.new_event_loop = asyncio.SelectorEventLoop
+            self.Loop = asyncio.SelectorEventLoop
+        source = asyncloop if types == "asyncloop" else asyncio
+        self.Future = source.Future
+        self.Task = source.Task
+
+    @classmethod
+    def named(cls, name):
+        types, _, loops = name.partition("-on-")
+        return cls(loops or types, types)
+
+    def __repr__(self):
+        return self.name
+
+
+def import_root(impl):
+    """The folder that a child process needs on its path for this run's loop."""
+    if "asyncloop" not in impl.name:
+        return None
+    import asyncloop
+
+    return os.path.dirname(os.path.dirname(os.path.abspath(asyncloop.__file__)))
+
+
+PREAMBLE = """\
+import asyncio, faulthandler, gc, os, signal, socket, sys, threading, time, warnings
+faulthandler.dump_traceback_later({limit}, exit=True)
+LOOP = {loops!r}
+if LOOP == "asyncloop":
+    import asyncloop
+    new_event_loop = asyncloop.new_event_loop
+    Loop = asyncloop.Loop
+else:
+    new_event_loop = Loop = asyncio.SelectorEventLoop
+"""
+
+
+def run_script(impl, source, *, limit=50, env=None, args=(), flags=("-W", "error")):
+    """Run `source` in a child interpreter; return the CompletedProcess.
+
+    The child finds `new_event_loop` and `Loop` of this run's loop. It ends
+    itself with a traceback of all threads after `limit` seconds.
+    """
+    child_env = {**os.environ, **(env or {})}
+    root = import_root(impl)
+    if root:
+        rest = child_env.get("PYTHONPATH")
+        child_env["PYTHONPATH"] = root + (os.pathsep + rest if rest else "")
+    code = PREAMBLE.format(limit=limit, loops=impl.loops) + source
+    return subprocess.run(
+        [sys.executable, *flags, "-c", code, *args],
+        env=child_env,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=limit + 30,
+    )
+
+
+def check_script(impl, source, expect=None, **kwargs):
+    """run_script, and the child has to end well and print `expect`."""
+    done = run_script(impl, source, **kwargs)
+    assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    if expect is not None:
+        assert done.stdout.strip() == expect, done.stdout + done.stderr
+    return done
+
+
+def open_descriptors():
+    """{number: what it is} of this process's open descriptors."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+    return found
+
+
+def rss_kib():
+    """Resident memory of this process in KiB."""
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * (os.sysconf("SC_PAGE_SIZE") // 1024)
+
+
+def spin(loop, turns=1):
+    """Run `turns` iterations of a loop that is not running."""
+    for _ in range(turns):
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+
+
+async def turns(count=1):
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def until(predicate):
+    """Give the loop time until `predicate()` holds; the test's limit bounds it."""
+    while not predicate():
+        await asyncio.sleep(0.001)
+
+
+def collect():
+    for _ in range(3):
+        gc.collect()
+
+
+def in_thread(function, *args):
+    """Call in a new thread, wait for it, return or raise what it did."""
+    outcome = []
+
+    def body():
+        try:
+            outcome.append((function(*args), None))
+        except BaseException as exc:
+            outcome.append((None, exc))
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join()
+    value, exc = outcome.pop()
+    if exc is not None:
+        try:
+            raise exc
+        finally:
+            exc = None
+    return value
+
+
+@contextlib.contextmanager
+def listening(family=socket.AF_INET, address=("127.0.0.1", 0), backlog=100):
+    """A plain listening socket and its address, closed afterwards."""
+    with socket.socket(family, socket.SOCK_STREAM) as sock:
+        sock.bind(address)
+        sock.listen(backlog)
+        yield sock
+
+
+def tcp_pair():
+    """Two connected, blocking TCP sockets over loopback."""
+    with listening() as server:
+        one = socket.create_connection(server.getsockname())
+        other, _ = server.accept()
+    return one, other
