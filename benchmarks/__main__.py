@@ -1,0 +1,140 @@
+"""Command line of the benchmarks: ``python -m benchmarks`` from the root of a checkout."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import NoReturn
+
+from . import loops, machine, picture, report, table
+from .compare import Options, run_rows
+from .rows import chosen
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    made = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Compare event loops, each row interleaved in rounds, in one run.",
+    )
+    add = made.add_argument
+    add("--quick", action="store_true", help="short samples and loads: a look, not a result")
+    add("--rows", metavar="REGEX", help="only rows whose key, group or title it finds")
+    add(
+        "--loops",
+        metavar="NAMES",
+        default=",".join(loops.KINDS),
+        help="also module:factory; default: %(default)s",
+    )
+    add("--list", action="store_true", help="list the rows and end")
+    add("--json", metavar="FILE", type=Path, help="write all numbers as JSON")
+    add("--picture", metavar="FILE", type=Path, help="draw the ratios (needs matplotlib)")
+    add("--sizes", metavar="BYTES", default="1024", help="message sizes of the echo rows")
+    add("--connections", metavar="N", type=int, default=50, help="default: %(default)s")
+    add("--rounds", metavar="N", type=int, help="rounds of every row")
+    add("--seconds", metavar="S", type=float, help="duration of one load on one server")
+    add("--http-load", choices=["auto", "wrk", "own"], default="auto", help="default: %(default)s")
+    add(
+        "--pin",
+        metavar="CORES",
+        default="auto",
+        help="cores of the measured process and of the load, as 0,1; none: no pinning",
+    )
+    return made
+
+
+def cores(wanted: str) -> tuple[int | None, int | None]:
+    """Return the core of the measured process and that of the load generator."""
+    if wanted == "none":
+        return None, None
+    numbers = machine.cores() if wanted == "auto" else [int(n) for n in wanted.split(",")]
+    if not numbers:
+        return None, None
+    if wanted == "auto" and len(numbers) < 2:
+        print("only one core: server and load share it, throughput says little", file=sys.stderr)
+    return numbers[0], numbers[1] if len(numbers) > 1 else None
+
+
+def options_of(arguments: argparse.Namespace) -> Options:
+    """Make the options of a run from the command line."""
+    quick = arguments.quick
+    server_core, load_core = cores(arguments.pin)
+    return Options(
+        rounds=arguments.rounds or (3 if quick else 7),
+        sample_seconds=0.01 if quick else 0.05,
+        load_rounds=arguments.rounds or (2 if quick else 5),
+        load_seconds=arguments.seconds or (0.5 if quick else 2.0),
+        connections=arguments.connections,
+        sizes=tuple(int(size) for size in arguments.sizes.split(",")),
+        idle_connections=500 if quick else 2000,
+        timers=200_000 if quick else 1_000_000,
+        http_load=arguments.http_load,
+        server_core=server_core,
+        load_core=load_core,
+    )
+
+
+def _ended(number: int, frame: object) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+def main(argv: list[str]) -> int:
+    """Run the command line; 0, or 1 when a cell of the table failed."""
+    arguments = parser().parse_args(argv)
+    options = options_of(arguments)
+    rows = chosen(options, arguments.rows)
+    if arguments.list:
+        width = max((len(row.key) for row in rows), default=0)
+        print("\n".join(f"{row.key:{width}}  {row.group}: {row.title}" for row in rows))
+        return 0
+    if not rows:
+        print("no row has that name; --list shows them", file=sys.stderr)
+        return 2
+    # Ended from outside, the children still go first.
+    signal.signal(signal.SIGTERM, _ended)
+    loops.prefer_built()
+    present, missing = loops.installed([n for n in arguments.loops.split(",") if n])
+    for name, reason in missing.items():
+        print(f"left out: {name} ({reason})", file=sys.stderr)
+    if not present:
+        return 2
+    about = report.head(options, present, missing)
+    started = time.monotonic()
+    print(f"{len(rows)} rows for {', '.join(present)}:", file=sys.stderr)
+    results = run_rows(rows, options, list(present))
+    print(_headline(about, missing, options, time.monotonic() - started))
+    print(table.text(results), end="")
+    if arguments.json:
+        report.write(arguments.json, report.as_json(results, about, argv))
+    if arguments.picture:
+        problem = picture.draw(arguments.picture, results, about)
+        if problem:
+            print(problem, file=sys.stderr)
+    return 1 if any(result.outcome.errors for result in results) else 0
+
+
+def _headline(
+    about: dict[str, object], missing: dict[str, str], options: Options, seconds: float
+) -> str:
+    where = about["machine"]
+    present = about["loops"]
+    assert isinstance(where, dict) and isinstance(present, dict)
+    pinned = options.server_core is not None
+    lines = [
+        f"{where['processor']}, {where['cores']} cores, {where['distribution']}, "
+        f"Linux {str(where['system']).split()[-1]}"
+        if str(where["system"]).startswith("Linux")
+        else f"{where['processor']}, {where['cores']} cores, {where['distribution']}",
+        f"CPython {where['python']}; " + ", ".join(f"{n} {v}" for n, v in present.items()),
+        f"{str(about['date'])[:10]}, {seconds:.0f} s, "
+        + (f"measured process on core {options.server_core}" if pinned else "not pinned"),
+    ]
+    lines += [f"left out: {name} ({reason})" for name, reason in missing.items()]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

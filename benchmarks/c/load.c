@@ -1,0 +1,359 @@
+/* load.c - load generator of the benchmarks: echo or HTTP/1.1 keep-alive requests.
+ *
+ *   load --port N [--connections 50] [--size 1024] [--seconds 2] [--http PATH]
+ *
+ * Each connection has one request under way: it sends, waits for the whole answer, checks
+ * it, and sends the next. Every echoed byte is compared, and every connection sends other
+ * bytes, so bytes that reach the wrong connection are found. HTTP answers must have status
+ * 200 and a Content-Length. Loopback only.
+ *
+ * Prints one line of JSON: requests, seconds, rate (per second), p50_us, p99_us and max_us
+ * (time from sending a request to its whole answer), cpu_us (the generator's own CPU time
+ * per request). On a wrong answer or a lost connection: {"error": "..."}, exit status 1. */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#define HEAD_MAX 8192      /* longest HTTP response head that is understood */
+#define STALL_MS 3000      /* no answer on any connection for so long is an error */
+#define SUB_BITS 5         /* histogram: 32 steps per power of two, 3 % wide */
+#define BUCKETS (64 << SUB_BITS)
+
+struct connection {
+    int fd;
+    const char *request;   /* borrowed from `pattern` or `http_request` */
+    size_t sent;           /* bytes of the request that are sent */
+    size_t received;       /* bytes of the answer that are here */
+    size_t expected;       /* bytes of the whole answer; 0: not known yet */
+    size_t head_length;    /* HTTP: bytes kept in `head` */
+    int wants_write;       /* EPOLLOUT is set */
+    uint64_t started_ns;
+    char *head;            /* HTTP: the response head while it is incomplete */
+};
+
+static int epoll_fd;
+static int is_http;
+static size_t request_size;
+static char *pattern;
+static char http_request[1024];
+static char input[256 * 1024];
+static uint64_t histogram[BUCKETS];
+static uint64_t requests;
+static uint64_t max_ns;
+
+static void __attribute__((noreturn, format(printf, 1, 2)))
+die(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    fputs("{\"error\": \"", stdout);
+    vprintf(format, arguments);
+    fputs("\"}\n", stdout);
+    va_end(arguments);
+    exit(1);
+}
+
+static uint64_t
+now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* Bucket of a latency: the power of two, then SUB_BITS bits below the leading one. */
+static unsigned
+bucket_of(uint64_t ns)
+{
+    if (ns < (1u << SUB_BITS)) {
+        return (unsigned)ns;
+    }
+    unsigned log = 63 - (unsigned)__builtin_clzll(ns);
+    unsigned sub = (unsigned)(ns >> (log - SUB_BITS)) & ((1u << SUB_BITS) - 1);
+    return ((log - SUB_BITS + 1) << SUB_BITS) + sub;
+}
+
+/* Lower end of a bucket, in ns. */
+static uint64_t
+bucket_start(unsigned bucket)
+{
+    unsigned log = bucket >> SUB_BITS;
+    if (log == 0) {
+        return bucket;
+    }
+    uint64_t sub = bucket & ((1u << SUB_BITS) - 1);
+    return ((1u << SUB_BITS) + sub) << (log - 1);
+}
+
+static double
+percentile_us(double share)
+{
+    uint64_t wanted = (uint64_t)(share * (double)requests);
+    uint64_t seen = 0;
+    for (unsigned i = 0; i < BUCKETS; i++) {
+        seen += histogram[i];
+        if (seen > wanted) {
+            return (double)bucket_start(i) / 1000.0;
+        }
+    }
+    return (double)max_ns / 1000.0;
+}
+
+static void
+connection_watch(struct connection *c, int op, int wants_write)
+{
+    struct epoll_event event = {
+        .events = EPOLLIN | (wants_write ? EPOLLOUT : 0),
+        .data.ptr = c,
+    };
+    if (epoll_ctl(epoll_fd, op, c->fd, &event) < 0) {
+        die("epoll_ctl: %s", strerror(errno));
+    }
+    c->wants_write = wants_write;
+}
+
+static void
+connection_send(struct connection *c)
+{
+    ssize_t n = send(c->fd, c->request + c->sent, request_size - c->sent, MSG_NOSIGNAL);
+    if (n < 0) {
+        if (errno != EAGAIN && errno != EINTR) {
+            die("send: %s", strerror(errno));
+        }
+        n = 0;
+    }
+    c->sent += (size_t)n;
+    int left = c->sent < request_size;
+    if (left != c->wants_write) {
+        connection_watch(c, EPOLL_CTL_MOD, left);
+    }
+}
+
+static void
+connection_begin(struct connection *c)
+{
+    c->sent = c->received = c->head_length = 0;
+    c->expected = is_http ? 0 : request_size;
+    c->started_ns = now_ns();
+    connection_send(c);
+}
+
+/* Find the length of an HTTP answer from its first `n` bytes: 0 if the head is not whole. */
+static size_t
+http_length(const char *head, size_t n)
+{
+    const char *end = memmem(head, n, "\r\n\r\n", 4);
+    if (end == NULL) {
+        return 0;
+    }
+    size_t head_size = (size_t)(end - head) + 4;
+    if (n < 12 || memcmp(head, "HTTP/1.1 200", 12) != 0) {
+        die("answer is not HTTP/1.1 200 but %.12s", head);
+    }
+    static const char name[] = "\r\ncontent-length:";
+    for (const char *at = head; at + sizeof name - 1 < end; at++) {
+        if (*at == '\r' && strncasecmp(at, name, sizeof name - 1) == 0) {
+            return head_size + strtoul(at + sizeof name - 1, NULL, 10);
+        }
+    }
+    die("answer without Content-Length");
+}
+
+/* Take `n` new bytes of the answer to `c`. */
+static void
+connection_feed(struct connection *c, const char *data, size_t n)
+{
+    if (!is_http) {
+        if (c->received + n > request_size) {
+            die("more bytes came back than were sent");
+        }
+        if (memcmp(data, c->request + c->received, n) != 0) {
+            die("wrong bytes came back");
+        }
+    }
+    else if (c->expected == 0) {
+        if (c->head_length + n <= HEAD_MAX) {
+            memcpy(c->head + c->head_length, data, n);
+            c->head_length += n;
+        }
+        else {
+            size_t room = HEAD_MAX - c->head_length;
+            memcpy(c->head + c->head_length, data, room);
+            c->head_length = HEAD_MAX;
+        }
+        c->expected = http_length(c->head, c->head_length);
+        if (c->expected == 0 && c->head_length == HEAD_MAX) {
+            die("answer with a head longer than %d bytes", HEAD_MAX);
+        }
+    }
+    c->received += n;
+    if (c->expected != 0 && c->received > c->expected) {
+        die("answer is longer than it says");
+    }
+}
+
+static void
+connection_on_readable(struct connection *c)
+{
+    ssize_t n = recv(c->fd, input, sizeof input, 0);
+    if (n == 0) {
+        die("server closed a connection");
+    }
+    if (n < 0) {
+        if (errno == EAGAIN || errno == EINTR) {
+            return;
+        }
+        die("recv: %s", strerror(errno));
+    }
+    connection_feed(c, input, (size_t)n);
+    if (c->expected != 0 && c->received == c->expected) {
+        uint64_t took = now_ns() - c->started_ns;
+        histogram[bucket_of(took)]++;
+        if (took > max_ns) {
+            max_ns = took;
+        }
+        requests++;
+        connection_begin(c);
+    }
+}
+
+static void
+connection_open(struct connection *c, int port)
+{
+    struct sockaddr_in address = {
+        .sin_family = AF_INET,
+        .sin_port = htons((uint16_t)port),
+        .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+    };
+    /* Connecting blocks: the kernel completes it as soon as there is room in the backlog. */
+    c->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (c->fd < 0 || connect(c->fd, (struct sockaddr *)&address, sizeof address) < 0) {
+        die("connect: %s", strerror(errno));
+    }
+    int on = 1;
+    setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    c->head = malloc(HEAD_MAX);
+    if (c->head == NULL) {
+        die("out of memory");
+    }
+}
+
+int
+main(int argc, char **argv)
+{
+    int port = 0, count = 50;
+    double seconds = 2.0;
+    request_size = 1024;
+    for (int i = 1; i + 1 < argc; i += 2) {
+        const char *name = argv[i], *value = argv[i + 1];
+        if (strcmp(name, "--port") == 0) {
+            port = atoi(value);
+        }
+        else if (strcmp(name, "--connections") == 0) {
+            count = atoi(value);
+        }
+        else if (strcmp(name, "--size") == 0) {
+            request_size = (size_t)atol(value);
+        }
+        else if (strcmp(name, "--seconds") == 0) {
+            seconds = atof(value);
+        }
+        else if (strcmp(name, "--http") == 0) {
+            is_http = 1;
+            int n = snprintf(http_request, sizeof http_request,
+                             "GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", value);
+            if (n < 0 || (size_t)n >= sizeof http_request) {
+                die("path is too long");
+            }
+        }
+        else {
+            die("unknown option %s", name);
+        }
+    }
+    if (port <= 0 || count <= 0 || request_size == 0) {
+        die("usage: load --port N [--connections N] [--size N] [--seconds S] [--http PATH]");
+    }
+
+    /* Each connection sends another window of bytes that never repeat within its length. */
+    pattern = malloc(request_size + 256);
+    if (pattern == NULL) {
+        die("out of memory");
+    }
+    uint32_t x = 12345;
+    for (size_t i = 0; i < request_size + 256; i++) {
+        x = x * 1664525u + 1013904223u;
+        pattern[i] = (char)(x >> 24);
+    }
+    if (is_http) {
+        request_size = strlen(http_request);
+    }
+
+    epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    struct connection *connections = calloc((size_t)count, sizeof *connections);
+    struct epoll_event *events = calloc((size_t)count, sizeof *events);
+    if (epoll_fd < 0 || connections == NULL || events == NULL) {
+        die("cannot set up: %s", strerror(errno));
+    }
+    for (int i = 0; i < count; i++) {
+        connections[i].request = is_http ? http_request : pattern + (i & 255);
+        connection_open(&connections[i], port);
+        if (fcntl(connections[i].fd, F_SETFL, O_NONBLOCK) < 0) {
+            die("fcntl: %s", strerror(errno));
+        }
+        connection_watch(&connections[i], EPOLL_CTL_ADD, 0);
+    }
+
+    uint64_t start = now_ns();
+    uint64_t stop = start + (uint64_t)(seconds * 1e9);
+    uint64_t now = start;
+    for (int i = 0; i < count; i++) {
+        connection_begin(&connections[i]);
+    }
+    while (now < stop) {
+        int n = epoll_wait(epoll_fd, events, count, STALL_MS);
+        if (n < 0 && errno != EINTR) {
+            die("epoll_wait: %s", strerror(errno));
+        }
+        if (n == 0) {
+            die("no answer within %d s", STALL_MS / 1000);
+        }
+        for (int i = 0; i < n; i++) {
+            struct connection *c = events[i].data.ptr;
+            if (events[i].events & EPOLLOUT) {
+                connection_send(c);
+            }
+            if (events[i].events & ~(uint32_t)EPOLLOUT) {
+                connection_on_readable(c);
+            }
+        }
+        now = now_ns();
+    }
+    double took = (double)(now - start) / 1e9;
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    double cpu_us = (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1e6
+                    + (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
+    if (requests == 0) {
+        die("not one answer");
+    }
+    printf("{\"requests\": %llu, \"seconds\": %.3f, \"rate\": %.1f, \"p50_us\": %.1f, "
+           "\"p99_us\": %.1f, \"max_us\": %.1f, \"cpu_us\": %.2f}\n",
+           (unsigned long long)requests, took, (double)requests / took,
+           percentile_us(0.50), percentile_us(0.99), (double)max_ns / 1000.0,
+           cpu_us / (double)requests);
+    return 0;
+}

@@ -1,0 +1,50 @@
+"""Parent side of the in-process rows: starts worker.py and survives whatever happens there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .child import Child, ChildError
+from .compare import Options, Outcome
+
+PATIENCE = 60.0
+"""Seconds without a sign of life after which a worker counts as hanging."""
+
+
+def sample_rows(key: str, options: Options, contestants: Sequence[str]) -> Outcome:
+    """Measure one body on all contestants in one process, interleaved in rounds.
+
+    A loop that crashes or hangs the process is marked as failed, and the others are measured
+    again without it.
+    """
+    left = list(contestants)
+    failed: dict[str, str] = {}
+    while True:
+        outcome = Outcome()
+        culprit = _attempt(key, options, left, outcome) if left else None
+        if culprit is None:
+            for name, error in failed.items():
+                outcome.fail(name, error)
+            return outcome
+        name, error = culprit
+        failed[name] = error
+        left = [other for other in left if other != name]
+
+
+def _attempt(
+    key: str, options: Options, loops: list[str], outcome: Outcome
+) -> tuple[str, str] | None:
+    """Fill the outcome; return who broke the process and how, or None if nobody did."""
+    current = loops[0]
+    arguments = [key, ",".join(loops), str(options.rounds), str(options.sample_seconds)]
+    with Child.python("worker", *arguments, core=options.server_core) as child:
+        try:
+            while (event := child.report(PATIENCE)) is not None:
+                current = event["loop"]
+                if "error" in event:
+                    outcome.fail(current, event["error"])
+                elif "values" in event:
+                    outcome.add(current, event["values"])
+        except ChildError as exc:
+            return current, str(exc)
+    return None
