@@ -72,9 +72,12 @@ def print_summary(run, verbose=False):
             features[feature_of(outcome.test)].append(outcome)
         for feature, outcomes in sorted(features.items()):
             print(f"\n{title} ({feature}, {len(outcomes)}):")
-            for outcome in sorted(outcomes, key=lambda one: one.test):
-                print(f"  {outcome.outcome:7} {outcome.test}\n"
-                      f"          {_last_line(outcome)}")
+            causes = _grouped((one.test, f"{one.outcome}: {_last_line(one)}")
+                              for one in outcomes)
+            for cause, tests in causes.items():
+                print(f"  {cause}")
+                for test in sorted(tests):
+                    print(f"      {test}")
     for pattern in run.stale:
         print(f"\nStale exclusion, matches no test: {pattern}")
     counts = collections.Counter(one.outcome for one in run.outcomes)

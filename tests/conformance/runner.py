@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -208,16 +209,18 @@ def run_all(loop, plan, limit, jobs, on_outcome):
     # The longest first, or the last child runs alone at the end.
     order = sorted(plan, key=lambda key: -_weight(key, plan[key]))
     stopped = False
+    lock = threading.Lock()
 
     def work(key):
-        return list(run_class(loop, *key, plan[key], limit, stop=lambda: stopped))
+        for outcome in run_class(loop, *key, plan[key], limit, stop=lambda: stopped):
+            with lock:
+                on_outcome(outcome)
 
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         futures = [pool.submit(work, key) for key in order]
         try:
             for future in concurrent.futures.as_completed(futures):
-                for outcome in future.result():
-                    on_outcome(outcome)
+                future.result()
         except BaseException:
             stopped = True
             for future in futures:

@@ -78,7 +78,11 @@ class Types:
             self.Loop = asyncio.SelectorEventLoop
         elif name == "uvloop":
             import uvloop
-            self.Loop = uvloop.Loop
+
+            class Loop(uvloop.Loop):
+                _default_executor = None    # the suite's own clean-up reads it
+
+            self.Loop = Loop
         elif name == "asyncloop":
             import asyncloop
             self.Loop = asyncloop.Loop
@@ -184,6 +188,21 @@ def _replacing(cls, hook, target, types):
     setattr(cls, hook, replaced)
 
 
+def _with_one_turn(cls, run_once, types):
+    """Let ``loop._run_once()`` run one turn of the loop under test.
+
+    For tests of public behaviour that happen to turn the standard loop by hand.
+    """
+    if types.stock:
+        return
+    original = cls.setUp
+
+    def setUp(self):
+        original(self)
+        self.loop._run_once = functools.partial(run_once, self.loop)
+    cls.setUp = setUp
+
+
 def _with_our_futures(cls, types):
     """Let the suite's own TestLoop give our Futures and Tasks."""
     if types.stock:
@@ -214,7 +233,6 @@ def _futures(module, types):
         lambda self: CSubFuture(loop=self.loop))
     for cls in each(module, "CFutureInheritanceTests"):
         cls._get_future_cls = lambda self: Future
-    _with_our_futures(module.DuckTests, types)
 
 
 @adapts("test_futures2")
@@ -345,6 +363,7 @@ def _pep492(module, types):
 def _base_events(module, types):
     _replacing(module.BaseEventLoopTests, "setUp",
                "asyncio.base_events.BaseEventLoop", types)
+    _with_one_turn(module.BaseEventLoopTests, module.test_utils.run_once, types)
     _replacing(module.BaseLoopSockSendfileTests, "setUp",
                "asyncio.selector_events.BaseSelectorEventLoop", types)
 
