@@ -22,7 +22,6 @@ class SignalHooks:
     """The part of `asyncloop.Loop` that deals with signals. Works in the main thread only."""
 
     def __init__(self) -> None:
-        super().__init__()
         self._signal_handlers: dict[int, Any] = {}
         self._wakeup_users = 0
         self._wakeup_fd_before = -1

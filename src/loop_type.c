@@ -97,6 +97,22 @@ Loop_call_soon_threadsafe(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
     return (PyObject *)handle;
 }
 
+/* Accepts what asyncio's `self.time() + delay` accepts: no Decimal, no string. */
+static int
+seconds_of(PyObject *value, double *seconds)
+{
+    if (LIKELY(PyFloat_CheckExact(value))) {
+        *seconds = PyFloat_AS_DOUBLE(value);
+        return 0;
+    }
+    PyObject *zero = PyFloat_FromDouble(0.);
+    PyObject *sum = zero == NULL ? NULL : PyNumber_Add(zero, value);
+    *seconds = sum == NULL ? -1. : PyFloat_AsDouble(sum);
+    Py_XDECREF(sum);
+    Py_XDECREF(zero);
+    return *seconds == -1. && PyErr_Occurred() ? -1 : 0;
+}
+
 typedef TimerHandle *(*schedule_function)(Loop *, double, PyObject *, PyObject *const *,
                                           Py_ssize_t, PyObject *);
 
@@ -114,9 +130,8 @@ schedule_timer(Loop *loop, const char *function, const char *what, schedule_func
         PyErr_Format(PyExc_TypeError, "%s must not be None", what);
         return NULL;
     }
-    double moment = PyFloat_CheckExact(args[0]) ? PyFloat_AS_DOUBLE(args[0])
-                                                : PyFloat_AsDouble(args[0]);
-    if (moment == -1. && PyErr_Occurred()) {
+    double moment;
+    if (seconds_of(args[0], &moment) < 0) {
         return NULL;
     }
     if (args_context(function, args, nargs, kwnames, &context) < 0
