@@ -38,7 +38,7 @@ __all__ = ["Future", "Loop", "Task", "build_info", "new_event_loop", "run"]
 # Python 3.16 has no event loop policies any more, and there these two do not exist.
 _POLICY_NAMES = ("EventLoopPolicy", "install")
 if hasattr(asyncio, "set_event_loop_policy"):
-    __all__ += _POLICY_NAMES
+    __all__ += ["EventLoopPolicy", "install"]
 
 _T = TypeVar("_T")
 

@@ -77,7 +77,7 @@ def _new_main(**names: Any) -> types.ModuleType:
 
 
 def _script(path: str) -> tuple[types.ModuleType, Callable[[], Any]]:
-    full = os.path.abspath(path)
+    full = os.path.join(os.getcwd(), path)  # with its dots, as python has it
     try:
         with open(full, "rb") as file:
             source = file.read()
@@ -120,7 +120,11 @@ def _module(name: str) -> tuple[types.ModuleType, Callable[[], Any]]:
 def _container(path: str) -> tuple[types.ModuleType, Callable[[], Any]]:
     """The `__main__` module of a folder or zip file, which goes on the path itself."""
     main = _new_main()
-    _set_path0(path)
+    path = os.path.join(os.getcwd(), path)
+    if sys.flags.safe_path:
+        sys.path.insert(0, path)  # as python does: without it there is nothing to run
+    else:
+        sys.path[0] = path
 
     def load() -> Any:
         spec = importlib.machinery.PathFinder.find_spec("__main__", [path])
@@ -153,7 +157,7 @@ def _find(name: str, of_package: str | None = None) -> importlib.machinery.Modul
             raise
         spec = None
     except ValueError as error:
-        raise _NotRunnable(f"Error while finding module specification for {name!r}: {error}")
+        raise _NotRunnable(f"Error while finding module specification for {name!r}: {error}") from None
     if spec is not None:
         return spec
     if of_package is None:
@@ -164,7 +168,7 @@ def _find(name: str, of_package: str | None = None) -> importlib.machinery.Modul
 
 
 def _execute(main: types.ModuleType, load: Callable[[], Any]) -> None:
-    """Load the program and run it. In tracebacks everything up to this frame is ours."""
+    """Load the program and run it. In tracebacks everything up to here, and this file, is ours."""
     exec(load(), main.__dict__)
 
 
@@ -184,6 +188,7 @@ def _run(main: types.ModuleType, load: Callable[[], Any]) -> None:
 
 def _hide_our_frames_once() -> None:
     hook = getattr(sys, "excepthook", sys.__excepthook__)
+    ours = _execute.__code__.co_filename
 
     def report(
         kind: type[BaseException],
@@ -195,7 +200,9 @@ def _hide_our_frames_once() -> None:
         while entry is not None and entry.tb_frame.f_code is not _execute.__code__:
             entry = entry.tb_next
         if entry is not None:
-            traceback = entry.tb_next
+            while entry is not None and entry.tb_frame.f_code.co_filename == ours:
+                entry = entry.tb_next
+            traceback = entry
             error.__traceback__ = traceback
             sys.last_traceback = traceback
         hook(kind, error, traceback)

@@ -68,7 +68,7 @@ APPS: dict[str, Callable[[str, int], list[str]]] = {
 
 
 def end_with_parent() -> None:
-    """In a child, before it becomes the server: the kernel ends it should this process be killed."""
+    """Run in a child before it becomes the server: the kernel ends it if this process is killed."""
     if sys.platform == "linux":
         set_parent_death_signal = 1
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
