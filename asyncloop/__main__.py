@@ -157,7 +157,9 @@ def _find(name: str, of_package: str | None = None) -> importlib.machinery.Modul
             raise
         spec = None
     except ValueError as error:
-        raise _NotRunnable(f"Error while finding module specification for {name!r}: {error}") from None
+        raise _NotRunnable(
+            f"Error while finding module specification for {name!r}: {error}"
+        ) from None
     if spec is not None:
         return spec
     if of_package is None:
