@@ -50,6 +50,13 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     global _stderr_fd
     config.addinivalue_line("filterwarnings", "error")
+    config.addinivalue_line(
+        "markers",
+        "our_types(reason): not with the standard Future and Task, for this reason",
+    )
+    config.addinivalue_line(
+        "markers", "our_loop(reason): not with the standard loop, for this reason"
+    )
     if _stderr_fd is None:
         _stderr_fd = os.dup(2)
         os.set_inheritable(_stderr_fd, False)
@@ -60,17 +67,32 @@ def pytest_configure(config):
 
 
 def pytest_generate_tests(metafunc):
-    if "impl" not in metafunc.fixturenames:
-        return
-    names = ["asyncloop", "asyncio"]
-    if getattr(metafunc.module, "MIXED", False):
-        names += ["asyncloop-on-asyncio", "asyncio-on-asyncloop"]
-    chosen = metafunc.config.getoption("--loop")
-    if chosen == "asyncio":
-        names = ["asyncio"]
-    elif chosen == "asyncloop":
-        names.remove("asyncio")
-    metafunc.parametrize("impl", names, indirect=True)
+    if "impl" in metafunc.fixturenames:
+        names = ["asyncloop", "asyncio"]
+        if getattr(metafunc.module, "MIXED", False):
+            names += ["asyncloop-on-asyncio", "asyncio-on-asyncloop"]
+        metafunc.parametrize("impl", names, indirect=True)
+
+
+def _wanted(item):
+    callspec = getattr(item, "callspec", None)
+    name = callspec.params.get("impl") if callspec else None
+    if name is None:
+        return True
+    chosen = item.config.getoption("--loop")
+    if chosen != "both" and (name == "asyncio") != (chosen == "asyncio"):
+        return False
+    # A test that the standard library cannot pass names its reason in a mark.
+    if item.get_closest_marker("our_types") and not name.startswith("asyncloop"):
+        return False
+    return not item.get_closest_marker("our_loop") or name.endswith("asyncloop")
+
+
+def pytest_collection_modifyitems(config, items):
+    unwanted = [item for item in items if not _wanted(item)]
+    if unwanted:
+        config.hook.pytest_deselected(items=unwanted)
+        items[:] = [item for item in items if _wanted(item)]
 
 
 def pytest_collection_finish(session):
