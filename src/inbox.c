@@ -1,29 +1,116 @@
 /* inbox.c - call_soon_threadsafe().
  *
+ * Owns: the list of handles and the descriptor that wakes the poll.
  * The lock is held for a few instructions, never across a call that may run Python or
- * wait for the GIL. The first call of a burst wakes the loop through ev_async, which
- * itself writes to its eventfd only when the loop sleeps. */
+ * wait for the GIL. Only the first call that finds the loop asleep writes to the
+ * descriptor (benchmark row: call_soon_threadsafe).
+ * Rejected: libev's ev_async, which ends the process when no descriptor is left. */
 #include "inbox.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+#ifdef __linux__
+#include <sys/eventfd.h>
+#endif
 
 #define INBOX_INITIAL 64
 
+/* -- waking ------------------------------------------------------------------------- */
+
 static void
-inbox_woken(struct ev_loop *ev UNUSED, ev_async *async UNUSED, int revents UNUSED)
+inbox_woken(struct ev_loop *ev UNUSED, ev_io *io, int revents UNUSED)
 {
-    /* The iteration drains the inbox after each poll. */
+    /* The iteration drains the inbox after each poll; here only the descriptor. */
+    char waste[64];
+    ssize_t ignored UNUSED = read(io->fd, waste, sizeof(waste));
+}
+
+/* with the lock held */
+static void
+inbox_wake_locked(struct inbox *inbox)
+{
+    if (inbox->asleep && inbox->wake_write_fd >= 0) {
+        static const uint64_t one = 1;
+        inbox->asleep = false;
+        /* It can only fail by being full, and then the loop wakes up anyway. */
+        ssize_t ignored UNUSED = write(inbox->wake_write_fd, &one, sizeof(one));
+    }
+}
+
+bool
+inbox_may_sleep(Loop *loop)
+{
+    pthread_mutex_lock(&loop->inbox.lock);
+    bool empty = loop->inbox.count == 0;
+    loop->inbox.asleep = empty;
+    pthread_mutex_unlock(&loop->inbox.lock);
+    return empty;
+}
+
+void
+inbox_awake(Loop *loop)
+{
+    pthread_mutex_lock(&loop->inbox.lock);
+    loop->inbox.asleep = false;
+    pthread_mutex_unlock(&loop->inbox.lock);
+}
+
+/* -- life ------------------------------------------------------------------------------ */
+
+static int
+wake_fds_open(struct inbox *inbox)
+{
+#ifdef __linux__
+    inbox->wake_fd = inbox->wake_write_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (inbox->wake_fd < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+#else
+    int fds[2];
+    if (pipe(fds) < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    for (int i = 0; i < 2; i++) {
+        fcntl(fds[i], F_SETFD, FD_CLOEXEC);
+        fcntl(fds[i], F_SETFL, O_NONBLOCK);
+    }
+    inbox->wake_fd = fds[0];
+    inbox->wake_write_fd = fds[1];
+#endif
+    return 0;
+}
+
+static void
+wake_fds_close(struct inbox *inbox)
+{
+    if (inbox->wake_write_fd >= 0 && inbox->wake_write_fd != inbox->wake_fd) {
+        close(inbox->wake_write_fd);
+    }
+    if (inbox->wake_fd >= 0) {
+        close(inbox->wake_fd);
+    }
+    inbox->wake_fd = inbox->wake_write_fd = -1;
 }
 
 void
 inbox_init(Loop *loop)
 {
     pthread_mutex_init(&loop->inbox.lock, NULL);
-    ev_async_init(&loop->inbox.wake, inbox_woken);
+    loop->inbox.wake_fd = loop->inbox.wake_write_fd = -1;
 }
 
-void
+int
 inbox_open(Loop *loop)
 {
-    ev_async_start(loop->ev, &loop->inbox.wake);
+    if (wake_fds_open(&loop->inbox) < 0) {
+        return -1;
+    }
+    ev_io_init(&loop->inbox.wake_watcher, inbox_woken, loop->inbox.wake_fd, EV_READ);
+    ev_io_start(loop->ev, &loop->inbox.wake_watcher);
+    return 0;
 }
 
 /* Takes all items out; the caller frees the array. */
@@ -43,7 +130,10 @@ inbox_take(struct inbox *inbox, size_t *count)
 void
 inbox_close(Loop *loop)
 {
-    ev_async_stop(loop->ev, &loop->inbox.wake);
+    ev_io_stop(loop->ev, &loop->inbox.wake_watcher);
+    pthread_mutex_lock(&loop->inbox.lock);
+    wake_fds_close(&loop->inbox);
+    pthread_mutex_unlock(&loop->inbox.lock);
     inbox_free(loop);
 }
 
@@ -58,12 +148,19 @@ inbox_free(Loop *loop)
     PyMem_RawFree(items);
 }
 
-void
+int
 inbox_after_fork(Loop *loop)
 {
-    /* Another thread of the parent may have held it. */
+    /* Another thread of the parent may have held the lock, and the descriptor is the
+     * parent's too. */
     pthread_mutex_init(&loop->inbox.lock, NULL);
+    loop->inbox.asleep = false;
+    ev_io_stop(loop->ev, &loop->inbox.wake_watcher);
+    wake_fds_close(&loop->inbox);
+    return inbox_open(loop);
 }
+
+/* -- the list ----------------------------------------------------------------------------- */
 
 int
 inbox_drain_some(Loop *loop)
@@ -109,9 +206,7 @@ void
 loop_wake(Loop *loop)
 {
     pthread_mutex_lock(&loop->inbox.lock);
-    if (loop->ev != NULL) {
-        ev_async_send(loop->ev, &loop->inbox.wake);
-    }
+    inbox_wake_locked(&loop->inbox);
     pthread_mutex_unlock(&loop->inbox.lock);
 }
 
@@ -121,7 +216,7 @@ loop_call_soon_threadsafe(Loop *loop, Handle *handle_steal)
     struct inbox *inbox = &loop->inbox;
     int result = 0;
     pthread_mutex_lock(&inbox->lock);
-    if (loop->ev == NULL) {
+    if (inbox->wake_fd < 0) {
         result = -2;
     }
     else if (inbox_reserve(inbox) < 0) {
@@ -130,9 +225,7 @@ loop_call_soon_threadsafe(Loop *loop, Handle *handle_steal)
     else {
         inbox->items[inbox->count] = handle_steal;
         __atomic_store_n(&inbox->count, inbox->count + 1, __ATOMIC_RELEASE);
-        if (inbox->count == 1) {
-            ev_async_send(loop->ev, &inbox->wake);
-        }
+        inbox_wake_locked(inbox);
     }
     pthread_mutex_unlock(&inbox->lock);
     if (result == 0) {

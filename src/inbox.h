@@ -5,9 +5,13 @@
 #include "loop.h"
 
 void inbox_init(Loop *loop);
-void inbox_open(Loop *loop);            /* the libev loop is there: watch for wake-ups */
+int inbox_open(Loop *loop);             /* the libev loop is there: 0, or -1 with OSError */
 void inbox_close(Loop *loop);           /* drops what is left; before the libev loop goes */
-void inbox_after_fork(Loop *loop);
+int inbox_after_fork(Loop *loop);       /* 0, or -1 with OSError */
+
+/* Around a poll that may sleep. False: there is something to drain, do not sleep. */
+bool inbox_may_sleep(Loop *loop);
+void inbox_awake(Loop *loop);
 int inbox_drain_some(Loop *loop);       /* to the ready ring: 0, or -1 with MemoryError */
 int inbox_traverse(Loop *loop, visitproc visit, void *arg);
 void inbox_free(Loop *loop);

@@ -325,11 +325,10 @@ loop_poll(Loop *loop, struct run *run)
         wait_ns = next == TIMER_NEVER ? TIMER_NEVER : next > now ? next - now : 0;
     }
     current_leave(loop);
-    poll_once(loop, wait_ns);
-    loop->now_ns = loop->last_poll_ns = monotonic_ns();
-    if (UNLIKELY(PyErr_CheckSignals() < 0)) {
+    if (UNLIKELY(poll_once(loop, wait_ns) < 0 || PyErr_CheckSignals() < 0)) {
         loop_propagate(loop);
     }
+    loop->now_ns = loop->last_poll_ns = monotonic_ns();
     return run->exception == NULL ? 0 : -1;
 }
 
@@ -400,7 +399,11 @@ loop_open(Loop *loop)
     if (poll_open(loop) < 0) {
         return -1;
     }
-    inbox_open(loop);
+    if (inbox_open(loop) < 0) {
+        ev_loop_destroy(loop->ev);
+        loop->ev = NULL;
+        return -1;
+    }
     list_append(&loop->state->loops, &loop->all_loops);
     return 0;
 }
@@ -418,10 +421,8 @@ loop_close(Loop *loop)
     timer_clear(loop);
     inbox_close(loop);
     poll_close(loop);
-    pthread_mutex_lock(&loop->inbox.lock);
     struct ev_loop *ev = loop->ev;
     loop->ev = NULL;
-    pthread_mutex_unlock(&loop->inbox.lock);
     if (ev != NULL) {
         ev_loop_destroy(ev);
     }
@@ -433,8 +434,7 @@ void
 loop_after_fork(Loop *loop)
 {
     loop->forked = false;
-    inbox_after_fork(loop);
-    if (loop->ev != NULL && poll_after_fork(loop) < 0) {
+    if (loop->ev != NULL && (inbox_after_fork(loop) < 0 || poll_after_fork(loop) < 0)) {
         PyErr_WriteUnraisable((PyObject *)loop);
     }
 }

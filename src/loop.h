@@ -56,7 +56,10 @@ struct Loop {
         Handle **items;           /* strong */
         size_t count;             /* read without the lock, as a hint */
         size_t capacity;
-        ev_async wake;
+        bool asleep;              /* the loop sleeps in its poll, or is about to: wake it */
+        int wake_fd;              /* eventfd; -1 when closed */
+        int wake_write_fd;        /* the same, or a pipe's other end where there is no eventfd */
+        ev_io wake_watcher;
     } inbox;
 
     struct run *run;              /* innermost run, NULL when not running */

@@ -13,6 +13,7 @@
 #include <sys/timerfd.h>
 #endif
 
+#include "inbox.h"
 #include "timer.h"
 #include "watch.h"
 
@@ -134,21 +135,41 @@ poll_arm(Loop *loop, int64_t now, int64_t deadline)
     loop->poll_timer_deadline = deadline;
 }
 
-void
+/* What libev would end the process for, of this thread's last poll. Thread-local, because
+ * libev's callback for it is one per process and knows no loop. */
+static _Thread_local int poll_errno;
+
+static void
+poll_failed(const char *message UNUSED)
+{
+    poll_errno = errno;
+}
+
+int
 poll_once(Loop *loop, int64_t wait_ns)
 {
     loop_prepare_ev(loop);
     watch_check_changed(loop);
-    if (wait_ns > 0 && ready_length(&loop->ready) > 0) {
-        wait_ns = 0;    /* the check made work */
+    if (wait_ns > 0 && (ready_length(&loop->ready) > 0 || !inbox_may_sleep(loop))) {
+        wait_ns = 0;    /* the check made work, or another thread did */
     }
     loop->polling_blocked = wait_ns > 0;
+    poll_errno = 0;
     if (wait_ns > 0 && wait_ns != TIMER_NEVER) {
         int64_t now = monotonic_ns();
         poll_arm(loop, now, wait_ns > TIMER_NEVER - now ? TIMER_NEVER : now + wait_ns);
     }
     ev_run(loop->ev, wait_ns > 0 ? EVRUN_ONCE : EVRUN_NOWAIT);
-    loop->polling_blocked = false;
+    if (loop->polling_blocked) {
+        loop->polling_blocked = false;
+        inbox_awake(loop);
+    }
+    if (UNLIKELY(poll_errno != 0)) {
+        errno = poll_errno;
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    return 0;
 }
 
 /* -- signals ---------------------------------------------------------------------------------- */
@@ -245,6 +266,7 @@ poll_open(Loop *loop)
         }
         return -1;
     }
+    ev_set_syserr_cb(poll_failed);
     ev_set_userdata(loop->ev, loop);
     ev_set_loop_release_cb(loop->ev, poll_release, poll_acquire);
     ev_timer_init(&loop->poll_timer, poll_timer_fired, 0., 0.);

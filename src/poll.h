@@ -8,9 +8,10 @@ int poll_open(Loop *loop);
 void poll_close(Loop *loop);
 int poll_after_fork(Loop *loop);      /* 0, or -1 with OSError */
 
-/* Polls libev once: not at all longer than `wait_ns` (0: does not sleep; TIMER_NEVER: no
- * bound). Protocols and watchers' callbacks run inside. */
-void poll_once(Loop *loop, int64_t wait_ns);
+/* Polls libev once, for `wait_ns` at most (0: does not sleep; TIMER_NEVER: no bound).
+ * Protocols and watchers' callbacks run inside. 0, or -1 with OSError when the kernel
+ * refuses: somebody has closed libev's descriptor. */
+int poll_once(Loop *loop, int64_t wait_ns);
 
 /* The descriptor for signal.set_wakeup_fd(): made on first use. -1 with OSError. */
 int poll_signal_fd(Loop *loop);
