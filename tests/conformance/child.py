@@ -133,7 +133,7 @@ def run(job, log):
     from . import suite
     types = suite.Types(job["loop"])
     types.install()
-    module = suite.load(job["module"], types)
+    module = suite.load(job["module"], types, job["package"])
     cls = getattr(module, job["class"])
     result = Result(log, job["limit"])
     watch_hooks(result)

@@ -140,13 +140,14 @@ def _how_it_died(code, seconds, limit):
     return "crash", f"the process left with status {code}"
 
 
-def run_class(loop, module, cls, tests, limit, stop=lambda: False):
+def run_class(loop, module, cls, tests, limit, stop=lambda: False,
+              package="test.test_asyncio"):
     """Run `tests` of one class; yields an Outcome for each, and for a bad exit one more."""
     prefix = f"{module}.{cls}."
     left = list(tests)
     while left and not stop():
         child = _Child({"loop": loop, "module": module, "class": cls, "tests": left,
-                        "limit": limit})
+                        "limit": limit, "package": package})
         try:
             code = child.wait(limit)
             ended = time.monotonic()

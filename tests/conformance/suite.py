@@ -118,12 +118,12 @@ def adapts(name):
     return register
 
 
-def load(name, types):
-    """Import ``test.test_asyncio.<name>`` and map its classes. None if it is not there.
+def load(name, types, package="test.test_asyncio"):
+    """Import ``<package>.<name>`` and map its classes. None if it is not there.
 
     Raises unittest.SkipTest if the module itself says that it cannot run here.
     """
-    full = f"test.test_asyncio.{name}"
+    full = f"{package}.{name}"
     try:
         module = importlib.import_module(full)
     except ModuleNotFoundError as exc:
