@@ -76,8 +76,11 @@ conformance: $(VENV)/.ready-test-run $(VENV)/.built
 check-all:
 	tools/check-all
 
+BENCH_DIR ?= benchmarks/results
+
 bench: $(VENV)/.ready-bench $(VENV)/.built
-	$(PY) -m benchmarks $(BENCH_ARGS)
+	@mkdir -p $(BENCH_DIR)
+	$(PY) -m benchmarks --json $(BENCH_DIR)/bench.json --picture $(BENCH_DIR)/bench.png $(BENCH_ARGS)
 
 lint: $(VENV)/.ready-lint-test-run $(VENV)/.built
 	$(VENV)/bin/ruff check .
