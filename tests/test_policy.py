@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import contextvars
 import importlib
+import os
 import signal
 import subprocess
 import sys
@@ -29,7 +30,7 @@ def child(code, *flags):
     """Run `code` in a new interpreter and return its CompletedProcess."""
     return subprocess.run(
         [sys.executable, *flags, "-c", code],
-        env={"PYTHONPATH": PACKAGE_PARENT, "PATH": ""},
+        env={**os.environ, "PYTHONPATH": PACKAGE_PARENT},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
