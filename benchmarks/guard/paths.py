@@ -45,21 +45,22 @@ async def reader_switch(n: int) -> None:
     one, other = socket.socketpair()
     with one, other:
         for _ in range(n):
-            loop.add_reader(one, tasks.nothing)
+            loop.add_reader(one.fileno(), tasks.nothing)
             await asyncio.sleep(0)
-            loop.remove_reader(one)
+            loop.remove_reader(one.fileno())
 
 
 class Player(asyncio.Protocol):
     """One side of a ping-pong: answers each ball until it has none left."""
+
+    transport: asyncio.Transport
 
     def __init__(self, balls: int) -> None:
         self.left = balls
         self.lost = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = transport  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
         if self.left:
