@@ -6,10 +6,11 @@ import argparse
 import json
 import platform
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from .. import loops
 from ..build import BuildError
@@ -80,9 +81,15 @@ def table(counts: dict[str, Count], kept: dict[str, dict[str, float]], tolerance
     return "\n".join(lines)
 
 
+def _ended(number: int, frame: object) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
 def main(argv: list[str]) -> int:
     """Run the command line; 0, 1 when a path has grown or failed, 2 when nothing can be run."""
     arguments = parser().parse_args(argv)
+    # Ended from outside, the process under valgrind still goes first.
+    signal.signal(signal.SIGTERM, _ended)
     keys = [path.key for path in PATHS if re.search(arguments.paths, path.key)]
     loops.prefer_built()
     _, missing = loops.installed([arguments.loop])

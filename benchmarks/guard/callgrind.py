@@ -16,7 +16,7 @@ from ..child import Child, ChildError
 OWN = re.compile(r"/(_core\.|libev\b)")
 """Shared objects whose instructions are the loop's own: its extension and libev."""
 
-PATIENCE = 300.0
+PATIENCE = 60.0
 """Seconds that one path may take."""
 
 
