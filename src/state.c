@@ -5,6 +5,7 @@
 #include "state.h"
 
 #include "current.h"
+#include "datagram.h"
 #include "freelist.h"
 #include "future.h"
 #include "handle.h"
@@ -138,6 +139,7 @@ int
 state_init(PyObject *module, struct state *state)
 {
     list_init(&state->loops);
+    list_init(&state->tasks);
     state->empty_tuple = PyTuple_New(0);
     if (state->empty_tuple == NULL
         || intern_names(&state->names) < 0
@@ -148,7 +150,9 @@ state_init(PyObject *module, struct state *state)
         || task_type_init(module, state) < 0
         || transport_types_init(module, state) < 0
         || stream_type_init(module, state) < 0
+        || datagram_type_init(module, state) < 0
         || server_type_init(module, state) < 0
+        || sockop_type_init(module, state) < 0
         || loop_type_init(module, state) < 0) {
         return -1;
     }
@@ -163,7 +167,7 @@ state_init(PyObject *module, struct state *state)
 /* Every owned reference of the state, once: for traverse and clear. */
 #define STATE_OBJECTS(X) \
     X(LoopType) X(HandleType) X(TimerHandleType) X(FutureType) X(FutureIterType) \
-    X(TaskType) X(StreamType) \
+    X(TaskType) X(TransportType) X(StreamType) X(DatagramType) X(AcceptorType) X(FdWaiterType) \
     X(asyncio_Future) X(asyncio_Task) X(asyncio_Handle) X(asyncio_TimerHandle) \
     X(asyncio_FlowControlMixin) X(asyncio_BaseEventLoop) X(asyncio_BufferedProtocol) \
     X(asyncio_CancelledError) X(asyncio_InvalidStateError) \
@@ -172,8 +176,11 @@ state_init(PyObject *module, struct state *state)
     X(base_tasks_print_stack) X(coroutines_iscoroutine) X(eager_task_factory) \
     X(extract_stack) X(format_callback_source) X(futures_set_result_unless_cancelled) \
     X(format_handle) X(asyncio_logger) X(TransportSocket) X(sys_getframe) \
-    X(current_tasks) X(swap_current_task) X(register_task) X(unregister_task) \
-    X(task_name_counter) X(empty_tuple)
+    X(current_tasks) X(enter_task) X(leave_task) X(swap_current_task) X(register_task) \
+    X(unregister_task) X(task_set_base) X(add_awaited_by) X(discard_awaited_by) \
+    X(keywords_context) X(keywords_msg) X(empty_tuple) X(socket_class) \
+    X(reader.ProtocolType) X(reader.ReaderType) X(reader.data_received) \
+    X(reader.stream_reader) X(reader.feed_data) X(reader.wakeup_waiter)
 
 int
 state_traverse(struct state *state, visitproc visit, void *arg)

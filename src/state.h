@@ -26,7 +26,23 @@ typedef struct Task Task;
     X(get_debug) X(get_loop) X(handle) X(loop) X(message) X(msg) X(name) X(pause_writing) X(peername) \
     X(pipe) X(protocol) X(remove_done_callback) X(result) X(resume_writing) X(send) X(server) \
     X(set_name) X(set_result) X(shutdown) X(sockname) X(socket) X(source_traceback) X(task) \
-    X(throw) X(time) X(transport) X(uncancel) X(values)
+    X(is_running) X(set_exception) X(PENDING) X(CANCELLED) X(FINISHED) \
+    X(_attach) X(_buffer) X(_detach) X(_eof) X(_limit) X(_paused) X(_stream_reader_wr) \
+    X(_transport) X(_waiter) X(pause_reading) X(throw) X(time) X(transport) X(uncancel) X(values)
+
+/* reader.c: what is compared before a StreamReader is fed from C */
+struct reader_state {
+    PyObject *ProtocolType;               /* asyncio.StreamReaderProtocol */
+    PyObject *ReaderType;                 /* asyncio.StreamReader */
+    PyObject *data_received;              /* the classes' own functions; NULL: not as expected */
+    PyObject *stream_reader;
+    PyObject *feed_data;
+    PyObject *wakeup_waiter;
+    unsigned int protocol_version;        /* tp_version_tag of the classes at the last look */
+    unsigned int reader_version;
+    bool classes_ok;
+    bool usable;
+};
 
 struct state {
     /* our types (asyncloop._core.*) */
@@ -36,7 +52,11 @@ struct state {
     PyTypeObject *FutureType;
     PyTypeObject *FutureIterType;
     PyTypeObject *TaskType;
+    PyTypeObject *TransportType;          /* base of all transports */
     PyTypeObject *StreamType;
+    PyTypeObject *DatagramType;
+    PyTypeObject *AcceptorType;
+    PyTypeObject *FdWaiterType;
 
     /* standard library: types that ours derive from or recognise */
     PyTypeObject *asyncio_Future;         /* _asyncio.Future */
@@ -67,17 +87,42 @@ struct state {
     PyObject *asyncio_logger;             /* asyncio.log.logger */
     PyObject *TransportSocket;            /* asyncio.trsock.TransportSocket */
 
+    PyObject *socket_class;               /* socket.socket */
+
+    /* transports: asyncio's (Python) bases keep nothing of ours; what somebody puts into
+     * their slots all the same is dropped with the object. Offsets of those slots. */
+    Py_ssize_t transport_slots[8];
+    int transport_slot_count;
+    struct reader_state reader;
+
     /* current task and the set of all tasks: see current.c */
     PyObject *current_tasks;              /* asyncio.tasks._current_tasks, NULL from 3.14 on */
-    PyObject *swap_current_task;          /* _asyncio._swap_current_task, NULL before 3.14 */
-    PyObject *register_task;              /* _asyncio._register_task, NULL before 3.14 */
+    PyObject *enter_task;                 /* _asyncio._enter_task, for loops that are not ours */
+    PyObject *leave_task;
+    PyObject *swap_current_task;          /* _asyncio._swap_current_task, NULL before 3.12 */
+    PyObject *register_task;              /* _asyncio._register_task */
     PyObject *unregister_task;
+    PyObject *task_set_base;              /* before 3.14: the class that asyncio's WeakSet of tasks had */
+    PyObject *add_awaited_by;             /* _asyncio.future_add_to_awaited_by, NULL before 3.14 */
+    PyObject *discard_awaited_by;
+    struct list_node tasks;               /* before 3.14: every pending Task of ours */
 
-    uint64_t next_task_number;            /* of the names Task-N, shared with asyncio's: see task.c */
-    PyObject *task_name_counter;
+    uint64_t next_task_number;            /* of the names Task-N */
+
+    PyObject *keywords_context;           /* ("context",) */
+    PyObject *keywords_msg;               /* ("msg",) */
+
+    /* what Future and Task inherit and still call, of _asyncio.Future and _asyncio.Task */
+    struct base_slots {
+        traverseproc traverse;
+        inquiry clear;
+        destructor dealloc;
+    } future_base, task_base;
 
     /* what lower layers call upwards: set by the files named */
     int (*run_task)(Loop *loop, PyObject *task);        /* task_step.c: READY_TASK */
+    /* task_step.c: what a parked Task would have been as a callback; both new. 0 / -1 */
+    int (*task_as_callback)(PyObject *task, PyObject **callback, PyObject **context);
 
     struct list_node loops;               /* every Loop that is not closed, for fork */
 

@@ -229,6 +229,13 @@ watch_release_fd(Loop *loop, int fd, PyObject *transport)
     }
 }
 
+PyObject *
+watch_fd_transport(Loop *loop, int fd)
+{
+    struct fd_entry *entry = fds_find(loop, fd);
+    return entry == NULL ? NULL : entry->transport;
+}
+
 int
 watch_ensure_free(Loop *loop, int fd)
 {

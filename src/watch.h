@@ -42,6 +42,8 @@ int watch_claim_fd(Loop *loop, int fd, PyObject *transport);
 void watch_release_fd(Loop *loop, int fd, PyObject *transport);
 /* -1 with asyncio's RuntimeError if a transport uses fd. */
 int watch_ensure_free(Loop *loop, int fd);
+/* The transport that uses fd (borrowed), or NULL. */
+PyObject *watch_fd_transport(Loop *loop, int fd);
 
 /* add_reader() and friends; event is EV_READ or EV_WRITE. */
 int watch_set_callback(Loop *loop, int fd, int event, Handle *handle_steal);

@@ -1,0 +1,289 @@
+"""Connections and servers: the hooks that `asyncio.BaseEventLoop` calls, over the C core.
+
+`BaseEventLoop` has `create_connection`, `create_server`, `connect_accepted_socket` and `start_tls`;
+what it leaves to a loop is here. Every socket has one owner: it is the caller's until a transport is
+made over it, and the transport's from then on.
+"""
+
+import asyncio
+import errno
+import functools
+import os
+import socket
+from asyncio import base_events, constants, sslproto, unix_events
+from asyncio.log import logger
+from collections.abc import Callable
+from contextvars import Context
+from typing import TYPE_CHECKING, Any
+
+from . import _core
+
+if TYPE_CHECKING:
+    import ssl
+
+    _Base = asyncio.BaseEventLoop
+else:
+    _Base = object
+
+_ProtocolFactory = Callable[[], asyncio.BaseProtocol]
+_UnixLoop: Any = unix_events._UnixSelectorEventLoop  # type: ignore[attr-defined]
+
+# A Unix socket whose listener has no room refuses at once, and never says when it has: seconds
+# between attempts.
+_UNIX_RETRY_DELAY = 0.005
+_UNIX_RETRY_DELAY_MAX = 0.1
+
+
+class StreamHooks(_Base):
+    """Mixin of `asyncloop.Loop`: stream transports, servers, `sock_connect`."""
+
+    # asyncio's own: all they need of a loop is what is here.
+    create_unix_connection = _UnixLoop.create_unix_connection
+    create_unix_server = _UnixLoop.create_unix_server
+
+    @functools.cached_property
+    def _acceptors(self) -> dict[Any, Any]:
+        """Listening socket to the core's Acceptor, for `_stop_serving`."""
+        return {}
+
+    @functools.cached_property
+    def _unix_server_sockets(self) -> dict[Any, int]:
+        """Listening Unix socket to the inode of its path; filled by `create_unix_server`."""
+        return {}
+
+    # -- transports ---------------------------------------------------------------------------
+
+    def _make_socket_transport(
+        self,
+        sock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None = None,
+        *,
+        extra: dict[str, Any] | None = None,
+        server: Any = None,
+        context: Context | None = None,
+    ) -> asyncio.Transport:
+        self._ensure_fd_no_transport(sock)
+        base_events._set_nodelay(sock)
+        return _core._stream_new(self, sock, protocol, waiter, extra, server, context)
+
+    def _make_ssl_transport(
+        self,
+        rawsock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        sslcontext: "ssl.SSLContext | None",
+        waiter: asyncio.Future[None] | None = None,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        extra: dict[str, Any] | None = None,
+        server: Any = None,
+        ssl_handshake_timeout: float | None = constants.SSL_HANDSHAKE_TIMEOUT,
+        ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
+        context: Context | None = None,
+        call_connection_made: bool = True,
+    ) -> asyncio.Transport:
+        """TLS by asyncio's own protocol over a stream transport of the core."""
+        ssl_protocol = sslproto.SSLProtocol(
+            self,
+            protocol,
+            sslcontext,
+            waiter,
+            server_side,
+            server_hostname,
+            call_connection_made=call_connection_made,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+        )
+        self._make_socket_transport(
+            rawsock, ssl_protocol, extra=extra, server=server, context=context
+        )
+        return ssl_protocol._app_transport
+
+    async def _create_connection_transport(
+        self,
+        sock: socket.socket,
+        protocol_factory: _ProtocolFactory,
+        ssl: "ssl.SSLContext | bool | None",
+        server_hostname: str | None,
+        server_side: bool = False,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        context: Context | None = None,
+    ) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
+        """The transport of a connected socket, once it has begun.
+
+        The socket is closed on every failure: by the transport if there is one, else here.
+        """
+        try:
+            sock.setblocking(False)
+            protocol = protocol_factory()
+            waiter = self.create_future()
+            if ssl:
+                transport = self._make_ssl_transport(
+                    sock,
+                    protocol,
+                    None if isinstance(ssl, bool) else ssl,
+                    waiter,
+                    server_side=server_side,
+                    server_hostname=server_hostname,
+                    ssl_handshake_timeout=ssl_handshake_timeout,
+                    ssl_shutdown_timeout=ssl_shutdown_timeout,
+                    context=context,
+                )
+            else:
+                transport = self._make_socket_transport(sock, protocol, waiter, context=context)
+        except BaseException:
+            sock.close()
+            raise
+        try:
+            await waiter
+        except BaseException:
+            transport.close()
+            raise
+        finally:
+            del waiter  # an exception in it would keep its own traceback alive
+        return transport, protocol
+
+    # -- servers ------------------------------------------------------------------------------
+
+    def _start_serving(
+        self,
+        protocol_factory: _ProtocolFactory,
+        sock: socket.socket,
+        sslcontext: "ssl.SSLContext | None" = None,
+        server: Any = None,
+        backlog: int = 100,
+        ssl_handshake_timeout: float | None = constants.SSL_HANDSHAKE_TIMEOUT,
+        ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
+        context: Context | None = None,
+    ) -> None:
+        accepted = None
+        if sslcontext:
+
+            def accepted(conn: socket.socket, peername: Any, context: Context) -> None:
+                self.create_task(
+                    self._accept_tls(
+                        conn,
+                        protocol_factory,
+                        {"peername": peername},
+                        sslcontext,
+                        server,
+                        ssl_handshake_timeout,
+                        ssl_shutdown_timeout,
+                        context,
+                    )
+                )
+
+        self._acceptors[sock] = _core._acceptor_new(
+            self, protocol_factory, sock, server, context, accepted
+        )
+
+    async def _accept_tls(
+        self,
+        conn: socket.socket,
+        protocol_factory: _ProtocolFactory,
+        extra: dict[str, Any],
+        sslcontext: "ssl.SSLContext",
+        server: Any,
+        ssl_handshake_timeout: float | None,
+        ssl_shutdown_timeout: float | None,
+        context: Context,
+    ) -> None:
+        protocol = transport = None
+        try:
+            protocol = protocol_factory()
+            waiter = self.create_future()
+            transport = self._make_ssl_transport(
+                conn,
+                protocol,
+                sslcontext,
+                waiter,
+                server_side=True,
+                extra=extra,
+                server=server,
+                ssl_handshake_timeout=ssl_handshake_timeout,
+                ssl_shutdown_timeout=ssl_shutdown_timeout,
+                context=context,
+            )
+            try:
+                await waiter
+            finally:
+                del waiter
+        except BaseException as exc:
+            if transport is None:
+                conn.close()
+            else:
+                transport.close()
+            if isinstance(exc, SystemExit | KeyboardInterrupt):
+                raise
+            if self._debug:
+                report = {
+                    "message": "Error on transport creation for incoming connection",
+                    "exception": exc,
+                }
+                if protocol is not None:
+                    report["protocol"] = protocol
+                if transport is not None:
+                    report["transport"] = transport
+                self.call_exception_handler(report)
+
+    def _stop_serving(self, sock: socket.socket) -> None:
+        acceptor = self._acceptors.pop(sock, None)
+        if acceptor is not None:
+            acceptor.stop()
+        inode = self._unix_server_sockets.pop(sock, None)
+        path = None if inode is None else sock.getsockname()
+        sock.close()
+        if path is None:
+            return
+        try:
+            if os.stat(path).st_ino == inode:  # else somebody else's by now
+                os.unlink(path)
+        except FileNotFoundError:
+            pass
+        except OSError as exc:
+            logger.error("Unable to clean up listening UNIX socket %r: %r", path, exc)
+
+    # -- connecting ---------------------------------------------------------------------------
+
+    async def sock_connect(self, sock: socket.socket, address: Any) -> None:
+        """Connect a non-blocking socket to `address`; host names are resolved first.
+
+        Raises OSError if the connection fails, or if the socket is closed meanwhile. When cancelled
+        it leaves nothing behind that watches the socket.
+        """
+        base_events._check_ssl_socket(sock)
+        if self._debug and sock.gettimeout() != 0:
+            raise ValueError("the socket must be non-blocking")
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            resolved = await self._ensure_resolved(
+                address, family=sock.family, type=sock.type, proto=sock.proto, loop=self
+            )
+            address = resolved[0][4]
+        delay = _UNIX_RETRY_DELAY
+        while True:
+            try:
+                sock.connect(address)
+                return
+            except BlockingIOError as exc:
+                if exc.errno != errno.EAGAIN:
+                    break
+                if sock.family != getattr(socket, "AF_UNIX", None):
+                    raise
+            except InterruptedError:
+                break  # it goes on in the background
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, _UNIX_RETRY_DELAY_MAX)
+        await self._wait_writable(sock)
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code != 0:
+            raise OSError(code, f"Connect call failed {address}")
+
+    async def _wait_writable(self, sock: socket.socket) -> None:
+        self._ensure_fd_no_transport(sock)
+        waiter = _core._fd_waiter_new(self, sock.fileno(), True)
+        try:
+            await waiter.future
+        finally:
+            waiter.stop()

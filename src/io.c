@@ -1,0 +1,200 @@
+/* io.c - the system calls behind io.h. */
+#include "io.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <unistd.h>
+
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0
+#endif
+
+/* The status of a call that returned -1. */
+static enum io_status
+io_failed(struct io *io, enum io_status would_block)
+{
+    if (errno == EAGAIN || errno == EWOULDBLOCK) {
+        return would_block;
+    }
+    io->err = errno;
+    return IO_ERROR;
+}
+
+static enum io_status
+plain_read(struct io *io, void *buffer, size_t capacity, size_t *n)
+{
+    ssize_t got;
+    do {
+        got = recv(io->fd, buffer, capacity, 0);
+    } while (UNLIKELY(got < 0 && errno == EINTR));
+    if (LIKELY(got > 0)) {
+        *n = (size_t)got;
+        return IO_OK;
+    }
+    return got == 0 ? IO_EOF : io_failed(io, IO_WANT_READ);
+}
+
+static enum io_status
+plain_writev(struct io *io, const struct iovec *iov, int count, size_t *n)
+{
+    ssize_t sent;
+    do {
+        if (LIKELY(count == 1)) {
+            /* send() spares the kernel the copy of a message header */
+            sent = send(io->fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL);
+        }
+        else {
+            struct msghdr message = {
+                .msg_iov = (struct iovec *)iov,
+                .msg_iovlen = count,
+            };
+            sent = sendmsg(io->fd, &message, MSG_NOSIGNAL);
+        }
+    } while (UNLIKELY(sent < 0 && errno == EINTR));
+    if (LIKELY(sent > 0)) {
+        *n = (size_t)sent;
+        return IO_OK;
+    }
+    *n = 0;
+    return sent == 0 ? IO_WANT_WRITE : io_failed(io, IO_WANT_WRITE);
+}
+
+static enum io_status
+plain_shutdown(struct io *io)
+{
+    return shutdown(io->fd, SHUT_WR) == 0 ? IO_OK : io_failed(io, IO_WANT_WRITE);
+}
+
+static void
+plain_close(struct io *io)
+{
+    io->fd = -1;
+}
+
+const struct io_ops io_plain_ops = {
+    .read = plain_read,
+    .writev = plain_writev,
+    .shutdown = plain_shutdown,
+    .close = plain_close,
+};
+
+/* -- flaky ------------------------------------------------------------------- */
+
+static uint64_t flaky_seed;
+
+void
+io_set_flaky(uint64_t seed)
+{
+    flaky_seed = seed;
+}
+
+static uint64_t
+flaky_random(struct io *io)
+{
+    /* xorshift64*: small, and the same on every machine */
+    io->random ^= io->random >> 12;
+    io->random ^= io->random << 25;
+    io->random ^= io->random >> 27;
+    return (io->random * UINT64_C(2685821657736338717)) >> 33;
+}
+
+/* A length from 1 to `wanted`: mostly a few bytes, now and then all of it. */
+static size_t
+flaky_length(struct io *io, size_t wanted)
+{
+    uint64_t limit = flaky_random(io) % 8 == 0 ? wanted : 1 + flaky_random(io) % 97;
+    return limit < wanted ? (size_t)limit : wanted;
+}
+
+static enum io_status
+flaky_read(struct io *io, void *buffer, size_t capacity, size_t *n)
+{
+    if (flaky_random(io) % 4 == 0) {
+        return IO_WANT_READ;
+    }
+    return plain_read(io, buffer, flaky_length(io, capacity), n);
+}
+
+static enum io_status
+flaky_writev(struct io *io, const struct iovec *iov, int count, size_t *n)
+{
+    *n = 0;
+    if (flaky_random(io) % 4 == 0) {
+        return IO_WANT_WRITE;
+    }
+    struct iovec part[4];
+    int used = 0;
+    size_t room = flaky_length(io, SIZE_MAX);
+    while (used < count && used < (int)ARRAY_LEN(part) && room > 0) {
+        part[used] = iov[used];
+        if (part[used].iov_len > room) {
+            part[used].iov_len = room;
+        }
+        room -= part[used].iov_len;
+        used++;
+    }
+    return plain_writev(io, part, used, n);
+}
+
+const struct io_ops io_flaky_ops = {
+    .read = flaky_read,
+    .writev = flaky_writev,
+    .shutdown = plain_shutdown,
+    .close = plain_close,
+};
+
+void
+io_init_socket(struct io *io, int fd)
+{
+    io->ops = &io_plain_ops;
+    io->fd = fd;
+    io->err = 0;
+    io->random = 0;
+    if (UNLIKELY(flaky_seed != 0)) {
+        io->ops = &io_flaky_ops;
+        /* neighbouring descriptors must not have neighbouring states */
+        io->random = (flaky_seed + (uint64_t)fd) * UINT64_C(0x9E3779B97F4A7C15) | 1;
+    }
+}
+
+/* -- listening --------------------------------------------------------------- */
+
+enum io_status
+io_accept(struct io *io, int *fd, struct sockaddr_storage *peer, socklen_t *peer_length)
+{
+    int conn;
+    do {
+        *peer_length = sizeof(*peer);
+#ifdef __linux__
+        conn = accept4(io->fd, (struct sockaddr *)peer, peer_length,
+                       SOCK_CLOEXEC | SOCK_NONBLOCK);
+#else
+        conn = accept(io->fd, (struct sockaddr *)peer, peer_length);
+        if (conn >= 0
+            && (fcntl(conn, F_SETFD, FD_CLOEXEC) < 0
+                || fcntl(conn, F_SETFL, fcntl(conn, F_GETFL) | O_NONBLOCK) < 0)) {
+            int err = errno;
+            close(conn);
+            errno = err;
+            conn = -1;
+        }
+#endif
+    } while (conn < 0 && errno == EINTR);
+    if (conn < 0) {
+        return io_failed(io, IO_WANT_READ);
+    }
+    if (*peer_length > sizeof(*peer)) {
+        *peer_length = sizeof(*peer);
+    }
+    *fd = conn;
+    return IO_OK;
+}
+
+void
+io_set_nodelay(int fd)
+{
+    int on = 1;
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+}

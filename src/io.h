@@ -1,0 +1,70 @@
+/* io.h - bytes in and out of one descriptor; no Python.
+ *
+ * Plain sockets stand behind `struct io_ops`; a TLS layer is another implementation of
+ * the same table, and the code above never asks which one it has.
+ *
+ * Owns:     nothing. The descriptor belongs to whoever made it; ops->close() only ends
+ *           what the implementation itself keeps.
+ * Promises: no call blocks (the descriptor is non-blocking), EINTR is never seen, no
+ *           SIGPIPE is raised.
+ * Ignores:  queues, protocols, who waits. */
+#ifndef ASYNCLOOP_IO_H
+#define ASYNCLOOP_IO_H
+
+#include <limits.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#include "base.h"
+
+/* What a call did, and what to wait for before it makes sense to call again. */
+enum io_status {
+    IO_OK,            /* *n bytes were moved, at least one */
+    IO_EOF,           /* the peer sends no more (only from read) */
+    IO_WANT_READ,     /* nothing moved: wait until the descriptor is readable */
+    IO_WANT_WRITE,    /* nothing moved: wait until the descriptor is writable */
+    IO_ERROR,         /* io->err holds the errno */
+};
+
+struct io;
+
+struct io_ops {
+    enum io_status (*read)(struct io *io, void *buffer, size_t capacity, size_t *n);
+    enum io_status (*writev)(struct io *io, const struct iovec *iov, int count, size_t *n);
+    enum io_status (*shutdown)(struct io *io);    /* no more output follows */
+    void (*close)(struct io *io);                 /* before the owner closes the descriptor */
+};
+
+struct io {
+    const struct io_ops *ops;
+    int fd;               /* borrowed; -1 once closed */
+    int err;              /* errno of the last IO_ERROR */
+    uint64_t random;      /* state of the flaky implementation; unused otherwise */
+};
+
+/* Buffers of one writev(). The kernel refuses more than IOV_MAX. */
+#if defined(IOV_MAX) && IOV_MAX < 1024
+#define IO_IOV_MAX IOV_MAX
+#else
+#define IO_IOV_MAX 1024
+#endif
+
+extern const struct io_ops io_plain_ops;    /* stream sockets */
+extern const struct io_ops io_flaky_ops;    /* the same with short and refused transfers */
+
+/* For a socket: plain, or flaky while io_set_flaky() is on. */
+void io_init_socket(struct io *io, int fd);
+
+/* A test's switch for the whole process: from now on new sockets get the flaky
+ * implementation, whose whims are a function of the seed. 0 switches it off. */
+void io_set_flaky(uint64_t seed);
+
+/* Next connection of a listening socket, close-on-exec and non-blocking: IO_OK with *fd
+ * (the caller owns it) and the peer's address, IO_WANT_READ, or IO_ERROR. */
+enum io_status io_accept(struct io *io, int *fd, struct sockaddr_storage *peer,
+                         socklen_t *peer_length);
+
+void io_set_nodelay(int fd);    /* best effort: no TCP, no effect */
+
+#endif

@@ -1,0 +1,244 @@
+/* proto.c - see proto.h. */
+#include "proto.h"
+
+#include "reader.h"
+
+int
+proto_init(struct proto *proto, PyObject *protocol, PyObject *context)
+{
+    *proto = (struct proto){0};
+    proto->context = context != NULL ? Py_NewRef(context) : PyContext_CopyCurrent();
+    if (proto->context == NULL) {
+        return -1;
+    }
+    proto->protocol = Py_NewRef(protocol);
+    return 0;
+}
+
+static void
+method_clear(struct proto_method *method)
+{
+    Py_CLEAR(method->function);
+    Py_CLEAR(method->self);
+}
+
+void
+proto_drop_protocol(struct proto *proto)
+{
+    method_clear(&proto->feed);
+    method_clear(&proto->updated);
+    Py_CLEAR(proto->protocol);
+}
+
+void
+proto_clear(struct proto *proto)
+{
+    proto_drop_protocol(proto);
+    Py_CLEAR(proto->context);
+}
+
+int
+proto_traverse(struct proto *proto, visitproc visit, void *arg)
+{
+    Py_VISIT(proto->protocol);
+    Py_VISIT(proto->context);
+    Py_VISIT(proto->feed.function);
+    Py_VISIT(proto->feed.self);
+    Py_VISIT(proto->updated.function);
+    Py_VISIT(proto->updated.self);
+    return 0;
+}
+
+int
+proto_set(struct proto *proto, struct state *state, PyObject *protocol)
+{
+    uint8_t kind = PROTO_DATA;
+    if (reader_protocol_is_plain(state, protocol)) {
+        kind = PROTO_READER;
+    }
+    else {
+        int buffered = PyObject_IsInstance(protocol, state->asyncio_BufferedProtocol);
+        if (buffered < 0) {
+            return -1;
+        }
+        kind = buffered ? PROTO_BUFFERED : PROTO_DATA;
+    }
+    /* What is dropped may run Python, so the new state is complete before. */
+    struct proto old = *proto;
+    proto->protocol = Py_NewRef(protocol);
+    proto->kind = kind;
+    proto->feed = proto->updated = (struct proto_method){0};
+    old.context = NULL;
+    proto_clear(&old);
+    return 0;
+}
+
+/* -- the context ------------------------------------------------------------------- */
+
+/* Enters the context, or a copy of it where it is entered already: a protocol's callback
+ * may write so much that it is paused, and then one call runs inside another. New
+ * reference for context_leave(), or NULL. */
+static inline PyObject *
+context_enter(struct proto *proto)
+{
+    PyObject *context;
+    if (LIKELY(proto->entered == 0)) {
+        context = Py_NewRef(proto->context);
+        if (LIKELY(PyContext_Enter(context) == 0)) {
+            proto->entered++;
+            return context;
+        }
+        /* somebody else has entered it: a user may have given it to a task */
+        PyErr_Clear();
+        Py_DECREF(context);
+    }
+    context = PyContext_Copy(proto->context);
+    if (context == NULL || PyContext_Enter(context) < 0) {
+        Py_XDECREF(context);
+        return NULL;
+    }
+    proto->entered++;
+    return context;
+}
+
+/* Keeps the error indicator; `result` passes through, or is dropped on failure. */
+static inline PyObject *
+context_leave(struct proto *proto, PyObject *context_steal, PyObject *result)
+{
+    proto->entered--;
+    if (UNLIKELY(PyContext_Exit(context_steal) < 0)) {
+        Py_CLEAR(result);
+    }
+    Py_DECREF(context_steal);
+    return result;
+}
+
+PyObject *
+proto_call_in_context(struct proto *proto, PyObject *callable, PyObject *const *args, size_t nargs)
+{
+    PyObject *context = context_enter(proto);
+    if (UNLIKELY(context == NULL)) {
+        return NULL;
+    }
+    PyObject *result = PyObject_Vectorcall(callable, args, nargs, NULL);
+    return context_leave(proto, context, result);
+}
+
+/* -- per packet ----------------------------------------------------------------------- */
+
+static int
+method_look_up(struct proto *proto, struct proto_method *method, PyObject *name)
+{
+    if (UNLIKELY(proto->protocol == NULL)) {
+        PyErr_SetString(PyExc_RuntimeError, "the transport has no protocol");
+        return -1;
+    }
+    PyObject *bound = PyObject_GetAttr(proto->protocol, name);
+    if (bound == NULL) {
+        return -1;
+    }
+    struct proto_method old = *method;
+    if (PyMethod_Check(bound)) {
+        method->function = Py_NewRef(PyMethod_GET_FUNCTION(bound));
+        method->self = Py_NewRef(PyMethod_GET_SELF(bound));
+        Py_DECREF(bound);
+    }
+    else {
+        method->function = bound;
+        method->self = NULL;
+    }
+    method_clear(&old);    /* a __getattr__ of the user's may have come here as well */
+    return 0;
+}
+
+/* Calls the method with one argument, or none. New reference or NULL. */
+static inline PyObject *
+method_call(struct proto *proto, struct proto_method *method, PyObject *name, PyObject *arg)
+{
+    if (UNLIKELY(method->function == NULL) && method_look_up(proto, method, name) < 0) {
+        return NULL;
+    }
+    PyObject *function = Py_NewRef(method->function);
+    PyObject *self = Py_XNewRef(method->self);
+    PyObject *result = NULL;
+    PyObject *context = context_enter(proto);
+    if (LIKELY(context != NULL)) {
+        PyObject *stack[3] = {NULL, self, arg};
+        if (LIKELY(self != NULL)) {
+            result = PyObject_Vectorcall(
+                function, stack + 1, (1 + (arg != NULL)) | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+        }
+        else {
+            result = PyObject_Vectorcall(
+                function, stack + 2, (arg != NULL) | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+        }
+        result = context_leave(proto, context, result);
+    }
+    Py_DECREF(function);
+    Py_XDECREF(self);
+    return result;
+}
+
+int
+proto_data_received(struct proto *proto, struct state *state, const char *data, size_t n)
+{
+    PyObject *bytes = PyBytes_FromStringAndSize(data, (Py_ssize_t)n);
+    if (UNLIKELY(bytes == NULL)) {
+        return -1;
+    }
+    PyObject *result = method_call(proto, &proto->feed, state->names.data_received, bytes);
+    Py_DECREF(bytes);
+    if (UNLIKELY(result == NULL)) {
+        return -1;
+    }
+    Py_DECREF(result);
+    return 0;
+}
+
+int
+proto_get_buffer(struct proto *proto, struct state *state, PyObject **buffer)
+{
+    PyObject *hint = PyLong_FromLong(-1);
+    if (hint == NULL) {
+        return -1;
+    }
+    *buffer = method_call(proto, &proto->feed, state->names.get_buffer, hint);
+    Py_DECREF(hint);
+    return *buffer == NULL ? -1 : 0;
+}
+
+int
+proto_buffer_updated(struct proto *proto, struct state *state, size_t n)
+{
+    PyObject *count = PyLong_FromSize_t(n);
+    if (UNLIKELY(count == NULL)) {
+        return -1;
+    }
+    PyObject *result = method_call(proto, &proto->updated, state->names.buffer_updated, count);
+    Py_DECREF(count);
+    if (UNLIKELY(result == NULL)) {
+        return -1;
+    }
+    Py_DECREF(result);
+    return 0;
+}
+
+/* -- per connection --------------------------------------------------------------------- */
+
+PyObject *
+proto_call(struct proto *proto, PyObject *name, PyObject *arg)
+{
+    if (proto->protocol == NULL) {
+        return Py_NewRef(Py_None);
+    }
+    PyObject *protocol = Py_NewRef(proto->protocol);
+    PyObject *result = NULL;
+    PyObject *context = context_enter(proto);
+    if (context != NULL) {
+        PyObject *stack[2] = {protocol, arg};
+        result = PyObject_VectorcallMethod(name, stack, 1 + (arg != NULL), NULL);
+        result = context_leave(proto, context, result);
+    }
+    Py_DECREF(protocol);
+    return result;
+}

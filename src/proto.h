@@ -1,0 +1,56 @@
+/* proto.h - every call into a user's protocol.
+ *
+ * Owns:     the protocol, its methods that are called per packet, and the context in
+ *           which each call runs: the one in which the transport was made.
+ * Promises: each function holds what it calls for the call: the protocol may close its
+ *           transport, be replaced, or lose its last other reference meanwhile.
+ * Ignores:  what to do about an exception: the caller decides (transport.h). */
+#ifndef ASYNCLOOP_PROTO_H
+#define ASYNCLOOP_PROTO_H
+
+#include "loop.h"
+
+/* How a protocol takes bytes. */
+enum proto_kind {
+    PROTO_DATA,        /* data_received(bytes) */
+    PROTO_BUFFERED,    /* get_buffer(), buffer_updated(n) */
+    PROTO_READER,      /* exactly StreamReaderProtocol: see reader.h */
+};
+
+/* A method that was looked up: a plain bound method is taken apart, which saves a hop. */
+struct proto_method {
+    PyObject *function;    /* strong; NULL: not looked up yet */
+    PyObject *self;        /* strong; NULL: function is called without it */
+};
+
+struct proto {
+    PyObject *protocol;            /* strong; NULL once the connection is lost */
+    PyObject *context;             /* strong */
+    struct proto_method feed;      /* data_received or get_buffer, looked up at first use;
+                                    * PROTO_READER: self is the weak reference to the reader */
+    struct proto_method updated;   /* buffer_updated */
+    uint8_t kind;
+    uint16_t entered;              /* calls that are under way in `context` */
+};
+
+/* `context` NULL: a copy of the current one. 0 / -1. */
+int proto_init(struct proto *proto, PyObject *protocol, PyObject *context);
+/* Replaces the protocol. 0, or -1 with the exception of its __class__. */
+int proto_set(struct proto *proto, struct state *state, PyObject *protocol);
+void proto_clear(struct proto *proto);           /* also the context */
+void proto_drop_protocol(struct proto *proto);   /* keeps the context */
+int proto_traverse(struct proto *proto, visitproc visit, void *arg);
+
+/* Per packet. 0, or -1 with what the protocol raised. */
+int proto_data_received(struct proto *proto, struct state *state, const char *data, size_t n);
+int proto_get_buffer(struct proto *proto, struct state *state, PyObject **buffer);    /* new reference */
+int proto_buffer_updated(struct proto *proto, struct state *state, size_t n);
+
+/* Per connection: looked up at each call. New reference or NULL. `arg` may be NULL. */
+PyObject *proto_call(struct proto *proto, PyObject *name, PyObject *arg);
+
+/* Runs callable(*args) in the protocol's context. New reference or NULL. */
+PyObject *proto_call_in_context(struct proto *proto, PyObject *callable, PyObject *const *args,
+                                size_t nargs);
+
+#endif

@@ -1,0 +1,283 @@
+/* reader.c - see reader.h. */
+#include "reader.h"
+
+#include <string.h>
+
+#include "future.h"
+
+/* The feature rests on what feed_data() does in the versions that were read. */
+#define READER_KNOWN (PY_VERSION_HEX < 0x03100000)
+
+/* -- is everything the standard library's own? ------------------------------------------ */
+
+/* new reference to type.name if it is a function of the module asyncio.streams */
+static PyObject *
+own_function(PyObject *type, const char *name, PyObject *globals)
+{
+    PyObject *function = PyObject_GetAttrString(type, name);
+    if (function == NULL) {
+        PyErr_Clear();
+        return NULL;
+    }
+    if (!PyFunction_Check(function) || PyFunction_GET_GLOBALS(function) != globals) {
+        Py_CLEAR(function);
+    }
+    return function;
+}
+
+int
+reader_init(struct state *state)
+{
+    struct reader_state *reader = &state->reader;
+    PyObject *module = PyImport_ImportModule("asyncio.streams");
+    if (module == NULL) {
+        return -1;
+    }
+    PyObject *globals = PyModule_GetDict(module);
+    reader->ProtocolType = PyObject_GetAttrString(module, "StreamReaderProtocol");
+    reader->ReaderType = PyObject_GetAttrString(module, "StreamReader");
+    Py_DECREF(module);
+    if (reader->ProtocolType == NULL || reader->ReaderType == NULL) {
+        return -1;
+    }
+    if (READER_KNOWN && PyType_Check(reader->ProtocolType) && PyType_Check(reader->ReaderType)) {
+        reader->data_received = own_function(reader->ProtocolType, "data_received", globals);
+        reader->feed_data = own_function(reader->ReaderType, "feed_data", globals);
+        reader->wakeup_waiter = own_function(reader->ReaderType, "_wakeup_waiter", globals);
+        reader->stream_reader = PyObject_GetAttrString(reader->ProtocolType, "_stream_reader");
+        if (reader->stream_reader == NULL) {
+            PyErr_Clear();
+        }
+    }
+    reader->usable = reader->data_received != NULL && reader->feed_data != NULL
+                     && reader->wakeup_waiter != NULL && reader->stream_reader != NULL;
+    return 0;
+}
+
+static bool
+attribute_is(PyObject *type, const char *name, PyObject *expected)
+{
+    PyObject *value = PyObject_GetAttrString(type, name);
+    if (value == NULL) {
+        PyErr_Clear();
+        return false;
+    }
+    Py_DECREF(value);
+    return value == expected;
+}
+
+/* The lookups give each class a version tag; it changes with the class. */
+static bool
+classes_look_standard(struct reader_state *reader)
+{
+    reader->classes_ok =
+        attribute_is(reader->ProtocolType, "data_received", reader->data_received)
+        && attribute_is(reader->ProtocolType, "_stream_reader", reader->stream_reader)
+        && attribute_is(reader->ReaderType, "feed_data", reader->feed_data)
+        && attribute_is(reader->ReaderType, "_wakeup_waiter", reader->wakeup_waiter);
+    reader->protocol_version = ((PyTypeObject *)reader->ProtocolType)->tp_version_tag;
+    reader->reader_version = ((PyTypeObject *)reader->ReaderType)->tp_version_tag;
+    return reader->classes_ok;
+}
+
+static inline bool
+classes_are_standard(struct reader_state *reader)
+{
+    unsigned int protocol_version = ((PyTypeObject *)reader->ProtocolType)->tp_version_tag;
+    unsigned int reader_version = ((PyTypeObject *)reader->ReaderType)->tp_version_tag;
+    if (LIKELY(protocol_version == reader->protocol_version && protocol_version != 0
+               && reader_version == reader->reader_version && reader_version != 0)) {
+        return reader->classes_ok;
+    }
+    return classes_look_standard(reader);
+}
+
+bool
+reader_protocol_is_plain(struct state *state, PyObject *protocol)
+{
+    struct reader_state *reader = &state->reader;
+    return reader->usable && (PyObject *)Py_TYPE(protocol) == reader->ProtocolType
+           && classes_are_standard(reader);
+}
+
+/* Does op.name give the method `function`, not something put on the instance? */
+static bool
+method_is(PyObject *op, const char *name, PyObject *function)
+{
+    PyObject *bound = PyObject_GetAttrString(op, name);
+    if (bound == NULL) {
+        PyErr_Clear();
+        return false;
+    }
+    bool same = PyMethod_Check(bound) && PyMethod_GET_FUNCTION(bound) == function;
+    Py_DECREF(bound);
+    return same;
+}
+
+/* new reference to what a weak reference points at, or NULL without an exception */
+static inline PyObject *
+weakref_get(PyObject *reference)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    PyObject *op;
+    if (PyWeakref_GetRef(reference, &op) < 0) {
+        PyErr_Clear();
+        return NULL;
+    }
+    return op;
+#else
+    PyObject *op = PyWeakref_GetObject(reference);
+    if (op == NULL) {
+        PyErr_Clear();
+        return NULL;
+    }
+    return op == Py_None ? NULL : Py_NewRef(op);
+#endif
+}
+
+PyObject *
+reader_bind(struct state *state, PyObject *protocol)
+{
+    struct reader_state *reader = &state->reader;
+    if (!reader_protocol_is_plain(state, protocol)
+        || !method_is(protocol, "data_received", reader->data_received)) {
+        return NULL;
+    }
+    PyObject *reference = PyObject_GetAttr(protocol, state->names._stream_reader_wr);
+    if (reference == NULL) {
+        PyErr_Clear();
+        return NULL;
+    }
+    PyObject *target = PyWeakref_CheckRefExact(reference) ? weakref_get(reference) : NULL;
+    if (target == NULL || (PyObject *)Py_TYPE(target) != reader->ReaderType
+        || !method_is(target, "feed_data", reader->feed_data)
+        || !method_is(target, "_wakeup_waiter", reader->wakeup_waiter)) {
+        Py_CLEAR(reference);
+    }
+    Py_XDECREF(target);
+    return reference;
+}
+
+/* -- feed_data() ------------------------------------------------------------------------------ */
+
+static int
+wake_waiter(struct state *state, PyObject *reader, PyObject *waiter)
+{
+    if (PyObject_SetAttr(reader, state->names._waiter, Py_None) < 0) {
+        return -1;
+    }
+    if (LIKELY(future_check_exact(state, waiter) && future_is_pending((Future *)waiter))) {
+        return future_set_result((Future *)waiter, Py_None);
+    }
+    PyObject *cancelled = PyObject_CallMethodNoArgs(waiter, state->names.cancelled);
+    if (cancelled == NULL) {
+        return -1;
+    }
+    int is_cancelled = PyObject_IsTrue(cancelled);
+    Py_DECREF(cancelled);
+    if (is_cancelled != 0) {
+        return is_cancelled < 0 ? -1 : 0;
+    }
+    PyObject *result = PyObject_CallMethodOneArg(waiter, state->names.set_result, Py_None);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+/* The buffer is longer than twice the limit: the transport is to pause. */
+static int
+pause_transport(struct state *state, PyObject *reader)
+{
+    PyObject *paused = PyObject_GetAttr(reader, state->names._paused);
+    if (paused == NULL) {
+        return -1;
+    }
+    int is_paused = PyObject_IsTrue(paused);
+    Py_DECREF(paused);
+    if (is_paused != 0) {
+        return is_paused < 0 ? -1 : 0;
+    }
+    PyObject *transport = PyObject_GetAttr(reader, state->names._transport);
+    if (transport == NULL || transport == Py_None) {
+        Py_XDECREF(transport);
+        return transport == NULL ? -1 : 0;
+    }
+    PyObject *result = PyObject_CallMethodNoArgs(transport, state->names.pause_reading);
+    Py_DECREF(transport);
+    if (result == NULL) {
+        if (!PyErr_ExceptionMatches(PyExc_NotImplementedError)) {
+            return -1;
+        }
+        PyErr_Clear();
+        return PyObject_SetAttr(reader, state->names._transport, Py_None);
+    }
+    Py_DECREF(result);
+    return PyObject_SetAttr(reader, state->names._paused, Py_True);
+}
+
+static int
+buffer_extend(PyObject *buffer, const char *data, size_t n)
+{
+    Py_ssize_t length = PyByteArray_GET_SIZE(buffer);
+    if (PyByteArray_Resize(buffer, length + (Py_ssize_t)n) < 0) {
+        return -1;
+    }
+    memcpy(PyByteArray_AS_STRING(buffer) + length, data, n);
+    return 0;
+}
+
+static int
+feed(struct state *state, PyObject *reader, const char *data, size_t n)
+{
+    PyObject *eof = NULL, *buffer = NULL, *limit = NULL, *waiter = NULL;
+    int result = 0;
+    eof = PyObject_GetAttr(reader, state->names._eof);
+    buffer = eof == NULL ? NULL : PyObject_GetAttr(reader, state->names._buffer);
+    limit = buffer == NULL ? NULL : PyObject_GetAttr(reader, state->names._limit);
+    waiter = limit == NULL ? NULL : PyObject_GetAttr(reader, state->names._waiter);
+    if (UNLIKELY(waiter == NULL)) {
+        PyErr_Clear();    /* data_received() says what is missing */
+        goto done;
+    }
+    if (UNLIKELY(eof != Py_False || !PyByteArray_CheckExact(buffer) || !PyLong_CheckExact(limit))) {
+        goto done;
+    }
+    Py_ssize_t limit_bytes = PyLong_AsSsize_t(limit);
+    if (UNLIKELY(limit_bytes < 0)) {
+        PyErr_Clear();    /* more than fits: never paused */
+        limit_bytes = PY_SSIZE_T_MAX;
+    }
+    result = -1;
+    if (UNLIKELY(buffer_extend(buffer, data, n) < 0)) {
+        goto done;
+    }
+    if (waiter != Py_None && UNLIKELY(wake_waiter(state, reader, waiter) < 0)) {
+        goto done;
+    }
+    if (UNLIKELY(PyByteArray_GET_SIZE(buffer) / 2 >= limit_bytes)
+        && PyByteArray_GET_SIZE(buffer) - limit_bytes > limit_bytes
+        && pause_transport(state, reader) < 0) {
+        goto done;
+    }
+    result = 1;
+done:
+    Py_XDECREF(eof);
+    Py_XDECREF(buffer);
+    Py_XDECREF(limit);
+    Py_XDECREF(waiter);
+    return result;
+}
+
+int
+reader_feed(struct state *state, PyObject *reader_ref, const char *data, size_t n)
+{
+    if (UNLIKELY(!classes_are_standard(&state->reader))) {
+        return 0;
+    }
+    PyObject *reader = weakref_get(reader_ref);
+    if (UNLIKELY(reader == NULL)) {
+        return 0;
+    }
+    int result = feed(state, reader, data, n);
+    Py_DECREF(reader);
+    return result;
+}

@@ -1,0 +1,26 @@
+/* reader.h - feeding asyncio's StreamReader without its three Python calls per packet.
+ *
+ * Only for a protocol that is exactly asyncio.StreamReaderProtocol with exactly an
+ * asyncio.StreamReader, whose methods nobody has replaced: not on the classes (looked at
+ * for each packet, by the classes' version), not on the instances (looked at before the
+ * first packet, when any other protocol's methods are looked up). Then the outcome is
+ * what StreamReader.feed_data() leaves: _buffer, _waiter, _paused and the waiter's result.
+ * Whatever is unusual goes the standard way. */
+#ifndef ASYNCLOOP_READER_H
+#define ASYNCLOOP_READER_H
+
+#include "loop.h"
+
+int reader_init(struct state *state);
+
+/* True for exactly a StreamReaderProtocol, as long as its class is the standard one. */
+bool reader_protocol_is_plain(struct state *state, PyObject *protocol);
+
+/* The protocol's weak reference to its reader (new reference) if both instances are
+ * plain; else NULL. Sets no exception. */
+PyObject *reader_bind(struct state *state, PyObject *protocol);
+
+/* 1: fed; 0: not possible, call data_received(); -1: with what feed_data() would raise. */
+int reader_feed(struct state *state, PyObject *reader_ref, const char *data, size_t n);
+
+#endif

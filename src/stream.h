@@ -1,0 +1,44 @@
+/* stream.h - the transport of a byte stream: TCP, Unix sockets, and whatever an io_ops
+ * table makes of them.
+ *
+ * stream.c holds the type and its life, stream_read.c what arrives, stream_write.c what
+ * leaves. */
+#ifndef ASYNCLOOP_STREAM_H
+#define ASYNCLOOP_STREAM_H
+
+#include "transport.h"
+#include "wqueue.h"
+
+typedef struct {
+    Transport base;
+    struct wqueue output;
+    PyObject *empty_waiter;    /* a future that waits until all output is gone, or NULL */
+    bool eof;                  /* write_eof() was called */
+} Stream;
+
+int stream_type_init(PyObject *module, struct state *state);
+
+/* A transport over a connected, non-blocking socket: connection_made() is scheduled, then
+ * reading starts, then `waiter` (or NULL) is set. `sock` belongs to the transport on
+ * success only. `peer` is the other end's address, or NULL to ask the kernel. `extra`,
+ * `server` and `context` may be NULL. New reference or NULL. */
+PyObject *stream_new(Loop *loop, PyObject *sock, int fd, PyObject *protocol, PyObject *waiter,
+                     PyObject *extra, PyObject *server, PyObject *context,
+                     const struct sockaddr *peer, socklen_t peer_length);
+
+/* Callbacks of the two watches. */
+void stream_on_readable(struct watch *watch, int revents);
+void stream_on_writable(struct watch *watch, int revents);
+
+/* asyncio's write(), writelines() and write_eof(). 0, or -1 with what the caller gets. */
+int stream_write(Stream *stream, PyObject *data);
+int stream_writelines(Stream *stream, PyObject *list);
+void stream_write_eof(Stream *stream);
+
+static inline Stream *
+stream_cast(PyObject *op)
+{
+    return (Stream *)op;
+}
+
+#endif

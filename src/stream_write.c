@@ -1,0 +1,473 @@
+/* stream_write.c - from write() to the kernel.
+ *
+ * With nothing queued, a write is tried at once. What the kernel does not take is queued
+ * and goes out when the descriptor is writable, as many buffers per call as it takes. */
+#include "stream.h"
+
+#include <errno.h>
+
+#include "future.h"
+
+/* Calls of writev() per writable event: each takes up to IO_IOV_MAX buffers, and a second
+ * one makes sense only if the first took them all. */
+#define FLUSH_BUDGET_CALLS 8
+
+#define WRITE_FAILED "Fatal write error on socket transport"
+
+/* -- queueing ---------------------------------------------------------------------- */
+
+/* An attempt ended with anything but all sent: 0 to queue the rest, 1 when the transport
+ * has ended and the rest is to be dropped, -1 with what the caller of write() gets. */
+static int
+stream_wait_writable(Stream *stream, enum io_status status)
+{
+    Transport *tr = &stream->base;
+    if (status == IO_ERROR) {
+        return transport_fatal_errno(tr, tr->io.err, WRITE_FAILED) < 0 ? -1 : 1;
+    }
+    return watch_start(&tr->write_watch);
+}
+
+/* A part of the data may be with the kernel already, so that the stream cannot go on. */
+static int
+stream_queue_failed(Stream *stream)
+{
+    return transport_fatal(&stream->base, WRITE_FAILED);
+}
+
+/* -- write() -------------------------------------------------------------------------- */
+
+/* Sends an exact bytes object, or queues it. */
+static int
+stream_write_bytes(Stream *stream, PyObject *bytes)
+{
+    size_t length = (size_t)PyBytes_GET_SIZE(bytes);
+    size_t sent = 0;
+    if (LIKELY(wqueue_is_empty(&stream->output))) {
+        struct io *io = &stream->base.io;
+        struct iovec iov = {PyBytes_AS_STRING(bytes), length};
+        enum io_status status = io->ops->writev(io, &iov, 1, &sent);
+        if (LIKELY(sent == length)) {
+            return 0;
+        }
+        int result = stream_wait_writable(stream, status);
+        if (result != 0) {
+            return result < 0 ? -1 : 0;
+        }
+    }
+    if (wqueue_push(&stream->output, bytes, sent) < 0) {
+        return stream_queue_failed(stream);
+    }
+    return transport_maybe_pause(&stream->base);
+}
+
+/* The same for memory that is not ours to keep: the rest is copied. */
+static int
+stream_write_memory(Stream *stream, const char *data, size_t length)
+{
+    size_t sent = 0;
+    if (wqueue_is_empty(&stream->output)) {
+        struct io *io = &stream->base.io;
+        struct iovec iov = {(void *)data, length};
+        enum io_status status = io->ops->writev(io, &iov, 1, &sent);
+        if (sent == length) {
+            return 0;
+        }
+        int result = stream_wait_writable(stream, status);
+        if (result != 0) {
+            return result < 0 ? -1 : 0;
+        }
+    }
+    if (wqueue_push_copy(&stream->output, data + sent, length - sent) < 0) {
+        return stream_queue_failed(stream);
+    }
+    return transport_maybe_pause(&stream->base);
+}
+
+/* -1 with RuntimeError if the stream takes no more data; `eof_message` as asyncio has it. */
+static inline int
+stream_check_open(Stream *stream, const char *eof_message, const char *sendfile_message)
+{
+    if (UNLIKELY(stream->eof)) {
+        PyErr_SetString(PyExc_RuntimeError, eof_message);
+        return -1;
+    }
+    if (UNLIKELY(stream->empty_waiter != NULL)) {
+        PyErr_SetString(PyExc_RuntimeError, sendfile_message);
+        return -1;
+    }
+    return 0;
+}
+
+/* A type other than exact bytes. */
+static int
+stream_write_other(Stream *stream, PyObject *data)
+{
+    int has_data = PyObject_IsTrue(data);
+    if (has_data <= 0) {
+        return has_data;
+    }
+    if (stream->base.conn_lost > 0) {
+        transport_drop_write(&stream->base);
+        return 0;
+    }
+    Py_buffer view;
+    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
+        return transport_fatal(&stream->base, WRITE_FAILED);    /* as asyncio does */
+    }
+    int result = 0;
+    /* a __buffer__() of the user's may have done anything meanwhile */
+    if (view.len > 0 && stream->base.conn_lost == 0 && !stream->eof) {
+        result = stream_write_memory(stream, view.buf, (size_t)view.len);
+    }
+    PyBuffer_Release(&view);
+    return result;
+}
+
+int
+stream_write(Stream *stream, PyObject *data)
+{
+    bool is_bytes = PyBytes_CheckExact(data);
+    if (UNLIKELY(!is_bytes && !PyBytes_Check(data) && !PyByteArray_Check(data)
+                 && !PyMemoryView_Check(data))) {
+        PyErr_Format(PyExc_TypeError,
+#if PY_VERSION_HEX >= 0x030E0000
+                     "data argument must be a bytes, bytearray, or memoryview object, not '%.200s'",
+#else
+                     "data argument must be a bytes-like object, not '%.200s'",
+#endif
+                     Py_TYPE(data)->tp_name);
+        return -1;
+    }
+    if (stream_check_open(stream, "Cannot call write() after write_eof()",
+                          "unable to write; sendfile is in progress") < 0) {
+        return -1;
+    }
+    if (UNLIKELY(!is_bytes)) {
+        return stream_write_other(stream, data);
+    }
+    if (UNLIKELY(PyBytes_GET_SIZE(data) == 0)) {
+        return 0;
+    }
+    if (UNLIKELY(stream->base.conn_lost > 0)) {
+        transport_drop_write(&stream->base);
+        return 0;
+    }
+    return stream_write_bytes(stream, data);
+}
+
+/* -- writelines() ----------------------------------------------------------------------- */
+
+/* One part of a writelines(): exact bytes, or a view of something else. */
+struct part {
+    PyObject *bytes;    /* strong, or NULL: then view is held */
+    Py_buffer view;
+};
+
+struct parts {
+    struct part *items;
+    struct iovec *iov;
+    size_t count;
+    size_t bytes;
+};
+
+static void
+parts_free(struct parts *parts)
+{
+    for (size_t i = 0; i < parts->count; i++) {
+        if (parts->items[i].bytes != NULL) {
+            Py_DECREF(parts->items[i].bytes);
+        }
+        else {
+            PyBuffer_Release(&parts->items[i].view);
+        }
+    }
+    PyMem_Free(parts->items);
+    PyMem_Free(parts->iov);
+}
+
+static int
+parts_add(struct parts *parts, PyObject *data)
+{
+    struct part *part = &parts->items[parts->count];
+    struct iovec *iov = &parts->iov[parts->count];
+    if (LIKELY(PyBytes_CheckExact(data))) {
+        if (PyBytes_GET_SIZE(data) == 0) {
+            return 0;    /* could never be sent, so it would never leave the queue */
+        }
+        part->bytes = Py_NewRef(data);
+        iov->iov_base = PyBytes_AS_STRING(data);
+        iov->iov_len = (size_t)PyBytes_GET_SIZE(data);
+    }
+    else {
+        if (!PyObject_CheckBuffer(data)) {
+            PyErr_Format(PyExc_TypeError,
+#if PY_VERSION_HEX >= 0x030C0000
+                         "memoryview: a bytes-like object is required, not '%.200s'",
+#else
+                         "sequence item %zu: expected a bytes-like object, %.200s found",
+                         parts->count,
+#endif
+                         Py_TYPE(data)->tp_name);
+            return -1;
+        }
+        if (PyObject_GetBuffer(data, &part->view, PyBUF_SIMPLE) < 0) {
+            return -1;
+        }
+        if (part->view.len == 0) {
+            PyBuffer_Release(&part->view);
+            return 0;
+        }
+        part->bytes = NULL;
+        iov->iov_base = part->view.buf;
+        iov->iov_len = (size_t)part->view.len;
+    }
+    parts->bytes += iov->iov_len;
+    parts->count++;
+    return 0;
+}
+
+/* Takes every part of a list before anything is sent: all or nothing. */
+static int
+parts_take(struct parts *parts, PyObject *list)
+{
+    PyObject *sequence = PySequence_Tuple(list);
+    if (sequence == NULL) {
+        return -1;
+    }
+    Py_ssize_t length = PyTuple_GET_SIZE(sequence);
+    parts->items = PyMem_New(struct part, length > 0 ? (size_t)length : 1);
+    parts->iov = PyMem_New(struct iovec, length > 0 ? (size_t)length : 1);
+    int result = 0;
+    if (parts->items == NULL || parts->iov == NULL) {
+        PyErr_NoMemory();
+        result = -1;
+    }
+    for (Py_ssize_t i = 0; i < length && result == 0; i++) {
+        result = parts_add(parts, PyTuple_GET_ITEM(sequence, i));
+    }
+    Py_DECREF(sequence);
+    return result;
+}
+
+/* Queues what follows the first `sent` bytes. */
+static int
+parts_queue(const struct parts *parts, struct wqueue *queue, size_t sent)
+{
+    for (size_t i = 0; i < parts->count; i++) {
+        size_t length = parts->iov[i].iov_len;
+        if (sent >= length) {
+            sent -= length;
+            continue;
+        }
+        PyObject *bytes = parts->items[i].bytes;
+        int result = bytes != NULL
+                         ? wqueue_push(queue, bytes, sent)
+                         : wqueue_push_copy(queue, (char *)parts->iov[i].iov_base + sent,
+                                            length - sent);
+        if (result < 0) {
+            return -1;
+        }
+        sent = 0;
+    }
+    return 0;
+}
+
+/* Sends as much as the kernel takes. 0 with *sent, 1 when the transport has ended, -1. */
+static int
+parts_send(Stream *stream, const struct parts *parts, size_t *sent)
+{
+    struct io *io = &stream->base.io;
+    size_t first = 0;
+    while (first < parts->count) {
+        size_t left = parts->count - first;
+        int count = left < IO_IOV_MAX ? (int)left : IO_IOV_MAX;
+        size_t wanted = 0, n = 0;
+        for (int i = 0; i < count; i++) {
+            wanted += parts->iov[first + (size_t)i].iov_len;
+        }
+        enum io_status status = io->ops->writev(io, &parts->iov[first], count, &n);
+        *sent += n;
+        if (n < wanted) {
+            return stream_wait_writable(stream, status);
+        }
+        first += (size_t)count;
+    }
+    return 0;
+}
+
+static int
+stream_write_parts(Stream *stream, const struct parts *parts)
+{
+    size_t sent = 0;
+    if (wqueue_is_empty(&stream->output)) {
+        int result = parts_send(stream, parts, &sent);
+        if (result != 0) {
+            return result < 0 ? -1 : 0;
+        }
+        if (sent == parts->bytes) {
+            return 0;
+        }
+    }
+    if (parts_queue(parts, &stream->output, sent) < 0) {
+        return stream_queue_failed(stream);
+    }
+    return transport_maybe_pause(&stream->base);
+}
+
+int
+stream_writelines(Stream *stream, PyObject *list)
+{
+    if (stream_check_open(stream,
+#if PY_VERSION_HEX >= 0x030C0000
+                          "Cannot call writelines() after write_eof()",
+                          "unable to writelines; sendfile is in progress"
+#else
+                          "Cannot call write() after write_eof()",
+                          "unable to write; sendfile is in progress"
+#endif
+                          ) < 0) {
+        return -1;
+    }
+    int has_parts = PyObject_IsTrue(list);
+    if (has_parts <= 0) {
+        return has_parts;
+    }
+    struct parts parts = {0};
+    int result = parts_take(&parts, list);
+    if (result == 0 && parts.count > 0 && !stream->eof) {
+        if (stream->base.conn_lost > 0) {
+            transport_drop_write(&stream->base);
+        }
+        else {
+            result = stream_write_parts(stream, &parts);
+        }
+    }
+    parts_free(&parts);
+    return result;
+}
+
+/* -- the end of output -------------------------------------------------------------------- */
+
+/* A peer that is gone already makes this fail: the reading side tells. */
+static void
+stream_shutdown(Stream *stream)
+{
+    struct io *io = &stream->base.io;
+    if (!stream->base.file_closed && !stream->base.fd_gone) {
+        (void)io->ops->shutdown(io);
+    }
+}
+
+void
+stream_write_eof(Stream *stream)
+{
+    if (stream->base.closing || stream->eof) {
+        return;
+    }
+    stream->eof = true;
+    if (wqueue_is_empty(&stream->output)) {
+        stream_shutdown(stream);
+    }
+}
+
+/* -- the event ------------------------------------------------------------------------------ */
+
+static int
+stream_settle_empty_waiter(Stream *stream)
+{
+    PyObject *waiter = stream->empty_waiter;
+    if (waiter == NULL) {
+        return 0;
+    }
+    Py_INCREF(waiter);
+    int result = future_settle_result(stream->base.state, waiter, Py_None);
+    Py_DECREF(waiter);
+    if (result < 0 && !is_exit_exception()) {
+        PyErr_WriteUnraisable((PyObject *)stream);
+        return 0;
+    }
+    return result;
+}
+
+/* The queue is empty: what waited for that goes on. */
+static int
+stream_emptied(Stream *stream)
+{
+    Transport *tr = &stream->base;
+    watch_stop(&tr->write_watch);
+    if (stream_settle_empty_waiter(stream) < 0) {
+        return -1;
+    }
+    if (tr->closing) {
+        return transport_drained(tr);
+    }
+    if (stream->eof) {
+        stream_shutdown(stream);
+    }
+    return 0;
+}
+
+/* The output failed: whoever waits for its end is told, too. */
+static int
+stream_flush_failed(Stream *stream)
+{
+    Transport *tr = &stream->base;
+    int err = tr->io.err;
+    int result = transport_fatal_errno(tr, err, WRITE_FAILED);
+    if (result == 0 && stream->empty_waiter != NULL) {
+        errno = err;
+        PyErr_SetFromErrno(PyExc_OSError);
+        PyObject *exc = PyErr_GetRaisedException();
+        PyObject *waiter = Py_NewRef(stream->empty_waiter);
+        if (future_settle_exception(tr->state, waiter, exc) < 0) {
+            PyErr_WriteUnraisable(waiter);
+        }
+        Py_DECREF(waiter);
+        Py_DECREF(exc);
+    }
+    return result;
+}
+
+/* 0, or -1 with an exit exception */
+static int
+stream_flush(Stream *stream)
+{
+    struct iovec iov[IO_IOV_MAX];
+    struct io *io = &stream->base.io;
+    struct wqueue *output = &stream->output;
+    for (int calls = 0; calls < FLUSH_BUDGET_CALLS && !wqueue_is_empty(output); calls++) {
+        int count = wqueue_iov(output, iov, IO_IOV_MAX);
+        size_t wanted = 0, n = 0;
+        for (int i = 0; i < count; i++) {
+            wanted += iov[i].iov_len;
+        }
+        enum io_status status = io->ops->writev(io, iov, count, &n);
+        if (UNLIKELY(status == IO_ERROR)) {
+            return stream_flush_failed(stream);
+        }
+        wqueue_consume(output, n);
+        if (n < wanted) {
+            break;
+        }
+    }
+    if (transport_maybe_resume(&stream->base) < 0) {
+        return -1;
+    }
+    /* resume_writing() may have written, closed or aborted */
+    return wqueue_is_empty(output) && stream->base.loop != NULL ? stream_emptied(stream) : 0;
+}
+
+void
+stream_on_writable(struct watch *watch, int revents)
+{
+    Transport *tr = container_of(watch, Transport, write_watch);
+    Loop *loop = watch->loop;
+    Py_INCREF(tr);
+    int result = UNLIKELY(revents & EV_ERROR) ? transport_descriptor_gone(tr)
+                                              : stream_flush((Stream *)tr);
+    if (UNLIKELY(result < 0)) {
+        loop_propagate(loop);
+    }
+    Py_DECREF(tr);
+}

@@ -1,0 +1,136 @@
+/* wqueue.c - see wqueue.h. */
+#include "wqueue.h"
+
+#include <string.h>
+
+#define WQUEUE_MIN 8    /* items of a fresh array: 64 bytes */
+
+/* Room for one more item behind the last one. 0 / -1 with MemoryError. */
+static int
+wqueue_reserve(struct wqueue *queue)
+{
+    if (queue->head + queue->length < queue->capacity) {
+        return 0;
+    }
+    if (queue->head > queue->capacity / 2) {
+        memmove(queue->items, queue->items + queue->head, queue->length * sizeof(*queue->items));
+        queue->head = 0;
+        return 0;
+    }
+    size_t capacity = queue->capacity == 0 ? WQUEUE_MIN : queue->capacity * 2;
+    PyObject **items = PyMem_Realloc(queue->items, capacity * sizeof(*items));
+    if (items == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    queue->items = items;
+    queue->capacity = capacity;
+    return 0;
+}
+
+int
+wqueue_push(struct wqueue *queue, PyObject *bytes, size_t skip)
+{
+    assert(PyBytes_CheckExact(bytes));
+    assert((size_t)PyBytes_GET_SIZE(bytes) > skip);
+    assert(skip == 0 || queue->length == 0);
+
+    if (wqueue_reserve(queue) < 0) {
+        return -1;
+    }
+    queue->items[queue->head + queue->length++] = Py_NewRef(bytes);
+    if (queue->length == 1) {
+        queue->offset = skip;
+    }
+    queue->bytes += (size_t)PyBytes_GET_SIZE(bytes) - skip;
+    return 0;
+}
+
+int
+wqueue_push_copy(struct wqueue *queue, const char *data, size_t length)
+{
+    PyObject *copy = PyBytes_FromStringAndSize(data, (Py_ssize_t)length);
+    if (copy == NULL) {
+        return -1;
+    }
+    int result = wqueue_push(queue, copy, 0);
+    Py_DECREF(copy);
+    return result;
+}
+
+int
+wqueue_iov(const struct wqueue *queue, struct iovec *iov, int max)
+{
+    int count = queue->length < (size_t)max ? (int)queue->length : max;
+    for (int i = 0; i < count; i++) {
+        PyObject *item = queue->items[queue->head + (size_t)i];
+        iov[i].iov_base = PyBytes_AS_STRING(item);
+        iov[i].iov_len = (size_t)PyBytes_GET_SIZE(item);
+    }
+    if (count > 0) {
+        iov[0].iov_base = (char *)iov[0].iov_base + queue->offset;
+        iov[0].iov_len -= queue->offset;
+    }
+    return count;
+}
+
+static void
+wqueue_free_items(struct wqueue *queue)
+{
+    PyMem_Free(queue->items);
+    *queue = (struct wqueue){0};
+}
+
+void
+wqueue_consume(struct wqueue *queue, size_t n)
+{
+    assert(n <= queue->bytes);
+
+    queue->bytes -= n;
+    n += queue->offset;
+    while (queue->length > 0) {
+        PyObject *item = queue->items[queue->head];
+        size_t size = (size_t)PyBytes_GET_SIZE(item);
+        if (n < size) {
+            break;
+        }
+        n -= size;
+        queue->head++;
+        queue->length--;
+        Py_DECREF(item);
+    }
+    queue->offset = n;
+    if (queue->length == 0) {
+        wqueue_free_items(queue);
+    }
+}
+
+void
+wqueue_clear(struct wqueue *queue)
+{
+    for (size_t i = 0; i < queue->length; i++) {
+        Py_DECREF(queue->items[queue->head + i]);
+    }
+    wqueue_free_items(queue);
+}
+
+PyObject *
+wqueue_as_list(const struct wqueue *queue)
+{
+    PyObject *list = PyList_New((Py_ssize_t)queue->length);
+    if (list == NULL) {
+        return NULL;
+    }
+    for (size_t i = 0; i < queue->length; i++) {
+        PyObject *item = queue->items[queue->head + i];
+        size_t skip = i == 0 ? queue->offset : 0;
+        PyObject *rest = PyBytes_FromStringAndSize(PyBytes_AS_STRING(item) + skip,
+                                                   PyBytes_GET_SIZE(item) - (Py_ssize_t)skip);
+        if (rest == NULL) {
+            Py_DECREF(list);
+            return NULL;
+        }
+        PyList_SET_ITEM(list, (Py_ssize_t)i, rest);
+    }
+    return list;
+}

@@ -1,0 +1,44 @@
+/* wqueue.h - output that the user handed over and the kernel has not taken yet.
+ *
+ * Owns:     exact bytes objects only; anything else is copied on entry, because a
+ *           caller may change a bytearray as soon as write() has returned.
+ * Promises: `bytes` is the sum of unsent bytes whenever a function returns. An empty
+ *           queue holds no memory. Runs no Python.
+ * Ignores:  sockets, water marks, protocols: stream_write.c joins these. */
+#ifndef ASYNCLOOP_WQUEUE_H
+#define ASYNCLOOP_WQUEUE_H
+
+#include <sys/uio.h>
+
+#include "compat.h"
+
+struct wqueue {
+    PyObject **items;     /* exact bytes, strong; the used ones are [head, head + length) */
+    size_t head;
+    size_t length;
+    size_t capacity;
+    size_t offset;        /* bytes of the first item that are sent already */
+    size_t bytes;         /* unsent */
+};
+
+static inline bool
+wqueue_is_empty(const struct wqueue *queue)
+{
+    return queue->length == 0;
+}
+
+/* Append what follows the first `skip` bytes of an exact bytes object (borrowed).
+ * skip > 0 only into an empty queue. 0 / -1 with MemoryError. */
+int wqueue_push(struct wqueue *queue, PyObject *bytes, size_t skip);
+/* Append a copy. 0 / -1 with MemoryError. */
+int wqueue_push_copy(struct wqueue *queue, const char *data, size_t length);
+
+/* Fills at most `max` entries with the oldest output; returns how many. They are good
+ * until the queue changes. */
+int wqueue_iov(const struct wqueue *queue, struct iovec *iov, int max);
+void wqueue_consume(struct wqueue *queue, size_t n);    /* n <= bytes */
+void wqueue_clear(struct wqueue *queue);
+
+PyObject *wqueue_as_list(const struct wqueue *queue);   /* new list of what is unsent */
+
+#endif
