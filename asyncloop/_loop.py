@@ -12,11 +12,12 @@ from asyncio import events
 from typing import Any
 
 from . import _core
+from ._datagrams import DatagramHooks
 from ._signals import SignalHooks
 from ._streams import StreamHooks
 
 
-class Loop(SignalHooks, StreamHooks, _core.Loop, asyncio.BaseEventLoop):
+class Loop(SignalHooks, StreamHooks, DatagramHooks, _core.Loop, asyncio.BaseEventLoop):
     """An asyncio event loop in C, over libev.
 
     Used like any other loop of asyncio; nothing in a program has to know of it. Not for use by

@@ -42,7 +42,15 @@ current_leave(Loop *loop)
     }
 }
 
-/* The same on any other loop. 0 / -1. */
+/* The loop is being freed: outside a run nothing is entered, so this is for one that died in
+ * the middle of one (a thread that was never joined). */
+static inline void
+current_forget_loop(Loop *loop)
+{
+    Py_CLEAR(loop->current_task);
+}
+
+/* The same as current_enter() and current_leave() on any other loop. 0 / -1. */
 int current_enter_foreign(struct state *state, PyObject *loop, PyObject *task);
 int current_leave_foreign(struct state *state, PyObject *loop, PyObject *task);
 

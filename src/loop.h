@@ -76,8 +76,7 @@ struct Loop {
     int signal_write_fd;
     ev_io signal_watcher;
 
-    PyObject *current_task;       /* borrowed: the Task last entered in asyncio's books; see current.h */
-    struct list_node tasks;       /* every pending Task of ours before 3.14; see current.c */
+    PyObject *current_task;       /* the Task last entered in asyncio's books; owned, only during a run: current.h */
 
     char *read_buffer;            /* shared by all transports: RUN_BUFFER_SIZE bytes, made on first use */
 

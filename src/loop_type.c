@@ -614,7 +614,6 @@ Loop_new(PyTypeObject *type, PyObject *args UNUSED, PyObject *kwargs UNUSED)
     loop->slow_callback_duration = 0.1;
     list_init(&loop->all_loops);
     list_init(&loop->fds.active);
-    list_init(&loop->tasks);
     inbox_init(loop);
     if (ready_init(&loop->ready) < 0) {
         Py_DECREF(loop);

@@ -293,12 +293,14 @@ Task_get_coro(PyObject *op, PyObject *ignored UNUSED)
     return Py_NewRef(coro != NULL ? coro : Py_None);
 }
 
+#if PY_VERSION_HEX >= 0x030C0000
 static PyObject *
 Task_get_context(PyObject *op, PyObject *ignored UNUSED)
 {
     PyObject *context = ((Task *)op)->context;
     return Py_NewRef(context != NULL ? context : Py_None);
 }
+#endif
 
 static PyObject *
 Task_get_name(PyObject *op, PyObject *ignored UNUSED)

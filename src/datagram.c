@@ -1,0 +1,873 @@
+/* datagram.c - receiving and sending of datagrams, several per system call where a burst
+ * is waiting (Linux), else one by one.
+ *
+ * The path of a message: recvmmsg() into the loop's read buffer, one bytes object, the
+ * sender's tuple from the cache, datagram_received(). And back: the tuple's numeric form
+ * from the cache, sendto(). A host name, or an address of another family, goes through the
+ * Python socket itself, which knows them all.
+ *
+ * Danger: as in transport.c, every call of the protocol may do anything with us. */
+#include "datagram.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "args.h"
+
+/* Counted for each queued message besides its bytes, so that a flood of empty ones is
+ * bounded by the water marks too; asyncio counts the same. */
+#define DATAGRAM_OVERHEAD 8
+/* No datagram of the internet families is larger. */
+#define DATAGRAM_MAX 65536
+/* Messages per system call. The read buffer has room for so many of the largest. */
+#define DATAGRAM_BATCH (READ_BUFFER_SIZE / DATAGRAM_MAX)
+/* Messages that one event may bring before others get their turn. */
+#define DATAGRAM_BUDGET 64
+
+static inline Datagram *
+datagram_cast(PyObject *op)
+{
+    return (Datagram *)op;
+}
+
+/* -- addresses ------------------------------------------------------------------------ */
+
+static struct address_cache *
+datagram_cache(Datagram *dgram)
+{
+    if (UNLIKELY(dgram->cache == NULL)) {
+        dgram->cache = PyMem_Calloc(1, sizeof(*dgram->cache));
+    }
+    return dgram->cache;
+}
+
+static void
+cache_add(Datagram *dgram, const struct addr *addr, PyObject *object)
+{
+    struct address_cache *cache = datagram_cache(dgram);
+    if (cache == NULL) {
+        return;    /* no memory: without it then */
+    }
+    unsigned int i = cache->next++ % ADDRESS_CACHE_SIZE;
+    cache->entries[i].addr = *addr;
+    Py_XSETREF(cache->entries[i].object, Py_NewRef(object));
+}
+
+static bool
+addr_equal(const struct addr *addr, const struct sockaddr *other, socklen_t length)
+{
+    if (addr->length != length || addr->any.sa_family != other->sa_family) {
+        return false;
+    }
+    if (other->sa_family == AF_INET) {
+        const struct sockaddr_in *in = (const void *)other;
+        return addr->in.sin_port == in->sin_port && addr->in.sin_addr.s_addr == in->sin_addr.s_addr;
+    }
+    return memcmp(&addr->any, other, length) == 0;
+}
+
+/* The tuple of a sender: new reference or NULL. */
+static PyObject *
+datagram_sender(Datagram *dgram, const struct sockaddr *address, socklen_t length)
+{
+    struct address_cache *cache = dgram->cache;
+    for (int i = 0; cache != NULL && i < ADDRESS_CACHE_SIZE; i++) {
+        if (addr_equal(&cache->entries[i].addr, address, length)) {
+            return Py_NewRef(cache->entries[i].object);
+        }
+    }
+    PyObject *object = addr_build(address, length);
+    struct addr addr;
+    if (object != NULL && length > 0 && addr_keep(&addr, address, length)) {
+        cache_add(dgram, &addr, object);
+    }
+    if (object == NULL && !PyErr_Occurred()) {
+        object = Py_NewRef(Py_None);    /* a family whose addresses only Python knows */
+    }
+    return object;
+}
+
+/* Numeric form of exactly (host, port) or (host, port, flow, scope), with a numeric host of
+ * the socket's own family. False (and no exception) for everything else. */
+static bool
+addr_parse(int family, PyObject *object, struct addr *addr)
+{
+    if (!PyTuple_CheckExact(object)) {
+        return false;
+    }
+    Py_ssize_t size = PyTuple_GET_SIZE(object);
+    if (size < 2 || size > (family == AF_INET6 ? 4 : 2)) {
+        return false;
+    }
+    PyObject *host = PyTuple_GET_ITEM(object, 0);
+    Py_ssize_t length;
+    const char *text = PyUnicode_CheckExact(host) ? PyUnicode_AsUTF8AndSize(host, &length) : NULL;
+    long numbers[3] = {0, 0, 0};
+    for (Py_ssize_t i = 1; text != NULL && i < size; i++) {
+        PyObject *number = PyTuple_GET_ITEM(object, i);
+        int overflow = 1;
+        numbers[i - 1] = PyLong_CheckExact(number) ? PyLong_AsLongAndOverflow(number, &overflow) : 0;
+        if (overflow || numbers[i - 1] < 0 || numbers[i - 1] > (i == 1 ? 65535 : UINT32_MAX)
+            || (i == 2 && numbers[1] > 0xfffff)) {
+            return false;
+        }
+    }
+    if (text == NULL) {
+        PyErr_Clear();
+        return false;
+    }
+    if (strlen(text) != (size_t)length) {
+        return false;
+    }
+    memset(addr, 0, sizeof(*addr));
+    addr->any.sa_family = (sa_family_t)family;
+    if (family == AF_INET) {
+        addr->length = sizeof(addr->in);
+        addr->in.sin_port = htons((uint16_t)numbers[0]);
+        return inet_pton(AF_INET, text, &addr->in.sin_addr) == 1;
+    }
+    addr->length = sizeof(addr->in6);
+    addr->in6.sin6_port = htons((uint16_t)numbers[0]);
+    addr->in6.sin6_flowinfo = htonl((uint32_t)numbers[1]);
+    addr->in6.sin6_scope_id = (uint32_t)numbers[2];
+    return family == AF_INET6 && inet_pton(AF_INET6, text, &addr->in6.sin6_addr) == 1;
+}
+
+/* The numeric form of a target, or length 0. */
+static void
+datagram_target(Datagram *dgram, PyObject *address, struct addr *addr)
+{
+    struct address_cache *cache = dgram->cache;
+    for (int i = 0; cache != NULL && i < ADDRESS_CACHE_SIZE; i++) {
+        if (cache->entries[i].object == address && cache->entries[i].addr.length > 0) {
+            *addr = cache->entries[i].addr;
+            return;
+        }
+    }
+    if (addr_parse(dgram->family, address, addr)) {
+        cache_add(dgram, addr, address);
+    }
+    else {
+        addr->length = 0;
+    }
+}
+
+/* -- telling the protocol --------------------------------------------------------------- */
+
+/* The current OSError goes to error_received(). 0, or -1 with what has to leave the loop or
+ * reach the caller. */
+static int
+datagram_error(Datagram *dgram)
+{
+    if (!PyErr_ExceptionMatches(PyExc_OSError)) {
+        return -1;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    PyObject *result = proto_call(&dgram->base.proto, dgram->base.state->names.error_received, exc);
+    Py_DECREF(exc);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+static int
+datagram_errno(Datagram *dgram, int err)
+{
+    errno = err;
+    PyErr_SetFromErrno(PyExc_OSError);
+    return datagram_error(dgram);
+}
+
+static int
+datagram_deliver(Datagram *dgram, const char *data, size_t n, const struct sockaddr *address,
+                 socklen_t length)
+{
+    struct proto *proto = &dgram->base.proto;
+    if (UNLIKELY(dgram->received == NULL || dgram->received_of != proto->protocol)) {
+        PyObject *method = PyObject_GetAttr(proto->protocol,
+                                            dgram->base.state->names.datagram_received);
+        if (method == NULL) {
+            return -1;
+        }
+        dgram->received_of = proto->protocol;
+        Py_XSETREF(dgram->received, method);
+    }
+    PyObject *args[3] = {NULL, PyBytes_FromStringAndSize(data, (Py_ssize_t)n),
+                         datagram_sender(dgram, address, length)};
+    PyObject *result = NULL;
+    if (LIKELY(args[1] != NULL && args[2] != NULL)) {
+        PyObject *method = Py_NewRef(dgram->received);
+        result = proto_call_in_context(proto, method, args + 1,
+                                       2 | PY_VECTORCALL_ARGUMENTS_OFFSET);
+        Py_DECREF(method);
+    }
+    Py_XDECREF(args[1]);
+    Py_XDECREF(args[2]);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+/* -- receiving ----------------------------------------------------------------------------- */
+
+struct batch {
+    int count;
+    size_t lengths[DATAGRAM_BATCH];
+    socklen_t address_lengths[DATAGRAM_BATCH];
+    struct sockaddr_storage addresses[DATAGRAM_BATCH];
+};
+
+/* Up to DATAGRAM_BATCH messages into the slots of the buffer, or a single one (of a family
+ * that knows larger ones) into all of it. False: errno says why there is none. */
+static bool
+batch_receive(Datagram *dgram, char *buffer, struct batch *batch)
+{
+    int max = dgram->family == AF_INET || dgram->family == AF_INET6 ? DATAGRAM_BATCH : 1;
+    size_t room = max == 1 ? READ_BUFFER_SIZE : DATAGRAM_MAX;
+#ifdef __linux__
+    struct mmsghdr messages[DATAGRAM_BATCH];
+    struct iovec iov[DATAGRAM_BATCH];
+    memset(messages, 0, sizeof(messages));
+    for (int i = 0; i < max; i++) {
+        iov[i] = (struct iovec){.iov_base = buffer + (size_t)i * room, .iov_len = room};
+        messages[i].msg_hdr.msg_iov = &iov[i];
+        messages[i].msg_hdr.msg_iovlen = 1;
+        messages[i].msg_hdr.msg_name = &batch->addresses[i];
+        messages[i].msg_hdr.msg_namelen = sizeof(batch->addresses[i]);
+    }
+    int count;
+    do {
+        count = recvmmsg(dgram->base.fd, messages, (unsigned int)max, MSG_DONTWAIT, NULL);
+    } while (count < 0 && errno == EINTR);
+    for (int i = 0; i < count; i++) {
+        batch->lengths[i] = messages[i].msg_len;
+        batch->address_lengths[i] = messages[i].msg_hdr.msg_namelen;
+    }
+    batch->count = count;
+#else
+    ssize_t n;
+    batch->address_lengths[0] = sizeof(batch->addresses[0]);
+    do {
+        n = recvfrom(dgram->base.fd, buffer, room, MSG_DONTWAIT,
+                     (struct sockaddr *)&batch->addresses[0], &batch->address_lengths[0]);
+    } while (n < 0 && errno == EINTR);
+    batch->lengths[0] = (size_t)n;
+    batch->count = n < 0 ? -1 : 1;
+#endif
+    return batch->count > 0;
+}
+
+/* Hands the batch over. What is received must be delivered: as long as the transport is
+ * open, even if the protocol pauses reading in between. 0 / -1. */
+static int
+batch_deliver(Datagram *dgram, const char *buffer, const struct batch *batch)
+{
+    for (int i = 0; i < batch->count; i++) {
+        if (dgram->base.closing || dgram->base.conn_lost > 0 || dgram->base.proto.protocol == NULL) {
+            return 0;
+        }
+        if (datagram_deliver(dgram, buffer + (size_t)i * DATAGRAM_MAX, batch->lengths[i],
+                             (const struct sockaddr *)&batch->addresses[i],
+                             batch->address_lengths[i]) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static int
+datagram_failed_read(Datagram *dgram)
+{
+    return transport_fatal(&dgram->base, "Fatal read error on datagram transport");
+}
+
+/* A buffer of its own for the time of the delivery: a protocol may run the loop inside
+ * itself, and another transport would use the loop's one. */
+static int
+datagram_read_batch(Datagram *dgram, Loop *loop, bool *more)
+{
+    *more = false;
+    char *buffer = loop->read_buffer;
+    if (buffer == NULL && (buffer = PyMem_RawMalloc(READ_BUFFER_SIZE)) == NULL) {
+        PyErr_NoMemory();
+        return datagram_failed_read(dgram);
+    }
+    loop->read_buffer = NULL;    /* ours until it is put back */
+    struct batch batch;
+    int result = 0;
+    if (batch_receive(dgram, buffer, &batch)) {
+        *more = batch.count == DATAGRAM_BATCH;
+        result = batch_deliver(dgram, buffer, &batch);
+        if (result < 0) {
+            result = datagram_failed_read(dgram);
+        }
+    }
+    else if (errno != EAGAIN && errno != EWOULDBLOCK) {
+        result = datagram_errno(dgram, errno);
+        if (result < 0) {
+            result = datagram_failed_read(dgram);
+        }
+    }
+    if (loop->read_buffer == NULL && loop->ev != NULL) {
+        loop->read_buffer = buffer;
+    }
+    else {
+        PyMem_RawFree(buffer);
+    }
+    return result;
+}
+
+static void
+datagram_on_readable(struct watch *watch, int revents)
+{
+    Datagram *dgram = container_of(watch, Datagram, base.read_watch);
+    Loop *loop = watch->loop;
+    Py_INCREF(dgram);
+    int result = 0;
+    if (UNLIKELY(revents & EV_ERROR)) {
+        result = transport_descriptor_gone(&dgram->base);
+    }
+    else {
+        bool more = true;
+        for (int n = 0; more && n < DATAGRAM_BUDGET && transport_wants_data(&dgram->base);
+             n += DATAGRAM_BATCH) {
+            result = datagram_read_batch(dgram, loop, &more);
+            if (result < 0) {
+                break;
+            }
+        }
+    }
+    if (UNLIKELY(result < 0)) {
+        loop_propagate(loop);
+    }
+    Py_DECREF(dgram);
+}
+
+/* -- the queue --------------------------------------------------------------------------------- */
+
+static size_t
+datagram_queued(Transport *tr)
+{
+    return ((Datagram *)tr)->queued_bytes;
+}
+
+static inline struct datagram *
+queue_at(Datagram *dgram, size_t i)
+{
+    return &dgram->queue[(dgram->queue_head + i) & (dgram->queue_capacity - 1)];
+}
+
+static int
+queue_push(Datagram *dgram, PyObject *data_steal, PyObject *address, const struct addr *target)
+{
+    if (dgram->queue_length == dgram->queue_capacity) {
+        size_t capacity = dgram->queue_capacity == 0 ? 16 : dgram->queue_capacity * 2;
+        struct datagram *queue = PyMem_New(struct datagram, capacity);
+        if (queue == NULL) {
+            Py_DECREF(data_steal);
+            PyErr_NoMemory();
+            return -1;
+        }
+        for (size_t i = 0; i < dgram->queue_length; i++) {
+            queue[i] = *queue_at(dgram, i);
+        }
+        PyMem_Free(dgram->queue);
+        dgram->queue = queue;
+        dgram->queue_head = 0;
+        dgram->queue_capacity = capacity;
+    }
+    struct datagram *item = queue_at(dgram, dgram->queue_length++);
+    item->data = data_steal;
+    item->address = Py_XNewRef(address);
+    item->target = *target;
+    dgram->queued_bytes += (size_t)PyBytes_GET_SIZE(data_steal) + DATAGRAM_OVERHEAD;
+    return 0;
+}
+
+static void
+queue_pop(Datagram *dgram)
+{
+    struct datagram item = *queue_at(dgram, 0);
+    dgram->queue_head++;
+    dgram->queue_length--;
+    dgram->queued_bytes -= (size_t)PyBytes_GET_SIZE(item.data) + DATAGRAM_OVERHEAD;
+    if (dgram->queue_length == 0) {
+        PyMem_Free(dgram->queue);
+        dgram->queue = NULL;
+        dgram->queue_capacity = dgram->queue_head = 0;
+    }
+    Py_DECREF(item.data);
+    Py_XDECREF(item.address);    /* may run Python: the queue is in order by now */
+}
+
+static void
+datagram_discard_output(Transport *tr)
+{
+    while (((Datagram *)tr)->queue_length > 0) {
+        queue_pop((Datagram *)tr);
+    }
+}
+
+/* -- sending ------------------------------------------------------------------------------------- */
+
+enum send_outcome {
+    SEND_DONE,
+    SEND_FULL,      /* wait until the socket is writable */
+    SEND_FAILED,    /* a Python exception is set */
+};
+
+static enum send_outcome
+send_by_python(Datagram *dgram, PyObject *data, PyObject *address)
+{
+    PyObject *result = PyObject_CallMethod(dgram->base.file, "sendto", "OO", data, address);
+    if (result != NULL) {
+        Py_DECREF(result);
+        return SEND_DONE;
+    }
+    if (PyErr_ExceptionMatches(PyExc_BlockingIOError)) {
+        PyErr_Clear();
+        return SEND_FULL;
+    }
+    return SEND_FAILED;
+}
+
+static enum send_outcome
+send_by_kernel(Datagram *dgram, const void *data, size_t n, const struct addr *target)
+{
+    const struct sockaddr *to = target->length > 0 ? &target->any : NULL;
+    ssize_t sent;
+    do {
+        sent = sendto(dgram->base.fd, data, n, MSG_DONTWAIT | MSG_NOSIGNAL, to, target->length);
+    } while (sent < 0 && errno == EINTR);
+    if (LIKELY(sent >= 0)) {
+        return SEND_DONE;
+    }
+    if (errno == EAGAIN || errno == EWOULDBLOCK) {
+        return SEND_FULL;
+    }
+    PyErr_SetFromErrno(PyExc_OSError);
+    return SEND_FAILED;
+}
+
+static inline bool
+is_connected(Datagram *dgram)
+{
+    return dgram->base.peer_addr.length > 0
+           || (dgram->base.peername != NULL && dgram->base.peername != Py_None);
+}
+
+/* A failed message: OSError to the protocol, anything else ends the transport. 0 / -1. */
+static int
+datagram_failed_write(Datagram *dgram)
+{
+    if (PyErr_ExceptionMatches(PyExc_OSError)) {
+        return datagram_error(dgram);
+    }
+    return transport_fatal(&dgram->base, "Fatal write error on datagram transport");
+}
+
+static enum send_outcome
+datagram_try_send(Datagram *dgram, PyObject *data, const void *bytes, size_t n, PyObject *address,
+                  const struct addr *target)
+{
+    if (UNLIKELY(!is_connected(dgram) && target->length == 0)) {
+        return send_by_python(dgram, data, address != NULL ? address : Py_None);
+    }
+    return send_by_kernel(dgram, bytes, n, target);
+}
+
+#ifdef __linux__
+/* Sends as many of the queued messages as one call takes; the number is in *count. */
+static enum send_outcome
+send_batch(Datagram *dgram, size_t *count)
+{
+    enum { MAX = 64 };
+    struct mmsghdr messages[MAX];
+    struct iovec iov[MAX];
+    unsigned int length = 0;
+    for (; length < MAX && length < dgram->queue_length; length++) {
+        struct datagram *item = queue_at(dgram, length);
+        if (item->target.length == 0 && !is_connected(dgram)) {
+            break;
+        }
+        iov[length] = (struct iovec){.iov_base = PyBytes_AS_STRING(item->data),
+                                     .iov_len = (size_t)PyBytes_GET_SIZE(item->data)};
+        messages[length] = (struct mmsghdr){
+            .msg_hdr = {.msg_iov = &iov[length], .msg_iovlen = 1,
+                        .msg_name = item->target.length > 0 ? &item->target.any : NULL,
+                        .msg_namelen = item->target.length}};
+    }
+    *count = 0;
+    if (length == 0) {
+        return SEND_DONE;
+    }
+    int sent;
+    do {
+        sent = sendmmsg(dgram->base.fd, messages, length, MSG_DONTWAIT | MSG_NOSIGNAL);
+    } while (sent < 0 && errno == EINTR);
+    if (sent >= 0) {
+        *count = (size_t)sent;
+        return SEND_DONE;
+    }
+    if (errno == EAGAIN || errno == EWOULDBLOCK) {
+        return SEND_FULL;
+    }
+    PyErr_SetFromErrno(PyExc_OSError);
+    return SEND_FAILED;
+}
+#else
+static enum send_outcome
+send_batch(Datagram *dgram UNUSED, size_t *count)
+{
+    *count = 0;
+    return SEND_DONE;
+}
+#endif
+
+/* Sends the oldest messages. The outcome is about the first one that stays. */
+static enum send_outcome
+flush_some(Datagram *dgram)
+{
+    size_t count;
+    enum send_outcome outcome = send_batch(dgram, &count);
+    for (size_t i = 0; i < count; i++) {
+        queue_pop(dgram);
+    }
+    if (outcome != SEND_DONE || count > 0 || dgram->queue_length == 0) {
+        return outcome;
+    }
+    struct datagram *item = queue_at(dgram, 0);
+    PyObject *data = Py_NewRef(item->data);
+    PyObject *address = Py_XNewRef(item->address);
+    struct addr target = item->target;
+    outcome = datagram_try_send(dgram, data, PyBytes_AS_STRING(data),
+                                (size_t)PyBytes_GET_SIZE(data), address, &target);
+    if (outcome == SEND_DONE && dgram->queue_length > 0 && queue_at(dgram, 0)->data == data) {
+        queue_pop(dgram);
+    }
+    Py_DECREF(data);
+    Py_XDECREF(address);
+    return outcome;
+}
+
+static int
+datagram_flush(Datagram *dgram)
+{
+    while (dgram->queue_length > 0) {
+        enum send_outcome outcome = flush_some(dgram);
+        if (outcome == SEND_FULL) {
+            break;
+        }
+        if (outcome == SEND_FAILED) {
+            /* The message that failed is dropped; the next event goes on behind it. */
+            if (dgram->queue_length > 0) {
+                PyObject *exc = PyErr_GetRaisedException();
+                queue_pop(dgram);
+                PyErr_SetRaisedException(exc);
+            }
+            if (datagram_failed_write(dgram) < 0) {
+                return -1;
+            }
+        }
+        if (dgram->base.conn_lost > 0) {
+            return 0;
+        }
+    }
+    if (transport_maybe_resume(&dgram->base) < 0) {
+        return -1;
+    }
+    if (dgram->queue_length > 0) {
+        return 0;
+    }
+    watch_stop(&dgram->base.write_watch);
+    return transport_drained(&dgram->base);
+}
+
+static void
+datagram_on_writable(struct watch *watch, int revents)
+{
+    Datagram *dgram = container_of(watch, Datagram, base.write_watch);
+    Loop *loop = watch->loop;
+    Py_INCREF(dgram);
+    int result = UNLIKELY(revents & EV_ERROR) ? transport_descriptor_gone(&dgram->base)
+                                              : datagram_flush(dgram);
+    if (UNLIKELY(result < 0)) {
+        if (is_exit_exception()) {
+            loop_propagate(loop);
+        }
+        else {
+            loop_report(loop, "Exception in a callback of a datagram protocol", "transport",
+                        (PyObject *)dgram);
+        }
+    }
+    Py_DECREF(dgram);
+}
+
+/* -- sendto() -------------------------------------------------------------------------------------- */
+
+/* 0: go on with *address (borrowed, NULL: the connected peer), -1 with ValueError */
+static int
+check_target(Datagram *dgram, PyObject **address)
+{
+    if (*address == Py_None) {
+        *address = NULL;
+    }
+    if (dgram->address == NULL) {
+        return 0;
+    }
+    if (*address != NULL) {
+        int equal = PyObject_RichCompareBool(*address, dgram->address, Py_EQ);
+        if (equal < 0) {
+            return -1;
+        }
+        if (!equal) {
+            PyErr_Format(PyExc_ValueError, "Invalid address: must be None or %S", dgram->address);
+            return -1;
+        }
+    }
+    *address = dgram->address;
+    return 0;
+}
+
+static int
+datagram_enqueue(Datagram *dgram, PyObject *data, const Py_buffer *view, PyObject *address,
+                 const struct addr *target)
+{
+    PyObject *bytes = PyBytes_CheckExact(data) ? Py_NewRef(data)
+                                               : PyBytes_FromStringAndSize(view->buf, view->len);
+    if (bytes == NULL || queue_push(dgram, bytes, address, target) < 0) {
+        return -1;
+    }
+    return transport_maybe_pause(&dgram->base);
+}
+
+static int
+datagram_sendto(Datagram *dgram, PyObject *data, const Py_buffer *view, PyObject *address)
+{
+    struct addr target = {.length = 0};
+    if (!is_connected(dgram) && address != NULL) {
+        datagram_target(dgram, address, &target);
+    }
+    if (dgram->queue_length == 0) {
+        enum send_outcome outcome =
+            datagram_try_send(dgram, data, view->buf, (size_t)view->len, address, &target);
+        if (outcome == SEND_DONE) {
+            return 0;
+        }
+        if (outcome == SEND_FAILED) {
+            return datagram_failed_write(dgram);
+        }
+        if (watch_start(&dgram->base.write_watch) < 0) {
+            return -1;
+        }
+    }
+    return datagram_enqueue(dgram, data, view, address, &target);
+}
+
+static PyObject *
+Datagram_sendto(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const char *const names[] = {"data", "addr", NULL};
+    Datagram *dgram = datagram_cast(op);
+    PyObject *values[2] = {NULL, Py_None};
+    if (UNLIKELY(kwnames != NULL || nargs < 1 || nargs > 2)) {
+        if (args_unpack("sendto", args, nargs, kwnames, names, 2, 1, values) < 0) {
+            return NULL;
+        }
+    }
+    else {
+        values[0] = args[0];
+        values[1] = nargs > 1 ? args[1] : Py_None;
+    }
+    PyObject *data = values[0];
+    PyObject *address = values[1];
+    if (!PyBytes_Check(data) && !PyByteArray_Check(data) && !PyMemoryView_Check(data)) {
+        PyErr_Format(PyExc_TypeError, "data argument must be a bytes-like object, not '%.200s'",
+                     Py_TYPE(data)->tp_name);
+        return NULL;
+    }
+#if PY_VERSION_HEX < 0x030C0000
+    /* 3.11 drops empty datagrams without a word. */
+    Py_ssize_t length = PyObject_Length(data);
+    if (length <= 0) {
+        return length < 0 ? NULL : Py_NewRef(Py_None);
+    }
+#endif
+    if (check_target(dgram, &address) < 0) {
+        return NULL;
+    }
+    if (dgram->base.conn_lost > 0 || dgram->base.loop == NULL || dgram->base.file_closed) {
+        transport_drop_write(&dgram->base);
+        return Py_NewRef(Py_None);
+    }
+    Py_buffer view;
+    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
+        return NULL;
+    }
+    Py_INCREF(dgram);
+    Py_XINCREF(address);
+    int result = datagram_sendto(dgram, data, &view, address);
+    Py_XDECREF(address);
+    PyBuffer_Release(&view);
+    Py_DECREF(dgram);
+    return result < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+/* -- life ---------------------------------------------------------------------------------------------- */
+
+static const struct transport_kind datagram_kind = {
+    .is_socket = true,
+    .has_output = true,
+    .queued = datagram_queued,
+    .discard_output = datagram_discard_output,
+};
+
+static void
+datagram_clear_cache(Datagram *dgram)
+{
+    struct address_cache *cache = dgram->cache;
+    dgram->cache = NULL;
+    for (int i = 0; cache != NULL && i < ADDRESS_CACHE_SIZE; i++) {
+        Py_CLEAR(cache->entries[i].object);
+    }
+    PyMem_Free(cache);
+}
+
+static int
+Datagram_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    Datagram *dgram = datagram_cast(op);
+    Py_VISIT(dgram->address);
+    Py_VISIT(dgram->received);
+    for (size_t i = 0; i < dgram->queue_length; i++) {
+        Py_VISIT(queue_at(dgram, i)->address);
+    }
+    for (int i = 0; dgram->cache != NULL && i < ADDRESS_CACHE_SIZE; i++) {
+        Py_VISIT(dgram->cache->entries[i].object);
+    }
+    return transport_traverse(op, visit, arg);
+}
+
+static int
+Datagram_clear(PyObject *op)
+{
+    Datagram *dgram = datagram_cast(op);
+    datagram_discard_output(&dgram->base);
+    datagram_clear_cache(dgram);
+    Py_CLEAR(dgram->received);
+    Py_CLEAR(dgram->address);
+    return transport_clear(op);
+}
+
+PyObject *
+datagram_new(Loop *loop, PyObject *sock, int fd, PyObject *protocol, PyObject *address,
+             PyObject *waiter, PyObject *extra)
+{
+    PyObject *family = PyObject_GetAttrString(sock, "family");
+    long number = family == NULL ? -1 : PyLong_AsLong(family);
+    Py_XDECREF(family);
+    if (number == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    Transport *tr = transport_new(loop->state->DatagramType, &datagram_kind, loop, sock, fd,
+                                  protocol, extra, NULL, NULL);
+    if (tr == NULL) {
+        return NULL;
+    }
+    Datagram *dgram = (Datagram *)tr;
+    dgram->family = (int)number;
+    dgram->address = Py_XNewRef(address);
+    io_init_socket(&tr->io, fd);
+    tr->read_watch.ready = datagram_on_readable;
+    tr->write_watch.ready = datagram_on_writable;
+    if (transport_set_peer(tr, NULL, 0) < 0 || transport_begin(tr, waiter) < 0) {
+        transport_undo(tr);
+        return NULL;
+    }
+    return (PyObject *)tr;
+}
+
+static PyObject *
+Datagram_get_address(PyObject *op, void *closure UNUSED)
+{
+    PyObject *address = datagram_cast(op)->address;
+    return Py_NewRef(address != NULL ? address : Py_None);
+}
+
+static PyMethodDef Datagram_methods[] = {
+    {"sendto", (PyCFunction)(void (*)(void))Datagram_sendto, METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("sendto($self, /, data, addr=None)\n--\n\n"
+               "Send one datagram, now or as soon as the socket takes it. Does not block.\n\n"
+               "`addr` is the target; None on an endpoint that has a fixed one (ValueError for\n"
+               "any other there). An OSError goes to the protocol's error_received().")},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef Datagram_getset[] = {
+    {"_address", Datagram_get_address, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot Datagram_slots[] = {
+    {Py_tp_doc, "The transport of a datagram socket: asyncio.DatagramTransport."},
+    {Py_tp_dealloc, transport_dealloc},
+    {Py_tp_traverse, Datagram_traverse},
+    {Py_tp_clear, Datagram_clear},
+    {Py_tp_finalize, transport_finalize},
+    {Py_tp_methods, Datagram_methods},
+    {Py_tp_getset, Datagram_getset},
+    {0, NULL},
+};
+
+static PyType_Spec Datagram_spec = {
+    .name = "asyncloop._core.DatagramTransport",
+    .basicsize = sizeof(Datagram),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = Datagram_slots,
+};
+
+static PyObject *
+module_datagram_new(PyObject *module, PyObject *args)
+{
+    struct state *state = PyModule_GetState(module);
+    PyObject *loop, *sock, *protocol, *address, *waiter, *extra;
+    if (!PyArg_ParseTuple(args, "O!OOOOO:_datagram_new", state->LoopType, &loop, &sock, &protocol,
+                          &address, &waiter, &extra)) {
+        return NULL;
+    }
+    int fd = PyObject_AsFileDescriptor(sock);
+    if (fd < 0) {
+        return NULL;
+    }
+    return datagram_new((Loop *)loop, sock, fd, protocol, address == Py_None ? NULL : address,
+                        waiter == Py_None ? NULL : waiter, extra == Py_None ? NULL : extra);
+}
+
+static PyMethodDef datagram_functions[] = {
+    {"_datagram_new", module_datagram_new, METH_VARARGS,
+     PyDoc_STR("_datagram_new(loop, sock, protocol, address, waiter, extra, /)\n--\n\n"
+               "A transport over a datagram socket, which it owns from now on.")},
+    {NULL, NULL, 0, NULL},
+};
+
+int
+datagram_type_init(PyObject *module, struct state *state)
+{
+    PyObject *transports = PyImport_ImportModule("asyncio.transports");
+    PyObject *base = transports == NULL
+                         ? NULL
+                         : PyObject_GetAttrString(transports, "DatagramTransport");
+    PyObject *bases = base == NULL ? NULL : PyTuple_Pack(2, state->TransportType, base);
+    PyObject *type = bases == NULL ? NULL : PyType_FromModuleAndSpec(module, &Datagram_spec, bases);
+    Py_XDECREF(bases);
+    Py_XDECREF(base);
+    Py_XDECREF(transports);
+    if (type == NULL) {
+        return -1;
+    }
+    state->DatagramType = (PyTypeObject *)type;
+    if (PyModule_AddType(module, state->DatagramType) < 0) {
+        return -1;
+    }
+    return PyModule_AddFunctions(module, datagram_functions);
+}
