@@ -3,7 +3,8 @@
 An entry has ``tests`` (patterns of ``module.Class.test`` with ``*``), ``reason``, and
 perhaps ``python``, the versions in which the tests exist (``"<3.14"``,
 ``">=3.12,<3.14"``). A pattern that matches nothing in a version of its range is stale:
-it hides a mistake, and the run fails.
+it hides a mistake, and the run fails. Only ``where_present = true`` allows it, for tests
+that came or went with a bug-fix release.
 """
 
 import fnmatch
@@ -39,8 +40,9 @@ class Exclusions:
             entries = tomllib.load(file)["exclude"]
         self.patterns = []              # (pattern, compiled, reason)
         self.hits = {}                  # pattern -> number of tests
+        self.may_lack = set()
         for entry in entries:
-            unknown = set(entry) - {"tests", "reason", "python"}
+            unknown = set(entry) - {"tests", "reason", "python", "where_present"}
             if unknown:
                 raise ValueError(f"exclusions.toml: unknown key {unknown}")
             if not version_matches(entry.get("python", "")):
@@ -52,6 +54,8 @@ class Exclusions:
                 compiled = re.compile(fnmatch.translate(pattern))
                 self.patterns.append((pattern, compiled, reason))
                 self.hits[pattern] = 0
+                if entry.get("where_present", False):
+                    self.may_lack.add(pattern)
 
     def reason(self, test_id):
         """Why `test_id` (``module.Class.test``) is not run, or None if it is."""
@@ -64,4 +68,5 @@ class Exclusions:
 
     def stale(self):
         """Patterns that matched none of the tests asked for so far."""
-        return [pattern for pattern, hits in self.hits.items() if hits == 0]
+        return [pattern for pattern, hits in self.hits.items()
+                if hits == 0 and pattern not in self.may_lack]

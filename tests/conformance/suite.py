@@ -14,6 +14,7 @@ With the standard library's types in place of ours the same mapping runs the sui
 nearly as it is, which tells a fault of ours from one of the machine.
 """
 
+import asyncio
 import functools
 import importlib
 import re
@@ -22,8 +23,6 @@ import types as pytypes
 import unittest
 import warnings
 from unittest import mock
-
-import asyncio
 
 # Module names below test.test_asyncio. The ones that an interpreter does not have are
 # passed over. QUICK is the part that a core without TLS, pipes and the like must pass.

@@ -76,6 +76,10 @@ reason = "first"
 tests = ["test_b.Class.test_*_x"]
 python = "<3.0"
 reason = "not on this version"
+[[exclude]]
+tests = ["test_c.*"]
+where_present = true
+reason = "in some bug-fix releases"
 """)
     found = exclusions.Exclusions(path)
     assert found.reason("test_a.Class.test") == "first"
