@@ -58,9 +58,16 @@ def draw(path: Path, results: Sequence[Result], about: dict[str, Any]) -> str | 
     for axis, (title, rows) in zip(axes[:, 0], panels, strict=True):
         _bars(axis, title, rows, {name: colours[name] for name in _names(rows)})
     _scale(axes[-1, 0], [r for _, rows in panels for _, bars in rows for r in bars.values()])
-    figure.suptitle("Times better than asyncio (1x: as asyncio)", fontsize=13)
     boxes = [patches.Patch(color=colour) for colour in colours.values()]
-    axes[0, 0].legend(boxes, colours, fontsize=9, loc="lower right", framealpha=1)
+    figure.legend(
+        boxes,
+        colours,
+        title="Times better than asyncio (1x: as asyncio)",
+        title_fontsize=13,
+        loc="outside upper center",
+        ncols=len(boxes),
+        frameon=False,
+    )
     figure.supxlabel(_caption(about), fontsize=8, color="#555555")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
