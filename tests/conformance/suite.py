@@ -170,19 +170,31 @@ def _hook(cls, name, types):
     setattr(cls, name, lambda self: types.Loop())
 
 
-def _replacing(cls, hook, target, types):
-    """While `hook` of `cls` runs, `target` makes the loop under test.
+class _Stand:
+    """A module seen through a test module's eyes, with one name changed."""
+
+    def __init__(self, module, **changed):
+        self.__dict__.update(changed, _module=module)
+
+    def __getattr__(self, name):
+        return getattr(self._module, name)
+
+
+def _replacing(module, cls, hook, seen, name, types):
+    """While `hook` of `cls` runs, `name` of the module `seen` makes the loop under test.
 
     For hooks that dress up the loop which they make themselves: with mocks of a
-    selector, which another loop never looks at.
+    selector, which another loop never looks at. Only the test module sees the change,
+    because our loop may need the name as it is.
     """
     if types.stock:
         return
     original = cls.__dict__[hook]
+    stand = _Stand(getattr(module, seen), **{name: types.Loop})
 
     @functools.wraps(original)
     def replaced(self):
-        with mock.patch(target, types.Loop):
+        with mock.patch.object(module, seen, stand):
             return original(self)
     setattr(cls, hook, replaced)
 
@@ -350,21 +362,27 @@ def _sslproto(module, types):
 
 @adapts("test_runners")
 def _runners(module, types):
-    _replacing(module.BaseTest, "new_loop", "asyncio.BaseEventLoop", types)
+    _replacing(module, module.BaseTest, "new_loop", "asyncio", "BaseEventLoop", types)
 
 
 @adapts("test_pep492")
 def _pep492(module, types):
-    _replacing(module.BaseTest, "setUp", "asyncio.BaseEventLoop", types)
+    _replacing(module, module.BaseTest, "setUp", "asyncio", "BaseEventLoop", types)
 
 
 @adapts("test_base_events")
 def _base_events(module, types):
-    _replacing(module.BaseEventLoopTests, "setUp",
-               "asyncio.base_events.BaseEventLoop", types)
+    _replacing(module, module.BaseEventLoopTests, "setUp", "base_events",
+               "BaseEventLoop", types)
     _with_one_turn(module.BaseEventLoopTests, module.test_utils.run_once, types)
-    _replacing(module.BaseLoopSockSendfileTests, "setUp",
-               "asyncio.selector_events.BaseSelectorEventLoop", types)
+    if not types.stock:
+        # Imported inside setUp(). Our loop does not derive from it.
+        original = module.BaseLoopSockSendfileTests.setUp
+
+        def setUp(self):
+            with mock.patch("asyncio.selector_events.BaseSelectorEventLoop", types.Loop):
+                original(self)
+        module.BaseLoopSockSendfileTests.setUp = setUp
 
 
 # --- discovery --------------------------------------------------------------------------
