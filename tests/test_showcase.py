@@ -4,6 +4,7 @@ import asyncio
 import importlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -129,9 +130,20 @@ def test_load_sees_what_is_wrong(load, answer):
         exchange = load.Exchange(b"GET / HTTP/1.1\r\n\r\n", 200, b"ok")
         async with await asyncio.start_server(client_gone, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
-            return await load.keep_busy(port, [exchange], connections=3, seconds=0.2)
+            return await asyncio.to_thread(
+                load.keep_busy, port, [exchange], connections=3, seconds=0.2
+            )
 
     result = asyncio.run(main())
     assert len(result.wrong) == 1
     assert served > 50
     assert len(result.latencies) >= 49
+
+
+def test_load_of_a_server_that_never_answers(load, monkeypatch):
+    monkeypatch.setattr(load, "PATIENCE", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        exchange = load.Exchange(b"GET / HTTP/1.1\r\n\r\n", 200, b"ok")
+        result = load.keep_busy(server.getsockname()[1], [exchange], connections=2, seconds=0.1)
+    assert len(result.wrong) == 2
+    assert result.latencies == []
