@@ -5,10 +5,10 @@ happens once per connection or per process is `asyncio.BaseEventLoop`'s own, in 
 running Python has. The mixins give the hooks that it calls.
 """
 
-import asyncio
 import sys
 import threading
 from asyncio import events
+from asyncio.base_events import BaseEventLoop
 from typing import Any
 
 from . import _core
@@ -17,7 +17,7 @@ from ._signals import SignalHooks
 from ._streams import StreamHooks
 
 
-class Loop(SignalHooks, StreamHooks, DatagramHooks, _core.Loop, asyncio.BaseEventLoop):
+class Loop(SignalHooks, StreamHooks, DatagramHooks, _core.Loop, BaseEventLoop):
     """An asyncio event loop in C, over libev.
 
     Used like any other loop of asyncio; nothing in a program has to know of it. Not for use by
@@ -26,7 +26,7 @@ class Loop(SignalHooks, StreamHooks, DatagramHooks, _core.Loop, asyncio.BaseEven
 
     def __init__(self) -> None:
         _core.Loop.__init__(self)
-        asyncio.BaseEventLoop.__init__(self)
+        BaseEventLoop.__init__(self)
         SignalHooks.__init__(self)
 
     def run_forever(self) -> None:
@@ -70,7 +70,7 @@ class Loop(SignalHooks, StreamHooks, DatagramHooks, _core.Loop, asyncio.BaseEven
         if self.is_closed():
             return
         self._remove_all_signal_handlers()
-        asyncio.BaseEventLoop.close(self)
+        BaseEventLoop.close(self)
         self._close()
 
     def _process_events(self, event_list: Any) -> None:

@@ -1,6 +1,8 @@
 /* inbox.c - call_soon_threadsafe().
  *
- * Owns: the list of handles and the descriptor that wakes the poll.
+ * Owns: the descriptor that wakes the poll, and on free-threaded builds the list of
+ * handles. Where there is a GIL, it already protects the ready ring: other threads push
+ * right there, which keeps the order of call_soon() and call_soon_threadsafe().
  * The lock is held for a few instructions, never across a call that may run Python or
  * wait for the GIL. Only the first call that finds the loop asleep writes to the
  * descriptor (benchmark row: call_soon_threadsafe).
@@ -186,6 +188,15 @@ inbox_drain_some(Loop *loop)
     return result;
 }
 
+void
+loop_wake(Loop *loop)
+{
+    pthread_mutex_lock(&loop->inbox.lock);
+    inbox_wake_locked(&loop->inbox);
+    pthread_mutex_unlock(&loop->inbox.lock);
+}
+
+#ifdef Py_GIL_DISABLED
 static int
 inbox_reserve(struct inbox *inbox)
 {
@@ -202,16 +213,9 @@ inbox_reserve(struct inbox *inbox)
     return 0;
 }
 
-void
-loop_wake(Loop *loop)
-{
-    pthread_mutex_lock(&loop->inbox.lock);
-    inbox_wake_locked(&loop->inbox);
-    pthread_mutex_unlock(&loop->inbox.lock);
-}
-
-int
-loop_call_soon_threadsafe(Loop *loop, Handle *handle_steal)
+/* 0; -1: no memory; -2: closed. The reference is taken only with 0. */
+static int
+inbox_push_steal(Loop *loop, Handle *handle)
 {
     struct inbox *inbox = &loop->inbox;
     int result = 0;
@@ -223,23 +227,46 @@ loop_call_soon_threadsafe(Loop *loop, Handle *handle_steal)
         result = -1;
     }
     else {
-        inbox->items[inbox->count] = handle_steal;
+        inbox->items[inbox->count] = handle;
         __atomic_store_n(&inbox->count, inbox->count + 1, __ATOMIC_RELEASE);
         inbox_wake_locked(inbox);
     }
     pthread_mutex_unlock(&inbox->lock);
+    return result;
+}
+
+int
+loop_call_soon_threadsafe(Loop *loop, Handle *handle_steal)
+{
+    int result = inbox_push_steal(loop, handle_steal);
     if (result == 0) {
         return 0;
     }
     Py_DECREF(handle_steal);
     if (result == -1) {
         PyErr_NoMemory();
+        return -1;
     }
-    else {
-        PyErr_SetString(PyExc_RuntimeError, "Event loop is closed");
-    }
+    PyErr_SetString(PyExc_RuntimeError, "Event loop is closed");
     return -1;
 }
+#else
+int
+loop_call_soon_threadsafe(Loop *loop, Handle *handle_steal)
+{
+    if (loop_check_closed(loop) < 0) {
+        Py_DECREF(handle_steal);
+        return -1;
+    }
+    if (ready_push_steal(&loop->ready, (PyObject *)handle_steal, READY_HANDLE) < 0) {
+        return -1;
+    }
+    if (loop->inbox.asleep) {
+        loop_wake(loop);
+    }
+    return 0;
+}
+#endif
 
 int
 inbox_traverse(Loop *loop, visitproc visit, void *arg)

@@ -392,9 +392,8 @@ loop_run(Loop *loop)
 int
 loop_open(Loop *loop)
 {
-    if (loop->ev != NULL || loop->closed) {
-        PyErr_SetString(PyExc_RuntimeError, "the event loop is initialised already");
-        return -1;
+    if (loop->ev != NULL) {
+        return 0;    /* __init__ once more: it is open */
     }
     if (poll_open(loop) < 0) {
         return -1;
