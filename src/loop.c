@@ -228,14 +228,16 @@ loop_warn_slow(Loop *loop, PyObject *item, double started)
                          ? PyObject_Repr(item)
                          : PyObject_CallOneArg(loop->state->format_handle, item);
     PyObject *seconds = PyFloat_FromDouble(duration);
-    PyObject *result = text == NULL || seconds == NULL
+    PyObject *logger = PyObject_GetAttrString(loop->state->base_events, "logger");
+    PyObject *result = text == NULL || seconds == NULL || logger == NULL
                            ? NULL
-                           : PyObject_CallMethod(loop->state->asyncio_logger, "warning", "sOO",
+                           : PyObject_CallMethod(logger, "warning", "sOO",
                                                  "Executing %s took %.3f seconds", text, seconds);
     if (result == NULL) {
         PyErr_WriteUnraisable((PyObject *)loop);
     }
     Py_XDECREF(result);
+    Py_XDECREF(logger);
     Py_XDECREF(text);
     Py_XDECREF(seconds);
     PyErr_SetRaisedException(exc);

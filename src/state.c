@@ -122,6 +122,7 @@ import_asyncio(struct state *state)
         {&state->format_callback_source, "asyncio.format_helpers", "_format_callback_source", false},
         {&state->futures_set_result_unless_cancelled, "asyncio.futures",
          "_set_result_unless_cancelled", false},
+        {&state->base_events, "asyncio", "base_events", false},
         {&state->format_handle, "asyncio.base_events", "_format_handle", false},
         {&state->asyncio_logger, "asyncio.log", "logger", false},
         {&state->TransportSocket, "asyncio.trsock", "TransportSocket", false},
@@ -175,7 +176,7 @@ state_init(PyObject *module, struct state *state)
     X(base_futures_repr) X(base_tasks_repr) X(base_tasks_get_stack) \
     X(base_tasks_print_stack) X(coroutines_iscoroutine) X(eager_task_factory) \
     X(extract_stack) X(format_callback_source) X(futures_set_result_unless_cancelled) \
-    X(format_handle) X(asyncio_logger) X(TransportSocket) X(sys_getframe) \
+    X(base_events) X(format_handle) X(asyncio_logger) X(TransportSocket) X(sys_getframe) \
     X(current_tasks) X(enter_task) X(leave_task) X(swap_current_task) X(register_task) \
     X(unregister_task) X(task_set_base) X(add_awaited_by) X(discard_awaited_by) \
     X(keywords_context) X(keywords_msg) X(empty_tuple) X(socket_class) \

@@ -82,6 +82,7 @@ struct state {
     PyObject *extract_stack;              /* asyncio.format_helpers.extract_stack */
     PyObject *format_callback_source;     /* asyncio.format_helpers._format_callback_source */
     PyObject *futures_set_result_unless_cancelled;
+    PyObject *base_events;                /* the module asyncio.base_events */
     PyObject *format_handle;              /* asyncio.base_events._format_handle */
     PyObject *sys_getframe;               /* sys._getframe */
     PyObject *asyncio_logger;             /* asyncio.log.logger */
