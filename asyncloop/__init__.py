@@ -24,8 +24,17 @@ import platform
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from . import _core
-from ._core import Future, Task
+try:
+    from ._core import Future, Task
+    from ._core import build_info as _core_build_info
+except ModuleNotFoundError as error:
+    if error.name != "asyncloop._core":
+        raise
+    raise ImportError(
+        f"asyncloop's C core is not built for Python {sys.version_info[0]}.{sys.version_info[1]} "
+        "here: run `pip install .` in a checkout, or `make build` to use the checkout itself."
+    ) from None
+
 from ._loop import Loop
 
 if TYPE_CHECKING:
@@ -91,7 +100,7 @@ def build_info() -> dict[str, Any]:
         "asyncloop": __version__,
         "python": platform.python_version(),
         "implementation": platform.python_implementation(),
-        **_core.build_info(),
+        **_core_build_info(),
     }
 
 
