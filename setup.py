@@ -96,7 +96,6 @@ def base_sizes():
     transports = asyncio.transports
     return {
         "ASYNCIO_FUTURE_SIZE": room_for(_asyncio.Future, _asyncio.Task),
-        "ASYNCIO_HANDLE_SIZE": room_for(asyncio.Handle, asyncio.TimerHandle),
         "ASYNCIO_TRANSPORT_SIZE": room_for(
             transports._FlowControlMixin,
             asyncio.DatagramTransport,

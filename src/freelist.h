@@ -48,6 +48,40 @@ freelist_keep(struct freelist *list, PyObject *op)
     return false;
 }
 
+/* The same for types that the collector does not track. What is taken has only its head:
+ * the caller fills the rest. */
+static inline PyObject *
+freelist_take_plain(struct freelist *list, PyTypeObject *type)
+{
+#ifndef Py_GIL_DISABLED
+    PyObject *op = list->head;
+    if (op != NULL) {
+        list->head = (PyObject *)op->ob_type;
+        list->length--;
+        return PyObject_Init(op, type);
+    }
+#else
+    (void)list;
+#endif
+    return PyObject_New(PyObject, type);
+}
+
+static inline bool
+freelist_keep_plain(struct freelist *list, PyObject *op)
+{
+#ifndef Py_GIL_DISABLED
+    if (list->length < FREELIST_MAX) {
+        op->ob_type = (PyTypeObject *)list->head;
+        list->head = op;
+        list->length++;
+        return true;
+    }
+#else
+    (void)list; (void)op;
+#endif
+    return false;
+}
+
 void freelist_drain(struct freelist *list);
 
 #endif

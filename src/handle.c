@@ -4,6 +4,8 @@
  * own, before they are called: the call itself may cancel the handle. */
 #include "handle.h"
 
+#include <string.h>
+
 #include "freelist.h"
 #include "loop.h"
 #include "timer.h"
@@ -68,9 +70,6 @@ static int
 handle_init(Handle *handle, Loop *loop, PyObject *callback, PyObject *const *args,
             Py_ssize_t nargs, PyObject *context)
 {
-    handle->loop = (Loop *)Py_NewRef(loop);
-    handle->cancelled = false;
-    handle->native = NULL;
     handle->callback = Py_NewRef(callback);
     handle->context = context != NULL ? Py_NewRef(context) : PyContext_CopyCurrent();
     if (handle->context == NULL || handle_set_args(handle, args, nargs) < 0) {
@@ -80,33 +79,43 @@ handle_init(Handle *handle, Loop *loop, PyObject *callback, PyObject *const *arg
 }
 
 static void
-handle_init_native(Handle *handle, Loop *loop, native_callback run, PyObject *owner, PyObject *arg)
+handle_init_native(Handle *handle, native_callback run, PyObject *owner, PyObject *arg)
 {
-    handle->loop = (Loop *)Py_NewRef(loop);
-    handle->cancelled = false;
     handle->native = run;
     handle->callback = Py_NewRef(owner);
     handle->args[0] = Py_XNewRef(arg);
     handle->nargs = arg != NULL;
 }
 
+/* Memory of a Handle or TimerHandle with nothing in it but its loop. */
+static inline Handle *
+handle_alloc_type(Loop *loop, struct freelist *list, PyTypeObject *type)
+{
+    Handle *handle = (Handle *)freelist_take_plain(list, type);
+    if (LIKELY(handle != NULL)) {
+        size_t head = offsetof(Handle, loop);
+        memset((char *)handle + head, 0, sizeof(Handle) - head);
+        handle->loop = (Loop *)Py_NewRef(loop);
+    }
+    return handle;
+}
+
 static inline Handle *
 handle_alloc(Loop *loop)
 {
     struct state *state = loop->state;
-    return (Handle *)freelist_take(&state->free_handles, state->HandleType);
+    return handle_alloc_type(loop, &state->free_handles, state->HandleType);
 }
 
 static inline TimerHandle *
 timer_handle_alloc(Loop *loop)
 {
     struct state *state = loop->state;
-    TimerHandle *timer =
-        (TimerHandle *)freelist_take(&state->free_timer_handles, state->TimerHandleType);
-    if (timer != NULL) {
-        timer->heap_index = -1;
+    Handle *handle = handle_alloc_type(loop, &state->free_timer_handles, state->TimerHandleType);
+    if (LIKELY(handle != NULL)) {
+        ((TimerHandle *)handle)->heap_index = -1;
     }
-    return timer;
+    return (TimerHandle *)handle;
 }
 
 Handle *
@@ -125,7 +134,7 @@ handle_new_native(Loop *loop, native_callback run, PyObject *owner, PyObject *ar
 {
     Handle *handle = handle_alloc(loop);
     if (handle != NULL) {
-        handle_init_native(handle, loop, run, owner, arg);
+        handle_init_native(handle, run, owner, arg);
     }
     return handle;
 }
@@ -146,7 +155,7 @@ timer_handle_new_native(Loop *loop, native_callback run, PyObject *owner, PyObje
 {
     TimerHandle *timer = timer_handle_alloc(loop);
     if (timer != NULL) {
-        handle_init_native(&timer->handle, loop, run, owner, arg);
+        handle_init_native(&timer->handle, run, owner, arg);
     }
     return timer;
 }
@@ -165,8 +174,32 @@ handle_cancel(Handle *handle)
         }
     }
     handle->cancelled = true;
+    handle_discard(handle);
+}
+
+void
+handle_discard(Handle *handle)
+{
+    PyObject *context = handle->context;
+    handle->context = NULL;
     handle_drop_call(handle);
-    Py_CLEAR(handle->context);
+    Py_XDECREF(context);
+}
+
+int
+handle_traverse(Handle *handle, enum handle_place place, visitproc visit, void *arg)
+{
+    if (handle->place != place) {
+        return 0;
+    }
+    Py_VISIT(handle->loop);
+    Py_VISIT(handle->callback);
+    Py_VISIT(handle->context);
+    for (int i = 0; i < HANDLE_INLINE_ARGS; i++) {
+        Py_VISIT(handle->args[i]);
+    }
+    Py_VISIT(handle->source_traceback);
+    return 0;
 }
 
 /* -- running ---------------------------------------------------------------------- */
@@ -268,18 +301,37 @@ handle_run_native(Handle *handle)
     return result;
 }
 
+void
+handle_finished(Handle *handle)
+{
+    if (handle->place == HANDLE_ONCE) {
+        handle_discard(handle);
+    }
+}
+
+/* In debug mode the loop still wants to name what has run. */
+static inline void
+handle_ran(Handle *handle)
+{
+    if (LIKELY(handle->place == HANDLE_ONCE && !handle->loop->debug)) {
+        handle_discard(handle);
+    }
+}
+
 int
 handle_run(Handle *handle)
 {
-    if (UNLIKELY(handle->cancelled || handle->callback == NULL)) {
-        return 0;
+    if (UNLIKELY(handle->callback == NULL)) {
+        return 0;    /* cancelled, or it has run */
     }
+    int result = 0;
     if (handle->native != NULL) {
-        return handle_run_native(handle);
+        result = handle_run_native(handle);
+        handle_ran(handle);
+        return result;
     }
     PyObject *callback = Py_NewRef(handle->callback);
     PyObject *context = Py_NewRef(handle->context);
-    int result = 0;
     if (UNLIKELY(PyContext_Enter(context) < 0)) {
         result = handle_failed(handle, callback);
         goto done;
@@ -301,53 +353,11 @@ handle_run(Handle *handle)
 done:
     Py_DECREF(context);
     Py_DECREF(callback);
+    handle_ran(handle);
     return result;
 }
 
 /* -- the types ------------------------------------------------------------------------ */
-
-static int
-Handle_traverse(PyObject *op, visitproc visit, void *arg)
-{
-    Handle *self = (Handle *)op;
-    Py_VISIT(Py_TYPE(op));
-    Py_VISIT(self->loop);
-    Py_VISIT(self->callback);
-    Py_VISIT(self->context);
-    for (int i = 0; i < HANDLE_INLINE_ARGS; i++) {
-        Py_VISIT(self->args[i]);
-    }
-    Py_VISIT(self->source_traceback);
-    Py_VISIT(self->repr);
-    return 0;
-}
-
-static int
-Handle_clear(PyObject *op)
-{
-    Handle *self = (Handle *)op;
-    self->cancelled = true;
-    handle_drop_call(self);
-    Py_CLEAR(self->context);
-    Py_CLEAR(self->source_traceback);
-    Py_CLEAR(self->repr);
-    /* loop stays until dealloc: handle_run() and cancel() rely on it. */
-    return 0;
-}
-
-/* asyncio's own slots, which only `asyncio.Handle._callback.__set__(handle, x)` fills */
-static void
-handle_clear_base(PyObject *op)
-{
-    PyTypeObject *base = Py_TYPE(op)->tp_base;
-    PyObject **slot = (PyObject **)((char *)op + sizeof(PyObject));
-    PyObject **end = (PyObject **)((char *)op + base->tp_basicsize);
-    for (; slot < end; slot++) {
-        if (UNLIKELY(*slot != NULL)) {
-            Py_CLEAR(*slot);
-        }
-    }
-}
 
 static void
 handle_dealloc(PyObject *op, struct freelist *(*freelist_of)(struct state *))
@@ -355,20 +365,16 @@ handle_dealloc(PyObject *op, struct freelist *(*freelist_of)(struct state *))
     Handle *self = (Handle *)op;
     PyTypeObject *type = Py_TYPE(op);
     Loop *loop = self->loop;
-    PyObject_GC_UnTrack(op);
-    if (UNLIKELY(*(PyObject **)((char *)op + type->tp_weaklistoffset) != NULL)) {
+    if (UNLIKELY(self->weakrefs != NULL)) {
         PyObject_ClearWeakRefs(op);
     }
-    handle_drop_call(self);
-    Py_CLEAR(self->context);
+    handle_discard(self);
     Py_CLEAR(self->source_traceback);
     Py_CLEAR(self->repr);
-    handle_clear_base(op);
-    self->loop = NULL;
-    if (loop == NULL || !freelist_keep(freelist_of(loop->state), op)) {
+    if (!freelist_keep_plain(freelist_of(loop->state), op)) {
         type->tp_free(op);
     }
-    Py_XDECREF(loop);
+    Py_DECREF(loop);
     Py_DECREF(type);
 }
 
@@ -445,7 +451,7 @@ static PyObject *
 Handle_get__args(PyObject *op, void *closure UNUSED)
 {
     Handle *self = (Handle *)op;
-    if (self->cancelled) {
+    if (self->callback == NULL) {
         Py_RETURN_NONE;
     }
     if (self->nargs > HANDLE_INLINE_ARGS) {
@@ -463,6 +469,62 @@ Handle_get__scheduled(PyObject *op, void *closure UNUSED)
 {
     return PyBool_FromLong(((TimerHandle *)op)->heap_index >= 0);
 }
+
+static PyObject *
+Handle_get___class__(PyObject *op, void *closure UNUSED)
+{
+    return Py_NewRef(((Handle *)op)->loop->state->asyncio_Handle);
+}
+
+static PyObject *
+TimerHandle_get___class__(PyObject *op, void *closure UNUSED)
+{
+    return Py_NewRef(((Handle *)op)->loop->state->asyncio_TimerHandle);
+}
+
+/* -- what asyncio's own classes do for us: texts and comparisons ------------------------ */
+
+static PyObject *
+Handle__repr_info(PyObject *op, PyObject *ignored UNUSED)
+{
+    PyObject *class = PyObject_GetAttr(op, ((Handle *)op)->loop->state->names.__class__);
+    PyObject *result =
+        class == NULL ? NULL : PyObject_CallMethod(class, "_repr_info", "O", op);
+    Py_XDECREF(class);
+    return result;
+}
+
+static PyObject *
+Handle_repr(PyObject *op)
+{
+    Handle *self = (Handle *)op;
+    if (self->repr != NULL) {
+        return Py_NewRef(self->repr);
+    }
+    return PyObject_CallMethod(self->loop->state->asyncio_Handle, "__repr__", "O", op);
+}
+
+static PyObject *
+TimerHandle_richcompare(PyObject *op, PyObject *other, int operation)
+{
+    static const char *const methods[] = {
+        [Py_LT] = "__lt__", [Py_LE] = "__le__", [Py_EQ] = "__eq__",
+        [Py_NE] = "__ne__", [Py_GT] = "__gt__", [Py_GE] = "__ge__",
+    };
+    return PyObject_CallMethod(((Handle *)op)->loop->state->asyncio_TimerHandle,
+                               methods[operation], "OO", op, other);
+}
+
+static Py_hash_t
+TimerHandle_hash(PyObject *op)
+{
+    PyObject *when = PyFloat_FromDouble(((TimerHandle *)op)->when);
+    Py_hash_t hash = when == NULL ? -1 : PyObject_Hash(when);
+    Py_XDECREF(when);
+    return hash;
+}
+
+/* -- attributes and methods ---------------------------------------------------------------- */
 
 #define OBJECT_GETTER(field)                                          \
     static PyObject *                                                 \
@@ -504,12 +566,18 @@ TimerHandle_get__when(PyObject *op, void *closure UNUSED)
      PyDoc_STR("cancelled($self, /)\n--\n\nTrue if the call was cancelled.")},             \
     {"get_context", Handle_get_context, METH_NOARGS,                                       \
      PyDoc_STR("get_context($self, /)\n--\n\nThe contextvars.Context of the callback.")},  \
+    {"_repr_info", Handle__repr_info, METH_NOARGS, NULL},                                   \
     {"_run", Handle__run, METH_NOARGS, NULL}
 
-static PyGetSetDef Handle_getset[] = {HANDLE_GETSETS, {NULL, NULL, NULL, NULL, NULL}};
+static PyGetSetDef Handle_getset[] = {
+    HANDLE_GETSETS,
+    {"__class__", Handle_get___class__, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
 
 static PyGetSetDef TimerHandle_getset[] = {
     HANDLE_GETSETS,
+    {"__class__", TimerHandle_get___class__, NULL, NULL, NULL},
     {"_scheduled", Handle_get__scheduled, NULL, NULL, NULL},
     {"_when", TimerHandle_get__when, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
@@ -533,14 +601,18 @@ static PyMethodDef TimerHandle_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-#define HANDLE_FLAGS \
-    (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION)
+#define HANDLE_FLAGS (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION)
+
+static PyMemberDef Handle_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(Handle, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
 
 static PyType_Slot Handle_slots[] = {
     {Py_tp_doc, "A call that waits in the event loop: asyncio.Handle."},
     {Py_tp_dealloc, Handle_dealloc},
-    {Py_tp_traverse, Handle_traverse},
-    {Py_tp_clear, Handle_clear},
+    {Py_tp_repr, Handle_repr},
+    {Py_tp_members, Handle_members},
     {Py_tp_methods, Handle_methods},
     {Py_tp_getset, Handle_getset},
     {0, NULL},
@@ -556,8 +628,10 @@ static PyType_Spec Handle_spec = {
 static PyType_Slot TimerHandle_slots[] = {
     {Py_tp_doc, "A call at a given time: asyncio.TimerHandle."},
     {Py_tp_dealloc, TimerHandle_dealloc},
-    {Py_tp_traverse, Handle_traverse},
-    {Py_tp_clear, Handle_clear},
+    {Py_tp_repr, Handle_repr},
+    {Py_tp_richcompare, TimerHandle_richcompare},
+    {Py_tp_hash, TimerHandle_hash},
+    {Py_tp_members, Handle_members},
     {Py_tp_methods, TimerHandle_methods},
     {Py_tp_getset, TimerHandle_getset},
     {0, NULL},
@@ -573,10 +647,8 @@ static PyType_Spec TimerHandle_spec = {
 int
 handle_types_init(PyObject *module, struct state *state)
 {
-    if (state_add_type(module, &Handle_spec, state->asyncio_Handle, ASYNCIO_HANDLE_SIZE,
-                       &state->HandleType) < 0) {
+    if (state_add_type(module, &Handle_spec, NULL, 0, &state->HandleType) < 0) {
         return -1;
     }
-    return state_add_type(module, &TimerHandle_spec, state->asyncio_TimerHandle,
-                          ASYNCIO_HANDLE_SIZE, &state->TimerHandleType);
+    return state_add_type(module, &TimerHandle_spec, NULL, 0, &state->TimerHandleType);
 }

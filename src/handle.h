@@ -1,8 +1,15 @@
 /* handle.h - Handle and TimerHandle: one scheduled call.
  *
- * Owns:     callback, arguments and context, until cancelled or freed.
- * Both types derive from asyncio's own (Python) classes, whose fields stay empty:
- * our struct lies behind them. */
+ * Owns:     callback, arguments and context, until it has run, is cancelled or freed.
+ * To isinstance() they are asyncio.Handle and asyncio.TimerHandle, by their __class__:
+ * deriving from those (Python) classes would double the size of each.
+ *
+ * Not tracked by the garbage collector, because a burst of timers would be a burst of
+ * collections (benchmark row: 100,000 timers due). In exchange
+ *   - a call that has run, was cancelled, or was left when its loop closed, drops all it
+ *     holds, so that `self.timer = loop.call_later(1, self.method)` is no cycle for good;
+ *   - the loop's traverse function visits what its pending handles hold, each once: see
+ *     handle_traverse(). */
 #ifndef ASYNCLOOP_HANDLE_H
 #define ASYNCLOOP_HANDLE_H
 
@@ -13,20 +20,26 @@
 /* A callback in C: 0, or -1 with an exception. */
 typedef int (*native_callback)(PyObject *owner, PyObject *arg);
 
+/* Where the handle is, so that the collector is told once of what it holds. */
+enum handle_place {
+    HANDLE_ONCE,          /* in one ready ring or timer heap, or about to be, or done */
+    HANDLE_WATCHING,      /* in the table of descriptors, maybe in the ready ring too */
+    HANDLE_SHARED,        /* somebody else pushed it, maybe twice: not visited */
+};
+
 struct Handle {
-    union {
-        PyObject ob_base;
-        char asyncio_fields[ASYNCIO_HANDLE_SIZE];
-    };
+    PyObject_HEAD
     Loop *loop;                   /* strong */
-    PyObject *callback;           /* NULL once cancelled */
+    PyObject *callback;           /* NULL once it has run or is cancelled */
     native_callback native;       /* or NULL; callback is then its owner */
     PyObject *context;            /* NULL for native ones */
     PyObject *args[HANDLE_INLINE_ARGS];    /* nargs > HANDLE_INLINE_ARGS: args[0] is a tuple of all */
     PyObject *source_traceback;   /* debug mode: a traceback.StackSummary, or NULL */
     PyObject *repr;               /* debug mode: kept when cancelled, or NULL */
+    PyObject *weakrefs;
     int32_t nargs;
     bool cancelled;
+    uint8_t place;                /* enum handle_place */
 };
 
 struct TimerHandle {
@@ -51,6 +64,15 @@ TimerHandle *timer_handle_new_native(Loop *loop, native_callback run,
 
 /* Drops callback and arguments at once; does not touch the timer heap. */
 void handle_cancel(Handle *handle);
+
+/* The loop closes: drops them without calling the handle cancelled. */
+void handle_discard(Handle *handle);
+
+/* After the call, and after debug mode has told of it: what runs once holds nothing more. */
+void handle_finished(Handle *handle);
+
+/* For a container of the loop's that is the `place` of the handle. */
+int handle_traverse(Handle *handle, enum handle_place place, visitproc visit, void *arg);
 
 /* Runs the callback in its context. 0, or -1 with the exception that must leave the
  * loop (KeyboardInterrupt, SystemExit); any other goes to the exception handler. */

@@ -145,6 +145,7 @@ inbox_free(Loop *loop)
     size_t count;
     Handle **items = inbox_take(&loop->inbox, &count);
     for (size_t i = 0; i < count; i++) {
+        handle_discard(items[i]);
         Py_DECREF(items[i]);
     }
     PyMem_RawFree(items);
@@ -272,7 +273,10 @@ int
 inbox_traverse(Loop *loop, visitproc visit, void *arg)
 {
     for (size_t i = 0; i < loop->inbox.count; i++) {
-        Py_VISIT(loop->inbox.items[i]);
+        int result = handle_traverse(loop->inbox.items[i], HANDLE_ONCE, visit, arg);
+        if (result != 0) {
+            return result;
+        }
     }
     return 0;
 }

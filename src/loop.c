@@ -283,6 +283,11 @@ loop_run_item_debug(Loop *loop, uintptr_t item)
     int result = loop_run_item(loop, item);
     Py_CLEAR(loop->current_handle);
     loop_warn_slow(loop, op, started);
+    if ((item & READY_KIND_MASK) == READY_HANDLE) {
+        PyObject *exc = PyErr_GetRaisedException();
+        handle_finished((Handle *)op);
+        PyErr_SetRaisedException(exc);
+    }
     return result;
 }
 

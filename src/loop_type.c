@@ -181,6 +181,9 @@ Loop__add_callback(PyObject *op, PyObject *item)
             Py_RETURN_NONE;
         }
     }
+    if (ours) {
+        ((Handle *)item)->place = HANDLE_SHARED;
+    }
     if (ready_push_steal(&loop->ready, Py_NewRef(item), ours ? READY_HANDLE : READY_FOREIGN) < 0) {
         return NULL;
     }

@@ -1,6 +1,8 @@
 /* ready.c - the cold paths of the ready ring. */
 #include "ready.h"
 
+#include "handle.h"
+
 #define READY_INITIAL 256
 
 int
@@ -45,7 +47,11 @@ void
 ready_clear(struct ready *ready)
 {
     while (ready_length(ready) > 0) {
-        Py_DECREF(ready_object(ready_pop(ready)));
+        uintptr_t item = ready_pop(ready);
+        if ((item & READY_KIND_MASK) == READY_HANDLE) {
+            handle_discard((Handle *)ready_object(item));
+        }
+        Py_DECREF(ready_object(item));
     }
 }
 
@@ -63,7 +69,17 @@ int
 ready_traverse(struct ready *ready, visitproc visit, void *arg)
 {
     for (size_t i = ready->head; i != ready->tail; i++) {
-        Py_VISIT(ready_object(ready->items[i & ready->mask]));
+        uintptr_t item = ready->items[i & ready->mask];
+        PyObject *op = ready_object(item);
+        if ((item & READY_KIND_MASK) != READY_HANDLE) {
+            Py_VISIT(op);
+        }
+        else {
+            int result = handle_traverse((Handle *)op, HANDLE_ONCE, visit, arg);
+            if (result != 0) {
+                return result;
+            }
+        }
     }
     return 0;
 }

@@ -24,7 +24,7 @@ struct ready {
 
 int ready_init(struct ready *ready);
 int ready_grow(struct ready *ready);        /* -1 with MemoryError */
-void ready_clear(struct ready *ready);      /* drops every item; may run Python */
+void ready_clear(struct ready *ready);      /* drops every item and what it holds; may run Python */
 void ready_free(struct ready *ready);
 int ready_traverse(struct ready *ready, visitproc visit, void *arg);
 

@@ -30,9 +30,9 @@ freelist_drain(struct freelist *list)
         PyObject *op = list->head;
         list->head = (PyObject *)op->ob_type;
         list->length--;
-        /* PyObject_GC_Del() asks the type where the allocation begins. */
+        /* tp_free() asks the type where the allocation begins. */
         op->ob_type = list->type;
-        PyObject_GC_Del(op);
+        list->type->tp_free(op);
     }
 }
 

@@ -186,7 +186,8 @@ timer_clear(Loop *loop)
     while (timers->length > 0) {
         TimerHandle *timer = timers->heap[--timers->length];
         timer->heap_index = -1;
-        Py_DECREF(timer);    /* may run Python, which may schedule again */
+        handle_discard(&timer->handle);    /* may run Python, which may schedule again */
+        Py_DECREF(timer);
     }
     PyMem_Free(timers->heap);
     timers->heap = NULL;
@@ -197,7 +198,10 @@ int
 timer_traverse(Loop *loop, visitproc visit, void *arg)
 {
     for (size_t i = 0; i < loop->timers.length; i++) {
-        Py_VISIT(loop->timers.heap[i]);
+        int result = handle_traverse(&loop->timers.heap[i]->handle, HANDLE_ONCE, visit, arg);
+        if (result != 0) {
+            return result;
+        }
     }
     return 0;
 }

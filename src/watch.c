@@ -249,6 +249,17 @@ watch_ensure_free(Loop *loop, int fd)
 }
 
 static void
+fd_callback_discard(struct fd_callback *callback)
+{
+    Handle *handle = callback->handle;
+    callback->handle = NULL;
+    if (handle != NULL) {
+        handle_discard(handle);
+        Py_DECREF(handle);
+    }
+}
+
+static void
 fd_callback_failed(Loop *loop, struct fd_callback *callback)
 {
     Handle *handle = callback->handle;
@@ -257,7 +268,10 @@ fd_callback_failed(Loop *loop, struct fd_callback *callback)
     PyErr_SetFromErrno(PyExc_OSError);
     loop_report(loop, "The descriptor of add_reader() or add_writer() was closed", "handle",
                 (PyObject *)handle);
-    Py_XDECREF(handle);
+    if (handle != NULL) {
+        handle_discard(handle);
+        Py_DECREF(handle);
+    }
 }
 
 static void
@@ -298,12 +312,13 @@ watch_set_callback(Loop *loop, int fd, int event, Handle *handle_steal)
     struct fd_callback *callback = entry_callback(entry, event);
     Handle *old = callback->handle;
     callback->handle = handle_steal;
+    handle_steal->place = HANDLE_WATCHING;
     /* Started anew each time: the number may stand for another file by now. The loop
      * must survive the moment in which neither watch holds it: the caller does. */
     watch_stop(&callback->watch);
     int result = watch_start(&callback->watch);
     if (result < 0) {
-        Py_CLEAR(callback->handle);
+        fd_callback_discard(callback);
     }
     if (old != NULL) {
         handle_cancel(old);
@@ -340,8 +355,8 @@ watch_clear(Loop *loop)
     for (size_t fd = 0; fd < loop->fds.length; fd++) {
         struct fd_entry *entry = loop->fds.entries[fd];
         if (entry != NULL) {
-            Py_CLEAR(entry->reader.handle);
-            Py_CLEAR(entry->writer.handle);
+            fd_callback_discard(&entry->reader);
+            fd_callback_discard(&entry->writer);
         }
     }
     loop->fds.changed_count = 0;
@@ -361,6 +376,14 @@ watch_free(Loop *loop)
     fds->length = fds->changed_count = fds->changed_capacity = 0;
 }
 
+static int
+fd_callback_traverse(struct fd_callback *callback, visitproc visit, void *arg)
+{
+    return callback->handle == NULL
+               ? 0
+               : handle_traverse(callback->handle, HANDLE_WATCHING, visit, arg);
+}
+
 int
 watch_traverse(Loop *loop, visitproc visit, void *arg)
 {
@@ -371,8 +394,13 @@ watch_traverse(Loop *loop, visitproc visit, void *arg)
     for (size_t fd = 0; fd < loop->fds.length; fd++) {
         struct fd_entry *entry = loop->fds.entries[fd];
         if (entry != NULL) {
-            Py_VISIT(entry->reader.handle);
-            Py_VISIT(entry->writer.handle);
+            int result = fd_callback_traverse(&entry->reader, visit, arg);
+            if (result == 0) {
+                result = fd_callback_traverse(&entry->writer, visit, arg);
+            }
+            if (result != 0) {
+                return result;
+            }
         }
     }
     return 0;
