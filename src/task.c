@@ -118,8 +118,9 @@ task_init(Task *self, PyObject *coro, PyObject *name, PyObject *context, bool ea
     self->log_destroy_pending = true;
     if (UNLIKELY(eager_start)) {
         int eagerly = task_starts_eagerly(self);
-        if (eagerly > 0) {
-            eagerly = task_start_eagerly(self) < 0 ? -1 : 1;
+        if (eagerly > 0 && task_start_eagerly(self) < 0) {
+            self->log_destroy_pending = false;
+            return -1;
         }
         if (eagerly != 0) {
             return eagerly > 0 ? 0 : -1;
@@ -157,7 +158,6 @@ task_new(struct state *state, PyObject *loop, PyObject *coro, PyObject *name, Py
     }
     if (future_init(&self->future, loop) < 0
         || task_init(self, coro, name, context, eager_start) < 0) {
-        self->log_destroy_pending = false;
         Py_CLEAR(self);
     }
     return (PyObject *)self;
@@ -409,10 +409,13 @@ task_has_report(const Task *self)
            || (self->log_destroy_pending && self->future.future_state == FUTURE_PENDING);
 }
 
+/* Garbage is not among all tasks any more, as it would not be in a WeakSet, even if the
+ * exception handler keeps it from now on. */
 static void
 Task_finalize(PyObject *op)
 {
     Task *self = (Task *)op;
+    task_unlink(self);
     if (!task_has_report(self)) {
         return;
     }
@@ -536,12 +539,10 @@ Task_init(PyObject *op, PyObject *args, PyObject *kwargs)
         task_clear(self);    /* __init__ called again */
         self->cancel_requests = 0;
     }
-    if (future_init(&self->future, loop) < 0
-        || task_init(self, coro, name, context, eager_start) < 0) {
-        self->log_destroy_pending = false;
-        return -1;
-    }
-    return 0;
+    return future_init(&self->future, loop) < 0
+                   || task_init(self, coro, name, context, eager_start) < 0
+               ? -1
+               : 0;
 }
 
 static PyMethodDef task_methods[] = {
