@@ -50,7 +50,7 @@ FEATURES = (
     ("tls", re.compile(r"^test_ssl|ssl|tls", re.I)),
     ("subprocess", re.compile(r"subprocess|child_watcher|ChildWatcher", re.I)),
     ("datagram", re.compile(r"datagram|udp|sock_recvfrom|sock_sendto", re.I)),
-    ("pipes", re.compile(r"pipe|pty", re.I)),
+    ("pipes", re.compile(r"pipe|pty|fifo", re.I)),
     ("signals", re.compile(r"signal", re.I)),
 )
 # --quick leaves these to the whole run.
