@@ -6,7 +6,6 @@ made over it, and the transport's from then on.
 """
 
 import asyncio
-import errno
 import functools
 import os
 import socket
@@ -28,14 +27,9 @@ else:
 _ProtocolFactory = Callable[[], asyncio.BaseProtocol]
 _UnixLoop: Any = unix_events._UnixSelectorEventLoop  # type: ignore[attr-defined]
 
-# A Unix socket whose listener has no room refuses at once, and never says when it has: seconds
-# between attempts.
-_UNIX_RETRY_DELAY = 0.005
-_UNIX_RETRY_DELAY_MAX = 0.1
-
 
 class StreamHooks(_Base):
-    """Mixin of `asyncloop.Loop`: stream transports, servers, `sock_connect`."""
+    """Mixin of `asyncloop.Loop`: stream transports and servers."""
 
     # asyncio's own: all they need of a loop is what is here.
     create_unix_connection = _UnixLoop.create_unix_connection
@@ -244,46 +238,3 @@ class StreamHooks(_Base):
             pass
         except OSError as exc:
             logger.error("Unable to clean up listening UNIX socket %r: %r", path, exc)
-
-    # -- connecting ---------------------------------------------------------------------------
-
-    async def sock_connect(self, sock: socket.socket, address: Any) -> None:
-        """Connect a non-blocking socket to `address`; host names are resolved first.
-
-        Raises OSError if the connection fails, or if the socket is closed meanwhile. When cancelled
-        it leaves nothing behind that watches the socket.
-        """
-        base_events._check_ssl_socket(sock)
-        if self._debug and sock.gettimeout() != 0:
-            raise ValueError("the socket must be non-blocking")
-        if sock.family in (socket.AF_INET, socket.AF_INET6):
-            resolved = await self._ensure_resolved(
-                address, family=sock.family, type=sock.type, proto=sock.proto, loop=self
-            )
-            address = resolved[0][4]
-        delay = _UNIX_RETRY_DELAY
-        while True:
-            try:
-                sock.connect(address)
-                return
-            except BlockingIOError as exc:
-                if exc.errno != errno.EAGAIN:
-                    break
-                if sock.family != getattr(socket, "AF_UNIX", None):
-                    raise
-            except InterruptedError:
-                break  # it goes on in the background
-            await asyncio.sleep(delay)
-            delay = min(2 * delay, _UNIX_RETRY_DELAY_MAX)
-        await self._wait_writable(sock)
-        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code != 0:
-            raise OSError(code, f"Connect call failed {address}")
-
-    async def _wait_writable(self, sock: socket.socket) -> None:
-        self._ensure_fd_no_transport(sock)
-        waiter = _core._fd_waiter_new(self, sock.fileno(), True)
-        try:
-            await waiter.future
-        finally:
-            waiter.stop()

@@ -415,6 +415,9 @@ future_cancel(Future *self, PyObject *message)
     }
     self->future_state = FUTURE_CANCELLED;
     Py_XSETREF(self->cancel_message, Py_XNewRef(message));
+    if (self->watcher != NULL) {
+        self->state_ptr->future_cancelled(self->watcher);
+    }
     return future_wake(self) < 0 ? -1 : 1;
 }
 

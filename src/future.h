@@ -32,6 +32,7 @@ struct Future {
     PyObject *exception_traceback;    /* given back to the exception when it is first retrieved */
     PyObject *source_traceback;   /* debug mode: where it was made, or NULL */
     PyObject *cancel_message;
+    PyObject *watcher;            /* borrowed: the Operation that waits with it, or NULL */
     PyObject *cancelled_error;    /* to be raised again by the next one who asks, or NULL */
     uint8_t future_state;
     bool parked0;                 /* callback0 is a parked Task */
@@ -142,6 +143,10 @@ void future_finalize(Future *future);     /* reports an exception that nobody ha
 /* Methods and attributes of both types. */
 PyObject *Future_await(PyObject *op);     /* future_iter.c */
 int future_iter_type_init(PyObject *module, struct state *state);
+/* Raises StopIteration(value). */
+void stop_iteration_steal(PyObject *value);
+/* Turns what throw() was given into one exception to raise: new, or NULL with TypeError. */
+PyObject *exception_from_throw(PyObject *type, PyObject *value, PyObject *traceback);
 PyObject *future_not_initialised(void);
 
 PyObject *Future_result(PyObject *op, PyObject *ignored);

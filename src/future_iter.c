@@ -64,7 +64,7 @@ FutureIter_send(PyObject *op, PyObject *ignored UNUSED, PyObject **result)
 
 /* StopIteration(value), made by hand: PyErr_SetObject() would take a tuple for its
  * arguments, and an exception for itself. */
-static void
+void
 stop_iteration_steal(PyObject *value)
 {
     PyTypeObject *type = (PyTypeObject *)PyExc_StopIteration;
@@ -107,8 +107,7 @@ FutureIter_send_method(PyObject *op, PyObject *value UNUSED)
     return NULL;
 }
 
-/* Turns what throw() was given into one exception to raise: new, or NULL with TypeError. */
-static PyObject *
+PyObject *
 exception_from_throw(PyObject *type, PyObject *value, PyObject *traceback)
 {
     if (traceback == Py_None) {

@@ -331,6 +331,9 @@ loop_poll(Loop *loop, struct run *run)
         }
         wait_ns = next == TIMER_NEVER ? TIMER_NEVER : next > now ? next - now : 0;
     }
+    if (!list_empty(&loop->waiting_operations)) {
+        wait_ns = loop->state->check_operations(loop, monotonic, wait_ns);
+    }
     current_leave(loop);
     if (UNLIKELY(poll_once(loop, wait_ns) < 0 || PyErr_CheckSignals() < 0)) {
         loop_propagate(loop);

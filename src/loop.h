@@ -78,6 +78,9 @@ struct Loop {
 
     PyObject *current_task;       /* the Task last entered in asyncio's books; owned, only during a run: current.h */
 
+    struct list_node waiting_operations;    /* operation.c */
+    int64_t operations_checked_ns;
+
     char *read_buffer;            /* shared by all transports: RUN_BUFFER_SIZE bytes, made on first use */
 
     PyObject *current_handle;     /* debug mode: what runs now, or NULL */

@@ -13,6 +13,7 @@
 #include "future.h"
 #include "inbox.h"
 #include "poll.h"
+#include "sockop.h"
 #include "task.h"
 #include "timer.h"
 #include "watch.h"
@@ -617,6 +618,7 @@ Loop_new(PyTypeObject *type, PyObject *args UNUSED, PyObject *kwargs UNUSED)
     loop->slow_callback_duration = 0.1;
     list_init(&loop->all_loops);
     list_init(&loop->fds.active);
+    list_init(&loop->waiting_operations);
     inbox_init(loop);
     if (ready_init(&loop->ready) < 0) {
         Py_DECREF(loop);
@@ -723,6 +725,7 @@ static PyMethodDef Loop_methods[] = {
      PyDoc_STR("is_closed($self, /)\n--\n\nTrue after close().")},
     {"get_debug", Loop_get_debug, METH_NOARGS,
      PyDoc_STR("get_debug($self, /)\n--\n\nTrue in debug mode.")},
+    SOCKOP_METHODS,
     {"_add_callback", Loop__add_callback, METH_O, NULL},
     {"_add_reader", FASTCALL(Loop__add_reader), METH_FASTCALL, NULL},
     {"_add_writer", FASTCALL(Loop__add_writer), METH_FASTCALL, NULL},

@@ -1,173 +1,848 @@
 /* sockop.c - see sockop.h.
  *
- * A FdWaiter watches one descriptor until it is ready once, or until stop(). The one who
- * waits calls stop() as soon as it no longer waits, for whatever reason, before it closes
- * the descriptor: no watch outlives its operation. */
+ * A socket that is exactly a socket.socket is read and written by the system calls; anything
+ * else (subclasses, wrappers, doubles of tests) by its own methods, whose BlockingIOError
+ * means "wait". Calls never block, not even on a blocking socket. */
 #include "sockop.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
-#include "future.h"
-#include "watch.h"
+#include "addr.h"
+#include "args.h"
 
-typedef struct {
-    PyObject_HEAD
-    Loop *loop;            /* strong; NULL once stopped */
-    PyObject *future;
-    struct watch watch;
-} FdWaiter;
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0
+#endif
 
-static void
-fd_waiter_stop(FdWaiter *self)
+/* Sending this much or more takes the kernel long enough that other threads may run. */
+#define SEND_UNLOCKED_BYTES (64 * 1024)
+
+/* -- the socket ------------------------------------------------------------------------- */
+
+static inline bool
+is_plain_socket(Operation *op)
 {
-    if (self->loop != NULL) {
-        watch_stop(&self->watch);
-        Py_CLEAR(self->loop);
-    }
+    return Py_IS_TYPE(op->sock, (PyTypeObject *)op->state->socket_class);
 }
 
-static void
-fd_waiter_ready(struct watch *watch, int revents)
-{
-    FdWaiter *self = container_of(watch, FdWaiter, watch);
-    Loop *loop = watch->loop;
-    Py_INCREF(self);
-    Py_INCREF(loop);
-    fd_waiter_stop(self);
-    int result = 0;
-    if (self->future == NULL) {
-        goto done;
-    }
-    if (revents & EV_ERROR) {
-        errno = EBADF;
-        PyErr_SetFromErrno(PyExc_OSError);
-        PyObject *exc = PyErr_GetRaisedException();
-        result = future_settle_exception(loop->state, self->future, exc);
-        Py_DECREF(exc);
-    }
-    else {
-        result = future_settle_result(loop->state, self->future, Py_None);
-    }
-    if (result < 0) {
-        loop_report(loop, "A waiter for a descriptor could not be told", "future", self->future);
-    }
-done:
-    Py_DECREF(loop);
-    Py_DECREF(self);
-}
-
-static PyObject *
-FdWaiter_stop(PyObject *op, PyObject *ignored UNUSED)
-{
-    fd_waiter_stop((FdWaiter *)op);
-    return Py_NewRef(Py_None);
-}
-
-static PyObject *
-FdWaiter_get_future(PyObject *op, void *closure UNUSED)
-{
-    PyObject *future = ((FdWaiter *)op)->future;
-    return Py_NewRef(future != NULL ? future : Py_None);
-}
-
+/* Fills op->fd: 0 / -1. A closed socket has -1, which the system calls refuse. */
 static int
-FdWaiter_traverse(PyObject *op, visitproc visit, void *arg)
+sockop_find_fd(Operation *op)
 {
-    FdWaiter *self = (FdWaiter *)op;
-    Py_VISIT(Py_TYPE(op));
-    Py_VISIT(self->loop);
-    Py_VISIT(self->future);
-    return 0;
-}
-
-static int
-FdWaiter_clear(PyObject *op)
-{
-    FdWaiter *self = (FdWaiter *)op;
-    fd_waiter_stop(self);
-    Py_CLEAR(self->future);
-    return 0;
-}
-
-static void
-FdWaiter_dealloc(PyObject *op)
-{
-    PyTypeObject *type = Py_TYPE(op);
-    PyObject_GC_UnTrack(op);
-    (void)FdWaiter_clear(op);
-    type->tp_free(op);
-    Py_DECREF(type);
-}
-
-static PyMethodDef FdWaiter_methods[] = {
-    {"stop", FdWaiter_stop, METH_NOARGS,
-     PyDoc_STR("stop($self, /)\n--\n\nStop watching, at once; safe to repeat.")},
-    {NULL, NULL, 0, NULL},
-};
-
-static PyGetSetDef FdWaiter_getset[] = {
-    {"future", FdWaiter_get_future, NULL,
-     PyDoc_STR("Done when the descriptor is ready; OSError if it was closed."), NULL},
-    {NULL, NULL, NULL, NULL, NULL},
-};
-
-static PyType_Slot FdWaiter_slots[] = {
-    {Py_tp_doc, "Waits until a descriptor is ready, once."},
-    {Py_tp_dealloc, FdWaiter_dealloc},
-    {Py_tp_traverse, FdWaiter_traverse},
-    {Py_tp_clear, FdWaiter_clear},
-    {Py_tp_methods, FdWaiter_methods},
-    {Py_tp_getset, FdWaiter_getset},
-    {0, NULL},
-};
-
-static PyType_Spec FdWaiter_spec = {
-    .name = "asyncloop._core.FdWaiter",
-    .basicsize = sizeof(FdWaiter),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = FdWaiter_slots,
-};
-
-static PyObject *
-module_fd_waiter_new(PyObject *module, PyObject *args)
-{
-    struct state *state = PyModule_GetState(module);
-    PyObject *loop;
-    int fd, writable;
-    if (!PyArg_ParseTuple(args, "O!ip:_fd_waiter_new", state->LoopType, &loop, &fd, &writable)) {
-        return NULL;
-    }
-    if (fd < 0) {
-        errno = EBADF;
-        return PyErr_SetFromErrno(PyExc_OSError);
-    }
-    FdWaiter *self = (FdWaiter *)state->FdWaiterType->tp_alloc(state->FdWaiterType, 0);
-    if (self == NULL) {
-        return NULL;
-    }
-    watch_init(&self->watch, (Loop *)loop, (PyObject *)self, fd, writable ? EV_WRITE : EV_READ,
-               fd_waiter_ready);
-    self->loop = (Loop *)Py_NewRef(loop);
-    self->future = future_new(state, loop);
-    if (self->future == NULL || watch_start(&self->watch) < 0) {
-        Py_DECREF(self);
-        return NULL;
-    }
-    return (PyObject *)self;
-}
-
-static PyMethodDef sockop_functions[] = {
-    {"_fd_waiter_new", module_fd_waiter_new, METH_VARARGS,
-     PyDoc_STR("_fd_waiter_new(loop, fd, writable, /)\n--\n\n"
-               "A FdWaiter: its future is done when fd is writable, or readable.")},
-    {NULL, NULL, 0, NULL},
-};
-
-int
-sockop_type_init(PyObject *module, struct state *state)
-{
-    if (state_add_type(module, &FdWaiter_spec, NULL, 0, &state->FdWaiterType) < 0) {
+    PyCFunction fileno = op->state->socket_fileno;
+    PyObject *number = fileno != NULL && is_plain_socket(op)
+                           ? fileno(op->sock, NULL)
+                           : PyObject_CallMethodNoArgs(op->sock, op->state->names.fileno);
+    if (number == NULL) {
         return -1;
     }
-    return PyModule_AddFunctions(module, sockop_functions);
+    long fd = PyLong_AsLong(number);
+    Py_DECREF(number);
+    if (fd == -1 && PyErr_Occurred()) {
+        return -1;
+    }
+    op->fd = (int)fd;
+    return 0;
+}
+
+/* asyncio's checks, at the first attempt: no TLS socket; in debug mode a non-blocking one. */
+static int
+sockop_check(Operation *op)
+{
+    struct state *state = op->state;
+    PyObject *result;
+    if (!is_plain_socket(op)) {
+        result = PyObject_CallOneArg(state->check_ssl_socket, op->sock);
+        if (result == NULL) {
+            return -1;
+        }
+        Py_DECREF(result);
+    }
+    if (LIKELY(!op->loop->debug)) {
+        return 0;
+    }
+    result = PyObject_CallMethod(op->sock, "gettimeout", NULL);
+    PyObject *zero = result == NULL ? NULL : PyLong_FromLong(0);
+    int blocking = zero == NULL ? -1 : PyObject_RichCompareBool(result, zero, Py_NE);
+    Py_XDECREF(zero);
+    Py_XDECREF(result);
+    if (blocking > 0) {
+        PyErr_SetString(PyExc_ValueError, "the socket must be non-blocking");
+    }
+    return blocking == 0 ? 0 : -1;
+}
+
+/* What every attempt begins with. 0 / -1 */
+static inline int
+sockop_begin(Operation *op)
+{
+    if (!op->started && UNLIKELY((op->loop->debug || !is_plain_socket(op)) && sockop_check(op) < 0)) {
+        return -1;
+    }
+    return sockop_find_fd(op);
+}
+
+/* A system call has failed: wait for `direction`, or an OSError. */
+static enum attempt
+sockop_failed(enum attempt direction)
+{
+    if (LIKELY(errno == EAGAIN || errno == EWOULDBLOCK)) {
+        return direction;
+    }
+    PyErr_SetFromErrno(PyExc_OSError);
+    return ATTEMPT_FAILED;
+}
+
+/* A method of the socket has raised: the same. */
+static enum attempt
+sockop_raised(enum attempt direction)
+{
+    if (PyErr_ExceptionMatches(PyExc_BlockingIOError)
+        || PyErr_ExceptionMatches(PyExc_InterruptedError)) {
+        PyErr_Clear();
+        return direction;
+    }
+    return ATTEMPT_FAILED;
+}
+
+/* Calls sock.name(*args) with the first nargs of op->args. */
+static enum attempt
+sockop_call(Operation *op, PyObject *name, Py_ssize_t nargs, enum attempt direction,
+            PyObject **result)
+{
+    PyObject *stack[OPERATION_MAX_ARGS + 1] = {op->sock};
+    for (Py_ssize_t i = 0; i < nargs; i++) {
+        stack[i + 1] = op->args[i];
+    }
+    *result = PyObject_VectorcallMethod(name, stack, (size_t)nargs + 1, NULL);
+    return *result != NULL ? ATTEMPT_DONE : sockop_raised(direction);
+}
+
+/* -- receiving -------------------------------------------------------------------------- */
+
+static char *
+loop_read_buffer(Loop *loop)
+{
+    if (UNLIKELY(loop->read_buffer == NULL)) {
+        loop->read_buffer = PyMem_RawMalloc(READ_BUFFER_SIZE);
+        if (loop->read_buffer == NULL) {
+            PyErr_NoMemory();
+        }
+    }
+    return loop->read_buffer;
+}
+
+static ssize_t
+receive(int fd, void *buffer, size_t size, struct sockaddr *address, socklen_t *length)
+{
+    ssize_t got;
+    do {
+        got = address == NULL ? recv(fd, buffer, size, MSG_DONTWAIT)
+                              : recvfrom(fd, buffer, size, MSG_DONTWAIT, address, length);
+    } while (UNLIKELY(got < 0 && errno == EINTR));
+    return got;
+}
+
+/* args[0] is how many bytes are wanted: fills op->count, once. 0 / -1 */
+static int
+sockop_parse_size(Operation *op, const char *function)
+{
+    if (op->phase > 0) {
+        return 0;
+    }
+    op->count = PyNumber_AsSsize_t(op->args[0], PyExc_OverflowError);
+    if (op->count == -1 && PyErr_Occurred()) {
+        return -1;
+    }
+    if (op->count < 0) {
+        PyErr_Format(PyExc_ValueError, "negative buffersize in %s", function);
+        return -1;
+    }
+    op->phase = 1;
+    return 0;
+}
+
+/* Receives op->count bytes at most, and the sender's address if asked for: new bytes in
+ * *data. A buffer of the loop takes them first, so that the object has the right size. */
+static enum attempt
+sockop_receive_bytes(Operation *op, struct sockaddr *address, socklen_t *length, PyObject **data)
+{
+    ssize_t got;
+    if (LIKELY(op->count <= READ_BUFFER_SIZE)) {
+        char *buffer = loop_read_buffer(op->loop);
+        if (buffer == NULL) {
+            return ATTEMPT_FAILED;
+        }
+        got = receive(op->fd, buffer, (size_t)op->count, address, length);
+        if (got < 0) {
+            return sockop_failed(ATTEMPT_WAIT_READ);
+        }
+        *data = PyBytes_FromStringAndSize(buffer, got);
+    }
+    else {
+        *data = PyBytes_FromStringAndSize(NULL, op->count);
+        if (*data == NULL) {
+            return ATTEMPT_FAILED;
+        }
+        got = receive(op->fd, PyBytes_AS_STRING(*data), (size_t)op->count, address, length);
+        if (got < 0) {
+            Py_CLEAR(*data);
+            return sockop_failed(ATTEMPT_WAIT_READ);
+        }
+        (void)_PyBytes_Resize(data, got);
+    }
+    return *data != NULL ? ATTEMPT_DONE : ATTEMPT_FAILED;
+}
+
+static enum attempt
+attempt_recv(Operation *op, PyObject **result)
+{
+    if (sockop_begin(op) < 0) {
+        return ATTEMPT_FAILED;
+    }
+    if (UNLIKELY(!is_plain_socket(op))) {
+        return sockop_call(op, op->state->names.recv, 1, ATTEMPT_WAIT_READ, result);
+    }
+    if (sockop_parse_size(op, "recv") < 0) {
+        return ATTEMPT_FAILED;
+    }
+    if (UNLIKELY(op->count == 0)) {
+        *result = PyBytes_FromStringAndSize(NULL, 0);    /* as socket.recv(0): no system call */
+        return *result != NULL ? ATTEMPT_DONE : ATTEMPT_FAILED;
+    }
+    return sockop_receive_bytes(op, NULL, NULL, result);
+}
+
+static enum attempt
+attempt_recv_into(Operation *op, PyObject **result)
+{
+    if (sockop_begin(op) < 0) {
+        return ATTEMPT_FAILED;
+    }
+    if (UNLIKELY(!is_plain_socket(op))) {
+        return sockop_call(op, op->state->names.recv_into, 1, ATTEMPT_WAIT_READ, result);
+    }
+    /* Taken anew for each attempt: a bytearray may change its size while we wait. */
+    Py_buffer view;
+    if (PyObject_GetBuffer(op->args[0], &view, PyBUF_WRITABLE) < 0) {
+        if (PyErr_ExceptionMatches(PyExc_BufferError)) {
+            PyErr_Format(PyExc_TypeError,
+                         "recv_into() argument 1 must be read-write bytes-like object, not %.50s",
+                         Py_TYPE(op->args[0])->tp_name);
+        }
+        return ATTEMPT_FAILED;
+    }
+    ssize_t got = view.len == 0 ? 0 : receive(op->fd, view.buf, (size_t)view.len, NULL, NULL);
+    int err = errno;
+    PyBuffer_Release(&view);
+    errno = err;
+    if (got < 0) {
+        return sockop_failed(ATTEMPT_WAIT_READ);
+    }
+    *result = PyLong_FromSsize_t(got);
+    return *result != NULL ? ATTEMPT_DONE : ATTEMPT_FAILED;
+}
+
+/* May we make Python's form of the addresses of this socket ourselves? 1, 0, -1 */
+static int
+sockop_knows_family(Operation *op)
+{
+    PyObject *descriptor = op->state->socket_family;
+    PyObject *family = Py_TYPE(descriptor)->tp_descr_get(descriptor, op->sock,
+                                                         op->state->socket_class);
+    if (family == NULL) {
+        return -1;
+    }
+    long number = PyLong_AsLong(family);
+    Py_DECREF(family);
+    return number == AF_INET || number == AF_INET6 || number == AF_UNIX;
+}
+
+static enum attempt
+attempt_recvfrom(Operation *op, PyObject **result)
+{
+    if (sockop_begin(op) < 0) {
+        return ATTEMPT_FAILED;
+    }
+    int native = is_plain_socket(op) ? sockop_knows_family(op) : 0;
+    if (native <= 0) {
+        return native < 0 ? ATTEMPT_FAILED
+                          : sockop_call(op, op->state->names.recvfrom, 1, ATTEMPT_WAIT_READ,
+                                        result);
+    }
+    if (sockop_parse_size(op, "recvfrom") < 0) {
+        return ATTEMPT_FAILED;
+    }
+    struct sockaddr_storage address;
+    socklen_t length = sizeof(address);
+    PyObject *data;
+    enum attempt outcome =
+        sockop_receive_bytes(op, (struct sockaddr *)&address, &length, &data);
+    if (outcome != ATTEMPT_DONE) {
+        return outcome;
+    }
+    PyObject *sender = addr_build((struct sockaddr *)&address, length);
+    *result = sender == NULL ? NULL : PyTuple_Pack(2, data, sender);
+    Py_XDECREF(sender);
+    Py_DECREF(data);
+    return *result != NULL ? ATTEMPT_DONE : ATTEMPT_FAILED;
+}
+
+static enum attempt
+attempt_recvfrom_into(Operation *op, PyObject **result)
+{
+    if (sockop_begin(op) < 0) {
+        return ATTEMPT_FAILED;
+    }
+    if (op->phase == 0) {
+        int given = op->args[1] == NULL ? 0 : PyObject_IsTrue(op->args[1]);
+        if (given < 0) {
+            return ATTEMPT_FAILED;
+        }
+        if (!given) {
+            Py_ssize_t length = PyObject_Length(op->args[0]);
+            if (length < 0) {
+                return ATTEMPT_FAILED;
+            }
+            Py_XSETREF(op->args[1], PyLong_FromSsize_t(length));
+            if (op->args[1] == NULL) {
+                return ATTEMPT_FAILED;
+            }
+        }
+        op->phase = 1;
+    }
+    return sockop_call(op, op->state->names.recvfrom_into, 2, ATTEMPT_WAIT_READ, result);
+}
+
+static enum attempt
+attempt_recvmsg(Operation *op, PyObject **result)
+{
+    if (sockop_begin(op) < 0) {
+        return ATTEMPT_FAILED;
+    }
+    return sockop_call(op, op->state->names.recvmsg, op->nargs, ATTEMPT_WAIT_READ, result);
+}
+
+/* -- sending ------------------------------------------------------------------------------ */
+
+static ssize_t
+transmit(int fd, const char *data, size_t size)
+{
+    ssize_t sent;
+    do {
+        if (size < SEND_UNLOCKED_BYTES) {
+            sent = send(fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+        }
+        else {
+            Py_BEGIN_ALLOW_THREADS
+            sent = send(fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+            Py_END_ALLOW_THREADS
+        }
+    } while (UNLIKELY(sent < 0 && errno == EINTR));
+    return sent;
+}
+
+/* Sends what is left of `size` bytes, of which op->count have gone. */
+static enum attempt
+sockop_send_rest(Operation *op, const char *data, Py_ssize_t size, PyObject **result)
+{
+    ssize_t sent = transmit(op->fd, data + op->count, (size_t)(size - op->count));
+    if (sent < 0) {
+        return sockop_failed(ATTEMPT_WAIT_WRITE);
+    }
+    op->count += sent;
+    if (op->count < size) {
+        return ATTEMPT_WAIT_WRITE;    /* the kernel is full */
+    }
+    *result = Py_NewRef(Py_None);
+    return ATTEMPT_DONE;
+}
+
+/* Other bytes-like objects. From the first wait on, a memoryview (args[1]) keeps the buffer. */
+static enum attempt
+sockop_sendall_buffer(Operation *op, PyObject **result)
+{
+    if (op->args[1] != NULL) {
+        Py_buffer *kept = PyMemoryView_GET_BUFFER(op->args[1]);
+        return sockop_send_rest(op, kept->buf, kept->len, result);
+    }
+    Py_buffer view;
+    if (PyObject_GetBuffer(op->args[0], &view, PyBUF_SIMPLE) < 0) {
+        return ATTEMPT_FAILED;
+    }
+    enum attempt outcome = sockop_send_rest(op, view.buf, view.len, result);
+    if (outcome == ATTEMPT_WAIT_WRITE) {
+        op->args[1] = PyMemoryView_FromObject(op->args[0]);
+        if (op->args[1] == NULL) {
+            outcome = ATTEMPT_FAILED;
+        }
+    }
+    PyBuffer_Release(&view);
+    return outcome;
+}
+
+/* By the method send() of a socket of another kind: args[1] is a memoryview of all. */
+static enum attempt
+sockop_sendall_method(Operation *op, PyObject **result)
+{
+    PyObject *name = op->state->names.send;
+    PyObject *data;
+    if (op->args[1] == NULL) {
+        data = Py_NewRef(op->args[0]);
+    }
+    else {
+        data = PySequence_GetSlice(op->args[1], op->count, PY_SSIZE_T_MAX);
+    }
+    PyObject *sent = data == NULL ? NULL : PyObject_CallMethodOneArg(op->sock, name, data);
+    Py_XDECREF(data);
+    if (sent == NULL) {
+        if (sockop_raised(ATTEMPT_WAIT_WRITE) == ATTEMPT_FAILED) {
+            return ATTEMPT_FAILED;
+        }
+    }
+    else {
+        Py_ssize_t count = PyLong_AsSsize_t(sent);
+        Py_DECREF(sent);
+        if (count == -1 && PyErr_Occurred()) {
+            return ATTEMPT_FAILED;
+        }
+        op->count += count;
+    }
+    Py_ssize_t length = PyObject_Length(op->args[1] != NULL ? op->args[1] : op->args[0]);
+    if (length < 0) {
+        return ATTEMPT_FAILED;
+    }
+    if (sent != NULL && op->count >= length) {
+        *result = Py_NewRef(Py_None);
+        return ATTEMPT_DONE;
+    }
+    if (op->args[1] == NULL) {
+        op->args[1] = PyMemoryView_FromObject(op->args[0]);
+    }
+    return op->args[1] != NULL ? ATTEMPT_WAIT_WRITE : ATTEMPT_FAILED;
+}
+
+static enum attempt
+attempt_sendall(Operation *op, PyObject **result)
+{
+    if (sockop_begin(op) < 0) {
+        return ATTEMPT_FAILED;
+    }
+    if (UNLIKELY(!is_plain_socket(op))) {
+        return sockop_sendall_method(op, result);
+    }
+    PyObject *data = op->args[0];
+    if (LIKELY(PyBytes_CheckExact(data))) {
+        return sockop_send_rest(op, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), result);
+    }
+    return sockop_sendall_buffer(op, result);
+}
+
+static enum attempt
+attempt_sendto(Operation *op, PyObject **result)
+{
+    if (sockop_begin(op) < 0) {
+        return ATTEMPT_FAILED;
+    }
+    return sockop_call(op, op->state->names.sendto, 2, ATTEMPT_WAIT_WRITE, result);
+}
+
+static enum attempt
+attempt_sendmsg(Operation *op, PyObject **result)
+{
+    if (sockop_begin(op) < 0) {
+        return ATTEMPT_FAILED;
+    }
+    return sockop_call(op, op->state->names.sendmsg, op->nargs, ATTEMPT_WAIT_WRITE, result);
+}
+
+/* -- connecting ----------------------------------------------------------------------------- */
+
+enum { CONNECT_NEW, CONNECT_RESOLVING, CONNECT_RESOLVED, CONNECT_UNDER_WAY };
+
+/* sock.family and the like as a C int: 0 / -1 */
+static int
+socket_number(PyObject *sock, PyObject *name, int *number)
+{
+    PyObject *value = PyObject_GetAttr(sock, name);
+    long result = value == NULL ? -1 : PyLong_AsLong(value);
+    Py_XDECREF(value);
+    if (result == -1 && PyErr_Occurred()) {
+        return -1;
+    }
+    *number = (int)result;
+    return 0;
+}
+
+/* A complete address with a numeric host: nothing to resolve. */
+static bool
+address_is_numeric(PyObject *address, int family)
+{
+    Py_ssize_t length = family == AF_INET ? 2 : 4;
+    if (!PyTuple_CheckExact(address) || PyTuple_GET_SIZE(address) != length
+        || !PyUnicode_CheckExact(PyTuple_GET_ITEM(address, 0))
+        || !PyLong_CheckExact(PyTuple_GET_ITEM(address, 1))) {
+        return false;
+    }
+    Py_ssize_t size;
+    const char *host = PyUnicode_AsUTF8AndSize(PyTuple_GET_ITEM(address, 0), &size);
+    if (host == NULL) {
+        PyErr_Clear();
+        return false;
+    }
+    struct in6_addr parsed;
+    return strlen(host) == (size_t)size && inet_pton(family, host, &parsed) == 1;
+}
+
+/* Asks the loop, as asyncio does: ATTEMPT_AWAIT, or ATTEMPT_FAILED. */
+static enum attempt
+connect_resolve(Operation *op)
+{
+    PyObject *loop = (PyObject *)op->loop;
+    PyObject *function = PyObject_GetAttrString(loop, "_ensure_resolved");
+    PyObject *args = function == NULL ? NULL : PyTuple_Pack(1, op->args[0]);
+    PyObject *kwargs = NULL;
+    if (args != NULL) {
+        PyObject *family = PyObject_GetAttr(op->sock, op->state->names.family);
+        PyObject *type = family == NULL ? NULL : PyObject_GetAttr(op->sock, op->state->names.type);
+        PyObject *proto = type == NULL ? NULL : PyObject_GetAttr(op->sock, op->state->names.proto);
+        if (proto != NULL) {
+            kwargs = Py_BuildValue("{s:O,s:O,s:O,s:O}", "family", family, "type", type, "proto",
+                                   proto, "loop", loop);
+        }
+        Py_XDECREF(proto);
+        Py_XDECREF(type);
+        Py_XDECREF(family);
+    }
+    PyObject *awaitable = kwargs == NULL ? NULL : PyObject_Call(function, args, kwargs);
+    Py_XDECREF(kwargs);
+    Py_XDECREF(args);
+    Py_XDECREF(function);
+    return operation_await_steal(op, awaitable);
+}
+
+/* The first of the resolved addresses becomes the one to connect to: 0 / -1 */
+static int
+connect_take_resolved(Operation *op)
+{
+    PyObject *info = PySequence_GetItem(op->value, 0);
+    PyObject *address = info == NULL ? NULL : PySequence_GetItem(info, 4);
+    Py_XDECREF(info);
+    if (address == NULL) {
+        return -1;
+    }
+    Py_SETREF(op->args[0], address);
+    return 0;
+}
+
+/* EAGAIN is not EINPROGRESS: nothing was begun. */
+static bool
+connect_was_refused_for_now(void)
+{
+    PyObject *exc = PyErr_GetRaisedException();
+    PyObject *number = PyObject_GetAttrString(exc, "errno");
+    bool again = number != NULL && PyLong_Check(number) && PyLong_AsLong(number) == EAGAIN;
+    Py_XDECREF(number);
+    PyErr_Clear();
+    PyErr_SetRaisedException(exc);
+    return again;
+}
+
+static enum attempt
+connect_start(Operation *op, int family, PyObject **result)
+{
+    *result = PyObject_CallMethodOneArg(op->sock, op->state->names.connect, op->args[0]);
+    if (*result != NULL) {
+        Py_SETREF(*result, Py_NewRef(Py_None));
+        return ATTEMPT_DONE;
+    }
+    if (PyErr_ExceptionMatches(PyExc_BlockingIOError) && connect_was_refused_for_now()) {
+        /* A Unix socket, and its peer's queue is full; nobody tells when it is not. */
+        if (family != AF_UNIX) {
+            return ATTEMPT_FAILED;
+        }
+        PyErr_Clear();
+        return ATTEMPT_WAIT_RETRY;
+    }
+    enum attempt outcome = sockop_raised(ATTEMPT_WAIT_WRITE);
+    if (outcome == ATTEMPT_WAIT_WRITE) {
+        op->phase = CONNECT_UNDER_WAY;
+    }
+    return outcome;
+}
+
+static enum attempt
+connect_end(Operation *op, PyObject **result)
+{
+    PyObject *error = PyObject_CallMethod(op->sock, "getsockopt", "ii", SOL_SOCKET, SO_ERROR);
+    if (error == NULL) {
+        return sockop_raised(ATTEMPT_WAIT_WRITE);
+    }
+    int failed = PyObject_IsTrue(error);
+    if (failed == 0) {
+        Py_DECREF(error);
+        *result = Py_NewRef(Py_None);
+        return ATTEMPT_DONE;
+    }
+    PyObject *message = failed < 0 ? NULL
+                                   : PyUnicode_FromFormat("Connect call failed %S", op->args[0]);
+    PyObject *exc = message == NULL
+                        ? NULL
+                        : PyObject_CallFunctionObjArgs(PyExc_OSError, error, message, NULL);
+    Py_XDECREF(message);
+    Py_DECREF(error);
+    if (exc == NULL) {
+        return ATTEMPT_FAILED;
+    }
+    PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
+    Py_DECREF(exc);
+    return sockop_raised(ATTEMPT_WAIT_WRITE);
+}
+
+static enum attempt
+attempt_connect(Operation *op, PyObject **result)
+{
+    int family;
+    if (sockop_begin(op) < 0) {
+        return ATTEMPT_FAILED;
+    }
+    if (op->phase == CONNECT_UNDER_WAY) {
+        return connect_end(op, result);
+    }
+    if (socket_number(op->sock, op->state->names.family, &family) < 0) {
+        return ATTEMPT_FAILED;
+    }
+    if (op->phase == CONNECT_NEW) {
+        if ((family == AF_INET || family == AF_INET6) && !address_is_numeric(op->args[0], family)) {
+            op->phase = CONNECT_RESOLVING;
+            return connect_resolve(op);
+        }
+        op->phase = CONNECT_RESOLVED;
+    }
+    else if (op->phase == CONNECT_RESOLVING) {
+        if (connect_take_resolved(op) < 0) {
+            return ATTEMPT_FAILED;
+        }
+        op->phase = CONNECT_RESOLVED;
+    }
+    return connect_start(op, family, result);
+}
+
+/* -- accepting ------------------------------------------------------------------------------- */
+
+/* accept() of a blocking socket would block: only when there is somebody. */
+static int
+accept_at_once(int fd, struct sockaddr *address, socklen_t *length)
+{
+    int flags = fcntl(fd, F_GETFL);
+    if (flags >= 0 && !(flags & O_NONBLOCK)) {
+        struct pollfd one = {.fd = fd, .events = POLLIN};
+        if (poll(&one, 1, 0) == 0) {
+            errno = EAGAIN;
+            return -1;
+        }
+    }
+    int conn;
+    do {
+#ifdef SOCK_CLOEXEC
+        conn = accept4(fd, address, length, SOCK_CLOEXEC | SOCK_NONBLOCK);
+#else
+        conn = accept(fd, address, length);
+        if (conn >= 0) {
+            (void)fcntl(conn, F_SETFD, FD_CLOEXEC);
+            (void)fcntl(conn, F_SETFL, O_NONBLOCK);
+        }
+#endif
+    } while (UNLIKELY(conn < 0 && errno == EINTR));
+    return conn;
+}
+
+/* conn.setblocking(False): 0 / -1 */
+static int
+set_nonblocking(PyObject *conn)
+{
+    PyObject *result = PyObject_CallMethod(conn, "setblocking", "O", Py_False);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+/* A socket object like the listening one, which owns fd from now on. On failure fd is closed. */
+static PyObject *
+socket_like(Operation *op, int fd)
+{
+    struct state *state = op->state;
+    PyObject *family = PyObject_GetAttr(op->sock, state->names.family);
+    PyObject *type = family == NULL ? NULL : PyObject_GetAttr(op->sock, state->names.type);
+    PyObject *proto = type == NULL ? NULL : PyObject_GetAttr(op->sock, state->names.proto);
+    PyObject *number = proto == NULL ? NULL : PyLong_FromLong(fd);
+    PyObject *conn = NULL;
+    if (number != NULL) {
+        PyObject *args[] = {NULL, family, type, proto, number};
+        conn = PyObject_Vectorcall(state->socket_class, args + 1,
+                                   4 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    }
+    if (conn == NULL) {
+        close(fd);
+    }
+    else if (set_nonblocking(conn) < 0) {
+        Py_CLEAR(conn);
+    }
+    Py_XDECREF(number);
+    Py_XDECREF(proto);
+    Py_XDECREF(type);
+    Py_XDECREF(family);
+    return conn;
+}
+
+static enum attempt
+accept_by_method(Operation *op, PyObject **result)
+{
+    enum attempt outcome =
+        sockop_call(op, op->state->names.accept, 0, ATTEMPT_WAIT_READ, result);
+    if (outcome != ATTEMPT_DONE) {
+        return outcome;
+    }
+    PyObject *conn = PySequence_GetItem(*result, 0);
+    if (conn == NULL || set_nonblocking(conn) < 0) {
+        Py_CLEAR(*result);
+        outcome = ATTEMPT_FAILED;
+    }
+    Py_XDECREF(conn);
+    return outcome;
+}
+
+static enum attempt
+attempt_accept(Operation *op, PyObject **result)
+{
+    if (sockop_begin(op) < 0) {
+        return ATTEMPT_FAILED;
+    }
+    int native = is_plain_socket(op) ? sockop_knows_family(op) : 0;
+    if (native <= 0) {
+        return native < 0 ? ATTEMPT_FAILED : accept_by_method(op, result);
+    }
+    struct sockaddr_storage address;
+    socklen_t length = sizeof(address);
+    int fd = accept_at_once(op->fd, (struct sockaddr *)&address, &length);
+    if (fd < 0) {
+        return sockop_failed(ATTEMPT_WAIT_READ);
+    }
+    PyObject *conn = socket_like(op, fd);
+    PyObject *peer = conn == NULL ? NULL : addr_build((struct sockaddr *)&address, length);
+    *result = peer == NULL ? NULL : PyTuple_Pack(2, conn, peer);
+    Py_XDECREF(peer);
+    Py_XDECREF(conn);
+    return *result != NULL ? ATTEMPT_DONE : ATTEMPT_FAILED;
+}
+
+/* -- the methods -------------------------------------------------------------------------------- */
+
+/* Makes the method Loop_NAME: the first REQUIRED of the given names must be there, NARGS
+ * are taken, and so much room for arguments has the Operation (ROOM >= NARGS - 1). */
+#define METHOD(NAME, ATTEMPT, REQUIRED, NARGS, ROOM, ...)                                      \
+    PyObject *Loop_##NAME(PyObject *loop, PyObject *const *args, Py_ssize_t nargs,             \
+                          PyObject *kwnames)                                                   \
+    {                                                                                          \
+        static const struct operation_kind kind = {#NAME, ATTEMPT};                            \
+        static const char *const names[] = {__VA_ARGS__, NULL};                                \
+        PyObject *values[OPERATION_MAX_ARGS + 1] = {NULL};                                     \
+        if (LIKELY(kwnames == NULL && nargs == (NARGS) && (ROOM) == (NARGS) - 1)) {            \
+            return operation_new((Loop *)loop, &kind, args[0], args + 1, ROOM);                \
+        }                                                                                      \
+        if (args_unpack(#NAME, args, nargs, kwnames, names, NARGS, REQUIRED, values) < 0) {    \
+            return NULL;                                                                       \
+        }                                                                                      \
+        return operation_new((Loop *)loop, &kind, values[0], values + 1, ROOM);                \
+    }
+
+METHOD(sock_recv, attempt_recv, 2, 2, 1, "sock", "n")
+METHOD(sock_recv_into, attempt_recv_into, 2, 2, 1, "sock", "buf")
+METHOD(sock_recvfrom, attempt_recvfrom, 2, 2, 1, "sock", "bufsize")
+METHOD(sock_recvfrom_into, attempt_recvfrom_into, 2, 3, 2, "sock", "buf", "nbytes")
+METHOD(sock_sendall, attempt_sendall, 2, 2, 2, "sock", "data")
+METHOD(sock_sendto, attempt_sendto, 3, 3, 2, "sock", "data", "address")
+METHOD(sock_connect, attempt_connect, 2, 2, 1, "sock", "address")
+METHOD(sock_accept, attempt_accept, 1, 1, 0, "sock")
+#undef METHOD
+
+/* recvmsg() and sendmsg(): positional arguments go through as they are, so that the socket's
+ * own defaults hold. */
+static PyObject *
+message_method(PyObject *loop, const char *function, const struct operation_kind *kind,
+               Py_ssize_t limit, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    if (kwnames != NULL && PyTuple_GET_SIZE(kwnames) > 0) {
+        return PyErr_Format(PyExc_TypeError, "%s() takes no keyword arguments", function);
+    }
+    if (nargs < 2 || nargs > limit) {
+        return PyErr_Format(PyExc_TypeError, "%s() takes 2 to %zd arguments (%zd given)", function,
+                            limit, nargs);
+    }
+    return operation_new((Loop *)loop, kind, args[0], args + 1, nargs - 1);
+}
+
+PyObject *
+Loop_sock_recvmsg(PyObject *loop, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const struct operation_kind kind = {"sock_recvmsg", attempt_recvmsg};
+    return message_method(loop, "sock_recvmsg", &kind, 4, args, nargs, kwnames);
+}
+
+PyObject *
+Loop_sock_sendmsg(PyObject *loop, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const struct operation_kind kind = {"sock_sendmsg", attempt_sendmsg};
+    return message_method(loop, "sock_sendmsg", &kind, 5, args, nargs, kwnames);
+}
+
+/* The C function behind socket.fileno(): called for each operation, so without the way
+ * through the attribute. NULL where it is not what we know. */
+static int
+find_fileno(struct state *state, PyObject *socket_type)
+{
+    PyObject *method = PyObject_GetAttrString(socket_type, "fileno");
+    if (method == NULL) {
+        return -1;
+    }
+    if (Py_IS_TYPE(method, &PyMethodDescr_Type)) {
+        PyMethodDef *definition = ((PyMethodDescrObject *)method)->d_method;
+        if (definition->ml_flags == METH_NOARGS) {
+            state->socket_fileno = definition->ml_meth;
+        }
+    }
+    Py_DECREF(method);
+    return 0;
+}
+
+int
+sockop_init(PyObject *module UNUSED, struct state *state)
+{
+    PyObject *base_events = PyImport_ImportModule("asyncio.base_events");
+    if (base_events == NULL) {
+        return -1;
+    }
+    state->check_ssl_socket = PyObject_GetAttrString(base_events, "_check_ssl_socket");
+    Py_DECREF(base_events);
+    PyObject *socket_module = PyImport_ImportModule("_socket");
+    PyObject *socket_type = socket_module == NULL
+                                ? NULL
+                                : PyObject_GetAttrString(socket_module, "socket");
+    Py_XDECREF(socket_module);
+    if (state->check_ssl_socket == NULL || socket_type == NULL) {
+        Py_XDECREF(socket_type);
+        return -1;
+    }
+    state->socket_family = PyObject_GetAttrString(socket_type, "family");
+    int result = state->socket_family == NULL ? -1 : find_fileno(state, socket_type);
+    if (result == 0 && Py_TYPE(state->socket_family)->tp_descr_get == NULL) {
+        PyErr_SetString(PyExc_ImportError, "socket.family is no descriptor");
+        result = -1;
+    }
+    Py_DECREF(socket_type);
+    return result;
 }

@@ -153,7 +153,8 @@ state_init(PyObject *module, struct state *state)
         || stream_type_init(module, state) < 0
         || datagram_type_init(module, state) < 0
         || server_type_init(module, state) < 0
-        || sockop_type_init(module, state) < 0
+        || operation_type_init(module, state) < 0
+        || sockop_init(module, state) < 0
         || loop_type_init(module, state) < 0) {
         return -1;
     }
@@ -162,13 +163,14 @@ state_init(PyObject *module, struct state *state)
     state->free_futures.type = state->FutureType;
     state->free_future_iters.type = state->FutureIterType;
     state->free_tasks.type = state->TaskType;
+    state->free_operations.type = state->OperationType;
     return 0;
 }
 
 /* Every owned reference of the state, once: for traverse and clear. */
 #define STATE_OBJECTS(X) \
     X(LoopType) X(HandleType) X(TimerHandleType) X(FutureType) X(FutureIterType) \
-    X(TaskType) X(TransportType) X(StreamType) X(DatagramType) X(AcceptorType) X(FdWaiterType) \
+    X(TaskType) X(TransportType) X(StreamType) X(DatagramType) X(AcceptorType) X(OperationType) \
     X(asyncio_Future) X(asyncio_Task) X(asyncio_Handle) X(asyncio_TimerHandle) \
     X(asyncio_FlowControlMixin) X(asyncio_BaseEventLoop) X(asyncio_BufferedProtocol) \
     X(asyncio_CancelledError) X(asyncio_InvalidStateError) \
@@ -180,6 +182,7 @@ state_init(PyObject *module, struct state *state)
     X(current_tasks) X(enter_task) X(leave_task) X(swap_current_task) X(register_task) \
     X(unregister_task) X(task_set_base) X(add_awaited_by) X(discard_awaited_by) \
     X(keywords_context) X(keywords_msg) X(empty_tuple) X(socket_class) \
+    X(socket_family) X(check_ssl_socket) \
     X(reader.ProtocolType) X(reader.ReaderType) X(reader.data_received) \
     X(reader.stream_reader) X(reader.feed_data) X(reader.wakeup_waiter)
 
@@ -200,6 +203,7 @@ state_clear(struct state *state)
     freelist_drain(&state->free_futures);
     freelist_drain(&state->free_future_iters);
     freelist_drain(&state->free_tasks);
+    freelist_drain(&state->free_operations);
 #define X(field) Py_CLEAR(state->field);
     STATE_OBJECTS(X)
 #undef X

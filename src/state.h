@@ -28,7 +28,9 @@ typedef struct Task Task;
     X(set_name) X(set_result) X(shutdown) X(sockname) X(socket) X(source_traceback) X(task) \
     X(is_running) X(set_exception) X(PENDING) X(CANCELLED) X(FINISHED) \
     X(_attach) X(_buffer) X(_detach) X(_eof) X(_limit) X(_paused) X(_stream_reader_wr) \
-    X(_transport) X(_waiter) X(pause_reading) X(throw) X(time) X(transport) X(uncancel) X(values)
+    X(_transport) X(_waiter) X(pause_reading) X(throw) X(time) X(transport) X(uncancel) X(values) \
+    X(accept) X(connect) X(family) X(proto) X(recv) X(recv_into) X(recvfrom) X(recvfrom_into) \
+    X(recvmsg) X(sendmsg) X(sendto) X(type)
 
 /* reader.c: what is compared before a StreamReader is fed from C */
 struct reader_state {
@@ -56,7 +58,7 @@ struct state {
     PyTypeObject *StreamType;
     PyTypeObject *DatagramType;
     PyTypeObject *AcceptorType;
-    PyTypeObject *FdWaiterType;
+    PyTypeObject *OperationType;
 
     /* standard library: types that ours derive from or recognise */
     PyTypeObject *asyncio_Future;         /* _asyncio.Future */
@@ -89,6 +91,9 @@ struct state {
     PyObject *TransportSocket;            /* asyncio.trsock.TransportSocket */
 
     PyObject *socket_class;               /* socket.socket */
+    PyObject *socket_family;              /* _socket.socket.family, the descriptor */
+    PyCFunction socket_fileno;            /* _socket.socket.fileno(), or NULL */
+    PyObject *check_ssl_socket;           /* asyncio.base_events._check_ssl_socket */
 
     /* transports: asyncio's (Python) bases keep nothing of ours; what somebody puts into
      * their slots all the same is dropped with the object. Offsets of those slots. */
@@ -125,6 +130,11 @@ struct state {
     /* task_step.c: what a parked Task would have been as a callback; both new. 0 / -1 */
     int (*task_as_callback)(PyObject *task, PyObject **callback, PyObject **context);
 
+    /* operation.c: a future with a watcher was cancelled */
+    void (*future_cancelled)(PyObject *watcher);
+    /* operation.c: before a poll, while an Operation waits: how long it may last */
+    int64_t (*check_operations)(Loop *loop, int64_t now, int64_t wait_ns);
+
     struct list_node loops;               /* every Loop that is not closed, for fork */
 
     /* free lists: memory of dead objects of exactly our types; see freelist.h */
@@ -132,7 +142,7 @@ struct state {
         PyObject *head;
         PyTypeObject *type;               /* borrowed: one of the types above */
         int length;
-    } free_handles, free_timer_handles, free_futures, free_future_iters, free_tasks;
+    } free_handles, free_timer_handles, free_futures, free_future_iters, free_tasks, free_operations;
 
     PyObject *empty_tuple;
     struct state_names {
