@@ -17,15 +17,7 @@ args_context(const char *function, PyObject *const *args, Py_ssize_t nargs,
             return -1;
         }
         PyObject *value = args[nargs + i];
-        if (value == Py_None) {
-            continue;
-        }
-        if (!PyContext_CheckExact(value)) {
-            PyErr_Format(PyExc_TypeError, "context must be a contextvars.Context, not %.100s",
-                         Py_TYPE(value)->tp_name);
-            return -1;
-        }
-        *context = value;
+        *context = value == Py_None ? NULL : value;
     }
     return 0;
 }

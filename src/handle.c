@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "freelist.h"
+#include "inbox.h"
 #include "loop.h"
 #include "timer.h"
 
@@ -281,6 +282,47 @@ handle_call(Handle *handle, PyObject *callback)
     return result;
 }
 
+static PyObject *Handle_get__args(PyObject *op, void *closure);
+
+/* A context that is not contextvars' own: asyncio asks for no more than a method run(). */
+static PyObject *
+handle_call_in_foreign_context(Handle *handle, PyObject *context, PyObject *callback)
+{
+    PyObject *args = Handle_get__args((PyObject *)handle, NULL);
+    PyObject *first = args == NULL ? NULL : PyTuple_Pack(1, callback);
+    PyObject *all = first == NULL ? NULL : PySequence_Concat(first, args);
+    PyObject *run = all == NULL ? NULL : PyObject_GetAttrString(context, "run");
+    PyObject *value = run == NULL ? NULL : PyObject_Call(run, all, NULL);
+    Py_XDECREF(run);
+    Py_XDECREF(all);
+    Py_XDECREF(first);
+    Py_XDECREF(args);
+    return value;
+}
+
+/* The result of the callback, called in its context, or NULL. */
+static PyObject *
+handle_call_in_context(Handle *handle, PyObject *callback)
+{
+    PyObject *context = Py_NewRef(handle->context);
+    PyObject *value = NULL;
+    if (UNLIKELY(!PyContext_CheckExact(context))) {
+        value = handle_call_in_foreign_context(handle, context, callback);
+    }
+    else if (LIKELY(PyContext_Enter(context) == 0)) {
+        value = handle_call(handle, callback);
+        PyObject *exc = LIKELY(value != NULL) ? NULL : PyErr_GetRaisedException();
+        if (UNLIKELY(PyContext_Exit(context) < 0)) {
+            Py_CLEAR(value);
+        }
+        if (UNLIKELY(exc != NULL)) {
+            PyErr_SetRaisedException(exc);
+        }
+    }
+    Py_DECREF(context);
+    return value;
+}
+
 static int
 handle_run_native(Handle *handle)
 {
@@ -331,30 +373,33 @@ handle_run(Handle *handle)
         return result;
     }
     PyObject *callback = Py_NewRef(handle->callback);
-    PyObject *context = Py_NewRef(handle->context);
-    if (UNLIKELY(PyContext_Enter(context) < 0)) {
-        result = handle_failed(handle, callback);
-        goto done;
-    }
-    PyObject *value = handle_call(handle, callback);
+    handle->running = true;
+    PyObject *value = handle_call_in_context(handle, callback);
     if (LIKELY(value != NULL)) {
         Py_DECREF(value);
     }
-    if (UNLIKELY(value == NULL)) {
-        /* The handler runs outside the callback's context, as asyncio's does. */
-        PyObject *exc = PyErr_GetRaisedException();
-        PyContext_Exit(context);
-        PyErr_SetRaisedException(exc);
+    else {
         result = handle_failed(handle, callback);
     }
-    else if (UNLIKELY(PyContext_Exit(context) < 0)) {
-        result = handle_failed(handle, callback);
+    handle->running = false;
+    if (UNLIKELY(handle->threadsafe)) {
+        inbox_tell_waiters(handle->loop);
     }
-done:
-    Py_DECREF(context);
     Py_DECREF(callback);
     handle_ran(handle);
     return result;
+}
+
+/* asyncio's handles of call_soon_threadsafe() have, from 3.14 on, a lock: another thread
+ * that cancels one, or asks whether it is cancelled, waits for the end of a callback that
+ * has begun. Here it waits for the loop to tell. */
+static void
+handle_wait(Handle *handle)
+{
+    if (UNLIKELY(handle->threadsafe && handle->running
+                 && handle->loop->thread_id != PyThread_get_thread_ident())) {
+        inbox_wait_while(handle->loop, &handle->running);
+    }
 }
 
 /* -- the types ------------------------------------------------------------------------ */
@@ -405,6 +450,7 @@ TimerHandle_dealloc(PyObject *op)
 static PyObject *
 Handle_cancel(PyObject *op, PyObject *ignored UNUSED)
 {
+    handle_wait((Handle *)op);
     handle_cancel((Handle *)op);
     Py_RETURN_NONE;
 }
@@ -419,6 +465,7 @@ TimerHandle_cancel(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Handle_cancelled(PyObject *op, PyObject *ignored UNUSED)
 {
+    handle_wait((Handle *)op);
     return PyBool_FromLong(((Handle *)op)->cancelled);
 }
 
@@ -473,7 +520,9 @@ Handle_get__scheduled(PyObject *op, void *closure UNUSED)
 static PyObject *
 Handle_get___class__(PyObject *op, void *closure UNUSED)
 {
-    return Py_NewRef(((Handle *)op)->loop->state->asyncio_Handle);
+    Handle *self = (Handle *)op;
+    struct state *state = self->loop->state;
+    return Py_NewRef(self->threadsafe ? state->asyncio_ThreadSafeHandle : state->asyncio_Handle);
 }
 
 static PyObject *

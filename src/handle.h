@@ -32,13 +32,15 @@ struct Handle {
     Loop *loop;                   /* strong */
     PyObject *callback;           /* NULL once it has run or is cancelled */
     native_callback native;       /* or NULL; callback is then its owner */
-    PyObject *context;            /* NULL for native ones */
+    PyObject *context;            /* anything with run(); NULL for native ones */
     PyObject *args[HANDLE_INLINE_ARGS];    /* nargs > HANDLE_INLINE_ARGS: args[0] is a tuple of all */
     PyObject *source_traceback;   /* debug mode: a traceback.StackSummary, or NULL */
     PyObject *repr;               /* debug mode: kept when cancelled, or NULL */
     PyObject *weakrefs;
     int32_t nargs;
     bool cancelled;
+    bool threadsafe;              /* other threads may cancel it: see handle_wait() */
+    bool running;                 /* of a threadsafe one: the callback is under way */
     uint8_t place;                /* enum handle_place */
 };
 

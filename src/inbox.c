@@ -58,6 +58,31 @@ inbox_awake(Loop *loop)
     pthread_mutex_unlock(&loop->inbox.lock);
 }
 
+/* -- waiting for a callback ------------------------------------------------------------ */
+
+void
+inbox_wait_while(Loop *loop, const bool *flag)
+{
+    struct inbox *inbox = &loop->inbox;
+    inbox->waiters++;    /* before the GIL goes: the loop sees it, or has cleared the flag */
+    Py_BEGIN_ALLOW_THREADS
+    pthread_mutex_lock(&inbox->lock);
+    while (__atomic_load_n(flag, __ATOMIC_ACQUIRE)) {
+        pthread_cond_wait(&inbox->told, &inbox->lock);
+    }
+    pthread_mutex_unlock(&inbox->lock);
+    Py_END_ALLOW_THREADS
+    inbox->waiters--;
+}
+
+void
+inbox_tell_some_waiters(Loop *loop)
+{
+    pthread_mutex_lock(&loop->inbox.lock);
+    pthread_cond_broadcast(&loop->inbox.told);
+    pthread_mutex_unlock(&loop->inbox.lock);
+}
+
 /* -- life ------------------------------------------------------------------------------ */
 
 static int
@@ -101,6 +126,7 @@ void
 inbox_init(Loop *loop)
 {
     pthread_mutex_init(&loop->inbox.lock, NULL);
+    pthread_cond_init(&loop->inbox.told, NULL);
     loop->inbox.wake_fd = loop->inbox.wake_write_fd = -1;
 }
 
@@ -157,6 +183,8 @@ inbox_after_fork(Loop *loop)
     /* Another thread of the parent may have held the lock, and the descriptor is the
      * parent's too. */
     pthread_mutex_init(&loop->inbox.lock, NULL);
+    pthread_cond_init(&loop->inbox.told, NULL);
+    loop->inbox.waiters = 0;
     loop->inbox.asleep = false;
     ev_io_stop(loop->ev, &loop->inbox.wake_watcher);
     wake_fds_close(&loop->inbox);

@@ -16,6 +16,19 @@ int inbox_drain_some(Loop *loop);       /* to the ready ring: 0, or -1 with Memo
 int inbox_traverse(Loop *loop, visitproc visit, void *arg);
 void inbox_free(Loop *loop);
 
+/* Another thread waits, without the GIL, until the loop has set *flag to false; the loop
+ * calls inbox_tell_waiters() after that. */
+void inbox_wait_while(Loop *loop, const bool *flag);
+void inbox_tell_some_waiters(Loop *loop);
+
+static inline void
+inbox_tell_waiters(Loop *loop)
+{
+    if (UNLIKELY(loop->inbox.waiters > 0)) {
+        inbox_tell_some_waiters(loop);
+    }
+}
+
 static inline int
 inbox_drain(Loop *loop)
 {

@@ -53,6 +53,8 @@ struct Loop {
 
     struct inbox {                /* call_soon_threadsafe(): see inbox.c */
         pthread_mutex_t lock;
+        pthread_cond_t told;      /* for the threads in inbox_wait_while() */
+        int waiters;              /* how many; changed under the GIL */
         Handle **items;           /* strong */
         size_t count;             /* read without the lock, as a hint */
         size_t capacity;

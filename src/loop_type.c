@@ -91,6 +91,7 @@ Loop_call_soon_threadsafe(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
     if (handle == NULL) {
         return NULL;
     }
+    handle->threadsafe = loop->state->asyncio_ThreadSafeHandle != NULL;
     if (loop_call_soon_threadsafe(loop, (Handle *)Py_NewRef(handle)) < 0) {
         Py_DECREF(handle);
         return NULL;
@@ -673,6 +674,7 @@ Loop_dealloc(PyObject *op)
     current_forget_loop(loop);
     ready_free(&loop->ready);
     watch_free(loop);
+    pthread_cond_destroy(&loop->inbox.told);
     pthread_mutex_destroy(&loop->inbox.lock);
     type->tp_free(op);
     Py_DECREF(type);

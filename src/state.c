@@ -103,6 +103,7 @@ import_asyncio(struct state *state)
         {&state->asyncio_Future, "_asyncio", "Future", false},
         {&state->asyncio_Task, "_asyncio", "Task", false},
         {&state->asyncio_Handle, "asyncio.events", "Handle", false},
+        {&state->asyncio_ThreadSafeHandle, "asyncio.events", "_ThreadSafeHandle", true},
         {&state->asyncio_TimerHandle, "asyncio.events", "TimerHandle", false},
         {&state->asyncio_FlowControlMixin, "asyncio.transports", "_FlowControlMixin", false},
         {&state->asyncio_BaseEventLoop, "asyncio.base_events", "BaseEventLoop", false},
@@ -171,7 +172,7 @@ state_init(PyObject *module, struct state *state)
 #define STATE_OBJECTS(X) \
     X(LoopType) X(HandleType) X(TimerHandleType) X(FutureType) X(FutureIterType) \
     X(TaskType) X(TransportType) X(StreamType) X(DatagramType) X(AcceptorType) X(OperationType) \
-    X(asyncio_Future) X(asyncio_Task) X(asyncio_Handle) X(asyncio_TimerHandle) \
+    X(asyncio_Future) X(asyncio_Task) X(asyncio_Handle) X(asyncio_ThreadSafeHandle) X(asyncio_TimerHandle) \
     X(asyncio_FlowControlMixin) X(asyncio_BaseEventLoop) X(asyncio_BufferedProtocol) \
     X(asyncio_CancelledError) X(asyncio_InvalidStateError) \
     X(events_get_event_loop) X(events_get_running_loop) X(events_set_running_loop) \

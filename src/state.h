@@ -64,6 +64,7 @@ struct state {
     PyTypeObject *asyncio_Future;         /* _asyncio.Future */
     PyTypeObject *asyncio_Task;           /* _asyncio.Task */
     PyObject *asyncio_Handle;             /* asyncio.events.Handle */
+    PyObject *asyncio_ThreadSafeHandle;   /* asyncio.events._ThreadSafeHandle, NULL before 3.14 */
     PyObject *asyncio_TimerHandle;        /* asyncio.events.TimerHandle */
     PyObject *asyncio_FlowControlMixin;   /* asyncio.transports._FlowControlMixin */
     PyObject *asyncio_BaseEventLoop;      /* asyncio.base_events.BaseEventLoop */
