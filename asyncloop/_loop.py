@@ -13,11 +13,12 @@ from typing import Any
 
 from . import _core
 from ._datagrams import DatagramHooks
+from ._resolve import ResolverHooks
 from ._signals import SignalHooks
 from ._streams import StreamHooks
 
 
-class Loop(SignalHooks, StreamHooks, DatagramHooks, _core.Loop, BaseEventLoop):
+class Loop(SignalHooks, ResolverHooks, StreamHooks, DatagramHooks, _core.Loop, BaseEventLoop):
     """An asyncio event loop in C, over libev.
 
     Used like any other loop of asyncio; nothing in a program has to know of it. Not for use by
@@ -70,6 +71,7 @@ class Loop(SignalHooks, StreamHooks, DatagramHooks, _core.Loop, BaseEventLoop):
         if self.is_closed():
             return
         self._remove_all_signal_handlers()
+        self._close_resolver()
         BaseEventLoop.close(self)
         self._close()
 

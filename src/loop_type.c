@@ -13,6 +13,7 @@
 #include "future.h"
 #include "inbox.h"
 #include "poll.h"
+#include "resolve.h"
 #include "sockop.h"
 #include "task.h"
 #include "timer.h"
@@ -728,6 +729,7 @@ static PyMethodDef Loop_methods[] = {
     {"get_debug", Loop_get_debug, METH_NOARGS,
      PyDoc_STR("get_debug($self, /)\n--\n\nTrue in debug mode.")},
     SOCKOP_METHODS,
+    RESOLVE_METHODS,
     {"_add_callback", Loop__add_callback, METH_O, NULL},
     {"_add_reader", FASTCALL(Loop__add_reader), METH_FASTCALL, NULL},
     {"_add_writer", FASTCALL(Loop__add_writer), METH_FASTCALL, NULL},

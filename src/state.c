@@ -11,6 +11,7 @@
 #include "handle.h"
 #include "loop_type.h"
 #include "server.h"
+#include "resolve.h"
 #include "sockop.h"
 #include "stream.h"
 #include "task.h"
@@ -156,6 +157,7 @@ state_init(PyObject *module, struct state *state)
         || server_type_init(module, state) < 0
         || operation_type_init(module, state) < 0
         || sockop_init(module, state) < 0
+        || resolve_init(module, state) < 0
         || loop_type_init(module, state) < 0) {
         return -1;
     }
@@ -185,7 +187,9 @@ state_init(PyObject *module, struct state *state)
     X(keywords_context) X(keywords_msg) X(empty_tuple) X(socket_class) \
     X(socket_family) X(check_ssl_socket) \
     X(reader.ProtocolType) X(reader.ReaderType) X(reader.data_received) \
-    X(reader.stream_reader) X(reader.feed_data) X(reader.wakeup_waiter)
+    X(reader.stream_reader) X(reader.feed_data) X(reader.wakeup_waiter) \
+    X(resolve.socket_dict) X(resolve.getaddrinfo) X(resolve.AddressFamily) \
+    X(resolve.SocketKind) X(resolve.inet) X(resolve.inet6) X(resolve.stream) X(resolve.dgram)
 
 int
 state_traverse(struct state *state, visitproc visit, void *arg)

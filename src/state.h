@@ -29,7 +29,7 @@ typedef struct Task Task;
     X(is_running) X(set_exception) X(PENDING) X(CANCELLED) X(FINISHED) \
     X(_attach) X(_buffer) X(_detach) X(_eof) X(_limit) X(_paused) X(_stream_reader_wr) \
     X(_transport) X(_waiter) X(pause_reading) X(throw) X(time) X(transport) X(uncancel) X(values) \
-    X(accept) X(connect) X(family) X(proto) X(recv) X(recv_into) X(recvfrom) X(recvfrom_into) \
+    X(accept) X(connect) X(family) X(getaddrinfo) X(proto) X(recv) X(recv_into) X(recvfrom) X(recvfrom_into) \
     X(recvmsg) X(sendmsg) X(sendto) X(type)
 
 /* reader.c: what is compared before a StreamReader is fed from C */
@@ -44,6 +44,18 @@ struct reader_state {
     unsigned int reader_version;
     bool classes_ok;
     bool usable;
+};
+
+/* resolve.c: what answers are made of */
+struct resolve_state {
+    PyObject *socket_dict;                /* of the module socket */
+    PyObject *getaddrinfo;                /* socket.getaddrinfo, as it was at import */
+    PyObject *AddressFamily;
+    PyObject *SocketKind;
+    PyObject *inet;                       /* members of the two */
+    PyObject *inet6;
+    PyObject *stream;
+    PyObject *dgram;
 };
 
 struct state {
@@ -101,6 +113,7 @@ struct state {
     Py_ssize_t transport_slots[8];
     int transport_slot_count;
     struct reader_state reader;
+    struct resolve_state resolve;
 
     /* current task and the set of all tasks: see current.c */
     PyObject *current_tasks;              /* asyncio.tasks._current_tasks, NULL from 3.14 on */

@@ -1,0 +1,365 @@
+/* resolve.c - see resolve.h.
+ *
+ * Two ways to a numeric answer. The usual question (a plain address, an int for the port, a
+ * stream or datagram socket, no unusual flags) is answered here, in the words that every C
+ * library uses. Any other is put to the C library with the flags that forbid it to look
+ * anything up; if it refuses, a thread asks again without them, so that errors are its own.
+ * (Benchmark row: getaddrinfo, numeric.) */
+#include "resolve.h"
+
+#include <arpa/inet.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "addr.h"
+#include "args.h"
+
+struct question {
+    PyObject *host;
+    PyObject *port;
+    int family;
+    int type;
+    int proto;
+    int flags;
+};
+
+/* -- parts of an answer -------------------------------------------------------------------- */
+
+/* The enum member for a number, or the number where there is none: new reference. */
+static PyObject *
+enum_member(PyObject *enum_class, int value)
+{
+    PyObject *number = PyLong_FromLong(value);
+    PyObject *member = number == NULL ? NULL : PyObject_CallOneArg(enum_class, number);
+    if (member == NULL && PyErr_ExceptionMatches(PyExc_ValueError)) {
+        PyErr_Clear();
+        return number;
+    }
+    Py_XDECREF(number);
+    return member;
+}
+
+static PyObject *
+family_member(struct state *state, int family)
+{
+    switch (family) {
+    case AF_INET:
+        return Py_NewRef(state->resolve.inet);
+    case AF_INET6:
+        return Py_NewRef(state->resolve.inet6);
+    default:
+        return enum_member(state->resolve.AddressFamily, family);
+    }
+}
+
+static PyObject *
+type_member(struct state *state, int type)
+{
+    switch (type) {
+    case SOCK_STREAM:
+        return Py_NewRef(state->resolve.stream);
+    case SOCK_DGRAM:
+        return Py_NewRef(state->resolve.dgram);
+    default:
+        return enum_member(state->resolve.SocketKind, type);
+    }
+}
+
+/* (family, type, proto, canonname, address); steals address, which may be NULL */
+static PyObject *
+build_entry_steal(struct state *state, int family, int type, int proto, const char *canonname,
+                  PyObject *address)
+{
+    if (address == NULL) {
+        return NULL;
+    }
+    PyObject *parts[5] = {
+        family_member(state, family),
+        type_member(state, type),
+        PyLong_FromLong(proto),
+        PyUnicode_FromString(canonname != NULL ? canonname : ""),
+        address,
+    };
+    PyObject *entry = PyTuple_New(5);
+    for (int i = 0; i < 5; i++) {
+        if (entry == NULL || parts[i] == NULL) {
+            Py_CLEAR(entry);
+            Py_XDECREF(parts[i]);
+        }
+        else {
+            PyTuple_SET_ITEM(entry, i, parts[i]);
+        }
+    }
+    return entry;
+}
+
+/* -- the usual question ----------------------------------------------------------------------- */
+
+/* The host as a C string (borrowed), or NULL where it has to be encoded or has a NUL.
+ * Sets no exception. */
+static const char *
+plain_host(PyObject *host)
+{
+    if (!PyUnicode_CheckExact(host) || !PyUnicode_IS_ASCII(host)) {
+        return NULL;
+    }
+    const char *text = (const char *)PyUnicode_1BYTE_DATA(host);
+    return strlen(text) == (size_t)PyUnicode_GET_LENGTH(host) && text[0] != '\0' ? text : NULL;
+}
+
+/* The port of the usual question: -1 if it is none. */
+static long
+plain_port(PyObject *port)
+{
+    if (port == Py_None) {
+        return 0;
+    }
+    if (!PyLong_CheckExact(port)) {
+        return -1;
+    }
+    int overflow;
+    long number = PyLong_AsLongAndOverflow(port, &overflow);
+    return overflow != 0 || number < 0 || number > 65535 ? -1 : number;
+}
+
+/* The only protocol that this type of socket has: -1 if that cannot be said. */
+static int
+only_protocol(int type, int proto)
+{
+    int usual = type == SOCK_STREAM ? IPPROTO_TCP : type == SOCK_DGRAM ? IPPROTO_UDP : -1;
+    return proto == 0 || proto == usual ? usual : -1;
+}
+
+/* A list of one entry; NULL without an exception if the question is not a usual one. */
+static PyObject *
+answer_usual(struct state *state, const struct question *question)
+{
+    int proto = only_protocol(question->type, question->proto);
+    long port = plain_port(question->port);
+    const char *host = plain_host(question->host);
+    if (proto < 0 || port < 0 || host == NULL
+        || (question->flags & ~(AI_PASSIVE | AI_NUMERICHOST | AI_NUMERICSERV)) != 0) {
+        return NULL;
+    }
+    struct addr addr = {0};
+    if (question->family != AF_INET6 && inet_pton(AF_INET, host, &addr.in.sin_addr) == 1) {
+        addr.in.sin_family = AF_INET;
+        addr.in.sin_port = htons((uint16_t)port);
+        addr.length = sizeof(addr.in);
+    }
+    else if (question->family != AF_INET
+             && inet_pton(AF_INET6, host, &addr.in6.sin6_addr) == 1) {
+        addr.in6.sin6_family = AF_INET6;
+        addr.in6.sin6_port = htons((uint16_t)port);
+        addr.length = sizeof(addr.in6);
+    }
+    else {
+        return NULL;
+    }
+    PyObject *entry = build_entry_steal(state, addr.any.sa_family, question->type, proto, NULL,
+                                        addr_build(&addr.any, addr.length));
+    PyObject *list = entry == NULL ? NULL : PyList_New(1);
+    if (list == NULL) {
+        Py_XDECREF(entry);
+        return NULL;
+    }
+    PyList_SET_ITEM(list, 0, entry);
+    return list;
+}
+
+/* -- the C library ------------------------------------------------------------------------------- */
+
+static PyObject *
+build_list(struct state *state, const struct addrinfo *found)
+{
+    PyObject *list = PyList_New(0);
+    for (const struct addrinfo *one = found; one != NULL && list != NULL; one = one->ai_next) {
+        PyObject *entry =
+            build_entry_steal(state, one->ai_family, one->ai_socktype, one->ai_protocol,
+                              one->ai_canonname, addr_build(one->ai_addr, one->ai_addrlen));
+        if (entry == NULL || PyList_Append(list, entry) < 0) {
+            Py_CLEAR(list);
+        }
+        Py_XDECREF(entry);
+    }
+    return list;
+}
+
+/* The port as a C string in `buffer` or borrowed; *port NULL for None. False: not for us. */
+static bool
+port_text(PyObject *object, char *buffer, size_t size, const char **port)
+{
+    *port = NULL;
+    if (object == Py_None) {
+        return true;
+    }
+    if (PyLong_CheckExact(object)) {
+        int overflow;
+        long number = PyLong_AsLongAndOverflow(object, &overflow);
+        (void)snprintf(buffer, size, "%ld", number);
+        *port = buffer;
+        return overflow == 0;
+    }
+    *port = plain_host(object);
+    return *port != NULL;
+}
+
+/* A list; NULL without an exception if the library cannot answer without a look-up. */
+static PyObject *
+answer_by_library(struct state *state, const struct question *question)
+{
+    char buffer[32];
+    const char *port;
+    const char *host = NULL;
+    if (!port_text(question->port, buffer, sizeof(buffer), &port)
+        || (question->host != Py_None && (host = plain_host(question->host)) == NULL)) {
+        return NULL;
+    }
+    struct addrinfo hints = {
+        .ai_family = question->family,
+        .ai_socktype = question->type,
+        .ai_protocol = question->proto,
+        .ai_flags = question->flags | AI_NUMERICHOST | AI_NUMERICSERV,
+    };
+    struct addrinfo *found = NULL;
+    if (getaddrinfo(host, port, &hints, &found) != 0) {
+        return NULL;
+    }
+    PyObject *list = build_list(state, found);
+    freeaddrinfo(found);
+    return list;
+}
+
+/* -- the operation --------------------------------------------------------------------------------- */
+
+static bool
+small_int(PyObject *object, int *value)
+{
+    *value = 0;
+    if (object == NULL) {
+        return true;
+    }
+    if (!PyLong_Check(object)) {
+        return false;
+    }
+    int overflow;
+    long number = PyLong_AsLongAndOverflow(object, &overflow);
+    *value = (int)number;
+    return overflow == 0 && number == *value;
+}
+
+/* Somebody who has replaced socket.getaddrinfo() wants to be asked. */
+static bool
+getaddrinfo_is_replaced(struct state *state)
+{
+    return PyDict_GetItemWithError(state->resolve.socket_dict, state->names.getaddrinfo)
+           != state->resolve.getaddrinfo;
+}
+
+/* Numeric answer: new list; NULL without an exception if a thread has to ask. */
+static PyObject *
+resolve_numeric(Operation *op)
+{
+    struct state *state = op->state;
+    struct question question = {.host = op->args[0], .port = op->args[1]};
+    if (!small_int(op->args[2], &question.family) || !small_int(op->args[3], &question.type)
+        || !small_int(op->args[4], &question.proto) || !small_int(op->args[5], &question.flags)
+        || (question.family != AF_UNSPEC && question.family != AF_INET
+            && question.family != AF_INET6)
+        || getaddrinfo_is_replaced(state)) {
+        return NULL;
+    }
+    PyObject *list = answer_usual(state, &question);
+    if (list == NULL && !PyErr_Occurred()) {
+        list = answer_by_library(state, &question);
+    }
+    if (list != NULL
+        && PySys_Audit("socket.getaddrinfo", "OOiii", question.host, question.port,
+                       question.family, question.type, question.proto) < 0) {
+        Py_CLEAR(list);
+    }
+    return list;
+}
+
+/* Calls loop.name(host, port, family, type, proto, flags). */
+static PyObject *
+call_with_question(Operation *op, const char *name)
+{
+    PyObject *method = PyObject_GetAttrString((PyObject *)op->loop, name);
+    PyObject *zero = method == NULL ? NULL : PyLong_FromLong(0);
+    PyObject *result = NULL;
+    if (zero != NULL) {
+        PyObject *stack[OPERATION_MAX_ARGS];
+        for (int i = 0; i < OPERATION_MAX_ARGS; i++) {
+            stack[i] = op->args[i] != NULL ? op->args[i] : zero;
+        }
+        result = PyObject_Vectorcall(method, stack, OPERATION_MAX_ARGS, NULL);
+    }
+    Py_XDECREF(zero);
+    Py_XDECREF(method);
+    return result;
+}
+
+static enum attempt
+attempt_getaddrinfo(Operation *op, PyObject **result)
+{
+    if (op->phase == 1) {
+        *result = op->value;
+        op->value = NULL;
+        return ATTEMPT_DONE;
+    }
+    op->phase = 1;
+    *result = resolve_numeric(op);
+    if (*result == NULL) {
+        return PyErr_Occurred()
+                   ? ATTEMPT_FAILED
+                   : operation_await_steal(op, call_with_question(op, "_getaddrinfo_by_thread"));
+    }
+    if (UNLIKELY(op->loop->debug)) {
+        /* numeric, so it does not block; it logs */
+        Py_SETREF(*result, call_with_question(op, "_getaddrinfo_debug"));
+    }
+    return *result != NULL ? ATTEMPT_DONE : ATTEMPT_FAILED;
+}
+
+PyObject *
+Loop_getaddrinfo(PyObject *loop, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const struct operation_kind kind = {"getaddrinfo", attempt_getaddrinfo};
+    static const char *const names[] = {"host", "port", "family", "type", "proto", "flags", NULL};
+    PyObject *values[OPERATION_MAX_ARGS] = {NULL};
+    if (args_unpack("getaddrinfo", args, nargs, kwnames, names, 2, 2, values) < 0) {
+        return NULL;
+    }
+    return operation_new((Loop *)loop, &kind, NULL, values, OPERATION_MAX_ARGS);
+}
+
+int
+resolve_init(PyObject *module UNUSED, struct state *state)
+{
+    struct resolve_state *resolve = &state->resolve;
+    PyObject *socket_module = PyImport_ImportModule("socket");
+    if (socket_module == NULL) {
+        return -1;
+    }
+    resolve->socket_dict = Py_NewRef(PyModule_GetDict(socket_module));
+    resolve->getaddrinfo = PyObject_GetAttr(socket_module, state->names.getaddrinfo);
+    resolve->AddressFamily = PyObject_GetAttrString(socket_module, "AddressFamily");
+    resolve->SocketKind = PyObject_GetAttrString(socket_module, "SocketKind");
+    Py_DECREF(socket_module);
+    if (resolve->getaddrinfo == NULL || resolve->AddressFamily == NULL
+        || resolve->SocketKind == NULL) {
+        return -1;
+    }
+    resolve->inet = enum_member(resolve->AddressFamily, AF_INET);
+    resolve->inet6 = enum_member(resolve->AddressFamily, AF_INET6);
+    resolve->stream = enum_member(resolve->SocketKind, SOCK_STREAM);
+    resolve->dgram = enum_member(resolve->SocketKind, SOCK_DGRAM);
+    return resolve->inet == NULL || resolve->inet6 == NULL || resolve->stream == NULL
+                   || resolve->dgram == NULL
+               ? -1
+               : 0;
+}
