@@ -609,6 +609,23 @@ Future_cancel(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *k
     return result < 0 ? NULL : PyBool_FromLong(result);
 }
 
+/* `context` is what the loop's call_soon() will be given: a foreign loop may take anything. */
+static int
+future_parse_context(Future *self, PyObject *const *values, PyObject *kwnames, PyObject **context)
+{
+    static const char *const names[] = {"context", NULL};
+    if (self->own_loop != NULL) {
+        return args_context("add_done_callback", values, 0, kwnames, context);
+    }
+    if (args_unpack("add_done_callback", values, 0, kwnames, names, 0, 0, context) < 0) {
+        return -1;
+    }
+    if (*context == Py_None) {
+        *context = NULL;
+    }
+    return 0;
+}
+
 PyObject *
 Future_add_done_callback(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
@@ -619,11 +636,11 @@ Future_add_done_callback(PyObject *op, PyObject *const *args, Py_ssize_t nargs, 
                             "add_done_callback() takes exactly 1 positional argument (%zd given)",
                             nargs);
     }
-    if (kwnames != NULL && args_context("add_done_callback", args, nargs, kwnames, &context) < 0) {
-        return NULL;
-    }
     if (UNLIKELY(self->loop == NULL)) {
         PyErr_SetString(PyExc_RuntimeError, "uninitialized Future object");
+        return NULL;
+    }
+    if (kwnames != NULL && future_parse_context(self, args + 1, kwnames, &context) < 0) {
         return NULL;
     }
     if (future_add_callback(self, args[0], context) < 0) {
