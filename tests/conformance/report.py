@@ -105,9 +105,9 @@ def write_json(run, path):
 # The file is written by hand but for what stands between two marks. A run replaces its
 # own version's part there and leaves the other versions' alone.
 
-HEAD = ("| Python | loop | run | passed | skipped | excluded | failed | "
+HEAD = ("| Python | loop | part | run | passed | skipped | excluded | failed | "
         "fail on the standard loop too |\n"
-        "| --- | --- | --- | --- | --- | --- | --- | --- |")
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
 _TABLE = re.compile(r"(<!-- begin table -->\n).*?(<!-- end table -->)", re.S)
 _DETAILS = re.compile(r"(<!-- begin details -->\n).*?(<!-- end details -->)", re.S)
 _DETAIL = re.compile(r"^### (CPython .*?)\n(.*?)(?=^### |\Z)", re.S | re.M)
@@ -119,9 +119,13 @@ def _version_key(text):
     return [int(part) for part in re.findall(r"\d+", text)]
 
 
+def _part(run):
+    return "quick" if run.quick else "all"
+
+
 def _row(run):
     run_count = len(run.outcomes)
-    cells = [run.python, run.loop, run_count, len(run.having("passed")),
+    cells = [run.python, run.loop, _part(run), run_count, len(run.having("passed")),
              len(run.having("skipped")), len(run.excluded), len(run.failed),
              len(run.failed_on_both)]
     return "| " + " | ".join(map(str, cells)) + " |"
@@ -149,7 +153,10 @@ def _details(run):
 
 
 def write_markdown(run, path):
-    """Replace the row and the details of this version and loop in the file."""
+    """Replace the row and the details of this version and loop in the file.
+
+    A whole run replaces a quick one too, because it says more.
+    """
     text = EMPTY
     if os.path.exists(path):
         with open(path, encoding="utf-8") as file:
@@ -158,10 +165,11 @@ def write_markdown(run, path):
         raise ValueError(f"{path} lacks the marks of its tables")
 
     series = ".".join(run.python.split(".")[:2])
+    parts = "quick" if run.quick else "(?:quick|all)"
     rows = [line for line in _TABLE.search(text).group(0).splitlines()
             if re.match(r"\| \d", line)]
     rows = [row for row in rows
-            if not re.match(rf"\| {re.escape(series)}\.\S+ \| {run.loop} \|", row)]
+            if not re.match(rf"\| {re.escape(series)}\.\S+ \| {run.loop} \| {parts} \|", row)]
     rows = sorted([*rows, _row(run)], key=lambda row: (
         row.split("|")[2].strip() != "asyncloop", row.split("|")[2],
         _version_key(row.split("|")[1])))
@@ -171,11 +179,12 @@ def write_markdown(run, path):
     if run.loop == "asyncloop":
         inside = _DETAILS.search(text).group(0).split("\n", 1)[1]
         inside = inside.rsplit("<!-- end details -->", 1)[0]
-        parts = {title: body for title, body in _DETAIL.findall(inside)
-                 if not title.startswith(f"CPython {series}.")}
-        parts[f"CPython {run.python}"] = _details(run)
-        body = "\n".join(f"### {title}\n{parts[title].rstrip()}\n"
-                         for title in sorted(parts, key=_version_key))
+        gone = re.compile(rf"CPython {re.escape(series)}\.\S+ \({parts}\)")
+        details = {title: body for title, body in _DETAIL.findall(inside)
+                   if not gone.fullmatch(title)}
+        details[f"CPython {run.python} ({_part(run)})"] = _details(run)
+        body = "\n".join(f"### {title}\n{details[title].rstrip()}\n"
+                         for title in sorted(details, key=_version_key))
         text = _DETAILS.sub(lambda match: match.group(1) + body + match.group(2), text)
     with open(path, "w", encoding="utf-8") as file:
         file.write(text)

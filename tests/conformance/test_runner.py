@@ -104,8 +104,8 @@ def test_features(test_id, feature):
     assert suite.feature_of(test_id) == feature
 
 
-def make_run(python, passed=3, loop="asyncloop"):
-    run = report.Run(loop=loop, python=python, quick=False)
+def make_run(python, passed=3, loop="asyncloop", quick=False):
+    run = report.Run(loop=loop, python=python, quick=quick)
     run.outcomes = [runner.Outcome(f"m.C.test_{i}", "passed") for i in range(passed)]
     run.outcomes.append(runner.Outcome("m.C.test_s", "skipped", "not today"))
     run.excluded = {"m.D.test_x": "insides"}
@@ -116,16 +116,17 @@ def test_markdown_keeps_the_other_versions(tmp_path):
     path = tmp_path / "conformance.md"
     path.write_text("# By hand\n\n" + report.EMPTY.split("\n", 2)[2] + "\nThe end.\n")
     report.write_markdown(make_run("3.13.0"), path)
-    report.write_markdown(make_run("3.11.7"), path)
+    report.write_markdown(make_run("3.11.7", quick=True), path)
+    report.write_markdown(make_run("3.13.0", quick=True), path)
     report.write_markdown(make_run("3.13.5", passed=5), path)
     report.write_markdown(make_run("3.13.5", passed=1, loop="uvloop"), path)
     text = path.read_text()
     assert text.startswith("# By hand") and text.endswith("The end.\n")
     rows = [line for line in text.splitlines() if line.startswith("| 3.")]
     assert rows == [
-        "| 3.11.7 | asyncloop | 4 | 3 | 1 | 1 | 0 | 0 |",
-        "| 3.13.5 | asyncloop | 6 | 5 | 1 | 1 | 0 | 0 |",
-        "| 3.13.5 | uvloop | 2 | 1 | 1 | 1 | 0 | 0 |",
+        "| 3.11.7 | asyncloop | quick | 4 | 3 | 1 | 1 | 0 | 0 |",
+        "| 3.13.5 | asyncloop | all | 6 | 5 | 1 | 1 | 0 | 0 |",
+        "| 3.13.5 | uvloop | all | 2 | 1 | 1 | 1 | 0 | 0 |",
     ]
     assert text.count("### CPython") == 2
     assert text.index("### CPython 3.11.7") < text.index("### CPython 3.13.5")
