@@ -13,12 +13,25 @@ from typing import Any
 
 from . import _core
 from ._datagrams import DatagramHooks
+from ._pipes import PipeHooks
 from ._resolve import ResolverHooks
+from ._sendfile import SendfileHooks
 from ._signals import SignalHooks
 from ._streams import StreamHooks
+from ._subprocess import SubprocessHooks
 
 
-class Loop(SignalHooks, ResolverHooks, StreamHooks, DatagramHooks, _core.Loop, BaseEventLoop):
+class Loop(
+    SignalHooks,
+    ResolverHooks,
+    SendfileHooks,
+    SubprocessHooks,
+    PipeHooks,
+    StreamHooks,
+    DatagramHooks,
+    _core.Loop,
+    BaseEventLoop,
+):
     """An asyncio event loop in C, over libev.
 
     Used like any other loop of asyncio; nothing in a program has to know of it. Not for use by
@@ -72,6 +85,7 @@ class Loop(SignalHooks, ResolverHooks, StreamHooks, DatagramHooks, _core.Loop, B
             return
         self._remove_all_signal_handlers()
         self._close_resolver()
+        self._close_children()
         BaseEventLoop.close(self)
         self._close()
 

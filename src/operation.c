@@ -139,7 +139,8 @@ static PySendResult
 operation_wait(Operation *op, enum attempt what, PyObject **result)
 {
     Loop *loop = op->loop;
-    if (what != ATTEMPT_WAIT_RETRY && UNLIKELY(watch_ensure_free(loop, op->fd) < 0)) {
+    if (what != ATTEMPT_WAIT_RETRY && LIKELY(!op->kind->beside_transport)
+        && UNLIKELY(watch_ensure_free(loop, op->fd) < 0)) {
         return PYGEN_ERROR;
     }
     Future *future = (Future *)future_new(loop->state, (PyObject *)loop);

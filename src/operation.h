@@ -35,6 +35,7 @@ enum attempt {
 struct operation_kind {
     const char *name;       /* of the method of Loop */
     enum attempt (*attempt)(Operation *op, PyObject **result);
+    bool beside_transport;  /* may wait for a descriptor that a transport uses */
 };
 
 struct Operation {

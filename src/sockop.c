@@ -461,6 +461,25 @@ attempt_sendmsg(Operation *op, PyObject **result)
     return sockop_call(op, op->state->names.sendmsg, op->nargs, ATTEMPT_WAIT_WRITE, result);
 }
 
+/* Only waits: for what sends by other means than ours. */
+static enum attempt
+attempt_wait_writable(Operation *op, PyObject **result)
+{
+    if (op->phase > 0) {
+        *result = Py_NewRef(Py_None);
+        return ATTEMPT_DONE;
+    }
+    op->phase = 1;
+    if (sockop_find_fd(op) < 0) {
+        return ATTEMPT_FAILED;
+    }
+    if (op->fd < 0) {
+        errno = EBADF;
+        return sockop_failed(ATTEMPT_FAILED);
+    }
+    return ATTEMPT_WAIT_WRITE;
+}
+
 /* -- connecting ----------------------------------------------------------------------------- */
 
 enum { CONNECT_NEW, CONNECT_RESOLVING, CONNECT_RESOLVED, CONNECT_UNDER_WAY };
@@ -748,7 +767,7 @@ attempt_accept(Operation *op, PyObject **result)
     PyObject *Loop_##NAME(PyObject *loop, PyObject *const *args, Py_ssize_t nargs,             \
                           PyObject *kwnames)                                                   \
     {                                                                                          \
-        static const struct operation_kind kind = {#NAME, ATTEMPT};                            \
+        static const struct operation_kind kind = {#NAME, ATTEMPT, false};                            \
         static const char *const names[] = {__VA_ARGS__, NULL};                                \
         PyObject *values[OPERATION_MAX_ARGS + 1] = {NULL};                                     \
         if (LIKELY(kwnames == NULL && nargs == (NARGS) && (ROOM) == (NARGS) - 1)) {            \
@@ -770,6 +789,13 @@ METHOD(sock_connect, attempt_connect, 2, 2, 1, "sock", "address")
 METHOD(sock_accept, attempt_accept, 1, 1, 0, "sock")
 #undef METHOD
 
+PyObject *
+Loop__wait_writable(PyObject *loop, PyObject *sock)
+{
+    static const struct operation_kind kind = {"_wait_writable", attempt_wait_writable, true};
+    return operation_new((Loop *)loop, &kind, sock, NULL, 0);
+}
+
 /* recvmsg() and sendmsg(): positional arguments go through as they are, so that the socket's
  * own defaults hold. */
 static PyObject *
@@ -789,14 +815,14 @@ message_method(PyObject *loop, const char *function, const struct operation_kind
 PyObject *
 Loop_sock_recvmsg(PyObject *loop, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    static const struct operation_kind kind = {"sock_recvmsg", attempt_recvmsg};
+    static const struct operation_kind kind = {"sock_recvmsg", attempt_recvmsg, false};
     return message_method(loop, "sock_recvmsg", &kind, 4, args, nargs, kwnames);
 }
 
 PyObject *
 Loop_sock_sendmsg(PyObject *loop, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    static const struct operation_kind kind = {"sock_sendmsg", attempt_sendmsg};
+    static const struct operation_kind kind = {"sock_sendmsg", attempt_sendmsg, false};
     return message_method(loop, "sock_sendmsg", &kind, 5, args, nargs, kwnames);
 }
 

@@ -11,6 +11,7 @@ typedef PyObject *sockop_method(PyObject *loop, PyObject *const *args, Py_ssize_
 sockop_method Loop_sock_recv, Loop_sock_recv_into, Loop_sock_recvfrom, Loop_sock_recvfrom_into,
     Loop_sock_sendall, Loop_sock_sendto, Loop_sock_connect, Loop_sock_accept,
     Loop_sock_recvmsg, Loop_sock_sendmsg;
+PyObject *Loop__wait_writable(PyObject *loop, PyObject *sock);
 
 #define SOCKOP_METHOD(name, signature, doc)                                       \
     {#name, (PyCFunction)(void (*)(void))Loop_##name, METH_FASTCALL | METH_KEYWORDS, \
@@ -37,6 +38,7 @@ sockop_method Loop_sock_recv, Loop_sock_recv_into, Loop_sock_recvfrom, Loop_sock
                   "What socket.recvmsg() gives, awaited. asyncio does not have it."),         \
     SOCKOP_METHOD(sock_sendmsg, "sock, buffers, ancdata=(), flags=0, address=None",           \
                   "What socket.sendmsg() gives, awaited: the number of bytes that were\n"     \
-                  "sent, which may be fewer than there are. asyncio does not have it.")
+                  "sent, which may be fewer than there are. asyncio does not have it."),   \
+    {"_wait_writable", Loop__wait_writable, METH_O, NULL}
 
 #endif

@@ -1,0 +1,38 @@
+"""Pipes: the transports behind `connect_read_pipe` and `connect_write_pipe`."""
+
+import asyncio
+from asyncio import unix_events
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    _Base = asyncio.BaseEventLoop
+else:
+    _Base = object
+
+_ReadPipe: Any = unix_events._UnixReadPipeTransport  # type: ignore[attr-defined]
+_WritePipe: Any = unix_events._UnixWritePipeTransport  # type: ignore[attr-defined]
+
+
+class PipeHooks(_Base):
+    """The part of `asyncloop.Loop` that makes transports of pipes, FIFOs, terminals and sockets.
+
+    They are asyncio's own, over the core's descriptors.
+    """
+
+    def _make_read_pipe_transport(
+        self,
+        pipe: Any,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> asyncio.ReadTransport:
+        return _ReadPipe(self, pipe, protocol, waiter, extra)
+
+    def _make_write_pipe_transport(
+        self,
+        pipe: Any,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> asyncio.WriteTransport:
+        return _WritePipe(self, pipe, protocol, waiter, extra)

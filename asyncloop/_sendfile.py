@@ -1,0 +1,96 @@
+"""sendfile: a file to a socket without its bytes passing through the process."""
+
+import asyncio
+import errno
+import io
+import os
+import socket
+import sys
+from asyncio import exceptions
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    _Base = asyncio.BaseEventLoop
+else:
+    _Base = object
+
+# One call takes no more than this, which also is what the kernel would send of it at most.
+_MAX_BYTES = 1 << 30
+# Newer versions put the file's position at `offset` even if nothing could be sent.
+_ALWAYS_SEEKS = sys.version_info >= (3, 14)
+
+
+class SendfileHooks(_Base):
+    """The part of `asyncloop.Loop` behind `sock_sendfile` and `sendfile`.
+
+    `BaseEventLoop` has these two; they fall back to reading and writing when one of the methods here
+    raises SendfileNotAvailableError, which they do only before the first byte.
+    """
+
+    async def _sock_sendfile_native(
+        self, sock: socket.socket, file: IO[bytes], offset: int, count: int | None
+    ) -> int:
+        return await self._send_file(sock, file, offset, count, owned=False)
+
+    async def _sendfile_native(
+        self, transp: Any, file: IO[bytes], offset: int, count: int | None
+    ) -> int:
+        all_sent = transp._make_empty_waiter()
+        reads = transp.is_reading()
+        transp.pause_reading()
+        try:
+            await all_sent  # what was written before goes out before
+            return await self._send_file(transp._sock, file, offset, count, owned=True)
+        finally:
+            transp._reset_empty_waiter()
+            if reads:
+                transp.resume_reading()
+
+    async def _send_file(
+        self, sock: socket.socket, file: IO[bytes], offset: int, count: int | None, owned: bool
+    ) -> int:
+        """Bytes sent. `owned`: a transport uses the socket, and it is the one that sends."""
+        if not hasattr(os, "sendfile"):
+            raise exceptions.SendfileNotAvailableError("os.sendfile() is not available")
+        try:
+            source = file.fileno()
+            size = os.fstat(source).st_size
+        except (AttributeError, io.UnsupportedOperation, OSError):
+            raise exceptions.SendfileNotAvailableError("not a regular file") from None
+        total = 0
+        waited = False
+        blocksize = count or size
+        if not blocksize:
+            return 0
+        try:
+            while not count or total < count:
+                if count:
+                    blocksize = count - total
+                try:
+                    sent = os.sendfile(sock.fileno(), source, offset, min(blocksize, _MAX_BYTES))
+                except (BlockingIOError, InterruptedError):
+                    pass
+                except OSError as exc:
+                    if total == 0:
+                        # Among others: not a file of the kind that can be mapped.
+                        raise exceptions.SendfileNotAvailableError(
+                            "os.sendfile call failed"
+                        ) from exc
+                    if waited and exc.errno == errno.ENOTCONN and type(exc) is not ConnectionError:
+                        raise ConnectionError("socket is not connected", errno.ENOTCONN) from exc
+                    raise
+                else:
+                    if sent == 0:
+                        break
+                    offset += sent
+                    total += sent
+                    if total == count:
+                        break
+                if not owned:
+                    self._ensure_fd_no_transport(sock)
+                await self._wait_writable(sock)
+                waited = True
+        finally:
+            if total or _ALWAYS_SEEKS:
+                os.lseek(source, offset, os.SEEK_SET)
+        return total
