@@ -108,13 +108,19 @@ class Child:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(0.5)
         code = self._process.poll()
-        self._errors.seek(0)
-        lines = self._errors.read().decode(errors="replace").split("\n")
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        last = self.last_words()
         if code is None:
             return last or "still running"
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
         return f"{last} ({how})" if last else how
+
+    def last_words(self) -> str:
+        """Return the last line on standard error so far, or an empty string."""
+        # Read without moving the position, which the child shares.
+        size = os.fstat(self._errors.fileno()).st_size
+        text = os.pread(self._errors.fileno(), 4096, max(0, size - 4096))
+        lines = text.decode(errors="replace").split("\n")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
     def alive(self) -> bool:
         """Return whether the process still runs."""

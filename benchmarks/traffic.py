@@ -90,10 +90,12 @@ def _load(child: Child, port: int, options: Options, generator: Generator) -> di
 
 
 def _reason(exc: Exception, child: Child | None) -> str:
-    """Say why a contestant failed; what a dead server said goes before what was seen of it."""
+    """Say why a contestant failed, with what the server itself said about it."""
     if child is not None and not child.alive():
         return f"server: {child.failure()}"
-    return str(exc) if isinstance(exc, ChildError) else f"{type(exc).__name__}: {exc}"
+    text = str(exc) if isinstance(exc, ChildError) else f"{type(exc).__name__}: {exc}"
+    said = child.last_words() if child is not None else ""
+    return f"{text}; server: {said}" if said else text
 
 
 def _add_shares(outcome: Outcome) -> None:
