@@ -188,6 +188,7 @@ state_init(PyObject *module, struct state *state)
     X(socket_family) X(check_ssl_socket) \
     X(reader.ProtocolType) X(reader.ReaderType) X(reader.data_received) \
     X(reader.stream_reader) X(reader.feed_data) X(reader.wakeup_waiter) \
+    X(spare.bytes) \
     X(resolve.socket_dict) X(resolve.getaddrinfo) X(resolve.AddressFamily) \
     X(resolve.SocketKind) X(resolve.inet) X(resolve.inet6) X(resolve.stream) X(resolve.dgram)
 

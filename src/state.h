@@ -113,6 +113,10 @@ struct state {
     Py_ssize_t transport_slots[8];
     int transport_slot_count;
     struct reader_state reader;
+    struct {
+        PyObject *bytes;                  /* a packet that its protocol did not keep: see proto.c */
+        size_t capacity;
+    } spare;
     struct resolve_state resolve;
 
     /* current task and the set of all tasks: see current.c */

@@ -329,10 +329,12 @@ stream_writelines(Stream *stream, PyObject *list)
                           ) < 0) {
         return -1;
     }
-    int has_parts = PyObject_IsTrue(list);
+#if PY_VERSION_HEX >= 0x030C0000
+    int has_parts = PyObject_IsTrue(list);    /* asyncio takes None for nothing, too */
     if (has_parts <= 0) {
         return has_parts;
     }
+#endif
     struct parts parts = {0};
     int result = parts_take(&parts, list);
     if (result == 0 && parts.count > 0 && !stream->eof) {

@@ -170,8 +170,10 @@ server_call(PyObject *server, PyObject *name, PyObject *transport)
     return result == NULL ? -1 : 0;
 }
 
+/* An abandoned transport may find a server that has stopped waiting for it, and then
+ * Server._detach() fails: `abandoned` keeps that quiet. */
 static void
-transport_detach_server(Transport *tr)
+transport_detach_server(Transport *tr, bool abandoned)
 {
     PyObject *server = tr->server;
     if (server == NULL) {
@@ -180,7 +182,12 @@ transport_detach_server(Transport *tr)
     tr->server = NULL;
     PyObject *exc = PyErr_GetRaisedException();
     if (server_call(server, tr->state->names._detach, (PyObject *)tr) < 0) {
-        PyErr_WriteUnraisable(server);
+        if (abandoned) {
+            PyErr_Clear();
+        }
+        else {
+            PyErr_WriteUnraisable(server);
+        }
     }
     PyErr_SetRaisedException(exc);
     Py_DECREF(server);
@@ -267,7 +274,7 @@ transport_finish(Transport *tr)
     proto_clear(&tr->proto);
     Loop *loop = tr->loop;
     tr->loop = NULL;
-    transport_detach_server(tr);
+    transport_detach_server(tr, false);
     if (tr->kind->lost != NULL) {
         tr->kind->lost(tr);
     }
@@ -588,7 +595,7 @@ transport_undo(Transport *tr)
     PyObject *exc = PyErr_GetRaisedException();
     transport_stop_watches(tr);
     transport_release_fd(tr);
-    transport_detach_server(tr);
+    transport_detach_server(tr, true);
     tr->closing = tr->file_closed = true;
     tr->conn_lost = 1;
     Py_CLEAR(tr->file);
@@ -738,7 +745,7 @@ transport_finalize(PyObject *op)
     transport_stop_watches(tr);
     transport_release_fd(tr);
     transport_close_file(tr);
-    transport_detach_server(tr);
+    transport_detach_server(tr, true);
     PyErr_SetRaisedException(exc);
 }
 
