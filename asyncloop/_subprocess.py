@@ -83,12 +83,19 @@ class _Child:
             self.loop.call_soon_threadsafe(self.ended)
 
     def ended(self) -> None:
-        returncode = self._take_status()
-        if returncode is None:
-            return  # not yet: the descriptor stays watched
+        try:
+            returncode = self._take_status()
+            if returncode is None:
+                return  # not yet: the descriptor stays watched
+        except BaseException:
+            self._forget()
+            raise
+        self._forget()
+        self.transport._process_exited(returncode)
+
+    def _forget(self) -> None:
         self.stop()
         self.loop._children.discard(self)
-        self.transport._process_exited(returncode)
 
     def _take_status(self) -> int | None:
         process = self.transport._proc
