@@ -105,8 +105,7 @@ class Child:
 
     def failure(self) -> str:
         """Say in one line how the child ended."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(0.5)
+        self.ends_within(0.5)
         code = self._process.poll()
         last = self.last_words()
         if code is None:
@@ -125,6 +124,12 @@ class Child:
     def alive(self) -> bool:
         """Return whether the process still runs."""
         return self._process.poll() is None
+
+    def ends_within(self, seconds: float) -> bool:
+        """Wait that long at most and return whether the process has ended."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+        return not self.alive()
 
     def stop(self) -> None:
         """End the process, by force if need be, and close everything. Never raises."""

@@ -91,7 +91,8 @@ def _load(child: Child, port: int, options: Options, generator: Generator) -> di
 
 def _reason(exc: Exception, child: Child | None) -> str:
     """Say why a contestant failed, with what the server itself said about it."""
-    if child is not None and not child.alive():
+    # A dying server's connections are reset a moment before its end can be seen.
+    if child is not None and child.ends_within(0.5):
         return f"server: {child.failure()}"
     text = str(exc) if isinstance(exc, ChildError) else f"{type(exc).__name__}: {exc}"
     said = child.last_words() if child is not None else ""
