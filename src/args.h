@@ -16,4 +16,8 @@ int args_unpack(const char *function, PyObject *const *args, Py_ssize_t nargs,
                 PyObject *kwnames, const char *const *names, Py_ssize_t positional,
                 Py_ssize_t required, PyObject **values);
 
+/* The number of a descriptor or of an object with fileno(), checked as asyncio does: -1
+ * with ValueError for what is none, or, if it has to be `open`, with OSError. */
+int args_descriptor(PyObject *object, bool open);
+
 #endif

@@ -835,7 +835,7 @@ module_datagram_new(PyObject *module, PyObject *args)
                           &address, &waiter, &extra)) {
         return NULL;
     }
-    int fd = PyObject_AsFileDescriptor(sock);
+    int fd = args_descriptor(sock, false);
     if (fd < 0) {
         return NULL;
     }

@@ -214,9 +214,8 @@ loop_call_later_native(Loop *loop, double delay, native_callback run, PyObject *
 
 /* -- one iteration ------------------------------------------------------------------------------ */
 
-/* In debug mode: a warning for what held the loop longer than slow_callback_duration.
- * `started` in seconds. The outcome of the call itself stays as it is. */
-static void
+/* The outcome of the call itself stays as it is. */
+void
 loop_warn_slow(Loop *loop, PyObject *item, double started)
 {
     double duration = loop_time(loop) - started;
@@ -224,9 +223,10 @@ loop_warn_slow(Loop *loop, PyObject *item, double started)
         return;
     }
     PyObject *exc = PyErr_GetRaisedException();
-    PyObject *text = Py_TYPE(item) == loop->state->TaskType
-                         ? PyObject_Repr(item)
-                         : PyObject_CallOneArg(loop->state->format_handle, item);
+    bool is_handle = Py_IS_TYPE(item, loop->state->HandleType)
+                     || Py_IS_TYPE(item, loop->state->TimerHandleType);
+    PyObject *text = is_handle ? PyObject_CallOneArg(loop->state->format_handle, item)
+                               : PyObject_Repr(item);
     PyObject *seconds = PyFloat_FromDouble(duration);
     PyObject *logger = PyObject_GetAttrString(loop->state->base_events, "logger");
     PyObject *result = text == NULL || seconds == NULL || logger == NULL
@@ -291,10 +291,10 @@ loop_run_item_debug(Loop *loop, uintptr_t item)
     return result;
 }
 
+/* Runs the oldest `count` items. */
 static int
-loop_run_ready(Loop *loop, struct run *run)
+loop_run_ready(Loop *loop, struct run *run, size_t count)
 {
-    size_t count = ready_length(&loop->ready);
     /* A callback may empty the ring (a forked child that closes the loop). */
     while (count-- > 0 && ready_length(&loop->ready) > 0) {
         uintptr_t item = ready_pop(&loop->ready);
@@ -311,7 +311,20 @@ loop_run_ready(Loop *loop, struct run *run)
     return 0;
 }
 
-/* Sleeps if there is nothing to do; looks at the kernel if it has not for a while. */
+void
+loop_run_handle(Loop *loop, Handle *handle)
+{
+    uintptr_t item = (uintptr_t)Py_NewRef(handle) | READY_HANDLE;
+    int result = LIKELY(!loop->debug) ? loop_run_item(loop, item)
+                                      : loop_run_item_debug(loop, item);
+    Py_DECREF(handle);
+    if (UNLIKELY(result < 0)) {
+        loop_propagate(loop);
+    }
+}
+
+/* Sleeps if there is nothing to do; looks at the kernel if it has not for a while.
+ * 1 if it has looked, 0 if not, -1 if the run has to end. */
 static int
 loop_poll(Loop *loop, struct run *run)
 {
@@ -339,7 +352,7 @@ loop_poll(Loop *loop, struct run *run)
         loop_propagate(loop);
     }
     loop->now_ns = loop->last_poll_ns = monotonic_ns();
-    return run->exception == NULL ? 0 : -1;
+    return run->exception == NULL ? 1 : -1;
 }
 
 static int
@@ -355,6 +368,7 @@ loop_collect_timers(Loop *loop)
     return timer_collect(loop, now);
 }
 
+/* The order is asyncio's: what was ready before, what the poll has brought, due timers. */
 static int
 loop_iterate(Loop *loop, struct run *run)
 {
@@ -362,14 +376,25 @@ loop_iterate(Loop *loop, struct run *run)
         loop_propagate(loop);
         return -1;
     }
-    if (loop_poll(loop, run) < 0) {
+    size_t before = ready_length(&loop->ready);
+    int polled = loop_poll(loop, run);
+    if (polled < 0) {
         return -1;
     }
     if (inbox_drain(loop) < 0 || loop_collect_timers(loop) < 0) {
         loop_propagate(loop);
         return -1;
     }
-    return loop_run_ready(loop, run);
+    size_t total = ready_length(&loop->ready);
+    if (!polled) {
+        return loop_run_ready(loop, run, total);
+    }
+    if (loop_run_ready(loop, run, before) < 0) {
+        return -1;
+    }
+    current_leave(loop);
+    poll_dispatch(loop);
+    return run->exception != NULL ? -1 : loop_run_ready(loop, run, total - before);
 }
 
 int

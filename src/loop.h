@@ -129,6 +129,13 @@ TimerHandle *loop_call_later_native(Loop *loop, double delay, native_callback ru
 int loop_call_soon_threadsafe(Loop *loop, Handle *handle_steal);
 void loop_wake(Loop *loop);       /* from any thread: ends the poll */
 
+/* Runs a callback of add_reader() or add_writer(), out of the poll. */
+void loop_run_handle(Loop *loop, Handle *handle);
+
+/* In debug mode: a warning if `item` (a handle, task or transport) has held the loop since
+ * `started`, in seconds of loop_time(), for slow_callback_duration or longer. */
+void loop_warn_slow(Loop *loop, PyObject *item, double started);
+
 /* -- checks: 0, or -1 with RuntimeError ------------------------------------- */
 int loop_check_closed(Loop *loop);
 int loop_check_thread(Loop *loop);    /* call only in debug mode */

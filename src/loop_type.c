@@ -5,9 +5,6 @@
  * slow_callback_duration) are ours here, and BaseEventLoop's methods use them. */
 #include "loop_type.h"
 
-#include <errno.h>
-#include <fcntl.h>
-
 #include "args.h"
 #include "current.h"
 #include "future.h"
@@ -272,50 +269,6 @@ Loop_create_task(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject
 
 /* -- descriptors ---------------------------------------------------------------------------- */
 
-/* The number of a descriptor or of an object with fileno(), as asyncio checks it; -1 with
- * ValueError (no descriptor), or, if `open`, with OSError (a closed one). */
-static int
-descriptor_of(PyObject *object, bool open)
-{
-    PyObject *number = NULL;
-    if (PyLong_Check(object)) {
-        number = Py_NewRef(object);
-    }
-    else {
-        PyObject *result = PyObject_CallMethod(object, "fileno", NULL);
-        number = result == NULL ? NULL : PyNumber_Long(result);
-        Py_XDECREF(result);
-        if (number == NULL) {
-            if (PyErr_ExceptionMatches(PyExc_AttributeError)
-                || PyErr_ExceptionMatches(PyExc_TypeError)
-                || PyErr_ExceptionMatches(PyExc_ValueError)) {
-                PyErr_Clear();
-                PyErr_Format(PyExc_ValueError, "Invalid file object: %R", object);
-            }
-            return -1;
-        }
-    }
-    long fd = PyLong_AsLong(number);
-    if (fd == -1 && PyErr_Occurred()) {
-        Py_DECREF(number);
-        return -1;
-    }
-    if (fd < 0) {
-        PyErr_Format(PyExc_ValueError, "Invalid file descriptor: %S", number);
-        fd = -1;
-    }
-    else if (fd > INT_MAX) {
-        PyErr_SetString(PyExc_OverflowError, "Python int too large to convert to C int");
-        fd = -1;
-    }
-    else if (open && fcntl((int)fd, F_GETFD) < 0) {
-        PyErr_SetFromErrno(PyExc_OSError);
-        fd = -1;
-    }
-    Py_DECREF(number);
-    return (int)fd;
-}
-
 static PyObject *
 add_callback(Loop *loop, const char *function, int event, bool check_transport,
              PyObject *const *args, Py_ssize_t nargs)
@@ -328,7 +281,7 @@ add_callback(Loop *loop, const char *function, int event, bool check_transport,
     if (loop_check_closed(loop) < 0) {
         return NULL;
     }
-    int fd = descriptor_of(args[0], true);
+    int fd = args_descriptor(args[0], true);
     if (fd < 0 || (check_transport && watch_ensure_free(loop, fd) < 0)) {
         return NULL;
     }
@@ -344,7 +297,7 @@ add_callback(Loop *loop, const char *function, int event, bool check_transport,
 static PyObject *
 remove_callback(Loop *loop, int event, bool check_transport, PyObject *object)
 {
-    int fd = descriptor_of(object, false);
+    int fd = args_descriptor(object, false);
     if (fd < 0 || (check_transport && watch_ensure_free(loop, fd) < 0)) {
         return NULL;
     }
@@ -415,7 +368,7 @@ Loop__remove_writer(PyObject *op, PyObject *fd)
 static PyObject *
 Loop__ensure_fd_no_transport(PyObject *op, PyObject *object)
 {
-    int fd = descriptor_of(object, false);
+    int fd = args_descriptor(object, false);
     if (fd < 0 || watch_ensure_free((Loop *)op, fd) < 0) {
         return NULL;
     }

@@ -150,8 +150,10 @@ poll_once(Loop *loop, int64_t wait_ns)
 {
     loop_prepare_ev(loop);
     watch_check_changed(loop);
-    if (wait_ns > 0 && (ready_length(&loop->ready) > 0 || !inbox_may_sleep(loop))) {
-        wait_ns = 0;    /* the check made work, or another thread did */
+    if (wait_ns > 0
+        && (ready_length(&loop->ready) > 0 || ev_pending_count(loop->ev) > 0
+            || !inbox_may_sleep(loop))) {
+        wait_ns = 0;    /* the check made work, another thread did, or a run was broken off */
     }
     loop->polling_blocked = wait_ns > 0;
     poll_errno = 0;
@@ -170,6 +172,23 @@ poll_once(Loop *loop, int64_t wait_ns)
         return -1;
     }
     return 0;
+}
+
+static void
+poll_invoke_later(struct ev_loop *ev UNUSED)
+{
+    /* In place of ev_invoke_pending(): see poll_dispatch(). */
+}
+
+/* Apart from the poll, because asyncio's order is: what was ready before the poll, then
+ * what the poll has brought, then due timers. A watcher that is stopped in between is
+ * taken off libev's list. */
+void
+poll_dispatch(Loop *loop)
+{
+    if (loop->ev != NULL) {
+        ev_invoke_pending(loop->ev);
+    }
 }
 
 /* -- signals ---------------------------------------------------------------------------------- */
@@ -268,6 +287,7 @@ poll_open(Loop *loop)
     }
     ev_set_syserr_cb(poll_failed);
     ev_set_userdata(loop->ev, loop);
+    ev_set_invoke_pending_cb(loop->ev, poll_invoke_later);
     ev_set_loop_release_cb(loop->ev, poll_release, poll_acquire);
     ev_timer_init(&loop->poll_timer, poll_timer_fired, 0., 0.);
     return 0;

@@ -8,10 +8,13 @@ int poll_open(Loop *loop);
 void poll_close(Loop *loop);
 int poll_after_fork(Loop *loop);      /* 0, or -1 with OSError */
 
-/* Polls libev once, for `wait_ns` at most (0: does not sleep; TIMER_NEVER: no bound).
- * Protocols and watchers' callbacks run inside. 0, or -1 with OSError when the kernel
- * refuses: somebody has closed libev's descriptor. */
+/* Polls libev once, for `wait_ns` at most (0: does not sleep; TIMER_NEVER: no bound), and
+ * only notes what has happened. 0, or -1 with OSError when the kernel refuses: somebody
+ * has closed libev's descriptor. */
 int poll_once(Loop *loop, int64_t wait_ns);
+
+/* Calls the watchers that poll_once() has noted, and with them the protocols. */
+void poll_dispatch(Loop *loop);
 
 /* The descriptor for signal.set_wakeup_fd(): made on first use. -1 with OSError. */
 int poll_signal_fd(Loop *loop);

@@ -7,6 +7,8 @@
  * an error, by the transport else. */
 #include "server.h"
 
+#include "args.h"
+
 #include <errno.h>
 #include <unistd.h>
 
@@ -490,7 +492,7 @@ module_acceptor_new(PyObject *module, PyObject *args)
         PyErr_SetString(PyExc_TypeError, "context must be a contextvars.Context or None");
         return NULL;
     }
-    int fd = PyObject_AsFileDescriptor(sock);
+    int fd = args_descriptor(sock, false);
     if (fd < 0) {
         return NULL;
     }

@@ -1,6 +1,7 @@
 /* stream.c - the type StreamTransport and its life. */
 #include "stream.h"
 
+#include "args.h"
 #include "future.h"
 #include "reader.h"
 
@@ -251,7 +252,7 @@ module_stream_new(PyObject *module, PyObject *args)
         PyErr_SetString(PyExc_TypeError, "context must be a contextvars.Context or None");
         return NULL;
     }
-    int fd = PyObject_AsFileDescriptor(sock);
+    int fd = args_descriptor(sock, false);
     if (fd < 0) {
         return NULL;
     }

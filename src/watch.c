@@ -55,7 +55,15 @@ watch_trampoline(struct ev_loop *ev UNUSED, ev_io *io, int revents)
         watch_stop(watch);
         revents = EV_ERROR;
     }
-    watch->ready(watch, revents & (EV_READ | EV_WRITE | EV_ERROR));
+    revents &= EV_READ | EV_WRITE | EV_ERROR;
+    if (LIKELY(!loop->debug || owner == (PyObject *)loop)) {
+        watch->ready(watch, revents);
+    }
+    else {
+        double started = loop_time(loop);
+        watch->ready(watch, revents);
+        loop_warn_slow(loop, owner, started);
+    }
     Py_DECREF(owner);
 }
 
@@ -290,9 +298,7 @@ fd_callback_ready(struct watch *watch, int revents)
         Py_DECREF(handle);
         return;
     }
-    if (ready_push_steal(&loop->ready, Py_NewRef(callback->handle), READY_HANDLE) < 0) {
-        loop_report(loop, "No memory for a callback of add_reader() or add_writer()", NULL, NULL);
-    }
+    loop_run_handle(loop, callback->handle);
 }
 
 static struct fd_callback *
