@@ -1117,19 +1117,27 @@ def test_init_with_a_bad_loop_leaves_it_sane(impl, loop):
 def test_remove_while_eq_clears(impl, loop):
     """__eq__ of a callback takes the list apart that is being searched."""
     future = impl.Future(loop=loop)
+    entered = []
 
     class Evil:
         def __eq__(self, other):
-            future.remove_done_callback(int)
-            future._callbacks and future._callbacks.clear()
-            return False
+            if not entered:
+                entered.append(1)
+                for _ in range(8):
+                    future.remove_done_callback(evil)
+                if future._callbacks:
+                    future._callbacks.clear()
+            return self is other
 
         def __hash__(self):
             return 1
 
+    evil = Evil()
     for _ in range(8):
+        future.add_done_callback(evil)
         future.add_done_callback(Evil())
     future.remove_done_callback(Evil())
+    collect()
 
 
 @crashes
