@@ -5,11 +5,10 @@
 #include <fcntl.h>
 
 int
-args_context(const char *function, PyObject *const *args, Py_ssize_t nargs,
-             PyObject *kwnames, PyObject **context)
+args_context_keyword(const char *function, PyObject *const *args, Py_ssize_t nargs,
+                     PyObject *kwnames, PyObject **context)
 {
-    *context = NULL;
-    Py_ssize_t count = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
+    Py_ssize_t count = PyTuple_GET_SIZE(kwnames);
     for (Py_ssize_t i = 0; i < count; i++) {
         PyObject *name = PyTuple_GET_ITEM(kwnames, i);
         if (PyUnicode_CompareWithASCIIString(name, "context") != 0) {

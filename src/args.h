@@ -6,8 +6,18 @@
 
 /* The only keyword that call_soon() and its kin take: *context (borrowed; NULL for none
  * and for None). 0, or -1 with TypeError. */
-int args_context(const char *function, PyObject *const *args, Py_ssize_t nargs,
-                 PyObject *kwnames, PyObject **context);
+int args_context_keyword(const char *function, PyObject *const *args, Py_ssize_t nargs,
+                         PyObject *kwnames, PyObject **context);
+
+static inline int
+args_context(const char *function, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+             PyObject **context)
+{
+    *context = NULL;
+    return LIKELY(kwnames == NULL)
+               ? 0
+               : args_context_keyword(function, args, nargs, kwnames, context);
+}
 
 /* Fills values[] (borrowed; left alone where not given) from positional arguments and
  * keywords, in the order of `names` (NULL at its end). The first `positional` may be

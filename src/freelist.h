@@ -12,6 +12,19 @@
 
 #define FREELIST_MAX 256    /* objects kept of one type: about 80 KiB in all */
 
+/* PyObject_Init() without the call. */
+static inline void
+freelist_revive(PyObject *op, PyTypeObject *type)
+{
+#if defined(Py_REF_DEBUG) || defined(Py_TRACE_REFS)
+    PyObject_Init(op, type);
+#else
+    Py_SET_TYPE(op, type);
+    Py_SET_REFCNT(op, 1);
+    Py_INCREF(type);
+#endif
+}
+
 static inline PyObject *
 freelist_take(struct freelist *list, PyTypeObject *type)
 {
@@ -20,7 +33,7 @@ freelist_take(struct freelist *list, PyTypeObject *type)
     if (op != NULL) {
         list->head = (PyObject *)op->ob_type;
         list->length--;
-        PyObject_Init(op, type);           /* takes the reference to the heap type */
+        freelist_revive(op, type);         /* takes the reference to the heap type */
         PyObject_GC_Track(op);             /* as tp_alloc does */
         return op;
     }
@@ -58,7 +71,8 @@ freelist_take_plain(struct freelist *list, PyTypeObject *type)
     if (op != NULL) {
         list->head = (PyObject *)op->ob_type;
         list->length--;
-        return PyObject_Init(op, type);
+        freelist_revive(op, type);
+        return op;
     }
 #else
     (void)list;

@@ -18,15 +18,16 @@ handle_drop_call(Handle *handle)
 {
     PyObject *callback = handle->callback;
     PyObject *args[HANDLE_INLINE_ARGS];
-    for (int i = 0; i < HANDLE_INLINE_ARGS; i++) {
+    int32_t count = handle->nargs > HANDLE_INLINE_ARGS ? 1 : handle->nargs;
+    for (int32_t i = 0; i < count; i++) {
         args[i] = handle->args[i];
         handle->args[i] = NULL;
     }
     handle->callback = NULL;
     handle->nargs = 0;
     Py_XDECREF(callback);
-    for (int i = 0; i < HANDLE_INLINE_ARGS && args[i] != NULL; i++) {
-        Py_DECREF(args[i]);
+    for (int32_t i = 0; i < count; i++) {
+        Py_XDECREF(args[i]);
     }
 }
 

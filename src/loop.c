@@ -112,13 +112,10 @@ loop_now_seconds(Loop *loop, double *now)
 /* -- checks ------------------------------------------------------------------------------ */
 
 int
-loop_check_closed(Loop *loop)
+loop_closed_error(Loop *loop UNUSED)
 {
-    if (UNLIKELY(loop->closed || loop->ev == NULL)) {
-        PyErr_SetString(PyExc_RuntimeError, "Event loop is closed");
-        return -1;
-    }
-    return 0;
+    PyErr_SetString(PyExc_RuntimeError, "Event loop is closed");
+    return -1;
 }
 
 int
@@ -138,7 +135,7 @@ Handle *
 loop_call_soon(Loop *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
                PyObject *context)
 {
-    if (loop_check_closed(loop) < 0) {
+    if (UNLIKELY(loop_check_closed(loop) < 0)) {
         return NULL;
     }
     Handle *handle = handle_new(loop, callback, args, nargs, context);

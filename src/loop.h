@@ -137,7 +137,12 @@ void loop_run_handle(Loop *loop, Handle *handle);
 void loop_warn_slow(Loop *loop, PyObject *item, double started);
 
 /* -- checks: 0, or -1 with RuntimeError ------------------------------------- */
-int loop_check_closed(Loop *loop);
+int loop_closed_error(Loop *loop);    /* always -1 */
+static inline int
+loop_check_closed(Loop *loop)
+{
+    return LIKELY(!loop->closed && loop->ev != NULL) ? 0 : loop_closed_error(loop);
+}
 int loop_check_thread(Loop *loop);    /* call only in debug mode */
 
 /* libev's own follow-up of a fork, before the first use in the child. */
