@@ -19,6 +19,7 @@ from ._sendfile import SendfileHooks
 from ._signals import SignalHooks
 from ._streams import StreamHooks
 from ._subprocess import SubprocessHooks
+from ._tls import TlsHooks
 
 
 class Loop(
@@ -27,6 +28,7 @@ class Loop(
     SendfileHooks,
     SubprocessHooks,
     PipeHooks,
+    TlsHooks,
     StreamHooks,
     DatagramHooks,
     _core.Loop,

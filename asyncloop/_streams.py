@@ -9,7 +9,7 @@ import asyncio
 import functools
 import os
 import socket
-from asyncio import base_events, constants, sslproto, unix_events
+from asyncio import base_events, constants, unix_events
 from asyncio.log import logger
 from collections.abc import Callable
 from contextvars import Context
@@ -61,39 +61,6 @@ class StreamHooks(_Base):
         base_events._set_nodelay(sock)
         return _core._stream_new(self, sock, protocol, waiter, extra, server, context)
 
-    def _make_ssl_transport(
-        self,
-        rawsock: socket.socket,
-        protocol: asyncio.BaseProtocol,
-        sslcontext: "ssl.SSLContext | None",
-        waiter: asyncio.Future[None] | None = None,
-        *,
-        server_side: bool = False,
-        server_hostname: str | None = None,
-        extra: dict[str, Any] | None = None,
-        server: Any = None,
-        ssl_handshake_timeout: float | None = constants.SSL_HANDSHAKE_TIMEOUT,
-        ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
-        context: Context | None = None,
-        call_connection_made: bool = True,
-    ) -> asyncio.Transport:
-        """TLS by asyncio's own protocol over a stream transport of the core."""
-        ssl_protocol = sslproto.SSLProtocol(
-            self,
-            protocol,
-            sslcontext,
-            waiter,
-            server_side,
-            server_hostname,
-            call_connection_made=call_connection_made,
-            ssl_handshake_timeout=ssl_handshake_timeout,
-            ssl_shutdown_timeout=ssl_shutdown_timeout,
-        )
-        self._make_socket_transport(
-            rawsock, ssl_protocol, extra=extra, server=server, context=context
-        )
-        return ssl_protocol._app_transport
-
     async def _create_connection_transport(
         self,
         sock: socket.socket,
@@ -123,7 +90,7 @@ class StreamHooks(_Base):
                     server_hostname=server_hostname,
                     ssl_handshake_timeout=ssl_handshake_timeout,
                     ssl_shutdown_timeout=ssl_shutdown_timeout,
-                    context=context,
+                    **({} if context is None else {"context": context}),
                 )
             else:
                 transport = self._make_socket_transport(sock, protocol, waiter, context=context)

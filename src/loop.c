@@ -394,6 +394,17 @@ loop_iterate(Loop *loop, struct run *run)
     return run->exception != NULL ? -1 : loop_run_ready(loop, run, total - before);
 }
 
+/* What was written in this iteration leaves, also when it ends with an exception. */
+static void
+loop_flush(Loop *loop)
+{
+    while (!list_empty(&loop->flush)) {
+        struct flush_node *node = container_of(loop->flush.next, struct flush_node, node);
+        list_remove(&node->node);
+        node->run(node);
+    }
+}
+
 int
 loop_run(Loop *loop)
 {
@@ -405,7 +416,12 @@ loop_run(Loop *loop)
     loop->last_poll_ns = 0;    /* the first iteration of a run always polls, as asyncio's */
     Py_INCREF(loop);
     do {
-        if (loop_iterate(loop, &run) < 0) {
+        int result = loop_iterate(loop, &run);
+        if (!list_empty(&loop->flush)) {
+            current_leave(loop);
+            loop_flush(loop);
+        }
+        if (result < 0 || run.exception != NULL) {
             break;
         }
     } while (!loop->stopping);
@@ -459,6 +475,8 @@ loop_close(Loop *loop)
     }
     PyMem_RawFree(loop->read_buffer);
     loop->read_buffer = NULL;
+    PyMem_RawFree(loop->tls_buffer);
+    loop->tls_buffer = NULL;
 }
 
 void

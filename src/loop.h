@@ -26,6 +26,13 @@ struct run {
 
 struct fd_entry;                  /* watch.c */
 
+/* Output that waits for the end of the iteration, in loop->flush (borrowed: whoever dies
+ * leaves the list). run() takes it out of the list, and lets no exception out. */
+struct flush_node {
+    struct list_node node;
+    void (*run)(struct flush_node *node);
+};
+
 struct Loop {
     PyObject_HEAD
     struct state *state;          /* borrowed: the type keeps the module alive */
@@ -84,6 +91,9 @@ struct Loop {
     int64_t operations_checked_ns;
 
     char *read_buffer;            /* shared by all transports: RUN_BUFFER_SIZE bytes, made on first use */
+
+    char *tls_buffer;             /* tls_write.c: tls_scratch(); made on first use */
+    struct list_node flush;       /* struct flush_node: run at the end of each iteration */
 
     PyObject *current_handle;     /* debug mode: what runs now, or NULL */
     PyObject *task_factory;       /* or NULL; set through the attribute _task_factory */

@@ -572,6 +572,7 @@ Loop_new(PyTypeObject *type, PyObject *args UNUSED, PyObject *kwargs UNUSED)
     loop->timer_fd = loop->signal_read_fd = loop->signal_write_fd = -1;
     loop->slow_callback_duration = 0.1;
     list_init(&loop->all_loops);
+    list_init(&loop->flush);
     list_init(&loop->fds.active);
     list_init(&loop->waiting_operations);
     inbox_init(loop);

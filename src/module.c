@@ -1,10 +1,11 @@
 /* module.c - the definition of asyncloop._core. */
 #include "state.h"
+#include "tls.h"
 
 #include <ev.h>
 
 static PyObject *
-module_build_info(PyObject *module UNUSED, PyObject *ignored UNUSED)
+module_build_info(PyObject *module, PyObject *ignored UNUSED)
 {
 #ifdef ASYNCLOOP_EMBED_LIBEV
     const char *libev = "embedded";
@@ -15,15 +16,20 @@ module_build_info(PyObject *module UNUSED, PyObject *ignored UNUSED)
     const char *backend = backends & EVBACKEND_EPOLL    ? "epoll"
                           : backends & EVBACKEND_KQUEUE ? "kqueue"
                                                         : "poll";
-    return Py_BuildValue("{s:s,s:N,s:s}", "libev", libev, "libev_version",
+    struct state *state = PyModule_GetState(module);
+    PyObject *tls = state->tls.SSLObject == NULL
+                        ? Py_NewRef(Py_None)
+                        : PyUnicode_FromString(tls_default_engine(state)->name);
+    return Py_BuildValue("{s:s,s:N,s:s,s:N}", "libev", libev, "libev_version",
                          PyUnicode_FromFormat("%d.%d", ev_version_major(), ev_version_minor()),
-                         "backend", backend);
+                         "backend", backend, "tls", tls);
 }
 
 static PyMethodDef module_methods[] = {
     {"build_info", module_build_info, METH_NOARGS,
      PyDoc_STR("build_info()\n--\n\nHow the core was built: libev ('system' or 'embedded'), "
-               "libev_version, backend.")},
+               "libev_version, backend, and the\n"
+               "TLS engine: 'direct' or 'portable' (None without the ssl module).")},
     {NULL, NULL, 0, NULL},
 };
 

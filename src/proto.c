@@ -58,6 +58,9 @@ proto_set(struct proto *proto, struct state *state, PyObject *protocol)
     if (reader_protocol_is_plain(state, protocol)) {
         kind = PROTO_READER;
     }
+    else if (Py_IS_TYPE(protocol, state->tls.Type)) {
+        kind = PROTO_TLS;
+    }
     else {
         int buffered = PyObject_IsInstance(protocol, state->asyncio_BufferedProtocol);
         if (buffered < 0) {
@@ -255,6 +258,14 @@ proto_data_received(struct proto *proto, struct state *state, const char *data, 
     }
     Py_DECREF(result);
     return 0;
+}
+
+int
+proto_data_received_bytes(struct proto *proto, struct state *state, PyObject *bytes)
+{
+    PyObject *result = method_call(proto, &proto->feed, state->names.data_received, bytes);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
 }
 
 int

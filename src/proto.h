@@ -15,6 +15,7 @@ enum proto_kind {
     PROTO_DATA,        /* data_received(bytes) */
     PROTO_BUFFERED,    /* get_buffer(), buffer_updated(n) */
     PROTO_READER,      /* exactly StreamReaderProtocol: see reader.h */
+    PROTO_TLS,         /* a TLS transport of ours: state->tls.feed() */
 };
 
 /* A method that was looked up: a plain bound method is taken apart, which saves a hop. */
@@ -43,6 +44,7 @@ int proto_traverse(struct proto *proto, visitproc visit, void *arg);
 
 /* Per packet. 0, or -1 with what the protocol raised. */
 int proto_data_received(struct proto *proto, struct state *state, const char *data, size_t n);
+int proto_data_received_bytes(struct proto *proto, struct state *state, PyObject *bytes);
 int proto_get_buffer(struct proto *proto, struct state *state, PyObject **buffer);    /* new reference */
 int proto_buffer_updated(struct proto *proto, struct state *state, size_t n);
 

@@ -15,6 +15,7 @@
 #include "sockop.h"
 #include "stream.h"
 #include "task.h"
+#include "tls.h"
 #include "transport.h"
 
 struct state *
@@ -153,6 +154,7 @@ state_init(PyObject *module, struct state *state)
         || task_type_init(module, state) < 0
         || transport_types_init(module, state) < 0
         || stream_type_init(module, state) < 0
+        || tls_type_init(module, state) < 0
         || datagram_type_init(module, state) < 0
         || server_type_init(module, state) < 0
         || operation_type_init(module, state) < 0
@@ -188,6 +190,10 @@ state_init(PyObject *module, struct state *state)
     X(socket_family) X(check_ssl_socket) \
     X(reader.ProtocolType) X(reader.ReaderType) X(reader.data_received) \
     X(reader.stream_reader) X(reader.feed_data) X(reader.wakeup_waiter) \
+    X(tls.Type) X(tls.SSLError) X(tls.SSLWantReadError) X(tls.SSLWantWriteError) \
+    X(tls.SSLZeroReturnError) X(tls.CertificateError) X(tls.MemoryBIO) X(tls.SSLObject) \
+    X(tls.keywords_wrap_bio) X(tls.record_bytes) X(tls.empty_bytes) \
+    X(tls.flowcontrol_defaults) \
     X(spare.bytes) \
     X(resolve.socket_dict) X(resolve.getaddrinfo) X(resolve.AddressFamily) \
     X(resolve.SocketKind) X(resolve.inet) X(resolve.inet6) X(resolve.stream) X(resolve.dgram)

@@ -30,7 +30,10 @@ typedef struct Task Task;
     X(_attach) X(_buffer) X(_detach) X(_eof) X(_limit) X(_paused) X(_stream_reader_wr) \
     X(_transport) X(_waiter) X(pause_reading) X(throw) X(time) X(transport) X(uncancel) X(values) \
     X(accept) X(connect) X(family) X(getaddrinfo) X(proto) X(recv) X(recv_into) X(recvfrom) X(recvfrom_into) \
-    X(recvmsg) X(sendmsg) X(sendto) X(type)
+    X(recvmsg) X(sendmsg) X(sendto) X(type) \
+    X(_force_close) X(_msg_callback) X(_sslobj) X(abort) X(cipher) X(compression) X(do_handshake) \
+    X(get_extra_info) X(getpeercert) X(join) X(peercert) X(pending) X(read) X(resume_reading) \
+    X(ssl_object) X(sslcontext) X(unwrap) X(wrap_bio) X(write)
 
 /* reader.c: what is compared before a StreamReader is fed from C */
 struct reader_state {
@@ -56,6 +59,25 @@ struct resolve_state {
     PyObject *inet6;
     PyObject *stream;
     PyObject *dgram;
+};
+
+/* tls_type.c: what TLS needs of the ssl module; NULL in a Python without it */
+struct tls_objects {
+    PyTypeObject *Type;
+    PyObject *SSLError;
+    PyObject *SSLWantReadError;
+    PyObject *SSLWantWriteError;
+    PyObject *SSLZeroReturnError;
+    PyObject *CertificateError;
+    PyObject *MemoryBIO;
+    PyObject *SSLObject;
+    PyObject *keywords_wrap_bio;          /* ("server_side", "server_hostname") */
+    PyObject *record_bytes;               /* bytes of a full record */
+    PyObject *empty_bytes;
+    PyObject *flowcontrol_defaults;       /* asyncio.sslproto.add_flowcontrol_defaults */
+    const struct tls_engine_ops *engine;  /* NULL: not chosen yet */
+    /* tls.c: the peer's bytes for a TLS transport, from the transport below. 0 / -1 */
+    int (*feed)(PyObject *tls, const char *data, size_t n);
 };
 
 struct state {
@@ -113,6 +135,7 @@ struct state {
     Py_ssize_t transport_slots[8];
     int transport_slot_count;
     struct reader_state reader;
+    struct tls_objects tls;
     struct {
         PyObject *bytes;                  /* a packet that its protocol did not keep: see proto.c */
         size_t capacity;

@@ -35,6 +35,14 @@ int stream_write(Stream *stream, PyObject *data);
 int stream_writelines(Stream *stream, PyObject *list);
 void stream_write_eof(Stream *stream);
 
+/* For the TLS transport, on a stream that is not lost and has no write_eof(): an exact bytes
+ * object, or memory of which the rest is copied. 0, or -1 with an exit exception. */
+int stream_write_bytes(Stream *stream, PyObject *bytes);
+int stream_write_memory(Stream *stream, const char *data, size_t length);
+
+/* Bytes to a protocol that is not a BufferedProtocol. 0, or -1 with what it raised. */
+int stream_feed(struct proto *proto, struct state *state, const char *data, size_t n);
+
 static inline Stream *
 stream_cast(PyObject *op)
 {

@@ -86,16 +86,15 @@ stream_bind_reader(struct proto *proto, struct state *state)
     Py_XSETREF(proto->feed.self, reader);
 }
 
-static int
-stream_feed(Transport *tr, const char *data, size_t n)
+int
+stream_feed(struct proto *proto, struct state *state, const char *data, size_t n)
 {
-    struct proto *proto = &tr->proto;
     if (proto->kind == PROTO_READER) {
         if (UNLIKELY(proto->feed.self == NULL)) {
-            stream_bind_reader(proto, tr->state);
+            stream_bind_reader(proto, state);
         }
         PyObject *reader = proto->kind == PROTO_READER ? Py_NewRef(proto->feed.self) : NULL;
-        int fed = reader == NULL ? 0 : reader_feed(tr->state, reader, data, n);
+        int fed = reader == NULL ? 0 : reader_feed(state, reader, data, n);
         Py_XDECREF(reader);
         if (LIKELY(fed != 0)) {
             return fed < 0 ? -1 : 0;
@@ -105,7 +104,13 @@ stream_feed(Transport *tr, const char *data, size_t n)
             Py_CLEAR(proto->feed.self);
         }
     }
-    return proto_data_received(proto, tr->state, data, n);
+    else if (proto->kind == PROTO_TLS) {
+        PyObject *tls = Py_NewRef(proto->protocol);
+        int result = state->tls.feed(tls, data, n);
+        Py_DECREF(tls);
+        return result;
+    }
+    return proto_data_received(proto, state, data, n);
 }
 
 static enum read_outcome
@@ -119,7 +124,7 @@ stream_read_data(Transport *tr, Loop *loop, size_t *n)
     if (UNLIKELY(status != IO_OK)) {
         return stream_read_stopped(tr, status);
     }
-    if (UNLIKELY(stream_feed(tr, buffer, *n) < 0)) {
+    if (UNLIKELY(stream_feed(&tr->proto, tr->state, buffer, *n) < 0)) {
         return outcome_of_fatal(
             transport_fatal(tr, "Fatal error: protocol.data_received() call failed."));
     }

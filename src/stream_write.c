@@ -38,7 +38,7 @@ stream_queue_failed(Stream *stream)
 /* -- write() -------------------------------------------------------------------------- */
 
 /* Sends an exact bytes object, or queues it. */
-static int
+int
 stream_write_bytes(Stream *stream, PyObject *bytes)
 {
     size_t length = (size_t)PyBytes_GET_SIZE(bytes);
@@ -62,7 +62,7 @@ stream_write_bytes(Stream *stream, PyObject *bytes)
 }
 
 /* The same for memory that is not ours to keep: the rest is copied. */
-static int
+int
 stream_write_memory(Stream *stream, const char *data, size_t length)
 {
     size_t sent = 0;

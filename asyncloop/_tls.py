@@ -1,0 +1,173 @@
+"""TLS: the hooks of `asyncio.BaseEventLoop`, over the core's TLS transport.
+
+The core's transport does what `asyncio.sslproto.SSLProtocol` and its transport do. What happens once
+per connection is here: checks of the arguments, and which transport lies below.
+"""
+
+import asyncio
+import socket
+from asyncio import constants, sslproto
+from contextvars import Context
+from typing import TYPE_CHECKING, Any
+
+from . import _core
+
+if TYPE_CHECKING:
+    import ssl
+
+    _Base = asyncio.BaseEventLoop
+else:
+    _Base = object
+    ssl = sslproto.ssl  # None in a Python without OpenSSL
+
+
+def _timeout(value: float | None, name: str, default: float) -> float:
+    if value is None:
+        return default
+    if value <= 0:
+        raise ValueError(f"{name} should be a positive number, got {value}")
+    return value
+
+
+class TlsHooks(_Base):
+    """Mixin of `asyncloop.Loop`: TLS transports and `start_tls`."""
+
+    def _make_tls(
+        self,
+        protocol: asyncio.BaseProtocol,
+        sslcontext: "ssl.SSLContext | None",
+        waiter: asyncio.Future[None] | None,
+        server_side: bool,
+        server_hostname: str | None,
+        ssl_handshake_timeout: float | None,
+        ssl_shutdown_timeout: float | None,
+        *,
+        call_connection_made: bool = True,
+        context: Context | None = None,
+    ) -> Any:
+        """A TLS transport, which has to become the protocol of the transport below it."""
+        if ssl is None:
+            raise RuntimeError("stdlib ssl module not available")
+        handshake_timeout = _timeout(
+            ssl_handshake_timeout, "ssl_handshake_timeout", constants.SSL_HANDSHAKE_TIMEOUT
+        )
+        shutdown_timeout = _timeout(
+            ssl_shutdown_timeout, "ssl_shutdown_timeout", constants.SSL_SHUTDOWN_TIMEOUT
+        )
+        if not sslcontext:
+            sslcontext = sslproto._create_transport_context(server_side, server_hostname)
+        return _core._tls_new(
+            self,
+            protocol,
+            sslcontext,
+            waiter,
+            server_side,
+            server_hostname if server_hostname and not server_side else None,
+            handshake_timeout,
+            shutdown_timeout,
+            call_connection_made,
+            context,
+        )
+
+    def _make_ssl_transport(
+        self,
+        rawsock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        sslcontext: "ssl.SSLContext | None",
+        waiter: asyncio.Future[None] | None = None,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        extra: dict[str, Any] | None = None,
+        server: Any = None,
+        ssl_handshake_timeout: float | None = constants.SSL_HANDSHAKE_TIMEOUT,
+        ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
+        context: Context | None = None,
+        call_connection_made: bool = True,
+    ) -> asyncio.Transport:
+        self._ensure_fd_no_transport(rawsock)
+        tls = self._make_tls(
+            protocol,
+            sslcontext,
+            waiter,
+            server_side,
+            server_hostname,
+            ssl_handshake_timeout,
+            ssl_shutdown_timeout,
+            call_connection_made=call_connection_made,
+            context=context,
+        )
+        try:
+            self._make_socket_transport(rawsock, tls, extra=extra, server=server, context=context)
+        except BaseException:
+            tls.abort()
+            raise
+        return tls
+
+    async def start_tls(
+        self,
+        transport: asyncio.BaseTransport,
+        protocol: asyncio.BaseProtocol,
+        sslcontext: "ssl.SSLContext",
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> asyncio.Transport:
+        """Go on with TLS on a connection. Returns the transport that replaces `transport`.
+
+        What was written before is sent first. On a server, what a StreamReader has received and
+        nobody has read belongs to the handshake. Follows asyncio.loop.start_tls.
+        """
+        if ssl is None:
+            raise RuntimeError("Python ssl module is not available")
+        if not isinstance(sslcontext, ssl.SSLContext):
+            raise TypeError(
+                f"sslcontext is expected to be an instance of ssl.SSLContext, got {sslcontext!r}"
+            )
+        if not getattr(transport, "_start_tls_compatible", False):
+            raise TypeError(f"transport {transport!r} is not supported by start_tls()")
+        lower: Any = transport
+        waiter = self.create_future()
+        tls = self._make_tls(
+            protocol,
+            sslcontext,
+            waiter,
+            server_side,
+            server_hostname,
+            ssl_handshake_timeout,
+            ssl_shutdown_timeout,
+            call_connection_made=False,
+        )
+        if server_side:
+            unread = _take_unread(protocol)
+            if unread:
+                tls.data_received(unread)
+        # Else the peer's bytes could come before connection_made().
+        lower.pause_reading()
+        lower.set_protocol(tls)
+        begin = self.call_soon(tls.connection_made, transport)
+        resume = self.call_soon(lower.resume_reading)
+        try:
+            await waiter
+        except BaseException:
+            lower.close()
+            begin.cancel()
+            resume.cancel()
+            raise
+        finally:
+            del waiter  # an exception in it would keep its own traceback alive
+        return tls
+
+
+def _take_unread(protocol: asyncio.BaseProtocol) -> bytes | None:
+    """What a StreamReader has received and nobody has read: taken out of it."""
+    if not isinstance(protocol, asyncio.StreamReaderProtocol):
+        return None
+    reader: Any = getattr(protocol, "_stream_reader", None)
+    if reader is None or not reader._buffer:
+        return None
+    unread = bytes(reader._buffer)
+    reader._buffer.clear()
+    return unread

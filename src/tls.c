@@ -1,0 +1,910 @@
+/* tls.c - the states of a TLS connection. See tls.h.
+ *
+ * Danger: every call into the user's protocol, an exception handler, a logger, or the
+ * transport below may close or abort this transport, or run the loop inside itself. Each
+ * function holds the transport itself, or its caller does, and looks at its state again. */
+#include "tls.h"
+
+#include "future.h"
+#include "timer.h"
+
+#define FATAL_MESSAGE "Fatal error on SSL protocol"
+
+/* -- telling -------------------------------------------------------------------------- */
+
+static void
+tls_log(Tls *tls, PyObject *exc, const char *format, PyObject *arg)
+{
+    PyObject *debug = PyObject_GetAttrString(tls->state->asyncio_logger, "debug");
+    PyObject *args = arg == NULL ? Py_BuildValue("(sO)", format, tls)
+                                 : Py_BuildValue("(sOO)", format, tls, arg);
+    PyObject *kwargs = exc == NULL ? NULL : Py_BuildValue("{s:O}", "exc_info", exc);
+    PyObject *result = debug == NULL || args == NULL || (exc != NULL && kwargs == NULL)
+                           ? NULL
+                           : PyObject_Call(debug, args, kwargs);
+    if (result == NULL) {
+        PyErr_WriteUnraisable((PyObject *)tls);
+    }
+    Py_XDECREF(result);
+    Py_XDECREF(debug);
+    Py_XDECREF(args);
+    Py_XDECREF(kwargs);
+}
+
+/* Gives exc (borrowed) to the loop's exception handler. */
+static void
+tls_report(Tls *tls, const char *message, PyObject *exc)
+{
+    PyObject *protocol = tls->proto.protocol == NULL ? Py_None : tls->proto.protocol;
+    PyObject *context = Py_BuildValue("{s:s,s:O,s:O,s:O}", "message", message, "exception", exc,
+                                      "transport", tls, "protocol", protocol);
+    if (context == NULL) {
+        PyErr_WriteUnraisable((PyObject *)tls);
+        return;
+    }
+    loop_call_exception_handler(tls->loop, context);
+    Py_DECREF(context);
+}
+
+int
+tls_callback_failed(Tls *tls, const char *message)
+{
+    if (is_exit_exception()) {
+        return -1;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    tls_report(tls, message, exc);
+    Py_DECREF(exc);
+    return 0;
+}
+
+static void
+tls_cancel_timer(Tls *tls)
+{
+    TimerHandle *timer = tls->timer;
+    if (timer != NULL) {
+        tls->timer = NULL;
+        timer_cancel(timer);
+        Py_DECREF(timer);
+    }
+}
+
+static int
+tls_start_timer(Tls *tls, PyObject *delay, native_callback callback)
+{
+    double seconds = PyFloat_AsDouble(delay);
+    if (seconds == -1. && PyErr_Occurred()) {
+        return -1;
+    }
+    tls_cancel_timer(tls);
+    tls->timer = loop_call_later_native(tls->loop, seconds, callback, (PyObject *)tls, NULL);
+    return tls->timer == NULL ? -1 : 0;
+}
+
+/* Settles the future of the handshake: exc NULL is success. */
+static void
+tls_wake_waiter(Tls *tls, PyObject *exc)
+{
+    PyObject *waiter = tls->waiter;
+    if (waiter == NULL) {
+        return;
+    }
+    tls->waiter = NULL;
+    int result = exc == NULL ? future_settle_result(tls->state, waiter, Py_None)
+                             : future_settle_exception(tls->state, waiter, exc);
+    if (result < 0) {
+        PyErr_WriteUnraisable(waiter);
+    }
+    Py_DECREF(waiter);
+}
+
+/* -- the transport below ------------------------------------------------------------------ */
+
+/* A call of a method; what it raises goes to sys.unraisablehook. */
+static void
+lower_call(Tls *tls, PyObject *name, PyObject *arg)
+{
+    PyObject *lower = Py_NewRef(tls->lower);
+    PyObject *stack[2] = {lower, arg};
+    PyObject *result = PyObject_VectorcallMethod(name, stack, 1 + (size_t)(arg != NULL), NULL);
+    if (result == NULL) {
+        PyErr_WriteUnraisable(lower);
+    }
+    Py_XDECREF(result);
+    Py_DECREF(lower);
+}
+
+void
+tls_update_lower(Tls *tls)
+{
+    if (tls->lower == NULL) {
+        return;
+    }
+    bool wanted = tls->tls_state == TLS_HANDSHAKE || tls->tls_state == TLS_SHUTDOWN
+                  || (tls->tls_state == TLS_WRAPPED && !tls->paused);
+    if (wanted != tls->lower_paused) {
+        return;
+    }
+    tls->lower_paused = !wanted;
+    lower_call(tls, wanted ? tls->state->names.resume_reading : tls->state->names.pause_reading,
+               NULL);
+}
+
+static void
+lower_close(Tls *tls)
+{
+    if (tls->lower == NULL) {
+        return;
+    }
+    if (tls->stream == NULL) {
+        lower_call(tls, tls->state->names.close, NULL);
+    }
+    else if (transport_close(&tls->stream->base) < 0) {
+        PyErr_Clear();    /* the loop was closed: nobody is left to be told */
+    }
+}
+
+static void
+lower_force_close(Tls *tls, PyObject *exc)
+{
+    if (tls->lower == NULL) {
+        return;
+    }
+    if (tls->stream != NULL) {
+        if (transport_force_close(&tls->stream->base, exc) < 0) {
+            PyErr_Clear();
+        }
+        return;
+    }
+    PyObject *method;
+    if (PyObject_GetOptionalAttr(tls->lower, tls->state->names._force_close, &method) < 0) {
+        PyErr_Clear();
+        method = NULL;
+    }
+    if (method == NULL) {
+        lower_call(tls, tls->state->names.abort, NULL);
+        return;
+    }
+    Py_DECREF(method);
+    lower_call(tls, tls->state->names._force_close, exc == NULL ? Py_None : exc);
+}
+
+/* -- the end ---------------------------------------------------------------------------------- */
+
+static void
+tls_drop_output(Tls *tls)
+{
+    list_remove(&tls->flush.node);
+    wqueue_clear(&tls->output);
+}
+
+int
+tls_fatal(Tls *tls, const char *message)
+{
+    if (is_exit_exception()) {
+        return -1;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    Py_INCREF(tls);
+    if (tls->tls_state != TLS_HANDSHAKE) {
+        tls->tls_state = TLS_UNWRAPPED;
+    }
+    tls_drop_output(tls);
+    lower_force_close(tls, exc);
+    if (PyErr_GivenExceptionMatches(exc, PyExc_OSError)) {
+        if (tls->loop->debug) {
+            PyObject *text = PyUnicode_FromString(message);
+            if (text == NULL) {
+                PyErr_Clear();
+            }
+            else {
+                tls_log(tls, exc, "%r: %s", text);
+                Py_DECREF(text);
+            }
+        }
+    }
+    else if (!PyErr_GivenExceptionMatches(exc, tls->state->asyncio_CancelledError)) {
+        tls_report(tls, message, exc);
+    }
+    Py_DECREF(tls);
+    Py_DECREF(exc);
+    return 0;
+}
+
+/* The engine failed: what it has to say to the peer goes out before the end. */
+static int
+tls_engine_failed(Tls *tls, const char *message)
+{
+    if (is_exit_exception()) {
+        return -1;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    if (tls_send_output(tls) < 0) {
+        Py_DECREF(exc);
+        return -1;
+    }
+    PyErr_SetRaisedException(exc);
+    return tls_fatal(tls, message);
+}
+
+int
+tls_abort(Tls *tls, PyObject *exc)
+{
+    tls->closed = true;
+    tls->tls_state = TLS_UNWRAPPED;
+    tls_cancel_timer(tls);
+    tls_drop_output(tls);
+    lower_force_close(tls, exc);
+    return 0;
+}
+
+/* Native callback: exc is NULL for a connection that ended in order. */
+static int
+tls_run_lost(PyObject *owner, PyObject *exc)
+{
+    Tls *tls = tls_cast(owner);
+    int result = 0;
+    PyObject *value = proto_call(&tls->proto, tls->state->names.connection_lost,
+                                 exc == NULL ? Py_None : exc);
+    if (value == NULL) {
+        result = tls_callback_failed(tls, "Exception in callback connection_lost()");
+    }
+    Py_XDECREF(value);
+    PyObject *leaving = PyErr_GetRaisedException();
+    proto_drop_protocol(&tls->proto);
+    PyErr_SetRaisedException(leaving);
+    return result;
+}
+
+int
+tls_lower_lost(Tls *tls, PyObject *exc)
+{
+    if (tls->lost) {
+        return 0;
+    }
+    Py_INCREF(tls);
+    tls->lost = tls->closed = true;
+    tls->conn_lost++;
+    tls_drop_output(tls);
+    tls_cancel_timer(tls);
+    bool tell = tls->tls_state != TLS_HANDSHAKE
+                && (tls->app == TLS_APP_MADE || tls->app == TLS_APP_EOF);
+    tls->tls_state = TLS_UNWRAPPED;
+    tls->app = TLS_APP_LOST;
+    if (tell) {
+        if (loop_call_soon_native(tls->loop, tls_run_lost, (PyObject *)tls, exc) < 0) {
+            PyErr_WriteUnraisable((PyObject *)tls);
+        }
+    }
+    else {
+        proto_drop_protocol(&tls->proto);
+    }
+    tls->stream = NULL;
+    Py_CLEAR(tls->lower);
+    if (tls->waiter != NULL && exc == NULL) {
+        /* asyncio reports success here, of a handshake that has not taken place */
+        PyObject *aborted = PyObject_CallFunction(PyExc_ConnectionAbortedError, "s",
+                                                  "SSL handshake was aborted");
+        if (aborted == NULL) {
+            PyErr_WriteUnraisable((PyObject *)tls);
+        }
+        tls_wake_waiter(tls, aborted);
+        Py_XDECREF(aborted);
+    }
+    else {
+        tls_wake_waiter(tls, exc);
+    }
+    if (!tls->feeding && !tls->flushing) {
+        tls->engine.ops->close(&tls->engine);
+    }
+    Py_DECREF(tls);
+    return 0;
+}
+
+/* -- handshake ---------------------------------------------------------------------------------- */
+
+static int
+tls_handshake_timed_out(PyObject *owner, PyObject *arg UNUSED)
+{
+    Tls *tls = tls_cast(owner);
+    if (tls->tls_state != TLS_HANDSHAKE) {
+        return 0;
+    }
+    PyErr_Format(PyExc_ConnectionAbortedError,
+                 "SSL handshake is taking longer than %S seconds: aborting the connection",
+                 tls->handshake_timeout);
+    return tls_fatal(tls, "Fatal error on transport");
+}
+
+/* The current exception ends the handshake. */
+static int
+tls_handshake_failed(Tls *tls)
+{
+    if (!PyErr_ExceptionMatches(PyExc_Exception)) {
+        return is_exit_exception() ? -1 : tls_fatal(tls, "SSL handshake failed");
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    tls_cancel_timer(tls);
+    if (tls_send_output(tls) < 0) {
+        Py_DECREF(exc);
+        return -1;
+    }
+    int certificate = PyObject_IsInstance(exc, tls->state->tls.CertificateError);
+    if (certificate < 0) {
+        PyErr_Clear();
+    }
+    tls->tls_state = TLS_UNWRAPPED;
+    tls->closed = true;
+    PyErr_SetRaisedException(Py_NewRef(exc));
+    int result = tls_fatal(tls, certificate > 0
+                                    ? "SSL handshake failed on verifying the certificate"
+                                    : "SSL handshake failed");
+    tls_wake_waiter(tls, exc);
+    Py_DECREF(exc);
+    return result;
+}
+
+static int
+extra_from_method(Tls *tls, PyObject *key, PyObject *method)
+{
+    PyObject *value = PyObject_CallMethodNoArgs(tls->engine.object, method);
+    int result = value == NULL ? -1 : PyDict_SetItem(tls->extra, key, value);
+    Py_XDECREF(value);
+    return result;
+}
+
+static void
+tls_log_handshake(Tls *tls)
+{
+    PyObject *ms = PyFloat_FromDouble((loop_time(tls->loop) - tls->handshake_started) * 1e3);
+    if (ms == NULL) {
+        PyErr_Clear();
+        return;
+    }
+    tls_log(tls, NULL, "%r: SSL handshake took %.1f ms", ms);
+    Py_DECREF(ms);
+}
+
+static int tls_read(Tls *tls);
+
+static int
+tls_handshake_done(Tls *tls)
+{
+    struct state_names *names = &tls->state->names;
+    tls_cancel_timer(tls);
+    tls->tls_state = TLS_WRAPPED;
+    if (extra_from_method(tls, names->peercert, names->getpeercert) < 0
+        || extra_from_method(tls, names->cipher, names->cipher) < 0
+        || extra_from_method(tls, names->compression, names->compression) < 0
+        || PyDict_SetItem(tls->extra, names->ssl_object, tls->engine.object) < 0) {
+        return tls_handshake_failed(tls);
+    }
+    if (tls->loop->debug) {
+        tls_log_handshake(tls);
+    }
+    if (tls_send_output(tls) < 0) {
+        return -1;
+    }
+    if (tls->tls_state != TLS_WRAPPED) {
+        return 0;
+    }
+    if (tls->app == TLS_APP_INIT) {
+        tls->app = TLS_APP_MADE;
+        PyObject *value = proto_call(&tls->proto, names->connection_made, (PyObject *)tls);
+        if (value == NULL) {
+            return tls_fatal(tls, "Fatal error: protocol.connection_made() call failed.");
+        }
+        Py_DECREF(value);
+    }
+    tls_wake_waiter(tls, NULL);
+    tls_update_lower(tls);    /* somebody may have paused before the connection was made */
+    return tls_read(tls);
+}
+
+static int
+tls_step_handshake(Tls *tls)
+{
+    switch (tls->engine.ops->handshake(&tls->engine)) {
+    case TLS_OK:
+        return tls_handshake_done(tls);
+    case TLS_WANT:
+        return tls_send_output(tls);
+    case TLS_EOF:
+        PyErr_SetNone(PyExc_ConnectionResetError);
+        return tls_handshake_failed(tls);
+    default:
+        return tls_handshake_failed(tls);
+    }
+}
+
+int
+tls_lower_made(Tls *tls, PyObject *transport)
+{
+    if (tls->lower != NULL || tls->lost) {
+        PyErr_SetString(PyExc_RuntimeError, "the TLS transport has its connection already");
+        return -1;
+    }
+    tls->lower = Py_NewRef(transport);
+    if (Py_IS_TYPE(transport, tls->state->StreamType)) {
+        tls->stream = stream_cast(transport);
+    }
+    if (tls->closed) {
+        return tls_abort(tls, NULL);    /* cancelled before it began */
+    }
+    if (tls->loop->debug) {
+        tls_log(tls, NULL, "%r starts SSL handshake", NULL);
+        tls->handshake_started = loop_time(tls->loop);
+    }
+    tls->tls_state = TLS_HANDSHAKE;
+    if (tls_start_timer(tls, tls->handshake_timeout, tls_handshake_timed_out) < 0) {
+        return tls_fatal(tls, FATAL_MESSAGE);
+    }
+    bool outer = tls->feeding;
+    tls->feeding = true;
+    int result = tls_step_handshake(tls);
+    tls->feeding = outer;
+    return result;
+}
+
+/* -- reading ------------------------------------------------------------------------------------ */
+
+static int
+tls_call_eof_received(Tls *tls)
+{
+    if (tls->app != TLS_APP_MADE) {
+        return 0;
+    }
+    tls->app = TLS_APP_EOF;
+    PyObject *answer = proto_call(&tls->proto, tls->state->names.eof_received, NULL);
+    int keep_open = answer == NULL ? -1 : PyObject_IsTrue(answer);
+    Py_XDECREF(answer);
+    if (keep_open < 0) {
+        return tls_fatal(tls, "Error calling eof_received()");
+    }
+    if (keep_open) {
+        PyObject *result = PyObject_CallMethod(
+            tls->state->asyncio_logger, "warning", "s",
+            "returning true from eof_received() has no effect when using ssl");
+        if (result == NULL) {
+            PyErr_WriteUnraisable((PyObject *)tls);
+        }
+        Py_XDECREF(result);
+    }
+    return 0;
+}
+
+/* The wire ended without a close_notify, and everything is read. */
+static int
+tls_finish_eof(Tls *tls)
+{
+    int result = tls_call_eof_received(tls);
+    return result < 0 ? -1 : tls_start_shutdown(tls);    /* what was written still goes out */
+}
+
+/* What get_buffer() gave. 0, or -1 with an exception. */
+static int
+get_view(Tls *tls, PyObject **buffer, Py_buffer *view)
+{
+    if (proto_get_buffer(&tls->proto, tls->state, buffer) < 0) {
+        return -1;
+    }
+    if (PyObject_GetBuffer(*buffer, view, PyBUF_WRITABLE) < 0) {
+        Py_CLEAR(*buffer);
+        return -1;
+    }
+    if (view->len == 0) {
+        PyBuffer_Release(view);
+        Py_CLEAR(*buffer);
+        PyErr_SetString(PyExc_RuntimeError, "get_buffer() returned an empty buffer");
+        return -1;
+    }
+    return 0;
+}
+
+/* Plaintext into a BufferedProtocol's own memory. TLS_FAILED with an exception of the
+ * engine's or the protocol's. */
+static enum tls_status
+tls_read_buffered(Tls *tls, bool *more)
+{
+    struct tls_engine *engine = &tls->engine;
+    PyObject *buffer;
+    Py_buffer view;
+    PyObject *protocol = Py_XNewRef(tls->proto.protocol);
+    enum tls_status status = TLS_FAILED;
+    *more = true;
+    if (get_view(tls, &buffer, &view) < 0) {
+        goto done;
+    }
+    if (tls->tls_state != TLS_WRAPPED || tls->paused || tls->proto.protocol != protocol) {
+        PyBuffer_Release(&view);    /* get_buffer() itself closed, paused or replaced */
+        Py_DECREF(buffer);
+        status = TLS_OK;
+        goto done;
+    }
+    size_t total = 0, room = (size_t)view.len;
+    do {
+        size_t n = 0;
+        status = engine->ops->read(engine, (char *)view.buf + total, room - total, &n, more);
+        total += status == TLS_OK ? n : 0;
+    } while (status == TLS_OK && *more && total < room);
+    PyBuffer_Release(&view);
+    Py_DECREF(buffer);
+    if (total > 0) {
+        if (status == TLS_EOF || status == TLS_FAILED) {
+            engine->deferred = status;
+            engine->failure = status == TLS_FAILED ? PyErr_GetRaisedException() : NULL;
+            *more = true;
+        }
+        status = proto_buffer_updated(&tls->proto, tls->state, total) < 0 ? TLS_FAILED : TLS_OK;
+    }
+done:
+    Py_XDECREF(protocol);
+    return status;
+}
+
+/* Plaintext into a StreamReader, or another TLS transport, without an object for it. */
+static enum tls_status
+tls_read_native(Tls *tls, bool *more)
+{
+    struct tls_engine *engine = &tls->engine;
+    char *memory = tls_scratch(tls->loop);
+    if (memory == NULL) {
+        return TLS_FAILED;
+    }
+    char *plain = memory + TLS_OUT_BYTES;
+    size_t total = 0;
+    enum tls_status status;
+    do {
+        size_t n = 0;
+        status = engine->ops->read(engine, plain + total, TLS_PLAIN_BYTES - total, &n, more);
+        total += status == TLS_OK ? n : 0;
+    } while (status == TLS_OK && *more && total + TLS_RECORD_BYTES <= TLS_PLAIN_BYTES);
+    if (total == 0) {
+        return status;
+    }
+    if (status == TLS_EOF || status == TLS_FAILED) {
+        engine->deferred = status;
+        engine->failure = status == TLS_FAILED ? PyErr_GetRaisedException() : NULL;
+        *more = true;
+    }
+    return stream_feed(&tls->proto, tls->state, plain, total) < 0 ? TLS_FAILED : TLS_OK;
+}
+
+static enum tls_status
+tls_read_some(Tls *tls, bool *more)
+{
+    struct tls_engine *engine = &tls->engine;
+    if (UNLIKELY(engine->deferred != TLS_OK)) {
+        enum tls_status status = engine->deferred;
+        engine->deferred = TLS_OK;
+        PyErr_SetRaisedException(engine->failure);
+        engine->failure = NULL;
+        return status;
+    }
+    if (tls->proto.kind == PROTO_BUFFERED) {
+        return tls_read_buffered(tls, more);
+    }
+    if (tls->proto.kind != PROTO_DATA) {
+        return tls_read_native(tls, more);
+    }
+    PyObject *data;
+    enum tls_status status = engine->ops->read_bytes(engine, &data, more);
+    if (LIKELY(status == TLS_OK)) {
+        status = proto_data_received_bytes(&tls->proto, tls->state, data) < 0 ? TLS_FAILED : TLS_OK;
+        Py_DECREF(data);
+    }
+    return status;
+}
+
+static int
+tls_read(Tls *tls)
+{
+    bool more = true;
+    while (more) {
+        if (tls->tls_state != TLS_WRAPPED) {
+            return 0;
+        }
+        if (tls->paused) {
+            tls->unread = true;
+            return 0;
+        }
+        tls->unread = false;
+        more = false;
+        enum tls_status status = tls_read_some(tls, &more);
+        if (LIKELY(status == TLS_OK)) {
+            continue;
+        }
+        if (status == TLS_FAILED) {
+            return tls_engine_failed(tls, FATAL_MESSAGE);
+        }
+        if (status == TLS_EOF) {
+            int result = tls_call_eof_received(tls);
+            return result < 0 ? -1 : tls_start_shutdown(tls);
+        }
+        break;
+    }
+    return tls->eof && tls->tls_state == TLS_WRAPPED && !tls->paused ? tls_finish_eof(tls) : 0;
+}
+
+/* More of the peer's bytes are there. */
+static int
+tls_advance(Tls *tls)
+{
+    switch (tls->tls_state) {
+    case TLS_WRAPPED:
+        return tls_read(tls);
+    case TLS_HANDSHAKE:
+        return tls_step_handshake(tls);
+    case TLS_SHUTDOWN:
+        return tls_advance_shutdown(tls);
+    default:
+        return 0;
+    }
+}
+
+/* Before the handshake begins the peer's bytes are kept, after the end they are dropped. */
+static int
+tls_received_early(Tls *tls, const char *data, size_t n)
+{
+    const struct tls_engine_ops *ops = tls->engine.ops;
+    if (tls->closed || tls->lower != NULL || n == 0) {
+        return 0;
+    }
+    return ops->feed(&tls->engine, data, n) < 0 || ops->keep(&tls->engine) < 0
+               ? tls_fatal(tls, FATAL_MESSAGE)
+               : 0;
+}
+
+int
+tls_received(Tls *tls, const char *data, size_t n)
+{
+    if (UNLIKELY(tls->tls_state == TLS_UNWRAPPED || n == 0)) {
+        return tls_received_early(tls, data, n);
+    }
+    Loop *loop = tls->loop;
+    struct tls_engine *engine = &tls->engine;
+    char *taken = NULL;
+    Py_INCREF(tls);
+    if (data == loop->read_buffer
+        && (tls->tls_state != TLS_WRAPPED || tls->proto.kind == PROTO_BUFFERED)) {
+        /* Python may run before all bytes are used, and the loop inside it: it takes
+         * another buffer then. */
+        taken = loop->read_buffer;
+        loop->read_buffer = NULL;
+    }
+    bool outer = tls->feeding;
+    tls->feeding = true;
+    int result = engine->ops->feed(engine, data, n) < 0 ? tls_fatal(tls, FATAL_MESSAGE)
+                                                        : tls_advance(tls);
+    if (UNLIKELY(engine->ops->keep(engine) < 0)) {
+        result = tls_fatal(tls, FATAL_MESSAGE);
+    }
+    tls->feeding = outer;
+    if (taken != NULL) {
+        if (loop->read_buffer == NULL && !loop->closed) {
+            loop->read_buffer = taken;
+        }
+        else {
+            PyMem_RawFree(taken);
+        }
+    }
+    if (LIKELY(result == 0)) {
+        result = wqueue_is_empty(&tls->output) ? tls_send_output(tls) : tls_flush(tls);
+    }
+    Py_DECREF(tls);
+    return result;
+}
+
+int
+tls_feed(PyObject *op, const char *data, size_t n)
+{
+    return tls_received(tls_cast(op), data, n);
+}
+
+/* Reads outside of a call that brings bytes. */
+static int
+tls_read_rest(Tls *tls)
+{
+    bool outer = tls->feeding;
+    tls->feeding = true;
+    int result = tls_read(tls);
+    tls->feeding = outer;
+    if (result == 0 && !wqueue_is_empty(&tls->output)) {
+        result = tls_flush(tls);
+    }
+    return result;
+}
+
+/* Native callback */
+static int
+tls_run_resumed(PyObject *owner, PyObject *arg UNUSED)
+{
+    return tls_read_rest(tls_cast(owner));
+}
+
+int
+tls_resume(Tls *tls)
+{
+    if (!tls->paused) {
+        return 0;
+    }
+    tls->paused = false;
+    tls_update_lower(tls);
+    if (tls->tls_state != TLS_WRAPPED || !(tls->unread || tls->eof)) {
+        return 0;
+    }
+    return loop_call_soon_native(tls->loop, tls_run_resumed, (PyObject *)tls, NULL);
+}
+
+int
+tls_lower_eof(Tls *tls, bool *keep_open)
+{
+    tls->eof = true;
+    *keep_open = false;
+    if (tls->loop->debug) {
+        tls_log(tls, NULL, "%r received EOF", NULL);
+    }
+    switch (tls->tls_state) {
+    case TLS_HANDSHAKE:
+        PyErr_SetNone(PyExc_ConnectionResetError);
+        return tls_handshake_failed(tls);
+    case TLS_WRAPPED:
+        *keep_open = true;    /* tls_finish_eof() closes, now or after resume_reading() */
+        return tls_read_rest(tls);
+    case TLS_FLUSHING:
+        *keep_open = true;    /* what was written still goes out */
+        return tls_flush(tls);
+    case TLS_SHUTDOWN:
+        return tls_advance_shutdown(tls);
+    default:
+        return 0;
+    }
+}
+
+/* -- shutdown ------------------------------------------------------------------------------------ */
+
+static int
+tls_shutdown_timed_out(PyObject *owner, PyObject *arg UNUSED)
+{
+    Tls *tls = tls_cast(owner);
+    if (tls->tls_state != TLS_FLUSHING && tls->tls_state != TLS_SHUTDOWN) {
+        return 0;
+    }
+    PyObject *exc = PyObject_CallFunction(PyExc_TimeoutError, "s", "SSL shutdown timed out");
+    if (exc == NULL) {
+        PyErr_Clear();
+    }
+    tls_drop_output(tls);
+    lower_force_close(tls, exc);
+    Py_XDECREF(exc);
+    return 0;
+}
+
+static int
+tls_shutdown_done(Tls *tls)
+{
+    tls_cancel_timer(tls);
+    lower_close(tls);
+    return 0;
+}
+
+/* SSL_shutdown() met data of the peer's: it did not know yet that we have closed. */
+static bool
+is_late_data(void)
+{
+    PyObject *exc = PyErr_GetRaisedException();
+    PyObject *reason = PyObject_GetAttrString(exc, "reason");
+    bool late = reason != NULL && PyUnicode_Check(reason)
+                && PyUnicode_CompareWithASCIIString(
+                       reason, "APPLICATION_DATA_AFTER_CLOSE_NOTIFY") == 0;
+    Py_XDECREF(reason);
+    PyErr_SetRaisedException(exc);    /* clears what the lookup left */
+    return late;
+}
+
+int
+tls_advance_shutdown(Tls *tls)
+{
+    if (tls->tls_state == TLS_FLUSHING) {
+        if (!wqueue_is_empty(&tls->output)) {
+            return tls_flush(tls);    /* comes back here when all is encrypted */
+        }
+        tls->tls_state = TLS_SHUTDOWN;
+    }
+    if (tls->tls_state != TLS_SHUTDOWN) {
+        return 0;
+    }
+    /* A peer that went without close_notify gets none: it might answer with a reset. */
+    enum tls_status status = tls->eof ? TLS_OK : tls->engine.ops->shutdown(&tls->engine);
+    if (status == TLS_FAILED) {
+        if (is_exit_exception()) {
+            return -1;
+        }
+        if (is_late_data()) {
+            PyErr_Clear();
+            return tls_send_output(tls) < 0 ? -1 : tls_shutdown_done(tls);
+        }
+        return tls_engine_failed(tls, "Fatal error on transport");
+    }
+    if (tls_send_output(tls) < 0) {
+        return -1;
+    }
+    if (status == TLS_WANT && !tls->eof) {
+        tls_update_lower(tls);
+        return 0;
+    }
+    int result = tls_call_eof_received(tls);
+    tls_shutdown_done(tls);
+    return result;
+}
+
+int
+tls_start_shutdown(Tls *tls)
+{
+    if (tls->tls_state == TLS_HANDSHAKE) {
+        return tls_abort(tls, NULL);
+    }
+    if (tls->tls_state != TLS_WRAPPED) {
+        return 0;
+    }
+    tls->closed = true;
+    if (tls_start_timer(tls, tls->shutdown_timeout, tls_shutdown_timed_out) < 0) {
+        return -1;
+    }
+    tls->tls_state = TLS_FLUSHING;
+    return tls_advance_shutdown(tls);
+}
+
+int
+tls_close(Tls *tls)
+{
+    if (tls->closed) {
+        return 0;
+    }
+    tls->closed = true;
+    return tls_start_shutdown(tls);
+}
+
+/* -- making ---------------------------------------------------------------------------------------- */
+
+Tls *
+tls_new(Loop *loop, PyObject *protocol, PyObject *sslcontext, PyObject *waiter, bool server_side,
+        PyObject *hostname, PyObject *handshake_timeout, PyObject *shutdown_timeout,
+        bool call_connection_made, PyObject *context)
+{
+    struct state *state = loop->state;
+    const struct tls_engine_ops *ops = tls_choose_engine(state, sslcontext);
+    if (ops == NULL) {
+        return NULL;
+    }
+    Tls *tls = (Tls *)state->tls.Type->tp_alloc(state->tls.Type, 0);
+    if (tls == NULL) {
+        return NULL;
+    }
+    tls->state = state;
+    tls->loop = (Loop *)Py_NewRef(loop);
+    list_init(&tls->flush.node);
+    tls->flush.run = tls_flush_node;
+    tls->engine.ops = ops;
+    tls->engine.state = state;
+    tls->sslcontext = Py_NewRef(sslcontext);
+    tls->handshake_timeout = Py_NewRef(handshake_timeout);
+    tls->shutdown_timeout = Py_NewRef(shutdown_timeout);
+    tls->high_water = TLS_HIGH_WATER;
+    tls->low_water = TLS_HIGH_WATER / 4;
+    tls->server_side = server_side;
+    tls->app = call_connection_made ? TLS_APP_INIT : TLS_APP_MADE;
+    tls->closed = true;    /* until it is complete: no warning of an unclosed transport */
+    tls->extra = PyDict_New();
+    if (tls->extra == NULL
+        || PyDict_SetItem(tls->extra, state->names.sslcontext, sslcontext) < 0
+        || proto_init(&tls->proto, protocol, context) < 0
+        || proto_set(&tls->proto, state, protocol) < 0
+        || ops->open(&tls->engine, sslcontext, server_side, hostname) < 0) {
+        Py_DECREF(tls);
+        return NULL;
+    }
+    tls->closed = false;
+    tls->waiter = Py_XNewRef(waiter);
+    return tls;
+}

@@ -1,0 +1,184 @@
+/* tls_libssl.c - see tls_libssl.h. */
+#include "tls_libssl.h"
+
+#include <dlfcn.h>
+#include <pthread.h>
+#include <string.h>
+
+struct libssl libssl;
+
+/* -- the SSL that is being made ------------------------------------------------------ */
+
+static _Thread_local struct {
+    SSL *ssl;
+    int count;
+    bool active;
+} capture;
+
+static void
+on_new_ssl(void *parent, void *ptr UNUSED, void *ad UNUSED, int idx UNUSED, long argl UNUSED,
+           void *argp UNUSED)
+{
+    if (capture.active) {
+        capture.ssl = parent;
+        capture.count++;
+    }
+}
+
+void
+libssl_capture_begin(void)
+{
+    capture.ssl = NULL;
+    capture.count = 0;
+    capture.active = true;
+}
+
+SSL *
+libssl_capture_end(void)
+{
+    capture.active = false;
+    return capture.count == 1 ? capture.ssl : NULL;
+}
+
+bool
+libssl_object_holds(PyObject *op, const void *pointer)
+{
+    const char *memory = (const char *)op;
+    size_t size = (size_t)Py_TYPE(op)->tp_basicsize;
+    for (size_t at = sizeof(PyObject); at + sizeof(void *) <= size; at += sizeof(void *)) {
+        const void *word;
+        memcpy(&word, memory + at, sizeof(word));
+        if (word == pointer) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* -- finding the functions --------------------------------------------------------------- */
+
+static pthread_mutex_t load_lock = PTHREAD_MUTEX_INITIALIZER;
+static enum { NOT_LOADED, LOADED, LOAD_FAILED } load_state;
+
+/* A handle of the library that the _ssl module is in, or NULL. */
+static void *
+open_ssl_module(PyObject *module)
+{
+    PyObject *file = PyObject_GetAttrString(module, "__file__");
+    void *handle = NULL;
+    if (file != NULL && PyUnicode_Check(file)) {
+        const char *path = PyUnicode_AsUTF8(file);
+        if (path != NULL) {
+            handle = dlopen(path, RTLD_LAZY | RTLD_NOLOAD);
+        }
+    }
+    else if (file == NULL) {
+        handle = dlopen(NULL, RTLD_LAZY);    /* linked into the interpreter */
+    }
+    PyErr_Clear();
+    Py_XDECREF(file);
+    return handle;
+}
+
+static bool
+find_functions(void *handle, struct libssl *found)
+{
+    /* by way of memcpy: a pointer to data is no pointer to a function */
+#define X(result, name, arguments)                       \
+    {                                                    \
+        void *symbol = dlsym(handle, #name);             \
+        if (symbol == NULL) {                            \
+            return false;                                \
+        }                                                \
+        memcpy(&found->name, &symbol, sizeof(symbol));   \
+    }
+    LIBSSL_FUNCTIONS(X)
+#undef X
+    return true;
+}
+
+static bool
+load(PyObject *module)
+{
+    /* The handle stays open for the rest of the process: the functions are used as long. */
+    void *handle = open_ssl_module(module);
+    struct libssl found;
+    if (handle == NULL || !find_functions(handle, &found)) {
+        return false;
+    }
+    PyObject *number = PyObject_GetAttrString(module, "OPENSSL_VERSION_NUMBER");
+    unsigned long version = number == NULL ? 0 : PyLong_AsUnsignedLong(number);
+    Py_XDECREF(number);
+    if (PyErr_Occurred()) {
+        PyErr_Clear();
+        return false;
+    }
+    if (version < 0x10101000UL || found.OpenSSL_version_num() != version
+        || found.CRYPTO_get_ex_new_index(LIBSSL_EX_INDEX_SSL, 0, NULL, on_new_ssl, NULL, NULL) < 0) {
+        return false;
+    }
+    libssl = found;
+    return true;
+}
+
+bool
+libssl_load(PyObject *ssl_module)
+{
+    pthread_mutex_lock(&load_lock);
+    if (load_state == NOT_LOADED) {
+        load_state = load(ssl_module) ? LOADED : LOAD_FAILED;
+    }
+    bool loaded = load_state == LOADED;
+    pthread_mutex_unlock(&load_lock);
+    return loaded;
+}
+
+/* -- errors --------------------------------------------------------------------------------- */
+
+/* "certificate required" -> "CERTIFICATE_REQUIRED", as the ssl module names reasons */
+static PyObject *
+reason_name(const char *reason)
+{
+    char name[128];
+    size_t n = 0;
+    for (; reason[n] != '\0' && n < sizeof(name) - 1; n++) {
+        char c = reason[n];
+        name[n] = c >= 'a' && c <= 'z' ? (char)(c - 'a' + 'A') : c == ' ' ? '_' : c;
+    }
+    return PyUnicode_FromStringAndSize(name, (Py_ssize_t)n);
+}
+
+/* "SSL routines" -> "SSL" */
+static PyObject *
+library_name(const char *library)
+{
+    const char *space = strchr(library, ' ');
+    size_t n = space == NULL ? strlen(library) : (size_t)(space - library);
+    return PyUnicode_FromStringAndSize(library, (Py_ssize_t)n);
+}
+
+void
+libssl_raise(PyObject *ssl_error)
+{
+    unsigned long error = libssl.ERR_peek_last_error();
+    const char *reason = error == 0 ? NULL : libssl.ERR_reason_error_string(error);
+    const char *library = error == 0 ? NULL : libssl.ERR_lib_error_string(error);
+    libssl.ERR_clear_error();
+    PyObject *name = reason_name(reason == NULL ? "unknown error" : reason);
+    PyObject *source = library_name(library == NULL ? "SSL" : library);
+    PyObject *text = name == NULL || source == NULL
+                         ? NULL
+                         : PyUnicode_FromFormat("[%U: %U] %s", source, name,
+                                                reason == NULL ? "unknown error" : reason);
+    PyObject *exc = text == NULL
+                        ? NULL
+                        : PyObject_CallFunction(ssl_error, "iO", LIBSSL_ERROR_SSL, text);
+    if (exc != NULL && PyObject_SetAttrString(exc, "reason", name) == 0
+        && PyObject_SetAttrString(exc, "library", source) == 0) {
+        PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
+    }
+    Py_XDECREF(exc);
+    Py_XDECREF(text);
+    Py_XDECREF(name);
+    Py_XDECREF(source);
+}

@@ -1,0 +1,705 @@
+/* tls_type.c - Python's face of the TLS transport: the methods of asyncio's TLS transport
+ * and of its SSLProtocol, and the attributes that libraries read of either. */
+#include "tls.h"
+
+#include "args.h"
+#include "future.h"
+
+/* -- life ---------------------------------------------------------------------------------- */
+
+static int
+Tls_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    Tls *tls = tls_cast(op);
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT(tls->dict);
+    if (tls->state != NULL) {
+        for (int i = 0; i < tls->state->transport_slot_count; i++) {
+            Py_VISIT(*(PyObject **)(void *)((char *)op + tls->state->transport_slots[i]));
+        }
+    }
+    Py_VISIT(tls->loop);
+    Py_VISIT(tls->lower);
+    Py_VISIT(tls->engine.object);
+    Py_VISIT(tls->engine.inner);
+    Py_VISIT(tls->engine.failure);
+    Py_VISIT(tls->sslcontext);
+    Py_VISIT(tls->extra);
+    Py_VISIT(tls->waiter);
+    Py_VISIT(tls->timer);
+    return proto_traverse(&tls->proto, visit, arg);
+}
+
+static int
+Tls_clear(PyObject *op)
+{
+    Tls *tls = tls_cast(op);
+    if (tls->state != NULL) {
+        list_remove(&tls->flush.node);
+        for (int i = 0; i < tls->state->transport_slot_count; i++) {
+            Py_CLEAR(*(PyObject **)(void *)((char *)op + tls->state->transport_slots[i]));
+        }
+    }
+    Py_CLEAR(tls->dict);
+    /* A method that is called on what is left finds a transport that was closed. */
+    tls->closed = tls->lost = true;
+    tls->tls_state = TLS_UNWRAPPED;
+    wqueue_clear(&tls->output);
+    tls->stream = NULL;
+    Py_CLEAR(tls->lower);
+    Py_CLEAR(tls->timer);
+    if (tls->engine.ops != NULL) {
+        tls->engine.ops->close(&tls->engine);
+    }
+    Py_CLEAR(tls->engine.object);
+    Py_CLEAR(tls->engine.inner);
+    Py_CLEAR(tls->engine.failure);
+    proto_clear(&tls->proto);
+    Py_CLEAR(tls->sslcontext);
+    Py_CLEAR(tls->extra);
+    Py_CLEAR(tls->waiter);
+    Py_CLEAR(tls->handshake_timeout);
+    Py_CLEAR(tls->shutdown_timeout);
+    Py_CLEAR(tls->write_limits);
+    Py_CLEAR(tls->read_limits);
+    return 0;
+}
+
+static void
+Tls_finalize(PyObject *op)
+{
+    Tls *tls = tls_cast(op);
+    if (tls->closed) {
+        return;
+    }
+    tls->closed = true;
+    PyObject *exc = PyErr_GetRaisedException();
+    if (PyErr_ResourceWarning(op, 1, "unclosed transport %R", op) < 0) {
+        PyErr_WriteUnraisable(op);    /* warnings are errors */
+    }
+    PyErr_SetRaisedException(exc);
+}
+
+static void
+Tls_dealloc(PyObject *op)
+{
+    if (PyObject_CallFinalizerFromDealloc(op) < 0) {
+        return;
+    }
+    PyTypeObject *type = Py_TYPE(op);
+    PyObject_GC_UnTrack(op);
+    if (tls_cast(op)->weakrefs != NULL) {
+        PyObject_ClearWeakRefs(op);
+    }
+    Tls_clear(op);
+    Py_CLEAR(tls_cast(op)->loop);
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+static PyObject *
+Tls_repr(PyObject *op)
+{
+    static const char *const states[] = {"", " handshake", "", " closing", " closing"};
+    Tls *tls = tls_cast(op);
+    const char *state = tls->lost ? " closed" : states[tls->tls_state];
+    if (tls->lower == NULL || Py_ReprEnter(op) != 0) {
+        return PyUnicode_FromFormat("<SSLTransport%s>", state);
+    }
+    PyObject *text = PyUnicode_FromFormat("<SSLTransport%s over %R>", state, tls->lower);
+    Py_ReprLeave(op);
+    return text;
+}
+
+/* -- as a transport -------------------------------------------------------------------------- */
+
+static inline PyObject *
+none_or_error(int result)
+{
+    return result < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+static PyObject *
+Tls_write(PyObject *op, PyObject *data)
+{
+    return none_or_error(tls_write(tls_cast(op), data));
+}
+
+static PyObject *
+Tls_writelines(PyObject *op, PyObject *list)
+{
+    return none_or_error(tls_writelines(tls_cast(op), list));
+}
+
+/* CPython's tests fill the queue by this name. */
+static PyObject *
+Tls__test__append_write_backlog(PyObject *op, PyObject *data)
+{
+    if (!PyBytes_CheckExact(data) || PyBytes_GET_SIZE(data) == 0) {
+        PyErr_SetString(PyExc_TypeError, "bytes are needed");
+        return NULL;
+    }
+    return none_or_error(wqueue_push(&tls_cast(op)->output, data, 0));
+}
+
+static PyObject *
+Tls_write_eof(PyObject *op UNUSED, PyObject *ignored UNUSED)
+{
+    PyErr_SetNone(PyExc_NotImplementedError);
+    return NULL;
+}
+
+static PyObject *
+Tls_can_write_eof(PyObject *op UNUSED, PyObject *ignored UNUSED)
+{
+    return Py_NewRef(Py_False);
+}
+
+static PyObject *
+Tls_close(PyObject *op, PyObject *ignored UNUSED)
+{
+    return none_or_error(tls_close(tls_cast(op)));
+}
+
+static PyObject *
+Tls_abort(PyObject *op, PyObject *ignored UNUSED)
+{
+    return none_or_error(tls_abort(tls_cast(op), NULL));
+}
+
+static PyObject *
+Tls__force_close(PyObject *op, PyObject *exc)
+{
+    return none_or_error(tls_abort(tls_cast(op), exc == Py_None ? NULL : exc));
+}
+
+static PyObject *
+Tls_is_closing(PyObject *op, PyObject *ignored UNUSED)
+{
+    Tls *tls = tls_cast(op);
+    return PyBool_FromLong(tls->closed || (tls->stream != NULL && tls->stream->base.closing));
+}
+
+static PyObject *
+Tls_is_reading(PyObject *op, PyObject *ignored UNUSED)
+{
+    return PyBool_FromLong(!tls_cast(op)->paused);
+}
+
+static PyObject *
+Tls_pause_reading(PyObject *op, PyObject *ignored UNUSED)
+{
+    Tls *tls = tls_cast(op);
+    tls->paused = true;
+    if (tls->tls_state == TLS_WRAPPED) {
+        tls_update_lower(tls);
+    }
+    return Py_NewRef(Py_None);
+}
+
+static PyObject *
+Tls_resume_reading(PyObject *op, PyObject *ignored UNUSED)
+{
+    return none_or_error(tls_resume(tls_cast(op)));
+}
+
+static PyObject *
+Tls_set_protocol(PyObject *op, PyObject *protocol)
+{
+    Tls *tls = tls_cast(op);
+    return none_or_error(proto_set(&tls->proto, tls->state, protocol));
+}
+
+static PyObject *
+Tls_get_protocol(PyObject *op, PyObject *ignored UNUSED)
+{
+    PyObject *protocol = tls_cast(op)->proto.protocol;
+    return Py_NewRef(protocol != NULL ? protocol : Py_None);
+}
+
+static PyObject *
+Tls_get_extra_info(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const char *const names[] = {"name", "default", NULL};
+    Tls *tls = tls_cast(op);
+    PyObject *values[2] = {NULL, Py_None};
+    if (args_unpack("get_extra_info", args, nargs, kwnames, names, 2, 1, values) < 0) {
+        return NULL;
+    }
+    PyObject *value = NULL;
+    if (tls->extra != NULL && PyDict_GetItemRef(tls->extra, values[0], &value) != 0) {
+        return value;
+    }
+    if (tls->lower == NULL) {
+        return Py_NewRef(values[1]);
+    }
+    PyObject *lower = Py_NewRef(tls->lower);
+    PyObject *stack[] = {lower, values[0], values[1]};
+    value = PyObject_VectorcallMethod(tls->state->names.get_extra_info, stack, 3, NULL);
+    Py_DECREF(lower);
+    return value;
+}
+
+static PyObject *
+Tls_get_write_buffer_size(PyObject *op, PyObject *ignored UNUSED)
+{
+    Tls *tls = tls_cast(op);
+    /* what only waits for the end of the iteration counts as sent, as with asyncio */
+    if (!list_empty(&tls->flush.node) && tls_flush(tls) < 0) {
+        return NULL;
+    }
+    return PyLong_FromSize_t(tls_queued(tls));
+}
+
+static PyObject *
+Tls_get_read_buffer_size(PyObject *op, PyObject *ignored UNUSED)
+{
+    Tls *tls = tls_cast(op);
+    return PyLong_FromSize_t(tls->lost ? 0 : tls->engine.ops->waiting(&tls->engine));
+}
+
+/* asyncio's own rules for water marks: new (low, high), or NULL. `kib` is the default. */
+static PyObject *
+complete_limits(Tls *tls, const char *function, int kib, PyObject *const *args,
+                Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const char *const names[] = {"high", "low", NULL};
+    PyObject *values[2] = {Py_None, Py_None};
+    if (args_unpack(function, args, nargs, kwnames, names, 2, 0, values) < 0) {
+        return NULL;
+    }
+    PyObject *pair = PyObject_CallFunction(tls->state->tls.flowcontrol_defaults, "OOi", values[0],
+                                           values[1], kib);
+    if (pair == NULL) {
+        return NULL;
+    }
+    PyObject *limits = PyTuple_Check(pair) && PyTuple_GET_SIZE(pair) == 2
+                           ? PyTuple_Pack(2, PyTuple_GET_ITEM(pair, 1), PyTuple_GET_ITEM(pair, 0))
+                           : NULL;
+    if (limits == NULL && !PyErr_Occurred()) {
+        PyErr_SetString(PyExc_TypeError, "a pair of limits is needed");
+    }
+    Py_DECREF(pair);
+    return limits;
+}
+
+/* Bytes of a limit; what is too large for a size is "never". 0 / -1 */
+static int
+limit_in_bytes(PyObject *limit, size_t *bytes)
+{
+    PyObject *whole = PyNumber_Long(limit);
+    if (whole == NULL) {
+        if (!PyErr_ExceptionMatches(PyExc_OverflowError)) {    /* not infinity */
+            return -1;
+        }
+        PyErr_Clear();
+        *bytes = SIZE_MAX;
+        return 0;
+    }
+    *bytes = PyLong_AsSize_t(whole);
+    Py_DECREF(whole);
+    if (*bytes == (size_t)-1 && PyErr_Occurred()) {
+        if (!PyErr_ExceptionMatches(PyExc_OverflowError)) {
+            return -1;
+        }
+        PyErr_Clear();
+    }
+    return 0;
+}
+
+static PyObject *
+Tls_set_write_buffer_limits(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
+                            PyObject *kwnames)
+{
+    Tls *tls = tls_cast(op);
+    size_t low, high;
+    PyObject *limits = complete_limits(tls, "set_write_buffer_limits", TLS_HIGH_WATER / 1024, args,
+                                       nargs, kwnames);
+    if (limits == NULL || limit_in_bytes(PyTuple_GET_ITEM(limits, 0), &low) < 0
+        || limit_in_bytes(PyTuple_GET_ITEM(limits, 1), &high) < 0) {
+        Py_XDECREF(limits);
+        return NULL;
+    }
+    Py_XSETREF(tls->write_limits, limits);
+    tls->high_water = high;
+    tls->low_water = low;
+    return none_or_error(tls_control_writing(tls));
+}
+
+static PyObject *
+Tls_get_write_buffer_limits(PyObject *op, PyObject *ignored UNUSED)
+{
+    Tls *tls = tls_cast(op);
+    if (tls->write_limits != NULL) {
+        return Py_NewRef(tls->write_limits);
+    }
+    return Py_BuildValue("(nn)", (Py_ssize_t)tls->low_water, (Py_ssize_t)tls->high_water);
+}
+
+static PyObject *
+Tls_set_read_buffer_limits(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
+                           PyObject *kwnames)
+{
+    Tls *tls = tls_cast(op);
+    PyObject *limits = complete_limits(tls, "set_read_buffer_limits", TLS_PLAIN_BYTES / 1024, args,
+                                       nargs, kwnames);
+    if (limits == NULL) {
+        return NULL;
+    }
+    Py_XSETREF(tls->read_limits, limits);
+    return Py_NewRef(Py_None);
+}
+
+static PyObject *
+Tls_get_read_buffer_limits(PyObject *op, PyObject *ignored UNUSED)
+{
+    Tls *tls = tls_cast(op);
+    if (tls->read_limits != NULL) {
+        return Py_NewRef(tls->read_limits);
+    }
+    return Py_BuildValue("(ii)", TLS_PLAIN_BYTES / 4, TLS_PLAIN_BYTES);
+}
+
+/* -- as the protocol of the transport below ------------------------------------------------------ */
+
+static PyObject *
+Tls_connection_made(PyObject *op, PyObject *transport)
+{
+    return none_or_error(tls_lower_made(tls_cast(op), transport));
+}
+
+static PyObject *
+Tls_connection_lost(PyObject *op, PyObject *exc)
+{
+    return none_or_error(tls_lower_lost(tls_cast(op), exc == Py_None ? NULL : exc));
+}
+
+static PyObject *
+Tls_data_received(PyObject *op, PyObject *data)
+{
+    Py_buffer view;
+    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
+        return NULL;
+    }
+    int result = tls_received(tls_cast(op), view.buf, (size_t)view.len);
+    PyBuffer_Release(&view);
+    return none_or_error(result);
+}
+
+static PyObject *
+Tls_eof_received(PyObject *op, PyObject *ignored UNUSED)
+{
+    bool keep_open;
+    if (tls_lower_eof(tls_cast(op), &keep_open) < 0) {
+        return NULL;
+    }
+    return PyBool_FromLong(keep_open);
+}
+
+static PyObject *
+Tls_pause_writing(PyObject *op, PyObject *ignored UNUSED)
+{
+    tls_cast(op)->writing_paused = true;
+    return Py_NewRef(Py_None);
+}
+
+static PyObject *
+Tls_resume_writing(PyObject *op, PyObject *ignored UNUSED)
+{
+    Tls *tls = tls_cast(op);
+    tls->writing_paused = false;
+    return none_or_error(tls_flush(tls));
+}
+
+/* -- attributes -------------------------------------------------------------------------------------- */
+
+#define OBJECT_GETTER(name, expression)                    \
+    static PyObject *                                      \
+    Tls_get_##name(PyObject *op, void *closure UNUSED)     \
+    {                                                      \
+        Tls *tls UNUSED = tls_cast(op);                    \
+        PyObject *value = (PyObject *)(expression);        \
+        return Py_NewRef(value != NULL ? value : Py_None); \
+    }
+
+OBJECT_GETTER(self, op)
+OBJECT_GETTER(loop, tls->loop)
+OBJECT_GETTER(lower, tls->lower)
+OBJECT_GETTER(app_protocol, tls->proto.protocol)
+OBJECT_GETTER(sslcontext, tls->sslcontext)
+OBJECT_GETTER(sslobj, tls->engine.object)
+OBJECT_GETTER(extra, tls->extra)
+OBJECT_GETTER(waiter, tls->waiter)
+
+static PyObject *
+Tls_get_closed(PyObject *op, void *closure UNUSED)
+{
+    return PyBool_FromLong(tls_cast(op)->closed);
+}
+
+static PyObject *
+Tls_get_protocol_paused(PyObject *op, void *closure UNUSED)
+{
+    return PyBool_FromLong(tls_cast(op)->protocol_paused);
+}
+
+static PyObject *
+Tls_get_server_side(PyObject *op, void *closure UNUSED)
+{
+    return PyBool_FromLong(tls_cast(op)->server_side);
+}
+
+static PyObject *
+Tls_get_conn_lost(PyObject *op, void *closure UNUSED)
+{
+    return PyLong_FromUnsignedLong(tls_cast(op)->conn_lost);
+}
+
+static PyObject *
+Tls_get_engine(PyObject *op, void *closure UNUSED)
+{
+    return PyUnicode_FromString(tls_cast(op)->engine.ops->name);
+}
+
+static PyMethodDef Tls_methods[] = {
+    {"write", Tls_write, METH_O,
+     PyDoc_STR("write($self, data, /)\n--\n\n"
+               "Encrypt and send bytes, at the end of the loop's iteration at the latest.\n\n"
+               "TypeError for anything but bytes, bytearray or memoryview. Dropped after close().")},
+    {"writelines", Tls_writelines, METH_O,
+     PyDoc_STR("writelines($self, list_of_data, /)\n--\n\nwrite() for each of the pieces.")},
+    {"write_eof", Tls_write_eof, METH_NOARGS,
+     PyDoc_STR("write_eof($self, /)\n--\n\nNotImplementedError: TLS has no half-closed side.")},
+    {"can_write_eof", Tls_can_write_eof, METH_NOARGS,
+     PyDoc_STR("can_write_eof($self, /)\n--\n\nFalse.")},
+    {"close", Tls_close, METH_NOARGS,
+     PyDoc_STR("close($self, /)\n--\n\n"
+               "Stop reading, send what is buffered and close_notify, and wait for the peer's,\n"
+               "for ssl_shutdown_timeout at most. connection_lost() follows.")},
+    {"abort", Tls_abort, METH_NOARGS,
+     PyDoc_STR("abort($self, /)\n--\n\nClose at once; what is buffered is lost.")},
+    {"is_closing", Tls_is_closing, METH_NOARGS,
+     PyDoc_STR("is_closing($self, /)\n--\n\nWhether the transport is closing or closed.")},
+    {"is_reading", Tls_is_reading, METH_NOARGS,
+     PyDoc_STR("is_reading($self, /)\n--\n\nWhether the transport takes new data.")},
+    {"pause_reading", Tls_pause_reading, METH_NOARGS,
+     PyDoc_STR("pause_reading($self, /)\n--\n\nNo more data until resume_reading().")},
+    {"resume_reading", Tls_resume_reading, METH_NOARGS,
+     PyDoc_STR("resume_reading($self, /)\n--\n\nTake data again after pause_reading().")},
+    {"set_protocol", Tls_set_protocol, METH_O,
+     PyDoc_STR("set_protocol($self, protocol, /)\n--\n\nGive the connection to another protocol.")},
+    {"get_protocol", Tls_get_protocol, METH_NOARGS,
+     PyDoc_STR("get_protocol($self, /)\n--\n\nThe current protocol; None after the end.")},
+    {"get_extra_info", (PyCFunction)(void (*)(void))Tls_get_extra_info,
+     METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("get_extra_info($self, /, name, default=None)\n--\n\n"
+               "'sslcontext', after the handshake 'ssl_object', 'peercert', 'cipher' and\n"
+               "'compression', and what the transport below knows.")},
+    {"get_write_buffer_size", Tls_get_write_buffer_size, METH_NOARGS,
+     PyDoc_STR("get_write_buffer_size($self, /)\n--\n\nBytes that wait to be encrypted.")},
+    {"get_write_buffer_limits", Tls_get_write_buffer_limits, METH_NOARGS,
+     PyDoc_STR("get_write_buffer_limits($self, /)\n--\n\nThe limits (low, high), in bytes.")},
+    {"set_write_buffer_limits", (PyCFunction)(void (*)(void))Tls_set_write_buffer_limits,
+     METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("set_write_buffer_limits($self, /, high=None, low=None)\n--\n\n"
+               "The protocol pauses at `high` waiting bytes and resumes at `low`.\n\n"
+               "ValueError unless high >= low >= 0.")},
+    {"get_read_buffer_size", Tls_get_read_buffer_size, METH_NOARGS,
+     PyDoc_STR("get_read_buffer_size($self, /)\n--\n\nReceived bytes that wait to be decrypted.")},
+    {"get_read_buffer_limits", Tls_get_read_buffer_limits, METH_NOARGS,
+     PyDoc_STR("get_read_buffer_limits($self, /)\n--\n\nThe limits (low, high), in bytes.")},
+    {"set_read_buffer_limits", (PyCFunction)(void (*)(void))Tls_set_read_buffer_limits,
+     METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("set_read_buffer_limits($self, /, high=None, low=None)\n--\n\n"
+               "Kept for asyncio's interface: pause_reading() stops the wire at once, so that\n"
+               "nothing piles up.\n\nValueError unless high >= low >= 0.")},
+    {"_force_close", Tls__force_close, METH_O, NULL},
+    {"_test__append_write_backlog", Tls__test__append_write_backlog, METH_O, NULL},
+    {"connection_made", Tls_connection_made, METH_O, NULL},
+    {"connection_lost", Tls_connection_lost, METH_O, NULL},
+    {"data_received", Tls_data_received, METH_O, NULL},
+    {"eof_received", Tls_eof_received, METH_NOARGS, NULL},
+    {"pause_writing", Tls_pause_writing, METH_NOARGS, NULL},
+    {"resume_writing", Tls_resume_writing, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef Tls_getset[] = {
+    {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
+    {"_loop", Tls_get_loop, NULL, NULL, NULL},
+    {"_ssl_protocol", Tls_get_self, NULL, NULL, NULL},
+    {"_app_transport", Tls_get_self, NULL, NULL, NULL},
+    {"_app_protocol", Tls_get_app_protocol, NULL, NULL, NULL},
+    {"_transport", Tls_get_lower, NULL, NULL, NULL},
+    {"_sslcontext", Tls_get_sslcontext, NULL, NULL, NULL},
+    {"_sslobj", Tls_get_sslobj, NULL, NULL, NULL},
+    {"_extra", Tls_get_extra, NULL, NULL, NULL},
+    {"_waiter", Tls_get_waiter, NULL, NULL, NULL},
+    {"_closed", Tls_get_closed, NULL, NULL, NULL},
+    {"_conn_lost", Tls_get_conn_lost, NULL, NULL, NULL},
+    {"_protocol_paused", Tls_get_protocol_paused, NULL, NULL, NULL},
+    {"_server_side", Tls_get_server_side, NULL, NULL, NULL},
+    {"_engine", Tls_get_engine, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef Tls_members[] = {
+    {"__dictoffset__", T_PYSSIZET, offsetof(Tls, dict), READONLY, NULL},
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(Tls, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot Tls_slots[] = {
+    {Py_tp_doc, "The transport of a TLS connection: asyncio.Transport."},
+    {Py_tp_dealloc, Tls_dealloc},
+    {Py_tp_traverse, Tls_traverse},
+    {Py_tp_clear, Tls_clear},
+    {Py_tp_finalize, Tls_finalize},
+    {Py_tp_repr, Tls_repr},
+    {Py_tp_methods, Tls_methods},
+    {Py_tp_getset, Tls_getset},
+    {Py_tp_members, Tls_members},
+    {0, NULL},
+};
+
+static PyType_Spec Tls_spec = {
+    .name = "asyncloop._core.SSLTransport",
+    .basicsize = sizeof(Tls),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = Tls_slots,
+};
+
+/* -- functions of the module --------------------------------------------------------------------------- */
+
+static PyObject *
+module_tls_new(PyObject *module, PyObject *args)
+{
+    struct state *state = PyModule_GetState(module);
+    PyObject *loop, *protocol, *sslcontext, *waiter, *hostname, *handshake_timeout;
+    PyObject *shutdown_timeout, *context;
+    int server_side, call_connection_made;
+    if (!PyArg_ParseTuple(args, "O!OOOpOOOpO:_tls_new", state->LoopType, &loop, &protocol,
+                          &sslcontext, &waiter, &server_side, &hostname, &handshake_timeout,
+                          &shutdown_timeout, &call_connection_made, &context)) {
+        return NULL;
+    }
+    if (context != Py_None && !PyContext_CheckExact(context)) {
+        PyErr_SetString(PyExc_TypeError, "context must be a contextvars.Context or None");
+        return NULL;
+    }
+    if (state->tls.SSLObject == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "Python ssl module is not available");
+        return NULL;
+    }
+    return (PyObject *)tls_new((Loop *)loop, protocol, sslcontext,
+                               waiter == Py_None ? NULL : waiter, server_side,
+                               hostname == Py_None ? NULL : hostname, handshake_timeout,
+                               shutdown_timeout, call_connection_made,
+                               context == Py_None ? NULL : context);
+}
+
+static PyObject *
+module_tls_engine(PyObject *module, PyObject *ignored UNUSED)
+{
+    struct state *state = PyModule_GetState(module);
+    if (state->tls.SSLObject == NULL) {
+        return Py_NewRef(Py_None);
+    }
+    return PyUnicode_FromString(tls_default_engine(state)->name);
+}
+
+static PyObject *
+module_tls_set_engine(PyObject *module, PyObject *name)
+{
+    struct state *state = PyModule_GetState(module);
+    if (name == Py_None) {
+        state->tls.engine = NULL;
+        return Py_NewRef(Py_None);
+    }
+    if (PyUnicode_Check(name) && PyUnicode_CompareWithASCIIString(name, "portable") == 0) {
+        state->tls.engine = &tls_portable_ops;
+        return Py_NewRef(Py_None);
+    }
+    PyErr_SetString(PyExc_ValueError, "'portable' or None");
+    return NULL;
+}
+
+static PyMethodDef tls_functions[] = {
+    {"_tls_new", module_tls_new, METH_VARARGS,
+     PyDoc_STR("_tls_new(loop, protocol, sslcontext, waiter, server_side, server_hostname,\n"
+               "         handshake_timeout, shutdown_timeout, call_connection_made, context,\n"
+               "         /)\n--\n\n"
+               "A TLS transport, to be given to the transport below it as its protocol.")},
+    {"_tls_engine", module_tls_engine, METH_NOARGS,
+     PyDoc_STR("_tls_engine()\n--\n\n"
+               "The engine that serves TLS: 'direct' or 'portable'; None without the ssl module.")},
+    {"_tls_set_engine", module_tls_set_engine, METH_O,
+     PyDoc_STR("_tls_set_engine(name, /)\n--\n\n"
+               "For tests: 'portable' for new transports; None chooses anew.")},
+    {NULL, NULL, 0, NULL},
+};
+
+static int
+import_ssl(struct tls_objects *tls)
+{
+    PyObject *module = PyImport_ImportModule("ssl");
+    if (module == NULL) {
+        if (!PyErr_ExceptionMatches(PyExc_ImportError)) {
+            return -1;
+        }
+        PyErr_Clear();    /* a Python without OpenSSL: no TLS, but everything else */
+        return 0;
+    }
+    struct {
+        PyObject **slot;
+        const char *name;
+    } wanted[] = {
+        {&tls->SSLError, "SSLError"},
+        {&tls->SSLWantReadError, "SSLWantReadError"},
+        {&tls->SSLWantWriteError, "SSLWantWriteError"},
+        {&tls->SSLZeroReturnError, "SSLZeroReturnError"},
+        {&tls->CertificateError, "CertificateError"},
+        {&tls->MemoryBIO, "MemoryBIO"},
+        {&tls->SSLObject, "SSLObject"},
+    };
+    int result = 0;
+    for (size_t i = 0; i < ARRAY_LEN(wanted) && result == 0; i++) {
+        *wanted[i].slot = PyObject_GetAttrString(module, wanted[i].name);
+        result = *wanted[i].slot == NULL ? -1 : 0;
+    }
+    Py_DECREF(module);
+    return result;
+}
+
+int
+tls_type_init(PyObject *module, struct state *state)
+{
+    struct tls_objects *tls = &state->tls;
+    if (import_ssl(tls) < 0
+        || state_add_type(module, &Tls_spec, state->asyncio_FlowControlMixin,
+                          ASYNCIO_TRANSPORT_SIZE, &tls->Type) < 0) {
+        return -1;
+    }
+    tls->feed = tls_feed;
+    tls->keywords_wrap_bio = Py_BuildValue("(ss)", "server_side", "server_hostname");
+    tls->record_bytes = PyLong_FromLong(TLS_RECORD_BYTES);
+    tls->empty_bytes = PyBytes_FromStringAndSize(NULL, 0);
+    PyObject *sslproto = PyImport_ImportModule("asyncio.sslproto");
+    tls->flowcontrol_defaults =
+        sslproto == NULL ? NULL : PyObject_GetAttrString(sslproto, "add_flowcontrol_defaults");
+    Py_XDECREF(sslproto);
+    PyObject *constants = PyImport_ImportModule("asyncio.constants");
+    PyObject *modes = constants == NULL ? NULL : PyObject_GetAttrString(constants, "_SendfileMode");
+    PyObject *mode = modes == NULL ? NULL : PyObject_GetAttrString(modes, "FALLBACK");
+    PyObject *type = (PyObject *)tls->Type;
+    int result = mode == NULL || tls->keywords_wrap_bio == NULL || tls->record_bytes == NULL
+                         || tls->empty_bytes == NULL || tls->flowcontrol_defaults == NULL
+                         || PyObject_SetAttrString(type, "_sendfile_compatible", mode) < 0
+                         || PyObject_SetAttrString(type, "_start_tls_compatible", Py_True) < 0
+                     ? -1
+                     : PyModule_AddFunctions(module, tls_functions);
+    Py_XDECREF(constants);
+    Py_XDECREF(modes);
+    Py_XDECREF(mode);
+    return result;
+}
