@@ -62,3 +62,13 @@ def load_generator() -> Path:
 def echo_server() -> Path:
     """Return the compiled libev echo server. Raises BuildError (as without libev's headers)."""
     return compiled(SOURCES / "echo_libev.c", "-lev")
+
+
+def tls_load_generator() -> Path:
+    """Return the compiled load generator of the TLS rows. Raises BuildError."""
+    return compiled(SOURCES / "load_tls.c", "-lssl", "-lcrypto")
+
+
+def tls_echo_server() -> Path:
+    """Return the compiled libev and OpenSSL echo server. Raises BuildError."""
+    return compiled(SOURCES / "echo_tls.c", "-lev", "-lssl", "-lcrypto")

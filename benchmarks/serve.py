@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import json
 import socket
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
@@ -76,10 +77,12 @@ async def forever() -> NoReturn:
         await asyncio.sleep(3600)
 
 
-async def serve_protocol(factory: Callable[[], asyncio.BaseProtocol]) -> None:
-    """Serve a protocol."""
+async def serve_protocol(
+    factory: Callable[[], asyncio.BaseProtocol], context: ssl.SSLContext | None = None
+) -> None:
+    """Serve a protocol, with a context over TLS."""
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(factory, "127.0.0.1", 0, backlog=BACKLOG)
+    server = await loop.create_server(factory, "127.0.0.1", 0, ssl=context, backlog=BACKLOG)
     announce(server.sockets[0])
     await forever()
 
@@ -94,8 +97,8 @@ async def echo_buffered(size: int) -> None:
     await serve_protocol(BufferedEcho)
 
 
-async def echo_streams(size: int) -> None:
-    """Echo by streams, message by message."""
+async def echo_streams(size: int, context: ssl.SSLContext | None = None) -> None:
+    """Echo by streams, message by message, with a context over TLS."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -107,7 +110,7 @@ async def echo_streams(size: int) -> None:
         finally:
             writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, backlog=BACKLOG)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context, backlog=BACKLOG)
     announce(server.sockets[0])
     await forever()
 
@@ -133,6 +136,29 @@ async def echo_sock(size: int) -> None:
         task = loop.create_task(serve(peer))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
+
+
+# --- TLS -------------------------------------------------------------------------------
+
+certificate_files: list[str] = []
+"""The certificate and its key."""
+
+
+def server_context() -> ssl.SSLContext:
+    """Return the context of the TLS servers."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*certificate_files)
+    return context
+
+
+async def tls_protocol(size: int) -> None:
+    """Serve Echo over TLS."""
+    await serve_protocol(Echo, server_context())
+
+
+async def tls_streams(size: int) -> None:
+    """Echo by streams over TLS."""
+    await echo_streams(size, server_context())
 
 
 # --- HTTP ------------------------------------------------------------------------------
@@ -204,6 +230,8 @@ SERVERS: dict[str, Callable[[int], Awaitable[None]]] = {
     "echo-buffered": echo_buffered,
     "echo-streams": echo_streams,
     "echo-sock": echo_sock,
+    "tls-protocol": tls_protocol,
+    "tls-streams": tls_streams,
     "http-aiohttp": http_aiohttp,
     "http-asgi": http_asgi,
     "http-fastapi": http_fastapi,
@@ -216,7 +244,10 @@ def main() -> None:
     parser.add_argument("kind", choices=SERVERS)
     parser.add_argument("loop")
     parser.add_argument("--size", type=int, default=1024)
+    parser.add_argument("--certificate", default="")
+    parser.add_argument("--key", default="")
     options = parser.parse_args()
+    certificate_files[:] = [options.certificate, options.key]
     loops.prefer_built()
     loop = loops.kind_of(options.loop).new()
     asyncio.set_event_loop(loop)

@@ -61,7 +61,7 @@ def needs_compiler():
 def test_rows_have_names_of_their_own():
     rows = all_rows(Options(sizes=(16, 1024)))
     assert len({row.key for row in rows}) == len(rows)
-    assert {row.group for row in rows} == {"tasks", "floor", "echo", "http", "memory"}
+    assert {row.group for row in rows} == {"tasks", "floor", "echo", "tls", "http", "memory"}
     assert [row.key for row in chosen(Options(), "^sleep-one$")] == ["sleep-one"]
 
 

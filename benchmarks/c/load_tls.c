@@ -1,0 +1,271 @@
+/* load_tls.c - load generator of the TLS rows: as load.c's echo, over TLS.
+ *
+ *   load_tls --port N [--connections 50] [--size 1024] [--seconds 2]
+ *
+ * Each connection has one message under way: it sends, waits for the whole echo, compares
+ * it, and sends the next. Every connection sends other bytes. The server's certificate is
+ * not checked. Prints one line of JSON as load.c does, or {"error": "..."} with status 1. */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#define STALL_MS 3000
+#define SUB_BITS 5
+#define BUCKETS (64 << SUB_BITS)
+
+struct connection {
+    int fd;
+    SSL *ssl;
+    const char *message;
+    size_t sent;
+    size_t received;
+    int wants_write;
+    uint64_t started_ns;
+};
+
+static int epoll_fd;
+static size_t message_size = 1024;
+static char *pattern;
+static char input[256 * 1024];
+static uint64_t histogram[BUCKETS];
+static uint64_t requests, max_ns;
+
+static void __attribute__((noreturn, format(printf, 1, 2)))
+die(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    printf("{\"error\": \"");
+    vprintf(format, arguments);
+    printf("\"}\n");
+    va_end(arguments);
+    exit(1);
+}
+
+static uint64_t
+now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static unsigned
+bucket_of(uint64_t ns)
+{
+    if (ns < (1u << SUB_BITS)) {
+        return (unsigned)ns;
+    }
+    unsigned top = 63u - (unsigned)__builtin_clzll(ns);
+    return ((top - SUB_BITS + 1) << SUB_BITS)
+           + (unsigned)((ns >> (top - SUB_BITS)) & ((1u << SUB_BITS) - 1));
+}
+
+static double
+bucket_us(unsigned bucket)
+{
+    if (bucket < (1u << SUB_BITS)) {
+        return bucket / 1e3;
+    }
+    unsigned top = (bucket >> SUB_BITS) + SUB_BITS - 1;
+    uint64_t low = (1ull << top)
+                   + ((uint64_t)(bucket & ((1u << SUB_BITS) - 1)) << (top - SUB_BITS));
+    return (double)low / 1e3;
+}
+
+static double
+percentile_us(double share)
+{
+    uint64_t wanted = (uint64_t)(share * (double)requests), seen = 0;
+    for (unsigned i = 0; i < BUCKETS; i++) {
+        seen += histogram[i];
+        if (seen > wanted) {
+            return bucket_us(i);
+        }
+    }
+    return (double)max_ns / 1e3;
+}
+
+static void
+watch(struct connection *conn, int wants_write)
+{
+    if (conn->wants_write == wants_write) {
+        return;
+    }
+    struct epoll_event event = {
+        .events = EPOLLIN | (wants_write ? EPOLLOUT : 0),
+        .data.ptr = conn,
+    };
+    epoll_ctl(epoll_fd, EPOLL_CTL_MOD, conn->fd, &event);
+    conn->wants_write = wants_write;
+}
+
+static void
+send_message(struct connection *conn)
+{
+    while (conn->sent < message_size) {
+        int n = SSL_write(conn->ssl, conn->message + conn->sent,
+                          (int)(message_size - conn->sent));
+        if (n <= 0) {
+            int error = SSL_get_error(conn->ssl, n);
+            if (error == SSL_ERROR_WANT_WRITE || error == SSL_ERROR_WANT_READ) {
+                watch(conn, error == SSL_ERROR_WANT_WRITE);
+                return;
+            }
+            die("writing failed: %d", error);
+        }
+        conn->sent += (size_t)n;
+    }
+    watch(conn, 0);
+}
+
+static void
+receive(struct connection *conn, int stopping)
+{
+    for (;;) {
+        int n = SSL_read(conn->ssl, input, sizeof input);
+        if (n <= 0) {
+            int error = SSL_get_error(conn->ssl, n);
+            if (error == SSL_ERROR_WANT_READ) {
+                return;
+            }
+            die("reading failed: %d", error);
+        }
+        if (conn->received + (size_t)n > conn->sent
+            || memcmp(input, conn->message + conn->received, (size_t)n) != 0) {
+            die("wrong bytes came back");
+        }
+        conn->received += (size_t)n;
+        if (conn->received < message_size) {
+            continue;
+        }
+        uint64_t now = now_ns(), took = now - conn->started_ns;
+        histogram[bucket_of(took)]++;
+        requests++;
+        max_ns = took > max_ns ? took : max_ns;
+        if (stopping) {
+            return;
+        }
+        conn->sent = conn->received = 0;
+        conn->started_ns = now;
+        send_message(conn);
+    }
+}
+
+static void
+connect_one(struct connection *conn, SSL_CTX *context, int port, size_t offset)
+{
+    struct sockaddr_in address = {
+        .sin_family = AF_INET,
+        .sin_port = htons((uint16_t)port),
+        .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+    };
+    conn->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int on = 1;
+    setsockopt(conn->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    if (conn->fd < 0 || connect(conn->fd, (struct sockaddr *)&address, sizeof address) < 0) {
+        die("connect: %s", strerror(errno));
+    }
+    conn->ssl = SSL_new(context);
+    if (conn->ssl == NULL || !SSL_set_fd(conn->ssl, conn->fd) || SSL_connect(conn->ssl) != 1) {
+        die("the handshake failed");
+    }
+    fcntl(conn->fd, F_SETFL, O_NONBLOCK);
+    conn->message = pattern + offset;
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = conn};
+    epoll_ctl(epoll_fd, EPOLL_CTL_ADD, conn->fd, &event);
+}
+
+int
+main(int argc, char **argv)
+{
+    int port = 0, connections = 50;
+    double seconds = 2;
+    for (int i = 1; i + 1 < argc; i += 2) {
+        const char *value = argv[i + 1];
+        if (strcmp(argv[i], "--port") == 0) {
+            port = atoi(value);
+        }
+        else if (strcmp(argv[i], "--connections") == 0) {
+            connections = atoi(value);
+        }
+        else if (strcmp(argv[i], "--size") == 0) {
+            message_size = (size_t)atol(value);
+        }
+        else if (strcmp(argv[i], "--seconds") == 0) {
+            seconds = atof(value);
+        }
+    }
+    if (port <= 0 || connections <= 0 || connections > 10000 || message_size == 0) {
+        die("usage: load_tls --port N [--connections N] [--size N] [--seconds N]");
+    }
+    signal(SIGPIPE, SIG_IGN);
+    pattern = malloc(message_size + (size_t)connections);
+    struct connection *all = calloc((size_t)connections, sizeof *all);
+    SSL_CTX *context = SSL_CTX_new(TLS_client_method());
+    epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (pattern == NULL || all == NULL || context == NULL || epoll_fd < 0) {
+        die("no memory");
+    }
+    SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE
+                                  | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    uint32_t random = 1;
+    for (size_t i = 0; i < message_size + (size_t)connections; i++) {
+        random = random * 1664525u + 1013904223u;
+        pattern[i] = (char)(random >> 24);
+    }
+    for (int i = 0; i < connections; i++) {
+        connect_one(&all[i], context, port, (size_t)i);
+    }
+    uint64_t start = now_ns(), end = start + (uint64_t)(seconds * 1e9);
+    for (int i = 0; i < connections; i++) {
+        all[i].started_ns = now_ns();
+        send_message(&all[i]);
+    }
+    int left = connections;
+    while (left > 0) {
+        struct epoll_event events[64];
+        int count = epoll_wait(epoll_fd, events, 64, STALL_MS);
+        if (count == 0) {
+            die("no answer for %d ms", STALL_MS);
+        }
+        for (int i = 0; i < count; i++) {
+            struct connection *conn = events[i].data.ptr;
+            int stopping = now_ns() >= end;
+            if (events[i].events & EPOLLOUT) {
+                send_message(conn);
+            }
+            receive(conn, stopping);
+            if (stopping && conn->received == message_size && conn->sent == message_size) {
+                epoll_ctl(epoll_fd, EPOLL_CTL_DEL, conn->fd, NULL);
+                left--;
+            }
+        }
+    }
+    double took = (double)(now_ns() - start) / 1e9;
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    double cpu_us = (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1e6
+                    + (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
+    printf("{\"requests\": %llu, \"seconds\": %.4f, \"rate\": %.1f, \"p50_us\": %.1f, "
+           "\"p99_us\": %.1f, \"max_us\": %.1f, \"cpu_us\": %.2f}\n",
+           (unsigned long long)requests, took, (double)requests / took, percentile_us(0.5),
+           percentile_us(0.99), (double)max_ns / 1e3, cpu_us / (double)requests);
+    return 0;
+}
