@@ -9,6 +9,7 @@ import os
 import queue
 import socket
 import threading
+from asyncio import base_events
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -136,7 +137,8 @@ class ResolverHooks(_Base):
 
     def _getaddrinfo_by_thread(self, *args: Any) -> asyncio.Future[Any]:
         """For the core: host, port, family, type, proto, flags."""
-        function = self._getaddrinfo_debug if self._debug else socket.getaddrinfo
+        # By asyncio's name for the module: whoever replaces it there means this call as well.
+        function = self._getaddrinfo_debug if self._debug else base_events.socket.getaddrinfo
         return self._by_thread(function, *args)
 
     async def getnameinfo(self, sockaddr: tuple[Any, ...], flags: int = 0) -> tuple[str, str]:

@@ -251,12 +251,21 @@ small_int(PyObject *object, int *value)
     return overflow == 0 && number == *value;
 }
 
-/* Somebody who has replaced socket.getaddrinfo() wants to be asked. */
+/* Somebody who has replaced socket.getaddrinfo(), or the module that asyncio has it from,
+ * wants to be asked. */
 static bool
 getaddrinfo_is_replaced(struct state *state)
 {
-    return PyDict_GetItemWithError(state->resolve.socket_dict, state->names.getaddrinfo)
-           != state->resolve.getaddrinfo;
+    PyObject *module = PyObject_GetAttr(state->base_events, state->names.socket);
+    if (module == NULL || !PyModule_Check(module)) {
+        PyErr_Clear();
+        Py_XDECREF(module);
+        return true;
+    }
+    PyObject *function = PyDict_GetItemWithError(PyModule_GetDict(module),
+                                                 state->names.getaddrinfo);
+    Py_DECREF(module);
+    return function != state->resolve.getaddrinfo;
 }
 
 /* Numeric answer: new list; NULL without an exception if a thread has to ask. */
@@ -345,7 +354,6 @@ resolve_init(PyObject *module UNUSED, struct state *state)
     if (socket_module == NULL) {
         return -1;
     }
-    resolve->socket_dict = Py_NewRef(PyModule_GetDict(socket_module));
     resolve->getaddrinfo = PyObject_GetAttr(socket_module, state->names.getaddrinfo);
     resolve->AddressFamily = PyObject_GetAttrString(socket_module, "AddressFamily");
     resolve->SocketKind = PyObject_GetAttrString(socket_module, "SocketKind");

@@ -51,7 +51,6 @@ struct reader_state {
 
 /* resolve.c: what answers are made of */
 struct resolve_state {
-    PyObject *socket_dict;                /* of the module socket */
     PyObject *getaddrinfo;                /* socket.getaddrinfo, as it was at import */
     PyObject *AddressFamily;
     PyObject *SocketKind;
