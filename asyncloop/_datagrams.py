@@ -1,11 +1,16 @@
 """The hook that `asyncio.BaseEventLoop.create_datagram_endpoint` calls."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import _core
 
+if TYPE_CHECKING:
+    from ._core import _MixinBase as _Base
+else:
+    _Base = object
 
-class DatagramHooks:
+
+class DatagramHooks(_Base):
     """The part of `asyncloop.Loop` that makes datagram transports."""
 
     def _make_datagram_transport(

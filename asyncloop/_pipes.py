@@ -5,7 +5,7 @@ from asyncio import unix_events
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    _Base = asyncio.BaseEventLoop
+    from ._core import _MixinBase as _Base
 else:
     _Base = object
 
@@ -26,7 +26,8 @@ class PipeHooks(_Base):
         waiter: asyncio.Future[None] | None = None,
         extra: dict[str, Any] | None = None,
     ) -> asyncio.ReadTransport:
-        return _ReadPipe(self, pipe, protocol, waiter, extra)
+        transport: asyncio.ReadTransport = _ReadPipe(self, pipe, protocol, waiter, extra)
+        return transport
 
     def _make_write_pipe_transport(
         self,
@@ -35,4 +36,5 @@ class PipeHooks(_Base):
         waiter: asyncio.Future[None] | None = None,
         extra: dict[str, Any] | None = None,
     ) -> asyncio.WriteTransport:
-        return _WritePipe(self, pipe, protocol, waiter, extra)
+        transport: asyncio.WriteTransport = _WritePipe(self, pipe, protocol, waiter, extra)
+        return transport

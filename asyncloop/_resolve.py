@@ -1,7 +1,8 @@
 """Names: what `getaddrinfo` and `getnameinfo` do with those that have to be looked up.
 
-Numeric hosts and ports are answered by the core at once. A look-up blocks, so a thread does it. These
-threads are the loop's own, so that names resolve while the default executor is full of other work.
+Numeric hosts and ports are answered by the core at once. A look-up blocks, so a thread does it.
+These threads are the loop's own, so that names resolve while the default executor is full of other
+work.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    _Base = asyncio.BaseEventLoop
+    from ._core import _MixinBase as _Base
 else:
     _Base = object
 
@@ -145,7 +146,8 @@ class ResolverHooks(_Base):
         """What `socket.getnameinfo` gives; numeric answers at once, names by a thread."""
         if flags & _NUMERIC == _NUMERIC:
             return socket.getnameinfo(sockaddr, flags)
-        return await self._by_thread(socket.getnameinfo, sockaddr, flags)
+        answer: tuple[str, str] = await self._by_thread(socket.getnameinfo, sockaddr, flags)
+        return answer
 
     def _close_resolver(self) -> None:
         if self._resolver is not None:

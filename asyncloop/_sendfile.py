@@ -1,6 +1,5 @@
 """sendfile: a file to a socket without its bytes passing through the process."""
 
-import asyncio
 import errno
 import io
 import os
@@ -10,7 +9,7 @@ from asyncio import exceptions
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    _Base = asyncio.BaseEventLoop
+    from ._core import _MixinBase as _Base
 else:
     _Base = object
 
@@ -23,8 +22,8 @@ _ALWAYS_SEEKS = sys.version_info >= (3, 14)
 class SendfileHooks(_Base):
     """The part of `asyncloop.Loop` behind `sock_sendfile` and `sendfile`.
 
-    `BaseEventLoop` has these two; they fall back to reading and writing when one of the methods here
-    raises SendfileNotAvailableError, which they do only before the first byte.
+    `BaseEventLoop` has these two; they fall back to reading and writing when one of the methods
+    here raises SendfileNotAvailableError, which they do only before the first byte.
     """
 
     async def _sock_sendfile_native(

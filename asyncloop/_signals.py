@@ -11,14 +11,22 @@ import signal
 import sys
 import threading
 import warnings
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVarTuple
+
+if TYPE_CHECKING:
+    from ._core import _MixinBase as _Base
+else:
+    _Base = object
+
+_Ts = TypeVarTuple("_Ts")
 
 
 def _do_nothing(signum: int, frame: Any) -> None:
     """Stands in for the default disposition, so that Python's C handler is installed."""
 
 
-class SignalHooks:
+class SignalHooks(_Base):
     """The part of `asyncloop.Loop` that deals with signals. Works in the main thread only."""
 
     def __init__(self) -> None:
@@ -73,7 +81,9 @@ class SignalHooks:
         if sig not in signal.valid_signals():
             raise ValueError(f"invalid signal number {sig}")
 
-    def add_signal_handler(self, sig: int, callback: Any, *args: Any) -> None:
+    def add_signal_handler(
+        self, sig: int, callback: Callable[[*_Ts], object], *args: *_Ts
+    ) -> None:
         """Call callback(*args) in the loop whenever the process gets the signal `sig`.
 
         Raises ValueError for an invalid number, RuntimeError outside the main thread and for a

@@ -1,8 +1,8 @@
 """Connections and servers: the hooks that `asyncio.BaseEventLoop` calls, over the C core.
 
 `BaseEventLoop` has `create_connection`, `create_server`, `connect_accepted_socket` and `start_tls`;
-what it leaves to a loop is here. Every socket has one owner: it is the caller's until a transport is
-made over it, and the transport's from then on.
+what it leaves to a loop is here. Every socket has one owner: it is the caller's until a transport
+is made over it, and the transport's from then on.
 """
 
 import asyncio
@@ -20,12 +20,12 @@ from . import _core
 if TYPE_CHECKING:
     import ssl
 
-    _Base = asyncio.BaseEventLoop
+    from ._core import _MixinBase as _Base
 else:
     _Base = object
 
 _ProtocolFactory = Callable[[], asyncio.BaseProtocol]
-_UnixLoop: Any = unix_events._UnixSelectorEventLoop  # type: ignore[attr-defined]
+_UnixLoop: Any = unix_events._UnixSelectorEventLoop
 
 
 class StreamHooks(_Base):
@@ -58,7 +58,7 @@ class StreamHooks(_Base):
         context: Context | None = None,
     ) -> asyncio.Transport:
         self._ensure_fd_no_transport(sock)
-        base_events._set_nodelay(sock)
+        base_events._set_nodelay(sock)  # type: ignore[attr-defined]
         return _core._stream_new(self, sock, protocol, waiter, extra, server, context)
 
     async def _create_connection_transport(

@@ -1,9 +1,9 @@
 """Child processes: how one is started, and how its end is noticed.
 
-`BaseEventLoop` and `asyncio.subprocess` have the rest. A child is started by `subprocess.Popen`, which
-uses vfork() where it can, so that a large process does not stop for it. Its end is noticed by a
-descriptor of the child (pidfd) that the loop watches, on whatever thread the loop runs, or by a thread
-of its own where the system has none. No other process is ever waited for.
+`BaseEventLoop` and `asyncio.subprocess` have the rest. A child is started by `subprocess.Popen`,
+which uses vfork() where it can, so that a large process does not stop for it. Its end is noticed by
+a descriptor of the child (pidfd) that the loop watches, on whatever thread the loop runs, or by a
+thread of its own where the system has none. No other process is ever waited for.
 """
 
 import asyncio
@@ -17,21 +17,28 @@ from asyncio.log import logger
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    _Base = asyncio.BaseEventLoop
+    from ._core import _MixinBase as _Base
 else:
     _Base = object
 
 _UnixTransport: Any = unix_events._UnixSubprocessTransport  # type: ignore[attr-defined]
 
 
-class SubprocessTransport(_UnixTransport):
+class SubprocessTransport(_UnixTransport):  # type: ignore[misc]
     """asyncio's, with a pipe for the child's input on every version.
 
     Python 3.11 makes a socket pair of it, and then the child cannot open /dev/stdin.
     """
 
     def _start(
-        self, args: Any, shell: bool, stdin: Any, stdout: Any, stderr: Any, bufsize: int, **kwargs: Any
+        self,
+        args: Any,
+        shell: bool,
+        stdin: Any,
+        stdout: Any,
+        stderr: Any,
+        bufsize: int,
+        **kwargs: Any,
     ) -> None:
         self._proc = subprocess.Popen(
             args,
@@ -98,7 +105,7 @@ class _Child:
         self.loop._children.discard(self)
 
     def _take_status(self) -> int | None:
-        process = self.transport._proc
+        process: subprocess.Popen[bytes] = self.transport._proc
         # Popen takes the status itself when somebody asks it, maybe in another thread.
         with getattr(process, "_waitpid_lock", contextlib.nullcontext()):
             if process.returncode is None:
