@@ -3,6 +3,7 @@
 #   make run          real apps on asyncloop and on the standard loop, side by side
 #   make test         the tests, and the quick part of CPython's own
 #   make conformance  all of CPython's own asyncio tests that apply
+#   make thirdparty   other projects' servers, clients and test plugins on asyncloop
 #   make check-all    `make test` on every Python found (3.11 to 3.15)
 #   make bench        the benchmarks, with a table and a picture
 #   make lint         ruff, mypy, and mypy's comparison of the stubs with the core
@@ -32,7 +33,7 @@ PYTEST_ARGS ?=
 
 SOURCES := $(wildcard src/*.c src/*.h) setup.py
 
-.PHONY: help run test bench lint asan clean build conformance check-all FORCE
+.PHONY: help run test bench lint asan clean build conformance thirdparty check-all FORCE
 
 help:
 	@sed -n '/^#   make/s/^# *//p' Makefile
@@ -64,7 +65,7 @@ run: $(VENV)/.ready-run $(VENV)/.built
 CONFORMANCE = timeout -k 10 $(CONFORMANCE_SECONDS) $(PY) -m tests.conformance
 
 # Both parts run, whatever comes of the first.
-test: $(VENV)/.ready-test-run $(VENV)/.built
+test: $(VENV)/.ready-test-run-examples $(VENV)/.built
 	@status=0; set -x; \
 	timeout -k 10 $(TEST_SECONDS) $(PY) -m pytest $(PYTEST_ARGS) </dev/null || status=1; \
 	$(CONFORMANCE) --quick </dev/null || status=1; \
@@ -73,6 +74,13 @@ test: $(VENV)/.ready-test-run $(VENV)/.built
 conformance: CONFORMANCE_SECONDS = 3600
 conformance: $(VENV)/.ready-test-run $(VENV)/.built
 	$(CONFORMANCE) $(CONFORMANCE_ARGS) </dev/null
+
+# A process of its own for each plugin and server that the tests try.
+THIRDPARTY_SECONDS ?= 600
+THIRDPARTY_ARGS ?=
+
+thirdparty: $(VENV)/.ready-test-thirdparty $(VENV)/.built
+	timeout -k 10 $(THIRDPARTY_SECONDS) $(PY) -m pytest $(THIRDPARTY_ARGS) tests/thirdparty </dev/null
 
 check-all:
 	tools/check-all
@@ -98,7 +106,7 @@ ASAN_ENV = PYTHONPATH="$(CURDIR)/$(ASAN_DIR)" LD_PRELOAD="$$(cc -print-file-name
 	ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=4:thread_local_quarantine_size_kb=64:abort_on_error=1:allocator_may_return_null=1 \
 	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 
-asan: $(VENV)/.ready-test-run $(VENV)/.ready-build
+asan: $(VENV)/.ready-test-run-examples $(VENV)/.ready-build
 	rm -rf $(addprefix $(ASAN_DIR)/,src tests examples)
 	mkdir -p $(ASAN_DIR)
 	git ls-files -z --cached --others --exclude-standard src asyncloop tests examples setup.py pyproject.toml README.md LICENSE \
