@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 else:
     _Base = object
 
+_base_events: Any = base_events
+
 # Threads of one loop. They mostly wait for a name server, so there may be more than processors.
 MAX_THREADS = 16
 # Seconds without work after which a thread ends.
@@ -139,7 +141,7 @@ class ResolverHooks(_Base):
     def _getaddrinfo_by_thread(self, *args: Any) -> asyncio.Future[Any]:
         """For the core: host, port, family, type, proto, flags."""
         # By asyncio's name for the module: whoever replaces it there means this call as well.
-        function = self._getaddrinfo_debug if self._debug else base_events.socket.getaddrinfo
+        function = self._getaddrinfo_debug if self._debug else _base_events.socket.getaddrinfo
         return self._by_thread(function, *args)
 
     async def getnameinfo(self, sockaddr: tuple[Any, ...], flags: int = 0) -> tuple[str, str]:

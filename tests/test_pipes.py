@@ -318,7 +318,9 @@ def test_two_transports_on_one_output(run, loop, pipe):
 
     async def main():
         first, lost1 = await loop.connect_write_pipe(Writer, open(os.dup(writer.fileno()), "wb", 0))
-        second, lost2 = await loop.connect_write_pipe(Writer, open(os.dup(writer.fileno()), "wb", 0))
+        second, lost2 = await loop.connect_write_pipe(
+            Writer, open(os.dup(writer.fileno()), "wb", 0)
+        )
         first.write(b"1")
         second.write(b"2")
         first.close()

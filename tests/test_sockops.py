@@ -52,7 +52,7 @@ def drain(sock, count):
         count -= len(sock.recv(min(count, 1 << 20)))
 
 
-# -- receiving ---------------------------------------------------------------------------------
+# -- receiving --------------------------------------------------------------------------------
 
 
 def test_recv_at_once(run, loop, pair):
@@ -189,7 +189,7 @@ def test_recvfrom_of_a_stream_has_no_address(run, loop, pair):
     assert run(loop.sock_recvfrom(other, 10)) == expected
 
 
-# -- sending -----------------------------------------------------------------------------------
+# -- sending ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
@@ -242,7 +242,7 @@ def test_sendall_cancelled_while_the_kernel_is_full(run, loop, pair):
     assert run(main()) == b"next"
 
 
-# -- connecting and accepting ---------------------------------------------------------------------
+# -- connecting and accepting -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
@@ -342,7 +342,7 @@ def test_connect_unix_waits_for_room(run, loop, tmp_path):
         run(main(server, stack))
 
 
-# -- cancelling ----------------------------------------------------------------------------------
+# -- cancelling -------------------------------------------------------------------------------
 
 
 def test_cancelled_recv_leaves_the_data(run, loop, pair):
@@ -429,7 +429,7 @@ def test_time_limit(run, loop, pair):
     assert run(main()) == b"x"
 
 
-# -- a closed socket -------------------------------------------------------------------------------
+# -- a closed socket --------------------------------------------------------------------------
 
 
 def test_closed_before(run, loop, pair):
@@ -511,7 +511,7 @@ def test_closed_by_another_thread(run, loop, pair, thread):
     run(main())
 
 
-# -- sharing a descriptor ----------------------------------------------------------------------------
+# -- sharing a descriptor ---------------------------------------------------------------------
 
 
 @pytest.mark.our_loop("with asyncio the second takes the first one's place")
@@ -572,7 +572,7 @@ def test_beside_a_reader_of_the_other_end(run, loop, pair):
     run(main())
 
 
-# -- arguments and kinds of sockets --------------------------------------------------------------------
+# -- arguments and kinds of sockets -----------------------------------------------------------
 
 
 def test_debug_mode_wants_non_blocking(run, loop, pair):
@@ -671,6 +671,7 @@ def test_descriptor_that_is_no_socket(run, loop):
 
 @pytest.mark.our_loop("asyncio would block")
 def test_a_blocking_socket_does_not_block_the_loop(run, loop):
+    loop.set_debug(False)  # debug mode refuses it
     one, other = socket.socketpair()
     with one, other, listening() as server:
 
@@ -689,7 +690,7 @@ def test_a_blocking_socket_does_not_block_the_loop(run, loop):
         run(main())
 
 
-# -- as a coroutine -------------------------------------------------------------------------------------
+# -- as a coroutine ---------------------------------------------------------------------------
 
 
 def test_is_a_coroutine(run, loop, pair):

@@ -60,7 +60,7 @@ def pipe_run(*args, data=None, **kwargs):
     return main()
 
 
-# -- life of a child -----------------------------------------------------------------------------
+# -- life of a child --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [0, 1, 7, 255])
@@ -206,7 +206,7 @@ def test_pipe_closed_before_the_end(run):
     run(main())
 
 
-# -- pipes --------------------------------------------------------------------------------------------
+# -- pipes ------------------------------------------------------------------------------------
 
 
 def test_a_mebibyte_both_ways(run):
@@ -265,7 +265,7 @@ def test_conversation(run):
     run(main())
 
 
-# -- ends before the end ----------------------------------------------------------------------------------
+# -- ends before the end ----------------------------------------------------------------------
 
 
 def test_cancelled_wait(run):
@@ -343,7 +343,7 @@ def test_loop_closed_first(impl):
     transport.close()
 
 
-# -- bad input ------------------------------------------------------------------------------------------------
+# -- bad input --------------------------------------------------------------------------------
 
 
 def test_missing_program(run):
@@ -399,14 +399,12 @@ def test_shell_wants_a_string(run):
     run(main())
 
 
-# -- what the child is given ---------------------------------------------------------------------------------------
+# -- what the child is given ------------------------------------------------------------------
 
 
 def test_environment_folder_and_mask(run, tmp_path):
     code = "import os; print(os.environ['NAME'], os.getcwd(), oct(os.umask(0)))"
-    status, output, _ = run(
-        pipe_run(*child(code), env={"NAME": "value"}, cwd=tmp_path, umask=0o27)
-    )
+    status, output, _ = run(pipe_run(*child(code), env={"NAME": "value"}, cwd=tmp_path, umask=0o27))
     assert status == 0
     assert output.decode().split() == ["value", os.path.realpath(tmp_path), "0o27"]
 
@@ -414,20 +412,18 @@ def test_environment_folder_and_mask(run, tmp_path):
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root")
 def test_user_and_group(run):
     command = ("/bin/sh", "-c", "id -u; id -g; id -G")
-    _, output, errors = run(
-        pipe_run(*command, cwd="/", user=65534, group=65534, extra_groups=[7])
-    )
+    _, output, errors = run(pipe_run(*command, cwd="/", user=65534, group=65534, extra_groups=[7]))
     assert output.decode().splitlines() == ["65534", "65534", "65534 7"], errors
 
 
 def test_session_and_passed_descriptor(run):
     read, write = os.pipe()
     try:
-        code = "import os, sys; os.write(int(sys.argv[1]), b'x'); print(os.getsid(0) == os.getpid())"
+        code = "import os, sys; os.write(int(sys.argv[1]), b'x'); print(os.getsid(0) - os.getpid())"
         _, output, _ = run(
             pipe_run(*child(code, str(write)), start_new_session=True, pass_fds=[write])
         )
-        assert output == b"True\n"
+        assert output == b"0\n"
         assert os.read(read, 10) == b"x"
     finally:
         os.close(read)
@@ -461,7 +457,7 @@ def test_default_dispositions(run, loop):
     run(main())
 
 
-# -- other people's children, other threads -------------------------------------------------------------------------
+# -- other people's children, other threads ---------------------------------------------------
 
 
 def test_children_of_others_are_left_alone(run, thread):
@@ -534,7 +530,8 @@ def test_without_pidfd(run, monkeypatch, error):
         assert await pipe_run(*CAT, data=b"abc") == (0, b"abc", b"")
         process = await asyncio.create_subprocess_exec(*SLEEP)
         process.kill()
-        await until(lambda: not any(t.name.startswith("asyncloop-waitpid") for t in threading.enumerate()))
+        name = f"asyncloop-waitpid-{process.pid}"
+        await until(lambda: all(t.name != name for t in threading.enumerate()))
         assert await process.wait() == -signal.SIGKILL
 
     run(main())
