@@ -427,6 +427,9 @@ tls_lower_made(Tls *tls, PyObject *transport)
     tls->lower = Py_NewRef(transport);
     if (Py_IS_TYPE(transport, tls->state->StreamType)) {
         tls->stream = stream_cast(transport);
+        /* start_tls() on a stream that has paused the protocol, which is resumed by us now */
+        tls->writing_paused = tls->stream->base.protocol_paused;
+        tls->protocol_paused = tls->writing_paused && tls->app == TLS_APP_MADE;
     }
     if (tls->closed) {
         return tls_abort(tls, NULL);    /* cancelled before it began */

@@ -201,6 +201,8 @@ direct_close(struct tls_engine *engine)
 static int
 direct_feed(struct tls_engine *engine, const char *data, size_t n)
 {
+    /* What others have left in this thread's queue must not look like an error of ours. */
+    libssl.ERR_clear_error();
     if (LIKELY(engine->direct.in_length == 0)) {
         free(engine->direct.kept);
         engine->direct.kept = NULL;
@@ -251,9 +253,9 @@ direct_waiting(const struct tls_engine *engine)
 
 /* -- plaintext ---------------------------------------------------------------------------------- */
 
-/* Of an SSL_read() or SSL_write() that moved nothing. */
+/* Of a call that moved nothing. */
 static enum tls_status
-direct_status(struct tls_engine *engine)
+direct_status(struct tls_engine *engine, int result)
 {
     if (engine->direct.starved) {
         return TLS_WANT;
@@ -262,8 +264,7 @@ direct_status(struct tls_engine *engine)
         PyErr_NoMemory();
         return TLS_FAILED;
     }
-    if (libssl.SSL_get_shutdown(engine->direct.ssl) & LIBSSL_RECEIVED_SHUTDOWN) {
-        libssl.ERR_clear_error();
+    if (libssl.SSL_get_error(engine->direct.ssl, result) == LIBSSL_ERROR_ZERO_RETURN) {
         return TLS_EOF;
     }
     libssl_raise(engine->state->tls.SSLError);
@@ -284,7 +285,7 @@ direct_read(struct tls_engine *engine, char *buffer, size_t capacity, size_t *n,
     int got = libssl.SSL_read(engine->direct.ssl, buffer, size);
     if (UNLIKELY(got <= 0)) {
         *more = false;
-        return direct_status(engine);
+        return direct_status(engine, got);
     }
     *n = (size_t)got;
     /* libssl takes one record at a time: what it has and we not is the rest of this one */
@@ -361,7 +362,7 @@ direct_write(struct tls_engine *engine, PyObject *bytes UNUSED, const char *data
     engine->direct.out_failed = false;
     int written = libssl.SSL_write(engine->direct.ssl, data, size);
     if (UNLIKELY(written <= 0)) {
-        return direct_status(engine);
+        return direct_status(engine, written);
     }
     *n = (size_t)written;
     return TLS_OK;
@@ -380,7 +381,7 @@ direct_shutdown(struct tls_engine *engine)
     if (result > 0) {
         return TLS_OK;
     }
-    enum tls_status status = direct_status(engine);
+    enum tls_status status = direct_status(engine, result);
     return status == TLS_EOF ? TLS_OK : status;
 }
 

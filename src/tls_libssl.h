@@ -27,7 +27,6 @@ typedef void ex_data_new(void *parent, void *ptr, void *ad, int idx, long argl, 
     X(int, SSL_write, (SSL * ssl, const void *buffer, int n)) \
     X(int, SSL_pending, (const SSL *ssl)) \
     X(int, SSL_shutdown, (SSL * ssl)) \
-    X(int, SSL_get_shutdown, (const SSL *ssl)) \
     X(int, SSL_get_error, (const SSL *ssl, int result)) \
     X(void, SSL_set_bio, (SSL * ssl, BIO *rbio, BIO *wbio)) \
     X(BIO *, SSL_get_rbio, (const SSL *ssl)) \
@@ -66,12 +65,8 @@ struct libssl {
 extern struct libssl libssl;
 
 #define LIBSSL_ERROR_SSL 1
-#define LIBSSL_ERROR_SYSCALL 5
 #define LIBSSL_ERROR_ZERO_RETURN 6
-#define LIBSSL_RECEIVED_SHUTDOWN 2
-#define LIBSSL_REASON(error) ((int)((error) & 0x7FFFFF))
 #define LIBSSL_BIO_READ 0x01
-#define LIBSSL_BIO_WRITE 0x02
 #define LIBSSL_BIO_FLAGS 0x0F             /* READ, WRITE, IO_SPECIAL, SHOULD_RETRY */
 #define LIBSSL_BIO_SHOULD_RETRY 0x08
 #define LIBSSL_BIO_CTRL_FLUSH 11
