@@ -1,7 +1,7 @@
 """TLS: the hooks of `asyncio.BaseEventLoop`, over the core's TLS transport.
 
-The core does what `asyncio.sslproto.SSLProtocol` and its transport do. What happens once
-per connection is here: checks of the arguments, and which transport lies below.
+The core's transport does what `asyncio.sslproto.SSLProtocol` and its transport do. What happens
+once per connection is here: checks of the arguments, and which transport lies below.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from . import _core
 if TYPE_CHECKING:
     import ssl
 
-    _Base = asyncio.BaseEventLoop
+    from ._core import _MixinBase as _Base
 else:
     _Base = object
     ssl = sslproto.ssl  # None in a Python without OpenSSL
@@ -44,7 +44,7 @@ class TlsHooks(_Base):
         *,
         call_connection_made: bool = True,
         context: Context | None = None,
-    ) -> Any:
+    ) -> _core.SSLTransport:
         """A TLS transport, which has to become the protocol of the transport below it."""
         if ssl is None:
             raise RuntimeError("stdlib ssl module not available")
