@@ -17,7 +17,6 @@ import pytest
 
 from .support import PY, check_script, collect, in_thread, run_script, spin, turns
 
-
 # Life cycle
 
 

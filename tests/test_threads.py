@@ -158,7 +158,7 @@ def test_run_coroutine_threadsafe_cancel(loop):
 
 def test_call_soon_threadsafe_against_close(impl):
     """Threads push while the loop closes: an error at worst, never a crash."""
-    for _ in range(20):
+    for _ in range(5):
         loop = impl.new_event_loop()
         stop = threading.Event()
 
