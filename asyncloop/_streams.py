@@ -9,6 +9,7 @@ import asyncio
 import functools
 import os
 import socket
+import sys
 from asyncio import base_events, constants, unix_events
 from asyncio.log import logger
 from collections.abc import Callable
@@ -81,6 +82,10 @@ class StreamHooks(_Base):
             protocol = protocol_factory()
             waiter = self.create_future()
             if ssl:
+                # before 3.15 an overridden hook knows no context
+                context_argument: dict[str, Any] = (
+                    {"context": context} if sys.version_info >= (3, 15) or context else {}
+                )
                 transport = self._make_ssl_transport(
                     sock,
                     protocol,
@@ -90,7 +95,7 @@ class StreamHooks(_Base):
                     server_hostname=server_hostname,
                     ssl_handshake_timeout=ssl_handshake_timeout,
                     ssl_shutdown_timeout=ssl_shutdown_timeout,
-                    **({} if context is None else {"context": context}),
+                    **context_argument,
                 )
             else:
                 transport = self._make_socket_transport(sock, protocol, waiter, context=context)

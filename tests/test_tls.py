@@ -924,7 +924,9 @@ def test_wrong_certificate_leaves_nothing_behind(run, server_context):
                     caught = exc
                 assert caught.verify_code
                 caught.__traceback__ = None
-                assert gc.get_referrers(caught) == []
+                # from 3.14 on this coroutine is among those that hold its local
+                held = [op for op in gc.get_referrers(caught) if not asyncio.iscoroutine(op)]
+                assert held == []
             finally:
                 gc.enable()
             assert all(one.transport is None for one in pair.made)
