@@ -84,7 +84,9 @@ class StreamHooks(_Base):
             if ssl:
                 # before 3.15 an overridden hook knows no context
                 context_argument: dict[str, Any] = (
-                    {"context": context} if sys.version_info >= (3, 15) or context else {}
+                    {"context": context}
+                    if sys.version_info >= (3, 15) or context is not None
+                    else {}
                 )
                 transport = self._make_ssl_transport(
                     sock,
