@@ -414,8 +414,10 @@ def test_closed_inside_the_accept_callback(run):
     run(main())
 
 
-def test_failing_factory(run, reports):
+def test_failing_factory(run, impl, loop):
     """The connection is closed and the server goes on; debug mode reports it."""
+    kinds = set()
+    loop.set_exception_handler(lambda _, context: kinds.add(type(context["exception"])))
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -429,11 +431,14 @@ def test_failing_factory(run, reports):
 
         server = await loop.create_server(factory, "127.0.0.1", 0)
         with socket.create_connection(address_of(server)) as first:
-            first.setblocking(False)
-            try:
-                assert await loop.sock_recv(first, 1) == b""
-            except ConnectionError:
-                pass
+            if impl.ours:  # the standard one leaves it to the garbage collector
+                first.setblocking(False)
+                try:
+                    assert await loop.sock_recv(first, 1) == b""
+                except ConnectionError:
+                    pass
+            else:
+                await until(lambda: failures)
         _, writer = await echo_client(address_of(server))
         await finish(writer)
         server.close()
@@ -443,7 +448,7 @@ def test_failing_factory(run, reports):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         run(main())
-    assert all(isinstance(report["exception"], LookupError) for report in reports)
+    assert kinds <= {LookupError}
 
 
 def test_many_servers(run):
