@@ -51,14 +51,15 @@ class Loop(
         self._check_running()
         in_main_thread = threading.current_thread() is threading.main_thread()
         asyncgen_hooks = sys.get_asyncgen_hooks()
-        self._set_coroutine_origin_tracking(self._debug)
-        self._thread_id = threading.get_ident()
-        sys.set_asyncgen_hooks(
-            firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook
-        )
-        events._set_running_loop(self)
-        wakes_on_signals = in_main_thread and self._try_acquire_wakeup_fd()
+        wakes_on_signals = False
         try:
+            self._thread_id = threading.get_ident()
+            self._set_coroutine_origin_tracking(self._debug)
+            sys.set_asyncgen_hooks(
+                firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook
+            )
+            events._set_running_loop(self)
+            wakes_on_signals = in_main_thread and self._try_acquire_wakeup_fd()
             self._run()
         finally:
             self._stopping = False

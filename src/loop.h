@@ -51,6 +51,8 @@ struct Loop {
     struct fds {
         struct fd_entry **entries;    /* by descriptor; NULL where nothing was ever watched */
         size_t length;
+        uint32_t *watched;            /* by descriptor: how many watches are active on it */
+        size_t watched_length;
         int *changed;                 /* descriptors whose watchers changed since the last poll */
         size_t changed_count;
         size_t changed_capacity;

@@ -2,7 +2,8 @@
  *
  * Invariants:
  *   - a watch is in fds->active exactly while libev may call it, and holds its owner;
- *   - each descriptor whose watchers changed since the last poll is in fds->changed;
+ *   - each watched descriptor whose watchers changed since the last poll is in
+ *     fds->changed;
  *   - ev_io_set() comes before each ev_io_start(), because it marks the descriptor as
  *     new to libev: a number that was closed and opened again is then added again. */
 #include "watch.h"
@@ -78,6 +79,28 @@ watch_init(struct watch *watch, Loop *loop, PyObject *owner, int fd, int event,
     list_init(&watch->active);
 }
 
+/* Room to count the watches of fd. */
+static int
+fds_reserve_watched(struct fds *fds, int fd)
+{
+    if (LIKELY((size_t)fd < fds->watched_length)) {
+        return 0;
+    }
+    size_t length = ((size_t)fd + 64) & ~(size_t)63;
+    uint32_t *watched = fds->watched;
+    PyMem_Resize(watched, uint32_t, length);
+    if (watched == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (size_t i = fds->watched_length; i < length; i++) {
+        watched[i] = 0;
+    }
+    fds->watched = watched;
+    fds->watched_length = length;
+    return 0;
+}
+
 int
 watch_start(struct watch *watch)
 {
@@ -85,14 +108,20 @@ watch_start(struct watch *watch)
     if (watch_is_active(watch)) {
         return 0;
     }
-    if (UNLIKELY(loop_check_closed(loop) < 0) || fds_note_change(&loop->fds, watch->io.fd) < 0) {
+    if (UNLIKELY(loop_check_closed(loop) < 0)
+        || fds_reserve_watched(&loop->fds, watch->io.fd) < 0
+        || fds_note_change(&loop->fds, watch->io.fd) < 0) {
         return -1;
     }
+    loop->fds.watched[watch->io.fd]++;
     loop_prepare_ev(loop);
     ev_io_set(&watch->io, watch->io.fd, watch->io.events & (EV_READ | EV_WRITE));
     ev_io_start(loop->ev, &watch->io);
     list_append(&loop->fds.active, &watch->active);
     Py_INCREF(watch->owner);
+    if (UNLIKELY(loop->polling_blocked)) {
+        loop_wake(loop);    /* another thread's call, while the loop sleeps on the old set */
+    }
     return 0;
 }
 
@@ -104,9 +133,11 @@ watch_stop(struct watch *watch)
     }
     Loop *loop = watch->loop;
     list_remove(&watch->active);
+    uint32_t left = --loop->fds.watched[watch->io.fd];
     if (loop->ev != NULL) {
         ev_io_stop(loop->ev, &watch->io);
-        if (fds_note_change(&loop->fds, watch->io.fd) < 0) {
+        /* Where nothing is left to watch libev makes no call that could fail. */
+        if (left > 0 && fds_note_change(&loop->fds, watch->io.fd) < 0) {
             PyErr_Clear();
             loop->fds.check_all = true;
         }
@@ -166,7 +197,7 @@ watch_check_changed(Loop *loop)
     /* By index: what fails may stop and start watches, which adds entries. */
     for (size_t i = 0; i < fds->changed_count; i++) {
         int fd = fds->changed[i];
-        if (UNLIKELY(fd_is_closed(fd))) {
+        if (UNLIKELY(fds->watched[fd] > 0 && fd_is_closed(fd))) {
             watch_fail_fd(loop, fd);
         }
     }
@@ -376,9 +407,12 @@ watch_free(Loop *loop)
         PyMem_Free(fds->entries[fd]);
     }
     PyMem_Free(fds->entries);
+    PyMem_Free(fds->watched);
     PyMem_Free(fds->changed);
     fds->entries = NULL;
+    fds->watched = NULL;
     fds->changed = NULL;
+    fds->watched_length = 0;
     fds->length = fds->changed_count = fds->changed_capacity = 0;
 }
 
