@@ -166,6 +166,7 @@ print("ok")
     )
 
 
+@pytest.mark.our_loop("from 3.14 on a task can't run on in the child")
 def test_child_leaves_by_system_exit(impl):
     check(
         impl,

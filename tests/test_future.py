@@ -537,8 +537,14 @@ def test_iterator_throw_with_three_arguments(future):
 
 
 def test_iterator_close(future):
+    future.__await__().close()
     iterator = future.__await__()
+    next(iterator)
     iterator.close()
+
+
+@crashes
+def test_iterator_after_close(future):
     iterator = future.__await__()
     next(iterator)
     iterator.close()
