@@ -64,6 +64,11 @@ def echo_server() -> Path:
     return compiled(SOURCES / "echo_libev.c", "-lev")
 
 
+def udp_echo_server() -> Path:
+    """Return the compiled libev echo server for datagrams. Raises BuildError."""
+    return compiled(SOURCES / "echo_udp.c", "-lev")
+
+
 def tls_load_generator() -> Path:
     """Return the compiled load generator of the TLS rows. Raises BuildError."""
     return compiled(SOURCES / "load_tls.c", "-lssl", "-lcrypto")

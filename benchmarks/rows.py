@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from . import echo, memory, tasks, tls, web
+from . import echo, memory, tasks, tls, udp, web
 from .compare import Options, Row
 
 
@@ -13,6 +13,7 @@ def all_rows(options: Options) -> list[Row]:
     return [
         *tasks.ROWS,
         *echo.rows(options.sizes),
+        *udp.rows(options.sizes),
         *tls.rows(options.sizes),
         *web.ROWS,
         *memory.rows(options),

@@ -138,6 +138,28 @@ async def echo_sock(size: int) -> None:
         task.add_done_callback(tasks.discard)
 
 
+class DatagramEcho(asyncio.DatagramProtocol):
+    """Echo of datagrams."""
+
+    transport: asyncio.DatagramTransport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        self.transport.sendto(data, addr)
+
+
+async def echo_udp(size: int) -> None:
+    """Serve DatagramEcho."""
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_datagram_endpoint(
+        DatagramEcho, local_addr=("127.0.0.1", 0)
+    )
+    print(json.dumps({"port": transport.get_extra_info("sockname")[1]}), flush=True)
+    await forever()
+
+
 # --- TLS -------------------------------------------------------------------------------
 
 certificate_files: list[str] = []
@@ -230,6 +252,7 @@ SERVERS: dict[str, Callable[[int], Awaitable[None]]] = {
     "echo-buffered": echo_buffered,
     "echo-streams": echo_streams,
     "echo-sock": echo_sock,
+    "echo-udp": echo_udp,
     "tls-protocol": tls_protocol,
     "tls-streams": tls_streams,
     "http-aiohttp": http_aiohttp,

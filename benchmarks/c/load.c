@@ -1,6 +1,6 @@
 /* load.c - load generator of the benchmarks: echo or HTTP/1.1 keep-alive requests.
  *
- *   load --port N [--connections 50] [--size 1024] [--seconds 2] [--http PATH]
+ *   load --port N [--connections 50] [--size 1024] [--seconds 2] [--http PATH] [--udp 1]
  *
  * Each connection has one request under way: it sends, waits for the whole answer, checks
  * it, and sends the next. Every echoed byte is compared, and every connection sends other
@@ -47,6 +47,7 @@ struct connection {
 
 static int epoll_fd;
 static int is_http;
+static int is_udp;
 static size_t request_size;
 static char *pattern;
 static char http_request[1024];
@@ -240,7 +241,7 @@ connection_open(struct connection *c, int port)
         .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
     };
     /* Connecting blocks: the kernel completes it as soon as there is room in the backlog. */
-    c->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    c->fd = socket(AF_INET, (is_udp ? SOCK_DGRAM : SOCK_STREAM) | SOCK_CLOEXEC, 0);
     if (c->fd < 0 || connect(c->fd, (struct sockaddr *)&address, sizeof address) < 0) {
         die("connect: %s", strerror(errno));
     }
@@ -272,6 +273,9 @@ main(int argc, char **argv)
         else if (strcmp(name, "--seconds") == 0) {
             seconds = atof(value);
         }
+        else if (strcmp(name, "--udp") == 0) {
+            is_udp = atoi(value);
+        }
         else if (strcmp(name, "--http") == 0) {
             is_http = 1;
             int n = snprintf(http_request, sizeof http_request,
@@ -285,7 +289,8 @@ main(int argc, char **argv)
         }
     }
     if (port <= 0 || count <= 0 || request_size == 0) {
-        die("usage: load --port N [--connections N] [--size N] [--seconds S] [--http PATH]");
+        die("usage: load --port N [--connections N] [--size N] [--seconds S] [--http PATH] "
+            "[--udp 1]");
     }
 
     /* Each connection sends another window of bytes that never repeat within its length. */
