@@ -800,6 +800,7 @@ def test_all_tasks_forgets_dropped_ones(loop, make, reports):
     collect()
     assert len(reports) == 1
     reports.clear()  # it held the task
+    collect()
     assert asyncio.all_tasks(loop) == set()
 
 
