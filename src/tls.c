@@ -420,7 +420,7 @@ tls_step_handshake(Tls *tls)
 int
 tls_lower_made(Tls *tls, PyObject *transport)
 {
-    if (tls->lower != NULL || tls->lost) {
+    if (tls->lower != NULL || tls->lost || transport == (PyObject *)tls) {
         PyErr_SetString(PyExc_RuntimeError, "the TLS transport has its connection already");
         return -1;
     }
@@ -852,6 +852,9 @@ tls_start_shutdown(Tls *tls)
     }
     tls->closed = true;
     if (tls_start_timer(tls, tls->shutdown_timeout, tls_shutdown_timed_out) < 0) {
+        PyObject *exc = PyErr_GetRaisedException();
+        tls_abort(tls, exc);    /* nothing would end it */
+        PyErr_SetRaisedException(exc);
         return -1;
     }
     tls->tls_state = TLS_FLUSHING;
