@@ -16,9 +16,15 @@
 
 #include "args.h"
 
-/* Counted for each queued message besides its bytes, so that a flood of empty ones is
- * bounded by the water marks too; asyncio counts the same. */
+/* From 3.13 on asyncio sends empty datagrams (before, it drops them without a word), and
+ * counts a header for each queued one, so that a flood of them is bounded too. */
+#if PY_VERSION_HEX >= 0x030D0000
 #define DATAGRAM_OVERHEAD 8
+#define DATAGRAM_SENDS_EMPTY 1
+#else
+#define DATAGRAM_OVERHEAD 0
+#define DATAGRAM_SENDS_EMPTY 0
+#endif
 /* No datagram of the internet families is larger. */
 #define DATAGRAM_MAX 65536
 /* Messages per system call. The read buffer has room for so many of the largest. */
@@ -44,7 +50,7 @@ datagram_cache(Datagram *dgram)
 }
 
 static void
-cache_add(Datagram *dgram, const struct addr *addr, PyObject *object)
+cache_add(Datagram *dgram, const struct addr *addr, PyObject *object, bool canonical)
 {
     struct address_cache *cache = datagram_cache(dgram);
     if (cache == NULL) {
@@ -52,6 +58,7 @@ cache_add(Datagram *dgram, const struct addr *addr, PyObject *object)
     }
     unsigned int i = cache->next++ % ADDRESS_CACHE_SIZE;
     cache->entries[i].addr = *addr;
+    cache->entries[i].canonical = canonical;
     Py_XSETREF(cache->entries[i].object, Py_NewRef(object));
 }
 
@@ -72,16 +79,20 @@ addr_equal(const struct addr *addr, const struct sockaddr *other, socklen_t leng
 static PyObject *
 datagram_sender(Datagram *dgram, const struct sockaddr *address, socklen_t length)
 {
+    if (length == 0) {
+        return Py_NewRef(Py_None);    /* an unbound Unix socket */
+    }
     struct address_cache *cache = dgram->cache;
     for (int i = 0; cache != NULL && i < ADDRESS_CACHE_SIZE; i++) {
-        if (addr_equal(&cache->entries[i].addr, address, length)) {
+        if (cache->entries[i].canonical
+            && addr_equal(&cache->entries[i].addr, address, length)) {
             return Py_NewRef(cache->entries[i].object);
         }
     }
     PyObject *object = addr_build(address, length);
     struct addr addr;
-    if (object != NULL && length > 0 && addr_keep(&addr, address, length)) {
-        cache_add(dgram, &addr, object);
+    if (object != NULL && addr_keep(&addr, address, length)) {
+        cache_add(dgram, &addr, object, true);
     }
     if (object == NULL && !PyErr_Occurred()) {
         object = Py_NewRef(Py_None);    /* a family whose addresses only Python knows */
@@ -147,7 +158,8 @@ datagram_target(Datagram *dgram, PyObject *address, struct addr *addr)
         }
     }
     if (addr_parse(dgram->family, address, addr)) {
-        cache_add(dgram, addr, address);
+        /* IPv6 has many texts for one address, and tuples of three lengths. */
+        cache_add(dgram, addr, address, dgram->family == AF_INET);
     }
     else {
         addr->length = 0;
@@ -179,33 +191,43 @@ datagram_errno(Datagram *dgram, int err)
     return datagram_error(dgram);
 }
 
+/* What datagram_received() or error_received() raised, out of the poll: as in asyncio the
+ * exception handler is told and the endpoint stays open. 0, or -1 with an exit exception. */
 static int
-datagram_deliver(Datagram *dgram, const char *data, size_t n, const struct sockaddr *address,
-                 socklen_t length)
+datagram_raised(Datagram *dgram, Loop *loop)
+{
+    if (is_exit_exception()) {
+        return -1;
+    }
+    loop_report(loop, "Exception in a callback of a datagram protocol", "transport",
+                (PyObject *)dgram);
+    return 0;
+}
+
+/* Steals both, which may be NULL with an exception set. 0, or -1 with an exit exception. */
+static int
+datagram_deliver(Datagram *dgram, Loop *loop, PyObject *data_steal, PyObject *sender_steal)
 {
     struct proto *proto = &dgram->base.proto;
-    if (UNLIKELY(dgram->received == NULL || dgram->received_of != proto->protocol)) {
+    PyObject *args[3] = {NULL, data_steal, sender_steal};
+    PyObject *result = NULL;
+    if (LIKELY(data_steal != NULL && sender_steal != NULL)) {
+        /* Looked up each time: a protocol may be given another method at any time. */
         PyObject *method = PyObject_GetAttr(proto->protocol,
                                             dgram->base.state->names.datagram_received);
-        if (method == NULL) {
-            return -1;
+        if (LIKELY(method != NULL)) {
+            result = proto_call_in_context(proto, method, args + 1,
+                                           2 | PY_VECTORCALL_ARGUMENTS_OFFSET);
+            Py_DECREF(method);
         }
-        dgram->received_of = proto->protocol;
-        Py_XSETREF(dgram->received, method);
     }
-    PyObject *args[3] = {NULL, PyBytes_FromStringAndSize(data, (Py_ssize_t)n),
-                         datagram_sender(dgram, address, length)};
-    PyObject *result = NULL;
-    if (LIKELY(args[1] != NULL && args[2] != NULL)) {
-        PyObject *method = Py_NewRef(dgram->received);
-        result = proto_call_in_context(proto, method, args + 1,
-                                       2 | PY_VECTORCALL_ARGUMENTS_OFFSET);
-        Py_DECREF(method);
+    Py_XDECREF(data_steal);
+    Py_XDECREF(sender_steal);
+    if (UNLIKELY(result == NULL)) {
+        return datagram_raised(dgram, loop);
     }
-    Py_XDECREF(args[1]);
-    Py_XDECREF(args[2]);
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
+    Py_DECREF(result);
+    return 0;
 }
 
 /* -- receiving ----------------------------------------------------------------------------- */
@@ -257,28 +279,96 @@ batch_receive(Datagram *dgram, char *buffer, struct batch *batch)
     return batch->count > 0;
 }
 
-/* Hands the batch over. What is received must be delivered: as long as the transport is
- * open, even if the protocol pauses reading in between. 0 / -1. */
-static int
-batch_deliver(Datagram *dgram, const char *buffer, const struct batch *batch)
+/* What was received and may not be delivered now waits until reading is resumed. */
+static void
+datagram_hold(Datagram *dgram, const char *data, size_t n, const struct sockaddr *address,
+              socklen_t length)
 {
-    for (int i = 0; i < batch->count; i++) {
-        if (dgram->base.closing || dgram->base.conn_lost > 0 || dgram->base.proto.protocol == NULL) {
-            return 0;
+    if (dgram->held == NULL) {
+        dgram->held = PyList_New(0);
+    }
+    PyObject *sender = dgram->held == NULL ? NULL : datagram_sender(dgram, address, length);
+    PyObject *message = sender == NULL
+                            ? NULL
+                            : Py_BuildValue("(y#O)", data, (Py_ssize_t)n, sender);
+    if (message == NULL || PyList_Append(dgram->held, message) < 0) {
+        PyErr_WriteUnraisable((PyObject *)dgram);    /* no memory: lost, as datagrams may be */
+    }
+    Py_XDECREF(sender);
+    Py_XDECREF(message);
+}
+
+static int datagram_run_held(PyObject *owner, PyObject *arg);
+
+/* Reading stops until the held messages are delivered, in the next iteration. 0 / -1 */
+static int
+datagram_schedule_held(Datagram *dgram)
+{
+    watch_stop(&dgram->base.read_watch);
+    return loop_call_soon_native(dgram->base.loop, datagram_run_held, (PyObject *)dgram, NULL);
+}
+
+/* Native callback. 0, or -1 with an exit exception. */
+static int
+datagram_run_held(PyObject *owner, PyObject *arg UNUSED)
+{
+    Datagram *dgram = datagram_cast(owner);
+    while (dgram->held != NULL && PyList_GET_SIZE(dgram->held) > 0
+           && transport_wants_data(&dgram->base)) {
+        PyObject *message = Py_NewRef(PyList_GET_ITEM(dgram->held, 0));
+        int result = PyList_SetSlice(dgram->held, 0, 1, NULL);
+        if (result == 0) {
+            result = datagram_deliver(dgram, dgram->base.loop,
+                                      Py_NewRef(PyTuple_GET_ITEM(message, 0)),
+                                      Py_NewRef(PyTuple_GET_ITEM(message, 1)));
         }
-        if (datagram_deliver(dgram, buffer + (size_t)i * DATAGRAM_MAX, batch->lengths[i],
-                             (const struct sockaddr *)&batch->addresses[i],
-                             batch->address_lengths[i]) < 0) {
+        Py_DECREF(message);
+        if (result < 0) {
+            PyObject *exc = PyErr_GetRaisedException();
+            if (dgram->base.loop != NULL && datagram_schedule_held(dgram) < 0) {
+                PyErr_WriteUnraisable(owner);
+            }
+            PyErr_SetRaisedException(exc);
             return -1;
         }
     }
-    return 0;
+    if (dgram->base.paused && !dgram->base.closing) {
+        return 0;    /* resume_reading() comes here again */
+    }
+    Py_CLEAR(dgram->held);
+    return dgram->base.loop == NULL ? 0 : transport_update_reading(&dgram->base);
 }
 
+/* Hands the batch over. The rest of it is held when the protocol pauses reading, or raises
+ * what has to leave the loop; it is dropped when the transport closes. 0 / -1. */
 static int
-datagram_failed_read(Datagram *dgram)
+batch_deliver(Datagram *dgram, Loop *loop, const char *buffer, const struct batch *batch)
 {
-    return transport_fatal(&dgram->base, "Fatal read error on datagram transport");
+    int result = 0;
+    for (int i = 0; i < batch->count; i++) {
+        const char *data = buffer + (size_t)i * DATAGRAM_MAX;
+        const struct sockaddr *address = (const struct sockaddr *)&batch->addresses[i];
+        if (dgram->base.closing) {
+            break;
+        }
+        if (UNLIKELY(result < 0 || dgram->base.paused)) {
+            PyObject *exc = PyErr_GetRaisedException();
+            datagram_hold(dgram, data, batch->lengths[i], address, batch->address_lengths[i]);
+            PyErr_SetRaisedException(exc);
+            continue;
+        }
+        result = datagram_deliver(
+            dgram, loop, PyBytes_FromStringAndSize(data, (Py_ssize_t)batch->lengths[i]),
+            datagram_sender(dgram, address, batch->address_lengths[i]));
+    }
+    if (UNLIKELY(result < 0 && dgram->held != NULL && dgram->base.loop != NULL)) {
+        PyObject *exc = PyErr_GetRaisedException();
+        if (datagram_schedule_held(dgram) < 0) {
+            PyErr_WriteUnraisable((PyObject *)dgram);
+        }
+        PyErr_SetRaisedException(exc);
+    }
+    return result;
 }
 
 /* A buffer of its own for the time of the delivery: a protocol may run the loop inside
@@ -290,22 +380,19 @@ datagram_read_batch(Datagram *dgram, Loop *loop, bool *more)
     char *buffer = loop->read_buffer;
     if (buffer == NULL && (buffer = PyMem_RawMalloc(READ_BUFFER_SIZE)) == NULL) {
         PyErr_NoMemory();
-        return datagram_failed_read(dgram);
+        return transport_fatal(&dgram->base, "Fatal read error on datagram transport");
     }
     loop->read_buffer = NULL;    /* ours until it is put back */
     struct batch batch;
     int result = 0;
     if (batch_receive(dgram, buffer, &batch)) {
         *more = batch.count == DATAGRAM_BATCH;
-        result = batch_deliver(dgram, buffer, &batch);
-        if (result < 0) {
-            result = datagram_failed_read(dgram);
-        }
+        result = batch_deliver(dgram, loop, buffer, &batch);
     }
     else if (errno != EAGAIN && errno != EWOULDBLOCK) {
         result = datagram_errno(dgram, errno);
         if (result < 0) {
-            result = datagram_failed_read(dgram);
+            result = datagram_raised(dgram, loop);
         }
     }
     if (loop->read_buffer == NULL && loop->ev != NULL) {
@@ -329,7 +416,8 @@ datagram_on_readable(struct watch *watch, int revents)
     }
     else {
         bool more = true;
-        for (int n = 0; more && n < DATAGRAM_BUDGET && transport_wants_data(&dgram->base);
+        for (int n = 0; more && n < DATAGRAM_BUDGET && dgram->held == NULL
+                        && transport_wants_data(&dgram->base);
              n += DATAGRAM_BATCH) {
             result = datagram_read_batch(dgram, loop, &more);
             if (result < 0) {
@@ -413,7 +501,8 @@ datagram_discard_output(Transport *tr)
 enum send_outcome {
     SEND_DONE,
     SEND_FULL,      /* wait until the socket is writable */
-    SEND_FAILED,    /* a Python exception is set */
+    SEND_FAILED,    /* a Python exception is set, about this message */
+    SEND_REFUSED,   /* one about its bytes, for the caller */
 };
 
 static enum send_outcome
@@ -591,14 +680,8 @@ datagram_on_writable(struct watch *watch, int revents)
     Py_INCREF(dgram);
     int result = UNLIKELY(revents & EV_ERROR) ? transport_descriptor_gone(&dgram->base)
                                               : datagram_flush(dgram);
-    if (UNLIKELY(result < 0)) {
-        if (is_exit_exception()) {
-            loop_propagate(loop);
-        }
-        else {
-            loop_report(loop, "Exception in a callback of a datagram protocol", "transport",
-                        (PyObject *)dgram);
-        }
+    if (UNLIKELY(result < 0) && datagram_raised(dgram, loop) < 0) {
+        loop_propagate(loop);
     }
     Py_DECREF(dgram);
 }
@@ -630,38 +713,55 @@ check_target(Datagram *dgram, PyObject **address)
 }
 
 static int
-datagram_enqueue(Datagram *dgram, PyObject *data, const Py_buffer *view, PyObject *address,
-                 const struct addr *target)
+datagram_enqueue(Datagram *dgram, PyObject *data, PyObject *address, const struct addr *target)
 {
-    PyObject *bytes = PyBytes_CheckExact(data) ? Py_NewRef(data)
-                                               : PyBytes_FromStringAndSize(view->buf, view->len);
+    /* A copy of what its owner may change. */
+    PyObject *bytes = PyBytes_CheckExact(data) ? Py_NewRef(data) : PyBytes_FromObject(data);
     if (bytes == NULL || queue_push(dgram, bytes, address, target) < 0) {
         return -1;
     }
     return transport_maybe_pause(&dgram->base);
 }
 
+static enum send_outcome
+datagram_send_now(Datagram *dgram, PyObject *data, PyObject *address, const struct addr *target)
+{
+    Py_buffer view;
+    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
+        return SEND_REFUSED;
+    }
+    enum send_outcome outcome =
+        datagram_try_send(dgram, data, view.buf, (size_t)view.len, address, target);
+    PyBuffer_Release(&view);    /* before the protocol is told: it may resize a bytearray */
+    return outcome;
+}
+
 static int
-datagram_sendto(Datagram *dgram, PyObject *data, const Py_buffer *view, PyObject *address)
+datagram_sendto(Datagram *dgram, PyObject *data, PyObject *address)
 {
     struct addr target = {.length = 0};
     if (!is_connected(dgram) && address != NULL) {
         datagram_target(dgram, address, &target);
     }
     if (dgram->queue_length == 0) {
-        enum send_outcome outcome =
-            datagram_try_send(dgram, data, view->buf, (size_t)view->len, address, &target);
-        if (outcome == SEND_DONE) {
+        switch (datagram_send_now(dgram, data, address, &target)) {
+        case SEND_DONE:
             return 0;
-        }
-        if (outcome == SEND_FAILED) {
+        case SEND_REFUSED:
+            return -1;
+        case SEND_FAILED:
             return datagram_failed_write(dgram);
+        case SEND_FULL:
+            break;
+        }
+        if (dgram->base.conn_lost > 0) {
+            return 0;    /* nobody would come to send it */
         }
         if (watch_start(&dgram->base.write_watch) < 0) {
             return -1;
         }
     }
-    return datagram_enqueue(dgram, data, view, address, &target);
+    return datagram_enqueue(dgram, data, address, &target);
 }
 
 static PyObject *
@@ -686,41 +786,48 @@ Datagram_sendto(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject 
                      Py_TYPE(data)->tp_name);
         return NULL;
     }
-#if PY_VERSION_HEX < 0x030C0000
-    /* 3.11 drops empty datagrams without a word. */
-    Py_ssize_t length = PyObject_Length(data);
-    if (length <= 0) {
-        return length < 0 ? NULL : Py_NewRef(Py_None);
+    if (!DATAGRAM_SENDS_EMPTY) {
+        Py_ssize_t length = PyObject_Length(data);
+        if (length <= 0) {
+            return length < 0 ? NULL : Py_NewRef(Py_None);
+        }
     }
-#endif
     if (check_target(dgram, &address) < 0) {
         return NULL;
     }
-    if (dgram->base.conn_lost > 0 || dgram->base.loop == NULL || dgram->base.file_closed) {
+    /* As asyncio: an endpoint without a fixed target sends until its socket is closed. */
+    if (dgram->base.loop == NULL || dgram->base.file_closed
+        || (dgram->base.conn_lost > 0 && dgram->address != NULL)) {
         transport_drop_write(&dgram->base);
         return Py_NewRef(Py_None);
     }
-    Py_buffer view;
-    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
-        return NULL;
-    }
     Py_INCREF(dgram);
     Py_XINCREF(address);
-    int result = datagram_sendto(dgram, data, &view, address);
+    int result = datagram_sendto(dgram, data, address);
     Py_XDECREF(address);
-    PyBuffer_Release(&view);
     Py_DECREF(dgram);
     return result < 0 ? NULL : Py_NewRef(Py_None);
 }
 
-/* -- life ---------------------------------------------------------------------------------------------- */
+/* The base's, but what is held comes first. */
+static PyObject *
+Datagram_resume_reading(PyObject *op, PyObject *ignored UNUSED)
+{
+    Transport *tr = (Transport *)op;
+    if (tr->closing || !tr->paused) {
+        return Py_NewRef(Py_None);
+    }
+    tr->paused = false;
+    int result = datagram_cast(op)->held != NULL ? datagram_schedule_held(datagram_cast(op))
+                                                 : transport_update_reading(tr);
+    if (result < 0) {
+        return NULL;
+    }
+    transport_log_debug(tr, "%r resumes reading");
+    return Py_NewRef(Py_None);
+}
 
-static const struct transport_kind datagram_kind = {
-    .is_socket = true,
-    .has_output = true,
-    .queued = datagram_queued,
-    .discard_output = datagram_discard_output,
-};
+/* -- life ---------------------------------------------------------------------------------------------- */
 
 static void
 datagram_clear_cache(Datagram *dgram)
@@ -733,12 +840,27 @@ datagram_clear_cache(Datagram *dgram)
     PyMem_Free(cache);
 }
 
+static void
+datagram_lost(Transport *tr)
+{
+    datagram_clear_cache((Datagram *)tr);
+    Py_CLEAR(((Datagram *)tr)->held);
+}
+
+static const struct transport_kind datagram_kind = {
+    .is_socket = true,
+    .has_output = true,
+    .queued = datagram_queued,
+    .discard_output = datagram_discard_output,
+    .lost = datagram_lost,
+};
+
 static int
 Datagram_traverse(PyObject *op, visitproc visit, void *arg)
 {
     Datagram *dgram = datagram_cast(op);
     Py_VISIT(dgram->address);
-    Py_VISIT(dgram->received);
+    Py_VISIT(dgram->held);
     for (size_t i = 0; i < dgram->queue_length; i++) {
         Py_VISIT(queue_at(dgram, i)->address);
     }
@@ -754,7 +876,7 @@ Datagram_clear(PyObject *op)
     Datagram *dgram = datagram_cast(op);
     datagram_discard_output(&dgram->base);
     datagram_clear_cache(dgram);
-    Py_CLEAR(dgram->received);
+    Py_CLEAR(dgram->held);
     Py_CLEAR(dgram->address);
     return transport_clear(op);
 }
@@ -800,6 +922,8 @@ static PyMethodDef Datagram_methods[] = {
                "Send one datagram, now or as soon as the socket takes it. Does not block.\n\n"
                "`addr` is the target; None on an endpoint that has a fixed one (ValueError for\n"
                "any other there). An OSError goes to the protocol's error_received().")},
+    {"resume_reading", Datagram_resume_reading, METH_NOARGS,
+     PyDoc_STR("resume_reading($self, /)\n--\n\nTake data again after pause_reading().")},
     {NULL, NULL, 0, NULL},
 };
 
@@ -833,6 +957,10 @@ module_datagram_new(PyObject *module, PyObject *args)
     PyObject *loop, *sock, *protocol, *address, *waiter, *extra;
     if (!PyArg_ParseTuple(args, "O!OOOOO:_datagram_new", state->LoopType, &loop, &sock, &protocol,
                           &address, &waiter, &extra)) {
+        return NULL;
+    }
+    if (extra != Py_None && !PyDict_Check(extra)) {
+        PyErr_SetString(PyExc_TypeError, "extra must be a dict or None");
         return NULL;
     }
     int fd = args_descriptor(sock, false);

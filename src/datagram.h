@@ -21,6 +21,7 @@ struct address_cache {
     struct {
         struct addr addr;         /* length 0: empty */
         PyObject *object;         /* the tuple; strong. Immutable, and so is what it holds */
+        bool canonical;           /* it is what the socket module gives for this address */
     } entries[ADDRESS_CACHE_SIZE];
     unsigned int next;            /* the entry that goes first */
 };
@@ -28,8 +29,7 @@ struct address_cache {
 typedef struct {
     Transport base;
     PyObject *address;            /* _address: the only allowed target, or NULL */
-    PyObject *received;           /* the protocol's datagram_received, bound, or NULL */
-    PyObject *received_of;        /* the protocol that it belongs to (borrowed, compared only) */
+    PyObject *held;               /* list of (bytes, sender) to deliver before more is received, or NULL */
     struct datagram *queue;       /* a ring */
     size_t queue_head;
     size_t queue_length;
