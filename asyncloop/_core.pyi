@@ -304,14 +304,12 @@ class Loop:
     def call_soon(
         self,
         callback: Callable[[*_Ts], object],
-        /,
         *args: *_Ts,
         context: Context | None = None,
     ) -> Handle: ...
     def call_soon_threadsafe(
         self,
         callback: Callable[[*_Ts], object],
-        /,
         *args: *_Ts,
         context: Context | None = None,
     ) -> Handle: ...
@@ -319,7 +317,6 @@ class Loop:
         self,
         delay: float,
         callback: Callable[[*_Ts], object],
-        /,
         *args: *_Ts,
         context: Context | None = None,
     ) -> TimerHandle: ...
@@ -327,7 +324,6 @@ class Loop:
         self,
         when: float,
         callback: Callable[[*_Ts], object],
-        /,
         *args: *_Ts,
         context: Context | None = None,
     ) -> TimerHandle: ...
@@ -337,7 +333,6 @@ class Loop:
     def create_task(
         self,
         coro: _CoroutineLike[_T],
-        /,
         *,
         name: object = None,
         context: Context | None = None,
@@ -347,18 +342,16 @@ class Loop:
         self,
         fd: FileDescriptorLike,
         callback: Callable[[*_Ts], object],
-        /,
         *args: *_Ts,
     ) -> None: ...
     def add_writer(
         self,
         fd: FileDescriptorLike,
         callback: Callable[[*_Ts], object],
-        /,
         *args: *_Ts,
     ) -> None: ...
-    def remove_reader(self, fd: FileDescriptorLike, /) -> bool: ...
-    def remove_writer(self, fd: FileDescriptorLike, /) -> bool: ...
+    def remove_reader(self, fd: FileDescriptorLike) -> bool: ...
+    def remove_writer(self, fd: FileDescriptorLike) -> bool: ...
     def stop(self) -> None: ...
     def is_running(self) -> bool: ...
     def is_closed(self) -> bool: ...
@@ -408,22 +401,20 @@ class Loop:
         self,
         fd: FileDescriptorLike,
         callback: Callable[[*_Ts], object],
-        /,
         *args: *_Ts,
     ) -> Handle: ...
     def _add_writer(
         self,
         fd: FileDescriptorLike,
         callback: Callable[[*_Ts], object],
-        /,
         *args: *_Ts,
     ) -> Handle: ...
     def _check_closed(self) -> None: ...
     def _check_thread(self) -> None: ...
     def _close(self) -> None: ...
     def _ensure_fd_no_transport(self, object: FileDescriptorLike, /) -> None: ...
-    def _remove_reader(self, object: FileDescriptorLike, /) -> bool: ...
-    def _remove_writer(self, object: FileDescriptorLike, /) -> bool: ...
+    def _remove_reader(self, fd: FileDescriptorLike) -> bool: ...
+    def _remove_writer(self, fd: FileDescriptorLike) -> bool: ...
     def _run(self) -> None: ...
     def _signal_fd(self) -> int: ...
     def _timer_handle_cancelled(self, object: Any, /) -> None: ...
@@ -433,7 +424,7 @@ class Loop:
 # What the mixins of `asyncloop.Loop` see of it: this class, private parts of asyncio's, and what
 # one of them needs of another.
 @type_check_only
-class _MixinBase(Loop, asyncio.BaseEventLoop):  # type: ignore[misc]
+class _MixinBase(Loop, asyncio.BaseEventLoop):
     _asyncgen_finalizer_hook: Callable[[Any], None]
     _asyncgen_firstiter_hook: Callable[[Any], None]
     def _check_running(self) -> None: ...
@@ -517,6 +508,7 @@ class StreamTransport(Transport):
 @final
 class DatagramTransport(Transport, asyncio.DatagramTransport):
     def __del__(self) -> None: ...
+    def resume_reading(self) -> None: ...
     def sendto(
         self, data: bytes | bytearray | memoryview, addr: _Address | None = None
     ) -> None: ...

@@ -96,6 +96,6 @@ freelist_keep_plain(struct freelist *list, PyObject *op)
     return false;
 }
 
-void freelist_drain(struct freelist *list);
+void freelist_drain(struct freelist *list);    /* and keeps nothing any more */
 
 #endif

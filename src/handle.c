@@ -168,14 +168,15 @@ handle_cancel(Handle *handle)
     if (handle->cancelled) {
         return;
     }
+    handle->cancelled = true;
     if (UNLIKELY(handle->loop != NULL && handle->loop->debug && handle->native == NULL)) {
         /* As asyncio: what was cancelled can still be told from its repr. */
-        handle->repr = PyObject_Repr((PyObject *)handle);
-        if (handle->repr == NULL) {
+        PyObject *repr = PyObject_Repr((PyObject *)handle);
+        if (repr == NULL) {
             PyErr_Clear();
         }
+        handle->repr = repr;
     }
-    handle->cancelled = true;
     handle_discard(handle);
 }
 
@@ -483,7 +484,7 @@ Handle__run(PyObject *op, PyObject *ignored UNUSED)
     Py_INCREF(op);
     int result = handle_run((Handle *)op);
     Py_DECREF(op);
-    if (result < 0) {
+    if (result < 0 && PyErr_Occurred()) {    /* else the run has it already: loop_propagate() */
         return NULL;
     }
     Py_RETURN_NONE;

@@ -276,9 +276,10 @@ loop_run_item_debug(Loop *loop, uintptr_t item)
 {
     double started = loop_time(loop);
     PyObject *op = ready_object(item);
+    PyObject *outer = loop->current_handle;    /* of a run around this one */
     loop->current_handle = (item & READY_KIND_MASK) == READY_TASK ? NULL : Py_NewRef(op);
     int result = loop_run_item(loop, item);
-    Py_CLEAR(loop->current_handle);
+    Py_XSETREF(loop->current_handle, outer);
     loop_warn_slow(loop, op, started);
     if ((item & READY_KIND_MASK) == READY_HANDLE) {
         PyObject *exc = PyErr_GetRaisedException();

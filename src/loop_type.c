@@ -18,12 +18,24 @@
 
 /* -- scheduling ----------------------------------------------------------------------- */
 
+static const char *const soon_names[] = {"callback", "context", NULL};
+static const char *const timer_names[][4] = {{"delay", "callback", "context", NULL},
+                                             {"when", "callback", "context", NULL}};
+
+/* The rare call with `callback` by name. Fills values[] with the `required` arguments and,
+ * behind them, the context. 0, or -1 with TypeError. */
 static int
-missing_callback(const char *function)
+unpack_by_name(const char *function, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+               const char *const *names, Py_ssize_t required, PyObject **values)
 {
-    PyErr_Format(PyExc_TypeError, "%s() missing 1 required positional argument: 'callback'",
-                 function);
-    return -1;
+    values[required] = NULL;
+    if (args_unpack(function, args, nargs, kwnames, names, required, required, values) < 0) {
+        return -1;
+    }
+    if (values[required] == Py_None) {
+        values[required] = NULL;
+    }
+    return 0;
 }
 
 /* In debug mode, as asyncio: a coroutine is no callback, and a callback is callable. */
@@ -50,17 +62,16 @@ Loop_call_soon(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *
 {
     Loop *loop = (Loop *)op;
     PyObject *context;
-    PyObject *callback;
     if (UNLIKELY(nargs < 1)) {
-        if (kwnames != NULL && PyTuple_GET_SIZE(kwnames) > 0
-            && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(kwnames, 0), "callback") == 0
-            && PyTuple_GET_SIZE(kwnames) == 1) {
-            return (PyObject *)loop_call_soon(loop, args[0], NULL, 0, NULL);
+        PyObject *values[2];
+        if (unpack_by_name("call_soon", args, nargs, kwnames, soon_names, 1, values) < 0
+            || loop_check_closed(loop) < 0
+            || (loop->debug && check_debug(loop, values[0], "call_soon", true) < 0)) {
+            return NULL;
         }
-        missing_callback("call_soon");
-        return NULL;
+        return (PyObject *)loop_call_soon(loop, values[0], NULL, 0, values[1]);
     }
-    callback = args[0];
+    PyObject *callback = args[0];
     if (args_context("call_soon", args, nargs, kwnames, &context) < 0
         || loop_check_closed(loop) < 0
         || (UNLIKELY(loop->debug) && check_debug(loop, callback, "call_soon", true) < 0)) {
@@ -75,12 +86,20 @@ Loop_call_soon_threadsafe(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
 {
     Loop *loop = (Loop *)op;
     PyObject *context;
-    if (nargs < 1) {
-        missing_callback("call_soon_threadsafe");
+    PyObject *values[2];
+    if (UNLIKELY(nargs < 1)) {
+        if (unpack_by_name("call_soon_threadsafe", args, nargs, kwnames, soon_names, 1, values)
+            < 0) {
+            return NULL;
+        }
+        args = values;
+        nargs = 1;
+        context = values[1];
+    }
+    else if (args_context("call_soon_threadsafe", args, nargs, kwnames, &context) < 0) {
         return NULL;
     }
-    if (args_context("call_soon_threadsafe", args, nargs, kwnames, &context) < 0
-        || loop_check_closed(loop) < 0
+    if (loop_check_closed(loop) < 0
         || (UNLIKELY(loop->debug)
             && check_debug(loop, args[0], "call_soon_threadsafe", false) < 0)) {
         return NULL;
@@ -117,25 +136,32 @@ typedef TimerHandle *(*schedule_function)(Loop *, double, PyObject *, PyObject *
                                           Py_ssize_t, PyObject *);
 
 static PyObject *
-schedule_timer(Loop *loop, const char *function, const char *what, schedule_function schedule,
-               PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+schedule_timer(Loop *loop, const char *function, const char *const *names,
+               schedule_function schedule, PyObject *const *args, Py_ssize_t nargs,
+               PyObject *kwnames)
 {
     PyObject *context;
-    if (nargs < 2) {
-        PyErr_Format(PyExc_TypeError, "%s() missing required arguments: '%s' and 'callback'",
-                     function, what);
+    PyObject *values[3];
+    if (UNLIKELY(nargs < 2)) {
+        if (unpack_by_name(function, args, nargs, kwnames, names, 2, values) < 0) {
+            return NULL;
+        }
+        args = values;
+        nargs = 2;
+        context = values[2];
+    }
+    else if (args_context(function, args, nargs, kwnames, &context) < 0) {
         return NULL;
     }
     if (UNLIKELY(args[0] == Py_None)) {
-        PyErr_Format(PyExc_TypeError, "%s must not be None", what);
+        PyErr_Format(PyExc_TypeError, "%s must not be None", names[0]);
         return NULL;
     }
     double moment;
     if (seconds_of(args[0], &moment) < 0) {
         return NULL;
     }
-    if (args_context(function, args, nargs, kwnames, &context) < 0
-        || loop_check_closed(loop) < 0
+    if (loop_check_closed(loop) < 0
         || (UNLIKELY(loop->debug) && check_debug(loop, args[1], function, true) < 0)) {
         return NULL;
     }
@@ -145,14 +171,14 @@ schedule_timer(Loop *loop, const char *function, const char *what, schedule_func
 static PyObject *
 Loop_call_later(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    return schedule_timer((Loop *)op, "call_later", "delay", loop_call_later, args, nargs,
+    return schedule_timer((Loop *)op, "call_later", timer_names[0], loop_call_later, args, nargs,
                           kwnames);
 }
 
 static PyObject *
 Loop_call_at(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    return schedule_timer((Loop *)op, "call_at", "when", loop_call_at, args, nargs, kwnames);
+    return schedule_timer((Loop *)op, "call_at", timer_names[1], loop_call_at, args, nargs, kwnames);
 }
 
 static PyObject *
@@ -271,12 +297,16 @@ Loop_create_task(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject
 
 static PyObject *
 add_callback(Loop *loop, const char *function, int event, bool check_transport,
-             PyObject *const *args, Py_ssize_t nargs)
+             PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    if (nargs < 2) {
-        PyErr_Format(PyExc_TypeError, "%s() missing required arguments: 'fd' and 'callback'",
-                     function);
-        return NULL;
+    static const char *const names[] = {"fd", "callback", NULL};
+    PyObject *values[2];
+    if (UNLIKELY(nargs < 2 || kwnames != NULL)) {
+        if (args_unpack(function, args, nargs, kwnames, names, 2, 2, values) < 0) {
+            return NULL;
+        }
+        args = values;
+        nargs = 2;
     }
     if (loop_check_closed(loop) < 0) {
         return NULL;
@@ -295,8 +325,14 @@ add_callback(Loop *loop, const char *function, int event, bool check_transport,
 }
 
 static PyObject *
-remove_callback(Loop *loop, int event, bool check_transport, PyObject *object)
+remove_callback(Loop *loop, const char *function, int event, bool check_transport,
+                PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
+    static const char *const names[] = {"fd", NULL};
+    PyObject *object;
+    if (args_unpack(function, args, nargs, kwnames, names, 1, 1, &object) < 0) {
+        return NULL;
+    }
     int fd = args_descriptor(object, false);
     if (fd < 0 || (check_transport && watch_ensure_free(loop, fd) < 0)) {
         return NULL;
@@ -318,51 +354,51 @@ none_for(PyObject *result)
 }
 
 static PyObject *
-Loop_add_reader(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
+Loop_add_reader(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    return none_for(add_callback((Loop *)op, "add_reader", EV_READ, true, args, nargs));
+    return none_for(add_callback((Loop *)op, "add_reader", EV_READ, true, args, nargs, kwnames));
 }
 
 static PyObject *
-Loop_add_writer(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
+Loop_add_writer(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    return none_for(add_callback((Loop *)op, "add_writer", EV_WRITE, true, args, nargs));
+    return none_for(add_callback((Loop *)op, "add_writer", EV_WRITE, true, args, nargs, kwnames));
 }
 
 static PyObject *
-Loop_remove_reader(PyObject *op, PyObject *fd)
+Loop_remove_reader(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    return remove_callback((Loop *)op, EV_READ, true, fd);
+    return remove_callback((Loop *)op, "remove_reader", EV_READ, true, args, nargs, kwnames);
 }
 
 static PyObject *
-Loop_remove_writer(PyObject *op, PyObject *fd)
+Loop_remove_writer(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    return remove_callback((Loop *)op, EV_WRITE, true, fd);
+    return remove_callback((Loop *)op, "remove_writer", EV_WRITE, true, args, nargs, kwnames);
 }
 
 static PyObject *
-Loop__add_reader(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
+Loop__add_reader(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    return add_callback((Loop *)op, "_add_reader", EV_READ, false, args, nargs);
+    return add_callback((Loop *)op, "_add_reader", EV_READ, false, args, nargs, kwnames);
 }
 
 static PyObject *
-Loop__add_writer(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
+Loop__add_writer(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    return add_callback((Loop *)op, "_add_writer", EV_WRITE, false, args, nargs);
+    return add_callback((Loop *)op, "_add_writer", EV_WRITE, false, args, nargs, kwnames);
 }
 
 static PyObject *
-Loop__remove_reader(PyObject *op, PyObject *fd)
+Loop__remove_reader(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    return remove_callback((Loop *)op, EV_READ, false, fd);
+    return remove_callback((Loop *)op, "_remove_reader", EV_READ, false, args, nargs, kwnames);
 }
 
 static PyObject *
-Loop__remove_writer(PyObject *op, PyObject *fd)
+Loop__remove_writer(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    return remove_callback((Loop *)op, EV_WRITE, false, fd);
+    return remove_callback((Loop *)op, "_remove_writer", EV_WRITE, false, args, nargs, kwnames);
 }
 
 static PyObject *
@@ -584,8 +620,12 @@ Loop_new(PyTypeObject *type, PyObject *args UNUSED, PyObject *kwargs UNUSED)
 }
 
 static int
-Loop_init(PyObject *op, PyObject *args UNUSED, PyObject *kwargs UNUSED)
+Loop_init(PyObject *op, PyObject *args, PyObject *kwargs)
 {
+    if (PyTuple_GET_SIZE(args) > 0 || (kwargs != NULL && PyDict_GET_SIZE(kwargs) > 0)) {
+        PyErr_SetString(PyExc_TypeError, "Loop() takes no arguments");
+        return -1;
+    }
     return loop_open((Loop *)op);
 }
 
@@ -639,19 +679,19 @@ Loop_dealloc(PyObject *op)
 
 static PyMethodDef Loop_methods[] = {
     {"call_soon", FASTCALL(Loop_call_soon), METH_FASTCALL | METH_KEYWORDS,
-     PyDoc_STR("call_soon($self, callback, /, *args, context=None)\n--\n\n"
+     PyDoc_STR("call_soon($self, callback, *args, context=None)\n--\n\n"
                "Schedules callback(*args) for the next iteration of the loop, in order of calls.\n\n"
                "It runs in `context`, a copy of the current one by default. Returns a Handle.\n"
                "RuntimeError if the loop is closed. Follows asyncio.loop.call_soon.")},
     {"call_soon_threadsafe", FASTCALL(Loop_call_soon_threadsafe), METH_FASTCALL | METH_KEYWORDS,
-     PyDoc_STR("call_soon_threadsafe($self, callback, /, *args, context=None)\n--\n\n"
+     PyDoc_STR("call_soon_threadsafe($self, callback, *args, context=None)\n--\n\n"
                "call_soon() from any thread or signal handler: wakes the loop.")},
     {"call_later", FASTCALL(Loop_call_later), METH_FASTCALL | METH_KEYWORDS,
-     PyDoc_STR("call_later($self, delay, callback, /, *args, context=None)\n--\n\n"
+     PyDoc_STR("call_later($self, delay, callback, *args, context=None)\n--\n\n"
                "Schedules callback(*args) after `delay` seconds, never earlier.\n\n"
                "Returns a TimerHandle. Follows asyncio.loop.call_later.")},
     {"call_at", FASTCALL(Loop_call_at), METH_FASTCALL | METH_KEYWORDS,
-     PyDoc_STR("call_at($self, when, callback, /, *args, context=None)\n--\n\n"
+     PyDoc_STR("call_at($self, when, callback, *args, context=None)\n--\n\n"
                "Schedules callback(*args) for the moment `when`, in seconds of time().\n\n"
                "Returns a TimerHandle. Follows asyncio.loop.call_at.")},
     {"time", Loop_time, METH_NOARGS,
@@ -659,21 +699,21 @@ static PyMethodDef Loop_methods[] = {
     {"create_future", Loop_create_future, METH_NOARGS,
      PyDoc_STR("create_future($self, /)\n--\n\nA new Future of this loop.")},
     {"create_task", FASTCALL(Loop_create_task), METH_FASTCALL | METH_KEYWORDS,
-     PyDoc_STR("create_task($self, coro, /, **kwargs)\n--\n\n"
+     PyDoc_STR("create_task($self, coro, **kwargs)\n--\n\n"
                "A new Task that runs the coroutine on this loop.\n\n"
                "Keywords as the running Python has them: name, context, and eager_start.\n"
                "Follows asyncio.loop.create_task.")},
-    {"add_reader", FASTCALL(Loop_add_reader), METH_FASTCALL,
-     PyDoc_STR("add_reader($self, fd, callback, /, *args)\n--\n\n"
+    {"add_reader", FASTCALL(Loop_add_reader), METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("add_reader($self, fd, callback, *args)\n--\n\n"
                "Calls callback(*args) whenever the descriptor is readable; its blocking mode "
                "stays as it is.")},
-    {"add_writer", FASTCALL(Loop_add_writer), METH_FASTCALL,
-     PyDoc_STR("add_writer($self, fd, callback, /, *args)\n--\n\n"
+    {"add_writer", FASTCALL(Loop_add_writer), METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("add_writer($self, fd, callback, *args)\n--\n\n"
                "Calls callback(*args) whenever the descriptor is writable.")},
-    {"remove_reader", Loop_remove_reader, METH_O,
-     PyDoc_STR("remove_reader($self, fd, /)\n--\n\nTrue if there was a reader.")},
-    {"remove_writer", Loop_remove_writer, METH_O,
-     PyDoc_STR("remove_writer($self, fd, /)\n--\n\nTrue if there was a writer.")},
+    {"remove_reader", FASTCALL(Loop_remove_reader), METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("remove_reader($self, fd)\n--\n\nTrue if there was a reader.")},
+    {"remove_writer", FASTCALL(Loop_remove_writer), METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("remove_writer($self, fd)\n--\n\nTrue if there was a writer.")},
     {"stop", Loop_stop, METH_NOARGS,
      PyDoc_STR("stop($self, /)\n--\n\nEnds run_forever() after the current iteration.")},
     {"is_running", Loop_is_running, METH_NOARGS,
@@ -685,10 +725,10 @@ static PyMethodDef Loop_methods[] = {
     SOCKOP_METHODS,
     RESOLVE_METHODS,
     {"_add_callback", Loop__add_callback, METH_O, NULL},
-    {"_add_reader", FASTCALL(Loop__add_reader), METH_FASTCALL, NULL},
-    {"_add_writer", FASTCALL(Loop__add_writer), METH_FASTCALL, NULL},
-    {"_remove_reader", Loop__remove_reader, METH_O, NULL},
-    {"_remove_writer", Loop__remove_writer, METH_O, NULL},
+    {"_add_reader", FASTCALL(Loop__add_reader), METH_FASTCALL | METH_KEYWORDS, NULL},
+    {"_add_writer", FASTCALL(Loop__add_writer), METH_FASTCALL | METH_KEYWORDS, NULL},
+    {"_remove_reader", FASTCALL(Loop__remove_reader), METH_FASTCALL | METH_KEYWORDS, NULL},
+    {"_remove_writer", FASTCALL(Loop__remove_writer), METH_FASTCALL | METH_KEYWORDS, NULL},
     {"_ensure_fd_no_transport", Loop__ensure_fd_no_transport, METH_O, NULL},
     {"_timer_handle_cancelled", Loop__timer_handle_cancelled, METH_O, NULL},
     {"_check_closed", Loop__check_closed, METH_NOARGS, NULL},
@@ -713,7 +753,8 @@ static PyGetSetDef Loop_getset[] = {
 };
 
 static PyType_Slot Loop_slots[] = {
-    {Py_tp_doc, "The core of asyncloop.Loop: scheduling, timers, descriptors, over libev."},
+    {Py_tp_doc, "Loop()\n--\n\n"
+                "The core of asyncloop.Loop: scheduling, timers, descriptors, over libev."},
     {Py_tp_new, Loop_new},
     {Py_tp_init, Loop_init},
     {Py_tp_dealloc, Loop_dealloc},

@@ -150,6 +150,9 @@ poll_once(Loop *loop, int64_t wait_ns)
 {
     loop_prepare_ev(loop);
     watch_check_changed(loop);
+    if (UNLIKELY(loop->ev == NULL)) {
+        return loop_closed_error(loop);    /* by a callback that was run just now */
+    }
     if (wait_ns > 0
         && (ready_length(&loop->ready) > 0 || ev_pending_count(loop->ev) > 0
             || !inbox_may_sleep(loop))) {

@@ -25,6 +25,8 @@ state_of_type(PyTypeObject *type)
     return module == NULL ? NULL : PyModule_GetState(module);
 }
 
+/* For good: what dies after this, while the interpreter ends, is freed at once, because
+ * its type may be gone when the module's memory is. */
 void
 freelist_drain(struct freelist *list)
 {
@@ -36,6 +38,7 @@ freelist_drain(struct freelist *list)
         op->ob_type = list->type;
         list->type->tp_free(op);
     }
+    list->length = FREELIST_MAX;
 }
 
 int

@@ -25,6 +25,7 @@ struct fd_entry {
 
 /* -- watches ------------------------------------------------------------------------ */
 
+/* 0, or -1 without memory; sets no exception. */
 static int
 fds_note_change(struct fds *fds, int fd)
 {
@@ -33,7 +34,6 @@ fds_note_change(struct fds *fds, int fd)
         int *changed = fds->changed;
         PyMem_Resize(changed, int, capacity);
         if (changed == NULL) {
-            PyErr_NoMemory();
             return -1;
         }
         fds->changed = changed;
@@ -49,7 +49,10 @@ watch_trampoline(struct ev_loop *ev UNUSED, ev_io *io, int revents)
     struct watch *watch = container_of(io, struct watch, io);
     Loop *loop = watch->loop;
     if (UNLIKELY(loop->run != NULL && loop->run->exception != NULL)) {
-        return;    /* the run ends; what is level-triggered comes again in the next one */
+        /* The run ends; what is level-triggered comes again in the next one. libev does
+         * not come again with an error. */
+        loop->fds.check_all |= (revents & EV_ERROR) != 0;
+        return;
     }
     PyObject *owner = Py_NewRef(watch->owner);
     if (UNLIKELY(revents & EV_ERROR)) {
@@ -79,7 +82,7 @@ watch_init(struct watch *watch, Loop *loop, PyObject *owner, int fd, int event,
     list_init(&watch->active);
 }
 
-/* Room to count the watches of fd. */
+/* Room to count the watches of fd. 0, or -1 without memory; sets no exception. */
 static int
 fds_reserve_watched(struct fds *fds, int fd)
 {
@@ -90,7 +93,6 @@ fds_reserve_watched(struct fds *fds, int fd)
     uint32_t *watched = fds->watched;
     PyMem_Resize(watched, uint32_t, length);
     if (watched == NULL) {
-        PyErr_NoMemory();
         return -1;
     }
     for (size_t i = fds->watched_length; i < length; i++) {
@@ -108,9 +110,12 @@ watch_start(struct watch *watch)
     if (watch_is_active(watch)) {
         return 0;
     }
-    if (UNLIKELY(loop_check_closed(loop) < 0)
-        || fds_reserve_watched(&loop->fds, watch->io.fd) < 0
-        || fds_note_change(&loop->fds, watch->io.fd) < 0) {
+    if (UNLIKELY(loop_check_closed(loop) < 0)) {
+        return -1;
+    }
+    if (UNLIKELY(fds_reserve_watched(&loop->fds, watch->io.fd) < 0
+                 || fds_note_change(&loop->fds, watch->io.fd) < 0)) {
+        PyErr_NoMemory();
         return -1;
     }
     loop->fds.watched[watch->io.fd]++;
@@ -138,7 +143,6 @@ watch_stop(struct watch *watch)
         ev_io_stop(loop->ev, &watch->io);
         /* Where nothing is left to watch libev makes no call that could fail. */
         if (left > 0 && fds_note_change(&loop->fds, watch->io.fd) < 0) {
-            PyErr_Clear();
             loop->fds.check_all = true;
         }
     }
