@@ -171,6 +171,17 @@ def payload(size):
     return (bytes(range(251)) * (size // 251 + 1))[:size]
 
 
+@pytest.fixture(autouse=True)
+def debug_reports(asyncio_log):
+    """In debug mode a server's failed handshakes are reported, as expected."""
+    yield
+    asyncio_log.records[:] = [
+        record
+        for record in asyncio_log.records
+        if "Error on transport creation" not in record.getMessage()
+    ]
+
+
 # -- the plain case --------------------
 
 
@@ -714,7 +725,9 @@ def test_failing_protocol_ends_the_connection_once(
             assert isinstance(exc, ZeroDivisionError)
 
     run(main())
-    assert [type(report["exception"]) for report in reports] == [ZeroDivisionError]
+    found = [type(report["exception"]) for report in reports]
+    # in debug mode the server's handshake may be reported, which the client has left
+    assert [one for one in found if not issubclass(one, OSError)] == [ZeroDivisionError]
 
 
 @pytest.mark.our_loop("asyncio spins or fails late")
@@ -1043,7 +1056,9 @@ def test_cancelled_connect_closes_its_socket_once(run, server_context, client_co
 
 
 @pytest.mark.our_loop("asyncio needs the collector, or the handshake's time limit")
-def test_dead_handshakes_leave_no_transport(run, server_context):
+def test_dead_handshakes_leave_no_transport(loop, run, server_context):
+    if loop.get_debug():
+        pytest.skip("pytest keeps the reports, with what they name")
     transports = weakref.WeakSet()
 
     class Context(ssl.SSLContext):
