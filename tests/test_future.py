@@ -1296,10 +1296,10 @@ def test_result_destructor_reenters(impl, loop):
     class Evil:
         def __del__(self):
             future.done()
-            for call in (future.result, lambda: future.set_result(1)):
+            for name, *args in (("result",), ("set_result", 1)):
                 try:
-                    call()
-                except (asyncio.InvalidStateError, RuntimeError):
+                    getattr(future, name)(*args)
+                except (asyncio.InvalidStateError, RuntimeError, NameError):
                     pass
 
     future.set_result(Evil())
