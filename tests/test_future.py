@@ -1295,8 +1295,7 @@ def test_result_destructor_reenters(impl, loop):
 
     class Evil:
         def __del__(self):
-            future.done()
-            for name, *args in (("result",), ("set_result", 1)):
+            for name, *args in (("done",), ("result",), ("set_result", 1)):
                 try:
                     getattr(future, name)(*args)
                 except (asyncio.InvalidStateError, RuntimeError, NameError):
