@@ -9,6 +9,7 @@
 #include "freelist.h"
 #include "future.h"
 #include "handle.h"
+#include "introspect.h"
 #include "loop_type.h"
 #include "server.h"
 #include "resolve.h"
@@ -154,6 +155,7 @@ state_init(PyObject *module, struct state *state)
         || handle_types_init(module, state) < 0
         || future_types_init(module, state) < 0
         || current_init(module, state) < 0
+        || introspect_init(state) < 0
         || task_type_init(module, state) < 0
         || transport_types_init(module, state) < 0
         || stream_type_init(module, state) < 0

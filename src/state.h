@@ -153,6 +153,14 @@ struct state {
     PyObject *discard_awaited_by;
     struct list_node tasks;               /* before 3.14: every pending Task of ours */
 
+    /* introspect.c: offsets of fields of _asyncio.Task; all 0 before 3.14 and where unknown */
+    struct introspect_offsets {
+        size_t name;
+        size_t coro;
+        size_t awaited_by;
+        size_t is_task;
+    } introspect;
+
     uint64_t next_task_number;            /* of the names Task-N */
 
     PyObject *keywords_context;           /* ("context",) */

@@ -4,6 +4,7 @@
 #include "args.h"
 #include "current.h"
 #include "freelist.h"
+#include "introspect.h"
 
 /* -- making ---------------------------------------------------------------------- */
 
@@ -66,6 +67,7 @@ task_clear(Task *self)
     self->log_destroy_pending = false;
     self->must_cancel = false;
     self->parked = false;
+    introspect_clear(self);
     Py_CLEAR(self->coro);
     Py_CLEAR(self->context);
     Py_CLEAR(self->waiter);
@@ -113,6 +115,9 @@ task_init(Task *self, PyObject *coro, PyObject *name, PyObject *context, bool ea
         self->number = ++state->next_task_number;
     }
     else if (task_set_name(self, name) < 0) {
+        return -1;
+    }
+    if (introspect_fill(self) < 0) {
         return -1;
     }
     self->log_destroy_pending = true;
@@ -322,7 +327,7 @@ Task_get_name(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Task_set_name(PyObject *op, PyObject *name)
 {
-    if (task_set_name((Task *)op, name) < 0) {
+    if (task_set_name((Task *)op, name) < 0 || introspect_rename((Task *)op) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;

@@ -16,6 +16,7 @@
 #include "task.h"
 
 #include "current.h"
+#include "introspect.h"
 
 static PyObject *task_wakeup(PyObject *op, PyObject *future);
 static PyObject *task_step_callback(PyObject *op, PyObject *ignored);
@@ -88,9 +89,41 @@ task_tell_awaited_by(Task *self, PyObject *waiter)
     self->awaited_by_added = result != NULL;
     return result == NULL ? -1 : 0;
 }
+
+/* The Task is parked in a Task: what awaits it is known from there, inside the process; tools
+ * outside need it in the base's field. For them alone nothing may fail. */
+static void
+task_show_awaited_by(Task *self, PyObject *waiter)
+{
+    if (!introspect_add_awaiter(self, waiter, &self->awaited_by_added)
+        && task_tell_awaited_by(self, waiter) < 0) {
+        PyErr_Clear();
+    }
+}
+
+static void
+task_hide_awaited_by(Task *self, PyObject *waiter)
+{
+    if (introspect_remove_awaiter(self, waiter)) {
+        self->awaited_by_added = false;
+    }
+    else {
+        task_forget_awaited_by(self, waiter);
+    }
+}
+
+/* Whether tools outside can be shown that a Task of ours is parked in this one. */
+static inline bool
+task_is_shown(struct state *state, PyObject *waiter)
+{
+    return Py_IS_TYPE(waiter, state->TaskType) && state->introspect.awaited_by != 0;
+}
 #else
 #define task_forget_awaited_by(self, waiter) ((void)(self), (void)(waiter))
 #define task_tell_awaited_by(self, waiter) 0
+#define task_show_awaited_by(self, waiter) ((void)(self), (void)(waiter))
+#define task_hide_awaited_by(self, waiter) ((void)(self), (void)(waiter))
+#define task_is_shown(state, waiter) false
 #endif
 
 /* A cancel() that came while the coroutine ran goes to what it awaits now. */
@@ -139,6 +172,9 @@ task_await_native_steal(Task *self, PyObject *waiter)
         PyObject *wakeup = PyCFunction_New(&task_wakeup_def, (PyObject *)self);
         result = wakeup == NULL ? -1 : future_add_callback(future, wakeup, self->context);
         Py_XDECREF(wakeup);
+        if (result == 0) {
+            result = task_tell_awaited_by(self, waiter);
+        }
     }
     else {
         result = LIKELY(future_is_pending(future))
@@ -151,6 +187,9 @@ task_await_native_steal(Task *self, PyObject *waiter)
         goto failed;
     }
     Py_XSETREF(self->waiter, waiter);
+    if (self->parked && task_is_shown(self->future.state_ptr, waiter)) {
+        task_show_awaited_by(self, waiter);
+    }
     return UNLIKELY(self->must_cancel) ? task_forward_cancel(self) : 0;
 failed:
     Py_DECREF(waiter);
@@ -387,6 +426,9 @@ task_take_wakeup(Task *self, PyObject **exc)
         if (self->parked) {
             Future *future = (Future *)waiter;
             self->parked = false;
+            if (self->awaited_by_added) {
+                task_hide_awaited_by(self, waiter);
+            }
             if (UNLIKELY(future->future_state != FUTURE_FINISHED || future->exception != NULL)
                 && future_take(future, exc) < 0) {
                 Py_DECREF(waiter);
@@ -574,6 +616,7 @@ task_start_eagerly(Task *self)
     Py_XDECREF(inner);
     if (self->future.future_state != FUTURE_PENDING) {
         /* It never was anything but a call: nobody asks where its coroutine is. */
+        introspect_drop_coro(self);
         Py_CLEAR(self->coro);
     }
     if (result < 0) {
