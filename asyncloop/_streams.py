@@ -107,7 +107,9 @@ class StreamHooks(_Base):
         try:
             await waiter
         except BaseException:
-            transport.close()
+            # Not close(), which may take its time: who has been cancelled may close his socket,
+            # and then the number of the descriptor is somebody else's.
+            transport.abort()
             raise
         finally:
             del waiter  # an exception in it would keep its own traceback alive

@@ -411,12 +411,13 @@ datagram_on_readable(struct watch *watch, int revents)
     Loop *loop = watch->loop;
     Py_INCREF(dgram);
     int result = 0;
-    if (UNLIKELY(revents & EV_ERROR)) {
+    if (UNLIKELY(revents & EV_ERROR) || io_is_gone(&dgram->base.io)) {
         result = transport_descriptor_gone(&dgram->base);
     }
     else {
         bool more = true;
         for (int n = 0; more && n < DATAGRAM_BUDGET && dgram->held == NULL
+                        && !io_is_gone(&dgram->base.io)
                         && transport_wants_data(&dgram->base);
              n += DATAGRAM_BATCH) {
             result = datagram_read_batch(dgram, loop, &more);
@@ -524,6 +525,11 @@ static enum send_outcome
 send_by_kernel(Datagram *dgram, const void *data, size_t n, const struct addr *target)
 {
     const struct sockaddr *to = target->length > 0 ? &target->any : NULL;
+    if (io_is_gone(&dgram->base.io)) {
+        errno = EBADF;
+        PyErr_SetFromErrno(PyExc_OSError);
+        return SEND_FAILED;
+    }
     ssize_t sent;
     do {
         sent = sendto(dgram->base.fd, data, n, MSG_DONTWAIT | MSG_NOSIGNAL, to, target->length);
@@ -589,6 +595,11 @@ send_batch(Datagram *dgram, size_t *count)
     *count = 0;
     if (length == 0) {
         return SEND_DONE;
+    }
+    if (io_is_gone(&dgram->base.io)) {
+        errno = EBADF;
+        PyErr_SetFromErrno(PyExc_OSError);
+        return SEND_FAILED;
     }
     int sent;
     do {
@@ -899,7 +910,7 @@ datagram_new(Loop *loop, PyObject *sock, int fd, PyObject *protocol, PyObject *a
     Datagram *dgram = (Datagram *)tr;
     dgram->family = (int)number;
     dgram->address = Py_XNewRef(address);
-    io_init_socket(&tr->io, fd);
+    io_init_socket(&tr->io, fd, transport_socket_number(loop->state, sock, fd));
     tr->read_watch.ready = datagram_on_readable;
     tr->write_watch.ready = datagram_on_writable;
     if (transport_set_peer(tr, NULL, 0) < 0 || transport_begin(tr, waiter) < 0) {

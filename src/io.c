@@ -23,8 +23,18 @@ io_failed(struct io *io, enum io_status would_block)
 }
 
 static enum io_status
+io_gone(struct io *io)
+{
+    io->err = EBADF;
+    return IO_ERROR;
+}
+
+static enum io_status
 plain_read(struct io *io, void *buffer, size_t capacity, size_t *n)
 {
+    if (io_is_gone(io)) {
+        return io_gone(io);
+    }
     ssize_t got;
     do {
         got = recv(io->fd, buffer, capacity, 0);
@@ -39,6 +49,10 @@ plain_read(struct io *io, void *buffer, size_t capacity, size_t *n)
 static enum io_status
 plain_writev(struct io *io, const struct iovec *iov, int count, size_t *n)
 {
+    if (io_is_gone(io)) {
+        *n = 0;
+        return io_gone(io);
+    }
     ssize_t sent;
     do {
         if (LIKELY(count == 1)) {
@@ -64,6 +78,9 @@ plain_writev(struct io *io, const struct iovec *iov, int count, size_t *n)
 static enum io_status
 plain_shutdown(struct io *io)
 {
+    if (io_is_gone(io)) {
+        return io_gone(io);
+    }
     return shutdown(io->fd, SHUT_WR) == 0 ? IO_OK : io_failed(io, IO_WANT_WRITE);
 }
 
@@ -71,6 +88,7 @@ static void
 plain_close(struct io *io)
 {
     io->fd = -1;
+    io->owned = NULL;
 }
 
 const struct io_ops io_plain_ops = {
@@ -146,10 +164,11 @@ const struct io_ops io_flaky_ops = {
 };
 
 void
-io_init_socket(struct io *io, int fd)
+io_init_socket(struct io *io, int fd, const int *owned)
 {
     io->ops = &io_plain_ops;
     io->fd = fd;
+    io->owned = owned;
     io->err = 0;
     io->random = 0;
     if (UNLIKELY(flaky_seed != 0)) {
@@ -165,6 +184,9 @@ enum io_status
 io_accept(struct io *io, int *fd, struct sockaddr_storage *peer, socklen_t *peer_length)
 {
     int conn;
+    if (io_is_gone(io)) {
+        return io_gone(io);
+    }
     do {
         *peer_length = sizeof(*peer);
 #ifdef __linux__

@@ -39,6 +39,7 @@ struct io_ops {
 struct io {
     const struct io_ops *ops;
     int fd;               /* borrowed; -1 once closed */
+    const int *owned;     /* where its owner keeps the number; NULL: not known */
     int err;              /* errno of the last IO_ERROR */
     uint64_t random;      /* state of the flaky implementation; unused otherwise */
 };
@@ -53,8 +54,16 @@ struct io {
 extern const struct io_ops io_plain_ops;    /* stream sockets */
 extern const struct io_ops io_flaky_ops;    /* the same with short and refused transfers */
 
-/* For a socket: plain, or flaky while io_set_flaky() is on. */
-void io_init_socket(struct io *io, int fd);
+/* For a socket: plain, or flaky while io_set_flaky() is on. `owned` may be NULL. */
+void io_init_socket(struct io *io, int fd, const int *owned);
+
+/* Has the owner closed the descriptor? Its number may be another connection's by now, so no
+ * call may use it: read, writev and shutdown fail with EBADF by themselves. */
+static inline bool
+io_is_gone(const struct io *io)
+{
+    return UNLIKELY(io->owned != NULL && *io->owned != io->fd);
+}
 
 /* A test's switch for the whole process: from now on new sockets get the flaky
  * implementation, whose whims are a function of the seed. 0 switches it off. */

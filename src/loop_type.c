@@ -14,6 +14,7 @@
 #include "sockop.h"
 #include "task.h"
 #include "timer.h"
+#include "transport.h"
 #include "watch.h"
 
 /* -- scheduling ----------------------------------------------------------------------- */
@@ -312,7 +313,7 @@ add_callback(Loop *loop, const char *function, int event, bool check_transport,
         return NULL;
     }
     int fd = args_descriptor(args[0], true);
-    if (fd < 0 || (check_transport && watch_ensure_free(loop, fd) < 0)) {
+    if (fd < 0 || (check_transport && transport_ensure_free(loop, fd) < 0)) {
         return NULL;
     }
     Handle *handle = handle_new(loop, args[1], args + 2, nargs - 2, NULL);
@@ -334,7 +335,7 @@ remove_callback(Loop *loop, const char *function, int event, bool check_transpor
         return NULL;
     }
     int fd = args_descriptor(object, false);
-    if (fd < 0 || (check_transport && watch_ensure_free(loop, fd) < 0)) {
+    if (fd < 0 || (check_transport && transport_ensure_free(loop, fd) < 0)) {
         return NULL;
     }
     if (loop->closed) {
@@ -405,7 +406,7 @@ static PyObject *
 Loop__ensure_fd_no_transport(PyObject *op, PyObject *object)
 {
     int fd = args_descriptor(object, false);
-    if (fd < 0 || watch_ensure_free((Loop *)op, fd) < 0) {
+    if (fd < 0 || transport_ensure_free((Loop *)op, fd) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;

@@ -15,6 +15,7 @@
 #include "freelist.h"
 #include "future.h"
 #include "timer.h"
+#include "transport.h"
 
 /* A socket closed under an Operation is noticed within this time, by a loop that runs. */
 #define CHECK_INTERVAL_NS INT64_C(100000000)
@@ -140,7 +141,7 @@ operation_wait(Operation *op, enum attempt what, PyObject **result)
 {
     Loop *loop = op->loop;
     if (what != ATTEMPT_WAIT_RETRY && LIKELY(!op->kind->beside_transport)
-        && UNLIKELY(watch_ensure_free(loop, op->fd) < 0)) {
+        && UNLIKELY(transport_ensure_free(loop, op->fd) < 0)) {
         return PYGEN_ERROR;
     }
     Future *future = (Future *)future_new(loop->state, (PyObject *)loop);

@@ -503,6 +503,7 @@ module_acceptor_new(PyObject *module, PyObject *args)
     watch_init(&acceptor->watch, (Loop *)loop, (PyObject *)acceptor, fd, EV_READ,
                acceptor_on_readable);
     acceptor->io.fd = fd;
+    acceptor->io.owned = transport_socket_number(state, sock, fd);
     acceptor->loop = (Loop *)Py_NewRef(loop);
     acceptor->sock = Py_NewRef(sock);
     acceptor->protocol_factory = Py_NewRef(factory);

@@ -58,7 +58,7 @@ stream_new(Loop *loop, PyObject *sock, int fd, PyObject *protocol, PyObject *wai
     if (tr == NULL) {
         return NULL;
     }
-    io_init_socket(&tr->io, fd);
+    io_init_socket(&tr->io, fd, transport_socket_number(loop->state, sock, fd));
     tr->read_watch.ready = stream_on_readable;
     tr->write_watch.ready = stream_on_writable;
     if (transport_set_peer(tr, peer, peer == NULL ? 0 : peer_length) < 0

@@ -384,6 +384,11 @@ transport_fatal(Transport *tr, const char *message)
 int
 transport_fatal_errno(Transport *tr, int err, const char *message)
 {
+    if (err == EBADF && io_is_gone(&tr->io)) {
+        tr->fd_gone = true;
+        transport_stop_watches(tr);
+        transport_release_fd(tr);
+    }
     errno = err;
     PyErr_SetFromErrno(PyExc_OSError);
     return transport_fatal(tr, message);
@@ -580,6 +585,37 @@ transport_new(PyTypeObject *type, const struct transport_kind *kind, Loop *loop,
     tr->server = Py_XNewRef(server);
     tr->file = Py_NewRef(file);
     return tr;
+}
+
+const int *
+transport_socket_number(struct state *state, PyObject *sock, int fd)
+{
+    /* So begins a socket in every version of CPython; no header says it, hence the checks. */
+    struct socket_object {
+        PyObject ob_base;
+        int number;
+    };
+    if (!PyObject_TypeCheck(sock, (PyTypeObject *)state->socket_class)
+        || Py_TYPE(sock)->tp_basicsize < (Py_ssize_t)sizeof(struct socket_object)) {
+        return NULL;
+    }
+    const struct socket_object *object = (const struct socket_object *)sock;
+    return object->number == fd ? &object->number : NULL;
+}
+
+int
+transport_ensure_free(Loop *loop, int fd)
+{
+    PyObject *user = watch_fd_transport(loop, fd);
+    if (UNLIKELY(user != NULL) && io_is_gone(&transport_cast(user)->io)) {
+        Py_INCREF(user);
+        int result = transport_descriptor_gone(transport_cast(user));
+        Py_DECREF(user);
+        if (result < 0) {
+            return -1;
+        }
+    }
+    return watch_ensure_free(loop, fd);
 }
 
 /* Until the kind says what to do. */

@@ -85,6 +85,14 @@ Transport *transport_new(PyTypeObject *type, const struct transport_kind *kind, 
                          PyObject *file, int fd, PyObject *protocol, PyObject *extra,
                          PyObject *server, PyObject *context);
 
+/* Where a socket object keeps the number of its descriptor, -1 once it is closed; good as long as
+ * the object is. NULL if `sock` is no socket.socket, or keeps it elsewhere. */
+const int *transport_socket_number(struct state *state, PyObject *sock, int fd);
+
+/* -1 with asyncio's RuntimeError if a transport uses fd. One whose socket was closed by somebody
+ * else does not: it ends here, before it meets the next owner of the number. */
+int transport_ensure_free(Loop *loop, int fd);
+
 /* Who is at the other end, as accept() told; length 0 asks the kernel. Before the
  * transport begins. 0 / -1. */
 int transport_set_peer(Transport *tr, const struct sockaddr *address, socklen_t length);
