@@ -267,8 +267,8 @@ tls_lower_lost(Tls *tls, PyObject *exc)
     tls->conn_lost++;
     tls_drop_output(tls);
     tls_cancel_timer(tls);
-    bool tell = tls->tls_state != TLS_HANDSHAKE
-                && (tls->app == TLS_APP_MADE || tls->app == TLS_APP_EOF);
+    /* Also in the middle of start_tls(): the connection was made before. */
+    bool tell = tls->app == TLS_APP_MADE || tls->app == TLS_APP_EOF;
     tls->tls_state = TLS_UNWRAPPED;
     tls->app = TLS_APP_LOST;
     if (tell) {
