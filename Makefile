@@ -5,6 +5,7 @@
 #   make conformance  all of CPython's own asyncio tests that apply
 #   make thirdparty   other projects' servers, clients and test plugins on asyncloop
 #   make check-all    `make test` on every Python found (3.11 to 3.15)
+#   make soak         the secrets soak, for MINUTES=1
 #   make bench        the benchmarks, with a table and a picture
 #   make lint         ruff, mypy, and mypy's comparison of the stubs with the core
 #   make asan         the tests under AddressSanitizer and UBSan
@@ -33,7 +34,7 @@ PYTEST_ARGS ?=
 
 SOURCES := $(wildcard src/*.c src/*.h) setup.py
 
-.PHONY: help run test bench lint asan clean build conformance thirdparty check-all FORCE
+.PHONY: help run test bench lint asan clean build conformance thirdparty check-all soak FORCE
 
 help:
 	@sed -n '/^#   make/s/^# *//p' Makefile
@@ -81,6 +82,13 @@ THIRDPARTY_ARGS ?=
 
 thirdparty: $(VENV)/.ready-test-thirdparty $(VENV)/.built
 	timeout -k 10 $(THIRDPARTY_SECONDS) $(PY) -m pytest $(THIRDPARTY_ARGS) tests/thirdparty </dev/null
+
+# Connections under every kind of trouble, with every byte checked. SOAK_ARGS=--seed=N
+MINUTES ?= 1
+SOAK_ARGS ?=
+
+soak: $(VENV)/.ready-test $(VENV)/.built
+	$(PY) -X faulthandler -m tests.soak --minutes $(MINUTES) $(SOAK_ARGS) </dev/null
 
 check-all:
 	tools/check-all
