@@ -1,23 +1,18 @@
 """Pipes: the transports behind `connect_read_pipe` and `connect_write_pipe`."""
 
 import asyncio
-from asyncio import unix_events
 from typing import TYPE_CHECKING, Any
+
+from . import _core
 
 if TYPE_CHECKING:
     from ._core import _MixinBase as _Base
 else:
     _Base = object
 
-_ReadPipe: Any = unix_events._UnixReadPipeTransport  # type: ignore[attr-defined]
-_WritePipe: Any = unix_events._UnixWritePipeTransport  # type: ignore[attr-defined]
-
 
 class PipeHooks(_Base):
-    """The part of `asyncloop.Loop` that makes transports of pipes, FIFOs, terminals and sockets.
-
-    They are asyncio's own, over the core's descriptors.
-    """
+    """The part of `asyncloop.Loop` that makes transports of pipes, FIFOs, terminals and sockets."""
 
     def _make_read_pipe_transport(
         self,
@@ -26,8 +21,7 @@ class PipeHooks(_Base):
         waiter: asyncio.Future[None] | None = None,
         extra: dict[str, Any] | None = None,
     ) -> asyncio.ReadTransport:
-        transport: asyncio.ReadTransport = _ReadPipe(self, pipe, protocol, waiter, extra)
-        return transport
+        return _core._read_pipe_new(self, pipe, protocol, waiter, extra)
 
     def _make_write_pipe_transport(
         self,
@@ -36,5 +30,4 @@ class PipeHooks(_Base):
         waiter: asyncio.Future[None] | None = None,
         extra: dict[str, Any] | None = None,
     ) -> asyncio.WriteTransport:
-        transport: asyncio.WriteTransport = _WritePipe(self, pipe, protocol, waiter, extra)
-        return transport
+        return _core._write_pipe_new(self, pipe, protocol, waiter, extra)

@@ -116,3 +116,15 @@ args_descriptor(PyObject *object, bool open)
     Py_DECREF(number);
     return (int)fd;
 }
+
+Loop *
+args_loop(PyObject *module, PyObject *object)
+{
+    struct state *state = PyModule_GetState(module);
+    if (!PyObject_TypeCheck(object, state->LoopType)) {
+        PyErr_Format(PyExc_TypeError, "a loop of asyncloop is needed, not %.100s",
+                     Py_TYPE(object)->tp_name);
+        return NULL;
+    }
+    return (Loop *)object;
+}

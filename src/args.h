@@ -30,4 +30,13 @@ int args_unpack(const char *function, PyObject *const *args, Py_ssize_t nargs,
  * with ValueError for what is none, or, if it has to be `open`, with OSError. */
 int args_descriptor(PyObject *object, bool open);
 
+/* A loop of ours (borrowed) for a function of the module, or NULL with TypeError. */
+Loop *args_loop(PyObject *module, PyObject *object);
+
+static inline PyObject *
+args_null_for_none(PyObject *object)
+{
+    return object == Py_None ? NULL : object;
+}
+
 #endif

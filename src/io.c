@@ -98,6 +98,50 @@ const struct io_ops io_plain_ops = {
     .close = plain_close,
 };
 
+static enum io_status
+pipe_read(struct io *io, void *buffer, size_t capacity, size_t *n)
+{
+    ssize_t got;
+    do {
+        got = read(io->fd, buffer, capacity);
+    } while (UNLIKELY(got < 0 && errno == EINTR));
+    if (LIKELY(got > 0)) {
+        *n = (size_t)got;
+        return IO_OK;
+    }
+    return got == 0 ? IO_EOF : io_failed(io, IO_WANT_READ);
+}
+
+static enum io_status
+pipe_writev(struct io *io, const struct iovec *iov, int count, size_t *n)
+{
+    ssize_t sent;
+    do {
+        sent = count == 1 ? write(io->fd, iov->iov_base, iov->iov_len)
+                          : writev(io->fd, iov, count);
+    } while (UNLIKELY(sent < 0 && errno == EINTR));
+    if (LIKELY(sent > 0)) {
+        *n = (size_t)sent;
+        return IO_OK;
+    }
+    *n = 0;
+    return sent == 0 ? IO_WANT_WRITE : io_failed(io, IO_WANT_WRITE);
+}
+
+/* Only close() ends the output of a pipe. */
+static enum io_status
+pipe_shutdown(struct io *io UNUSED)
+{
+    return IO_OK;
+}
+
+const struct io_ops io_pipe_ops = {
+    .read = pipe_read,
+    .writev = pipe_writev,
+    .shutdown = pipe_shutdown,
+    .close = plain_close,
+};
+
 /* -- flaky ------------------------------------------------------------------- */
 
 static uint64_t flaky_seed;
@@ -132,7 +176,7 @@ flaky_read(struct io *io, void *buffer, size_t capacity, size_t *n)
     if (flaky_random(io) % 4 == 0) {
         return IO_WANT_READ;
     }
-    return plain_read(io, buffer, flaky_length(io, capacity), n);
+    return io->real->read(io, buffer, flaky_length(io, capacity), n);
 }
 
 static enum io_status
@@ -153,20 +197,26 @@ flaky_writev(struct io *io, const struct iovec *iov, int count, size_t *n)
         room -= part[used].iov_len;
         used++;
     }
-    return plain_writev(io, part, used, n);
+    return io->real->writev(io, part, used, n);
+}
+
+static enum io_status
+flaky_shutdown(struct io *io)
+{
+    return io->real->shutdown(io);
 }
 
 const struct io_ops io_flaky_ops = {
     .read = flaky_read,
     .writev = flaky_writev,
-    .shutdown = plain_shutdown,
+    .shutdown = flaky_shutdown,
     .close = plain_close,
 };
 
-void
-io_init_socket(struct io *io, int fd, const int *owned)
+static void
+io_init(struct io *io, int fd, const int *owned, const struct io_ops *ops)
 {
-    io->ops = &io_plain_ops;
+    io->ops = io->real = ops;
     io->fd = fd;
     io->owned = owned;
     io->err = 0;
@@ -176,6 +226,18 @@ io_init_socket(struct io *io, int fd, const int *owned)
         /* neighbouring descriptors must not have neighbouring states */
         io->random = (flaky_seed + (uint64_t)fd) * UINT64_C(0x9E3779B97F4A7C15) | 1;
     }
+}
+
+void
+io_init_socket(struct io *io, int fd, const int *owned)
+{
+    io_init(io, fd, owned, &io_plain_ops);
+}
+
+void
+io_init_pipe(struct io *io, int fd)
+{
+    io_init(io, fd, NULL, &io_pipe_ops);
 }
 
 /* -- listening --------------------------------------------------------------- */

@@ -6,7 +6,8 @@
  * Owns:     nothing. The descriptor belongs to whoever made it; ops->close() only ends
  *           what the implementation itself keeps.
  * Promises: no call blocks (the descriptor is non-blocking), EINTR is never seen, no
- *           SIGPIPE is raised.
+ *           SIGPIPE is raised by sockets (for pipes the kernel has no such flag; Python
+ *           ignores the signal unless told otherwise).
  * Ignores:  queues, protocols, who waits. */
 #ifndef ASYNCLOOP_IO_H
 #define ASYNCLOOP_IO_H
@@ -38,6 +39,7 @@ struct io_ops {
 
 struct io {
     const struct io_ops *ops;
+    const struct io_ops *real;    /* what the flaky implementation stands before */
     int fd;               /* borrowed; -1 once closed */
     const int *owned;     /* where its owner keeps the number; NULL: not known */
     int err;              /* errno of the last IO_ERROR */
@@ -52,20 +54,23 @@ struct io {
 #endif
 
 extern const struct io_ops io_plain_ops;    /* stream sockets */
-extern const struct io_ops io_flaky_ops;    /* the same with short and refused transfers */
+extern const struct io_ops io_pipe_ops;     /* whatever read() and write() take */
+extern const struct io_ops io_flaky_ops;    /* either with short and refused transfers */
 
-/* For a socket: plain, or flaky while io_set_flaky() is on. `owned` may be NULL. */
+/* For a socket or a pipe: the plain implementation, or the flaky one before it while
+ * io_set_flaky() is on. `owned` may be NULL. */
 void io_init_socket(struct io *io, int fd, const int *owned);
+void io_init_pipe(struct io *io, int fd);
 
 /* Has the owner closed the descriptor? Its number may be another connection's by now, so no
- * call may use it: read, writev and shutdown fail with EBADF by themselves. */
+ * call may use it: read, writev and shutdown of a socket fail with EBADF by themselves. */
 static inline bool
 io_is_gone(const struct io *io)
 {
     return UNLIKELY(io->owned != NULL && *io->owned != io->fd);
 }
 
-/* A test's switch for the whole process: from now on new sockets get the flaky
+/* A test's switch for the whole process: from now on new sockets and pipes get the flaky
  * implementation, whose whims are a function of the seed. 0 switches it off. */
 void io_set_flaky(uint64_t seed);
 

@@ -11,6 +11,7 @@
 #include "handle.h"
 #include "introspect.h"
 #include "loop_type.h"
+#include "pipe.h"
 #include "server.h"
 #include "resolve.h"
 #include "sockop.h"
@@ -161,6 +162,7 @@ state_init(PyObject *module, struct state *state)
         || stream_type_init(module, state) < 0
         || tls_type_init(module, state) < 0
         || datagram_type_init(module, state) < 0
+        || pipe_types_init(module, state) < 0
         || server_type_init(module, state) < 0
         || operation_type_init(module, state) < 0
         || sockop_init(module, state) < 0
@@ -181,6 +183,7 @@ state_init(PyObject *module, struct state *state)
 #define STATE_OBJECTS(X) \
     X(LoopType) X(HandleType) X(TimerHandleType) X(FutureType) X(FutureIterType) \
     X(TaskType) X(TransportType) X(StreamType) X(DatagramType) X(AcceptorType) X(OperationType) \
+    X(ReadPipeType) X(WritePipeType) \
     X(asyncio_Future) X(asyncio_Task) X(asyncio_Handle) X(asyncio_ThreadSafeHandle) X(asyncio_TimerHandle) \
     X(asyncio_FlowControlMixin) X(asyncio_BaseEventLoop) X(asyncio_BufferedProtocol) \
     X(asyncio_CancelledError) X(asyncio_InvalidStateError) \

@@ -90,6 +90,8 @@ struct state {
     PyTypeObject *TransportType;          /* base of all transports */
     PyTypeObject *StreamType;
     PyTypeObject *DatagramType;
+    PyTypeObject *ReadPipeType;
+    PyTypeObject *WritePipeType;
     PyTypeObject *AcceptorType;
     PyTypeObject *OperationType;
 

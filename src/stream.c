@@ -7,20 +7,20 @@
 
 /* -- kind ---------------------------------------------------------------------------- */
 
-static size_t
+size_t
 stream_queued(Transport *tr)
 {
     return ((Stream *)tr)->output.bytes;
 }
 
-static void
+void
 stream_discard_output(Transport *tr)
 {
     wqueue_clear(&((Stream *)tr)->output);
 }
 
 /* Whoever waits for the end of the output waits in vain. */
-static void
+void
 stream_lost(Transport *tr)
 {
     Stream *stream = (Stream *)tr;
@@ -44,6 +44,9 @@ static const struct transport_kind stream_kind = {
     .queued = stream_queued,
     .discard_output = stream_discard_output,
     .lost = stream_lost,
+    .received_eof = stream_received_eof,
+    .data_failed = stream_data_failed,
+    .drop_write = transport_drop_write,
 };
 
 /* -- life ------------------------------------------------------------------------------ */
@@ -69,15 +72,15 @@ stream_new(Loop *loop, PyObject *sock, int fd, PyObject *protocol, PyObject *wai
     return (PyObject *)tr;
 }
 
-static int
-Stream_traverse(PyObject *op, visitproc visit, void *arg)
+int
+stream_traverse(PyObject *op, visitproc visit, void *arg)
 {
     Py_VISIT(stream_cast(op)->empty_waiter);
     return transport_traverse(op, visit, arg);
 }
 
-static int
-Stream_clear(PyObject *op)
+int
+stream_clear(PyObject *op)
 {
     Stream *stream = stream_cast(op);
     wqueue_clear(&stream->output);
@@ -197,8 +200,8 @@ static PyGetSetDef Stream_getset[] = {
 static PyType_Slot Stream_slots[] = {
     {Py_tp_doc, "The transport of a connected stream socket: asyncio.Transport."},
     {Py_tp_dealloc, transport_dealloc},
-    {Py_tp_traverse, Stream_traverse},
-    {Py_tp_clear, Stream_clear},
+    {Py_tp_traverse, stream_traverse},
+    {Py_tp_clear, stream_clear},
     {Py_tp_finalize, transport_finalize},
     {Py_tp_methods, Stream_methods},
     {Py_tp_getset, Stream_getset},
@@ -214,24 +217,6 @@ static PyType_Spec Stream_spec = {
 
 /* -- functions of the module ------------------------------------------------------------------ */
 
-static Loop *
-loop_argument(PyObject *module, PyObject *op)
-{
-    struct state *state = PyModule_GetState(module);
-    if (!PyObject_TypeCheck(op, state->LoopType)) {
-        PyErr_Format(PyExc_TypeError, "a loop of asyncloop is needed, not %.100s",
-                     Py_TYPE(op)->tp_name);
-        return NULL;
-    }
-    return (Loop *)op;
-}
-
-static inline PyObject *
-null_for_none(PyObject *op)
-{
-    return op == Py_None ? NULL : op;
-}
-
 static PyObject *
 module_stream_new(PyObject *module, PyObject *args)
 {
@@ -240,7 +225,7 @@ module_stream_new(PyObject *module, PyObject *args)
                           &server, &context)) {
         return NULL;
     }
-    Loop *loop = loop_argument(module, op);
+    Loop *loop = args_loop(module, op);
     if (loop == NULL) {
         return NULL;
     }
@@ -256,8 +241,9 @@ module_stream_new(PyObject *module, PyObject *args)
     if (fd < 0) {
         return NULL;
     }
-    return stream_new(loop, sock, fd, protocol, null_for_none(waiter), null_for_none(extra),
-                      null_for_none(server), null_for_none(context), NULL, 0);
+    return stream_new(loop, sock, fd, protocol, args_null_for_none(waiter),
+                      args_null_for_none(extra), args_null_for_none(server),
+                      args_null_for_none(context), NULL, 0);
 }
 
 static PyObject *

@@ -26,7 +26,19 @@ PyObject *stream_new(Loop *loop, PyObject *sock, int fd, PyObject *protocol, PyO
                      PyObject *extra, PyObject *server, PyObject *context,
                      const struct sockaddr *peer, socklen_t peer_length);
 
-/* Callbacks of the two watches. */
+/* What the kinds of transports over a wqueue share. */
+size_t stream_queued(Transport *tr);
+void stream_discard_output(Transport *tr);
+void stream_lost(Transport *tr);
+int stream_traverse(PyObject *op, visitproc visit, void *arg);
+int stream_clear(PyObject *op);
+
+/* A stream's answers to the end of input, and to a failing data_received(): the end of
+ * the connection, unless eof_received() says otherwise. */
+int stream_received_eof(Transport *tr);
+int stream_data_failed(Transport *tr);
+
+/* Callbacks of the two watches. The first needs a Transport, the second a Stream. */
 void stream_on_readable(struct watch *watch, int revents);
 void stream_on_writable(struct watch *watch, int revents);
 

@@ -40,7 +40,7 @@ read_buffer(Loop *loop)
     return loop->read_buffer;
 }
 
-static enum read_outcome
+int
 stream_received_eof(Transport *tr)
 {
     tr->read_eof = true;
@@ -50,13 +50,18 @@ stream_received_eof(Transport *tr)
     int keep_open = answer == NULL ? -1 : PyObject_IsTrue(answer);
     Py_XDECREF(answer);
     if (keep_open < 0) {
-        return outcome_of_fatal(
-            transport_fatal(tr, "Fatal error: protocol.eof_received() call failed."));
+        return transport_fatal(tr, "Fatal error: protocol.eof_received() call failed.");
     }
     if (!keep_open && tr->loop != NULL && transport_close(tr) < 0) {
         PyErr_Clear();    /* the loop was closed: nobody is left to be told */
     }
-    return READ_DONE;
+    return 0;
+}
+
+int
+stream_data_failed(Transport *tr)
+{
+    return transport_fatal(tr, "Fatal error: protocol.data_received() call failed.");
 }
 
 /* Anything but IO_OK. */
@@ -64,11 +69,11 @@ static enum read_outcome
 stream_read_stopped(Transport *tr, enum io_status status)
 {
     if (status == IO_EOF) {
-        return stream_received_eof(tr);
+        return outcome_of_fatal(tr->kind->received_eof(tr));
     }
     if (status == IO_ERROR) {
         return outcome_of_fatal(
-            transport_fatal_errno(tr, tr->io.err, "Fatal read error on socket transport"));
+            transport_fatal_errno(tr, tr->io.err, READ_FAILED(tr)));
     }
     return READ_DONE;
 }
@@ -118,15 +123,14 @@ stream_read_data(Transport *tr, Loop *loop, size_t *n)
 {
     char *buffer = read_buffer(loop);
     if (UNLIKELY(buffer == NULL)) {
-        return outcome_of_fatal(transport_fatal(tr, "Fatal read error on socket transport"));
+        return outcome_of_fatal(transport_fatal(tr, READ_FAILED(tr)));
     }
     enum io_status status = tr->io.ops->read(&tr->io, buffer, READ_BUFFER_SIZE, n);
     if (UNLIKELY(status != IO_OK)) {
         return stream_read_stopped(tr, status);
     }
     if (UNLIKELY(stream_feed(&tr->proto, tr->state, buffer, *n) < 0)) {
-        return outcome_of_fatal(
-            transport_fatal(tr, "Fatal error: protocol.data_received() call failed."));
+        return outcome_of_fatal(tr->kind->data_failed(tr));
     }
     return *n == READ_BUFFER_SIZE ? READ_MORE : READ_DONE;
 }
@@ -212,8 +216,10 @@ stream_read(Transport *tr, Loop *loop)
             return READ_DONE;
         }
         size_t n = 0;
-        outcome = tr->proto.kind == PROTO_BUFFERED ? stream_read_buffered(tr, &n)
-                                                   : stream_read_data(tr, loop, &n);
+        /* asyncio's pipes know no BufferedProtocol */
+        outcome = tr->proto.kind == PROTO_BUFFERED && tr->kind->is_socket
+                      ? stream_read_buffered(tr, &n)
+                      : stream_read_data(tr, loop, &n);
         if (LIKELY(outcome != READ_MORE)) {
             return outcome;
         }

@@ -12,8 +12,6 @@
  * one makes sense only if the first took them all. */
 #define FLUSH_BUDGET_CALLS 8
 
-#define WRITE_FAILED "Fatal write error on socket transport"
-
 /* -- queueing ---------------------------------------------------------------------- */
 
 /* An attempt ended with anything but all sent: 0 to queue the rest, 1 when the transport
@@ -23,7 +21,7 @@ stream_wait_writable(Stream *stream, enum io_status status)
 {
     Transport *tr = &stream->base;
     if (status == IO_ERROR) {
-        return transport_fatal_errno(tr, tr->io.err, WRITE_FAILED) < 0 ? -1 : 1;
+        return transport_fatal_errno(tr, tr->io.err, WRITE_FAILED(tr)) < 0 ? -1 : 1;
     }
     return watch_start(&tr->write_watch);
 }
@@ -32,7 +30,7 @@ stream_wait_writable(Stream *stream, enum io_status status)
 static int
 stream_queue_failed(Stream *stream)
 {
-    return transport_fatal(&stream->base, WRITE_FAILED);
+    return transport_fatal(&stream->base, WRITE_FAILED(&stream->base));
 }
 
 /* -- write() -------------------------------------------------------------------------- */
@@ -99,6 +97,13 @@ stream_check_open(Stream *stream, const char *eof_message, const char *sendfile_
     return 0;
 }
 
+/* Does what is written go nowhere? */
+static inline bool
+stream_drops(const Transport *tr)
+{
+    return UNLIKELY(tr->closing) && (tr->conn_lost > 0 || tr->kind->close_ends_output);
+}
+
 /* A type other than exact bytes. */
 static int
 stream_write_other(Stream *stream, PyObject *data)
@@ -107,17 +112,17 @@ stream_write_other(Stream *stream, PyObject *data)
     if (has_data <= 0) {
         return has_data;
     }
-    if (stream->base.conn_lost > 0) {
-        transport_drop_write(&stream->base);
+    if (stream_drops(&stream->base)) {
+        stream->base.kind->drop_write(&stream->base);
         return 0;
     }
     Py_buffer view;
     if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
-        return transport_fatal(&stream->base, WRITE_FAILED);    /* as asyncio does */
+        return transport_fatal(&stream->base, WRITE_FAILED(&stream->base));    /* as asyncio does */
     }
     int result = 0;
     /* a __buffer__() of the user's may have done anything meanwhile */
-    if (view.len > 0 && stream->base.conn_lost == 0 && !stream->eof) {
+    if (view.len > 0 && !stream_drops(&stream->base) && !stream->eof) {
         result = stream_write_memory(stream, view.buf, (size_t)view.len);
     }
     PyBuffer_Release(&view);
@@ -149,8 +154,8 @@ stream_write(Stream *stream, PyObject *data)
     if (UNLIKELY(PyBytes_GET_SIZE(data) == 0)) {
         return 0;
     }
-    if (UNLIKELY(stream->base.conn_lost > 0)) {
-        transport_drop_write(&stream->base);
+    if (stream_drops(&stream->base)) {
+        stream->base.kind->drop_write(&stream->base);
         return 0;
     }
     return stream_write_bytes(stream, data);
@@ -338,8 +343,8 @@ stream_writelines(Stream *stream, PyObject *list)
     struct parts parts = {0};
     int result = parts_take(&parts, list);
     if (result == 0 && parts.count > 0 && !stream->eof) {
-        if (stream->base.conn_lost > 0) {
-            transport_drop_write(&stream->base);
+        if (stream_drops(&stream->base)) {
+            stream->base.kind->drop_write(&stream->base);
         }
         else {
             result = stream_write_parts(stream, &parts);
@@ -416,7 +421,7 @@ stream_flush_failed(Stream *stream)
 {
     Transport *tr = &stream->base;
     int err = tr->io.err;
-    int result = transport_fatal_errno(tr, err, WRITE_FAILED);
+    int result = transport_fatal_errno(tr, err, WRITE_FAILED(tr));
     if (result == 0 && stream->empty_waiter != NULL) {
         errno = err;
         PyErr_SetFromErrno(PyExc_OSError);

@@ -50,9 +50,7 @@ transport_report(Transport *tr, PyObject *message_steal, PyObject *exc)
     Py_XDECREF(message_steal);
 }
 
-/* The current exception came out of a method of the protocol that is not allowed to end
- * the transport. 0, or -1 with an exit exception. */
-static int
+int
 transport_callback_failed(Transport *tr, const char *format)
 {
     if (is_exit_exception()) {
@@ -67,13 +65,35 @@ transport_callback_failed(Transport *tr, const char *format)
     return 0;
 }
 
-void
-transport_log_debug(Transport *tr, const char *format)
+static void
+transport_log(Transport *tr, const char *level, const char *format)
 {
     if (LIKELY(tr->loop == NULL || !tr->loop->debug)) {
         return;
     }
-    PyObject *result = PyObject_CallMethod(tr->state->asyncio_logger, "debug", "sO", format, tr);
+    PyObject *result = PyObject_CallMethod(tr->state->asyncio_logger, level, "sO", format, tr);
+    if (result == NULL) {
+        PyErr_WriteUnraisable((PyObject *)tr);
+    }
+    Py_XDECREF(result);
+}
+
+void
+transport_log_debug(Transport *tr, const char *format)
+{
+    transport_log(tr, "debug", format);
+}
+
+void
+transport_log_info(Transport *tr, const char *format)
+{
+    transport_log(tr, "info", format);
+}
+
+void
+transport_log_warning(Transport *tr, const char *message)
+{
+    PyObject *result = PyObject_CallMethod(tr->state->asyncio_logger, "warning", "s", message);
     if (result == NULL) {
         PyErr_WriteUnraisable((PyObject *)tr);
     }
@@ -103,12 +123,7 @@ void
 transport_drop_write(Transport *tr)
 {
     if (tr->conn_lost >= DROPPED_WRITES_BEFORE_WARNING) {
-        PyObject *result = PyObject_CallMethod(tr->state->asyncio_logger, "warning", "s",
-                                               "socket.send() raised exception.");
-        if (result == NULL) {
-            PyErr_WriteUnraisable((PyObject *)tr);
-        }
-        Py_XDECREF(result);
+        transport_log_warning(tr, "socket.send() raised exception.");
     }
     if (tr->conn_lost < UINT_MAX) {
         tr->conn_lost++;
@@ -358,6 +373,13 @@ transport_drained(Transport *tr)
     return transport_run_lost((PyObject *)tr, NULL);
 }
 
+static bool
+transport_expects(Transport *tr, PyObject *exc)
+{
+    return PyErr_GivenExceptionMatches(exc, PyExc_OSError)
+           && (tr->kind->is_expected == NULL || tr->kind->is_expected(tr, exc));
+}
+
 int
 transport_fatal(Transport *tr, const char *message)
 {
@@ -366,7 +388,7 @@ transport_fatal(Transport *tr, const char *message)
     }
     PyObject *exc = PyErr_GetRaisedException();
     Py_INCREF(tr);
-    if (!PyErr_GivenExceptionMatches(exc, PyExc_OSError)) {
+    if (!transport_expects(tr, exc)) {
         transport_report(tr, PyUnicode_FromString(message), exc);
     }
     else if (tr->loop != NULL && tr->loop->debug) {
@@ -573,7 +595,7 @@ transport_new(PyTypeObject *type, const struct transport_kind *kind, Loop *loop,
     tr->extra = Py_XNewRef(extra);
     if (proto_init(&tr->proto, protocol, context) < 0
         || proto_set(&tr->proto, tr->state, protocol) < 0
-        || watch_claim_fd(loop, fd, (PyObject *)tr) < 0) {
+        || (kind->is_socket && watch_claim_fd(loop, fd, (PyObject *)tr) < 0)) {
         Py_DECREF(tr);
         return NULL;
     }
@@ -653,7 +675,7 @@ transport_run_begin(PyObject *owner, PyObject *waiter)
     PyObject *leaving = PyErr_GetRaisedException();
     tr->begun = true;
     if (tr->loop != NULL && transport_update_reading(tr) < 0
-        && transport_fatal(tr, "Fatal read error on socket transport") < 0) {
+        && transport_fatal(tr, READ_FAILED(tr)) < 0) {
         PyErr_WriteUnraisable(owner);
     }
     if (waiter != NULL && future_settle_result(tr->state, waiter, Py_None) < 0) {
@@ -819,7 +841,8 @@ Transport__fatal_error(PyObject *op, PyObject *const *args, Py_ssize_t nargs, Py
     if (args_unpack("_fatal_error", args, nargs, kwnames, names, 2, 1, values) < 0) {
         return NULL;
     }
-    const char *message = "Fatal error on transport";
+    const char *message = transport_cast(op)->kind->is_socket ? "Fatal error on transport"
+                                                              : "Fatal error on pipe transport";
     if (values[1] != NULL && (message = PyUnicode_AsUTF8(values[1])) == NULL) {
         return NULL;
     }

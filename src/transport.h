@@ -26,15 +26,30 @@
 typedef struct Transport Transport;
 
 struct transport_kind {
-    bool is_socket;         /* extra info: socket, sockname, peername; else pipe */
+    bool is_socket;         /* extra info: socket, sockname, peername; else pipe. The
+                             * descriptor is the transport's alone: add_reader() refuses it */
     bool has_output;
+    bool close_ends_output; /* close() is write_eof(): what is written after it is dropped */
     /* bytes that wait to be sent */
     size_t (*queued)(Transport *tr);
     /* drops them */
     void (*discard_output)(Transport *tr);
     /* connection_lost() was called and the descriptor is closed; may be NULL */
     void (*lost)(Transport *tr);
+    /* An error that only debug mode hears of, apart from connection_lost(); NULL: each
+     * OSError. */
+    bool (*is_expected)(Transport *tr, PyObject *exc);
+    /* For stream_read.c. 0, or -1 with an exit exception. */
+    int (*received_eof)(Transport *tr);
+    int (*data_failed)(Transport *tr);    /* data_received() raised the current exception */
+    /* For stream_write.c: a write that is too late. */
+    void (*drop_write)(Transport *tr);
 };
+
+#define TRANSPORT_MESSAGE(tr, what) \
+    ((tr)->kind->is_socket ? what " on socket transport" : what " on pipe transport")
+#define READ_FAILED(tr) TRANSPORT_MESSAGE(tr, "Fatal read error")
+#define WRITE_FAILED(tr) TRANSPORT_MESSAGE(tr, "Fatal write error")
 
 struct Transport {
     union {
@@ -145,7 +160,14 @@ int transport_maybe_resume(Transport *tr);    /* output shrank */
 /* A write after the connection was lost: dropped, with asyncio's warning from the fifth on. */
 void transport_drop_write(Transport *tr);
 
-/* In debug mode: logger.debug(format, transport), where format has one %r. */
+/* The current exception came out of a method of the protocol that is not allowed to end
+ * the transport: it is told to the exception handler, with a message whose %s is the
+ * protocol's type. 0, or -1 with an exit exception. */
+int transport_callback_failed(Transport *tr, const char *format);
+
+/* In debug mode: logger.debug(format, transport), where format has one %r; or info(). */
 void transport_log_debug(Transport *tr, const char *format);
+void transport_log_info(Transport *tr, const char *format);
+void transport_log_warning(Transport *tr, const char *message);    /* in any mode */
 
 #endif

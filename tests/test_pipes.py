@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import io
 import os
 import pty
@@ -382,3 +383,194 @@ def test_cancelled_connect(run, loop, pipe):
 
     run(main())
     assert pipe[0].closes == 1
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_small_pieces(run, loop, impl, pipe, seed):
+    """Pipes that give and take a few bytes at a time lose nothing."""
+    if not impl.ours:
+        pytest.skip("a switch of our core")
+    from asyncloop import _core
+
+    data = os.urandom(20_000)
+
+    async def main():
+        _, incoming = await loop.connect_read_pipe(Reader, pipe[0])
+        outgoing, _ = await loop.connect_write_pipe(Writer, pipe[1])
+        outgoing.write(data[:5000])
+        outgoing.writelines([data[5000:6000], bytearray(data[6000:])])
+        outgoing.close()
+        await until(lambda: incoming.lost)
+        assert incoming.data == data
+        assert incoming.events == ["made", "eof", ("lost", None)]
+
+    _core._io_set_flaky(seed)
+    try:
+        run(main())
+    finally:
+        _core._io_set_flaky(0)
+
+
+def test_failing_data_received_is_reported_and_reading_goes_on(run, loop, pipe):
+    class Failing(Reader):
+        def data_received(self, data):
+            super().data_received(data)
+            if data == b"bad":
+                raise KeyError(data)
+
+    reported = []
+    loop.set_exception_handler(lambda loop, context: reported.append(context["exception"]))
+
+    async def main():
+        _, protocol = await loop.connect_read_pipe(Failing, pipe[0])
+        os.write(pipe[1].fileno(), b"bad")
+        await until(lambda: reported)
+        os.write(pipe[1].fileno(), b"good")
+        await until(lambda: protocol.data == b"badgood")
+        pipe[1].close()
+        await until(lambda: protocol.lost)
+        assert protocol.events == ["made", "eof", ("lost", None)]
+
+    run(main())
+    assert [type(exc) for exc in reported] == [KeyError]
+
+
+def test_eof_received_cannot_keep_a_pipe_open(run, loop, pipe):
+    class Keeping(Reader):
+        def eof_received(self):
+            super().eof_received()
+            return True
+
+    async def main():
+        transport, protocol = await loop.connect_read_pipe(Keeping, pipe[0])
+        pipe[1].close()
+        await until(lambda: protocol.lost)
+        assert protocol.events == ["made", "eof", ("lost", None)]
+        assert transport.is_closing()
+
+    run(main())
+    assert pipe[0].closes == 1
+
+
+def test_terminal_whose_other_side_is_closed(run, loop, terminal):
+    master, slave = terminal
+
+    async def main():
+        _, protocol = await loop.connect_read_pipe(Reader, master)
+        slave.close()
+        await until(lambda: protocol.lost)
+        assert isinstance(protocol.events[-1][1], OSError)
+        assert protocol.events[:-1] == ["made"]
+
+    loop.set_exception_handler(lambda loop, context: pytest.fail(context["message"]))
+    run(main())
+
+
+def test_reader_goes_away_with_output_waiting(run, loop, pipe):
+    async def main():
+        transport, protocol = await loop.connect_write_pipe(Writer, pipe[1])
+        transport.write(b"x" * (1 << 20))
+        pipe[0].close()
+        await until(lambda: protocol.lost)
+        assert isinstance(protocol.lost[0], BrokenPipeError)
+        assert transport.get_write_buffer_size() == 0
+
+    run(main())
+
+
+def test_input_on_a_socket_is_not_its_end(run, loop, impl):
+    if not impl.ours:
+        pytest.skip("the standard transport closes")
+
+    async def main():
+        one, other = socket.socketpair()
+        with other:
+            transport, protocol = await loop.connect_write_pipe(Writer, one)
+            other.send(b"input")
+            await asyncio.sleep(0.01)
+            assert not transport.is_closing()
+            transport.write(b"output")
+            assert other.recv(100) == b"output"
+            transport.close()
+            await until(lambda: protocol.lost)
+
+    run(main())
+
+
+def test_socket_whose_other_end_is_closed(run, loop):
+    async def main():
+        one, other = socket.socketpair()
+        _, protocol = await loop.connect_write_pipe(Writer, one)
+        other.close()
+        await until(lambda: protocol.lost)
+        assert protocol.lost == (None,)
+        assert one.fileno() == -1
+
+    run(main())
+
+
+def test_writes_after_the_end_are_dropped_and_warned_of(run, loop, pipe, caplog):
+    async def main():
+        transport, protocol = await loop.connect_write_pipe(Writer, pipe[1])
+        transport.close()
+        await until(lambda: protocol.lost)
+        for _ in range(5):
+            transport.write(b"dropped")
+        assert not caplog.records
+        transport.write(b"dropped")
+
+    with caplog.at_level("WARNING", "asyncio"):
+        run(main())
+    assert [record.message for record in caplog.records] == [
+        "pipe closed by peer or os.write(pipe, data) raised exception."
+    ]
+
+
+def test_unclosed_transport_warns_and_closes_the_file(run, loop, pipe):
+    async def main():
+        transport, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, pipe[1])
+        transport.abort()
+        await turns(2)
+        null = Recorder(os.devnull, "wb")
+        transport, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, null)
+        with pytest.warns(ResourceWarning, match="unclosed transport <.*WritePipe.*fd="):
+            del transport
+            gc.collect()
+        assert null.closes == 1
+
+    run(main())
+
+
+def test_descriptions(run, loop, pipe):
+    async def main():
+        incoming, _ = await loop.connect_read_pipe(Reader, pipe[0])
+        outgoing, _ = await loop.connect_write_pipe(Writer, pipe[1])
+        assert f"ReadPipeTransport fd={pipe[0].fileno()} polling>" in repr(incoming)
+        assert f"WritePipeTransport fd={pipe[1].fileno()} idle bufsize=0>" in repr(outgoing)
+        incoming.close()
+        assert "ReadPipeTransport closing fd=" in repr(incoming)
+        outgoing.close()
+        await turns(3)
+        assert "ReadPipeTransport closed fd=" in repr(incoming)
+        assert "WritePipeTransport closed fd=" in repr(outgoing)
+
+    run(main())
+
+
+def test_buffered_protocol_is_not_for_pipes(run, loop, pipe):
+    class Buffered(asyncio.BufferedProtocol):
+        def get_buffer(self, sizehint):
+            pytest.fail("get_buffer() was called")
+
+    reported = []
+    loop.set_exception_handler(lambda loop, context: reported.append(context["exception"]))
+
+    async def main():
+        transport, _ = await loop.connect_read_pipe(Buffered, pipe[0])
+        os.write(pipe[1].fileno(), b"x")
+        await until(lambda: reported)
+        transport.close()
+        await turns(3)
+
+    run(main())
+    assert isinstance(reported[0], AttributeError)
