@@ -28,7 +28,7 @@ endif
 PY := $(VENV)/bin/python
 
 # Bounds of whole runs, in seconds; tests/conftest.py bounds each test.
-TEST_SECONDS ?= 900
+TEST_SECONDS ?= 1200
 CONFORMANCE_SECONDS ?= 600
 PYTEST_ARGS ?=
 
