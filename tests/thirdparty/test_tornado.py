@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import re
+import subprocess
+import sys
 
 import pytest
 import tornado.gen
@@ -192,3 +195,29 @@ def test_program(impl, run, start_child, loop_name, tmp_path, how):
     assert run(main()) == loop_name
     assert child.stop() == 0
     assert child.text.endswith("ended\n")
+
+
+@pytest.mark.our_loop("that it passes on the standard loop is tornado's own business")
+@pytest.mark.parametrize(
+    "module",
+    [
+        *("asyncio_test", "concurrent_test", "gen_test", "http1connection_test"),
+        *("httpclient_test", "httpserver_test", "ioloop_test", "iostream_test", "locks_test"),
+        *("netutil_test", "process_test", "queues_test", "simple_httpclient_test"),
+        *("tcpclient_test", "tcpserver_test", "testing_test", "web_test", "websocket_test"),
+    ],
+)
+def test_its_own_tests(impl, child_env, tmp_path, module):
+    """Tornado brings its tests along; they run on whatever loop asyncio makes."""
+    done = subprocess.run(
+        [sys.executable, *("-m", "asyncloop"), *("-m", "tornado.test.runtests")]
+        + [f"tornado.test.{module}"],
+        cwd=tmp_path,
+        env=child_env,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^Ran [1-9]\d* tests? in .*\n\nOK", done.stderr, re.M), done.stderr
