@@ -15,6 +15,7 @@
 #include <sys/socket.h>
 
 #include "args.h"
+#include "packet.h"
 
 /* From 3.13 on asyncio sends empty datagrams (before, it drops them without a word), and
  * counts a header for each queued one, so that a flood of them is bounded too. */
@@ -40,6 +41,7 @@ datagram_cast(PyObject *op)
 
 /* -- addresses ------------------------------------------------------------------------ */
 
+/* The cache, made with the first address. NULL without memory, and without an exception. */
 static struct address_cache *
 datagram_cache(Datagram *dgram)
 {
@@ -50,19 +52,38 @@ datagram_cache(Datagram *dgram)
 }
 
 static void
-cache_add(Datagram *dgram, const struct addr *addr, PyObject *object, bool canonical)
+entry_set(struct address_entry *entry, const struct addr *addr, PyObject *object)
 {
-    struct address_cache *cache = datagram_cache(dgram);
-    if (cache == NULL) {
-        return;    /* no memory: without it then */
-    }
-    unsigned int i = cache->next++ % ADDRESS_CACHE_SIZE;
-    cache->entries[i].addr = *addr;
-    cache->entries[i].canonical = canonical;
-    Py_XSETREF(cache->entries[i].object, Py_NewRef(object));
+    PyObject *old = entry->object;
+    entry->addr = *addr;
+    entry->object = Py_NewRef(object);
+    Py_XDECREF(old);    /* a tuple of the user's: anything may run */
 }
 
-static bool
+/* The slot of a mixed value: the top bits, where a multiplication gathers all others. */
+static inline unsigned int
+slot_of(uint64_t value)
+{
+    return (unsigned int)((value * UINT64_C(0x9E3779B97F4A7C15)) >> 32) % ADDRESS_CACHE_SIZE;
+}
+
+static inline unsigned int
+slot_of_address(const struct sockaddr *address, socklen_t length)
+{
+    if (address->sa_family == AF_INET && length >= sizeof(struct sockaddr_in)) {
+        const struct sockaddr_in *in = (const void *)address;
+        return slot_of((uint64_t)in->sin_addr.s_addr << 16 | in->sin_port);
+    }
+    if (address->sa_family == AF_INET6 && length >= sizeof(struct sockaddr_in6)) {
+        const struct sockaddr_in6 *in6 = (const void *)address;
+        uint64_t halves[2];
+        memcpy(halves, &in6->sin6_addr, sizeof(halves));
+        return slot_of(halves[0] ^ halves[1] << 1 ^ in6->sin6_port);
+    }
+    return 0;    /* of no internet family: no entry equals it */
+}
+
+static inline bool
 addr_equal(const struct addr *addr, const struct sockaddr *other, socklen_t length)
 {
     if (addr->length != length || addr->any.sa_family != other->sa_family) {
@@ -82,17 +103,26 @@ datagram_sender(Datagram *dgram, const struct sockaddr *address, socklen_t lengt
     if (length == 0) {
         return Py_NewRef(Py_None);    /* an unbound Unix socket */
     }
-    struct address_cache *cache = dgram->cache;
-    for (int i = 0; cache != NULL && i < ADDRESS_CACHE_SIZE; i++) {
-        if (cache->entries[i].canonical
-            && addr_equal(&cache->entries[i].addr, address, length)) {
-            return Py_NewRef(cache->entries[i].object);
+    struct address_cache *cache = datagram_cache(dgram);
+    struct address_entry *entry = NULL;
+    if (LIKELY(cache != NULL)) {
+        unsigned int slot = slot_of_address(address, length);
+        for (unsigned int way = 0; way < 2; way++) {
+            entry = &cache->senders[slot ^ way];
+            if (LIKELY(entry->object == NULL)) {
+                break;
+            }
+            if (LIKELY(addr_equal(&entry->addr, address, length))) {
+                cache->last = entry;
+                return Py_NewRef(entry->object);
+            }
         }
     }
     PyObject *object = addr_build(address, length);
     struct addr addr;
-    if (object != NULL && addr_keep(&addr, address, length)) {
-        cache_add(dgram, &addr, object, true);
+    if (object != NULL && entry != NULL && addr_keep(&addr, address, length)) {
+        cache->last = entry;
+        entry_set(entry, &addr, object);
     }
     if (object == NULL && !PyErr_Occurred()) {
         object = Py_NewRef(Py_None);    /* a family whose addresses only Python knows */
@@ -150,19 +180,22 @@ addr_parse(int family, PyObject *object, struct addr *addr)
 static void
 datagram_target(Datagram *dgram, PyObject *address, struct addr *addr)
 {
-    struct address_cache *cache = dgram->cache;
-    for (int i = 0; cache != NULL && i < ADDRESS_CACHE_SIZE; i++) {
-        if (cache->entries[i].object == address && cache->entries[i].addr.length > 0) {
-            *addr = cache->entries[i].addr;
-            return;
-        }
+    struct address_cache *cache = datagram_cache(dgram);
+    if (cache != NULL && cache->last != NULL && cache->last->object == address) {
+        *addr = cache->last->addr;    /* an answer */
+        return;
     }
-    if (addr_parse(dgram->family, address, addr)) {
-        /* IPv6 has many texts for one address, and tuples of three lengths. */
-        cache_add(dgram, addr, address, dgram->family == AF_INET);
+    struct address_entry *entry =
+        cache != NULL ? &cache->targets[slot_of((uint64_t)(uintptr_t)address)] : NULL;
+    if (entry != NULL && entry->object == address) {
+        *addr = entry->addr;
+        return;
     }
-    else {
+    if (!addr_parse(dgram->family, address, addr)) {
         addr->length = 0;
+    }
+    else if (entry != NULL) {
+        entry_set(entry, addr, address);
     }
 }
 
@@ -204,30 +237,38 @@ datagram_raised(Datagram *dgram, Loop *loop)
     return 0;
 }
 
-/* Steals both, which may be NULL with an exception set. 0, or -1 with an exit exception. */
+/* Steals the sender. Either may be NULL with an exception set. 0, or -1 with an exit exception. */
 static int
-datagram_deliver(Datagram *dgram, Loop *loop, PyObject *data_steal, PyObject *sender_steal)
+datagram_deliver(Datagram *dgram, Loop *loop, PyObject *data, PyObject *sender_steal)
 {
-    struct proto *proto = &dgram->base.proto;
-    PyObject *args[3] = {NULL, data_steal, sender_steal};
+    PyObject *args[3] = {NULL, data, sender_steal};
     PyObject *result = NULL;
-    if (LIKELY(data_steal != NULL && sender_steal != NULL)) {
-        /* Looked up each time: a protocol may be given another method at any time. */
-        PyObject *method = PyObject_GetAttr(proto->protocol,
-                                            dgram->base.state->names.datagram_received);
-        if (LIKELY(method != NULL)) {
-            result = proto_call_in_context(proto, method, args + 1,
-                                           2 | PY_VECTORCALL_ARGUMENTS_OFFSET);
-            Py_DECREF(method);
-        }
+    if (LIKELY(data != NULL && sender_steal != NULL)) {
+        result = proto_call_method(&dgram->base.proto, dgram->base.state->names.datagram_received,
+                                   args, 3);
     }
-    Py_XDECREF(data_steal);
     Py_XDECREF(sender_steal);
     if (UNLIKELY(result == NULL)) {
         return datagram_raised(dgram, loop);
     }
     Py_DECREF(result);
     return 0;
+}
+
+/* Makes the message and hands it over. 0, or -1 with an exit exception. */
+static int
+datagram_received(Datagram *dgram, Loop *loop, const char *data, size_t n,
+                  const struct sockaddr *address, socklen_t length)
+{
+    struct state *state = dgram->base.state;
+    size_t capacity;
+    PyObject *packet = packet_new(state, data, n, &capacity);
+    PyObject *sender = packet == NULL ? NULL : datagram_sender(dgram, address, length);
+    int result = datagram_deliver(dgram, loop, packet, sender);
+    if (LIKELY(packet != NULL)) {
+        packet_done(state, packet, capacity);
+    }
+    return result;
 }
 
 /* -- receiving ----------------------------------------------------------------------------- */
@@ -318,8 +359,7 @@ datagram_run_held(PyObject *owner, PyObject *arg UNUSED)
         PyObject *message = Py_NewRef(PyList_GET_ITEM(dgram->held, 0));
         int result = PyList_SetSlice(dgram->held, 0, 1, NULL);
         if (result == 0) {
-            result = datagram_deliver(dgram, dgram->base.loop,
-                                      Py_NewRef(PyTuple_GET_ITEM(message, 0)),
+            result = datagram_deliver(dgram, dgram->base.loop, PyTuple_GET_ITEM(message, 0),
                                       Py_NewRef(PyTuple_GET_ITEM(message, 1)));
         }
         Py_DECREF(message);
@@ -357,9 +397,8 @@ batch_deliver(Datagram *dgram, Loop *loop, const char *buffer, const struct batc
             PyErr_SetRaisedException(exc);
             continue;
         }
-        result = datagram_deliver(
-            dgram, loop, PyBytes_FromStringAndSize(data, (Py_ssize_t)batch->lengths[i]),
-            datagram_sender(dgram, address, batch->address_lengths[i]));
+        result = datagram_received(dgram, loop, data, batch->lengths[i], address,
+                                   batch->address_lengths[i]);
     }
     if (UNLIKELY(result < 0 && dgram->held != NULL && dgram->base.loop != NULL)) {
         PyObject *exc = PyErr_GetRaisedException();
@@ -846,7 +885,8 @@ datagram_clear_cache(Datagram *dgram)
     struct address_cache *cache = dgram->cache;
     dgram->cache = NULL;
     for (int i = 0; cache != NULL && i < ADDRESS_CACHE_SIZE; i++) {
-        Py_CLEAR(cache->entries[i].object);
+        Py_CLEAR(cache->senders[i].object);
+        Py_CLEAR(cache->targets[i].object);
     }
     PyMem_Free(cache);
 }
@@ -876,7 +916,8 @@ Datagram_traverse(PyObject *op, visitproc visit, void *arg)
         Py_VISIT(queue_at(dgram, i)->address);
     }
     for (int i = 0; dgram->cache != NULL && i < ADDRESS_CACHE_SIZE; i++) {
-        Py_VISIT(dgram->cache->entries[i].object);
+        Py_VISIT(dgram->cache->senders[i].object);
+        Py_VISIT(dgram->cache->targets[i].object);
     }
     return transport_traverse(op, visit, arg);
 }

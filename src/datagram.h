@@ -14,16 +14,19 @@ struct datagram {
     struct addr target;           /* its numeric form; length 0: not known, ask the socket */
 };
 
-/* Addresses that were converted lately, in either direction. */
-#define ADDRESS_CACHE_SIZE 8
+/* Addresses that were converted lately. A new one takes the place of another that shares its
+ * slot. The tuples are immutable, and so is what they hold. */
+#define ADDRESS_CACHE_SIZE 128    /* slots in each direction; a power of two */
+
+struct address_entry {
+    struct addr addr;
+    PyObject *object;             /* the tuple, strong; NULL: empty */
+};
 
 struct address_cache {
-    struct {
-        struct addr addr;         /* length 0: empty */
-        PyObject *object;         /* the tuple; strong. Immutable, and so is what it holds */
-        bool canonical;           /* it is what the socket module gives for this address */
-    } entries[ADDRESS_CACHE_SIZE];
-    unsigned int next;            /* the entry that goes first */
+    struct address_entry senders[ADDRESS_CACHE_SIZE];    /* by address, two ways; tuples that we made */
+    struct address_entry targets[ADDRESS_CACHE_SIZE];    /* by the tuple's identity */
+    struct address_entry *last;                          /* the latest sender, or NULL */
 };
 
 typedef struct {

@@ -51,8 +51,7 @@ int proto_buffer_updated(struct proto *proto, struct state *state, size_t n);
 /* Per connection: looked up at each call. New reference or NULL. `arg` may be NULL. */
 PyObject *proto_call(struct proto *proto, PyObject *name, PyObject *arg);
 
-/* Runs callable(*args) in the protocol's context. New reference or NULL. */
-PyObject *proto_call_in_context(struct proto *proto, PyObject *callable, PyObject *const *args,
-                                size_t nargs);
+/* The same with nargs - 1 arguments in args[1] and up; args[0] is overwritten. */
+PyObject *proto_call_method(struct proto *proto, PyObject *name, PyObject **args, size_t nargs);
 
 #endif
