@@ -1,7 +1,8 @@
 # Every target does the set-up that it needs; a second call finds it done.
 #
 #   make run          real apps on asyncloop and on the standard loop, side by side
-#   make test         the tests, and the quick part of CPython's own
+#   make test         the tests, the quick part of CPython's own, and the guard of the hot paths
+#   make guard        the guard alone: instructions of the hot paths against the kept counts
 #   make conformance  all of CPython's own asyncio tests that apply
 #   make thirdparty   other projects' servers, clients and test plugins on asyncloop
 #   make check-all    `make test` on every Python found (3.11 to 3.15)
@@ -34,7 +35,7 @@ PYTEST_ARGS ?=
 
 SOURCES := $(wildcard src/*.c src/*.h) setup.py
 
-.PHONY: help run test bench lint asan clean build conformance thirdparty check-all soak FORCE
+.PHONY: help run test guard bench lint asan clean build conformance thirdparty check-all soak FORCE
 
 help:
 	@sed -n '/^#   make/s/^# *//p' Makefile
@@ -65,12 +66,26 @@ run: $(VENV)/.ready-run $(VENV)/.built
 # How CPython's own tests are started; the arguments are those of tests/conformance.
 CONFORMANCE = timeout -k 10 $(CONFORMANCE_SECONDS) $(PY) -m tests.conformance
 
-# Both parts run, whatever comes of the first.
-test: $(VENV)/.ready-test-run-examples $(VENV)/.built
+# Instructions of the hot paths. GUARD_ARGS=--update keeps new counts; a build with other switches
+# has other counts.
+GUARD_SECONDS ?= 300
+GUARD_ARGS ?= --optional
+ifeq ($(ASYNCLOOP_DEBUG)$(ASYNCLOOP_SANITIZE),)
+GUARD = timeout -k 10 $(GUARD_SECONDS) $(PY) -m benchmarks.guard
+else
+GUARD = : no guard in a build with switches:
+endif
+
+# All parts run, whatever comes of the first.
+test: $(VENV)/.ready-test-run-examples-guard $(VENV)/.built
 	@status=0; set -x; \
 	timeout -k 10 $(TEST_SECONDS) $(PY) -m pytest $(PYTEST_ARGS) </dev/null || status=1; \
 	$(CONFORMANCE) --quick </dev/null || status=1; \
+	$(GUARD) --optional </dev/null || status=1; \
 	{ set +x; } 2>/dev/null; exit $$status
+
+guard: $(VENV)/.ready-guard $(VENV)/.built
+	$(GUARD) $(GUARD_ARGS) </dev/null
 
 conformance: CONFORMANCE_SECONDS = 3600
 conformance: $(VENV)/.ready-test-run $(VENV)/.built

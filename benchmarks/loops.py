@@ -5,49 +5,97 @@ from __future__ import annotations
 import asyncio
 import importlib
 import importlib.metadata
+import os
 import sys
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True)
 class LoopKind:
-    """An event loop by name."""
+    """A contestant: an event loop by name, or one that a library has given other transports."""
 
     name: str
     module: str
     factory: str = "new_event_loop"
     distribution: str | None = None
+    patched: bool = False
+    """Whether aiofastnet replaces the loop's network methods."""
+    environment: tuple[tuple[str, str], ...] = ()
+    """Variables that choose how the loop works, set before its module is imported."""
+    only: frozenset[str] = frozenset()
+    """Takes part only in rows with one of these traits (see compare.Row); empty: in all."""
 
     def new(self) -> asyncio.AbstractEventLoop:
         """Make a fresh loop. Raises ImportError where the loop is not installed."""
+        os.environ.update(self.environment)
         loop = getattr(importlib.import_module(self.module), self.factory)()
         assert isinstance(loop, asyncio.AbstractEventLoop)
+        if self.patched:
+            importlib.import_module("aiofastnet").patch_loop(loop)
         return loop
 
     def version(self) -> str:
         """Return the version that would be measured. Raises ImportError like `new`."""
         module = importlib.import_module(self.module)
         if self.module == "asyncio":
-            return "CPython " + sys.version.split()[0]
-        version = getattr(module, "__version__", None)
-        if version is None:
-            try:
-                version = importlib.metadata.version(self.distribution or self.module)
-            except importlib.metadata.PackageNotFoundError:
-                version = "unknown"
-        return str(version)
+            version = "CPython " + sys.version.split()[0]
+        else:
+            version = _version_of(module, self.distribution or self.module)
+        if self.patched:
+            patch = _version_of(importlib.import_module("aiofastnet"), "aiofastnet")
+            return f"{patch} on {self.module} {version}"
+        return version
 
+    def takes_part(self, traits: Collection[str]) -> bool:
+        """Return whether it is measured in a row with these traits."""
+        return not self.only or not self.only.isdisjoint(traits)
+
+
+def _version_of(module: ModuleType, distribution: str) -> str:
+    version = getattr(module, "__version__", None)
+    if version is None:
+        try:
+            version = importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            version = "unknown"
+    return str(version)
+
+
+NETWORK = "network"
+"""Trait of rows that work through the loop's own transports and sock_ methods."""
+TLS = "tls"
+"""Trait of rows that talk TLS."""
+
+_OWN = "asyncloop-libev"
 
 KINDS = {
     kind.name: kind
     for kind in (
-        LoopKind("asyncloop", "asyncloop", distribution="asyncloop-libev"),
+        LoopKind("asyncloop", "asyncloop", distribution=_OWN),
+        LoopKind(
+            "asyncloop-portable",
+            "asyncloop",
+            distribution=_OWN,
+            environment=(("ASYNCLOOP_TLS", "portable"),),
+            only=frozenset({TLS}),
+        ),
         LoopKind("asyncio", "asyncio", factory="SelectorEventLoop"),
         LoopKind("uvloop", "uvloop"),
         LoopKind("rloop", "rloop"),
+        LoopKind("zuvloop", "zuvloop"),
+        LoopKind(
+            "aiofastnet",
+            "asyncio",
+            factory="SelectorEventLoop",
+            patched=True,
+            only=frozenset({NETWORK, TLS}),
+        ),
+        LoopKind("aiofastnet-uvloop", "uvloop", patched=True, only=frozenset({NETWORK, TLS})),
     )
 }
 
@@ -60,6 +108,11 @@ def kind_of(name: str) -> LoopKind:
     if not factory:
         raise ValueError(f"unknown loop; known are {', '.join(KINDS)} and module:factory")
     return LoopKind(name, module, factory)
+
+
+def suited(names: Iterable[str], traits: Collection[str]) -> list[str]:
+    """Return those of the names that take part in a row with these traits."""
+    return [name for name in names if kind_of(name).takes_part(traits)]
 
 
 def ordered(names: list[str]) -> list[str]:

@@ -13,7 +13,7 @@ import pytest
 from benchmarks import inprocess, report, table, traffic
 from benchmarks.child import Child, ChildError
 from benchmarks.compare import Metric, Options, Outcome, Result, Row, run_rows
-from benchmarks.guard.__main__ import grown
+from benchmarks.guard.__main__ import comparable, grown
 from benchmarks.guard.callgrind import Count, read
 from benchmarks.load import parse_wrk
 from benchmarks.rows import all_rows, chosen
@@ -246,6 +246,18 @@ def test_callgrind_file(tmp_path):
 
 def test_guard_tolerance():
     kept = {"total": 1000, "own": 100}
-    assert not grown(Count(1035, 105), kept, 3)
-    assert grown(Count(1045, 100), kept, 3)
-    assert grown(Count(1000, 120), kept, 3)
+    assert not grown(Count(1060, 104), kept)
+    assert grown(Count(1080, 100), kept)
+    assert grown(Count(1000, 106), kept)
+    assert not grown(Count(1080, 100), kept, total=False)
+    assert not grown(Count(1000, 106), kept, own=False)
+
+
+def test_guard_judges_what_is_comparable():
+    then = {"python": "3.13.0", "core": "gcc 12", "machine": "x86_64", "libev": "4.33", "libc": "1"}
+    assert comparable(then, then) == (True, True, "")
+    total, own, reason = comparable({**then, "libc": "2"}, then)
+    assert (total, own) == (False, True) and "libc is 2, was 1" in reason
+    total, own, reason = comparable({**then, "core": "clang"}, then)
+    assert (total, own) == (False, False) and reason.startswith("reported, not judged")
+    assert comparable(then, {})[:2] == (False, False)

@@ -6,9 +6,12 @@ import argparse
 import json
 import platform
 import re
+import shutil
 import signal
+import ssl
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,8 +21,10 @@ from ..child import ChildError
 from .callgrind import Count, count
 from .paths import PATHS
 
-SLACK = 10.0
-"""Instructions per operation that never matter: what short paths may differ by."""
+OWN_PERCENT, OWN_SLACK = 2.0, 3.0
+"""What our own instructions may grow by, in percent and per operation: they repeat exactly."""
+ALL_PERCENT, ALL_SLACK = 5.0, 20.0
+"""The same of all instructions: where objects lie decides how the interpreter's sets collide."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -29,8 +34,8 @@ def parser() -> argparse.ArgumentParser:
     add("--update", action="store_true", help="keep the new counts")
     add("--paths", metavar="REGEX", default="", help="only paths whose key it finds")
     add("--loop", default="asyncloop", help="another loop, to look at: nothing is compared")
-    add("--tolerance", type=float, default=3.0, help="percent; default: %(default)s")
-    add("--strict", action="store_true", help="compare even if the tools were others")
+    add("--strict", action="store_true", help="judge even if the tools were others")
+    add("--optional", action="store_true", help="without valgrind or a compiler, say so and succeed")
     return made
 
 
@@ -41,14 +46,28 @@ def kept_file() -> Path:
     return Path(__file__).parent / f"counts-{version}{abi}.json"
 
 
+OWN_TOOLS = ("python", "machine", "core", "libev")
+"""Where these are the same, the instructions of our own shared objects are comparable."""
+
+
 def tools() -> dict[str, str]:
     """Return what the counts depend on besides our own code."""
+    import asyncloop
+    from asyncloop import _core
+
+    built = asyncloop.build_info()
+    binary = Path(_core.__file__).read_bytes()
+    compiler = re.search(rb"(GCC: \([^)]*\) [\d.]+|clang version [\d.]+)", binary)
+    kind = "checked" if b"__assert_fail" in binary else "release"
     return {
         "python": platform.python_version(),
-        "python_compiler": platform.python_compiler(),
         "machine": platform.machine(),
+        "core": f"{compiler[0].decode() if compiler else 'unknown compiler'}, {kind}",
+        "libev": f"{built['libev']} {built['libev_version']}",
+        # The rest matters for what the interpreter and libraries do in between.
+        "python_build": f"{' '.join(platform.python_build())}, {platform.python_compiler()}",
         "libc": " ".join(platform.libc_ver()),
-        "cc": _first_line("cc", "--version"),
+        "openssl": ssl.OPENSSL_VERSION,
         "valgrind": _first_line("valgrind", "--version"),
     }
 
@@ -61,22 +80,41 @@ def _first_line(*command: str) -> str:
     return (done.stdout.splitlines() or ["none"])[0]
 
 
-def grown(new: Count, old: dict[str, float], tolerance: float) -> bool:
-    """Return whether a path needs more instructions than the tolerance allows."""
-    pairs = ((new.total, old["total"]), (new.own, old["own"]))
-    return any(now > then * (1 + tolerance / 100) + SLACK for now, then in pairs)
+def comparable(now: dict[str, str], then: dict[str, str]) -> tuple[bool, bool, str]:
+    """Return whether all instructions and whether our own may be judged, and why not."""
+    changed = [key for key in now if now[key] != then.get(key)]
+    own = not any(key in OWN_TOOLS for key in changed)
+    told = "; ".join(f"{key} is {now[key]}, was {then.get(key, 'not known')}" for key in changed)
+    if not changed:
+        return True, True, ""
+    if own:
+        return False, True, f"only the loop's own instructions are judged: {told}"
+    return False, False, f"reported, not judged: {told}"
 
 
-def table(counts: dict[str, Count], kept: dict[str, dict[str, float]], tolerance: float) -> str:
+def grown(new: Count, old: dict[str, float], total: bool = True, own: bool = True) -> bool:
+    """Return whether a path needs more instructions than the tolerance allows.
+
+    total and own say which of the two numbers are judged.
+    """
+    return (total and new.total > old["total"] * (1 + ALL_PERCENT / 100) + ALL_SLACK) or (
+        own and new.own > old["own"] * (1 + OWN_PERCENT / 100) + OWN_SLACK
+    )
+
+
+def table(
+    counts: dict[str, Count], kept: dict[str, dict[str, float]], bad: Collection[str]
+) -> str:
     """Return the counts as text, each with what it was and how it has changed."""
     width = max(map(len, counts), default=4)
-    lines = [f"{'path':{width}}  {'all':>8}  {'own':>8}  {'all kept':>8}  {'own kept':>8}"]
+    lines = [f"{'path':{width}}  {'all':>8}  {'own':>8}  {'all kept':>8}  {'own kept':>8}    all is    own is"]
     for key, new in counts.items():
         line = f"{key:{width}}  {new.total:8,.0f}  {new.own:8,.0f}"
         if old := kept.get(key):
-            change = 100 * (new.total / old["total"] - 1)
-            line += f"  {old['total']:8,.0f}  {old['own']:8,.0f}  {change:+6.1f} %"
-            line += "  GROWN" if grown(new, old, tolerance) else ""
+            line += f"  {old['total']:8,.0f}  {old['own']:8,.0f}"
+            line += f"  {100 * (new.total / old['total'] - 1):+6.1f} %"
+            line += f"  {100 * (new.own / old['own'] - 1):+6.1f} %"
+            line += "  GROWN" if key in bad else ""
         lines.append(line)
     return "\n".join(lines)
 
@@ -96,22 +134,29 @@ def main(argv: list[str]) -> int:
     if missing or not keys:
         print(missing.get(arguments.loop, "no path has that name"), file=sys.stderr)
         return 2
+    if arguments.optional and shutil.which("valgrind") is None:
+        print("guard of the instruction counts left out: valgrind is not installed")
+        return 0
     try:
         counts, errors = count(arguments.loop, keys)
     except (BuildError, ChildError) as exc:
-        print(exc, file=sys.stderr)
-        return 2
+        print(f"guard of the instruction counts: {exc}", file=sys.stderr)
+        return 0 if arguments.optional and isinstance(exc, BuildError) else 2
     file = kept_file()
     kept: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
     compare = arguments.loop == "asyncloop"
     old = kept.get("paths", {}) if compare else {}
+    now = tools() if compare else {}
+    total, own, reason = comparable(now, kept.get("tools", {}))
+    if arguments.strict:
+        total = own = True
+    bad = [key for key, c in counts.items() if key in old and grown(c, old[key], total, own)]
     print("Instructions per operation, all and in the loop's own shared objects\n")
-    print(table(counts, old, arguments.tolerance))
+    print(table(counts, old, bad))
     for key, error in errors.items():
         print(f"- {key} failed: {error}")
     if not compare:
         return 1 if errors else 0
-    now = tools()
     if arguments.update:
         paths = {key: {"total": round(c.total), "own": round(c.own)} for key, c in counts.items()}
         # A partial run keeps the other paths, if they were counted with the same tools.
@@ -120,15 +165,16 @@ def main(argv: list[str]) -> int:
         file.write_text(json.dumps({"tools": now, "paths": paths}, indent=1) + "\n")
         print(f"kept in {file.name}")
         return 1 if errors else 0
-    bad = [
-        key for key, c in counts.items() if key in old and grown(c, old[key], arguments.tolerance)
-    ]
-    if bad and kept["tools"] != now and not arguments.strict:
-        changed = [key for key in now if now[key] != kept["tools"].get(key)]
-        print(f"not judged: the kept counts were made with another {', '.join(changed)}")
-        bad = []
     if not old:
         print(f"nothing to compare with: {file.name} is made by --update")
+    elif reason and not arguments.strict:
+        print(reason)
+    if bad:
+        print(
+            f"{', '.join(bad)}: above {file.name} by more than {OWN_PERCENT:g} % of our own or "
+            f"{ALL_PERCENT:g} % of all instructions. Where that is meant, "
+            "python -m benchmarks.guard --update keeps the new counts."
+        )
     return 1 if bad or errors else 0
 
 

@@ -12,28 +12,35 @@ import json
 import sys
 
 from .. import loops
-from .paths import PATHS, Path
+from .paths import PATHS, Path, Run
 
 
 def measure(path: Path, loop_name: str, marks: ctypes.CDLL) -> None:
     """Run a path three times on one loop: unmeasured to warm up, with n, and with 2n."""
     loop = loops.kind_of(loop_name).new()
 
-    async def measured(times: int) -> None:
+    async def measured(run: Run, times: int) -> None:
         gc.collect()
         marks.guard_begin()
         try:
-            await path.run(path.n * times)
+            await run(path.n * times)
         finally:
             marks.guard_end(f"{path.key} {times}".encode())
 
-    async def warm() -> None:
-        await path.run(path.n)
+    async def prepared() -> None:
+        assert path.prepared is not None
+        async with path.prepared() as run:
+            await run(path.n)
+            await measured(run, 1)
+            await measured(run, 2)
 
     try:
-        loop.run_until_complete(warm())
-        loop.run_until_complete(measured(1))
-        loop.run_until_complete(measured(2))
+        if path.run is None:
+            loop.run_until_complete(prepared())
+            return
+        loop.run_until_complete(path.run(path.n))  # type: ignore[arg-type]
+        loop.run_until_complete(measured(path.run, 1))
+        loop.run_until_complete(measured(path.run, 2))
     finally:
         loop.close()
 
@@ -46,6 +53,8 @@ def main(loop_name: str, keys: list[str]) -> None:
     gc.disable()
     for path in PATHS:
         if path.key in keys:
+            # What earlier paths left in the allocator's free lists is gone before this one.
+            gc.collect()
             error = None
             try:
                 measure(path, loop_name, marks)
