@@ -1220,7 +1220,9 @@ future_types_init(PyObject *module, struct state *state)
     state->future_base = (struct base_slots){base->tp_traverse, base->tp_clear, base->tp_dealloc};
     state->keywords_context = PyTuple_Pack(1, state->names.context);
     state->keywords_msg = PyTuple_Pack(1, state->names.msg);
-    if (state->keywords_context == NULL || state->keywords_msg == NULL) {
+    state->keywords_debug = PyTuple_Pack(1, state->names.debug);
+    if (state->keywords_context == NULL || state->keywords_msg == NULL
+        || state->keywords_debug == NULL) {
         return -1;
     }
     if (state_add_type(module, &future_spec, (PyObject *)base, ASYNCIO_FUTURE_SIZE,

@@ -162,6 +162,40 @@ timer_handle_new_native(Loop *loop, native_callback run, PyObject *owner, PyObje
     return timer;
 }
 
+static const char *
+handle_name(Handle *handle)
+{
+    return Py_IS_TYPE(handle, handle->loop->state->TimerHandleType) ? "TimerHandle"
+           : handle->threadsafe ? "_ThreadSafeHandle" : "Handle";
+}
+
+/* In debug mode: what the handle is called when it holds its callback no more. */
+static void
+handle_keep_repr(Handle *handle)
+{
+    PyObject *exc = PyErr_GetRaisedException();
+    PyObject *repr;
+    if (handle->repr == NULL) {
+        repr = PyObject_Repr((PyObject *)handle);
+    }
+    else {
+        /* it has run, and was cancelled after that */
+        Py_ssize_t length = PyUnicode_GET_LENGTH(handle->repr);
+        Py_ssize_t space = PyUnicode_FindChar(handle->repr, ' ', 0, length, 1);
+        PyObject *rest = PyUnicode_Substring(handle->repr, space < 0 ? length : space, length);
+        repr = rest == NULL ? NULL : PyUnicode_FromFormat("<%s cancelled%U",
+                                                          handle_name(handle), rest);
+        Py_XDECREF(rest);
+    }
+    if (repr == NULL) {
+        PyErr_Clear();
+    }
+    else {
+        Py_XSETREF(handle->repr, repr);
+    }
+    PyErr_SetRaisedException(exc);
+}
+
 void
 handle_cancel(Handle *handle)
 {
@@ -171,11 +205,7 @@ handle_cancel(Handle *handle)
     handle->cancelled = true;
     if (UNLIKELY(handle->loop != NULL && handle->loop->debug && handle->native == NULL)) {
         /* As asyncio: what was cancelled can still be told from its repr. */
-        PyObject *repr = PyObject_Repr((PyObject *)handle);
-        if (repr == NULL) {
-            PyErr_Clear();
-        }
-        handle->repr = repr;
+        handle_keep_repr(handle);
     }
     handle_discard(handle);
 }
@@ -217,7 +247,13 @@ handle_report(Handle *handle, PyObject *callback, PyObject *exc)
         PyErr_Clear();
         Py_XSETREF(args, Py_NewRef(state->empty_tuple));
     }
+#if PY_VERSION_HEX >= 0x030D0000
+    /* arguments may be secrets: only debug mode tells them */
+    PyObject *stack[] = {callback, args, handle->loop->debug ? Py_True : Py_False};
+    source = PyObject_Vectorcall(state->format_callback_source, stack, 2, state->keywords_debug);
+#else
     source = PyObject_CallFunctionObjArgs(state->format_callback_source, callback, args, NULL);
+#endif
     if (source == NULL) {
         PyErr_Clear();    /* a failing repr must not hide the exception itself */
         source = PyUnicode_FromFormat("<%s>", Py_TYPE(callback)->tp_name);
@@ -246,14 +282,21 @@ done:
 
 /* The callback raised: 0 when the exception handler has it, -1 when it leaves the loop. */
 static int
-handle_failed(Handle *handle, PyObject *callback)
+handle_failed(Handle *handle, PyObject *callback, PyObject *context)
 {
     if (is_exit_exception()) {
         return -1;
     }
     PyObject *exc = PyErr_GetRaisedException();
     if (exc != NULL) {
+        if (handle->context == NULL) {
+            /* cancelled by its own callback: the exception handler still runs in the context */
+            handle->context = Py_NewRef(context);
+        }
         handle_report(handle, callback, exc);
+        if (handle->cancelled) {
+            Py_CLEAR(handle->context);
+        }
         Py_DECREF(exc);
     }
     return handle->loop->run != NULL && handle->loop->run->exception != NULL ? -1 : 0;
@@ -304,9 +347,8 @@ handle_call_in_foreign_context(Handle *handle, PyObject *context, PyObject *call
 
 /* The result of the callback, called in its context, or NULL. */
 static PyObject *
-handle_call_in_context(Handle *handle, PyObject *callback)
+handle_call_in_context(Handle *handle, PyObject *callback, PyObject *context)
 {
-    PyObject *context = Py_NewRef(handle->context);
     PyObject *value = NULL;
     if (UNLIKELY(!PyContext_CheckExact(context))) {
         value = handle_call_in_foreign_context(handle, context, callback);
@@ -321,7 +363,6 @@ handle_call_in_context(Handle *handle, PyObject *callback)
             PyErr_SetRaisedException(exc);
         }
     }
-    Py_DECREF(context);
     return value;
 }
 
@@ -348,9 +389,13 @@ handle_run_native(Handle *handle)
 void
 handle_finished(Handle *handle)
 {
-    if (handle->place == HANDLE_ONCE) {
-        handle_discard(handle);
+    if (handle->place != HANDLE_ONCE) {
+        return;
     }
+    if (Py_REFCNT(handle) > 1 && handle->native == NULL && handle->callback != NULL) {
+        handle_keep_repr(handle);    /* somebody else has it, and may ask */
+    }
+    handle_discard(handle);
 }
 
 /* In debug mode the loop still wants to name what has run. */
@@ -375,14 +420,16 @@ handle_run(Handle *handle)
         return result;
     }
     PyObject *callback = Py_NewRef(handle->callback);
+    PyObject *context = Py_NewRef(handle->context);
     handle->running = true;
-    PyObject *value = handle_call_in_context(handle, callback);
+    PyObject *value = handle_call_in_context(handle, callback, context);
     if (LIKELY(value != NULL)) {
         Py_DECREF(value);
     }
     else {
-        result = handle_failed(handle, callback);
+        result = handle_failed(handle, callback, context);
     }
+    Py_DECREF(context);
     handle->running = false;
     if (UNLIKELY(handle->threadsafe)) {
         inbox_tell_waiters(handle->loop);

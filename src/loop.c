@@ -457,6 +457,15 @@ loop_open(Loop *loop)
 }
 
 void
+loop_free_buffers(Loop *loop)
+{
+    PyMem_RawFree(loop->read_buffer);
+    loop->read_buffer = NULL;
+    PyMem_RawFree(loop->tls_buffer);
+    loop->tls_buffer = NULL;
+}
+
+void
 loop_close(Loop *loop)
 {
     loop->closed = true;
@@ -474,10 +483,7 @@ loop_close(Loop *loop)
     if (ev != NULL) {
         ev_loop_destroy(ev);
     }
-    PyMem_RawFree(loop->read_buffer);
-    loop->read_buffer = NULL;
-    PyMem_RawFree(loop->tls_buffer);
-    loop->tls_buffer = NULL;
+    loop_free_buffers(loop);
 }
 
 void

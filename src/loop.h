@@ -171,6 +171,7 @@ loop_prepare_ev(Loop *loop)
 int loop_open(Loop *loop);            /* makes the libev loop; called by __init__ */
 int loop_run(Loop *loop);             /* until stop(): 0, or -1 with what has to leave */
 void loop_close(Loop *loop);          /* drops everything; safe to repeat */
+void loop_free_buffers(Loop *loop);
 int64_t monotonic_ns(void);
 /* Nanoseconds of loop.time(), whoever defines it. -1 with an exception. */
 int loop_now_ns(Loop *loop, int64_t *now);

@@ -666,6 +666,7 @@ Loop_dealloc(PyObject *op)
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
     Loop_clear(op);
+    loop_free_buffers(loop);    /* an Operation goes on after close(), too */
     inbox_free(loop);
     current_forget_loop(loop);
     ready_free(&loop->ready);

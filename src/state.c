@@ -194,7 +194,7 @@ state_init(PyObject *module, struct state *state)
     X(base_events) X(format_handle) X(asyncio_logger) X(TransportSocket) X(sys_getframe) \
     X(current_tasks) X(enter_task) X(leave_task) X(swap_current_task) X(register_task) \
     X(unregister_task) X(task_set_base) X(add_awaited_by) X(discard_awaited_by) \
-    X(keywords_context) X(keywords_msg) X(empty_tuple) X(socket_class) \
+    X(keywords_context) X(keywords_msg) X(keywords_debug) X(empty_tuple) X(socket_class) \
     X(socket_family) X(check_ssl_socket) \
     X(reader.ProtocolType) X(reader.ReaderType) X(reader.data_received) \
     X(reader.stream_reader) X(reader.feed_data) X(reader.wakeup_waiter) \

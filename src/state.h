@@ -22,7 +22,7 @@ typedef struct Task Task;
     X(add_done_callback) X(buffer_updated) X(call_at) X(call_exception_handler) X(call_later) X(call_soon) \
     X(call_soon_threadsafe) X(callback) X(cancel) X(cancelled) X(close) X(closed) X(connection_lost) \
     X(connection_made) X(context) X(coro) X(create_task) X(data_received) X(datagram_received) \
-    X(done) X(eager_start) X(eof_received) X(error_received) X(exception) X(fileno) X(future) X(get_buffer) \
+    X(debug) X(done) X(eager_start) X(eof_received) X(error_received) X(exception) X(fileno) X(future) X(get_buffer) \
     X(get_debug) X(get_loop) X(handle) X(loop) X(message) X(msg) X(name) X(pause_writing) X(peername) \
     X(pipe) X(protocol) X(remove_done_callback) X(result) X(resume_writing) X(send) X(server) \
     X(set_name) X(set_result) X(shutdown) X(sockname) X(socket) X(source_traceback) X(task) \
@@ -167,6 +167,7 @@ struct state {
 
     PyObject *keywords_context;           /* ("context",) */
     PyObject *keywords_msg;               /* ("msg",) */
+    PyObject *keywords_debug;             /* ("debug",) */
 
     /* what Future and Task inherit and still call, of _asyncio.Future and _asyncio.Task */
     struct base_slots {

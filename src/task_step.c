@@ -141,6 +141,18 @@ task_forward_cancel(Task *self)
     return result < 0 ? -1 : 0;
 }
 
+/* What a coroutine yielded is wrong: RuntimeError with two %R, the Task and what it yielded (or
+ * %R once). Without a context: an eager Task steps inside somebody's `except`, which is not where
+ * the error comes from. */
+static void
+task_bad_yield(const char *format, PyObject *first, PyObject *second)
+{
+    PyErr_Format(PyExc_RuntimeError, format, first, second);
+    PyObject *exc = PyErr_GetRaisedException();
+    PyException_SetContext(exc, NULL);
+    PyErr_SetRaisedException(exc);
+}
+
 static int
 task_await_failed(Task *self)
 {
@@ -153,17 +165,17 @@ task_await_native_steal(Task *self, PyObject *waiter)
 {
     Future *future = (Future *)waiter;
     if (UNLIKELY(future->loop != self->future.loop)) {
-        PyErr_Format(PyExc_RuntimeError, "Task %R got Future %R attached to a different loop",
-                     self, waiter);
+        task_bad_yield("Task %R got Future %R attached to a different loop",
+                       (PyObject *)self, waiter);
         goto failed;
     }
     if (UNLIKELY(!future->blocking)) {
-        PyErr_Format(PyExc_RuntimeError, "yield was used instead of yield from in task %R with %R",
-                     self, waiter);
+        task_bad_yield("yield was used instead of yield from in task %R with %R",
+                       (PyObject *)self, waiter);
         goto failed;
     }
     if (UNLIKELY(waiter == (PyObject *)self)) {
-        PyErr_Format(PyExc_RuntimeError, "Task cannot await on itself: %R", self);
+        task_bad_yield("Task cannot await on itself: %R", (PyObject *)self, NULL);
         goto failed;
     }
     future->blocking = false;
@@ -225,17 +237,17 @@ task_await_foreign(Task *self, PyObject *waiter, int blocking)
     }
     Py_DECREF(loop);    /* only compared */
     if (loop != self->future.loop) {
-        PyErr_Format(PyExc_RuntimeError, "Task %R got Future %R attached to a different loop",
-                     self, waiter);
+        task_bad_yield("Task %R got Future %R attached to a different loop",
+                       (PyObject *)self, waiter);
         return -1;
     }
     if (!blocking) {
-        PyErr_Format(PyExc_RuntimeError, "yield was used instead of yield from in task %R with %R",
-                     self, waiter);
+        task_bad_yield("yield was used instead of yield from in task %R with %R",
+                       (PyObject *)self, waiter);
         return -1;
     }
     if (waiter == (PyObject *)self) {
-        PyErr_Format(PyExc_RuntimeError, "Task cannot await on itself: %R", self);
+        task_bad_yield("Task cannot await on itself: %R", (PyObject *)self, NULL);
         return -1;
     }
     if (PyObject_SetAttr(waiter, state->names._asyncio_future_blocking, Py_False) < 0) {
@@ -273,12 +285,11 @@ task_await_other_steal(Task *self, PyObject *yielded)
         result = blocking < 0 ? -1 : task_await_foreign(self, yielded, blocking);
     }
     else if (found >= 0 && PyGen_CheckExact(yielded)) {
-        PyErr_Format(PyExc_RuntimeError,
-                     "yield was used instead of yield from for generator in task %R with %R",
-                     self, yielded);
+        task_bad_yield("yield was used instead of yield from for generator in task %R with %R",
+                       (PyObject *)self, yielded);
     }
     else if (found >= 0) {
-        PyErr_Format(PyExc_RuntimeError, "Task got bad yield: %R", yielded);
+        task_bad_yield("Task got bad yield: %R", yielded, NULL);
     }
     Py_XDECREF(attribute);
     Py_DECREF(yielded);

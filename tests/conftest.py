@@ -20,7 +20,7 @@ import threading
 
 import pytest
 
-from .support import Impl, collect, open_descriptors
+from .support import Impl, collect, live_objects, lost_memory, open_descriptors
 
 _stderr_fd = None
 
@@ -39,6 +39,11 @@ def pytest_addoption(parser):
         default=60,
         metavar="SECONDS",
         help="end the run with all tracebacks when one test takes longer",
+    )
+    group.addoption(
+        "--lost-memory",
+        action="store_true",
+        help="under AddressSanitizer: look for lost memory after each test, not only at the end",
     )
     group.addoption(
         "--debug-mode",
@@ -93,6 +98,42 @@ def pytest_collection_modifyitems(config, items):
     if unwanted:
         config.hook.pytest_deselected(items=unwanted)
         items[:] = [item for item in items if _wanted(item)]
+
+
+_left_alive = []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item, nextitem):
+    """Notes tests after which objects of the core live on, though nothing leads to them.
+
+    Around the whole test: fixtures and pytest itself hold what a test has made until its end.
+    """
+    before = live_objects()
+    result = yield
+    if live_objects() - before:
+        collect()
+        more = live_objects() - before
+        if more:
+            _left_alive.append((item.nodeid, dict(more)))
+    if item.config.getoption("--lost-memory") and lost_memory():
+        _left_alive.append((item.nodeid, "memory, see above"))
+    return result
+
+
+def pytest_terminal_summary(terminalreporter):
+    for name, objects in _left_alive:
+        terminalreporter.write_line(f"LEFT ALIVE by {name}: {objects}", red=True)
+
+
+def pytest_sessionfinish(session):
+    """Lost objects are an error and, where AddressSanitizer is preloaded, lost memory is.
+
+    Asked here and not at the end of the process: what the interpreter itself leaves behind
+    when it shuts down would hide ours. The sanitizer prints where each piece came from.
+    """
+    if (lost_memory() or _left_alive) and session.exitstatus == 0:
+        session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
 
 
 def pytest_collection_finish(session):

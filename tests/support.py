@@ -1,7 +1,9 @@
 """What several test files need: the two implementations, and small helpers."""
 
 import asyncio
+import collections
 import contextlib
+import ctypes
 import gc
 import os
 import socket
@@ -107,6 +109,30 @@ def open_descriptors():
         with contextlib.suppress(OSError):
             found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
     return found
+
+
+def live_objects():
+    """Counter of the core's objects that the collector knows, by the name of their type.
+
+    Without loops: fixtures and frames of pytest hold those of a test until the next.
+    """
+    core = sys.modules.get("asyncloop._core")
+    if core is None:
+        return collections.Counter()
+    kinds = tuple(
+        kind for kind in vars(core).values() if isinstance(kind, type) and kind is not core.Loop
+    )
+    found = (type(op).__name__ for op in gc.get_objects() if isinstance(op, kinds))
+    return collections.Counter(found)
+
+
+def lost_memory():
+    """Whether LeakSanitizer, if it is in this process, finds lost memory; it prints what."""
+    check = getattr(ctypes.CDLL(None), "__lsan_do_recoverable_leak_check", None)
+    if check is None:
+        return False
+    gc.collect()
+    return check() != 0
 
 
 def rss_kib():

@@ -1361,18 +1361,19 @@ def test_coroutine_like_cancel(loop, make):
     assert isinstance(like.thrown[0], asyncio.CancelledError)
 
 
+class AwaitsFuture(CoroutineLike):
+    # Of the module: asyncio.iscoroutine() keeps every class that it has seen.
+    def send(self, value):
+        if self.items:
+            self.items.pop()
+            self.result._asyncio_future_blocking = True
+            return self.result
+        raise StopIteration(self.result.result())
+
+
 def test_coroutine_like_awaits_future(loop, make):
     future = loop.create_future()
-
-    class Waits(CoroutineLike):
-        def send(self, value):
-            if self.items:
-                self.items.pop()
-                future._asyncio_future_blocking = True
-                return future
-            raise StopIteration(future.result())
-
-    task = make(Waits([1]))
+    task = make(AwaitsFuture([1], future))
     spin(loop)
     assert task._fut_waiter is future
     future.set_result("w")

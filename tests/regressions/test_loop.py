@@ -300,6 +300,7 @@ def test_22_task_whose_coroutine_is_evil(impl, loop, reports):
     assert task.done()
     if not task.cancelled():  # from 3.13 on uncancel() takes the cancellation back
         assert isinstance(task.result(), Evil)
+    del task  # asyncio.iscoroutine() keeps the class, and so what its methods refer to
 
 
 # -- 23 --------------------------------------------------------------------------------------------

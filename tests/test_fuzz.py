@@ -1,0 +1,32 @@
+"""A few of the random programs of tests/fuzz; `make fuzz` runs as many as one likes."""
+
+import pytest
+
+from .fuzz import compare
+
+KINDS = sorted(compare.KINDS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_random_programs(kind):
+    for seed in range(250):
+        assert not (text := compare.check(kind, seed)), text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_programs_from_hypothesis(kind):
+    hypothesis = pytest.importorskip("hypothesis")
+
+    @hypothesis.settings(
+        max_examples=100,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+    @hypothesis.given(hypothesis.strategies.binary(max_size=300))
+    def check(data):
+        theirs, ours = compare.logs(kind, data)
+        assert theirs == ours, compare.difference(kind, data)
+
+    check()
