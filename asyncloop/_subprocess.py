@@ -59,6 +59,7 @@ class _Child:
         self.loop = loop
         self.transport = transport
         self.pidfd = -1
+        self.thread: threading.Thread | None = None  # where there is no pidfd
 
     def watch(self) -> None:
         """Raises RuntimeError if neither way is open."""
@@ -67,7 +68,8 @@ class _Child:
             self.pidfd = os.pidfd_open(pid)
         except (AttributeError, OSError):  # no such thing, forbidden, or no descriptor left
             name = f"asyncloop-waitpid-{pid}"
-            threading.Thread(target=self._wait, args=(pid,), name=name, daemon=True).start()
+            self.thread = threading.Thread(target=self._wait, args=(pid,), name=name, daemon=True)
+            self.thread.start()
         else:
             self.loop._add_reader(self.pidfd, self.ended)
 

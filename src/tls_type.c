@@ -438,6 +438,12 @@ Tls_get_closed(PyObject *op, void *closure UNUSED)
 }
 
 static PyObject *
+Tls_get_app_reading_paused(PyObject *op, void *closure UNUSED)
+{
+    return PyBool_FromLong(tls_cast(op)->paused);
+}
+
+static PyObject *
 Tls_get_protocol_paused(PyObject *op, void *closure UNUSED)
 {
     return PyBool_FromLong(tls_cast(op)->protocol_paused);
@@ -538,6 +544,7 @@ static PyGetSetDef Tls_getset[] = {
     {"_closed", Tls_get_closed, NULL, NULL, NULL},
     {"_conn_lost", Tls_get_conn_lost, NULL, NULL, NULL},
     {"_protocol_paused", Tls_get_protocol_paused, NULL, NULL, NULL},
+    {"_app_reading_paused", Tls_get_app_reading_paused, NULL, NULL, NULL},
     {"_server_side", Tls_get_server_side, NULL, NULL, NULL},
     {"_engine", Tls_get_engine, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},

@@ -12,6 +12,7 @@ import faulthandler
 import gc
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -158,6 +159,8 @@ def main():
     with open(sys.argv[1], encoding="utf-8") as file:
         job = json.load(file)
     faulthandler.enable()
+    # A shell's background job ignores it, and so would the tests that raise it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     log = Log(job["out"])
     if job["class"] is None:
         discover(job, log)

@@ -17,12 +17,15 @@ nearly as it is, which tells a fault of ours from one of the machine.
 import asyncio
 import functools
 import importlib
+import pathlib
 import re
 import sys
 import types as pytypes
 import unittest
 import warnings
 from unittest import mock
+
+ROOT = str(pathlib.Path(__file__).resolve().parents[2])
 
 # Module names below test.test_asyncio. The ones that an interpreter does not have are
 # passed over. QUICK is the part that a core without TLS, pipes and the like must pass.
@@ -180,17 +183,17 @@ class _Stand:
         return getattr(self._module, name)
 
 
-def _replacing(module, cls, hook, seen, name, types):
+def _replacing(module, cls, hook, seen, name, types, loop=None):
     """While `hook` of `cls` runs, `name` of the module `seen` makes the loop under test.
 
-    For hooks that dress up the loop which they make themselves: with mocks of a
-    selector, which another loop never looks at. Only the test module sees the change,
-    because our loop may need the name as it is.
+    For hooks and tests that dress up the loop which they make themselves: with mocks of
+    a selector, which another loop never looks at. Only the test module sees the change,
+    because our loop may need the name as it is. `loop` is a class to be taken instead.
     """
     if types.stock:
         return
     original = cls.__dict__[hook]
-    stand = _Stand(getattr(module, seen), **{name: types.Loop})
+    stand = _Stand(getattr(module, seen), **{name: loop or types.Loop})
 
     @functools.wraps(original)
     def replaced(self):
@@ -311,6 +314,23 @@ def _tasks(module, types):
         _with_our_futures(cls, types)
 
 
+def _in_fresh_interpreters(module, types):
+    """Let the interpreters that tests start with ``-c`` have the loop under test."""
+    if types.stock:
+        return
+    original = module.assert_python_ok
+    first = (f"import sys; sys.path.insert(0, {ROOT!r}); "
+             "from tests.conformance import suite; "
+             f"suite.Types({types.name!r}).install(); del sys, suite\n")
+
+    def assert_python_ok(*args, **env):
+        args = list(args)
+        code = args.index("-c") + 1
+        args[code] = first + args[code]
+        return original(*args, **env)
+    module.assert_python_ok = assert_python_ok
+
+
 @adapts("test_eager_task_factory")
 def _eager(module, types):
     # EagerTests and NonEagerTests stay with the stock Task, on our loop.
@@ -319,6 +339,7 @@ def _eager(module, types):
         stock, cls.Task = cls.Task, types.Task
     variant(module, "StockTask_EagerTaskFactoryLoopTests",
             (module.CEagerTaskFactoryLoopTests,), Task=stock)
+    _in_fresh_interpreters(module, types)
 
 
 @adapts("test_free_threading")
@@ -370,18 +391,105 @@ def _pep492(module, types):
     _replacing(module, module.BaseTest, "setUp", "asyncio", "BaseEventLoop", types)
 
 
+@adapts("test_subprocess")
+def _subprocess(module, types):
+    # These want a thread for each child. Ours takes one where there are no pidfds.
+    if types.name != "asyncloop":
+        return
+    cls = module.SubprocessThreadedWatcherTests
+    original = cls.setUp
+
+    def setUp(self):
+        refused = mock.patch("os.pidfd_open", side_effect=OSError("not here"))
+        refused.start()
+        self.addCleanup(refused.stop)
+        original(self)
+        self.loop._watcher = pytypes.SimpleNamespace(_threads=_Threads(self.loop))
+    cls.setUp = setUp
+
+
+class _Threads:
+    """The threads that wait for the children of our loop, by process number."""
+
+    def __init__(self, loop):
+        self._loop = loop
+
+    def get(self, pid):
+        for child in self._loop._children:
+            if child.transport.get_pid() == pid:
+                return child.thread
+        return None
+
+
+class _AsSeenBy:
+    """The module that another module has under `name` at this moment: maybe a mock."""
+
+    def __init__(self, module, name):
+        self.__dict__.update(_module=module, _name=name)
+
+    def __getattr__(self, name):
+        return getattr(getattr(self._module, self._name), name)
+
+
+def _looks_through(cls, ours, theirs, names):
+    """While a test of `cls` runs, our module has what asyncio's has under these names.
+
+    For tests that put a mock in the place of a module that asyncio's module uses.
+    """
+    original = cls.setUp
+
+    def setUp(self):
+        for name in names:
+            patch = mock.patch.object(ours, name, _AsSeenBy(theirs, name))
+            patch.start()
+            self.addCleanup(patch.stop)
+        original(self)
+    cls.setUp = setUp
+
+
+@adapts("test_unix_events")
+def _unix_events(module, types):
+    if types.name != "asyncloop":
+        return
+    from asyncio import unix_events
+
+    from asyncloop import _sendfile, _signals
+    _looks_through(module.SelectorEventLoopUnixSockSendfileTests, _sendfile, unix_events,
+                   ["os"])
+    _looks_through(module.SelectorEventLoopSignalTests, _signals, unix_events,
+                   ["signal", "sys"])
+    cls = module.SelectorEventLoopSignalTests
+    original = cls.setUp
+
+    def setUp(self):
+        original(self)
+        self.loop._handle_signal = (
+            lambda number: self.loop._signals_arrived(bytes([number])))
+    cls.setUp = setUp
+
+
 @adapts("test_base_events")
 def _base_events(module, types):
     _replacing(module, module.BaseEventLoopTests, "setUp", "base_events",
                "BaseEventLoop", types)
     _with_one_turn(module.BaseEventLoopTests, module.test_utils.run_once, types)
+    _in_fresh_interpreters(module, types)
+    # These make a subclass of their own.
+    turned = type("Loop", (types.Loop,), {"_run_once": module.test_utils.run_once})
+    for test in ("test_create_task", "test_default_exc_handler_broken"):
+        _replacing(module, module.BaseEventLoopTests, test, "base_events",
+                   "BaseEventLoop", types, loop=turned)
     if not types.stock:
-        # Imported inside setUp(). Our loop does not derive from it.
+        # Imported inside setUp(). Our loop does not derive from it, and has a native
+        # sendfile, which these tests are about the lack of.
         original = module.BaseLoopSockSendfileTests.setUp
 
         def setUp(self):
             with mock.patch("asyncio.selector_events.BaseSelectorEventLoop", types.Loop):
                 original(self)
+            if types.name == "asyncloop":
+                self.loop._sock_sendfile_native = functools.partial(
+                    asyncio.BaseEventLoop._sock_sendfile_native, self.loop)
         module.BaseLoopSockSendfileTests.setUp = setUp
 
 
