@@ -10,8 +10,8 @@ from .soak import Stream, Tally, soak
 
 @pytest.mark.skipif(
     not os.environ.get("ASYNCLOOP_SOAK"),
-    reason="now and then reports a future whose ConnectionResetError nobody asked for; the cause is "
-    "not found yet. ASYNCLOOP_SOAK=1 runs it, and so does `make soak`",
+    reason="now and then reports a future whose ConnectionResetError nobody asked for; the cause "
+    "is not found yet. ASYNCLOOP_SOAK=1 runs it, and so does `make soak`",
 )
 def test_soak(impl):
     if not impl.ours:
