@@ -1,8 +1,10 @@
 """Signals: add_signal_handler() and its kin, and the descriptor that a signal wakes the loop with.
 
 Python's own C handler writes the number of each signal to the descriptor given to
-`signal.set_wakeup_fd`. The core owns both ends of that pair and calls `_signals_arrived` with what
-it has read, after the interpreter has run its Python-level handlers.
+`signal.set_wakeup_fd`. The core owns both ends of that pipe and calls `_signals_arrived` with what
+it has read, after the interpreter has run its Python-level handlers. A flood of signals can fill
+the pipe while a callback runs for long; the Python-level handlers are called even then, so that
+they tell which signals are still to be handled.
 """
 
 import asyncio
@@ -22,8 +24,12 @@ else:
 _Ts = TypeVarTuple("_Ts")
 
 
-def _do_nothing(signum: int, frame: Any) -> None:
-    """Stands in for the default disposition, so that Python's C handler is installed."""
+_noted: set[int] = set()
+
+
+def _note(signum: int, frame: Any) -> None:
+    """The Python-level handler: the interpreter never forgets to call it, once at least."""
+    _noted.add(signum)
 
 
 class SignalHooks(_Base):
@@ -63,8 +69,15 @@ class SignalHooks(_Base):
         if found not in (-1, ours):
             signal.set_wakeup_fd(found, warn_on_full_buffer=False)  # somebody else's by now
 
-    def _signals_arrived(self, numbers: bytes) -> None:
-        """Called by the core from a poll, with one byte per signal."""
+    def _signals_arrived(self, numbers: bytes, full: bool) -> None:
+        """Called by the core from a poll, with one byte per signal.
+
+        `full`: there are so many that those of some signals may not have fitted into the pipe.
+        """
+        _noted.difference_update(numbers)
+        if full:
+            numbers += bytes(_noted.intersection(self._signal_handlers))
+            _noted.clear()
         for signum in numbers:
             handle = self._signal_handlers.get(signum)
             if handle is None:
@@ -104,7 +117,9 @@ class SignalHooks(_Base):
         previous = self._signal_handlers.get(sig)
         self._signal_handlers[sig] = asyncio.Handle(callback, args, self, None)
         try:
-            signal.signal(sig, _do_nothing)
+            signal.signal(sig, _note)
+            if previous is None:
+                _noted.discard(sig)
             # Restarted system calls: fewer EINTRs in other people's code.
             signal.siginterrupt(sig, False)
         except (OSError, ValueError) as exc:

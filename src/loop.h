@@ -83,7 +83,7 @@ struct Loop {
     int timer_fd;                 /* timerfd for deadlines nearer than that; -1: none */
     int64_t timer_fd_deadline;    /* what it is armed for; 0: nothing */
     ev_io timer_fd_watcher;
-    int signal_read_fd;           /* socketpair for signal.set_wakeup_fd */
+    int signal_read_fd;           /* pipe for signal.set_wakeup_fd */
     int signal_write_fd;
     ev_io signal_watcher;
 

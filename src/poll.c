@@ -1,13 +1,12 @@
 /* poll.c - libev's side of the loop: the sleeping poll, its timer, its GIL, its signals.
  *
- * Owns: the timerfd and the socket pair for signals.
+ * Owns: the timerfd and the pipe for signals.
  * epoll's time-out counts whole milliseconds, so a nearer deadline is given to a timerfd,
  * and a later one to an ev_timer, rounded up (benchmark row: sleep below a millisecond). */
 #include "poll.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sys/socket.h>
 #include <unistd.h>
 #ifdef __linux__
 #include <sys/timerfd.h>
@@ -196,40 +195,53 @@ poll_dispatch(Loop *loop)
 
 /* -- signals ---------------------------------------------------------------------------------- */
 
+/* At least so many signals fit into the pipe on every system (65536 on Linux, where a pair of
+ * sockets takes 278). If as many have come, more may have been dropped. */
+#define SIGNAL_PIPE_FULL 16384
+
 /* Python's C signal handler writes the number of each signal here, which ends the poll. */
 static void
 signals_arrived(struct ev_loop *ev UNUSED, ev_io *io, int revents UNUSED)
 {
     Loop *loop = container_of(io, Loop, signal_watcher);
+    int fd = io->fd;
     char numbers[4096];
-    ssize_t count = read(io->fd, numbers, sizeof(numbers));
+    ssize_t count = read(fd, numbers, sizeof(numbers)), total = 0;
     if (count <= 0) {
         return;
     }
     if (PyErr_CheckSignals() < 0) {
         loop_propagate(loop);
     }
-    PyObject *result = PyObject_CallMethod((PyObject *)loop, "_signals_arrived", "y#", numbers,
-                                           (Py_ssize_t)count);
-    if (result == NULL) {
-        loop_report(loop, "Exception while signals were handled", NULL, NULL);
+    while (count > 0) {
+        total += count;
+        PyObject *result = PyObject_CallMethod((PyObject *)loop, "_signals_arrived", "y#i", numbers,
+                                               (Py_ssize_t)count, total >= SIGNAL_PIPE_FULL);
+        if (result == NULL) {
+            loop_report(loop, "Exception while signals were handled", NULL, NULL);
+        }
+        Py_XDECREF(result);
+        /* the rest of a flood waits for the next iteration */
+        bool more = count == sizeof(numbers) && total < SIGNAL_PIPE_FULL
+                    && loop->signal_read_fd == fd;
+        count = more ? read(fd, numbers, sizeof(numbers)) : 0;
     }
-    Py_XDECREF(result);
 }
 
 static int
 signal_fds_open(Loop *loop)
 {
     int fds[2];
-    int type = SOCK_STREAM;
-#ifdef SOCK_CLOEXEC
-    type |= SOCK_CLOEXEC | SOCK_NONBLOCK;
-#endif
-    if (socketpair(AF_UNIX, type, 0, fds) < 0) {
+#ifdef __linux__
+    if (pipe2(fds, O_CLOEXEC | O_NONBLOCK) < 0) {
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
     }
-#ifndef SOCK_CLOEXEC
+#else
+    if (pipe(fds) < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
     for (int i = 0; i < 2; i++) {
         fcntl(fds[i], F_SETFD, FD_CLOEXEC);
         fcntl(fds[i], F_SETFL, O_NONBLOCK);
