@@ -1,5 +1,6 @@
 """connect_read_pipe and connect_write_pipe."""
 
+import array
 import asyncio
 import contextlib
 import gc
@@ -493,6 +494,95 @@ def test_input_on_a_socket_is_not_its_end(run, loop, impl):
             assert other.recv(100) == b"output"
             transport.close()
             await until(lambda: protocol.lost)
+
+    run(main())
+
+
+@pytest.mark.our_loop("the standard transport takes its own output for the end")
+def test_fifo_that_is_open_both_ways(run, loop, tmp_path):
+    path = str(tmp_path / "fifo")
+    os.mkfifo(path)
+
+    async def main():
+        with open(os.open(path, os.O_RDWR), "wb", 0) as both:
+            transport, protocol = await loop.connect_write_pipe(Writer, both)
+            for _ in range(3):
+                transport.write(b"output")
+                await asyncio.sleep(0.01)
+            assert not transport.is_closing()
+            assert os.read(both.fileno(), 100) == b"output" * 3
+            transport.close()
+            await until(lambda: protocol.lost)
+
+    run(main())
+
+
+@pytest.mark.our_loop("add_reader() takes the descriptor away from the standard transport")
+def test_reader_callback_beside_a_transport(run, loop, pipe):
+    calls = []
+
+    async def main():
+        _, protocol = await loop.connect_read_pipe(Reader, pipe[0])
+        loop.add_reader(pipe[0], calls.append, "readable")
+        os.write(pipe[1].fileno(), b"one")
+        await until(lambda: calls and protocol.data == b"one")
+        assert loop.remove_reader(pipe[0])
+        called = len(calls)
+        os.write(pipe[1].fileno(), b"two")
+        await until(lambda: protocol.data == b"onetwo")
+        assert len(calls) == called
+        pipe[1].close()
+        await until(lambda: protocol.lost)
+
+    run(main())
+
+
+@pytest.mark.our_loop("the standard transport counts items for bytes")
+def test_views_of_items_larger_than_a_byte(run, loop, pipe):
+    view = memoryview(array.array("i", range(1000)))
+
+    async def main():
+        _, incoming = await loop.connect_read_pipe(Reader, pipe[0])
+        outgoing, _ = await loop.connect_write_pipe(Writer, pipe[1])
+        outgoing.write(view)
+        outgoing.writelines([view, view])
+        outgoing.close()
+        await until(lambda: incoming.lost)
+        assert incoming.data == bytes(view) * 3
+
+    run(main())
+
+
+@pytest.mark.parametrize("data", ["text", 3, None, array.array("b", b"x")], ids=repr)
+def test_data_of_another_kind(run, loop, pipe, data):
+    async def main():
+        transport, protocol = await loop.connect_write_pipe(Writer, pipe[1])
+        # Which of the two it is depends on -O in the standard transport.
+        with pytest.raises((TypeError, AssertionError)):
+            transport.write(data)
+        transport.write(b"good")
+        transport.close()
+        await until(lambda: protocol.lost)
+        assert os.read(pipe[0].fileno(), 100) == b"good"
+
+    run(main())
+
+
+def test_the_other_direction_is_refused(run, loop, pipe):
+    async def main():
+        incoming, _ = await loop.connect_read_pipe(Reader, pipe[0])
+        outgoing, _ = await loop.connect_write_pipe(Writer, pipe[1])
+        assert isinstance(incoming, asyncio.ReadTransport)
+        assert isinstance(outgoing, asyncio.WriteTransport)
+        for method, args in [("write", (b"x",)), ("writelines", ([b"x"],)), ("write_eof", ())]:
+            with pytest.raises((NotImplementedError, AttributeError)):
+                getattr(incoming, method)(*args)
+        for method in ("pause_reading", "resume_reading", "is_reading"):
+            with pytest.raises((NotImplementedError, AttributeError)):
+                getattr(outgoing, method)()
+        incoming.close()
+        outgoing.close()
+        await turns(3)
 
     run(main())
 
