@@ -464,7 +464,7 @@ def _unix_events(module, types):
     def setUp(self):
         original(self)
         self.loop._handle_signal = (
-            lambda number: self.loop._signals_arrived(bytes([number])))
+            lambda number: self.loop._signals_arrived(bytes([number]), False))
     cls.setUp = setUp
 
 
