@@ -53,7 +53,7 @@ static inline void
 future_bind(Future *self, PyObject *loop)
 {
     self->loop = Py_NewRef(loop);
-    self->own_loop = PyObject_TypeCheck(loop, self->state_ptr->LoopType) ? (Loop *)loop : NULL;
+    self->own_loop = loop_check(self->state_ptr, loop) ? (Loop *)loop : NULL;
     self->future_state = FUTURE_PENDING;
 }
 
@@ -73,7 +73,7 @@ future_init(Future *self, PyObject *loop)
     if (UNLIKELY(self->loop != NULL || self->future_state != FUTURE_UNINITIALISED)) {
         future_clear(self);    /* __init__ called again */
     }
-    bool own = PyObject_TypeCheck(loop, state->LoopType);
+    bool own = loop_check(state, loop);
     int debug = own ? ((Loop *)loop)->debug : loop_object_debugs(state, loop);
     if (debug < 0) {
         Py_DECREF(loop);
@@ -95,7 +95,7 @@ future_new(struct state *state, PyObject *loop)
         return NULL;
     }
     self->state_ptr = state;
-    if (LIKELY(PyObject_TypeCheck(loop, state->LoopType) && !((Loop *)loop)->debug)) {
+    if (LIKELY(loop_check(state, loop) && !((Loop *)loop)->debug)) {
         future_bind(self, loop);
     }
     else if (future_init(self, loop) < 0) {

@@ -80,6 +80,36 @@ stop_iteration_steal(PyObject *value)
     }
 }
 
+#define KEPT_VALUE_MAX 16384    /* bytes: what the spare exception may keep alive */
+
+void
+stop_iteration_bytes_steal(struct state *state, PyObject *value)
+{
+#ifndef Py_GIL_DISABLED
+    if (PyBytes_CheckExact(value) && PyBytes_GET_SIZE(value) <= KEPT_VALUE_MAX) {
+        PyObject *spare = state->stop_iteration;
+        if (UNLIKELY(spare == NULL)) {
+            spare = state->stop_iteration = PyObject_CallNoArgs(PyExc_StopIteration);
+            if (spare == NULL) {
+                Py_DECREF(value);
+                return;
+            }
+        }
+        if (LIKELY(Py_REFCNT(spare) == 1)) {
+            PyStopIterationObject *stop = (PyStopIterationObject *)spare;
+            Py_XSETREF(stop->value, value);
+            Py_CLEAR(stop->traceback);
+            Py_CLEAR(stop->context);
+            PyErr_SetRaisedException(Py_NewRef(spare));
+            return;
+        }
+    }
+#else
+    (void)state;
+#endif
+    stop_iteration_steal(value);
+}
+
 static PyObject *
 FutureIter_iternext(PyObject *op)
 {

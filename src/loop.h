@@ -196,4 +196,11 @@ void loop_call_exception_handler(Loop *loop, PyObject *context);
  * indicator; never fails. `key` may be NULL. */
 void loop_report(Loop *loop, const char *message, const char *key, PyObject *value);
 
+/* Is it a Loop of ours? Nearly all are of one class. */
+static inline bool
+loop_check(struct state *state, PyObject *op)
+{
+    return LIKELY(Py_TYPE(op) == state->loop_class) || PyObject_TypeCheck(op, state->LoopType);
+}
+
 #endif

@@ -606,6 +606,9 @@ Loop_new(PyTypeObject *type, PyObject *args UNUSED, PyObject *kwargs UNUSED)
         return NULL;
     }
     loop->state = state;
+    if (state->loop_class == NULL) {
+        state->loop_class = (PyTypeObject *)Py_NewRef(type);
+    }
     loop->timer_fd = loop->signal_read_fd = loop->signal_write_fd = -1;
     loop->slow_callback_duration = 0.1;
     list_init(&loop->all_loops);

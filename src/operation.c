@@ -37,6 +37,9 @@ static void
 operation_drop_future(Operation *op)
 {
     if (op->future != NULL) {
+        if (op->kind->leave != NULL) {
+            op->kind->leave(op);
+        }
         op->future->watcher = NULL;
         Py_CLEAR(op->future);
     }
@@ -220,6 +223,10 @@ operation_go_on(Operation *op, PyObject **result)
             return PYGEN_NEXT;
         }
         break;
+    case ATTEMPT_WAIT_FUTURE:
+        op->future->blocking = true;
+        *result = Py_NewRef(op->future);
+        return PYGEN_NEXT;
     default:
         break;
     }
@@ -252,23 +259,25 @@ operation_take_future(Operation *op)
         return -1;
     }
     PyObject *error = NULL;
-    bool cancelled = future->future_state == FUTURE_CANCELLED;
-    if (UNLIKELY(cancelled)) {
-        error = future_make_cancelled_error(future);
-    }
-    else if (UNLIKELY(op->descriptor_gone)) {
+    bool failed = false;
+    if (UNLIKELY(op->descriptor_gone && future->future_state == FUTURE_FINISHED)) {
         errno = EBADF;
         PyErr_SetFromErrno(PyExc_OSError);
-        cancelled = true;
+        error = PyErr_GetRaisedException();
+        failed = true;
+    }
+    else if (UNLIKELY(future->future_state == FUTURE_CANCELLED || future->exception != NULL)) {
+        failed = true;
+        if (future_take(future, &error) < 0) {
+            error = PyErr_GetRaisedException();
+        }
     }
     operation_drop_future(op);
-    if (LIKELY(!cancelled)) {
+    if (LIKELY(!failed)) {
         return 0;
     }
     operation_finish(op);
-    if (error != NULL) {
-        PyErr_SetRaisedException(error);
-    }
+    PyErr_SetRaisedException(error);
     return -1;
 }
 
@@ -308,7 +317,7 @@ Operation_iternext(PyObject *self)
         Py_DECREF(result);
     }
     else {
-        stop_iteration_steal(result);
+        stop_iteration_bytes_steal(((Operation *)self)->state, result);
     }
     return NULL;
 }
@@ -472,6 +481,25 @@ Operation_clear(PyObject *self)
     return 0;
 }
 
+static PyObject *
+operation_qualname(Operation *op)
+{
+    const char *owner = op->kind->owner != NULL ? op->kind->owner : "Loop";
+    return PyUnicode_FromFormat("%s.%s", owner, op->kind->name);
+}
+
+/* The words of every other coroutine, from its dealloc. */
+static void
+operation_warn_never_awaited(Operation *op)
+{
+    PyObject *exc = PyErr_GetRaisedException();
+    if (PyErr_WarnFormat(PyExc_RuntimeWarning, 1, "coroutine '%s.%s' was never awaited",
+                         op->kind->owner, op->kind->name) < 0) {
+        PyErr_WriteUnraisable(NULL);
+    }
+    PyErr_SetRaisedException(exc);
+}
+
 static void
 Operation_dealloc(PyObject *self)
 {
@@ -479,6 +507,9 @@ Operation_dealloc(PyObject *self)
     Operation *op = (Operation *)self;
     struct state *state = op->state;
     PyObject_GC_UnTrack(self);
+    if (UNLIKELY(op->kind->warns && !op->started && op->loop != NULL)) {
+        operation_warn_never_awaited(op);
+    }
     operation_finish(op);
     if (!freelist_keep(&state->free_operations, self)) {
         type->tp_free(self);
@@ -495,14 +526,19 @@ Operation_get_name(PyObject *self, void *closure UNUSED)
 static PyObject *
 Operation_get_qualname(PyObject *self, void *closure UNUSED)
 {
-    return PyUnicode_FromFormat("Loop.%s", ((Operation *)self)->kind->name);
+    return operation_qualname((Operation *)self);
 }
 
 static PyObject *
 Operation_repr(PyObject *self)
 {
-    return PyUnicode_FromFormat("<coroutine object Loop.%s at %p>",
-                                ((Operation *)self)->kind->name, (void *)self);
+    PyObject *name = operation_qualname((Operation *)self);
+    if (name == NULL) {
+        return NULL;
+    }
+    PyObject *text = PyUnicode_FromFormat("<coroutine object %U at %p>", name, (void *)self);
+    Py_DECREF(name);
+    return text;
 }
 
 static PyMethodDef Operation_methods[] = {

@@ -1,4 +1,5 @@
-/* operation.h - Operation: a coroutine in C, for loop.sock_recv() and its kin.
+/* operation.h - Operation: a coroutine in C, for loop.sock_recv() and its kin, and for the
+ * methods of stream_api.h.
  *
  * Nothing happens before it is awaited. Its kind's attempt() is then called, and again each
  * time that what it asked for is there: a ready descriptor, or the result of an awaitable.
@@ -8,7 +9,8 @@
  * Promises: cancel() of the awaiting Task stops the watch in the same instant. What was not
  *           returned was not taken either: bytes, connections and datagrams stay in the
  *           kernel until the step that hands them over.
- * Python:   passes for a collections.abc.Coroutine. Never awaited, it says nothing. */
+ * Python:   passes for a collections.abc.Coroutine. Never awaited, it says nothing, unless
+ *           its kind wants the warning. */
 #ifndef ASYNCLOOP_OPERATION_H
 #define ASYNCLOOP_OPERATION_H
 
@@ -24,6 +26,7 @@ enum attempt {
     ATTEMPT_WAIT_READ,      /* again when op->fd is readable */
     ATTEMPT_WAIT_WRITE,
     ATTEMPT_WAIT_RETRY,     /* again after a short while */
+    ATTEMPT_WAIT_FUTURE,    /* op->future is set: again when somebody has given it a result */
     ATTEMPT_AWAIT,          /* op->inner is set: again when it is done, with op->value */
 };
 
@@ -33,9 +36,12 @@ enum attempt {
 #define OPERATION_RETRY_DOUBLINGS 4
 
 struct operation_kind {
-    const char *name;       /* of the method of Loop */
+    const char *name;       /* of the method */
     enum attempt (*attempt)(Operation *op, PyObject **result);
     bool beside_transport;  /* may wait for a descriptor that a transport uses */
+    bool warns;             /* when it was never awaited, as other coroutines do */
+    const char *owner;      /* the class that has the method; NULL: Loop */
+    void (*leave)(Operation *op);    /* the waiting is over, or given up; op->future is still set */
 };
 
 struct Operation {

@@ -270,3 +270,12 @@ proto_call(struct proto *proto, PyObject *name, PyObject *arg)
     Py_DECREF(protocol);
     return result;
 }
+
+PyObject *
+proto_connection_made(struct proto *proto, struct state *state, PyObject *transport)
+{
+    if (proto->kind == PROTO_READER) {
+        return state->stream_connection_made(state, proto, transport);
+    }
+    return proto_call(proto, state->names.connection_made, transport);
+}

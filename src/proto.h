@@ -48,6 +48,9 @@ int proto_data_received_bytes(struct proto *proto, struct state *state, PyObject
 int proto_get_buffer(struct proto *proto, struct state *state, PyObject **buffer);    /* new reference */
 int proto_buffer_updated(struct proto *proto, struct state *state, size_t n);
 
+/* connection_made(transport). New reference or NULL. */
+PyObject *proto_connection_made(struct proto *proto, struct state *state, PyObject *transport);
+
 /* Per connection: looked up at each call. New reference or NULL. `arg` may be NULL. */
 PyObject *proto_call(struct proto *proto, PyObject *name, PyObject *arg);
 

@@ -10,6 +10,32 @@
 
 /* -- is everything the standard library's own? ------------------------------------------ */
 
+/* Where each function of enum own_function belongs. */
+static const struct {
+    enum { PROTOCOL, READER, WRITER } type;
+    const char *name;
+} own_names[OWN_FUNCTIONS] = {
+    [OWN_DATA_RECEIVED] = {PROTOCOL, "data_received"},
+    [OWN_DRAIN_HELPER] = {PROTOCOL, "_drain_helper"},
+    [OWN_FEED_DATA] = {READER, "feed_data"},
+    [OWN_WAKEUP_WAITER] = {READER, "_wakeup_waiter"},
+    [OWN_WAIT_FOR_DATA] = {READER, "_wait_for_data"},
+    [OWN_MAYBE_RESUME_TRANSPORT] = {READER, "_maybe_resume_transport"},
+    [OWN_READ] = {READER, "read"},
+    [OWN_READEXACTLY] = {READER, "readexactly"},
+    [OWN_READLINE] = {READER, "readline"},
+    [OWN_READUNTIL] = {READER, "readuntil"},
+    [OWN_WRITE] = {WRITER, "write"},
+    [OWN_DRAIN] = {WRITER, "drain"},
+};
+
+static PyObject *
+own_type(struct reader_state *reader, int i)
+{
+    PyObject *const types[] = {reader->ProtocolType, reader->ReaderType, reader->WriterType};
+    return types[own_names[i].type];
+}
+
 /* new reference to type.name if it is a function of the module asyncio.streams */
 static PyObject *
 own_function(PyObject *type, const char *name, PyObject *globals)
@@ -36,21 +62,24 @@ reader_init(struct state *state)
     PyObject *globals = PyModule_GetDict(module);
     reader->ProtocolType = PyObject_GetAttrString(module, "StreamReaderProtocol");
     reader->ReaderType = PyObject_GetAttrString(module, "StreamReader");
+    reader->WriterType = PyObject_GetAttrString(module, "StreamWriter");
     Py_DECREF(module);
-    if (reader->ProtocolType == NULL || reader->ReaderType == NULL) {
+    if (reader->ProtocolType == NULL || reader->ReaderType == NULL || reader->WriterType == NULL) {
         return -1;
     }
-    if (READER_KNOWN && PyType_Check(reader->ProtocolType) && PyType_Check(reader->ReaderType)) {
-        reader->data_received = own_function(reader->ProtocolType, "data_received", globals);
-        reader->feed_data = own_function(reader->ReaderType, "feed_data", globals);
-        reader->wakeup_waiter = own_function(reader->ReaderType, "_wakeup_waiter", globals);
-        reader->stream_reader = PyObject_GetAttrString(reader->ProtocolType, "_stream_reader");
-        if (reader->stream_reader == NULL) {
-            PyErr_Clear();
-        }
+    if (!READER_KNOWN || !PyType_Check(reader->ProtocolType) || !PyType_Check(reader->ReaderType)
+        || !PyType_Check(reader->WriterType)) {
+        return 0;
     }
-    reader->usable = reader->data_received != NULL && reader->feed_data != NULL
-                     && reader->wakeup_waiter != NULL && reader->stream_reader != NULL;
+    reader->stream_reader = PyObject_GetAttrString(reader->ProtocolType, "_stream_reader");
+    if (reader->stream_reader == NULL) {
+        PyErr_Clear();
+    }
+    reader->usable = reader->stream_reader != NULL;
+    for (int i = 0; i < OWN_FUNCTIONS; i++) {
+        reader->own[i] = own_function(own_type(reader, i), own_names[i].name, globals);
+        reader->usable = reader->usable && reader->own[i] != NULL;
+    }
     return 0;
 }
 
@@ -70,23 +99,28 @@ attribute_is(PyObject *type, const char *name, PyObject *expected)
 static bool
 classes_look_standard(struct reader_state *reader)
 {
-    reader->classes_ok =
-        attribute_is(reader->ProtocolType, "data_received", reader->data_received)
-        && attribute_is(reader->ProtocolType, "_stream_reader", reader->stream_reader)
-        && attribute_is(reader->ReaderType, "feed_data", reader->feed_data)
-        && attribute_is(reader->ReaderType, "_wakeup_waiter", reader->wakeup_waiter);
+    bool ok = reader->usable
+              && attribute_is(reader->ProtocolType, "_stream_reader", reader->stream_reader);
+    for (int i = 0; ok && i < OWN_FUNCTIONS; i++) {
+        ok = attribute_is(own_type(reader, i), own_names[i].name, reader->own[i]);
+    }
+    reader->classes_ok = ok;
     reader->protocol_version = ((PyTypeObject *)reader->ProtocolType)->tp_version_tag;
     reader->reader_version = ((PyTypeObject *)reader->ReaderType)->tp_version_tag;
-    return reader->classes_ok;
+    reader->writer_version = ((PyTypeObject *)reader->WriterType)->tp_version_tag;
+    return ok;
 }
 
-static inline bool
-classes_are_standard(struct reader_state *reader)
+bool
+reader_classes_are_standard(struct state *state)
 {
+    struct reader_state *reader = &state->reader;
     unsigned int protocol_version = ((PyTypeObject *)reader->ProtocolType)->tp_version_tag;
     unsigned int reader_version = ((PyTypeObject *)reader->ReaderType)->tp_version_tag;
+    unsigned int writer_version = ((PyTypeObject *)reader->WriterType)->tp_version_tag;
     if (LIKELY(protocol_version == reader->protocol_version && protocol_version != 0
-               && reader_version == reader->reader_version && reader_version != 0)) {
+               && reader_version == reader->reader_version && reader_version != 0
+               && writer_version == reader->writer_version && writer_version != 0)) {
         return reader->classes_ok;
     }
     return classes_look_standard(reader);
@@ -97,7 +131,7 @@ reader_protocol_is_plain(struct state *state, PyObject *protocol)
 {
     struct reader_state *reader = &state->reader;
     return reader->usable && (PyObject *)Py_TYPE(protocol) == reader->ProtocolType
-           && classes_are_standard(reader);
+           && reader_classes_are_standard(state);
 }
 
 /* Does op.name give the method `function`, not something put on the instance? */
@@ -140,7 +174,7 @@ reader_bind(struct state *state, PyObject *protocol)
 {
     struct reader_state *reader = &state->reader;
     if (!reader_protocol_is_plain(state, protocol)
-        || !method_is(protocol, "data_received", reader->data_received)) {
+        || !method_is(protocol, "data_received", reader->own[OWN_DATA_RECEIVED])) {
         return NULL;
     }
     PyObject *reference = PyObject_GetAttr(protocol, state->names._stream_reader_wr);
@@ -149,9 +183,11 @@ reader_bind(struct state *state, PyObject *protocol)
         return NULL;
     }
     PyObject *target = PyWeakref_CheckRefExact(reference) ? weakref_get(reference) : NULL;
-    if (target == NULL || (PyObject *)Py_TYPE(target) != reader->ReaderType
-        || !method_is(target, "feed_data", reader->feed_data)
-        || !method_is(target, "_wakeup_waiter", reader->wakeup_waiter)) {
+    if (target == NULL
+        || ((PyObject *)Py_TYPE(target) != reader->ReaderType
+            && Py_TYPE(target) != reader->FastReaderType)
+        || !method_is(target, "feed_data", reader->own[OWN_FEED_DATA])
+        || !method_is(target, "_wakeup_waiter", reader->own[OWN_WAKEUP_WAITER])) {
         Py_CLEAR(reference);
     }
     Py_XDECREF(target);
@@ -161,9 +197,11 @@ reader_bind(struct state *state, PyObject *protocol)
 /* -- feed_data() ------------------------------------------------------------------------------ */
 
 static int
-wake_waiter(struct state *state, PyObject *reader, PyObject *waiter)
+wake_waiter(struct state *state, PyObject *reader, PyObject *dict, PyObject *waiter)
 {
-    if (PyObject_SetAttr(reader, state->names._waiter, Py_None) < 0) {
+    int taken = dict != NULL ? PyDict_SetItem(dict, state->names._waiter, Py_None)
+                             : PyObject_SetAttr(reader, state->names._waiter, Py_None);
+    if (taken < 0) {
         return -1;
     }
     if (LIKELY(future_check_exact(state, waiter) && future_is_pending((Future *)waiter))) {
@@ -225,15 +263,28 @@ buffer_extend(PyObject *buffer, const char *data, size_t n)
     return 0;
 }
 
+/* New reference to a field of the reader, or NULL. A reader that has changed its class (see
+ * stream_api.h) has a dict, which is quicker to ask than the object. */
+static inline PyObject *
+reader_field(PyObject *reader, PyObject *dict, PyObject *name)
+{
+    return dict != NULL ? Py_XNewRef(PyDict_GetItemWithError(dict, name))
+                        : PyObject_GetAttr(reader, name);
+}
+
 static int
 feed(struct state *state, PyObject *reader, const char *data, size_t n)
 {
-    PyObject *eof = NULL, *buffer = NULL, *limit = NULL, *waiter = NULL;
+    PyObject *dict = NULL, *eof = NULL, *buffer = NULL, *limit = NULL, *waiter = NULL;
     int result = 0;
-    eof = PyObject_GetAttr(reader, state->names._eof);
-    buffer = eof == NULL ? NULL : PyObject_GetAttr(reader, state->names._buffer);
-    limit = buffer == NULL ? NULL : PyObject_GetAttr(reader, state->names._limit);
-    waiter = limit == NULL ? NULL : PyObject_GetAttr(reader, state->names._waiter);
+    if (Py_IS_TYPE(reader, state->reader.FastReaderType)
+        && (dict = PyObject_GenericGetDict(reader, NULL)) == NULL) {
+        PyErr_Clear();
+    }
+    eof = reader_field(reader, dict, state->names._eof);
+    buffer = eof == NULL ? NULL : reader_field(reader, dict, state->names._buffer);
+    limit = buffer == NULL ? NULL : reader_field(reader, dict, state->names._limit);
+    waiter = limit == NULL ? NULL : reader_field(reader, dict, state->names._waiter);
     if (UNLIKELY(waiter == NULL)) {
         PyErr_Clear();    /* data_received() says what is missing */
         goto done;
@@ -250,7 +301,7 @@ feed(struct state *state, PyObject *reader, const char *data, size_t n)
     if (UNLIKELY(buffer_extend(buffer, data, n) < 0)) {
         goto done;
     }
-    if (waiter != Py_None && UNLIKELY(wake_waiter(state, reader, waiter) < 0)) {
+    if (waiter != Py_None && UNLIKELY(wake_waiter(state, reader, dict, waiter) < 0)) {
         goto done;
     }
     if (UNLIKELY(PyByteArray_GET_SIZE(buffer) / 2 >= limit_bytes)
@@ -260,6 +311,7 @@ feed(struct state *state, PyObject *reader, const char *data, size_t n)
     }
     result = 1;
 done:
+    Py_XDECREF(dict);
     Py_XDECREF(eof);
     Py_XDECREF(buffer);
     Py_XDECREF(limit);
@@ -270,7 +322,7 @@ done:
 int
 reader_feed(struct state *state, PyObject *reader_ref, const char *data, size_t n)
 {
-    if (UNLIKELY(!classes_are_standard(&state->reader))) {
+    if (UNLIKELY(!reader_classes_are_standard(state))) {
         return 0;
     }
     PyObject *reader = weakref_get(reader_ref);

@@ -337,7 +337,7 @@ attempt_getaddrinfo(Operation *op, PyObject **result)
 PyObject *
 Loop_getaddrinfo(PyObject *loop, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    static const struct operation_kind kind = {"getaddrinfo", attempt_getaddrinfo, false};
+    static const struct operation_kind kind = {.name = "getaddrinfo", .attempt = attempt_getaddrinfo};
     static const char *const names[] = {"host", "port", "family", "type", "proto", "flags", NULL};
     PyObject *values[OPERATION_MAX_ARGS] = {NULL};
     if (args_unpack("getaddrinfo", args, nargs, kwnames, names, 2, 2, values) < 0) {

@@ -767,7 +767,7 @@ attempt_accept(Operation *op, PyObject **result)
     PyObject *Loop_##NAME(PyObject *loop, PyObject *const *args, Py_ssize_t nargs,             \
                           PyObject *kwnames)                                                   \
     {                                                                                          \
-        static const struct operation_kind kind = {#NAME, ATTEMPT, false};                            \
+        static const struct operation_kind kind = {.name = #NAME, .attempt = ATTEMPT};         \
         static const char *const names[] = {__VA_ARGS__, NULL};                                \
         PyObject *values[OPERATION_MAX_ARGS + 1] = {NULL};                                     \
         if (LIKELY(kwnames == NULL && nargs == (NARGS) && (ROOM) == (NARGS) - 1)) {            \
@@ -792,7 +792,8 @@ METHOD(sock_accept, attempt_accept, 1, 1, 0, "sock")
 PyObject *
 Loop__wait_writable(PyObject *loop, PyObject *sock)
 {
-    static const struct operation_kind kind = {"_wait_writable", attempt_wait_writable, true};
+    static const struct operation_kind kind = {
+        .name = "_wait_writable", .attempt = attempt_wait_writable, .beside_transport = true};
     return operation_new((Loop *)loop, &kind, sock, NULL, 0);
 }
 
@@ -815,14 +816,14 @@ message_method(PyObject *loop, const char *function, const struct operation_kind
 PyObject *
 Loop_sock_recvmsg(PyObject *loop, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    static const struct operation_kind kind = {"sock_recvmsg", attempt_recvmsg, false};
+    static const struct operation_kind kind = {.name = "sock_recvmsg", .attempt = attempt_recvmsg};
     return message_method(loop, "sock_recvmsg", &kind, 4, args, nargs, kwnames);
 }
 
 PyObject *
 Loop_sock_sendmsg(PyObject *loop, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    static const struct operation_kind kind = {"sock_sendmsg", attempt_sendmsg, false};
+    static const struct operation_kind kind = {.name = "sock_sendmsg", .attempt = attempt_sendmsg};
     return message_method(loop, "sock_sendmsg", &kind, 5, args, nargs, kwnames);
 }
 

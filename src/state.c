@@ -16,6 +16,7 @@
 #include "resolve.h"
 #include "sockop.h"
 #include "stream.h"
+#include "stream_api.h"
 #include "task.h"
 #include "tls.h"
 #include "transport.h"
@@ -166,6 +167,7 @@ state_init(PyObject *module, struct state *state)
         || server_type_init(module, state) < 0
         || operation_type_init(module, state) < 0
         || sockop_init(module, state) < 0
+        || stream_api_init(module, state) < 0
         || resolve_init(module, state) < 0
         || loop_type_init(module, state) < 0) {
         return -1;
@@ -196,13 +198,18 @@ state_init(PyObject *module, struct state *state)
     X(unregister_task) X(task_set_base) X(add_awaited_by) X(discard_awaited_by) \
     X(keywords_context) X(keywords_msg) X(keywords_debug) X(empty_tuple) X(socket_class) \
     X(socket_family) X(check_ssl_socket) \
-    X(reader.ProtocolType) X(reader.ReaderType) X(reader.data_received) \
-    X(reader.stream_reader) X(reader.feed_data) X(reader.wakeup_waiter) \
+    X(reader.ProtocolType) X(reader.ReaderType) X(reader.WriterType) X(reader.stream_reader) \
+    X(reader.own[OWN_DATA_RECEIVED]) X(reader.own[OWN_DRAIN_HELPER]) X(reader.own[OWN_FEED_DATA]) \
+    X(reader.own[OWN_WAKEUP_WAITER]) X(reader.own[OWN_WAIT_FOR_DATA]) \
+    X(reader.own[OWN_MAYBE_RESUME_TRANSPORT]) X(reader.own[OWN_READ]) \
+    X(reader.own[OWN_READEXACTLY]) X(reader.own[OWN_READLINE]) X(reader.own[OWN_READUNTIL]) \
+    X(reader.own[OWN_WRITE]) X(reader.own[OWN_DRAIN]) \
+    X(reader.FastReaderType) X(reader.FastWriterType) \
     X(tls.Type) X(tls.SSLError) X(tls.SSLWantReadError) X(tls.SSLWantWriteError) \
     X(tls.SSLZeroReturnError) X(tls.CertificateError) X(tls.MemoryBIO) X(tls.SSLObject) \
     X(tls.keywords_wrap_bio) X(tls.record_bytes) X(tls.empty_bytes) \
     X(tls.flowcontrol_defaults) \
-    X(spare.bytes) \
+    X(spare.bytes) X(stop_iteration) X(loop_class) \
     X(resolve.getaddrinfo) X(resolve.AddressFamily) \
     X(resolve.SocketKind) X(resolve.inet) X(resolve.inet6) X(resolve.stream) X(resolve.dgram)
 

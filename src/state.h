@@ -27,7 +27,8 @@ typedef struct Task Task;
     X(pipe) X(protocol) X(remove_done_callback) X(result) X(resume_writing) X(send) X(server) \
     X(set_name) X(set_result) X(shutdown) X(sockname) X(socket) X(source_traceback) X(task) \
     X(is_running) X(set_exception) X(PENDING) X(CANCELLED) X(FINISHED) \
-    X(_attach) X(_buffer) X(_detach) X(_eof) X(_limit) X(_paused) X(_stream_reader_wr) \
+    X(_attach) X(_buffer) X(_client_connected_cb) X(_detach) X(_eof) X(_exception) X(_limit) \
+    X(_paused) X(_reader) X(_stream_reader_wr) \
     X(_transport) X(_waiter) X(pause_reading) X(throw) X(time) X(transport) X(uncancel) X(values) \
     X(accept) X(connect) X(family) X(getaddrinfo) X(proto) X(recv) X(recv_into) X(recvfrom) X(recvfrom_into) \
     X(recvmsg) X(sendmsg) X(sendto) X(type) \
@@ -35,18 +36,38 @@ typedef struct Task Task;
     X(get_extra_info) X(getpeercert) X(join) X(peercert) X(pending) X(read) X(resume_reading) \
     X(ssl_object) X(sslcontext) X(unwrap) X(wrap_bio) X(write)
 
-/* reader.c: what is compared before a StreamReader is fed from C */
+struct proto;
+
+/* reader.c: what asyncio.streams looked like at import */
+enum own_function {
+    OWN_DATA_RECEIVED,                    /* of StreamReaderProtocol */
+    OWN_DRAIN_HELPER,
+    OWN_FEED_DATA,                        /* of StreamReader */
+    OWN_WAKEUP_WAITER,
+    OWN_WAIT_FOR_DATA,
+    OWN_MAYBE_RESUME_TRANSPORT,
+    OWN_READ,
+    OWN_READEXACTLY,
+    OWN_READLINE,
+    OWN_READUNTIL,
+    OWN_WRITE,                            /* of StreamWriter */
+    OWN_DRAIN,
+    OWN_FUNCTIONS,                        /* how many */
+};
+
 struct reader_state {
     PyObject *ProtocolType;               /* asyncio.StreamReaderProtocol */
     PyObject *ReaderType;                 /* asyncio.StreamReader */
-    PyObject *data_received;              /* the classes' own functions; NULL: not as expected */
-    PyObject *stream_reader;
-    PyObject *feed_data;
-    PyObject *wakeup_waiter;
+    PyObject *WriterType;                 /* asyncio.StreamWriter */
+    PyObject *own[OWN_FUNCTIONS];         /* the classes' own functions */
+    PyObject *stream_reader;              /* StreamReaderProtocol._stream_reader */
     unsigned int protocol_version;        /* tp_version_tag of the classes at the last look */
     unsigned int reader_version;
+    unsigned int writer_version;
     bool classes_ok;
-    bool usable;
+    bool usable;                          /* they were as expected at import */
+    PyTypeObject *FastReaderType;         /* stream_api.c: subclasses that objects in use change to */
+    PyTypeObject *FastWriterType;
 };
 
 /* resolve.c: what answers are made of */
@@ -82,6 +103,7 @@ struct tls_objects {
 struct state {
     /* our types (asyncloop._core.*) */
     PyTypeObject *LoopType;
+    PyTypeObject *loop_class;             /* the first class whose instance was made: see loop_check() */
     PyTypeObject *HandleType;
     PyTypeObject *TimerHandleType;
     PyTypeObject *FutureType;
@@ -141,6 +163,7 @@ struct state {
         PyObject *bytes;                  /* a packet that its protocol did not keep: see proto.c */
         size_t capacity;
     } spare;
+    PyObject *stop_iteration;             /* a spare one: see stop_iteration_bytes_steal() */
     struct resolve_state resolve;
 
     /* current task and the set of all tasks: see current.c */
@@ -185,6 +208,10 @@ struct state {
     void (*future_cancelled)(PyObject *watcher);
     /* operation.c: before a poll, while an Operation waits: how long it may last */
     int64_t (*check_operations)(Loop *loop, int64_t now, int64_t wait_ns);
+
+    /* stream_api.c: connection_made() of a protocol of kind PROTO_READER */
+    PyObject *(*stream_connection_made)(struct state *state, struct proto *proto,
+                                        PyObject *transport);
 
     struct list_node loops;               /* every Loop that is not closed, for fork */
 

@@ -390,7 +390,7 @@ tls_handshake_done(Tls *tls)
     }
     if (tls->app == TLS_APP_INIT) {
         tls->app = TLS_APP_MADE;
-        PyObject *value = proto_call(&tls->proto, names->connection_made, (PyObject *)tls);
+        PyObject *value = proto_connection_made(&tls->proto, tls->state, (PyObject *)tls);
         if (value == NULL) {
             return tls_fatal(tls, "Fatal error: protocol.connection_made() call failed.");
         }

@@ -667,7 +667,7 @@ transport_run_begin(PyObject *owner, PyObject *waiter)
 {
     Transport *tr = transport_cast(owner);
     int result = 0;
-    PyObject *value = proto_call(&tr->proto, tr->state->names.connection_made, owner);
+    PyObject *value = proto_connection_made(&tr->proto, tr->state, owner);
     if (value == NULL) {
         result = transport_callback_failed(tr, "Exception in callback %.200s.connection_made()");
     }
