@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-from . import loops, machine, picture, report, table
-from .compare import Options, run_rows
+from . import helpers, loops, machine, markdown, picture, report, table
+from .compare import Options, Result, run_rows
 from .rows import chosen
 
 
@@ -22,6 +22,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add = made.add_argument
     add("--quick", action="store_true", help="short samples and loads: a look, not a result")
+    add("--short", action="store_true", help="fewer rounds: a result in half the time")
     add("--rows", metavar="REGEX", help="only rows whose key, group or title it finds")
     add(
         "--loops",
@@ -32,7 +33,20 @@ def parser() -> argparse.ArgumentParser:
     add("--list", action="store_true", help="list the rows and end")
     add("--json", metavar="FILE", type=Path, help="write all numbers as JSON")
     add("--picture", metavar="FILE", type=Path, help="draw the ratios (needs matplotlib)")
-    add("--sizes", metavar="BYTES", default="1024", help="message sizes of the echo rows")
+    add("--markdown", action="store_true", help="print Markdown tables, as in the README")
+    add(
+        "--from-json",
+        metavar="FILE",
+        type=Path,
+        help="show an earlier run's results, measuring nothing",
+    )
+    add(
+        "--zuvloop",
+        metavar="PATH",
+        type=Path,
+        help="where a built zuvloop is, if it is not installed: the folder with its package",
+    )
+    add("--sizes", metavar="BYTES", default="", help="message sizes of all echo and TLS rows")
     add("--connections", metavar="N", type=int, default=50, help="default: %(default)s")
     add("--rounds", metavar="N", type=int, help="rounds of every row")
     add("--seconds", metavar="S", type=float, help="duration of one load on one server")
@@ -61,14 +75,15 @@ def cores(wanted: str) -> tuple[int | None, int | None]:
 def options_of(arguments: argparse.Namespace) -> Options:
     """Make the options of a run from the command line."""
     quick = arguments.quick
+    size = 0 if quick else 1 if arguments.short else 2
     server_core, load_core = cores(arguments.pin)
     return Options(
-        rounds=arguments.rounds or (3 if quick else 7),
-        sample_seconds=0.01 if quick else 0.05,
-        load_rounds=arguments.rounds or (2 if quick else 5),
-        load_seconds=arguments.seconds or (0.5 if quick else 2.0),
+        rounds=arguments.rounds or (2, 5, 7)[size],
+        sample_seconds=(0.01, 0.05, 0.05)[size],
+        load_rounds=arguments.rounds or (1, 3, 5)[size],
+        load_seconds=arguments.seconds or (0.3, 0.8, 1.0)[size],
         connections=arguments.connections,
-        sizes=tuple(int(size) for size in arguments.sizes.split(",")),
+        sizes=tuple(int(size) for size in arguments.sizes.split(",") if size),
         idle_connections=500 if quick else 2000,
         timers=200_000 if quick else 1_000_000,
         http_load=arguments.http_load,
@@ -82,8 +97,10 @@ def _ended(number: int, frame: object) -> NoReturn:
 
 
 def main(argv: list[str]) -> int:
-    """Run the command line; 0, or 1 when a cell of the table failed."""
+    """Run the command line; 0, or 1 when a cell of asyncloop failed."""
     arguments = parser().parse_args(argv)
+    if arguments.from_json:
+        return _show(arguments)
     options = options_of(arguments)
     rows = chosen(options, arguments.rows)
     if arguments.list:
@@ -96,41 +113,64 @@ def main(argv: list[str]) -> int:
     # Ended from outside, the children still go first.
     signal.signal(signal.SIGTERM, _ended)
     loops.prefer_built()
+    if arguments.zuvloop:
+        loops.add_path(arguments.zuvloop)
     present, missing = loops.installed([n for n in arguments.loops.split(",") if n])
     for name, reason in missing.items():
         print(f"left out: {name} ({reason})", file=sys.stderr)
     if not present:
         return 2
     about = report.head(options, present, missing)
+
+    def keep(results: list[Result]) -> None:
+        about["seconds"] = round(time.monotonic() - started)
+        if arguments.json:
+            report.write(arguments.json, report.as_json(results, about, argv))
+
     started = time.monotonic()
     print(f"{len(rows)} rows for {', '.join(present)}:", file=sys.stderr)
-    results = run_rows(rows, options, list(present))
-    print(_headline(about, missing, options, time.monotonic() - started))
-    print(table.text(results), end="")
-    if arguments.json:
-        report.write(arguments.json, report.as_json(results, about, argv))
+    try:
+        results = run_rows(rows, options, list(present), keep)
+    finally:
+        helpers.close()
+    _print(results, about, arguments)
+    return 1 if any("asyncloop" in result.outcome.errors for result in results) else 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    try:
+        about, results = report.read(arguments.from_json)
+    except (OSError, ValueError) as exc:
+        print(exc, file=sys.stderr)
+        return 2
+    _print(results, about, arguments)
+    return 0
+
+
+def _print(
+    results: list[Result], about: dict[str, object], arguments: argparse.Namespace
+) -> None:
+    if arguments.markdown:
+        print(markdown.text(results, about), end="")
+    else:
+        print(_headline(about))
+        print(table.text(results), end="")
     if arguments.picture:
         problem = picture.draw(arguments.picture, results, about)
         if problem:
             print(problem, file=sys.stderr)
-    return 1 if any(result.outcome.errors for result in results) else 0
 
 
-def _headline(
-    about: dict[str, object], missing: dict[str, str], options: Options, seconds: float
-) -> str:
-    where = about["machine"]
-    present = about["loops"]
-    assert isinstance(where, dict) and isinstance(present, dict)
-    pinned = options.server_core is not None
+def _headline(about: dict[str, object]) -> str:
+    present, missing = about["loops"], about["missing_loops"]
+    options = about["options"]
+    assert isinstance(present, dict) and isinstance(missing, dict) and isinstance(options, dict)
+    core = options["server_core"]
     lines = [
-        f"{where['processor']}, {where['cores']} cores, {where['distribution']}, "
-        f"Linux {str(where['system']).split()[-1]}"
-        if str(where["system"]).startswith("Linux")
-        else f"{where['processor']}, {where['cores']} cores, {where['distribution']}",
-        f"CPython {where['python']}; " + ", ".join(f"{n} {v}" for n, v in present.items()),
-        f"{str(about['date'])[:10]}, {seconds:.0f} s, "
-        + (f"measured process on core {options.server_core}" if pinned else "not pinned"),
+        report.where(about),
+        ", ".join(f"{n} {v}" for n, v in present.items()),
+        f"{str(about['date'])[:10]}, {about.get('seconds', 0)} s, "
+        + (f"measured process on core {core}" if core is not None else "not pinned"),
     ]
     lines += [f"left out: {name} ({reason})" for name, reason in missing.items()]
     return "\n".join(lines) + "\n"

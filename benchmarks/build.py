@@ -64,6 +64,11 @@ def echo_server() -> Path:
     return compiled(SOURCES / "echo_libev.c", "-lev")
 
 
+def answers() -> Path:
+    """Return the compiled other side of clients (c/answers.c). Raises BuildError."""
+    return compiled(SOURCES / "answers.c", "-lev")
+
+
 def udp_echo_server() -> Path:
     """Return the compiled libev echo server for datagrams. Raises BuildError."""
     return compiled(SOURCES / "echo_udp.c", "-lev")

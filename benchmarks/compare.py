@@ -8,13 +8,16 @@ adding a `Row` to one of the lists in rows.py and nothing else.
 
 from __future__ import annotations
 
+import math
+import signal
 import statistics
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NoReturn
 
-from .loops import ordered
+from .loops import ordered, suited
 
 REFERENCE = "asyncio"
 """The contestant that ratios are given against."""
@@ -33,8 +36,8 @@ class Options:
     load_seconds: float = 2.0
     """Duration of one load on one server."""
     connections: int = 50
-    sizes: tuple[int, ...] = (1024,)
-    """Message sizes of the echo rows, in bytes."""
+    sizes: tuple[int, ...] = ()
+    """Message sizes of the echo rows, in bytes; none: those that each row is for."""
     idle_connections: int = 2000
     timers: int = 1_000_000
     http_load: Literal["auto", "wrk", "own"] = "auto"
@@ -58,6 +61,9 @@ class Metric:
     """Whether the text table has a line for it; the JSON always has it."""
     ratio: bool = True
     """Whether the table adds how many times better than the reference it is."""
+    total: bool = False
+    """Whether the value is the sum over the rounds in place of their median: for counts of what
+    should not happen at all."""
     weight: str | None = None
     """None: the value is the median of the rounds. Else the key of the metric by which the
     rounds are weighted in a mean: for quantities that the kernel samples by ticks, where only
@@ -95,6 +101,11 @@ class Row:
     run: Callable[[Options, Sequence[str]], Outcome]
     solo: bool = False
     """True for a row without event loops, as the interpreter's own work."""
+    traits: frozenset[str] = frozenset()
+    """What it is about, for contestants that are only of use for some rows (see loops.py)."""
+    series: str = ""
+    """The curve of which the row is a point, and where on its axis the point is."""
+    x: int = 0
 
 
 @dataclass(frozen=True)
@@ -107,10 +118,15 @@ class Cell:
     rounds: list[float]
 
     @classmethod
-    def of(cls, rounds: list[float], weights: list[float] | None = None) -> Cell:
-        """Summarize the rounds: by their median, or by their mean with weights."""
-        middle = statistics.fmean(rounds, weights) if weights else statistics.median(rounds)
-        return cls(middle, min(rounds), max(rounds), rounds)
+    def of(
+        cls, rounds: list[float], weights: list[float] | None = None, total: bool = False
+    ) -> Cell:
+        """Summarize the rounds: by their median, by their mean with weights, or by their sum."""
+        if total:
+            value = math.fsum(rounds)
+        else:
+            value = statistics.fmean(rounds, weights) if weights else statistics.median(rounds)
+        return cls(value, min(rounds), max(rounds), rounds)
 
 
 @dataclass(frozen=True)
@@ -119,18 +135,21 @@ class Result:
 
     row: Row
     outcome: Outcome
+    seconds: float = 0.0
+    """How long the row took."""
 
     def cell(self, metric: Metric, contestant: str) -> Cell | None:
         """Return the number of a contestant, or None where there is none."""
         samples = self.outcome.samples.get(contestant, {})
         rounds = samples.get(metric.key)
         weights = samples[metric.weight] if metric.weight and rounds else None
-        return Cell.of(rounds, weights) if rounds else None
+        return Cell.of(rounds, weights, metric.total) if rounds else None
 
     def ratio(self, metric: Metric, contestant: str) -> float | None:
         """Return how many times better than the reference a contestant is (2.0: twice)."""
         mine, base = self.cell(metric, contestant), self.cell(metric, REFERENCE)
-        if mine is None or base is None or not mine.value or not base.value:
+        # A timer that is early has a lateness below zero: that is not many times better.
+        if mine is None or base is None or mine.value <= 0 or base.value <= 0:
             return None
         ratio = mine.value / base.value
         return ratio if metric.better == "higher" else 1 / ratio
@@ -141,18 +160,54 @@ class Result:
         return ordered([*self.outcome.samples, *self.outcome.errors])
 
 
-def run_rows(rows: Iterable[Row], options: Options, loops: Sequence[str]) -> list[Result]:
-    """Run the rows one after the other; a row that breaks is one failed row."""
-    results = []
-    for row in rows:
-        print(f"  {row.group}: {row.title}", file=sys.stderr, flush=True)
+ROW_SECONDS = 300
+"""Seconds after which a row is given up. Each child has a limit of its own, far below."""
+
+
+class RowTimeout(BaseException):
+    """A row took longer than ROW_SECONDS; no Exception, which a row may take for a cell's."""
+
+
+def _late(number: int, frame: object) -> NoReturn:
+    raise RowTimeout(f"the row took longer than {ROW_SECONDS} s")
+
+
+def run_rows(
+    rows: Sequence[Row],
+    options: Options,
+    loops: Sequence[str],
+    after: Callable[[list[Result]], None] = lambda results: None,
+) -> list[Result]:
+    """Run the rows one after the other; a row that breaks or hangs is one failed row.
+
+    `after` gets all results so far after each row.
+    """
+    results: list[Result] = []
+    begin = time.monotonic()
+    for number, row in enumerate(rows, 1):
+        started = time.monotonic()
+        minutes = (started - begin) / 60
+        print(
+            f"{number}/{len(rows)} {minutes:.1f} min  {row.group}: {row.title}",
+            file=sys.stderr,
+            flush=True,
+        )
+        takers = suited(loops, row.traits)
+        before = signal.signal(signal.SIGALRM, _late)
+        signal.alarm(ROW_SECONDS)
         try:
-            outcome = row.run(options, loops)
-        except Exception as exc:
+            outcome = row.run(options, takers)
+        except (Exception, RowTimeout) as exc:
             outcome = Outcome()
-            for name in ["floor"] if row.solo else loops:
+            for name in ["floor"] if row.solo else takers:
                 outcome.fail(name, f"{type(exc).__name__}: {exc}")
+        finally:
+            signal.alarm(0)
+            signal.signal(signal.SIGALRM, before)
         for name, error in outcome.errors.items():
             print(f"    {name}: {error}", file=sys.stderr, flush=True)
-        results.append(Result(row, outcome))
+        for note in outcome.notes:
+            print(f"    {note}", file=sys.stderr, flush=True)
+        results.append(Result(row, outcome, time.monotonic() - started))
+        after(results)
     return results

@@ -8,7 +8,8 @@ from . import build, traffic
 from .child import Child
 from .compare import Options, Outcome, Row
 from .load import own
-from .traffic import BUSY, CPU, P50, P99, RATE, SHARE, SYSTEM, USER
+from .loops import NETWORK
+from .traffic import BUSY, CPU, P50, P99, RATE, SHARE, SYSTEM, USER, in_words
 
 METRICS = (RATE, SHARE, USER, SYSTEM, CPU, BUSY, P99, P50)
 
@@ -30,9 +31,17 @@ def _row(kind: str, title: str, size: int) -> Row:
         generator = own(build.load_generator(), "--size", str(size))
         return traffic.drive_servers(options, [*loops, traffic.LIMIT], start, generator)
 
-    return Row(f"echo-{kind}-{size}", "echo", f"{title}, {size} bytes", METRICS, run)
+    return Row(
+        f"echo-{kind}-{size}",
+        "echo",
+        f"{title}, {in_words(size)}",
+        METRICS,
+        run,
+        traits=frozenset({NETWORK}),
+    )
 
 
 def rows(sizes: Sequence[int]) -> list[Row]:
-    """Return the rows for the message sizes."""
-    return [_row(kind, title, size) for size in sizes for kind, title in KINDS.items()]
+    """Return the rows for the message sizes; none given: 1 KiB, and 64 KiB for Protocol."""
+    made = [_row(kind, title, size) for size in sizes or (1024,) for kind, title in KINDS.items()]
+    return made if sizes else [made[0], _row("protocol", "Protocol", 65536), *made[1:]]

@@ -1,4 +1,4 @@
-"""The measured processes of the memory rows: ``python -m benchmarks.footprint KIND LOOP N``."""
+"""The measured processes of the memory rows: ``python -m benchmarks.footprint KIND LOOP N [FILES]``."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import gc
 import json
 import resource
 import socket
+import ssl
+import subprocess
 import sys
 import time
 from pathlib import Path
 
-from . import loops
+from . import build, loops
 from .machine import memory
 
 WARM = 100
@@ -85,6 +87,108 @@ async def idle(count: int) -> dict[str, object]:
     }
 
 
+class Line:
+    """What is read from a program without keeping the loop from its work."""
+
+    def __init__(self, command: list[str]) -> None:
+        self.program = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    async def read(self) -> str:
+        """Return its next line."""
+        assert self.program.stdout is not None
+        line = await asyncio.to_thread(self.program.stdout.readline)
+        if '"connections"' not in line:
+            raise RuntimeError(f"load generator: {line.strip()}")
+        return line
+
+    def end(self) -> None:
+        """Let it end."""
+        assert self.program.stdin is not None
+        self.program.stdin.close()
+        self.program.wait(10)
+
+
+async def idle_tls(count: int, certificate: str, key: str) -> dict[str, object]:
+    """Hold idle connections over TLS; the clients are another process."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    loop = asyncio.get_running_loop()
+    made: list[Idle] = []
+
+    def factory() -> Idle:
+        protocol = Idle()
+        made.append(protocol)
+        return protocol
+
+    server = await loop.create_server(factory, "127.0.0.1", 0, ssl=context, backlog=1024)
+    port = server.sockets[0].getsockname()[1]
+    program = [str(build.tls_load_generator()), "--port", str(port), "--idle", "1"]
+
+    async def connect(more: int) -> Line:
+        line = Line([*program, "--connections", str(more)])
+        wanted = len(made) + more
+        await line.read()
+        while len(made) < wanted or not all(hasattr(p, "transport") for p in made):
+            await asyncio.sleep(0.001)
+        return line
+
+    lines = [await connect(WARM)]
+    before, blocks = settled(), sys.getallocatedblocks()
+    lines.append(await connect(count))
+    after = settled()
+    values = {
+        "bytes": (after - before) / count,
+        "blocks": (sys.getallocatedblocks() - blocks) / count,
+    }
+    for line in lines:
+        line.end()
+    return values
+
+
+async def tasks(count: int) -> dict[str, object]:
+    """Hold tasks that wait, all for one future."""
+    loop = asyncio.get_running_loop()
+    gate = loop.create_future()
+
+    async def wait() -> None:
+        await gate
+
+    warm = [loop.create_task(wait()) for _ in range(WARM)]
+    await asyncio.sleep(0)
+    running: list[asyncio.Task[None] | None] = [None] * count
+    before, blocks = settled(), sys.getallocatedblocks()
+    for i in range(count):
+        running[i] = loop.create_task(wait())
+    await asyncio.sleep(0)
+    values = {
+        "bytes": (settled() - before) / count,
+        "blocks": (sys.getallocatedblocks() - blocks) / count,
+    }
+    gate.set_result(None)
+    await asyncio.gather(*warm, *filter(None, running))
+    return values
+
+
+async def pending(count: int) -> dict[str, object]:
+    """Hold timers that are not due for an hour."""
+    loop = asyncio.get_running_loop()
+    warm = [loop.call_later(3600, print) for _ in range(WARM)]
+    made: list[asyncio.TimerHandle | None] = [None] * count
+    before, blocks = settled(), sys.getallocatedblocks()
+    for i in range(count):
+        made[i] = loop.call_later(3600 + i * 7919 % count, print)
+    await asyncio.sleep(0)
+    values = {
+        "bytes": (settled() - before) / count,
+        "blocks": (sys.getallocatedblocks() - blocks) / count,
+    }
+    for timer in (*warm, *filter(None, made)):
+        timer.cancel()
+    return values
+
+
 async def timers(count: int, batch: int) -> dict[str, object]:
     """Make and cancel timers; batch: how many between two turns of the loop, 0 for never."""
     loop = asyncio.get_running_loop()
@@ -111,18 +215,24 @@ async def timers(count: int, batch: int) -> dict[str, object]:
     }
 
 
-def main(kind: str, name: str, count: int) -> None:
-    """Measure and print a line of JSON."""
+def main(kind: str, name: str, count: int, files: list[str]) -> None:
+    """Measure and print a line of JSON; files: a certificate and its key, for TLS."""
     loops.prefer_built()
     loop = loops.kind_of(name).new()
 
     async def run() -> dict[str, object]:
         if kind == "idle":
             return await idle(count)
+        if kind == "idle-tls":
+            return await idle_tls(count, *files)
+        if kind == "task":
+            return await tasks(count)
+        if kind == "timer":
+            return await pending(count)
         return await timers(count, 1000 if kind == "timers-turns" else 0)
 
     print(json.dumps(loop.run_until_complete(run())), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4:])

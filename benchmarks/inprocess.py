@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from . import helpers
 from .child import Child, ChildError
 from .compare import Options, Outcome
 
-PATIENCE = 60.0
+if TYPE_CHECKING:
+    from .body import Body
+
+PATIENCE = 100.0
 """Seconds without a sign of life after which a worker counts as hanging."""
 
 
-def sample_rows(key: str, options: Options, contestants: Sequence[str]) -> Outcome:
+def sample_rows(code: Body, options: Options, contestants: Sequence[str]) -> Outcome:
     """Measure one body on all contestants in one process, interleaved in rounds.
 
     A loop that crashes or hangs the process is marked as failed, and the others are measured
-    again without it.
+    again without it. A helper that cannot be had is the row's one note.
     """
+    try:
+        address = helpers.address(code.needs, options) if code.needs else ""
+    except helpers.Missing as missing:
+        return Outcome(notes=[f"left out: {missing}"])
     left = list(contestants)
     failed: dict[str, str] = {}
     while True:
         outcome = Outcome()
-        culprit = _attempt(key, options, left, outcome) if left else None
+        culprit = _attempt(code, address, options, left, outcome) if left else None
         if culprit is None:
             for name, error in failed.items():
                 outcome.fail(name, error)
@@ -32,12 +41,13 @@ def sample_rows(key: str, options: Options, contestants: Sequence[str]) -> Outco
 
 
 def _attempt(
-    key: str, options: Options, loops: list[str], outcome: Outcome
+    code: Body, address: str, options: Options, loops: list[str], outcome: Outcome
 ) -> tuple[str, str] | None:
     """Fill the outcome; return who broke the process and how, or None if nobody did."""
     current = loops[0]
-    arguments = [key, ",".join(loops), str(options.rounds), str(options.sample_seconds)]
-    with Child.python("worker", *arguments, core=options.server_core) as child:
+    rounds = min(options.rounds, code.rounds or options.rounds)
+    arguments = [code.key, ",".join(loops), str(rounds), str(options.sample_seconds)]
+    with Child.python("worker", *arguments, address, core=options.server_core) as child:
         try:
             while (event := child.report(PATIENCE)) is not None:
                 current = event["loop"]

@@ -122,6 +122,13 @@ def ordered(names: list[str]) -> list[str]:
     return sorted(dict.fromkeys(names), key=lambda name: place.get(name, len(known)))
 
 
+def add_path(folder: Path) -> None:
+    """Let this process and its children import from another folder too."""
+    path = str(folder.resolve())
+    sys.path.append(path)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), path]))
+
+
 def prefer_built() -> None:
     """Let ``import asyncloop`` find an installed copy if this checkout holds no built one.
 

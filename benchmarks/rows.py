@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from . import echo, memory, tasks, tls, udp, web
+from . import apps, connect, echo, growth, memory, network, suites, tasks, timing, tls, udp, web
 from .compare import Options, Row
 
 
@@ -12,11 +12,18 @@ def all_rows(options: Options) -> list[Row]:
     """Return every row for the options (message sizes make rows of their own)."""
     return [
         *tasks.ROWS,
+        *timing.ROWS,
         *echo.rows(options.sizes),
         *udp.rows(options.sizes),
         *tls.rows(options.sizes),
+        *[row for row in network.ROWS if row.group == "write"],
+        *connect.ROWS,
+        *[row for row in network.ROWS if row.group != "write"],
         *web.ROWS,
+        *apps.ROWS,
+        *suites.ROWS,
         *memory.rows(options),
+        *growth.ROWS,
     ]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import resource
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -17,6 +18,12 @@ from typing import Any, NoReturn
 from . import loops
 
 BACKLOG = 1024
+
+
+def raise_descriptor_limit() -> None:
+    """Allow as many connections as this user may have."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def listener() -> socket.socket:
@@ -83,6 +90,31 @@ async def serve_protocol(
     """Serve a protocol, with a context over TLS."""
     loop = asyncio.get_running_loop()
     server = await loop.create_server(factory, "127.0.0.1", 0, ssl=context, backlog=BACKLOG)
+    announce(server.sockets[0])
+    await forever()
+
+
+class Greeting(asyncio.Protocol):
+    """Sends one byte to who connects, and ends when they do."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.write(b"x")  # type: ignore[attr-defined]
+
+
+async def accept_protocol(size: int) -> None:
+    """Serve Greeting."""
+    await serve_protocol(Greeting)
+
+
+async def accept_streams(size: int) -> None:
+    """The same by streams."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"x")
+        await reader.read(1)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, backlog=BACKLOG)
     announce(server.sockets[0])
     await forever()
 
@@ -203,24 +235,27 @@ async def http_aiohttp(size: int) -> None:
     await forever()
 
 
-async def uvicorn_serve(app: Any) -> None:
+async def uvicorn_serve(app: Any, websockets: str = "none") -> None:
     """Serve an ASGI application by uvicorn with httptools, on the loop that runs already."""
     import uvicorn
 
-    config = uvicorn.Config(app, http="httptools", ws="none", access_log=False, log_level="error")
+    config = uvicorn.Config(
+        app, http="httptools", ws=websockets, access_log=False, log_level="error"
+    )
     sock = listener()
     announce(sock)
     await uvicorn.Server(config).serve(sockets=[sock])
 
 
-async def http_asgi(size: int) -> None:
-    """Serve a bare ASGI application."""
+def bare_application(content: bytes) -> Any:
+    """Return a bare ASGI application that answers with this, and echoes WebSocket messages."""
+    length = str(len(content)).encode()
     start = {
         "type": "http.response.start",
         "status": 200,
-        "headers": [(b"content-type", b"text/plain"), (b"content-length", b"5")],
+        "headers": [(b"content-type", b"text/plain"), (b"content-length", length)],
     }
-    body = {"type": "http.response.body", "body": b"hello"}
+    body = {"type": "http.response.body", "body": content}
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
@@ -228,10 +263,31 @@ async def http_asgi(size: int) -> None:
                 await send({"type": "lifespan.startup.complete"})
             await send({"type": "lifespan.shutdown.complete"})
             return
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.accept"})
+            while (message := await receive())["type"] == "websocket.receive":
+                await send({"type": "websocket.send", "bytes": message["bytes"]})
+            return
         await send(start)
         await send(body)
 
-    await uvicorn_serve(app)
+    return app
+
+
+async def http_asgi(size: int) -> None:
+    """Serve a short answer by a bare ASGI application."""
+    await uvicorn_serve(bare_application(b"hello"))
+
+
+async def http_large(size: int) -> None:
+    """The same with an answer of 10 KiB."""
+    await uvicorn_serve(bare_application(b"0123456789" * 1024))
+
+
+async def http_websocket(size: int) -> None:
+    """Echo WebSocket messages by a bare ASGI application."""
+    await uvicorn_serve(bare_application(b""), "auto")
 
 
 async def http_fastapi(size: int) -> None:
@@ -248,6 +304,8 @@ async def http_fastapi(size: int) -> None:
 
 
 SERVERS: dict[str, Callable[[int], Awaitable[None]]] = {
+    "accept-protocol": accept_protocol,
+    "accept-streams": accept_streams,
     "echo-protocol": echo_protocol,
     "echo-buffered": echo_buffered,
     "echo-streams": echo_streams,
@@ -257,6 +315,8 @@ SERVERS: dict[str, Callable[[int], Awaitable[None]]] = {
     "tls-streams": tls_streams,
     "http-aiohttp": http_aiohttp,
     "http-asgi": http_asgi,
+    "http-large": http_large,
+    "http-websocket": http_websocket,
     "http-fastapi": http_fastapi,
 }
 
@@ -271,6 +331,7 @@ def main() -> None:
     parser.add_argument("--key", default="")
     options = parser.parse_args()
     certificate_files[:] = [options.certificate, options.key]
+    raise_descriptor_limit()
     loops.prefer_built()
     loop = loops.kind_of(options.loop).new()
     asyncio.set_event_loop(loop)

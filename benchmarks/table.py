@@ -14,7 +14,15 @@ HEADINGS = {
     "tasks": "Tasks and scheduling: CPU ns per operation (times better than asyncio)",
     "floor": "The floor: the interpreter's own work without a loop, CPU ns per operation",
     "echo": "Echo over loopback, server alone on one core",
+    "timers": "Timers: how late asyncio.sleep wakes up",
+    "tls": "TLS echo over loopback, server alone on one core",
+    "write": "Writing to a C program over loopback, kernel included",
+    "connect": "Connections and names",
+    "process": "Subprocesses: until the end is known",
     "http": "HTTP over loopback, server alone on one core",
+    "apps": "Clients, per request, with the other side on another core",
+    "suites": "pyperformance's own programs",
+    "growth": "Growth: what an operation costs with more and more of a kind",
     "memory": "Memory",
 }
 
@@ -27,6 +35,11 @@ def number(value: float, digits: int) -> str:
 def text(results: Sequence[Result]) -> str:
     """Return all results as one text."""
     parts = []
+    # A run with --rows may have groups in pieces: they come together at their first place.
+    places: dict[str, int] = {}
+    for result in results:
+        places.setdefault(result.row.group, len(places))
+    results = sorted(results, key=lambda r: places[r.row.group])
     for group, members in groupby(results, key=lambda r: r.row.group):
         rows = list(members)
         parts.append(f"{HEADINGS.get(group, group)}\n\n{_group(rows)}")

@@ -11,34 +11,8 @@ import asyncio
 import itertools
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 
-from .compare import Metric, Options, Outcome, Row
-from .inprocess import sample_rows
-
-NS_PER_OP = (
-    Metric("cpu", "CPU", "ns"),
-    Metric("wall", "wall", "ns", shown=False),
-)
-
-
-@dataclass(frozen=True)
-class Body:
-    """The code of a row."""
-
-    key: str
-    title: str
-    run: Callable[[int], Awaitable[None]]
-    step: int = 1
-    """n is a multiple of this."""
-    fixed: int | None = None
-    """This n instead of one that fills the sample time."""
-    threads: bool = False
-    """Whether other threads work too, so that the CPU time of the whole process counts."""
-    floor: bool = False
-    """Whether it is run without a loop."""
-
+from .body import Body, row_of
 
 async def empty() -> None:
     """Do nothing, as most of what is awaited in these rows."""
@@ -285,25 +259,12 @@ BODIES = (
         threadsafe_thread,
         threads=True,
     ),
-    Body("floor-sleep", "sleep(0)", sleep_one, floor=True),
-    Body("floor-callback", "call of an empty callback", floor_callback, floor=True),
-    Body("floor-await", "await of an empty coroutine", floor_await, floor=True),
-    Body("floor-queue", "Queue put_nowait and get_nowait", floor_queue, floor=True),
-    Body("floor-lock", "uncontended async with Lock", floor_lock, floor=True),
+    Body("floor-sleep", "sleep(0)", sleep_one, floor=True, group="floor"),
+    Body("floor-callback", "call of an empty callback", floor_callback, floor=True, group="floor"),
+    Body("floor-await", "await of an empty coroutine", floor_await, floor=True, group="floor"),
+    Body("floor-queue", "Queue put_nowait and get_nowait", floor_queue, floor=True, group="floor"),
+    Body("floor-lock", "uncontended async with Lock", floor_lock, floor=True, group="floor"),
 )
 
 
-def body(key: str) -> Body:
-    """Return the body of a row by its key."""
-    return next(b for b in BODIES if b.key == key)
-
-
-def _row(code: Body) -> Row:
-    def run(options: Options, loops: Sequence[str]) -> Outcome:
-        return sample_rows(code.key, options, ["floor"] if code.floor else loops)
-
-    group = "floor" if code.floor else "tasks"
-    return Row(code.key, group, code.title, NS_PER_OP, run, solo=code.floor)
-
-
-ROWS = [_row(code) for code in BODIES]
+ROWS = [row_of(code) for code in BODIES]

@@ -33,6 +33,15 @@ BUSY = Metric("busy", "server busy", "%", better="higher", ratio=False)
 P99 = Metric("p99", "99th percentile", "µs", ratio=False)
 P50 = Metric("p50", "median latency", "µs", shown=False, ratio=False)
 
+
+def in_words(size: int) -> str:
+    """Return a message size as a reader wants it."""
+    for unit, name in ((1 << 20, "MiB"), (1 << 10, "KiB")):
+        if size >= unit and size % unit == 0:
+            return f"{size // unit} {name}"
+    return f"{size} bytes"
+
+
 Starter = Callable[[str, Options], Child]
 """Starts the server of a contestant."""
 

@@ -9,7 +9,8 @@ from . import build, traffic
 from .child import Child
 from .compare import Options, Outcome, Row
 from .load import own
-from .traffic import BUSY, CPU, P50, P99, RATE, SHARE, SYSTEM, USER
+from .loops import NETWORK
+from .traffic import BUSY, CPU, P50, P99, RATE, SHARE, SYSTEM, USER, in_words
 
 METRICS = (RATE, SHARE, USER, SYSTEM, CPU, BUSY, P99, P50)
 
@@ -29,9 +30,16 @@ def _row(size: int) -> Row:
         of_these = replace(options, connections=SOCKETS)
         return traffic.drive_servers(of_these, [*loops, traffic.LIMIT], start, generator)
 
-    return Row(f"echo-udp-{size}", "echo", f"UDP, {size} bytes, {SOCKETS} sockets", METRICS, run)
+    return Row(
+        f"echo-udp-{size}",
+        "echo",
+        f"UDP, {in_words(size)}, {SOCKETS} sockets",
+        METRICS,
+        run,
+        traits=frozenset({NETWORK}),
+    )
 
 
 def rows(sizes: Sequence[int]) -> list[Row]:
-    """Return the rows for those message sizes that fit into a datagram."""
-    return [_row(size) for size in sizes if size <= LARGEST]
+    """Return the rows for those message sizes that fit into a datagram; none given: 1 KiB."""
+    return [_row(size) for size in sizes or (1024,) if size <= LARGEST]

@@ -14,6 +14,8 @@ METRICS = (RATE, USER, SYSTEM, CPU, BUSY, P99, P50)
 KINDS = {
     "aiohttp": "aiohttp",
     "asgi": "bare ASGI under uvicorn",
+    "large": "the same, 10 KiB body",
+    "websocket": "the same, WebSocket echo of 1 KiB",
     "fastapi": "FastAPI under uvicorn",
 }
 
@@ -23,6 +25,9 @@ def _row(kind: str, title: str) -> Row:
         return traffic.serve_python(f"http-{kind}", name, options)
 
     def run(options: Options, loops: Sequence[str]) -> Outcome:
+        if kind == "websocket":
+            websocket = load.own(build.load_generator(), "--websocket", "/")
+            return traffic.drive_servers(options, loops, start, websocket)
         use_wrk = options.http_load == "wrk" or (options.http_load == "auto" and load.has_wrk())
         path = "/hello"
         generator = load.wrk(path) if use_wrk else load.own(build.load_generator(), "--http", path)

@@ -2,9 +2,9 @@
  *
  *   echo_tls --certificate FILE --key FILE
  *
- * As a C program is written: OpenSSL on the socket itself, non-blocking, one SSL_read() and
- * SSL_write() after the other until there is nothing to read. Where the kernel takes no more,
- * reading stops until it does. Listens on a free port of 127.0.0.1 and prints {"port": N}. */
+ * As a C program is written that wants to be fast: OpenSSL on the socket itself, which reads ahead
+ * (one recv() for head and body of a record), one SSL_read() and SSL_write() after the other until
+ * nothing is left in OpenSSL. Where the kernel takes no more, reading stops until it does. Listens on a free port of 127.0.0.1 and prints {"port": N}. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <ev.h>
@@ -97,7 +97,7 @@ peer_read(struct ev_loop *loop, struct peer *peer)
             }
             return;
         }
-        if (peer_write(loop, peer, buffer, got) <= 0) {
+        if (peer_write(loop, peer, buffer, got) <= 0 || !SSL_has_pending(peer->ssl)) {
             return;
         }
     }
@@ -175,6 +175,8 @@ main(int argc, char **argv)
     }
     SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE
                                   | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    SSL_CTX_set_read_ahead(context, 1);
+    SSL_CTX_set_default_read_buffer_len(context, CHUNK);
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     struct sockaddr_in address = {
         .sin_family = AF_INET,

@@ -1,10 +1,11 @@
 /* load_tls.c - load generator of the TLS rows: as load.c's echo, over TLS.
  *
- *   load_tls --port N [--connections 50] [--size 1024] [--seconds 2]
+ *   load_tls --port N [--connections 50] [--size 1024] [--seconds 2] [--idle 1]
  *
  * Each connection has one message under way: it sends, waits for the whole echo, compares
  * it, and sends the next. Every connection sends other bytes. The server's certificate is
- * not checked. Prints one line of JSON as load.c does, or {"error": "..."} with status 1. */
+ * not checked. With --idle it only connects, prints {"connections": N} and waits for the end of
+ * its standard input. Prints one line of JSON as load.c does, or {"error": "..."} with status 1. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -196,6 +197,7 @@ int
 main(int argc, char **argv)
 {
     int port = 0, connections = 50;
+    int idle = 0;
     double seconds = 2;
     for (int i = 1; i + 1 < argc; i += 2) {
         const char *value = argv[i + 1];
@@ -210,6 +212,9 @@ main(int argc, char **argv)
         }
         else if (strcmp(argv[i], "--seconds") == 0) {
             seconds = atof(value);
+        }
+        else if (strcmp(argv[i], "--idle") == 0) {
+            idle = atoi(value);
         }
     }
     if (port <= 0 || connections <= 0 || connections > 10000 || message_size == 0) {
@@ -232,6 +237,13 @@ main(int argc, char **argv)
     }
     for (int i = 0; i < connections; i++) {
         connect_one(&all[i], context, port, (size_t)i);
+    }
+    if (idle) {
+        printf("{\"connections\": %d}\n", connections);
+        fflush(stdout);
+        while (read(STDIN_FILENO, input, sizeof input) > 0) {
+        }
+        return 0;
     }
     uint64_t start = now_ns(), end = start + (uint64_t)(seconds * 1e9);
     for (int i = 0; i < connections; i++) {

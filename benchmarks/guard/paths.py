@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .. import tasks
+from .. import body, tasks
 
 Run = Callable[[int], Awaitable[None]]
 
@@ -306,7 +306,7 @@ async def connections() -> AsyncIterator[Run]:
 
 
 def _task(key: str, n: int = 1000) -> Path:
-    return Path(key, tasks.body(key).run, n)
+    return Path(key, body.find(key).run, n)
 
 
 PATHS = (
