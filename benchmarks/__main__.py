@@ -147,9 +147,7 @@ def _show(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _print(
-    results: list[Result], about: dict[str, object], arguments: argparse.Namespace
-) -> None:
+def _print(results: list[Result], about: dict[str, object], arguments: argparse.Namespace) -> None:
     if arguments.markdown:
         print(markdown.text(results, about), end="")
     else:

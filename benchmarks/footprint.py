@@ -1,4 +1,7 @@
-"""The measured processes of the memory rows: ``python -m benchmarks.footprint KIND LOOP N [FILES]``."""
+"""The measured processes of the memory rows.
+
+Called as ``python -m benchmarks.footprint KIND LOOP N [FILES]``.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Runs a program that is written for pyperf on a loop: ``python -m benchmarks.foreign LOOP
-WARM-UPS FILE ARGS``.
+"""Runs a program that is written for pyperf on a loop.
 
-The program is untouched; what it gets from asyncio.new_event_loop() is the loop. After the warm-ups
-one value is measured in this process and printed as a line of JSON with ``wall``, in ms.
+Called as ``python -m benchmarks.foreign LOOP WARM-UPS FILE ARGS``. The program is untouched; what
+it gets from asyncio.new_event_loop() is the loop. After the warm-ups one value is measured in this
+process and printed as a line of JSON with ``wall`` and ``cpu``, in ms.
 """
 
 from __future__ import annotations
@@ -13,9 +13,30 @@ import runpy
 import statistics
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from . import loops
+
+
+def time_coroutines(used: list[float]) -> None:
+    """Let pyperf note the CPU time (s) of each coroutine that it measures."""
+    import pyperf
+
+    bench = pyperf.Runner.bench_async_func
+
+    def noted(self: Any, name: str, function: Callable[..., Any], *args: Any, **more: Any) -> Any:
+        async def timed(*arguments: Any) -> Any:
+            before = time.process_time()
+            result = await function(*arguments)
+            used.append(time.process_time() - before)
+            return result
+
+        return bench(self, name, timed, *args, **more)
+
+    pyperf.Runner.bench_async_func = noted
 
 
 def main(name: str, warm: str, script: str, arguments: list[str]) -> None:
@@ -25,6 +46,8 @@ def main(name: str, warm: str, script: str, arguments: list[str]) -> None:
     kind.new().close()
     if kind.module != "asyncio" or kind.patched:
         asyncio.new_event_loop = asyncio.events.new_event_loop = kind.new  # type: ignore[assignment]
+    used: list[float] = []
+    time_coroutines(used)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out.json"
         measure = ["--worker", "--loops=1", f"--warmups={warm}", "--values=1", f"--output={out}"]
@@ -33,7 +56,7 @@ def main(name: str, warm: str, script: str, arguments: list[str]) -> None:
         runpy.run_path(script, run_name="__main__")
         runs = json.loads(out.read_text())["benchmarks"][0]["runs"]
     values = [value for run in runs for value in run["values"]]
-    print(json.dumps({"wall": statistics.median(values) * 1e3}), flush=True)
+    print(json.dumps({"wall": statistics.median(values) * 1e3, "cpu": used[-1] * 1e3}), flush=True)
 
 
 if __name__ == "__main__":

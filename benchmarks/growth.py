@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from . import build, traffic
@@ -19,9 +19,9 @@ COUNTS = (1, 10, 100, 1000, 10_000, 100_000, 1_000_000)
 CONNECTIONS = (10, 100, 1000, 10_000)
 
 AXES = {
-    "connections": "connections, all busy: server's CPU per message",
-    "tasks": "tasks that wait at the same time: CPU per task",
-    "timers": "timers at the same time: CPU per timer",
+    "connections": "connections, all busy: server's CPU per message, µs",
+    "tasks": "tasks that wait at the same time: CPU per task, ns",
+    "timers": "timers at the same time: CPU per timer, ns",
 }
 """The curves: what is on their axes."""
 
@@ -29,46 +29,52 @@ AXES = {
 def many_tasks(count: int) -> Run:
     """Return a body that makes so many tasks, lets all wait for one future, and wakes them."""
 
-    async def run(n: int) -> None:
+    async def batch() -> None:
         loop = asyncio.get_running_loop()
-        for _ in range(n // count):
-            gate, done = loop.create_future(), loop.create_future()
-            left = count
+        gate, done = loop.create_future(), loop.create_future()
+        left = count
 
-            async def wait() -> None:
-                nonlocal left
-                await gate
-                left -= 1
-                if not left:
-                    done.set_result(None)
+        async def wait() -> None:
+            nonlocal left
+            await gate
+            left -= 1
+            if not left:
+                done.set_result(None)
 
-            running = [loop.create_task(wait()) for _ in range(count)]
-            await asyncio.sleep(0)
-            gate.set_result(None)
-            await done
-            del running
+        running = [loop.create_task(wait()) for _ in range(count)]
+        await asyncio.sleep(0)
+        gate.set_result(None)
+        await done
+        del running
 
-    return run
+    return _batches(batch, count)
 
 
 def many_timers(count: int) -> Run:
     """Return a body that makes so many timers, in no order, which are all due at once."""
 
-    async def run(n: int) -> None:
+    async def batch() -> None:
         loop = asyncio.get_running_loop()
+        done = loop.create_future()
+        left = count
+
+        def fire() -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                done.set_result(None)
+
+        for i in range(count):
+            loop.call_later(1e-9 * (i * 7919 % count), fire)
+        await done
+
+    return _batches(batch, count)
+
+
+def _batches(batch: Callable[[], Awaitable[None]], count: int) -> Run:
+    async def run(n: int) -> None:
         for _ in range(n // count):
-            done = loop.create_future()
-            left = count
-
-            def fire() -> None:
-                nonlocal left
-                left -= 1
-                if not left:
-                    done.set_result(None)
-
-            for i in range(count):
-                loop.call_later(1e-9 * (i * 7919 % count), fire)
-            await done
+            await batch()
 
     return run
 
@@ -104,9 +110,7 @@ def _connections(count: int) -> Row:
 
     def run(options: Options, loops: Sequence[str]) -> Outcome:
         generator = own(build.load_generator(), "--size", "64")
-        few = replace(
-            options, connections=count, load_rounds=min(options.load_rounds, 2)
-        )
+        few = replace(options, connections=count, load_rounds=min(options.load_rounds, 2))
         return traffic.drive_servers(few, [*loops, traffic.LIMIT], start, generator)
 
     return Row(

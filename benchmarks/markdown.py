@@ -24,7 +24,7 @@ GROUPS = {
     "process": ("wall", "Subprocesses, µs until the end is known"),
     "http": ("cpu", "HTTP, server's CPU µs per request, kernel included"),
     "apps": ("cpu", "Clients, CPU µs per request, kernel included"),
-    "suites": ("wall", "pyperformance's programs, ms"),
+    "suites": ("cpu", "pyperformance's own programs, CPU ms"),
     "memory": ("bytes", "Memory, bytes each"),
     "growth": ("cpu", "Growth, CPU per operation (µs per message, ns per task and timer)"),
 }
@@ -68,8 +68,12 @@ def details(results: Sequence[Result]) -> str:
         if result.row.group in DETAILS and any(m.key == "rate" for m in result.row.metrics):
             shown = [metric for metric in result.row.metrics if metric.shown]
             names = ordered(list(result.outcome.samples))
-            lines += ["", f"**{result.row.title}**", "", "| | " + " | ".join(
-                f"{metric.label}, {metric.unit}" for metric in shown) + " |"]
+            lines += [
+                "",
+                f"**{result.row.title}**",
+                "",
+                "| | " + " | ".join(f"{metric.label}, {metric.unit}" for metric in shown) + " |",
+            ]
             lines.append("|---|" + "---:|" * len(shown))
             for name in names:
                 cells = [_plain(result, metric, name) for metric in shown]

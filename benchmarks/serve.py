@@ -185,9 +185,7 @@ class DatagramEcho(asyncio.DatagramProtocol):
 async def echo_udp(size: int) -> None:
     """Serve DatagramEcho."""
     loop = asyncio.get_running_loop()
-    transport, _ = await loop.create_datagram_endpoint(
-        DatagramEcho, local_addr=("127.0.0.1", 0)
-    )
+    transport, _ = await loop.create_datagram_endpoint(DatagramEcho, local_addr=("127.0.0.1", 0))
     print(json.dumps({"port": transport.get_extra_info("sockname")[1]}), flush=True)
     await forever()
 

@@ -14,6 +14,7 @@ from collections import deque
 
 from .body import Body, row_of
 
+
 async def empty() -> None:
     """Do nothing, as most of what is awaited in these rows."""
 

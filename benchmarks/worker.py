@@ -1,4 +1,6 @@
-"""Child side of the in-process rows: ``python -m benchmarks.worker KEY LOOPS ROUNDS SECONDS ADDRESS``.
+"""Child side of the in-process rows.
+
+Called as ``python -m benchmarks.worker KEY LOOPS ROUNDS SECONDS ADDRESS``.
 
 Prints a line of JSON before each sample, so that the parent knows whom to blame for a crash,
 and one with the result after it.

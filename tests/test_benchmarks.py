@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import inprocess, report, table, traffic
+from benchmarks import body, compare, helpers, inprocess, markdown, report, table, traffic
 from benchmarks.child import Child, ChildError
 from benchmarks.compare import Metric, Options, Outcome, Result, Row, run_rows
 from benchmarks.guard.__main__ import comparable, grown
@@ -61,13 +61,15 @@ def needs_compiler():
 def test_rows_have_names_of_their_own():
     rows = all_rows(Options(sizes=(16, 1024)))
     assert len({row.key for row in rows}) == len(rows)
-    assert {row.group for row in rows} == {"tasks", "floor", "echo", "tls", "http", "memory"}
+    groups = "tasks floor timers echo tls write connect process http apps suites memory growth"
+    assert {row.group for row in rows} == set(groups.split())
+    assert {row.group for row in rows} <= table.HEADINGS.keys()
     assert [row.key for row in chosen(Options(), "^sleep-one$")] == ["sleep-one"]
 
 
 def test_a_loop_that_dies_is_a_failed_cell(broken):
     loops = [broken("dies"), "asyncio", broken("raises"), broken("DiesLate")]
-    outcome = inprocess.sample_rows("call-soon", FAST, loops)
+    outcome = inprocess.sample_rows(body.find("call-soon"), FAST, loops)
     assert list(outcome.samples) == ["asyncio"]
     assert len(outcome.samples["asyncio"]["cpu"]) == FAST.rounds
     assert outcome.errors == {
@@ -79,7 +81,7 @@ def test_a_loop_that_dies_is_a_failed_cell(broken):
 
 def test_a_loop_that_hangs_is_a_failed_cell(broken, monkeypatch):
     monkeypatch.setattr(inprocess, "PATIENCE", 5)
-    outcome = inprocess.sample_rows("call-soon", FAST, [broken("Hangs")])
+    outcome = inprocess.sample_rows(body.find("call-soon"), FAST, [broken("Hangs")])
     assert outcome.errors == {broken("Hangs"): "no answer within 5 s"}
 
 
@@ -177,8 +179,123 @@ def test_table_and_json_show_every_cell():
     text = table.text([result()])
     assert "50 (2.00x)" in text and "failed" in text and "rloop failed: broke" in text
     row = report.as_json([result()], {}, ["--quick"])["rows"][0]
-    assert row["metrics"]["cpu"]["cells"]["uvloop"]["rounds"] == [100, 50, 45]
+    assert row["samples"]["uvloop"]["cpu"] == [100, 50, 45]
     assert row["errors"] == {"rloop": "broke"}
+
+
+ABOUT = {
+    "date": "2026-01-02T03:04:05",
+    "commit": "abc",
+    "openssl": "OpenSSL 3",
+    "machine": {
+        "python": "3.13.0",
+        "processor": "a processor",
+        "cores": 2,
+        "distribution": "Debian",
+        "system": "Linux 6",
+    },
+    "loops": {"asyncio": "CPython", "uvloop": "1"},
+    "missing_loops": {},
+    "seconds": 60,
+}
+
+
+def test_json_is_read_back(tmp_path):
+    file = tmp_path / "bench.json"
+    written = [result()]
+    report.write(file, report.as_json(written, ABOUT, ["--json", "x"]))
+    about, read_back = report.read(file)
+    assert table.text(read_back) == table.text(written)
+    text = markdown.text(read_back, about)
+    assert "| a row | 100 | **50** | failed |" in text
+    assert "OpenSSL 3" in text and "a processor" in text and "--json x" in text
+    file.write_text("{}")
+    with pytest.raises(ValueError):
+        report.read(file)
+
+
+def test_early_timers_do_not_win():
+    metric = Metric("median", "median", "µs", digits=1)
+    early = Metric("early", "early", "timers", total=True)
+    outcome = Outcome()
+    for _ in range(2):
+        outcome.add("asyncio", {"median": 50, "early": 0})
+        outcome.add("uvloop", {"median": -200, "early": 400})
+    made = Result(Row("late", "timers", "late", (metric, early), lambda o, n: outcome), outcome)
+    assert made.ratio(metric, "uvloop") is None
+    assert made.cell(early, "uvloop").value == 800
+    text = markdown.text([made], {**ABOUT, "command": "x"})
+    assert "| late | **50.0** | early by 200.0 |" in text
+
+
+def test_results_are_kept_after_each_row():
+    def run(options, loops):
+        return Outcome({name: {"cpu": [1.0]} for name in loops})
+
+    rows = [Row(key, "tasks", key, (METRIC,), run) for key in "ab"]
+    seen = []
+    run_rows(rows, FAST, ["asyncio"], lambda results: seen.append([r.row.key for r in results]))
+    assert seen == [["a"], ["a", "b"]]
+
+
+def test_a_row_that_hangs_is_given_up(monkeypatch):
+    monkeypatch.setattr(compare, "ROW_SECONDS", 1)
+
+    def run(options, loops):
+        try:
+            select.select([], [], [], 60)
+        except Exception:
+            pytest.fail("a row must not take its end for an error of a cell")
+
+    [made] = run_rows([Row("row", "tasks", "a row", (METRIC,), run)], FAST, ["asyncio"])
+    assert "longer than 1 s" in made.outcome.errors["asyncio"]
+
+
+def test_contestants_take_part_where_they_make_a_difference():
+    seen = []
+
+    def run(options, loops):
+        seen.append(loops)
+        return Outcome()
+
+    names = ["asyncio", "asyncloop-portable", "aiofastnet"]
+    traits = [frozenset(), frozenset({"network"}), frozenset({"tls"})]
+    run_rows([Row("r", "tasks", "r", (), run, traits=t) for t in traits], FAST, names)
+    assert seen == [["asyncio"], ["asyncio", "aiofastnet"], names]
+
+
+def test_a_missing_helper_leaves_a_row_out(monkeypatch):
+    def missing(name, options):
+        raise helpers.Missing("there is no such server")
+
+    monkeypatch.setattr(helpers, "address", missing)
+    outcome = inprocess.sample_rows(body.find("redis"), FAST, ["asyncio"])
+    assert (outcome.samples, outcome.errors) == ({}, {})
+    assert outcome.notes == ["left out: there is no such server"]
+
+
+@pytest.mark.parametrize(
+    "key", ["write-1024", "write-burst", "writelines-64", "connect-protocol", "connect-streams"]
+)
+def test_rows_with_a_helper(key):
+    needs_compiler()
+    try:
+        outcome = inprocess.sample_rows(body.find(key), FAST, ["asyncio", "asyncloop"])
+    finally:
+        helpers.close()
+    if outcome.notes:
+        pytest.skip(outcome.notes[0])
+    assert outcome.errors == {}
+    assert set(outcome.samples) == {"asyncio", "asyncloop"}
+
+
+@pytest.mark.parametrize("key", ["accept-protocol", "accept-streams"])
+def test_connections_are_accepted_and_end(key):
+    needs_compiler()
+    [row] = chosen(FAST, f"^{key}$")
+    outcome = row.run(FAST, ["asyncio", "asyncloop"])
+    assert outcome.samples["asyncio"]["requests"][0] > 0
+    assert outcome.samples["asyncloop"]["requests"][0] > 0
 
 
 def test_a_row_that_raises_is_a_failed_row(capsys):

@@ -35,8 +35,9 @@ def parser() -> argparse.ArgumentParser:
     add("--paths", metavar="REGEX", default="", help="only paths whose key it finds")
     add("--loop", default="asyncloop", help="another loop, to look at: nothing is compared")
     add("--strict", action="store_true", help="judge even if the tools were others")
-    add("--optional", action="store_true",
-        help="without valgrind or a compiler, say so and succeed")
+    add(
+        "--optional", action="store_true", help="without valgrind or a compiler, say so and succeed"
+    )
     return made
 
 
@@ -103,13 +104,11 @@ def grown(new: Count, old: dict[str, float], total: bool = True, own: bool = Tru
     )
 
 
-def table(
-    counts: dict[str, Count], kept: dict[str, dict[str, float]], bad: Collection[str]
-) -> str:
+def table(counts: dict[str, Count], kept: dict[str, dict[str, float]], bad: Collection[str]) -> str:
     """Return the counts as text, each with what it was and how it has changed."""
     width = max(map(len, counts), default=4)
-    lines = [f"{'path':{width}}  {'all':>8}  {'own':>8}  {'all kept':>8}  {'own kept':>8}"
-             "    all is    own is"]
+    heads = ("all", "own", "all kept", "own kept", "all is", "own is")
+    lines = [f"{'path':{width}}  " + "  ".join(f"{head:>8}" for head in heads)]
     for key, new in counts.items():
         line = f"{key:{width}}  {new.total:8,.0f}  {new.own:8,.0f}"
         if old := kept.get(key):
