@@ -30,6 +30,7 @@ STYLES = {
 }
 """Mark, colour and area of each contestant."""
 SPARE = (("X", "#5c4d3c", 24), ("*", "#b5838d", 34))
+AHEAD, BEHIND = "#0b7a53", "#b03a2e"
 CURVE_OF_REFERENCE = "#8a8a8a"
 
 COLUMNS = (
@@ -206,9 +207,7 @@ def _marks(axis: Any, title: str, rows: Rows, styles: dict[str, tuple[str, str, 
                 va="center",
                 fontsize=8.5,
                 weight="bold",
-                color="#0b7a53"
-                if marks[OURS] * 1.03 >= max(_others(marks), default=0)
-                else "#b03a2e",
+                color=AHEAD if marks[OURS] * 1.03 >= max(_others(marks), default=0) else BEHIND,
             )
         for name in sorted(marks, key=lambda name: name == OURS):
             mark, colour, area = styles[name]
