@@ -116,11 +116,13 @@ fuzz: $(VENV)/.ready-test $(VENV)/.built
 check-all:
 	tools/check-all
 
+# BENCH_ARGS=--short for half the time, --quick for a look, --zuvloop PATH, and others.
 BENCH_DIR ?= benchmarks/results
+BENCH_NAME = $(BENCH_DIR)/bench-$$($(PY) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
 bench: $(VENV)/.ready-bench $(VENV)/.built
 	@mkdir -p $(BENCH_DIR)
-	$(PY) -m benchmarks --json $(BENCH_DIR)/bench.json --picture $(BENCH_DIR)/bench.png $(BENCH_ARGS)
+	$(PY) -m benchmarks --json $(BENCH_NAME).json --picture $(BENCH_NAME).png $(BENCH_ARGS)
 
 lint: $(VENV)/.ready-lint-test-run $(VENV)/.built
 	$(VENV)/bin/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import signal
 import sys
 import time
@@ -33,7 +34,19 @@ def parser() -> argparse.ArgumentParser:
     add("--list", action="store_true", help="list the rows and end")
     add("--json", metavar="FILE", type=Path, help="write all numbers as JSON")
     add("--picture", metavar="FILE", type=Path, help="draw the ratios (needs matplotlib)")
-    add("--markdown", action="store_true", help="print Markdown tables, as in the README")
+    add(
+        "--markdown",
+        nargs="?",
+        choices=["main", "all"],
+        const="main",
+        help="print Markdown tables: the main quantity of each row, or all",
+    )
+    add(
+        "--into",
+        metavar="FILE",
+        type=Path,
+        help="with --markdown: put the tables between the marks of this file instead",
+    )
     add(
         "--from-json",
         metavar="FILE",
@@ -143,20 +156,29 @@ def _show(arguments: argparse.Namespace) -> int:
     except (OSError, ValueError) as exc:
         print(exc, file=sys.stderr)
         return 2
-    _print(results, about, arguments)
-    return 0
+    if arguments.rows:
+        search = re.compile(arguments.rows, re.I).search
+        results = [r for r in results if search(r.row.key) or search(r.row.group)]
+    return 0 if _print(results, about, arguments) else 2
 
 
-def _print(results: list[Result], about: dict[str, object], arguments: argparse.Namespace) -> None:
+def _print(results: list[Result], about: dict[str, object], arguments: argparse.Namespace) -> bool:
+    """Show results as the command line asks for; return whether that was possible."""
+    problems: list[str | None] = []
     if arguments.markdown:
-        print(markdown.text(results, about), end="")
+        made = markdown.text(results, about, arguments.markdown == "all")
+        if arguments.into:
+            problems.append(markdown.put_into(arguments.into, made, about))
+        else:
+            print(made, end="")
     else:
         print(_headline(about))
         print(table.text(results), end="")
     if arguments.picture:
-        problem = picture.draw(arguments.picture, results, about)
-        if problem:
-            print(problem, file=sys.stderr)
+        problems.append(picture.draw(arguments.picture, results, about))
+    for problem in filter(None, problems):
+        print(problem, file=sys.stderr)
+    return not any(problems)
 
 
 def _headline(about: dict[str, object]) -> str:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from .compare import Metric, Result
+from .compare import Result
 from .loops import ordered
 from .report import where
 from .table import number
@@ -40,50 +41,57 @@ NAMES = {
 OUTSIDE = ("C", "floor", "subprocess.run")
 """Columns that are no event loop."""
 
-DETAILS = ("echo", "tls", "connect")
-"""Groups that have a second table: throughput, user CPU and the 99th percentile."""
+FURTHER = (
+    ("echo", "user", "Echo, user CPU µs per message (sampled by the kernel, see below)"),
+    ("echo", "rate", "Echo, messages per second"),
+    ("echo", "p99", "Echo, 99th percentile of the time to the answer, µs"),
+    ("tls", "user", "TLS echo, user CPU µs per message (sampled by the kernel, see below)"),
+    ("tls", "rate", "TLS echo, messages per second"),
+    ("tls", "p99", "TLS echo, 99th percentile of the time to the answer, µs"),
+    ("timers", "p99", "How late `asyncio.sleep` wakes up, 99th percentile in µs"),
+    ("timers", "early", "Timers that woke up early"),
+    ("connect", "rate", "Connections per second"),
+    ("http", "rate", "HTTP, requests per second"),
+    ("suites", "wall", "pyperformance's own programs, wall ms"),
+    ("memory", "peak", "Memory of cancelled timers at its peak, KiB"),
+    ("memory", "left", "Memory of cancelled timers at the end, KiB"),
+)
+"""What `everything` adds: group, quantity, heading."""
 
 
-def text(results: Sequence[Result], about: dict[str, Any]) -> str:
-    """Return all tables, with machine, versions and command."""
+def text(results: Sequence[Result], about: dict[str, Any], everything: bool = False) -> str:
+    """Return the tables, with machine, versions and command; with everything, those of FURTHER."""
     parts = [_head(about)]
-    for group, (key, heading) in GROUPS.items():
+    tables = [(group, key, heading) for group, (key, heading) in GROUPS.items()]
+    for group, key, heading in [*tables, *(FURTHER if everything else ())]:
         rows = [result for result in results if result.row.group == group]
         lines = _lines(rows, group, key)
         if lines:
             parts.append("\n".join([f"**{heading}**", "", *lines]))
+    failures: dict[str, list[str]] = {}
     for result in results:
         for name, error in result.outcome.errors.items():
-            parts.append(f"- {result.row.title}: {NAMES.get(name, name)} failed: {error}")
-        parts += [
-            f"- {result.row.title}: {note}" for note in result.outcome.notes if "left out" in note
-        ]
+            told = f"{NAMES.get(name, name)} failed: {error}"
+            failures.setdefault(told, []).append(result.row.title)
+        for note in result.outcome.notes:
+            if note.startswith("left out"):
+                failures.setdefault(note, []).append(result.row.title)
+    if failures:
+        parts.append("\n".join(f"- {told} ({'; '.join(rows)})" for told, rows in failures.items()))
     return "\n\n".join(parts) + "\n"
 
 
-def details(results: Sequence[Result]) -> str:
-    """Return the table of the rows that drive servers, with all that was measured."""
-    lines = []
-    for result in results:
-        if result.row.group in DETAILS and any(m.key == "rate" for m in result.row.metrics):
-            shown = [metric for metric in result.row.metrics if metric.shown]
-            names = ordered(list(result.outcome.samples))
-            lines += [
-                "",
-                f"**{result.row.title}**",
-                "",
-                "| | " + " | ".join(f"{metric.label}, {metric.unit}" for metric in shown) + " |",
-            ]
-            lines.append("|---|" + "---:|" * len(shown))
-            for name in names:
-                cells = [_plain(result, metric, name) for metric in shown]
-                lines.append(f"| {NAMES.get(name, name)} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def _plain(result: Result, metric: Metric, name: str) -> str:
-    cell = result.cell(metric, name)
-    return number(cell.value, metric.digits) if cell else ""
+def put_into(path: Path, part: str, about: dict[str, Any]) -> str | None:
+    """Replace what a file has between the marks for the run's Python version; or say why not."""
+    version = ".".join(str(about["machine"]["python"]).split(".")[:2])
+    begin, end = f"<!-- results: {version} -->", f"<!-- end of results: {version} -->"
+    content = path.read_text()
+    before, found, rest = content.partition(begin)
+    _, also_found, after = rest.partition(end)
+    if not found or not also_found:
+        return f"{path} has no lines {begin} and {end}"
+    path.write_text(f"{before}{begin}\n\n{part}\n{end}{after}")
+    return None
 
 
 def _head(about: dict[str, Any]) -> str:
@@ -103,7 +111,7 @@ def _lines(rows: Sequence[Result], group: str, key: str) -> list[str]:
         if metric.key == key and result.outcome.samples
     ]
     names = ordered([name for result, _ in shown for name in result.contestants])
-    if not names:
+    if not names or not any(result.cell(metric, n) for result, metric in shown for n in names):
         return []
     lines = ["| | " + " | ".join(NAMES.get(name, name) for name in names) + " |"]
     lines.append("|---|" + "---:|" * len(names))
