@@ -42,7 +42,10 @@ struct Loop {
     struct ready ready;
 
     struct timers {
-        TimerHandle **heap;       /* strong references, ordered by deadline, then sequence */
+        struct timer_entry {
+            int64_t deadline_ns;
+            TimerHandle *timer;   /* strong */
+        } *heap;                  /* ordered by deadline, then sequence */
         size_t length;
         size_t capacity;
         uint64_t sequence;

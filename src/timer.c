@@ -10,36 +10,39 @@
 #define HEAP_INITIAL 64
 #define HEAP_ARITY 4
 
+/* The deadlines lie in the heap itself: a comparison touches the handle only where two of
+ * them are equal (benchmark row: 100,000 timers due). */
 static inline bool
-timer_before(const TimerHandle *a, const TimerHandle *b)
+entry_before(const struct timer_entry *a, const struct timer_entry *b)
 {
     return a->deadline_ns < b->deadline_ns
-           || (a->deadline_ns == b->deadline_ns && a->sequence < b->sequence);
+           || (UNLIKELY(a->deadline_ns == b->deadline_ns)
+               && a->timer->sequence < b->timer->sequence);
 }
 
 static inline void
-heap_place(struct timers *timers, size_t index, TimerHandle *timer)
+heap_place(struct timers *timers, size_t index, struct timer_entry entry)
 {
-    timers->heap[index] = timer;
-    timer->heap_index = (Py_ssize_t)index;
+    timers->heap[index] = entry;
+    entry.timer->heap_index = (Py_ssize_t)index;
 }
 
 static void
-heap_up(struct timers *timers, size_t index, TimerHandle *timer)
+heap_up(struct timers *timers, size_t index, struct timer_entry entry)
 {
     while (index > 0) {
         size_t parent = (index - 1) / HEAP_ARITY;
-        if (!timer_before(timer, timers->heap[parent])) {
+        if (!entry_before(&entry, &timers->heap[parent])) {
             break;
         }
         heap_place(timers, index, timers->heap[parent]);
         index = parent;
     }
-    heap_place(timers, index, timer);
+    heap_place(timers, index, entry);
 }
 
 static void
-heap_down(struct timers *timers, size_t index, TimerHandle *timer)
+heap_down(struct timers *timers, size_t index, struct timer_entry entry)
 {
     for (;;) {
         size_t child = index * HEAP_ARITY + 1;
@@ -52,28 +55,28 @@ heap_down(struct timers *timers, size_t index, TimerHandle *timer)
         }
         size_t least = child;
         for (size_t i = child + 1; i < end; i++) {
-            if (timer_before(timers->heap[i], timers->heap[least])) {
+            if (entry_before(&timers->heap[i], &timers->heap[least])) {
                 least = i;
             }
         }
-        if (!timer_before(timers->heap[least], timer)) {
+        if (!entry_before(&timers->heap[least], &entry)) {
             break;
         }
         heap_place(timers, index, timers->heap[least]);
         index = least;
     }
-    heap_place(timers, index, timer);
+    heap_place(timers, index, entry);
 }
 
 /* The entry's reference becomes the caller's. */
 static TimerHandle *
 heap_remove(struct timers *timers, size_t index)
 {
-    TimerHandle *timer = timers->heap[index];
-    TimerHandle *last = timers->heap[--timers->length];
+    TimerHandle *timer = timers->heap[index].timer;
+    struct timer_entry last = timers->heap[--timers->length];
     timer->heap_index = -1;
-    if (last != timer) {
-        if (index > 0 && timer_before(last, timers->heap[(index - 1) / HEAP_ARITY])) {
+    if (last.timer != timer) {
+        if (index > 0 && entry_before(&last, &timers->heap[(index - 1) / HEAP_ARITY])) {
             heap_up(timers, index, last);
         }
         else {
@@ -87,8 +90,8 @@ static int
 heap_grow(struct timers *timers)
 {
     size_t capacity = timers->capacity == 0 ? HEAP_INITIAL : timers->capacity * 2;
-    TimerHandle **heap = timers->heap;
-    PyMem_Resize(heap, TimerHandle *, capacity);
+    struct timer_entry *heap = timers->heap;
+    PyMem_Resize(heap, struct timer_entry, capacity);
     if (heap == NULL) {
         PyErr_NoMemory();
         return -1;
@@ -106,8 +109,8 @@ heap_shrink(struct timers *timers)
         return;
     }
     size_t capacity = timers->capacity / 2;
-    TimerHandle **heap = timers->heap;
-    PyMem_Resize(heap, TimerHandle *, capacity);
+    struct timer_entry *heap = timers->heap;
+    PyMem_Resize(heap, struct timer_entry, capacity);
     if (heap != NULL) {
         timers->heap = heap;
         timers->capacity = capacity;
@@ -140,7 +143,8 @@ timer_schedule(Loop *loop, TimerHandle *timer)
     timer->sequence = timers->sequence++;
     Py_INCREF(timer);
     timers->length++;
-    heap_up(timers, timers->length - 1, timer);
+    heap_up(timers, timers->length - 1,
+            (struct timer_entry){.deadline_ns = timer->deadline_ns, .timer = timer});
     return 0;
 }
 
@@ -169,7 +173,7 @@ int
 timer_collect(Loop *loop, int64_t now_ns)
 {
     struct timers *timers = &loop->timers;
-    while (timers->length > 0 && timers->heap[0]->deadline_ns <= now_ns) {
+    while (timers->length > 0 && timers->heap[0].deadline_ns <= now_ns) {
         TimerHandle *timer = heap_remove(timers, 0);
         if (ready_push_steal(&loop->ready, (PyObject *)timer, READY_HANDLE) < 0) {
             return -1;
@@ -184,7 +188,7 @@ timer_clear(Loop *loop)
 {
     struct timers *timers = &loop->timers;
     while (timers->length > 0) {
-        TimerHandle *timer = timers->heap[--timers->length];
+        TimerHandle *timer = timers->heap[--timers->length].timer;
         timer->heap_index = -1;
         handle_discard(&timer->handle);    /* may run Python, which may schedule again */
         Py_DECREF(timer);
@@ -198,7 +202,7 @@ int
 timer_traverse(Loop *loop, visitproc visit, void *arg)
 {
     for (size_t i = 0; i < loop->timers.length; i++) {
-        int result = handle_traverse(&loop->timers.heap[i]->handle, HANDLE_ONCE, visit, arg);
+        int result = handle_traverse(&loop->timers.heap[i].timer->handle, HANDLE_ONCE, visit, arg);
         if (result != 0) {
             return result;
         }

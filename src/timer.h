@@ -17,7 +17,7 @@ int timer_traverse(Loop *loop, visitproc visit, void *arg);
 static inline int64_t
 timer_next(const Loop *loop)
 {
-    return loop->timers.length == 0 ? TIMER_NEVER : loop->timers.heap[0]->deadline_ns;
+    return loop->timers.length == 0 ? TIMER_NEVER : loop->timers.heap[0].deadline_ns;
 }
 
 int64_t timer_deadline(double when);    /* seconds to nanoseconds, rounded up, clamped; NaN is now */
