@@ -16,6 +16,7 @@ import faulthandler
 import gc
 import logging
 import os
+import signal
 import threading
 
 import pytest
@@ -65,6 +66,9 @@ def pytest_configure(config):
     if _stderr_fd is None:
         _stderr_fd = os.dup(2)
         os.set_inheritable(_stderr_fd, False)
+    # A shell's background job ignores it, and so would the programs that tests interrupt.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("--debug-mode"):
         os.environ["PYTHONASYNCIODEBUG"] = "1"
     else:
