@@ -15,6 +15,7 @@
 #include <sys/socket.h>
 
 #include "args.h"
+#include "owner.h"
 #include "packet.h"
 
 /* From 3.13 on asyncio sends empty datagrams (before, it drops them without a word), and
@@ -968,13 +969,16 @@ Datagram_get_address(PyObject *op, void *closure UNUSED)
     return Py_NewRef(address != NULL ? address : Py_None);
 }
 
+DEFINE_OWNED_FAST(Transport, Datagram_sendto)
+DEFINE_OWNED(Transport, Datagram_resume_reading)
+
 static PyMethodDef Datagram_methods[] = {
-    {"sendto", (PyCFunction)(void (*)(void))Datagram_sendto, METH_FASTCALL | METH_KEYWORDS,
+    {"sendto", (PyCFunction)(void (*)(void))OWNED(Datagram_sendto), METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("sendto($self, /, data, addr=None)\n--\n\n"
                "Send one datagram, now or as soon as the socket takes it. Does not block.\n\n"
                "`addr` is the target; None on an endpoint that has a fixed one (ValueError for\n"
                "any other there). An OSError goes to the protocol's error_received().")},
-    {"resume_reading", Datagram_resume_reading, METH_NOARGS,
+    {"resume_reading", OWNED(Datagram_resume_reading), METH_NOARGS,
      PyDoc_STR("resume_reading($self, /)\n--\n\nTake data again after pause_reading().")},
     {NULL, NULL, 0, NULL},
 };
@@ -1023,8 +1027,10 @@ module_datagram_new(PyObject *module, PyObject *args)
                         waiter == Py_None ? NULL : waiter, extra == Py_None ? NULL : extra);
 }
 
+DEFINE_OWNED_FUNCTION(module_datagram_new)
+
 static PyMethodDef datagram_functions[] = {
-    {"_datagram_new", module_datagram_new, METH_VARARGS,
+    {"_datagram_new", OWNED(module_datagram_new), METH_VARARGS,
      PyDoc_STR("_datagram_new(loop, sock, protocol, address, waiter, extra, /)\n--\n\n"
                "A transport over a datagram socket, which it owns from now on.")},
     {NULL, NULL, 0, NULL},

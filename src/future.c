@@ -54,7 +54,7 @@ future_bind(Future *self, PyObject *loop)
 {
     self->loop = Py_NewRef(loop);
     self->own_loop = loop_check(self->state_ptr, loop) ? (Loop *)loop : NULL;
-    self->future_state = FUTURE_PENDING;
+    SHARED_STORE(self->future_state, FUTURE_PENDING);
 }
 
 int
@@ -74,7 +74,7 @@ future_init(Future *self, PyObject *loop)
         future_clear(self);    /* __init__ called again */
     }
     bool own = loop_check(state, loop);
-    int debug = own ? ((Loop *)loop)->debug : loop_object_debugs(state, loop);
+    int debug = own ? SHARED_LOAD(((Loop *)loop)->debug) : loop_object_debugs(state, loop);
     if (debug < 0) {
         Py_DECREF(loop);
         return -1;
@@ -83,7 +83,7 @@ future_init(Future *self, PyObject *loop)
     Py_XDECREF(self->loop);
     self->loop = loop;
     self->own_loop = own ? (Loop *)loop : NULL;
-    self->future_state = FUTURE_PENDING;
+    SHARED_STORE(self->future_state, FUTURE_PENDING);
     return UNLIKELY(debug) ? future_set_source_traceback(self) : 0;
 }
 
@@ -95,7 +95,7 @@ future_new(struct state *state, PyObject *loop)
         return NULL;
     }
     self->state_ptr = state;
-    if (LIKELY(loop_check(state, loop) && !((Loop *)loop)->debug)) {
+    if (LIKELY(loop_check(state, loop) && !SHARED_LOAD(((Loop *)loop)->debug))) {
         future_bind(self, loop);
     }
     else if (future_init(self, loop) < 0) {
@@ -130,10 +130,10 @@ future_traverse(Future *self, visitproc visit, void *arg)
 void
 future_clear(Future *self)
 {
-    self->future_state = FUTURE_UNINITIALISED;
+    SHARED_STORE(self->future_state, FUTURE_UNINITIALISED);
     self->parked0 = false;
-    self->blocking = false;
-    self->log_traceback = false;
+    SHARED_STORE(self->blocking, false);
+    SHARED_STORE(self->log_traceback, false);
     self->own_loop = NULL;
     Py_CLEAR(self->loop);
     Py_CLEAR(self->result);
@@ -202,7 +202,7 @@ future_check_own_loop(Loop *loop)
     if (loop_check_closed(loop) < 0) {
         return -1;
     }
-    return loop->debug ? loop_check_thread(loop) : 0;
+    return SHARED_LOAD(loop->debug) ? loop_check_thread(loop) : 0;
 }
 
 int
@@ -210,7 +210,7 @@ future_call_soon(Future *self, PyObject *callback, PyObject *argument, PyObject 
 {
     Loop *loop = self->own_loop;
     if (LIKELY(loop != NULL)) {
-        if (UNLIKELY(loop->debug) && future_check_own_loop(loop) < 0) {
+        if (UNLIKELY(SHARED_LOAD(loop->debug)) && future_check_own_loop(loop) < 0) {
             return -1;
         }
         Handle *handle = loop_call_soon(loop, callback, &argument, argument != NULL, context);
@@ -302,8 +302,23 @@ future_park_later(Future *self, PyObject *task)
     return future_append_waiter(self, task);
 }
 
+#ifdef Py_GIL_DISABLED
 int
-future_add_callback(Future *self, PyObject *callback, PyObject *context)
+future_park(Future *self, PyObject *task, bool *done)
+{
+    int result = 0;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    *done = !future_is_pending(self);
+    if (!*done) {
+        result = future_park_pending(self, task);
+    }
+    Py_END_CRITICAL_SECTION();
+    return result;
+}
+#endif
+
+static inline int
+future_add_callback_inside(Future *self, PyObject *callback, PyObject *context)
 {
     context = context != NULL ? Py_NewRef(context) : PyContext_CopyCurrent();
     if (context == NULL) {
@@ -327,18 +342,50 @@ future_add_callback(Future *self, PyObject *callback, PyObject *context)
     return result;
 }
 
+int
+future_add_callback(Future *self, PyObject *callback, PyObject *context)
+{
+    int result;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    result = future_add_callback_inside(self, callback, context);
+    Py_END_CRITICAL_SECTION();
+    return result;
+}
+
 /* -- settling ------------------------------------------------------------------------ */
 
-int
-future_set_result(Future *self, PyObject *value)
+static inline int
+future_set_result_inside(Future *self, PyObject *value)
 {
     if (UNLIKELY(self->future_state != FUTURE_PENDING)) {
         invalid_state(self, "invalid state");
         return -1;
     }
     self->result = Py_NewRef(value);
-    self->future_state = FUTURE_FINISHED;
+    SHARED_STORE(self->future_state, FUTURE_FINISHED);
     return future_wake(self);
+}
+
+int
+future_set_result(Future *self, PyObject *value)
+{
+    int result;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    result = future_set_result_inside(self, value);
+    Py_END_CRITICAL_SECTION();
+    return result;
+}
+
+int
+future_set_result_if_pending(Future *self, PyObject *value)
+{
+    int result = 0;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    if (LIKELY(future_is_pending(self))) {
+        result = future_set_result_inside(self, value);
+    }
+    Py_END_CRITICAL_SECTION();
+    return result;
 }
 
 /* A StopIteration would end the coroutine that awaits. Steals and gives back a reference. */
@@ -368,8 +415,8 @@ replace_stop_iteration_steal(PyObject *exc)
 #endif
 }
 
-int
-future_set_exception(Future *self, PyObject *exception)
+static int
+future_set_exception_inside(Future *self, PyObject *exception)
 {
     if (UNLIKELY(self->future_state != FUTURE_PENDING)) {
         invalid_state(self, "invalid state");
@@ -397,28 +444,76 @@ future_set_exception(Future *self, PyObject *exception)
     }
     self->exception = exc;
     self->exception_traceback = PyException_GetTraceback(exc);
-    self->future_state = FUTURE_FINISHED;
-    self->log_traceback = true;
+    SHARED_STORE(self->future_state, FUTURE_FINISHED);
+    SHARED_STORE(self->log_traceback, true);
     if (future_wake(self) < 0) {
-        self->log_traceback = false;    /* the caller has an exception to look at already */
+        SHARED_STORE(self->log_traceback, false);    /* the caller has an exception to look at already */
         return -1;
     }
     return 0;
 }
 
 int
-future_cancel(Future *self, PyObject *message)
+future_set_exception(Future *self, PyObject *exception)
 {
-    self->log_traceback = false;
-    if (self->future_state != FUTURE_PENDING) {
-        return 0;
-    }
-    self->future_state = FUTURE_CANCELLED;
-    Py_XSETREF(self->cancel_message, Py_XNewRef(message));
+    int result;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    result = future_set_exception_inside(self, exception);
+    Py_END_CRITICAL_SECTION();
+    return result;
+}
+
+#ifdef Py_GIL_DISABLED
+/* The Operation's watch is the business of the loop's thread, which alone knows whether the
+ * Operation still is there. */
+static int
+future_tell_watcher(PyObject *op, PyObject *ignored UNUSED)
+{
+    Future *self = (Future *)op;
     if (self->watcher != NULL) {
         self->state_ptr->future_cancelled(self->watcher);
     }
+    return 0;
+}
+#endif
+
+static inline void
+future_stop_watcher(Future *self)
+{
+#ifdef Py_GIL_DISABLED
+    if (self->own_loop != NULL && !loop_is_mine(self->own_loop)) {
+        if (loop_call_soon_native(self->own_loop, future_tell_watcher, (PyObject *)self, NULL) < 0) {
+            PyErr_Clear();    /* the loop is closed: nothing waits any more */
+        }
+        return;
+    }
+#endif
+    self->state_ptr->future_cancelled(self->watcher);
+}
+
+static inline int
+future_cancel_inside(Future *self, PyObject *message)
+{
+    SHARED_STORE(self->log_traceback, false);
+    if (self->future_state != FUTURE_PENDING) {
+        return 0;
+    }
+    SHARED_STORE(self->future_state, FUTURE_CANCELLED);
+    Py_XSETREF(self->cancel_message, Py_XNewRef(message));
+    if (self->watcher != NULL) {
+        future_stop_watcher(self);
+    }
     return future_wake(self) < 0 ? -1 : 1;
+}
+
+int
+future_cancel(Future *self, PyObject *message)
+{
+    int result;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    result = future_cancel_inside(self, message);
+    Py_END_CRITICAL_SECTION();
+    return result;
 }
 
 /* Whether a future-like object of any kind is done: 1, 0, -1 */
@@ -445,7 +540,7 @@ future_settle_result(struct state *state, PyObject *future, PyObject *value)
         return done < 0 ? -1 : 0;
     }
     if (LIKELY(future_check_exact(state, future))) {
-        return future_set_result((Future *)future, value);
+        return future_set_result_if_pending((Future *)future, value);
     }
     PyObject *result = PyObject_CallMethodOneArg(future, state->names.set_result, value);
     Py_XDECREF(result);
@@ -460,7 +555,13 @@ future_settle_exception(struct state *state, PyObject *future, PyObject *excepti
         return done < 0 ? -1 : 0;
     }
     if (LIKELY(future_check_exact(state, future))) {
-        return future_set_exception((Future *)future, exception);
+        int result = 0;
+        Py_BEGIN_CRITICAL_SECTION(future);
+        if (future_is_pending((Future *)future)) {
+            result = future_set_exception_inside((Future *)future, exception);
+        }
+        Py_END_CRITICAL_SECTION();
+        return result;
     }
     PyObject *result = PyObject_CallMethodOneArg(future, state->names.set_exception, exception);
     Py_XDECREF(result);
@@ -469,8 +570,8 @@ future_settle_exception(struct state *state, PyObject *future, PyObject *excepti
 
 /* -- asking ---------------------------------------------------------------------------- */
 
-PyObject *
-future_make_cancelled_error(Future *self)
+static PyObject *
+future_make_cancelled_error_inside(Future *self)
 {
     if (self->cancelled_error != NULL) {
         /* Whoever raises it adds to its traceback: it is given away only once. */
@@ -482,7 +583,20 @@ future_make_cancelled_error(Future *self)
     if (self->cancel_message == NULL || self->cancel_message == Py_None) {
         return PyObject_CallNoArgs(type);
     }
-    return PyObject_CallOneArg(type, self->cancel_message);
+    PyObject *message = Py_NewRef(self->cancel_message);
+    PyObject *error = PyObject_CallOneArg(type, message);
+    Py_DECREF(message);
+    return error;
+}
+
+PyObject *
+future_make_cancelled_error(Future *self)
+{
+    PyObject *error;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    error = future_make_cancelled_error_inside(self);
+    Py_END_CRITICAL_SECTION();
+    return error;
 }
 
 /* The exception that was set, with the traceback that it had then: each retrieval would
@@ -505,12 +619,12 @@ new_invalid_state(Future *self, const char *message)
     return PyErr_GetRaisedException();
 }
 
-int
-future_take(Future *self, PyObject **outcome)
+static inline int
+future_take_inside(Future *self, PyObject **outcome)
 {
     switch (self->future_state) {
     case FUTURE_FINISHED:
-        self->log_traceback = false;
+        SHARED_STORE(self->log_traceback, false);
         if (LIKELY(self->exception == NULL)) {
             *outcome = Py_NewRef(self->result);
             return 0;
@@ -518,13 +632,23 @@ future_take(Future *self, PyObject **outcome)
         *outcome = future_take_exception(self);
         return 1;
     case FUTURE_CANCELLED:
-        *outcome = future_make_cancelled_error(self);
+        *outcome = future_make_cancelled_error_inside(self);
         break;
     default:
         *outcome = new_invalid_state(self, "Result is not set.");
         break;
     }
     return *outcome == NULL ? -1 : 1;
+}
+
+int
+future_take(Future *self, PyObject **outcome)
+{
+    int failed;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    failed = future_take_inside(self, outcome);
+    Py_END_CRITICAL_SECTION();
+    return failed;
 }
 
 /* -- methods ------------------------------------------------------------------------------ */
@@ -548,18 +672,17 @@ Future_result(PyObject *op, PyObject *ignored UNUSED)
     return LIKELY(failed == 0) ? outcome : raise_steal(outcome);
 }
 
-PyObject *
-Future_exception(PyObject *op, PyObject *ignored UNUSED)
+SYNCHRONIZED_METHOD(Future_exception)(PyObject *op, PyObject *ignored UNUSED)
 {
     Future *self = (Future *)op;
     if (self->future_state == FUTURE_CANCELLED) {
-        return raise_steal(future_make_cancelled_error(self));
+        return raise_steal(future_make_cancelled_error_inside(self));
     }
     if (self->future_state != FUTURE_FINISHED) {
         invalid_state(self, "Exception is not set.");
         return NULL;
     }
-    self->log_traceback = false;
+    SHARED_STORE(self->log_traceback, false);
     if (self->exception == NULL) {
         Py_RETURN_NONE;
     }
@@ -705,8 +828,7 @@ future_remove_item(Future *self, PyObject *item, Py_ssize_t index)
     return result;
 }
 
-PyObject *
-Future_remove_done_callback(PyObject *op, PyObject *wanted)
+SYNCHRONIZED_METHOD(Future_remove_done_callback)(PyObject *op, PyObject *wanted)
 {
     Future *self = (Future *)op;
     if (self->loop == NULL) {
@@ -745,17 +867,16 @@ Future_remove_done_callback(PyObject *op, PyObject *wanted)
 PyObject *
 Future_cancelled(PyObject *op, PyObject *ignored UNUSED)
 {
-    return PyBool_FromLong(((Future *)op)->future_state == FUTURE_CANCELLED);
+    return PyBool_FromLong(SHARED_LOAD(((Future *)op)->future_state) == FUTURE_CANCELLED);
 }
 
 PyObject *
 Future_done(PyObject *op, PyObject *ignored UNUSED)
 {
-    return PyBool_FromLong(((Future *)op)->future_state > FUTURE_PENDING);
+    return PyBool_FromLong(SHARED_LOAD(((Future *)op)->future_state) > FUTURE_PENDING);
 }
 
-PyObject *
-Future_get_loop(PyObject *op, PyObject *ignored UNUSED)
+SYNCHRONIZED_METHOD(Future_get_loop)(PyObject *op, PyObject *ignored UNUSED)
 {
     Future *self = (Future *)op;
     return self->loop == NULL ? future_not_initialised() : Py_NewRef(self->loop);
@@ -784,7 +905,7 @@ Future_get__state(PyObject *op, void *closure UNUSED)
 {
     Future *self = (Future *)op;
     struct state_names *names = &self->state_ptr->names;
-    switch (self->future_state) {
+    switch (SHARED_LOAD(self->future_state)) {
     case FUTURE_PENDING:
         return Py_NewRef(names->PENDING);
     case FUTURE_CANCELLED:
@@ -809,7 +930,7 @@ future_attribute_bool(PyObject *value)
 PyObject *
 Future_get_blocking(PyObject *op, void *closure UNUSED)
 {
-    return PyBool_FromLong(((Future *)op)->blocking);
+    return PyBool_FromLong(SHARED_LOAD(((Future *)op)->blocking));
 }
 
 int
@@ -824,7 +945,7 @@ Future_set_blocking(PyObject *op, PyObject *value, void *closure UNUSED)
     if (blocking < 0) {
         return -1;
     }
-    self->blocking = blocking;
+    SHARED_STORE(self->blocking, blocking);
     return 0;
 }
 
@@ -850,8 +971,7 @@ list_append_steal(PyObject *list, PyObject *item)
     return result;
 }
 
-PyObject *
-Future_get__callbacks(PyObject *op, void *closure UNUSED)
+SYNCHRONIZED_GETTER(Future_get__callbacks)(PyObject *op, void *closure UNUSED)
 {
     Future *self = (Future *)op;
     if (self->loop == NULL) {
@@ -889,15 +1009,13 @@ failed:
     return NULL;
 }
 
-PyObject *
-Future_get__loop(PyObject *op, void *closure UNUSED)
+SYNCHRONIZED_GETTER(Future_get__loop)(PyObject *op, void *closure UNUSED)
 {
     PyObject *value = ((Future *)op)->loop;
     return Py_NewRef(value != NULL ? value : Py_None);
 }
 
-PyObject *
-Future_get__result(PyObject *op, void *closure UNUSED)
+SYNCHRONIZED_GETTER(Future_get__result)(PyObject *op, void *closure UNUSED)
 {
     Future *self = (Future *)op;
     if (self->loop == NULL) {
@@ -906,8 +1024,7 @@ Future_get__result(PyObject *op, void *closure UNUSED)
     return Py_NewRef(self->result != NULL ? self->result : Py_None);
 }
 
-PyObject *
-Future_get__exception(PyObject *op, void *closure UNUSED)
+SYNCHRONIZED_GETTER(Future_get__exception)(PyObject *op, void *closure UNUSED)
 {
     Future *self = (Future *)op;
     if (self->loop == NULL) {
@@ -923,7 +1040,7 @@ Future_get__log_traceback(PyObject *op, void *closure UNUSED)
     if (self->loop == NULL) {
         return future_not_initialised();
     }
-    return PyBool_FromLong(self->log_traceback);
+    return PyBool_FromLong(SHARED_LOAD(self->log_traceback));
 }
 
 int
@@ -936,19 +1053,17 @@ Future_set__log_traceback(PyObject *op, PyObject *value, void *closure UNUSED)
     if (wanted != 0) {
         return -1;
     }
-    ((Future *)op)->log_traceback = false;
+    SHARED_STORE(((Future *)op)->log_traceback, false);
     return 0;
 }
 
-PyObject *
-Future_get__source_traceback(PyObject *op, void *closure UNUSED)
+SYNCHRONIZED_GETTER(Future_get__source_traceback)(PyObject *op, void *closure UNUSED)
 {
     PyObject *value = ((Future *)op)->source_traceback;
     return Py_NewRef(value != NULL ? value : Py_None);
 }
 
-PyObject *
-Future_get__cancel_message(PyObject *op, void *closure UNUSED)
+SYNCHRONIZED_GETTER(Future_get__cancel_message)(PyObject *op, void *closure UNUSED)
 {
     PyObject *value = ((Future *)op)->cancel_message;
     return Py_NewRef(value != NULL ? value : Py_None);
@@ -960,7 +1075,12 @@ Future_set__cancel_message(PyObject *op, PyObject *value, void *closure UNUSED)
     if (value == NULL) {
         return future_attribute_bool(value);
     }
-    Py_XSETREF(((Future *)op)->cancel_message, Py_NewRef(value));
+    PyObject *old;
+    Py_BEGIN_CRITICAL_SECTION(op);
+    old = ((Future *)op)->cancel_message;
+    ((Future *)op)->cancel_message = Py_NewRef(value);
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(old);
     return 0;
 }
 
@@ -983,8 +1103,7 @@ base_awaited_by(Future *self)
 }
 
 /* A parked Task awaits, without having been recorded anywhere. */
-PyObject *
-Future_get__awaited_by(PyObject *op, void *closure UNUSED)
+SYNCHRONIZED_GETTER(Future_get__awaited_by)(PyObject *op, void *closure UNUSED)
 {
     Future *self = (Future *)op;
     PyObject *recorded = base_awaited_by(self);
@@ -1044,7 +1163,7 @@ future_finalize(Future *self)
     if (!self->log_traceback || self->exception == NULL) {
         return;
     }
-    self->log_traceback = false;
+    SHARED_STORE(self->log_traceback, false);
     struct state *state = self->state_ptr;
     PyObject *context = NULL, *message = NULL;
     PyObject *name = PyType_GetName(Py_TYPE(self));
@@ -1164,7 +1283,11 @@ Future_init(PyObject *op, PyObject *args, PyObject *kwargs)
         return -1;
     }
 #endif
-    return future_init((Future *)op, loop);
+    int result;
+    Py_BEGIN_CRITICAL_SECTION(op);    /* __init__ may be called again, from anywhere */
+    result = future_init((Future *)op, loop);
+    Py_END_CRITICAL_SECTION();
+    return result;
 }
 
 static PyMethodDef future_methods[] = {

@@ -7,7 +7,9 @@
  * Waiters:  the first one is a field, later ones are in a list; they are woken in the
  *           order in which they came. A Task of our own loop is parked as itself: no
  *           callback object, no context, no Handle.
- * Threads:  a future belongs to the thread of its loop, as asyncio's.
+ * Threads:  a future belongs to the thread of its loop, as asyncio's. Without a GIL any thread
+ *           may use it all the same, in its critical section (*_inside): whom it wakes goes
+ *           through the loop's inbox then.
  * Python:   settling a future of our own loop runs none. */
 #ifndef ASYNCLOOP_FUTURE_H
 #define ASYNCLOOP_FUTURE_H
@@ -66,13 +68,14 @@ bool future_is_ours(struct state *state, PyObject *op);    /* Future, Task or a 
 static inline bool
 future_is_pending(const Future *future)
 {
-    return future->future_state == FUTURE_PENDING;
+    return SHARED_LOAD(future->future_state) == FUTURE_PENDING;
 }
 
 /* Settle a future of ours and queue its waiters, oldest first. 0 / -1 with an
  * exception (InvalidStateError when it was not pending). Runs no Python for a
  * future of our own loop. Values are borrowed. */
 int future_set_result(Future *future, PyObject *value);
+int future_set_result_if_pending(Future *future, PyObject *value);
 int future_set_exception(Future *future, PyObject *exception);
 /* 1 cancelled, 0 it was done already, -1. `message` may be NULL. Not for a Task, whose
  * cancel() asks its coroutine first. */
@@ -114,7 +117,8 @@ int future_check_own_loop(Loop *loop);
 static inline int
 future_push_task_steal(Loop *loop, PyObject *task)
 {
-    if (UNLIKELY(loop->debug || loop->ev == NULL) && future_check_own_loop(loop) < 0) {
+    if (UNLIKELY(SHARED_LOAD(loop->debug) || SHARED_LOAD(loop->ev) == NULL)
+        && future_check_own_loop(loop) < 0) {
         Py_DECREF(task);
         return -1;
     }
@@ -123,9 +127,9 @@ future_push_task_steal(Loop *loop, PyObject *task)
 
 int future_park_later(Future *future, PyObject *task);
 
-/* Parks a Task (borrowed) of the same loop, one of ours, until the pending future is done. */
+/* of a future that is pending */
 static inline int
-future_park(Future *future, PyObject *task)
+future_park_pending(Future *future, PyObject *task)
 {
     if (LIKELY(future->callback0 == NULL && future->callbacks == NULL)) {
         future->callback0 = Py_NewRef(task);
@@ -134,6 +138,19 @@ future_park(Future *future, PyObject *task)
     }
     return future_park_later(future, task);
 }
+
+/* Parks a Task (borrowed) of the same loop, one of ours, until the future is done, or says in
+ * *done that it is. 0 / -1. */
+#ifdef Py_GIL_DISABLED
+int future_park(Future *future, PyObject *task, bool *done);
+#else
+static inline int
+future_park(Future *future, PyObject *task, bool *done)
+{
+    *done = UNLIKELY(!future_is_pending(future));
+    return *done ? 0 : future_park_pending(future, task);
+}
+#endif
 
 /* Puts 'source_traceback' into the context of a report and gives it to the loop's exception
  * handler. Steals `context` (NULL: an exception is set). Never fails. */

@@ -28,19 +28,18 @@ Future_await(PyObject *op)
     return (PyObject *)self;
 }
 
-static PySendResult
-FutureIter_send(PyObject *op, PyObject *ignored UNUSED, PyObject **result)
+static inline PySendResult
+future_iter_send(FutureIter *self, PyObject **result)
 {
-    FutureIter *self = (FutureIter *)op;
     Future *future = self->future;
     *result = NULL;
     if (UNLIKELY(future == NULL)) {
         *result = Py_NewRef(Py_None);
         return PYGEN_RETURN;
     }
-    if (future->future_state == FUTURE_PENDING) {
-        if (LIKELY(!future->blocking)) {
-            future->blocking = true;
+    if (future_is_pending(future)) {
+        if (LIKELY(!SHARED_LOAD(future->blocking))) {
+            SHARED_STORE(future->blocking, true);
             *result = Py_NewRef(future);
             return PYGEN_NEXT;
         }
@@ -60,6 +59,27 @@ FutureIter_send(PyObject *op, PyObject *ignored UNUSED, PyObject **result)
         Py_DECREF(outcome);
     }
     return PYGEN_ERROR;
+}
+
+static PySendResult
+FutureIter_send(PyObject *op, PyObject *ignored UNUSED, PyObject **result)
+{
+    PySendResult sent;
+    Py_BEGIN_CRITICAL_SECTION(op);
+    sent = future_iter_send((FutureIter *)op, result);
+    Py_END_CRITICAL_SECTION();
+    return sent;
+}
+
+static void
+future_iter_end(PyObject *op)
+{
+    Future *future;
+    Py_BEGIN_CRITICAL_SECTION(op);
+    future = ((FutureIter *)op)->future;
+    ((FutureIter *)op)->future = NULL;
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(future);
 }
 
 /* StopIteration(value), made by hand: PyErr_SetObject() would take a tuple for its
@@ -171,7 +191,6 @@ exception_from_throw(PyObject *type, PyObject *value, PyObject *traceback)
 static PyObject *
 FutureIter_throw(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
 {
-    FutureIter *self = (FutureIter *)op;
     if (nargs < 1 || nargs > 3) {
         return PyErr_Format(PyExc_TypeError, "throw expected at %s, got %zd",
                             nargs < 1 ? "least 1 argument" : "most 3 arguments", nargs);
@@ -189,7 +208,7 @@ FutureIter_throw(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
     if (exc == NULL) {
         return NULL;
     }
-    Py_CLEAR(self->future);
+    future_iter_end(op);
     PyErr_SetRaisedException(exc);
     return NULL;
 }
@@ -197,7 +216,7 @@ FutureIter_throw(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
 static PyObject *
 FutureIter_close(PyObject *op, PyObject *ignored UNUSED)
 {
-    Py_CLEAR(((FutureIter *)op)->future);
+    future_iter_end(op);
     Py_RETURN_NONE;
 }
 

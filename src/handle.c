@@ -13,22 +13,45 @@
 
 /* -- making and dropping ------------------------------------------------------- */
 
-static void
-handle_drop_call(Handle *handle)
-{
-    PyObject *callback = handle->callback;
+/* What a handle calls, taken out of it or held beside it. `args` is the end of an array whose
+ * first slot is the callee's to use (PY_VECTORCALL_ARGUMENTS_OFFSET). */
+struct call {
+    PyObject *callback;
+    PyObject *context;
+    PyObject *scratch;
     PyObject *args[HANDLE_INLINE_ARGS];
-    int32_t count = handle->nargs > HANDLE_INLINE_ARGS ? 1 : handle->nargs;
-    for (int32_t i = 0; i < count; i++) {
-        args[i] = handle->args[i];
+    int32_t nargs;
+};
+
+static inline int32_t
+call_slots(int32_t nargs)
+{
+    return nargs > HANDLE_INLINE_ARGS ? 1 : nargs;
+}
+
+static inline void
+handle_take_call(Handle *handle, struct call *call)
+{
+    call->callback = handle->callback;
+    call->context = handle->context;
+    call->nargs = handle->nargs;
+    for (int32_t i = 0; i < call_slots(call->nargs); i++) {
+        call->args[i] = handle->args[i];
         handle->args[i] = NULL;
     }
-    handle->callback = NULL;
+    SHARED_STORE(handle->callback, NULL);
+    handle->context = NULL;
     handle->nargs = 0;
-    Py_XDECREF(callback);
-    for (int32_t i = 0; i < count; i++) {
-        Py_XDECREF(args[i]);
+}
+
+static inline void
+call_release(struct call *call)
+{
+    Py_XDECREF(call->callback);
+    for (int32_t i = 0; i < call_slots(call->nargs); i++) {
+        Py_XDECREF(call->args[i]);
     }
+    Py_XDECREF(call->context);
 }
 
 static int
@@ -174,35 +197,37 @@ static void
 handle_keep_repr(Handle *handle)
 {
     PyObject *exc = PyErr_GetRaisedException();
-    PyObject *repr;
-    if (handle->repr == NULL) {
+    PyObject *repr, *kept;
+    Py_BEGIN_CRITICAL_SECTION(handle);
+    kept = Py_XNewRef(handle->repr);
+    Py_END_CRITICAL_SECTION();
+    if (kept == NULL) {
         repr = PyObject_Repr((PyObject *)handle);
     }
     else {
         /* it has run, and was cancelled after that */
-        Py_ssize_t length = PyUnicode_GET_LENGTH(handle->repr);
-        Py_ssize_t space = PyUnicode_FindChar(handle->repr, ' ', 0, length, 1);
-        PyObject *rest = PyUnicode_Substring(handle->repr, space < 0 ? length : space, length);
+        Py_ssize_t length = PyUnicode_GET_LENGTH(kept);
+        Py_ssize_t space = PyUnicode_FindChar(kept, ' ', 0, length, 1);
+        PyObject *rest = PyUnicode_Substring(kept, space < 0 ? length : space, length);
         repr = rest == NULL ? NULL : PyUnicode_FromFormat("<%s cancelled%U",
                                                           handle_name(handle), rest);
         Py_XDECREF(rest);
+        Py_DECREF(kept);
     }
     if (repr == NULL) {
         PyErr_Clear();
     }
     else {
+        Py_BEGIN_CRITICAL_SECTION(handle);
         Py_XSETREF(handle->repr, repr);
+        Py_END_CRITICAL_SECTION();
     }
     PyErr_SetRaisedException(exc);
 }
 
-void
-handle_cancel(Handle *handle)
+static inline void
+handle_drop_cancelled(Handle *handle)
 {
-    if (handle->cancelled) {
-        return;
-    }
-    handle->cancelled = true;
     if (UNLIKELY(handle->loop != NULL && handle->loop->debug && handle->native == NULL)) {
         /* As asyncio: what was cancelled can still be told from its repr. */
         handle_keep_repr(handle);
@@ -210,13 +235,61 @@ handle_cancel(Handle *handle)
     handle_discard(handle);
 }
 
+#ifdef Py_GIL_DISABLED
+static bool handle_runs_elsewhere(const Handle *handle);
+
+/* What is cancelled is marked first, and dropped a moment later. */
+#define IS_CANCELLED_MEANWHILE(handle) (handle)->cancelled
+
+/* False: another thread runs it just now. */
+static bool
+handle_try_cancel(Handle *handle)
+{
+    bool busy, cancelled;
+    Py_BEGIN_CRITICAL_SECTION(handle);
+    busy = handle_runs_elsewhere(handle);
+    cancelled = handle->cancelled;
+    if (!busy) {
+        SHARED_STORE(handle->cancelled, true);
+    }
+    Py_END_CRITICAL_SECTION();
+    if (!busy && !cancelled) {
+        handle_drop_cancelled(handle);
+    }
+    return !busy;
+}
+#else
+#define IS_CANCELLED_MEANWHILE(handle) false
+
+static inline bool
+handle_try_cancel(Handle *handle)
+{
+    handle_cancel(handle);
+    return true;
+}
+#endif
+
+void
+handle_cancel(Handle *handle)
+{
+    bool cancelled;
+    Py_BEGIN_CRITICAL_SECTION(handle);
+    cancelled = handle->cancelled;
+    SHARED_STORE(handle->cancelled, true);
+    Py_END_CRITICAL_SECTION();
+    if (!cancelled) {
+        handle_drop_cancelled(handle);
+    }
+}
+
 void
 handle_discard(Handle *handle)
 {
-    PyObject *context = handle->context;
-    handle->context = NULL;
-    handle_drop_call(handle);
-    Py_XDECREF(context);
+    struct call call;
+    Py_BEGIN_CRITICAL_SECTION(handle);
+    handle_take_call(handle, &call);
+    Py_END_CRITICAL_SECTION();
+    call_release(&call);
 }
 
 int
@@ -289,54 +362,56 @@ handle_failed(Handle *handle, PyObject *callback, PyObject *context)
     }
     PyObject *exc = PyErr_GetRaisedException();
     if (exc != NULL) {
+        Py_BEGIN_CRITICAL_SECTION(handle);
         if (handle->context == NULL) {
             /* cancelled by its own callback: the exception handler still runs in the context */
             handle->context = Py_NewRef(context);
         }
+        Py_END_CRITICAL_SECTION();
         handle_report(handle, callback, exc);
+        Py_BEGIN_CRITICAL_SECTION(handle);
         if (handle->cancelled) {
             Py_CLEAR(handle->context);
         }
+        Py_END_CRITICAL_SECTION();
         Py_DECREF(exc);
     }
     return handle->loop->run != NULL && handle->loop->run->exception != NULL ? -1 : 0;
 }
 
-/* Calls with arguments on the stack: the first slot is the callee's to use
- * (PY_VECTORCALL_ARGUMENTS_OFFSET). New reference or NULL. */
-static PyObject *
-handle_call(Handle *handle, PyObject *callback)
+/* Calls it with the arguments that are held in `call`. New reference or NULL. */
+static inline PyObject *
+call_make(struct call *call)
 {
-    PyObject *stack[1 + HANDLE_INLINE_ARGS];
-    PyObject *result;
-    int32_t nargs = handle->nargs;
-    if (LIKELY(nargs <= HANDLE_INLINE_ARGS)) {
-        for (int32_t i = 0; i < nargs; i++) {
-            stack[1 + i] = Py_NewRef(handle->args[i]);
-        }
-        result = PyObject_Vectorcall(callback, stack + 1,
-                                     (size_t)nargs | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
-        for (int32_t i = 0; i < nargs; i++) {
-            Py_DECREF(stack[1 + i]);
-        }
-        return result;
+    if (LIKELY(call->nargs <= HANDLE_INLINE_ARGS)) {
+        return PyObject_Vectorcall(call->callback, call->args,
+                                   (size_t)call->nargs | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     }
-    PyObject *tuple = Py_NewRef(handle->args[0]);
-    result = PyObject_Call(callback, tuple, NULL);
-    Py_DECREF(tuple);
-    return result;
+    return PyObject_Call(call->callback, call->args[0], NULL);
 }
 
-static PyObject *Handle_get__args(PyObject *op, void *closure);
+/* A new tuple of the arguments, or NULL. */
+static PyObject *
+call_args(const struct call *call)
+{
+    if (call->nargs > HANDLE_INLINE_ARGS) {
+        return Py_NewRef(call->args[0]);
+    }
+    PyObject *tuple = PyTuple_New(call->nargs);
+    for (int32_t i = 0; tuple != NULL && i < call->nargs; i++) {
+        PyTuple_SET_ITEM(tuple, i, Py_NewRef(call->args[i]));
+    }
+    return tuple;
+}
 
 /* A context that is not contextvars' own: asyncio asks for no more than a method run(). */
 static PyObject *
-handle_call_in_foreign_context(Handle *handle, PyObject *context, PyObject *callback)
+call_make_in_foreign_context(struct call *call)
 {
-    PyObject *args = Handle_get__args((PyObject *)handle, NULL);
-    PyObject *first = args == NULL ? NULL : PyTuple_Pack(1, callback);
+    PyObject *args = call_args(call);
+    PyObject *first = args == NULL ? NULL : PyTuple_Pack(1, call->callback);
     PyObject *all = first == NULL ? NULL : PySequence_Concat(first, args);
-    PyObject *run = all == NULL ? NULL : PyObject_GetAttrString(context, "run");
+    PyObject *run = all == NULL ? NULL : PyObject_GetAttrString(call->context, "run");
     PyObject *value = run == NULL ? NULL : PyObject_Call(run, all, NULL);
     Py_XDECREF(run);
     Py_XDECREF(all);
@@ -346,17 +421,17 @@ handle_call_in_foreign_context(Handle *handle, PyObject *context, PyObject *call
 }
 
 /* The result of the callback, called in its context, or NULL. */
-static PyObject *
-handle_call_in_context(Handle *handle, PyObject *callback, PyObject *context)
+static inline PyObject *
+call_make_in_context(struct call *call)
 {
     PyObject *value = NULL;
-    if (UNLIKELY(!PyContext_CheckExact(context))) {
-        value = handle_call_in_foreign_context(handle, context, callback);
+    if (UNLIKELY(!PyContext_CheckExact(call->context))) {
+        value = call_make_in_foreign_context(call);
     }
-    else if (LIKELY(PyContext_Enter(context) == 0)) {
-        value = handle_call(handle, callback);
+    else if (LIKELY(PyContext_Enter(call->context) == 0)) {
+        value = call_make(call);
         PyObject *exc = LIKELY(value != NULL) ? NULL : PyErr_GetRaisedException();
-        if (UNLIKELY(PyContext_Exit(context) < 0)) {
+        if (UNLIKELY(PyContext_Exit(call->context) < 0)) {
             Py_CLEAR(value);
         }
         if (UNLIKELY(exc != NULL)) {
@@ -366,12 +441,11 @@ handle_call_in_context(Handle *handle, PyObject *callback, PyObject *context)
     return value;
 }
 
+/* With what it calls held in `call`. */
 static int
-handle_run_native(Handle *handle)
+handle_run_native(Handle *handle, struct call *call)
 {
-    PyObject *owner = Py_NewRef(handle->callback);
-    PyObject *arg = handle->nargs > 0 ? Py_NewRef(handle->args[0]) : NULL;
-    int result = handle->native(owner, arg);
+    int result = handle->native(call->callback, call->nargs > 0 ? call->args[0] : NULL);
     if (result < 0 && PyErr_Occurred()) {
         if (!is_exit_exception()) {
             loop_report(handle->loop, "Exception in a callback of the event loop", NULL, NULL);
@@ -381,8 +455,6 @@ handle_run_native(Handle *handle)
     else {
         result = 0;
     }
-    Py_DECREF(owner);
-    Py_XDECREF(arg);
     return result;
 }
 
@@ -392,7 +464,8 @@ handle_finished(Handle *handle)
     if (handle->place != HANDLE_ONCE) {
         return;
     }
-    if (Py_REFCNT(handle) > 1 && handle->native == NULL && handle->callback != NULL) {
+    if (Py_REFCNT(handle) > 1 && handle->native == NULL
+        && SHARED_LOAD(handle->callback) != NULL) {
         handle_keep_repr(handle);    /* somebody else has it, and may ask */
     }
     handle_discard(handle);
@@ -407,47 +480,78 @@ handle_ran(Handle *handle)
     }
 }
 
+/* Holds what the handle calls, in its critical section. False: there is nothing to call, it was
+ * cancelled or has run. */
+static inline bool
+handle_hold_call(Handle *handle, struct call *call)
+{
+    call->callback = handle->callback;
+    if (UNLIKELY(call->callback == NULL || IS_CANCELLED_MEANWHILE(handle))) {
+        return false;
+    }
+    Py_INCREF(call->callback);
+    call->context = Py_XNewRef(handle->context);
+    call->nargs = handle->nargs;
+    for (int32_t i = 0; i < call_slots(call->nargs); i++) {
+        call->args[i] = Py_NewRef(handle->args[i]);
+    }
+    if (UNLIKELY(handle->threadsafe)) {
+        __atomic_store_n(&handle->runner, PyThread_get_thread_ident(), __ATOMIC_SEQ_CST);
+    }
+    return true;
+}
+
 int
 handle_run(Handle *handle)
 {
-    if (UNLIKELY(handle->callback == NULL)) {
-        return 0;    /* cancelled, or it has run */
+    struct call call;
+    bool held;
+    Py_BEGIN_CRITICAL_SECTION(handle);
+    held = handle_hold_call(handle, &call);
+    Py_END_CRITICAL_SECTION();
+    if (UNLIKELY(!held)) {
+        return 0;
     }
     int result = 0;
     if (handle->native != NULL) {
-        result = handle_run_native(handle);
-        handle_ran(handle);
-        return result;
-    }
-    PyObject *callback = Py_NewRef(handle->callback);
-    PyObject *context = Py_NewRef(handle->context);
-    handle->running = true;
-    PyObject *value = handle_call_in_context(handle, callback, context);
-    if (LIKELY(value != NULL)) {
-        Py_DECREF(value);
+        result = handle_run_native(handle, &call);
     }
     else {
-        result = handle_failed(handle, callback, context);
+        PyObject *value = call_make_in_context(&call);
+        if (LIKELY(value != NULL)) {
+            Py_DECREF(value);
+        }
+        else {
+            result = handle_failed(handle, call.callback, call.context);
+        }
     }
-    Py_DECREF(context);
-    handle->running = false;
     if (UNLIKELY(handle->threadsafe)) {
+        __atomic_store_n(&handle->runner, 0, __ATOMIC_SEQ_CST);
         inbox_tell_waiters(handle->loop);
     }
-    Py_DECREF(callback);
+    call_release(&call);
     handle_ran(handle);
     return result;
 }
 
 /* asyncio's handles of call_soon_threadsafe() have, from 3.14 on, a lock: another thread
  * that cancels one, or asks whether it is cancelled, waits for the end of a callback that
- * has begun. Here it waits for the loop to tell. */
+ * has begun, whichever thread runs it. Here it waits to be told. */
+static bool
+handle_runs_elsewhere(const Handle *handle)
+{
+    if (LIKELY(!handle->threadsafe)) {
+        return false;
+    }
+    unsigned long runner = __atomic_load_n(&handle->runner, __ATOMIC_SEQ_CST);
+    return runner != 0 && runner != PyThread_get_thread_ident();
+}
+
 static void
 handle_wait(Handle *handle)
 {
-    if (UNLIKELY(handle->threadsafe && handle->running
-                 && handle->loop->thread_id != PyThread_get_thread_ident())) {
-        inbox_wait_while(handle->loop, &handle->running);
+    if (UNLIKELY(handle_runs_elsewhere(handle))) {
+        inbox_wait_while(handle->loop, &handle->runner);
     }
 }
 
@@ -499,8 +603,11 @@ TimerHandle_dealloc(PyObject *op)
 static PyObject *
 Handle_cancel(PyObject *op, PyObject *ignored UNUSED)
 {
-    handle_wait((Handle *)op);
-    handle_cancel((Handle *)op);
+    Handle *handle = (Handle *)op;
+    handle_wait(handle);
+    while (!handle_try_cancel(handle)) {
+        handle_wait(handle);    /* it began in between */
+    }
     Py_RETURN_NONE;
 }
 
@@ -515,14 +622,18 @@ static PyObject *
 Handle_cancelled(PyObject *op, PyObject *ignored UNUSED)
 {
     handle_wait((Handle *)op);
-    return PyBool_FromLong(((Handle *)op)->cancelled);
+    return PyBool_FromLong(SHARED_LOAD(((Handle *)op)->cancelled));
 }
 
 static PyObject *
 Handle_get_context(PyObject *op, PyObject *ignored UNUSED)
 {
-    PyObject *context = ((Handle *)op)->context;
-    return Py_NewRef(context != NULL ? context : Py_None);
+    PyObject *context;
+    Py_BEGIN_CRITICAL_SECTION(op);
+    context = ((Handle *)op)->context;
+    context = Py_NewRef(context != NULL ? context : Py_None);
+    Py_END_CRITICAL_SECTION();
+    return context;
 }
 
 static PyObject *
@@ -543,10 +654,10 @@ TimerHandle_when(PyObject *op, PyObject *ignored UNUSED)
     return PyFloat_FromDouble(((TimerHandle *)op)->when);
 }
 
+/* New reference: the arguments, or None once there is nothing to call. */
 static PyObject *
-Handle_get__args(PyObject *op, void *closure UNUSED)
+handle_args(const Handle *self)
 {
-    Handle *self = (Handle *)op;
     if (self->callback == NULL) {
         Py_RETURN_NONE;
     }
@@ -558,6 +669,16 @@ Handle_get__args(PyObject *op, void *closure UNUSED)
         PyTuple_SET_ITEM(tuple, i, Py_NewRef(self->args[i]));
     }
     return tuple;
+}
+
+static PyObject *
+Handle_get__args(PyObject *op, void *closure UNUSED)
+{
+    PyObject *args;
+    Py_BEGIN_CRITICAL_SECTION(op);
+    args = handle_args((const Handle *)op);
+    Py_END_CRITICAL_SECTION();
+    return args;
 }
 
 static PyObject *
@@ -596,8 +717,12 @@ static PyObject *
 Handle_repr(PyObject *op)
 {
     Handle *self = (Handle *)op;
-    if (self->repr != NULL) {
-        return Py_NewRef(self->repr);
+    PyObject *kept;
+    Py_BEGIN_CRITICAL_SECTION(op);
+    kept = Py_XNewRef(self->repr);
+    Py_END_CRITICAL_SECTION();
+    if (kept != NULL) {
+        return kept;
     }
     return PyObject_CallMethod(self->loop->state->asyncio_Handle, "__repr__", "O", op);
 }
@@ -628,8 +753,12 @@ TimerHandle_hash(PyObject *op)
     static PyObject *                                                 \
     Handle_get__##field(PyObject *op, void *closure UNUSED)           \
     {                                                                 \
-        PyObject *value = (PyObject *)((Handle *)op)->field;          \
-        return Py_NewRef(value != NULL ? value : Py_None);            \
+        PyObject *value;                                              \
+        Py_BEGIN_CRITICAL_SECTION(op);                                \
+        value = (PyObject *)((Handle *)op)->field;                    \
+        value = Py_NewRef(value != NULL ? value : Py_None);           \
+        Py_END_CRITICAL_SECTION();                                    \
+        return value;                                                 \
     }
 OBJECT_GETTER(callback)
 OBJECT_GETTER(context)
@@ -641,7 +770,7 @@ OBJECT_GETTER(repr)
 static PyObject *
 Handle_get__cancelled(PyObject *op, void *closure UNUSED)
 {
-    return PyBool_FromLong(((Handle *)op)->cancelled);
+    return PyBool_FromLong(SHARED_LOAD(((Handle *)op)->cancelled));
 }
 
 static PyObject *

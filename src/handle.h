@@ -9,7 +9,10 @@
  *   - a call that has run, was cancelled, or was left when its loop closed, drops all it
  *     holds, so that `self.timer = loop.call_later(1, self.method)` is no cycle for good;
  *   - the loop's traverse function visits what its pending handles hold, each once: see
- *     handle_traverse(). */
+ *     handle_traverse().
+ *
+ * Threads:  any may look at one and cancel it; without a GIL its critical section guards the
+ *           callback and what belongs to it. */
 #ifndef ASYNCLOOP_HANDLE_H
 #define ASYNCLOOP_HANDLE_H
 
@@ -40,8 +43,8 @@ struct Handle {
     int32_t nargs;
     bool cancelled;
     bool threadsafe;              /* other threads may cancel it: see handle_wait() */
-    bool running;                 /* of a threadsafe one: the callback is under way */
     uint8_t place;                /* enum handle_place */
+    unsigned long runner;         /* of a threadsafe one: the thread that runs the callback, or 0 */
 };
 
 struct TimerHandle {

@@ -1,8 +1,10 @@
 /* inbox.c - call_soon_threadsafe().
  *
- * Owns: the descriptor that wakes the poll, and on free-threaded builds the list of
- * handles. Where there is a GIL, it already protects the ready ring: other threads push
- * right there, which keeps the order of call_soon() and call_soon_threadsafe().
+ * Owns: the descriptor that wakes the poll, and the queue of what other threads have sent.
+ * Where there is a GIL, it already protects the ready ring: other threads push right
+ * there, which keeps the order of call_soon() and call_soon_threadsafe(), and into the
+ * queue only what exceeds DIRECT_MAX in one iteration. Without a GIL whatever comes from
+ * another thread goes through the queue: Tasks that are woken as well.
  * The lock is held for a few instructions, never across a call that may run Python or
  * wait for the GIL. Only the first call that finds the loop asleep writes to the
  * descriptor (benchmark row: call_soon_threadsafe).
@@ -11,12 +13,18 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <unistd.h>
 #ifdef __linux__
 #include <sys/eventfd.h>
 #endif
 
 #define INBOX_INITIAL 64
+
+/* What other threads may make one iteration run, in items: with a microsecond or two for
+ * each, descriptors and timers wait some milliseconds behind a flood that has no end. */
+#define DIRECT_MAX 1024
+#define DRAIN_MAX 1024
 
 /* -- waking ------------------------------------------------------------------------- */
 
@@ -44,10 +52,11 @@ bool
 inbox_may_sleep(Loop *loop)
 {
     pthread_mutex_lock(&loop->inbox.lock);
-    bool empty = loop->inbox.count == 0;
-    loop->inbox.asleep = empty;
+    bool idle = loop->inbox.count == 0 && !loop->inbox.poked;
+    loop->inbox.asleep = idle;
+    loop->inbox.poked = false;
     pthread_mutex_unlock(&loop->inbox.lock);
-    return empty;
+    return idle;
 }
 
 void
@@ -61,18 +70,19 @@ inbox_awake(Loop *loop)
 /* -- waiting for a callback ------------------------------------------------------------ */
 
 void
-inbox_wait_while(Loop *loop, const bool *flag)
+inbox_wait_while(Loop *loop, const unsigned long *runner)
 {
     struct inbox *inbox = &loop->inbox;
-    inbox->waiters++;    /* before the GIL goes: the loop sees it, or has cleared the flag */
     Py_BEGIN_ALLOW_THREADS
     pthread_mutex_lock(&inbox->lock);
-    while (__atomic_load_n(flag, __ATOMIC_ACQUIRE)) {
+    /* Before the look: the loop sees the one or has cleared the other. */
+    __atomic_add_fetch(&inbox->waiters, 1, __ATOMIC_SEQ_CST);
+    while (__atomic_load_n(runner, __ATOMIC_SEQ_CST) != 0) {
         pthread_cond_wait(&inbox->told, &inbox->lock);
     }
+    __atomic_sub_fetch(&inbox->waiters, 1, __ATOMIC_SEQ_CST);
     pthread_mutex_unlock(&inbox->lock);
     Py_END_ALLOW_THREADS
-    inbox->waiters--;
 }
 
 void
@@ -141,18 +151,11 @@ inbox_open(Loop *loop)
     return 0;
 }
 
-/* Takes all items out; the caller frees the array. */
-static Handle **
-inbox_take(struct inbox *inbox, size_t *count)
+/* with the lock held */
+static void
+inbox_set_count(struct inbox *inbox, size_t count)
 {
-    pthread_mutex_lock(&inbox->lock);
-    Handle **items = inbox->items;
-    *count = inbox->count;
-    inbox->items = NULL;
-    inbox->capacity = 0;
-    __atomic_store_n(&inbox->count, 0, __ATOMIC_RELAXED);
-    pthread_mutex_unlock(&inbox->lock);
-    return items;
+    __atomic_store_n(&inbox->count, count, __ATOMIC_RELEASE);
 }
 
 void
@@ -168,11 +171,17 @@ inbox_close(Loop *loop)
 void
 inbox_free(Loop *loop)
 {
-    size_t count;
-    Handle **items = inbox_take(&loop->inbox, &count);
+    struct inbox *inbox = &loop->inbox;
+    pthread_mutex_lock(&inbox->lock);
+    uintptr_t *items = inbox->items;
+    size_t head = inbox->head;
+    size_t count = inbox->count;
+    inbox->items = NULL;
+    inbox->capacity = inbox->head = 0;
+    inbox_set_count(inbox, 0);
+    pthread_mutex_unlock(&inbox->lock);
     for (size_t i = 0; i < count; i++) {
-        handle_discard(items[i]);
-        Py_DECREF(items[i]);
+        ready_drop_item(items[head + i]);
     }
     PyMem_RawFree(items);
 }
@@ -193,47 +202,75 @@ inbox_after_fork(Loop *loop)
 
 /* -- the list ----------------------------------------------------------------------------- */
 
+static int
+inbox_drain_at_most(Loop *loop, size_t most)
+{
+    struct inbox *inbox = &loop->inbox;
+    /* The room first: a push that fails would drop the reference under the lock. */
+    size_t hint = __atomic_load_n(&inbox->count, __ATOMIC_ACQUIRE);
+    if (ready_reserve(&loop->ready, hint < most ? hint : most) < 0) {
+        return -1;
+    }
+    uintptr_t *emptied = NULL;
+    pthread_mutex_lock(&inbox->lock);
+    size_t room = ready_room(&loop->ready);
+    size_t count = inbox->count < most ? inbox->count : most;
+    count = count < room ? count : room;
+    for (size_t i = 0; i < count; i++) {
+        uintptr_t item = inbox->items[inbox->head + i];
+        ready_push_steal(&loop->ready, ready_object(item), item & READY_KIND_MASK);
+    }
+    inbox->head += count;
+    inbox_set_count(inbox, inbox->count - count);
+    if (inbox->count == 0) {
+        inbox->head = 0;
+        if (inbox->capacity > DRAIN_MAX) {
+            /* A burst must not keep its peak for good. */
+            emptied = inbox->items;
+            inbox->items = NULL;
+            inbox->capacity = 0;
+        }
+    }
+    pthread_mutex_unlock(&inbox->lock);
+    PyMem_RawFree(emptied);
+    return 0;
+}
+
 int
 inbox_drain_some(Loop *loop)
 {
-    struct inbox *inbox = &loop->inbox;
-    int result = 0;
-    pthread_mutex_lock(&inbox->lock);
-    size_t count = inbox->count;
-    size_t i = 0;
-    for (; i < count; i++) {
-        /* The reserve first: a push that fails would drop the reference under the lock. */
-        if (ready_length(&loop->ready) > loop->ready.mask && ready_grow(&loop->ready) < 0) {
-            result = -1;
-            break;
-        }
-        ready_push_steal(&loop->ready, (PyObject *)inbox->items[i], READY_HANDLE);
-    }
-    for (size_t rest = i; rest < count; rest++) {
-        inbox->items[rest - i] = inbox->items[rest];
-    }
-    __atomic_store_n(&inbox->count, count - i, __ATOMIC_RELAXED);
-    pthread_mutex_unlock(&inbox->lock);
-    return result;
+    return inbox_drain_at_most(loop, DRAIN_MAX);
+}
+
+int
+inbox_drain_all(Loop *loop)
+{
+    return inbox_drain_at_most(loop, SIZE_MAX);
 }
 
 void
 loop_wake(Loop *loop)
 {
     pthread_mutex_lock(&loop->inbox.lock);
+    loop->inbox.poked = !loop->inbox.asleep;
     inbox_wake_locked(&loop->inbox);
     pthread_mutex_unlock(&loop->inbox.lock);
 }
 
-#ifdef Py_GIL_DISABLED
+/* Room for one more behind the last: 0 / -1, with the lock held. */
 static int
 inbox_reserve(struct inbox *inbox)
 {
-    if (inbox->count < inbox->capacity) {
+    if (inbox->head + inbox->count < inbox->capacity) {
+        return 0;
+    }
+    if (inbox->head > inbox->capacity / 2) {
+        memmove(inbox->items, inbox->items + inbox->head, inbox->count * sizeof(*inbox->items));
+        inbox->head = 0;
         return 0;
     }
     size_t capacity = inbox->capacity == 0 ? INBOX_INITIAL : inbox->capacity * 2;
-    Handle **items = PyMem_RawRealloc(inbox->items, capacity * sizeof(*items));
+    uintptr_t *items = PyMem_RawRealloc(inbox->items, capacity * sizeof(*items));
     if (items == NULL) {
         return -1;
     }
@@ -242,55 +279,66 @@ inbox_reserve(struct inbox *inbox)
     return 0;
 }
 
-/* 0; -1: no memory; -2: closed. The reference is taken only with 0. */
-static int
-inbox_push_steal(Loop *loop, Handle *handle)
+int
+inbox_push_steal(Loop *loop, PyObject *op, enum ready_kind kind)
 {
     struct inbox *inbox = &loop->inbox;
-    int result = 0;
+    bool closed = false, full = false;
     pthread_mutex_lock(&inbox->lock);
     if (inbox->wake_fd < 0) {
-        result = -2;
+        closed = true;
     }
     else if (inbox_reserve(inbox) < 0) {
-        result = -1;
+        full = true;
     }
     else {
-        inbox->items[inbox->count] = handle;
-        __atomic_store_n(&inbox->count, inbox->count + 1, __ATOMIC_RELEASE);
+        inbox->items[inbox->head + inbox->count] = (uintptr_t)op | (uintptr_t)kind;
+        inbox_set_count(inbox, inbox->count + 1);
         inbox_wake_locked(inbox);
     }
     pthread_mutex_unlock(&inbox->lock);
-    return result;
+    if (LIKELY(!closed && !full)) {
+        return 0;
+    }
+    Py_DECREF(op);
+    if (closed) {
+        return loop_closed_error(loop);
+    }
+    PyErr_NoMemory();
+    return -1;
+}
+
+#ifdef Py_GIL_DISABLED
+int
+loop_call_soon_threadsafe(Loop *loop, Handle *handle_steal)
+{
+    return loop_push_steal(loop, (PyObject *)handle_steal, READY_HANDLE);
+}
+#else
+/* Whether a call has to queue: others do already, or there were enough for this iteration. A
+ * call of the loop's own thread keeps its place among those of call_soon(). */
+static bool
+inbox_is_next(Loop *loop)
+{
+    return loop->thread_id != 0 && loop->thread_id != PyThread_get_thread_ident();
 }
 
 int
 loop_call_soon_threadsafe(Loop *loop, Handle *handle_steal)
 {
-    int result = inbox_push_steal(loop, handle_steal);
-    if (result == 0) {
-        return 0;
-    }
-    Py_DECREF(handle_steal);
-    if (result == -1) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    PyErr_SetString(PyExc_RuntimeError, "Event loop is closed");
-    return -1;
-}
-#else
-int
-loop_call_soon_threadsafe(Loop *loop, Handle *handle_steal)
-{
+    struct inbox *inbox = &loop->inbox;
     if (loop_check_closed(loop) < 0) {
         Py_DECREF(handle_steal);
         return -1;
     }
+    if (UNLIKELY(inbox->direct >= DIRECT_MAX || inbox->count > 0) && inbox_is_next(loop)) {
+        return inbox_push_steal(loop, (PyObject *)handle_steal, READY_HANDLE);
+    }
+    inbox->direct++;
     if (ready_push_steal(&loop->ready, (PyObject *)handle_steal, READY_HANDLE) < 0) {
         return -1;
     }
-    if (loop->inbox.asleep) {
+    if (inbox->asleep) {
         loop_wake(loop);
     }
     return 0;
@@ -300,8 +348,9 @@ loop_call_soon_threadsafe(Loop *loop, Handle *handle_steal)
 int
 inbox_traverse(Loop *loop, visitproc visit, void *arg)
 {
-    for (size_t i = 0; i < loop->inbox.count; i++) {
-        int result = handle_traverse(loop->inbox.items[i], HANDLE_ONCE, visit, arg);
+    struct inbox *inbox = &loop->inbox;
+    for (size_t i = 0; i < inbox->count; i++) {
+        int result = ready_traverse_item(inbox->items[inbox->head + i], visit, arg);
         if (result != 0) {
             return result;
         }

@@ -1,4 +1,7 @@
-/* inbox.h - calls from other threads: a locked list, and one wake-up per burst. */
+/* inbox.h - calls from other threads: a locked queue, and one wake-up per burst.
+ *
+ * Promises: what one thread sends keeps its order; an iteration takes over a bounded part, so
+ *           that no flood keeps descriptors and timers waiting. */
 #ifndef ASYNCLOOP_INBOX_H
 #define ASYNCLOOP_INBOX_H
 
@@ -12,19 +15,21 @@ int inbox_after_fork(Loop *loop);       /* 0, or -1 with OSError */
 /* Around a poll that may sleep. False: there is something to drain, do not sleep. */
 bool inbox_may_sleep(Loop *loop);
 void inbox_awake(Loop *loop);
-int inbox_drain_some(Loop *loop);       /* to the ready ring: 0, or -1 with MemoryError */
+/* To the ready ring, not more than one iteration is to run: 0, or -1 with MemoryError */
+int inbox_drain_some(Loop *loop);
+int inbox_drain_all(Loop *loop);        /* the same without that bound, for a loop that stands */
 int inbox_traverse(Loop *loop, visitproc visit, void *arg);
 void inbox_free(Loop *loop);
 
-/* Another thread waits, without the GIL, until the loop has set *flag to false; the loop
+/* Another thread waits, without the GIL, until the loop has set *runner to 0; the loop
  * calls inbox_tell_waiters() after that. */
-void inbox_wait_while(Loop *loop, const bool *flag);
+void inbox_wait_while(Loop *loop, const unsigned long *runner);
 void inbox_tell_some_waiters(Loop *loop);
 
 static inline void
 inbox_tell_waiters(Loop *loop)
 {
-    if (UNLIKELY(loop->inbox.waiters > 0)) {
+    if (UNLIKELY(__atomic_load_n(&loop->inbox.waiters, __ATOMIC_SEQ_CST) > 0)) {
         inbox_tell_some_waiters(loop);
     }
 }

@@ -7,10 +7,12 @@
  *   - asyncio's books name no current task while anything but a Task of ours runs. */
 #include "loop.h"
 
+#include <sched.h>
 #include <time.h>
 
 #include "current.h"
 #include "inbox.h"
+#include "owner.h"
 #include "poll.h"
 #include "timer.h"
 #include "watch.h"
@@ -43,28 +45,28 @@ static int
 loop_look_up_clock(Loop *loop)
 {
     PyTypeObject *type = Py_TYPE(loop);
-    PyObject *ours = PyDict_GetItemWithError(loop->state->LoopType->tp_dict,
-                                             loop->state->names.time);
-    PyObject *theirs = PyObject_GetAttr((PyObject *)type, loop->state->names.time);
-    if (theirs == NULL) {
-        return -1;
+    PyObject *ours = PyObject_GetAttr((PyObject *)loop->state->LoopType, loop->state->names.time);
+    PyObject *theirs = ours == NULL ? NULL
+                                    : PyObject_GetAttr((PyObject *)type, loop->state->names.time);
+    if (theirs != NULL) {
+        SHARED_STORE(loop->custom_clock, theirs != ours);
+        SHARED_STORE(loop->clock_version, SHARED_LOAD(type->tp_version_tag));
     }
-    loop->custom_clock = theirs != ours;
-    loop->clock_version = type->tp_version_tag;
-    Py_DECREF(theirs);
-    return 0;
+    Py_XDECREF(ours);
+    Py_XDECREF(theirs);
+    return theirs == NULL ? -1 : 0;
 }
 
 /* 1: time() is somebody else's, 0: ours, -1 with an exception */
 static inline int
 loop_has_custom_clock(Loop *loop)
 {
-    unsigned int version = Py_TYPE(loop)->tp_version_tag;
-    if (UNLIKELY((version != loop->clock_version || version == 0)
+    unsigned int version = SHARED_LOAD(Py_TYPE(loop)->tp_version_tag);
+    if (UNLIKELY((version != SHARED_LOAD(loop->clock_version) || version == 0)
                  && loop_look_up_clock(loop) < 0)) {
         return -1;
     }
-    return loop->custom_clock || loop->clock_on_instance;
+    return SHARED_LOAD(loop->custom_clock) || SHARED_LOAD(loop->clock_on_instance);
 }
 
 int
@@ -121,7 +123,8 @@ loop_closed_error(Loop *loop UNUSED)
 int
 loop_check_thread(Loop *loop)
 {
-    if (loop->thread_id == 0 || loop->thread_id == PyThread_get_thread_ident()) {
+    unsigned long thread_id = SHARED_LOAD(loop->thread_id);
+    if (thread_id == 0 || thread_id == PyThread_get_thread_ident()) {
         return 0;
     }
     PyErr_SetString(PyExc_RuntimeError,
@@ -140,7 +143,7 @@ loop_call_soon(Loop *loop, PyObject *callback, PyObject *const *args, Py_ssize_t
     }
     Handle *handle = handle_new(loop, callback, args, nargs, context);
     if (handle == NULL
-        || ready_push_steal(&loop->ready, Py_NewRef(handle), READY_HANDLE) < 0) {
+        || loop_push_steal(loop, Py_NewRef(handle), READY_HANDLE) < 0) {
         Py_XDECREF(handle);
         return NULL;
     }
@@ -157,7 +160,7 @@ loop_call_soon_native(Loop *loop, native_callback run, PyObject *owner, PyObject
     if (handle == NULL) {
         return -1;
     }
-    return ready_push_steal(&loop->ready, (PyObject *)handle, READY_HANDLE);
+    return loop_push_steal(loop, (PyObject *)handle, READY_HANDLE);
 }
 
 /* steals nothing; the caller keeps its reference to the timer */
@@ -271,15 +274,27 @@ loop_run_item(Loop *loop, uintptr_t item)
     }
 }
 
+void
+loop_set_current_handle_steal(Loop *loop, PyObject *handle)
+{
+    PyObject *old;
+    Py_BEGIN_CRITICAL_SECTION(loop);
+    old = loop->current_handle;
+    loop->current_handle = handle;
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(old);
+}
+
 static int
 loop_run_item_debug(Loop *loop, uintptr_t item)
 {
     double started = loop_time(loop);
     PyObject *op = ready_object(item);
-    PyObject *outer = loop->current_handle;    /* of a run around this one */
-    loop->current_handle = (item & READY_KIND_MASK) == READY_TASK ? NULL : Py_NewRef(op);
+    PyObject *outer = Py_XNewRef(loop->current_handle);    /* of a run around this one */
+    loop_set_current_handle_steal(loop, (item & READY_KIND_MASK) == READY_TASK ? NULL
+                                                                               : Py_NewRef(op));
     int result = loop_run_item(loop, item);
-    Py_XSETREF(loop->current_handle, outer);
+    loop_set_current_handle_steal(loop, outer);
     loop_warn_slow(loop, op, started);
     if ((item & READY_KIND_MASK) == READY_HANDLE) {
         PyObject *exc = PyErr_GetRaisedException();
@@ -326,7 +341,7 @@ loop_run_handle(Loop *loop, Handle *handle)
 static int
 loop_poll(Loop *loop, struct run *run)
 {
-    bool idle = ready_length(&loop->ready) == 0 && !loop->stopping;
+    bool idle = ready_length(&loop->ready) == 0 && !SHARED_LOAD(loop->stopping);
     int64_t monotonic = monotonic_ns();
     if (!idle && monotonic - loop->last_poll_ns < POLL_INTERVAL_NS) {
         loop->now_ns = monotonic;
@@ -370,6 +385,7 @@ loop_collect_timers(Loop *loop)
 static int
 loop_iterate(Loop *loop, struct run *run)
 {
+    loop->inbox.direct = 0;
     if (inbox_drain(loop) < 0) {
         loop_propagate(loop);
         return -1;
@@ -406,14 +422,14 @@ loop_flush(Loop *loop)
     }
 }
 
-int
-loop_run(Loop *loop)
+static int
+loop_run_owned(Loop *loop)
 {
     if (loop_check_closed(loop) < 0) {
         return -1;
     }
     struct run run = {.outer = loop->run};
-    loop->run = &run;
+    SHARED_STORE(loop->run, &run);
     loop->last_poll_ns = 0;    /* the first iteration of a run always polls, as asyncio's */
     Py_INCREF(loop);
     do {
@@ -425,9 +441,9 @@ loop_run(Loop *loop)
         if (result < 0 || run.exception != NULL) {
             break;
         }
-    } while (!loop->stopping);
+    } while (!SHARED_LOAD(loop->stopping));
     current_leave(loop);
-    loop->run = run.outer;
+    SHARED_STORE(loop->run, run.outer);
     Py_DECREF(loop);
     if (run.exception != NULL) {
         PyErr_SetRaisedException(run.exception);
@@ -436,7 +452,91 @@ loop_run(Loop *loop)
     return 0;
 }
 
+#ifdef Py_GIL_DISABLED
+int
+loop_run(Loop *loop)
+{
+    struct claim claim;
+    if (loop_claim_steal(&claim, (Loop *)Py_NewRef(loop)) < 0) {
+        return -1;
+    }
+    int result = loop_run_owned(loop);
+    loop_unclaim(&claim);
+    return result;
+}
+#else
+int
+loop_run(Loop *loop)
+{
+    return loop_run_owned(loop);
+}
+#endif
+
 /* -- life ------------------------------------------------------------------------------------------ */
+
+#ifdef Py_GIL_DISABLED
+/* How often a thread gives way to another one that is inside a short method. */
+#define CLAIM_TRIES 1000
+
+/* Whether the loop was free, or is taken by another thread only for a moment. */
+static bool
+loop_wait_for_owner(Loop *loop, unsigned long me)
+{
+    for (int i = 0; i < CLAIM_TRIES; i++) {
+        unsigned long nobody = 0;
+        if (__atomic_compare_exchange_n(&loop->owner, &nobody, me, false, __ATOMIC_ACQUIRE,
+                                        __ATOMIC_RELAXED)) {
+            return true;
+        }
+        if (SHARED_LOAD(loop->run) != NULL) {
+            break;
+        }
+        Py_BEGIN_ALLOW_THREADS
+        sched_yield();
+        Py_END_ALLOW_THREADS
+    }
+    return false;
+}
+
+int
+loop_claim_steal(struct claim *claim, Loop *loop_steal)
+{
+    claim->loop = loop_steal;
+    claim->taken = false;
+    if (loop_steal == NULL || LIKELY(loop_is_mine(loop_steal))) {
+        return 0;
+    }
+    if (!loop_wait_for_owner(loop_steal, PyThread_get_thread_ident())) {
+        PyErr_SetString(PyExc_RuntimeError, "Non-thread-safe operation invoked on an event loop "
+                                            "other than the current one");
+        Py_DECREF(loop_steal);
+        return -1;
+    }
+    claim->taken = true;
+    /* What came before goes first. */
+    if (__atomic_load_n(&loop_steal->inbox.count, __ATOMIC_ACQUIRE) > 0
+        && inbox_drain_all(loop_steal) < 0) {
+        loop_unclaim(claim);
+        return -1;
+    }
+    return 0;
+}
+
+void
+loop_unclaim(struct claim *claim)
+{
+    if (claim->taken) {
+        __atomic_store_n(&claim->loop->owner, 0, __ATOMIC_RELEASE);
+    }
+    Py_XDECREF(claim->loop);
+}
+
+#define lock_loops(loop) pthread_mutex_lock(&(loop)->state->loops_lock)
+#define unlock_loops(loop) pthread_mutex_unlock(&(loop)->state->loops_lock)
+#else
+#define lock_loops(loop) ((void)0)
+#define unlock_loops(loop) ((void)0)
+#endif
 
 int
 loop_open(Loop *loop)
@@ -452,7 +552,9 @@ loop_open(Loop *loop)
         loop->ev = NULL;
         return -1;
     }
+    lock_loops(loop);
     list_append(&loop->state->loops, &loop->all_loops);
+    unlock_loops(loop);
     return 0;
 }
 
@@ -468,8 +570,10 @@ loop_free_buffers(Loop *loop)
 void
 loop_close(Loop *loop)
 {
-    loop->closed = true;
+    SHARED_STORE(loop->closed, true);
+    lock_loops(loop);
     list_remove(&loop->all_loops);
+    unlock_loops(loop);
     if (loop->ev == NULL) {
         return;
     }
@@ -479,7 +583,7 @@ loop_close(Loop *loop)
     inbox_close(loop);
     poll_close(loop);
     struct ev_loop *ev = loop->ev;
-    loop->ev = NULL;
+    SHARED_STORE(loop->ev, NULL);
     if (ev != NULL) {
         ev_loop_destroy(ev);
     }

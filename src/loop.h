@@ -6,7 +6,8 @@
  *           run_forever() (KeyboardInterrupt, SystemExit) goes through
  *           loop_propagate() and ends the run.
  * Threads:  everything belongs to the thread that runs the loop, under the GIL;
- *           only loop_call_soon_threadsafe() and loop_wake() may come from others. */
+ *           only loop_call_soon_threadsafe() and loop_wake() may come from others.
+ *           Without a GIL: owner.h. */
 #ifndef ASYNCLOOP_LOOP_H
 #define ASYNCLOOP_LOOP_H
 
@@ -66,16 +67,22 @@ struct Loop {
     struct inbox {                /* call_soon_threadsafe(): see inbox.c */
         pthread_mutex_t lock;
         pthread_cond_t told;      /* for the threads in inbox_wait_while() */
-        int waiters;              /* how many; changed under the GIL */
-        Handle **items;           /* strong */
+        int waiters;              /* how many */
+        uintptr_t *items;         /* as in struct ready: strong, with their kind; from head on */
+        size_t head;
         size_t count;             /* read without the lock, as a hint */
         size_t capacity;
+        unsigned int direct;      /* pushed to the ring itself, since the iteration began */
         bool asleep;              /* the loop sleeps in its poll, or is about to: wake it */
+        bool poked;               /* loop_wake() while it did not: the next poll is not to sleep */
         int wake_fd;              /* eventfd; -1 when closed */
         int wake_write_fd;        /* the same, or a pipe's other end where there is no eventfd */
         ev_io wake_watcher;
     } inbox;
 
+#ifdef Py_GIL_DISABLED
+    unsigned long owner;          /* the thread that has the loop, 0 for none: owner.h */
+#endif
     struct run *run;              /* innermost run, NULL when not running */
     unsigned long thread_id;      /* of the running thread; 0 when not running */
     int64_t now_ns;               /* clock at the start of the iteration */
@@ -117,11 +124,33 @@ struct Loop {
 
 /* -- scheduling (loop.c) ---------------------------------------------------- */
 
+#ifdef Py_GIL_DISABLED
+/* Does this thread run the loop, or use it? */
+static inline bool
+loop_is_mine(const Loop *loop)
+{
+    return __atomic_load_n(&loop->owner, __ATOMIC_RELAXED) == PyThread_get_thread_ident();
+}
+#else
+#define loop_is_mine(loop) true
+#endif
+
+/* inbox.c: loop_push_steal() of another thread. 0, or -1 with an exception. */
+int inbox_push_steal(Loop *loop, PyObject *op, enum ready_kind kind);
+
+/* Steals op into the ready ring, or by way of the inbox. 0, or -1 with MemoryError. */
+static inline int
+loop_push_steal(Loop *loop, PyObject *op, enum ready_kind kind)
+{
+    return LIKELY(loop_is_mine(loop)) ? ready_push_steal(&loop->ready, op, kind)
+                                      : inbox_push_steal(loop, op, kind);
+}
+
 /* Steals a Task into the ready ring: its next step. 0, or -1 with MemoryError. */
 static inline int
 loop_push_task_steal(Loop *loop, PyObject *task)
 {
-    return ready_push_steal(&loop->ready, task, READY_TASK);
+    return loop_push_steal(loop, task, READY_TASK);
 }
 
 /* call_soon(): a new Handle, or NULL. `context` may be NULL: the current one is copied. */
@@ -147,6 +176,9 @@ void loop_wake(Loop *loop);       /* from any thread: ends the poll */
 /* Runs a callback of add_reader() or add_writer(), out of the poll. */
 void loop_run_handle(Loop *loop, Handle *handle);
 
+/* In debug mode: what runs now, or NULL. Steals the handle. */
+void loop_set_current_handle_steal(Loop *loop, PyObject *handle);
+
 /* In debug mode: a warning if `item` (a handle, task or transport) has held the loop since
  * `started`, in seconds of loop_time(), for slow_callback_duration or longer. */
 void loop_warn_slow(Loop *loop, PyObject *item, double started);
@@ -156,7 +188,9 @@ int loop_closed_error(Loop *loop);    /* always -1 */
 static inline int
 loop_check_closed(Loop *loop)
 {
-    return LIKELY(!loop->closed && loop->ev != NULL) ? 0 : loop_closed_error(loop);
+    return LIKELY(!SHARED_LOAD(loop->closed) && SHARED_LOAD(loop->ev) != NULL)
+               ? 0
+               : loop_closed_error(loop);
 }
 int loop_check_thread(Loop *loop);    /* call only in debug mode */
 

@@ -9,6 +9,7 @@
 #include "current.h"
 #include "future.h"
 #include "inbox.h"
+#include "owner.h"
 #include "poll.h"
 #include "resolve.h"
 #include "sockop.h"
@@ -211,7 +212,7 @@ Loop__add_callback(PyObject *op, PyObject *item)
     if (ours) {
         ((Handle *)item)->place = HANDLE_SHARED;
     }
-    if (ready_push_steal(&loop->ready, Py_NewRef(item), ours ? READY_HANDLE : READY_FOREIGN) < 0) {
+    if (loop_push_steal(loop, Py_NewRef(item), ours ? READY_HANDLE : READY_FOREIGN) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -274,9 +275,9 @@ Loop_create_task(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject
     if (loop_check_closed(loop) < 0) {
         return NULL;
     }
-    bool eager_factory = loop->task_factory != NULL
-                         && loop->task_factory == loop->state->eager_task_factory;
-    if (loop->task_factory != NULL && !eager_factory) {
+    PyObject *factory = SHARED_LOAD(loop->task_factory);    /* only compared */
+    bool eager_factory = factory != NULL && factory == loop->state->eager_task_factory;
+    if (factory != NULL && !eager_factory) {
         return create_task_by_factory(loop, args, nargs, kwnames);
     }
     if (args_unpack("create_task", args, nargs, kwnames, names, 1, 1, values) < 0) {
@@ -447,21 +448,21 @@ Loop__write_to_self(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Loop_stop(PyObject *op, PyObject *ignored UNUSED)
 {
-    ((Loop *)op)->stopping = true;
+    SHARED_STORE(((Loop *)op)->stopping, true);
     Py_RETURN_NONE;
 }
 
 static PyObject *
 Loop_is_running(PyObject *op, PyObject *ignored UNUSED)
 {
-    return PyBool_FromLong(((Loop *)op)->thread_id != 0);
+    return PyBool_FromLong(SHARED_LOAD(((Loop *)op)->thread_id) != 0);
 }
 
 static PyObject *
 Loop_is_closed(PyObject *op, PyObject *ignored UNUSED)
 {
     Loop *loop = (Loop *)op;
-    return PyBool_FromLong(loop->closed || loop->ev == NULL);
+    return PyBool_FromLong(SHARED_LOAD(loop->closed) || SHARED_LOAD(loop->ev) == NULL);
 }
 
 static PyObject *
@@ -485,7 +486,7 @@ Loop__check_thread(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Loop_get_debug(PyObject *op, PyObject *ignored UNUSED)
 {
-    return PyBool_FromLong(((Loop *)op)->debug);
+    return PyBool_FromLong(SHARED_LOAD(((Loop *)op)->debug));
 }
 
 /* -- attributes ------------------------------------------------------------------------------------- */
@@ -494,7 +495,7 @@ Loop_get_debug(PyObject *op, PyObject *ignored UNUSED)
     static PyObject *                                                      \
     Loop_get__##field(PyObject *op, void *closure UNUSED)                  \
     {                                                                      \
-        return PyBool_FromLong(((Loop *)op)->field);                       \
+        return PyBool_FromLong(SHARED_LOAD(((Loop *)op)->field));          \
     }                                                                      \
     static int                                                             \
     Loop_set__##field(PyObject *op, PyObject *value, void *closure UNUSED) \
@@ -503,7 +504,7 @@ Loop_get_debug(PyObject *op, PyObject *ignored UNUSED)
         if (truth < 0) {                                                   \
             return -1;                                                     \
         }                                                                  \
-        ((Loop *)op)->field = truth;                                       \
+        SHARED_STORE(((Loop *)op)->field, truth);                          \
         return 0;                                                          \
     }
 BOOL_ATTRIBUTE(closed)
@@ -514,7 +515,7 @@ BOOL_ATTRIBUTE(debug)
 static PyObject *
 Loop_get__thread_id(PyObject *op, void *closure UNUSED)
 {
-    unsigned long thread_id = ((Loop *)op)->thread_id;
+    unsigned long thread_id = SHARED_LOAD(((Loop *)op)->thread_id);
     if (thread_id == 0) {
         Py_RETURN_NONE;
     }
@@ -531,22 +532,31 @@ Loop_set__thread_id(PyObject *op, PyObject *value, void *closure UNUSED)
             return -1;
         }
     }
-    ((Loop *)op)->thread_id = thread_id;
+    SHARED_STORE(((Loop *)op)->thread_id, thread_id);
     return 0;
 }
 
 static PyObject *
 Loop_get__task_factory(PyObject *op, void *closure UNUSED)
 {
-    PyObject *factory = ((Loop *)op)->task_factory;
-    return Py_NewRef(factory != NULL ? factory : Py_None);
+    PyObject *factory;
+    Py_BEGIN_CRITICAL_SECTION(op);
+    factory = ((Loop *)op)->task_factory;
+    factory = Py_NewRef(factory != NULL ? factory : Py_None);
+    Py_END_CRITICAL_SECTION();
+    return factory;
 }
 
 static int
 Loop_set__task_factory(PyObject *op, PyObject *value, void *closure UNUSED)
 {
     Loop *loop = (Loop *)op;
-    Py_XSETREF(loop->task_factory, value == Py_None ? NULL : Py_XNewRef(value));
+    PyObject *old;
+    Py_BEGIN_CRITICAL_SECTION(op);
+    old = loop->task_factory;
+    SHARED_STORE(loop->task_factory, value == Py_None ? NULL : Py_XNewRef(value));
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(old);
     return 0;
 }
 
@@ -570,15 +580,18 @@ Loop_set_slow_callback_duration(PyObject *op, PyObject *value, void *closure UNU
 static PyObject *
 Loop_get__current_handle(PyObject *op, void *closure UNUSED)
 {
-    PyObject *handle = ((Loop *)op)->current_handle;
-    return Py_NewRef(handle != NULL ? handle : Py_None);
+    PyObject *handle;
+    Py_BEGIN_CRITICAL_SECTION(op);
+    handle = ((Loop *)op)->current_handle;
+    handle = Py_NewRef(handle != NULL ? handle : Py_None);
+    Py_END_CRITICAL_SECTION();
+    return handle;
 }
 
 static int
 Loop_set__current_handle(PyObject *op, PyObject *value, void *closure UNUSED)
 {
-    Loop *loop = (Loop *)op;
-    Py_XSETREF(loop->current_handle, value == Py_None ? NULL : Py_XNewRef(value));
+    loop_set_current_handle_steal((Loop *)op, value == Py_None ? NULL : Py_XNewRef(value));
     return 0;
 }
 
@@ -590,7 +603,7 @@ Loop_setattro(PyObject *op, PyObject *name, PyObject *value)
         return -1;
     }
     if (PyUnicode_Check(name) && PyUnicode_CompareWithASCIIString(name, "time") == 0) {
-        ((Loop *)op)->clock_on_instance = value != NULL;
+        SHARED_STORE(((Loop *)op)->clock_on_instance, value != NULL);
     }
     return 0;
 }
@@ -682,6 +695,19 @@ Loop_dealloc(PyObject *op)
 
 #define FASTCALL(name) (PyCFunction)(void (*)(void))(name)
 
+DEFINE_OWNED_LOOP_FAST(Loop_add_reader)
+DEFINE_OWNED_LOOP_FAST(Loop_add_writer)
+DEFINE_OWNED_LOOP_FAST(Loop_remove_reader)
+DEFINE_OWNED_LOOP_FAST(Loop_remove_writer)
+DEFINE_OWNED_LOOP_FAST(Loop__add_reader)
+DEFINE_OWNED_LOOP_FAST(Loop__add_writer)
+DEFINE_OWNED_LOOP_FAST(Loop__remove_reader)
+DEFINE_OWNED_LOOP_FAST(Loop__remove_writer)
+DEFINE_OWNED_LOOP(Loop__ensure_fd_no_transport)
+DEFINE_OWNED_LOOP(Loop__close)
+DEFINE_OWNED_LOOP(Loop__signal_fd)
+DEFINE_OWNED_LOOP(Loop__add_callback)
+
 static PyMethodDef Loop_methods[] = {
     {"call_soon", FASTCALL(Loop_call_soon), METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("call_soon($self, callback, *args, context=None)\n--\n\n"
@@ -708,16 +734,16 @@ static PyMethodDef Loop_methods[] = {
                "A new Task that runs the coroutine on this loop.\n\n"
                "Keywords as the running Python has them: name, context, and eager_start.\n"
                "Follows asyncio.loop.create_task.")},
-    {"add_reader", FASTCALL(Loop_add_reader), METH_FASTCALL | METH_KEYWORDS,
+    {"add_reader", FASTCALL(OWNED(Loop_add_reader)), METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("add_reader($self, fd, callback, *args)\n--\n\n"
                "Calls callback(*args) whenever the descriptor is readable; its blocking mode "
                "stays as it is.")},
-    {"add_writer", FASTCALL(Loop_add_writer), METH_FASTCALL | METH_KEYWORDS,
+    {"add_writer", FASTCALL(OWNED(Loop_add_writer)), METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("add_writer($self, fd, callback, *args)\n--\n\n"
                "Calls callback(*args) whenever the descriptor is writable.")},
-    {"remove_reader", FASTCALL(Loop_remove_reader), METH_FASTCALL | METH_KEYWORDS,
+    {"remove_reader", FASTCALL(OWNED(Loop_remove_reader)), METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("remove_reader($self, fd)\n--\n\nTrue if there was a reader.")},
-    {"remove_writer", FASTCALL(Loop_remove_writer), METH_FASTCALL | METH_KEYWORDS,
+    {"remove_writer", FASTCALL(OWNED(Loop_remove_writer)), METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("remove_writer($self, fd)\n--\n\nTrue if there was a writer.")},
     {"stop", Loop_stop, METH_NOARGS,
      PyDoc_STR("stop($self, /)\n--\n\nEnds run_forever() after the current iteration.")},
@@ -729,18 +755,18 @@ static PyMethodDef Loop_methods[] = {
      PyDoc_STR("get_debug($self, /)\n--\n\nTrue in debug mode.")},
     SOCKOP_METHODS,
     RESOLVE_METHODS,
-    {"_add_callback", Loop__add_callback, METH_O, NULL},
-    {"_add_reader", FASTCALL(Loop__add_reader), METH_FASTCALL | METH_KEYWORDS, NULL},
-    {"_add_writer", FASTCALL(Loop__add_writer), METH_FASTCALL | METH_KEYWORDS, NULL},
-    {"_remove_reader", FASTCALL(Loop__remove_reader), METH_FASTCALL | METH_KEYWORDS, NULL},
-    {"_remove_writer", FASTCALL(Loop__remove_writer), METH_FASTCALL | METH_KEYWORDS, NULL},
-    {"_ensure_fd_no_transport", Loop__ensure_fd_no_transport, METH_O, NULL},
+    {"_add_callback", OWNED(Loop__add_callback), METH_O, NULL},
+    {"_add_reader", FASTCALL(OWNED(Loop__add_reader)), METH_FASTCALL | METH_KEYWORDS, NULL},
+    {"_add_writer", FASTCALL(OWNED(Loop__add_writer)), METH_FASTCALL | METH_KEYWORDS, NULL},
+    {"_remove_reader", FASTCALL(OWNED(Loop__remove_reader)), METH_FASTCALL | METH_KEYWORDS, NULL},
+    {"_remove_writer", FASTCALL(OWNED(Loop__remove_writer)), METH_FASTCALL | METH_KEYWORDS, NULL},
+    {"_ensure_fd_no_transport", OWNED(Loop__ensure_fd_no_transport), METH_O, NULL},
     {"_timer_handle_cancelled", Loop__timer_handle_cancelled, METH_O, NULL},
     {"_check_closed", Loop__check_closed, METH_NOARGS, NULL},
     {"_check_thread", Loop__check_thread, METH_NOARGS, NULL},
     {"_run", Loop__run, METH_NOARGS, NULL},
-    {"_close", Loop__close, METH_NOARGS, NULL},
-    {"_signal_fd", Loop__signal_fd, METH_NOARGS, NULL},
+    {"_close", OWNED(Loop__close), METH_NOARGS, NULL},
+    {"_signal_fd", OWNED(Loop__signal_fd), METH_NOARGS, NULL},
     {"_write_to_self", Loop__write_to_self, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
@@ -786,6 +812,10 @@ static PyObject *
 after_fork_in_child(PyObject *module, PyObject *ignored UNUSED)
 {
     struct state *state = PyModule_GetState(module);
+#ifdef Py_GIL_DISABLED
+    /* A thread that is gone may have held it. */
+    pthread_mutex_init(&state->loops_lock, NULL);
+#endif
     for (struct list_node *node = state->loops.next; node != &state->loops; node = node->next) {
         container_of(node, Loop, all_loops)->forked = true;
     }

@@ -14,6 +14,7 @@
 
 #include "freelist.h"
 #include "future.h"
+#include "owner.h"
 #include "timer.h"
 #include "transport.h"
 
@@ -40,7 +41,7 @@ operation_drop_future(Operation *op)
         if (op->kind->leave != NULL) {
             op->kind->leave(op);
         }
-        op->future->watcher = NULL;
+        SHARED_STORE(op->future->watcher, NULL);
         Py_CLEAR(op->future);
     }
 }
@@ -59,10 +60,7 @@ static int
 operation_wake(Operation *op)
 {
     operation_stop_waiting(op);
-    if (op->future == NULL || !future_is_pending(op->future)) {
-        return 0;
-    }
-    return future_set_result(op->future, Py_None);
+    return op->future == NULL ? 0 : future_set_result_if_pending(op->future, Py_None);
 }
 
 static void
@@ -169,8 +167,8 @@ operation_wait(Operation *op, enum attempt what, PyObject **result)
         }
         list_append(&loop->waiting_operations, &op->waiting);
     }
-    future->watcher = (PyObject *)op;
-    future->blocking = true;
+    SHARED_STORE(future->watcher, (PyObject *)op);
+    SHARED_STORE(future->blocking, true);
     op->future = future;
     *result = Py_NewRef(future);
     return PYGEN_NEXT;
@@ -189,7 +187,7 @@ operation_finish(Operation *op)
     for (int i = 0; i < op->nargs; i++) {
         Py_CLEAR(op->args[i]);
     }
-    Py_CLEAR(op->loop);
+    shared_loop_drop((PyObject *)op, &op->loop);
 }
 
 static PySendResult
@@ -260,13 +258,14 @@ operation_take_future(Operation *op)
     }
     PyObject *error = NULL;
     bool failed = false;
-    if (UNLIKELY(op->descriptor_gone && future->future_state == FUTURE_FINISHED)) {
+    if (UNLIKELY(op->descriptor_gone && SHARED_LOAD(future->future_state) == FUTURE_FINISHED)) {
         errno = EBADF;
         PyErr_SetFromErrno(PyExc_OSError);
         error = PyErr_GetRaisedException();
         failed = true;
     }
-    else if (UNLIKELY(future->future_state == FUTURE_CANCELLED || future->exception != NULL)) {
+    else if (UNLIKELY(SHARED_LOAD(future->future_state) == FUTURE_CANCELLED
+                      || future->exception != NULL)) {
         failed = true;
         if (future_take(future, &error) < 0) {
             error = PyErr_GetRaisedException();
@@ -282,9 +281,8 @@ operation_take_future(Operation *op)
 }
 
 static PySendResult
-Operation_am_send(PyObject *self, PyObject *value, PyObject **result)
+operation_send(Operation *op, PyObject *value, PyObject **result)
 {
-    Operation *op = (Operation *)self;
     *result = NULL;
     if (operation_check_resumable(op) < 0) {
         return PYGEN_ERROR;
@@ -305,6 +303,27 @@ Operation_am_send(PyObject *self, PyObject *value, PyObject **result)
     Py_DECREF(op);
     return sent;
 }
+
+#ifdef Py_GIL_DISABLED
+static PySendResult
+Operation_am_send(PyObject *self, PyObject *value, PyObject **result)
+{
+    struct claim claim;
+    *result = NULL;
+    if (loop_claim_steal(&claim, shared_loop_ref(self, &((Operation *)self)->loop)) < 0) {
+        return PYGEN_ERROR;
+    }
+    PySendResult sent = operation_send((Operation *)self, value, result);
+    loop_unclaim(&claim);
+    return sent;
+}
+#else
+static PySendResult
+Operation_am_send(PyObject *self, PyObject *value, PyObject **result)
+{
+    return operation_send((Operation *)self, value, result);
+}
+#endif
 
 static PyObject *
 Operation_iternext(PyObject *self)
@@ -362,9 +381,8 @@ operation_throw_inner(Operation *op, PyObject *exc)
 }
 
 static PyObject *
-Operation_throw(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+operation_throw(Operation *op, PyObject *const *args, Py_ssize_t nargs)
 {
-    Operation *op = (Operation *)self;
     if (nargs < 1 || nargs > 3) {
         return PyErr_Format(PyExc_TypeError, "throw expected at %s, got %zd",
                             nargs < 1 ? "least 1 argument" : "most 3 arguments", nargs);
@@ -386,6 +404,19 @@ Operation_throw(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
     operation_finish(op);
     PyErr_SetRaisedException(exc);
     return NULL;
+}
+
+static PyObject *
+Operation_throw(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    struct claim claim;
+    Loop *loop = shared_loop_ref(self, &((Operation *)self)->loop);
+    if (loop_claim_steal(&claim, loop) < 0) {
+        return NULL;
+    }
+    PyObject *result = operation_throw((Operation *)self, args, nargs);
+    loop_unclaim(&claim);
+    return result;
 }
 
 static PyObject *
@@ -541,12 +572,14 @@ Operation_repr(PyObject *self)
     return text;
 }
 
+DEFINE_OWNED(Operation, Operation_close)
+
 static PyMethodDef Operation_methods[] = {
     {"send", Operation_send, METH_O,
      PyDoc_STR("send($self, value, /)\n--\n\nGo on; StopIteration carries the result.")},
     {"throw", (PyCFunction)(void (*)(void))Operation_throw, METH_FASTCALL,
      PyDoc_STR("throw($self, exc, /)\n--\n\nEnd it with an exception, which is raised.")},
-    {"close", Operation_close, METH_NOARGS,
+    {"close", OWNED(Operation_close), METH_NOARGS,
      PyDoc_STR("close($self, /)\n--\n\nEnd it; nothing waits any more.")},
     {NULL, NULL, 0, NULL},
 };

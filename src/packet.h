@@ -22,7 +22,7 @@ spare_fits(size_t capacity, size_t n)
 
 /* New reference to an exact bytes object, and how many bytes it has room for. */
 static inline PyObject *
-packet_new(struct state *state, const char *data, size_t n, size_t *capacity)
+packet_new(struct state *state UNUSED, const char *data, size_t n, size_t *capacity)
 {
 #ifndef Py_GIL_DISABLED
     PyObject *bytes = state->spare.bytes;

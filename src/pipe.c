@@ -18,6 +18,7 @@
 #include <sys/stat.h>
 
 #include "args.h"
+#include "owner.h"
 #include "stream.h"
 
 /* asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES */
@@ -438,16 +439,22 @@ WritePipe_get_conn_lost(PyObject *op, void *closure UNUSED)
     return PyLong_FromUnsignedLong(write_pipe_lost_writes((WritePipe *)op));
 }
 
+DEFINE_OWNED(Transport, WritePipe_write)
+DEFINE_OWNED(Transport, WritePipe_writelines)
+DEFINE_OWNED(Transport, WritePipe_write_eof)
+DEFINE_OWNED_GETTER(Transport, Pipe_get_pipe)
+DEFINE_OWNED_GETTER(Transport, WritePipe_get_buffer)
+
 static PyMethodDef WritePipe_methods[] = {
-    {"write", WritePipe_write, METH_O,
+    {"write", OWNED(WritePipe_write), METH_O,
      PyDoc_STR("write($self, data, /)\n--\n\n"
                "Send bytes, now or as soon as the pipe has room. Does not block.\n\n"
                "TypeError for anything but bytes, bytearray or memoryview. After close(), or\n"
                "when the other end is closed, the data is dropped.")},
-    {"writelines", WritePipe_writelines, METH_O,
+    {"writelines", OWNED(WritePipe_writelines), METH_O,
      PyDoc_STR("writelines($self, list_of_data, /)\n--\n\n"
                "Send several pieces, gathered into as few system calls as possible.")},
-    {"write_eof", WritePipe_write_eof, METH_NOARGS,
+    {"write_eof", OWNED(WritePipe_write_eof), METH_NOARGS,
      PyDoc_STR("write_eof($self, /)\n--\n\n"
                "The same as close(): the pipe is closed after what is buffered.")},
     {"can_write_eof", WritePipe_can_write_eof, METH_NOARGS,
@@ -459,15 +466,15 @@ static PyMethodDef WritePipe_methods[] = {
 };
 
 static PyGetSetDef ReadPipe_getset[] = {
-    {"_pipe", Pipe_get_pipe, Pipe_set_pipe, NULL, NULL},
+    {"_pipe", OWNED(Pipe_get_pipe), Pipe_set_pipe, NULL, NULL},
     {"_fileno", Pipe_get_fileno, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyGetSetDef WritePipe_getset[] = {
-    {"_pipe", Pipe_get_pipe, Pipe_set_pipe, NULL, NULL},
+    {"_pipe", OWNED(Pipe_get_pipe), Pipe_set_pipe, NULL, NULL},
     {"_fileno", Pipe_get_fileno, NULL, NULL, NULL},
-    {"_buffer", WritePipe_get_buffer, NULL, NULL, NULL},
+    {"_buffer", OWNED(WritePipe_get_buffer), NULL, NULL, NULL},
     {"_conn_lost", WritePipe_get_conn_lost, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
@@ -509,12 +516,15 @@ static PyType_Spec WritePipe_spec = {
     .slots = WritePipe_slots,
 };
 
+DEFINE_OWNED_FUNCTION(module_read_pipe_new)
+DEFINE_OWNED_FUNCTION(module_write_pipe_new)
+
 static PyMethodDef pipe_functions[] = {
-    {"_read_pipe_new", module_read_pipe_new, METH_VARARGS,
+    {"_read_pipe_new", OWNED(module_read_pipe_new), METH_VARARGS,
      PyDoc_STR("_read_pipe_new(loop, pipe, protocol, waiter, extra, /)\n--\n\n"
                "A transport that reads from a file object, which it owns from now on.\n\n"
                "ValueError for what is no pipe, socket or character device.")},
-    {"_write_pipe_new", module_write_pipe_new, METH_VARARGS,
+    {"_write_pipe_new", OWNED(module_write_pipe_new), METH_VARARGS,
      PyDoc_STR("_write_pipe_new(loop, pipe, protocol, waiter, extra, /)\n--\n\n"
                "A transport that writes to a file object, which it owns from now on.\n\n"
                "ValueError for what is no pipe, socket or character device.")},

@@ -95,6 +95,12 @@ attribute_is(PyObject *type, const char *name, PyObject *expected)
     return value == expected;
 }
 
+static inline unsigned int
+version_of(PyObject *class)
+{
+    return SHARED_LOAD(((PyTypeObject *)class)->tp_version_tag);
+}
+
 /* The lookups give each class a version tag; it changes with the class. */
 static bool
 classes_look_standard(struct reader_state *reader)
@@ -104,10 +110,10 @@ classes_look_standard(struct reader_state *reader)
     for (int i = 0; ok && i < OWN_FUNCTIONS; i++) {
         ok = attribute_is(own_type(reader, i), own_names[i].name, reader->own[i]);
     }
-    reader->classes_ok = ok;
-    reader->protocol_version = ((PyTypeObject *)reader->ProtocolType)->tp_version_tag;
-    reader->reader_version = ((PyTypeObject *)reader->ReaderType)->tp_version_tag;
-    reader->writer_version = ((PyTypeObject *)reader->WriterType)->tp_version_tag;
+    SHARED_STORE(reader->classes_ok, ok);
+    SHARED_STORE(reader->protocol_version, version_of(reader->ProtocolType));
+    SHARED_STORE(reader->reader_version, version_of(reader->ReaderType));
+    SHARED_STORE(reader->writer_version, version_of(reader->WriterType));
     return ok;
 }
 
@@ -115,13 +121,13 @@ bool
 reader_classes_are_standard(struct state *state)
 {
     struct reader_state *reader = &state->reader;
-    unsigned int protocol_version = ((PyTypeObject *)reader->ProtocolType)->tp_version_tag;
-    unsigned int reader_version = ((PyTypeObject *)reader->ReaderType)->tp_version_tag;
-    unsigned int writer_version = ((PyTypeObject *)reader->WriterType)->tp_version_tag;
-    if (LIKELY(protocol_version == reader->protocol_version && protocol_version != 0
-               && reader_version == reader->reader_version && reader_version != 0
-               && writer_version == reader->writer_version && writer_version != 0)) {
-        return reader->classes_ok;
+    unsigned int protocol_version = version_of(reader->ProtocolType);
+    unsigned int reader_version = version_of(reader->ReaderType);
+    unsigned int writer_version = version_of(reader->WriterType);
+    if (LIKELY(protocol_version == SHARED_LOAD(reader->protocol_version) && protocol_version != 0
+               && reader_version == SHARED_LOAD(reader->reader_version) && reader_version != 0
+               && writer_version == SHARED_LOAD(reader->writer_version) && writer_version != 0)) {
+        return SHARED_LOAD(reader->classes_ok);
     }
     return classes_look_standard(reader);
 }
@@ -205,7 +211,7 @@ wake_waiter(struct state *state, PyObject *reader, PyObject *dict, PyObject *wai
         return -1;
     }
     if (LIKELY(future_check_exact(state, waiter) && future_is_pending((Future *)waiter))) {
-        return future_set_result((Future *)waiter, Py_None);
+        return future_set_result_if_pending((Future *)waiter, Py_None);
     }
     PyObject *cancelled = PyObject_CallMethodNoArgs(waiter, state->names.cancelled);
     if (cancelled == NULL) {
@@ -255,12 +261,15 @@ pause_transport(struct state *state, PyObject *reader)
 static int
 buffer_extend(PyObject *buffer, const char *data, size_t n)
 {
+    int result;
+    Py_BEGIN_CRITICAL_SECTION(buffer);
     Py_ssize_t length = PyByteArray_GET_SIZE(buffer);
-    if (PyByteArray_Resize(buffer, length + (Py_ssize_t)n) < 0) {
-        return -1;
+    result = PyByteArray_Resize(buffer, length + (Py_ssize_t)n);
+    if (LIKELY(result == 0)) {
+        memcpy(PyByteArray_AS_STRING(buffer) + length, data, n);
     }
-    memcpy(PyByteArray_AS_STRING(buffer) + length, data, n);
-    return 0;
+    Py_END_CRITICAL_SECTION();
+    return result;
 }
 
 /* New reference to a field of the reader, or NULL. A reader that has changed its class (see

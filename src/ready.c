@@ -43,15 +43,31 @@ ready_grow(struct ready *ready)
     return 0;
 }
 
+int
+ready_reserve(struct ready *ready, size_t count)
+{
+    while (ready_room(ready) < count) {
+        if (ready_grow(ready) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+void
+ready_drop_item(uintptr_t item)
+{
+    if ((item & READY_KIND_MASK) == READY_HANDLE) {
+        handle_discard((Handle *)ready_object(item));
+    }
+    Py_DECREF(ready_object(item));
+}
+
 void
 ready_clear(struct ready *ready)
 {
     while (ready_length(ready) > 0) {
-        uintptr_t item = ready_pop(ready);
-        if ((item & READY_KIND_MASK) == READY_HANDLE) {
-            handle_discard((Handle *)ready_object(item));
-        }
-        Py_DECREF(ready_object(item));
+        ready_drop_item(ready_pop(ready));
     }
 }
 
@@ -66,19 +82,23 @@ ready_free(struct ready *ready)
 }
 
 int
+ready_traverse_item(uintptr_t item, visitproc visit, void *arg)
+{
+    PyObject *op = ready_object(item);
+    if ((item & READY_KIND_MASK) == READY_HANDLE) {
+        return handle_traverse((Handle *)op, HANDLE_ONCE, visit, arg);
+    }
+    Py_VISIT(op);
+    return 0;
+}
+
+int
 ready_traverse(struct ready *ready, visitproc visit, void *arg)
 {
     for (size_t i = ready->head; i != ready->tail; i++) {
-        uintptr_t item = ready->items[i & ready->mask];
-        PyObject *op = ready_object(item);
-        if ((item & READY_KIND_MASK) != READY_HANDLE) {
-            Py_VISIT(op);
-        }
-        else {
-            int result = handle_traverse((Handle *)op, HANDLE_ONCE, visit, arg);
-            if (result != 0) {
-                return result;
-            }
+        int result = ready_traverse_item(ready->items[i & ready->mask], visit, arg);
+        if (result != 0) {
+            return result;
         }
     }
     return 0;

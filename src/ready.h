@@ -24,14 +24,24 @@ struct ready {
 
 int ready_init(struct ready *ready);
 int ready_grow(struct ready *ready);        /* -1 with MemoryError */
+int ready_reserve(struct ready *ready, size_t count);    /* room for so many more: 0 / -1 */
 void ready_clear(struct ready *ready);      /* drops every item and what it holds; may run Python */
 void ready_free(struct ready *ready);
 int ready_traverse(struct ready *ready, visitproc visit, void *arg);
+int ready_traverse_item(uintptr_t item, visitproc visit, void *arg);
+void ready_drop_item(uintptr_t item);       /* the item will not run; may run Python */
 
 static inline size_t
 ready_length(const struct ready *ready)
 {
     return ready->tail - ready->head;
+}
+
+/* what a push takes without growing */
+static inline size_t
+ready_room(const struct ready *ready)
+{
+    return ready->items == NULL ? 0 : ready->mask + 1 - ready_length(ready);
 }
 
 /* steals op; on failure (-1, MemoryError) the reference is dropped */

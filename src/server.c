@@ -14,6 +14,7 @@
 
 #include "addr.h"
 #include "io.h"
+#include "owner.h"
 #include "stream.h"
 #include "timer.h"
 #include "watch.h"
@@ -186,7 +187,6 @@ evict_stale_owner(Loop *loop, int fd)
     if (LIKELY(stale == NULL)) {
         return 0;
     }
-    Py_INCREF(stale);
     int result = transport_descriptor_gone((Transport *)stale);
     Py_DECREF(stale);
     return result;
@@ -366,7 +366,7 @@ acceptor_stop(Acceptor *acceptor)
         timer_cancel(retry);
         Py_DECREF(retry);
     }
-    Py_CLEAR(acceptor->loop);
+    shared_loop_drop((PyObject *)acceptor, &acceptor->loop);
 }
 
 static PyObject *
@@ -419,8 +419,10 @@ Acceptor_dealloc(PyObject *op)
     Py_DECREF(type);
 }
 
+DEFINE_OWNED(Acceptor, Acceptor_stop)
+
 static PyMethodDef Acceptor_methods[] = {
-    {"stop", Acceptor_stop, METH_NOARGS,
+    {"stop", OWNED(Acceptor_stop), METH_NOARGS,
      PyDoc_STR("stop($self, /)\n--\n\nAccept no more; safe to repeat. The socket stays open.")},
     {NULL, NULL, 0, NULL},
 };
@@ -518,8 +520,10 @@ module_acceptor_new(PyObject *module, PyObject *args)
     return (PyObject *)acceptor;
 }
 
+DEFINE_OWNED_FUNCTION(module_acceptor_new)
+
 static PyMethodDef server_functions[] = {
-    {"_acceptor_new", module_acceptor_new, METH_VARARGS,
+    {"_acceptor_new", OWNED(module_acceptor_new), METH_VARARGS,
      PyDoc_STR("_acceptor_new(loop, protocol_factory, sock, server, context, accepted, /)\n--\n\n"
                "Accept connections of a listening, non-blocking socket until stop(). Each gets a\n"
                "transport, unless `accepted` takes them: accepted(sock, peername, context).")},

@@ -149,6 +149,9 @@ int
 state_init(PyObject *module, struct state *state)
 {
     list_init(&state->loops);
+#ifdef Py_GIL_DISABLED
+    pthread_mutex_init(&state->loops_lock, NULL);
+#endif
     list_init(&state->tasks);
     state->empty_tuple = PyTuple_New(0);
     if (state->empty_tuple == NULL

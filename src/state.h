@@ -8,6 +8,8 @@
 
 #include "compat.h"
 
+#include <pthread.h>
+
 typedef struct Loop Loop;
 typedef struct Handle Handle;
 typedef struct TimerHandle TimerHandle;
@@ -214,6 +216,9 @@ struct state {
                                         PyObject *transport);
 
     struct list_node loops;               /* every Loop that is not closed, for fork */
+#ifdef Py_GIL_DISABLED
+    pthread_mutex_t loops_lock;           /* loops are made and closed in any thread */
+#endif
 
     /* free lists: memory of dead objects of exactly our types; see freelist.h */
     struct freelist {

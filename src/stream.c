@@ -3,6 +3,7 @@
 
 #include "args.h"
 #include "future.h"
+#include "owner.h"
 #include "reader.h"
 
 /* -- kind ---------------------------------------------------------------------------- */
@@ -171,29 +172,37 @@ Stream_get_empty_waiter(PyObject *op, void *closure UNUSED)
     return Py_NewRef(waiter != NULL ? waiter : Py_None);
 }
 
+DEFINE_OWNED(Transport, Stream_write)
+DEFINE_OWNED(Transport, Stream_writelines)
+DEFINE_OWNED(Transport, Stream_write_eof)
+DEFINE_OWNED(Transport, Stream__make_empty_waiter)
+DEFINE_OWNED(Transport, Stream__reset_empty_waiter)
+DEFINE_OWNED_GETTER(Transport, Stream_get_buffer)
+DEFINE_OWNED_GETTER(Transport, Stream_get_empty_waiter)
+
 static PyMethodDef Stream_methods[] = {
-    {"write", Stream_write, METH_O,
+    {"write", OWNED(Stream_write), METH_O,
      PyDoc_STR("write($self, data, /)\n--\n\n"
                "Send bytes, now or as soon as the peer takes them. Does not block.\n\n"
                "TypeError for anything but bytes, bytearray or memoryview; RuntimeError after\n"
                "write_eof(). After the connection is lost the data is dropped.")},
-    {"writelines", Stream_writelines, METH_O,
+    {"writelines", OWNED(Stream_writelines), METH_O,
      PyDoc_STR("writelines($self, list_of_data, /)\n--\n\n"
                "Send several pieces, gathered into as few system calls as possible.")},
-    {"write_eof", Stream_write_eof, METH_NOARGS,
+    {"write_eof", OWNED(Stream_write_eof), METH_NOARGS,
      PyDoc_STR("write_eof($self, /)\n--\n\n"
                "Close the sending side after what is buffered; receiving goes on.")},
     {"can_write_eof", Stream_can_write_eof, METH_NOARGS,
      PyDoc_STR("can_write_eof($self, /)\n--\n\nTrue: write_eof() is possible.")},
-    {"_make_empty_waiter", Stream__make_empty_waiter, METH_NOARGS, NULL},
-    {"_reset_empty_waiter", Stream__reset_empty_waiter, METH_NOARGS, NULL},
+    {"_make_empty_waiter", OWNED(Stream__make_empty_waiter), METH_NOARGS, NULL},
+    {"_reset_empty_waiter", OWNED(Stream__reset_empty_waiter), METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
 static PyGetSetDef Stream_getset[] = {
-    {"_buffer", Stream_get_buffer, NULL, NULL, NULL},
+    {"_buffer", OWNED(Stream_get_buffer), NULL, NULL, NULL},
     {"_eof", Stream_get_eof, NULL, NULL, NULL},
-    {"_empty_waiter", Stream_get_empty_waiter, NULL, NULL, NULL},
+    {"_empty_waiter", OWNED(Stream_get_empty_waiter), NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -257,8 +266,10 @@ module_io_set_flaky(PyObject *module UNUSED, PyObject *seed)
     return Py_NewRef(Py_None);
 }
 
+DEFINE_OWNED_FUNCTION(module_stream_new)
+
 static PyMethodDef stream_functions[] = {
-    {"_stream_new", module_stream_new, METH_VARARGS,
+    {"_stream_new", OWNED(module_stream_new), METH_VARARGS,
      PyDoc_STR("_stream_new(loop, sock, protocol, waiter, extra, server, context, /)\n--\n\n"
                "A transport over a connected, non-blocking socket, which it owns from now on.")},
     {"_io_set_flaky", module_io_set_flaky, METH_O,

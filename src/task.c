@@ -44,7 +44,12 @@ task_set_name(Task *self, PyObject *name)
     if (text == NULL) {
         return -1;
     }
-    Py_XSETREF(self->name, text);
+    PyObject *old;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    old = self->name;
+    self->name = text;
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(old);
     return 0;
 }
 
@@ -89,6 +94,16 @@ task_starts_eagerly(Task *self)
     return result;
 }
 
+static inline uint64_t
+next_task_number(struct state *state)
+{
+#ifdef Py_GIL_DISABLED
+    return __atomic_add_fetch(&state->next_task_number, 1, __ATOMIC_RELAXED);
+#else
+    return ++state->next_task_number;
+#endif
+}
+
 /* The future is bound to its loop already. */
 static int
 task_init(Task *self, PyObject *coro, PyObject *name, PyObject *context, bool eager_start)
@@ -112,7 +127,7 @@ task_init(Task *self, PyObject *coro, PyObject *name, PyObject *context, bool ea
     Py_XSETREF(self->context, context);
     Py_XSETREF(self->coro, Py_NewRef(coro));
     if (name == NULL || name == Py_None) {
-        self->number = ++state->next_task_number;
+        self->number = next_task_number(state);
     }
     else if (task_set_name(self, name) < 0) {
         return -1;
@@ -189,6 +204,85 @@ task_cancel_waiter(struct state *state, PyObject *waiter, PyObject *message)
     return result;
 }
 
+/* Counts a request to cancel: false if the Task is done already. */
+static inline bool
+task_request_cancel(Task *task)
+{
+    bool pending;
+    Py_BEGIN_CRITICAL_SECTION(task);
+    task->future.log_traceback = false;
+    pending = task->future.future_state == FUTURE_PENDING;
+    if (pending) {
+        task->cancel_requests++;
+    }
+    Py_END_CRITICAL_SECTION();
+    return pending;
+}
+
+/* What it awaits: new reference, or NULL. */
+static inline PyObject *
+task_waiter_ref(Task *task)
+{
+    PyObject *waiter;
+    Py_BEGIN_CRITICAL_SECTION(task);
+    waiter = Py_XNewRef(task->waiter);
+    Py_END_CRITICAL_SECTION();
+    return waiter;
+}
+
+/* It does not wait for `cancelled` any more, which may be NULL: the next step throws. False: it
+ * waits for something else by now, which only happens if another thread runs it. */
+static inline bool
+task_cancel_next_step(Task *task, PyObject *cancelled UNUSED, PyObject *message)
+{
+    bool set = true;
+    Py_BEGIN_CRITICAL_SECTION(task);
+#ifdef Py_GIL_DISABLED
+    Loop *loop = task->future.own_loop;
+    set = task->waiter == NULL || task->waiter == cancelled || (loop != NULL && loop_is_mine(loop));
+#endif
+    if (set) {
+        task->must_cancel = true;
+        Py_XSETREF(task->future.cancel_message, Py_XNewRef(message));
+    }
+    Py_END_CRITICAL_SECTION();
+    return set;
+}
+
+/* The end of a chain: the Task that awaits no Task. 1, or -1 with an exception. */
+static int
+task_cancel_last(Task *task, PyObject *waiter, PyObject *message)
+{
+    int result = 0;
+    bool again = false;
+    Py_XINCREF(waiter);
+    do {
+        if (again) {
+            Py_XSETREF(waiter, task_waiter_ref(task));
+        }
+        if (waiter != NULL) {
+            result = task_cancel_waiter(task->future.state_ptr, waiter, message);
+        }
+        again = result == 0 && !task_cancel_next_step(task, waiter, message);
+    } while (again);
+    Py_XDECREF(waiter);
+    return result < 0 ? -1 : 1;
+}
+
+/* One step of the slower walker: steals a reference, and gives one back. */
+static Task *
+task_follow_steal(Task *slow)
+{
+    PyObject *next = task_waiter_ref(slow);
+    if (next != NULL && Py_IS_TYPE(next, slow->future.state_ptr->TaskType)) {
+        Py_SETREF(slow, (Task *)next);
+    }
+    else {
+        Py_XDECREF(next);
+    }
+    return slow;
+}
+
 /* Tasks that await each other form a chain of any length, so it is walked in a loop; one
  * that leads back to itself is found with a second, slower walker. */
 int
@@ -196,43 +290,34 @@ task_cancel(Task *self, PyObject *message)
 {
     struct state *state = self->future.state_ptr;
     Task *task = (Task *)Py_NewRef(self);
-    Task *slow = task;                /* borrowed: each one is held by the one before */
+    Task *slow = (Task *)Py_NewRef(self);
     size_t steps = 0;
     int result = 0;
-    for (;;) {
-        task->future.log_traceback = false;
-        if (task->future.future_state != FUTURE_PENDING) {
-            break;    /* only the first one: later ones are looked at below */
+    bool pending = task_request_cancel(task);
+    while (pending && result == 0) {
+        PyObject *waiter = task_waiter_ref(task);
+        if (waiter == NULL || !Py_IS_TYPE(waiter, state->TaskType)
+            || !future_is_pending((Future *)waiter)) {
+            result = task_cancel_last(task, waiter, message);
+            Py_XDECREF(waiter);
+            break;
         }
-        task->cancel_requests++;
-        PyObject *waiter = Py_XNewRef(task->waiter);
-        if (waiter != NULL && Py_IS_TYPE(waiter, state->TaskType)
-            && future_is_pending((Future *)waiter)) {
-            if (++steps % 2 == 0 && slow->waiter != NULL
-                && Py_IS_TYPE(slow->waiter, state->TaskType)) {
-                slow = (Task *)slow->waiter;
-            }
-            if (waiter == (PyObject *)slow) {
-                Py_DECREF(waiter);
-                PyErr_SetString(PyExc_RecursionError, "tasks that await each other in a circle");
-                result = -1;
-                break;
-            }
-            Py_SETREF(task, (Task *)waiter);
-            continue;
+        if (++steps % 2 == 0) {
+            slow = task_follow_steal(slow);
         }
-        if (waiter != NULL) {
-            result = task_cancel_waiter(state, waiter, message);
-            Py_DECREF(waiter);
+        if (waiter == (PyObject *)slow) {
+            PyErr_SetString(PyExc_RecursionError, "tasks that await each other in a circle");
+            result = -1;
         }
-        if (result == 0) {
-            /* It is not waiting, or no longer: the next step throws. */
-            task->must_cancel = true;
-            Py_XSETREF(task->future.cancel_message, Py_XNewRef(message));
-            result = 1;
+        else if (UNLIKELY(!task_request_cancel((Task *)waiter))) {
+            result = task_cancel_last(task, waiter, message);    /* another thread was faster */
         }
-        break;
+        else {
+            Py_SETREF(task, (Task *)Py_NewRef(waiter));
+        }
+        Py_DECREF(waiter);
     }
+    Py_DECREF(slow);
     Py_DECREF(task);
     return result;
 }
@@ -256,14 +341,12 @@ Task_cancel(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwn
     return result < 0 ? NULL : PyBool_FromLong(result);
 }
 
-static PyObject *
-Task_cancelling(PyObject *op, PyObject *ignored UNUSED)
+static SYNCHRONIZED_METHOD(Task_cancelling)(PyObject *op, PyObject *ignored UNUSED)
 {
     return PyLong_FromSsize_t(((Task *)op)->cancel_requests);
 }
 
-static PyObject *
-Task_uncancel(PyObject *op, PyObject *ignored UNUSED)
+static SYNCHRONIZED_METHOD(Task_uncancel)(PyObject *op, PyObject *ignored UNUSED)
 {
     Task *self = (Task *)op;
     if (self->cancel_requests > 0) {
@@ -291,24 +374,21 @@ Task_set_exception(PyObject *op UNUSED, PyObject *exception UNUSED)
     return NULL;
 }
 
-static PyObject *
-Task_get_coro(PyObject *op, PyObject *ignored UNUSED)
+static SYNCHRONIZED_METHOD(Task_get_coro)(PyObject *op, PyObject *ignored UNUSED)
 {
     PyObject *coro = ((Task *)op)->coro;
     return Py_NewRef(coro != NULL ? coro : Py_None);
 }
 
 #if PY_VERSION_HEX >= 0x030C0000
-static PyObject *
-Task_get_context(PyObject *op, PyObject *ignored UNUSED)
+static SYNCHRONIZED_METHOD(Task_get_context)(PyObject *op, PyObject *ignored UNUSED)
 {
     PyObject *context = ((Task *)op)->context;
     return Py_NewRef(context != NULL ? context : Py_None);
 }
 #endif
 
-static PyObject *
-Task_get_name(PyObject *op, PyObject *ignored UNUSED)
+static SYNCHRONIZED_METHOD(Task_get_name)(PyObject *op, PyObject *ignored UNUSED)
 {
     Task *self = (Task *)op;
     if (self->name == NULL) {
@@ -324,8 +404,7 @@ Task_get_name(PyObject *op, PyObject *ignored UNUSED)
     return Py_NewRef(self->name);
 }
 
-static PyObject *
-Task_set_name(PyObject *op, PyObject *name)
+static SYNCHRONIZED_METHOD(Task_set_name)(PyObject *op, PyObject *name)
 {
     if (task_set_name((Task *)op, name) < 0 || introspect_rename((Task *)op) < 0) {
         return NULL;
@@ -375,15 +454,13 @@ Task_get__coro(PyObject *op, void *closure UNUSED)
     return Task_get_coro(op, NULL);
 }
 
-static PyObject *
-Task_get__fut_waiter(PyObject *op, void *closure UNUSED)
+static SYNCHRONIZED_GETTER(Task_get__fut_waiter)(PyObject *op, void *closure UNUSED)
 {
     PyObject *waiter = ((Task *)op)->waiter;
     return Py_NewRef(waiter != NULL ? waiter : Py_None);
 }
 
-static PyObject *
-Task_get__must_cancel(PyObject *op, void *closure UNUSED)
+static SYNCHRONIZED_GETTER(Task_get__must_cancel)(PyObject *op, void *closure UNUSED)
 {
     return PyBool_FromLong(((Task *)op)->must_cancel);
 }
@@ -391,7 +468,7 @@ Task_get__must_cancel(PyObject *op, void *closure UNUSED)
 static PyObject *
 Task_get__log_destroy_pending(PyObject *op, void *closure UNUSED)
 {
-    return PyBool_FromLong(((Task *)op)->log_destroy_pending);
+    return PyBool_FromLong(SHARED_LOAD(((Task *)op)->log_destroy_pending));
 }
 
 static int
@@ -401,7 +478,7 @@ Task_set__log_destroy_pending(PyObject *op, PyObject *value, void *closure UNUSE
     if (wanted < 0) {
         return -1;
     }
-    ((Task *)op)->log_destroy_pending = wanted;
+    SHARED_STORE(((Task *)op)->log_destroy_pending, wanted);
     return 0;
 }
 
@@ -520,7 +597,7 @@ Task_new(PyTypeObject *type, PyObject *args UNUSED, PyObject *kwargs UNUSED)
 #endif
 
 static int
-Task_init(PyObject *op, PyObject *args, PyObject *kwargs)
+task_init_inside(PyObject *op, PyObject *args, PyObject *kwargs)
 {
 #if PY_VERSION_HEX >= 0x030C0000
     static char *names[] = {"coro", "loop", "name", "context", "eager_start", NULL};
@@ -548,6 +625,16 @@ Task_init(PyObject *op, PyObject *args, PyObject *kwargs)
                    || task_init(self, coro, name, context, eager_start) < 0
                ? -1
                : 0;
+}
+
+static int
+Task_init(PyObject *op, PyObject *args, PyObject *kwargs)
+{
+    int result;
+    Py_BEGIN_CRITICAL_SECTION(op);    /* __init__ may be called again, from anywhere */
+    result = task_init_inside(op, args, kwargs);
+    Py_END_CRITICAL_SECTION();
+    return result;
 }
 
 static PyMethodDef task_methods[] = {

@@ -17,13 +17,14 @@
 
 #include "current.h"
 #include "introspect.h"
+#include "owner.h"
 
-static PyObject *task_wakeup(PyObject *op, PyObject *future);
-static PyObject *task_step_callback(PyObject *op, PyObject *ignored);
+static PyObject *OWNED(task_wakeup)(PyObject *op, PyObject *future);
+static PyObject *OWNED(task_step_callback)(PyObject *op, PyObject *ignored);
 
 /* Bound to the Task: __self__ is how asyncio finds it from a callback. */
-static PyMethodDef task_wakeup_def = {"task_wakeup", task_wakeup, METH_O, NULL};
-static PyMethodDef task_step_def = {"task_step", task_step_callback, METH_NOARGS, NULL};
+static PyMethodDef task_wakeup_def = {"task_wakeup", OWNED(task_wakeup), METH_O, NULL};
+static PyMethodDef task_step_def = {"task_step", OWNED(task_step_callback), METH_NOARGS, NULL};
 
 /* -- scheduling --------------------------------------------------------------------- */
 
@@ -43,12 +44,22 @@ task_schedule(Task *self)
     return result;
 }
 
+static void
+task_set_pending_exception_steal(Task *self, PyObject *exc)
+{
+    PyObject *old;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    old = self->pending_exception;
+    self->pending_exception = exc;
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(old);
+}
+
 /* The current exception is thrown into the coroutine at the next step, which comes soon. */
 static int
 task_throw_soon(Task *self)
 {
-    PyObject *exc = PyErr_GetRaisedException();
-    Py_XSETREF(self->pending_exception, exc);
+    task_set_pending_exception_steal(self, PyErr_GetRaisedException());
     return task_schedule(self);
 }
 
@@ -95,8 +106,11 @@ task_tell_awaited_by(Task *self, PyObject *waiter)
 static void
 task_show_awaited_by(Task *self, PyObject *waiter)
 {
-    if (!introspect_add_awaiter(self, waiter, &self->awaited_by_added)
-        && task_tell_awaited_by(self, waiter) < 0) {
+    bool shown;
+    Py_BEGIN_CRITICAL_SECTION(waiter);
+    shown = introspect_add_awaiter(self, waiter, &self->awaited_by_added);
+    Py_END_CRITICAL_SECTION();
+    if (!shown && task_tell_awaited_by(self, waiter) < 0) {
         PyErr_Clear();
     }
 }
@@ -104,7 +118,11 @@ task_show_awaited_by(Task *self, PyObject *waiter)
 static void
 task_hide_awaited_by(Task *self, PyObject *waiter)
 {
-    if (introspect_remove_awaiter(self, waiter)) {
+    bool hidden;
+    Py_BEGIN_CRITICAL_SECTION(waiter);
+    hidden = introspect_remove_awaiter(self, waiter);
+    Py_END_CRITICAL_SECTION();
+    if (hidden) {
         self->awaited_by_added = false;
     }
     else {
@@ -126,15 +144,45 @@ task_is_shown(struct state *state, PyObject *waiter)
 #define task_is_shown(state, waiter) false
 #endif
 
+/* Was it to be cancelled? Not any more. */
+static inline bool
+task_take_must_cancel(Task *self)
+{
+    bool must_cancel;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    must_cancel = self->must_cancel;
+    self->must_cancel = false;
+    Py_END_CRITICAL_SECTION();
+    return must_cancel;
+}
+
+/* Writes down what it awaits, which is stolen. True if a cancel() came before. */
+static inline bool
+task_set_waiter_steal(Task *self, PyObject *waiter)
+{
+    PyObject *old;
+    bool must_cancel;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    old = self->waiter;
+    self->waiter = waiter;
+    must_cancel = self->must_cancel;
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(old);
+    return must_cancel;
+}
+
 /* A cancel() that came while the coroutine ran goes to what it awaits now. */
 static int
 task_forward_cancel(Task *self)
 {
-    PyObject *waiter = Py_NewRef(self->waiter);
-    PyObject *message = Py_XNewRef(self->future.cancel_message);
+    PyObject *waiter, *message;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    waiter = Py_NewRef(self->waiter);
+    message = Py_XNewRef(self->future.cancel_message);
+    Py_END_CRITICAL_SECTION();
     int result = task_cancel_waiter(self->future.state_ptr, waiter, message);
     if (result > 0) {
-        self->must_cancel = false;
+        task_take_must_cancel(self);
     }
     Py_DECREF(waiter);
     Py_XDECREF(message);
@@ -169,7 +217,7 @@ task_await_native_steal(Task *self, PyObject *waiter)
                        (PyObject *)self, waiter);
         goto failed;
     }
-    if (UNLIKELY(!future->blocking)) {
+    if (UNLIKELY(!SHARED_LOAD(future->blocking))) {
         task_bad_yield("yield was used instead of yield from in task %R with %R",
                        (PyObject *)self, waiter);
         goto failed;
@@ -178,7 +226,7 @@ task_await_native_steal(Task *self, PyObject *waiter)
         task_bad_yield("Task cannot await on itself: %R", (PyObject *)self, NULL);
         goto failed;
     }
-    future->blocking = false;
+    SHARED_STORE(future->blocking, false);
     int result;
     if (UNLIKELY(self->future.own_loop == NULL)) {
         PyObject *wakeup = PyCFunction_New(&task_wakeup_def, (PyObject *)self);
@@ -189,20 +237,22 @@ task_await_native_steal(Task *self, PyObject *waiter)
         }
     }
     else {
-        result = LIKELY(future_is_pending(future))
-                     ? future_park(future, (PyObject *)self)
-                     : future_push_task_steal(self->future.own_loop, Py_NewRef(self));
+        bool done;
+        result = future_park(future, (PyObject *)self, &done);
+        if (UNLIKELY(done)) {
+            result = future_push_task_steal(self->future.own_loop, Py_NewRef(self));
+        }
         self->parked = true;
     }
     if (UNLIKELY(result < 0)) {
         self->parked = false;
         goto failed;
     }
-    Py_XSETREF(self->waiter, waiter);
+    bool must_cancel = task_set_waiter_steal(self, waiter);
     if (self->parked && task_is_shown(self->future.state_ptr, waiter)) {
         task_show_awaited_by(self, waiter);
     }
-    return UNLIKELY(self->must_cancel) ? task_forward_cancel(self) : 0;
+    return UNLIKELY(must_cancel) ? task_forward_cancel(self) : 0;
 failed:
     Py_DECREF(waiter);
     return task_await_failed(self);
@@ -265,11 +315,11 @@ task_await_foreign(Task *self, PyObject *waiter, int blocking)
         return -1;
     }
     Py_DECREF(added);
-    Py_XSETREF(self->waiter, Py_NewRef(waiter));
+    bool must_cancel = task_set_waiter_steal(self, Py_NewRef(waiter));
     if (task_tell_awaited_by(self, waiter) < 0) {
         return -1;
     }
-    return self->must_cancel ? task_forward_cancel(self) : 0;
+    return must_cancel ? task_forward_cancel(self) : 0;
 }
 
 /* The coroutine yielded something that is not exactly ours, and not None. Steals it. */
@@ -320,14 +370,23 @@ task_done(Task *self)
     }
 }
 
+static PyObject *
+task_cancel_message_ref(Task *self)
+{
+    PyObject *message;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    message = Py_XNewRef(self->future.cancel_message);
+    Py_END_CRITICAL_SECTION();
+    return message;
+}
+
 static int
 task_finish_steal(Task *self, PyObject *value)
 {
     int result;
-    if (UNLIKELY(self->must_cancel)) {
+    if (UNLIKELY(task_take_must_cancel(self))) {
         /* cancelled by its own last words */
-        self->must_cancel = false;
-        PyObject *message = Py_XNewRef(self->future.cancel_message);
+        PyObject *message = task_cancel_message_ref(self);
         result = future_cancel(&self->future, message);
         Py_XDECREF(message);
     }
@@ -359,7 +418,12 @@ task_fail(Task *self)
         return task_finish_steal(self, value);
     }
     if (PyErr_GivenExceptionMatches(exc, state->asyncio_CancelledError)) {
-        Py_XSETREF(self->future.cancelled_error, exc);
+        PyObject *old;
+        Py_BEGIN_CRITICAL_SECTION(self);
+        old = self->future.cancelled_error;
+        self->future.cancelled_error = exc;
+        Py_END_CRITICAL_SECTION();
+        Py_XDECREF(old);
         result = future_cancel(&self->future, NULL);
         task_done(self);
         return result < 0 ? -1 : 0;
@@ -417,7 +481,6 @@ task_already_done(Task *self, PyObject *exc)
 static PyObject *
 task_take_cancel_steal(Task *self, PyObject *exc)
 {
-    self->must_cancel = false;
     if (exc != NULL
         && PyErr_GivenExceptionMatches(exc, self->future.state_ptr->asyncio_CancelledError)) {
         return exc;
@@ -431,18 +494,28 @@ static inline int
 task_take_wakeup(Task *self, PyObject **exc)
 {
     *exc = NULL;
-    PyObject *waiter = self->waiter;
+    PyObject *waiter, *pending;
+    bool must_cancel;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    waiter = self->waiter;
+    self->waiter = NULL;
+    pending = self->pending_exception;
+    self->pending_exception = NULL;
+    must_cancel = self->must_cancel;
+    self->must_cancel = false;
+    Py_END_CRITICAL_SECTION();
     if (waiter != NULL) {
-        self->waiter = NULL;
         if (self->parked) {
             Future *future = (Future *)waiter;
             self->parked = false;
             if (self->awaited_by_added) {
                 task_hide_awaited_by(self, waiter);
             }
-            if (UNLIKELY(future->future_state != FUTURE_FINISHED || future->exception != NULL)
+            if (UNLIKELY(SHARED_LOAD(future->future_state) != FUTURE_FINISHED
+                         || future->exception != NULL)
                 && future_take(future, exc) < 0) {
                 Py_DECREF(waiter);
+                Py_XDECREF(pending);
                 return -1;
             }
         }
@@ -451,11 +524,10 @@ task_take_wakeup(Task *self, PyObject **exc)
         }
         Py_DECREF(waiter);
     }
-    if (UNLIKELY(self->pending_exception != NULL)) {
-        Py_XSETREF(*exc, self->pending_exception);
-        self->pending_exception = NULL;
+    if (UNLIKELY(pending != NULL)) {
+        Py_XSETREF(*exc, pending);
     }
-    if (UNLIKELY(self->must_cancel)) {
+    if (UNLIKELY(must_cancel)) {
         *exc = task_take_cancel_steal(self, *exc);
         return *exc == NULL ? -1 : 0;
     }
@@ -479,7 +551,7 @@ task_run(Loop *loop, PyObject *op)
 {
     Task *self = (Task *)op;
     PyObject *exc;
-    if (UNLIKELY(self->future.future_state != FUTURE_PENDING)) {
+    if (UNLIKELY(!future_is_pending(&self->future))) {
         task_already_done(self, NULL);
         return task_run_failed(loop, op);
     }
@@ -512,14 +584,14 @@ task_step_in_callback_steal(Task *self, PyObject *exc)
     Loop *loop = self->future.own_loop;
     struct state *state = self->future.state_ptr;
     int result = -1;
-    if (UNLIKELY(self->future.future_state != FUTURE_PENDING)) {
+    if (UNLIKELY(!future_is_pending(&self->future))) {
         task_already_done(self, exc);
         Py_XDECREF(exc);
         return NULL;
     }
     self->parked = false;    /* whoever called knows what woke the Task */
     if (exc != NULL) {
-        Py_XSETREF(self->pending_exception, exc);
+        task_set_pending_exception_steal(self, exc);
     }
     PyObject *pending;
     if (task_take_wakeup(self, &pending) < 0) {
@@ -588,6 +660,9 @@ task_wakeup(PyObject *op, PyObject *future)
     return task_step_in_callback_steal(self, outcome);
 }
 
+DEFINE_OWNED_BY(Task, future.own_loop, task_step_callback)
+DEFINE_OWNED_BY(Task, future.own_loop, task_wakeup)
+
 /* -- eager start -------------------------------------------------------------------------------- */
 
 /* Inside whatever runs now. Everything is put back in any case: the current task, the
@@ -625,7 +700,7 @@ task_start_eagerly(Task *self)
         PyErr_SetRaisedException(raised);
     }
     Py_XDECREF(inner);
-    if (self->future.future_state != FUTURE_PENDING) {
+    if (!future_is_pending(&self->future)) {
         /* It never was anything but a call: nobody asks where its coroutine is. */
         introspect_drop_coro(self);
         Py_CLEAR(self->coro);

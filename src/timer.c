@@ -133,10 +133,9 @@ timer_deadline(double when)
     return (int64_t)ns;
 }
 
-int
-timer_schedule(Loop *loop, TimerHandle *timer)
+static inline int
+heap_add(struct timers *timers, TimerHandle *timer)
 {
-    struct timers *timers = &loop->timers;
     if (timers->length == timers->capacity && heap_grow(timers) < 0) {
         return -1;
     }
@@ -148,14 +147,30 @@ timer_schedule(Loop *loop, TimerHandle *timer)
     return 0;
 }
 
+int
+timer_schedule(Loop *loop, TimerHandle *timer)
+{
+    int result;
+    Py_BEGIN_CRITICAL_SECTION(loop);
+    result = heap_add(&loop->timers, timer);
+    Py_END_CRITICAL_SECTION();
+    if (UNLIKELY(!loop_is_mine(loop))) {
+        loop_wake(loop);    /* another thread's call: it may be the next to be due */
+    }
+    return result;
+}
+
 void
 timer_unschedule(Loop *loop, TimerHandle *timer)
 {
+    TimerHandle *removed = NULL;
+    Py_BEGIN_CRITICAL_SECTION(loop);
     if (timer->heap_index >= 0) {
-        heap_remove(&loop->timers, (size_t)timer->heap_index);
+        removed = heap_remove(&loop->timers, (size_t)timer->heap_index);
         heap_shrink(&loop->timers);
-        Py_DECREF(timer);
     }
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(removed);
 }
 
 void
@@ -173,20 +188,24 @@ int
 timer_collect(Loop *loop, int64_t now_ns)
 {
     struct timers *timers = &loop->timers;
-    while (timers->length > 0 && timers->heap[0].deadline_ns <= now_ns) {
+    int result = 0;
+    Py_BEGIN_CRITICAL_SECTION(loop);
+    while (result == 0 && timers->length > 0 && timers->heap[0].deadline_ns <= now_ns) {
         TimerHandle *timer = heap_remove(timers, 0);
-        if (ready_push_steal(&loop->ready, (PyObject *)timer, READY_HANDLE) < 0) {
-            return -1;
-        }
+        result = ready_push_steal(&loop->ready, (PyObject *)timer, READY_HANDLE);
     }
-    heap_shrink(timers);
-    return 0;
+    if (LIKELY(result == 0)) {
+        heap_shrink(timers);
+    }
+    Py_END_CRITICAL_SECTION();
+    return result;
 }
 
 void
 timer_clear(Loop *loop)
 {
     struct timers *timers = &loop->timers;
+    Py_BEGIN_CRITICAL_SECTION(loop);
     while (timers->length > 0) {
         TimerHandle *timer = timers->heap[--timers->length].timer;
         timer->heap_index = -1;
@@ -196,6 +215,7 @@ timer_clear(Loop *loop)
     PyMem_Free(timers->heap);
     timers->heap = NULL;
     timers->capacity = 0;
+    Py_END_CRITICAL_SECTION();
 }
 
 int

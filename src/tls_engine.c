@@ -158,7 +158,7 @@ test_context(PyObject *ssl_module)
 }
 
 /* Is what libssl says of an SSL what the ssl module says of the object it belongs to? */
-static bool
+static UNUSED bool
 self_test(struct state *state, PyObject *ssl_module)
 {
     struct tls_engine one = {0}, two = {0}, other = {0};
@@ -231,13 +231,15 @@ const struct tls_engine_ops *
 tls_default_engine(struct state *state)
 {
     struct tls_objects *tls = &state->tls;
-    if (LIKELY(tls->engine != NULL)) {
-        return tls->engine;
+    const struct tls_engine_ops *engine = SHARED_LOAD(tls->engine);
+    if (LIKELY(engine != NULL)) {
+        return engine;
     }
     const char *wanted = getenv("ASYNCLOOP_TLS");
     bool portable = wanted != NULL && strcmp(wanted, "portable") == 0;
-    tls->engine = !portable && direct_is_usable(state) ? &tls_direct_ops : &tls_portable_ops;
-    return tls->engine;
+    engine = !portable && direct_is_usable(state) ? &tls_direct_ops : &tls_portable_ops;
+    SHARED_STORE(tls->engine, engine);
+    return engine;
 }
 
 const struct tls_engine_ops *

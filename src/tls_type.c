@@ -4,6 +4,7 @@
 
 #include "args.h"
 #include "future.h"
+#include "owner.h"
 
 /* -- life ---------------------------------------------------------------------------------- */
 
@@ -65,19 +66,63 @@ Tls_clear(PyObject *op)
     return 0;
 }
 
+/* Nobody has it any more. */
 static void
-Tls_finalize(PyObject *op)
+tls_abandon(Tls *tls)
 {
-    Tls *tls = tls_cast(op);
     if (tls->closed) {
         return;
     }
     tls->closed = true;
     PyObject *exc = PyErr_GetRaisedException();
-    if (PyErr_ResourceWarning(op, 1, "unclosed transport %R", op) < 0) {
-        PyErr_WriteUnraisable(op);    /* warnings are errors */
+    if (PyErr_ResourceWarning((PyObject *)tls, 1, "unclosed transport %R", tls) < 0) {
+        PyErr_WriteUnraisable((PyObject *)tls);    /* warnings are errors */
     }
     PyErr_SetRaisedException(exc);
+}
+
+#ifdef Py_GIL_DISABLED
+static int
+tls_run_leave_loop(PyObject *op, PyObject *ignored UNUSED)
+{
+    list_remove(&tls_cast(op)->flush.node);
+    tls_abandon(tls_cast(op));
+    return 0;
+}
+
+/* Out of what the loop knows. False: another thread runs the loop, does that, and then frees
+ * the object, which has come back to life for it. */
+static bool
+tls_leave_loop(Tls *tls)
+{
+    bool left = true;
+    PyObject *exc = PyErr_GetRaisedException();
+    struct claim claim;
+    if (loop_claim(&claim, tls->loop) == 0) {
+        list_remove(&tls->flush.node);
+        loop_unclaim(&claim);
+    }
+    else {
+        PyErr_Clear();
+        left = loop_call_soon_native(tls->loop, tls_run_leave_loop, (PyObject *)tls, NULL) < 0;
+        if (left) {
+            PyErr_Clear();    /* the loop was closed meanwhile */
+        }
+    }
+    PyErr_SetRaisedException(exc);
+    return left;
+}
+#endif
+
+static void
+Tls_finalize(PyObject *op)
+{
+#ifdef Py_GIL_DISABLED
+    if (tls_cast(op)->loop != NULL && !tls_leave_loop(tls_cast(op))) {
+        return;
+    }
+#endif
+    tls_abandon(tls_cast(op));
 }
 
 static void
@@ -467,66 +512,96 @@ Tls_get_engine(PyObject *op, void *closure UNUSED)
     return PyUnicode_FromString(tls_cast(op)->engine.ops->name);
 }
 
+DEFINE_OWNED_FAST(Tls, Tls_get_extra_info)
+DEFINE_OWNED_FAST(Tls, Tls_set_write_buffer_limits)
+DEFINE_OWNED_FAST(Tls, Tls_set_read_buffer_limits)
+DEFINE_OWNED(Tls, Tls_write)
+DEFINE_OWNED(Tls, Tls_writelines)
+DEFINE_OWNED(Tls, Tls_close)
+DEFINE_OWNED(Tls, Tls_abort)
+DEFINE_OWNED(Tls, Tls_is_closing)
+DEFINE_OWNED(Tls, Tls_pause_reading)
+DEFINE_OWNED(Tls, Tls_resume_reading)
+DEFINE_OWNED(Tls, Tls_set_protocol)
+DEFINE_OWNED(Tls, Tls_get_protocol)
+DEFINE_OWNED(Tls, Tls_get_write_buffer_size)
+DEFINE_OWNED(Tls, Tls_get_write_buffer_limits)
+DEFINE_OWNED(Tls, Tls_get_read_buffer_size)
+DEFINE_OWNED(Tls, Tls__force_close)
+DEFINE_OWNED(Tls, Tls__test__append_write_backlog)
+DEFINE_OWNED(Tls, Tls_connection_made)
+DEFINE_OWNED(Tls, Tls_connection_lost)
+DEFINE_OWNED(Tls, Tls_data_received)
+DEFINE_OWNED(Tls, Tls_eof_received)
+DEFINE_OWNED(Tls, Tls_pause_writing)
+DEFINE_OWNED(Tls, Tls_resume_writing)
+DEFINE_OWNED_GETTER(Tls, Tls_get_lower)
+DEFINE_OWNED_GETTER(Tls, Tls_get_app_protocol)
+DEFINE_OWNED_GETTER(Tls, Tls_get_sslobj)
+DEFINE_OWNED_GETTER(Tls, Tls_get_waiter)
+DEFINE_OWNED_GETTER(Tls, Tls_get_extra)
+DEFINE_OWNED_GETTER(Tls, Tls_get_sslcontext)
+
 static PyMethodDef Tls_methods[] = {
-    {"write", Tls_write, METH_O,
+    {"write", OWNED(Tls_write), METH_O,
      PyDoc_STR("write($self, data, /)\n--\n\n"
                "Encrypt and send bytes, at the end of the loop's iteration at the latest.\n\n"
                "TypeError for anything but bytes, bytearray or memoryview. Dropped after close().")},
-    {"writelines", Tls_writelines, METH_O,
+    {"writelines", OWNED(Tls_writelines), METH_O,
      PyDoc_STR("writelines($self, list_of_data, /)\n--\n\nwrite() for each of the pieces.")},
     {"write_eof", Tls_write_eof, METH_NOARGS,
      PyDoc_STR("write_eof($self, /)\n--\n\nNotImplementedError: TLS has no half-closed side.")},
     {"can_write_eof", Tls_can_write_eof, METH_NOARGS,
      PyDoc_STR("can_write_eof($self, /)\n--\n\nFalse.")},
-    {"close", Tls_close, METH_NOARGS,
+    {"close", OWNED(Tls_close), METH_NOARGS,
      PyDoc_STR("close($self, /)\n--\n\n"
                "Stop reading, send what is buffered and close_notify, and wait for the peer's,\n"
                "for ssl_shutdown_timeout at most. connection_lost() follows.")},
-    {"abort", Tls_abort, METH_NOARGS,
+    {"abort", OWNED(Tls_abort), METH_NOARGS,
      PyDoc_STR("abort($self, /)\n--\n\nClose at once; what is buffered is lost.")},
-    {"is_closing", Tls_is_closing, METH_NOARGS,
+    {"is_closing", OWNED(Tls_is_closing), METH_NOARGS,
      PyDoc_STR("is_closing($self, /)\n--\n\nWhether the transport is closing or closed.")},
     {"is_reading", Tls_is_reading, METH_NOARGS,
      PyDoc_STR("is_reading($self, /)\n--\n\nWhether the transport takes new data.")},
-    {"pause_reading", Tls_pause_reading, METH_NOARGS,
+    {"pause_reading", OWNED(Tls_pause_reading), METH_NOARGS,
      PyDoc_STR("pause_reading($self, /)\n--\n\nNo more data until resume_reading().")},
-    {"resume_reading", Tls_resume_reading, METH_NOARGS,
+    {"resume_reading", OWNED(Tls_resume_reading), METH_NOARGS,
      PyDoc_STR("resume_reading($self, /)\n--\n\nTake data again after pause_reading().")},
-    {"set_protocol", Tls_set_protocol, METH_O,
+    {"set_protocol", OWNED(Tls_set_protocol), METH_O,
      PyDoc_STR("set_protocol($self, protocol, /)\n--\n\nGive the connection to another protocol.")},
-    {"get_protocol", Tls_get_protocol, METH_NOARGS,
+    {"get_protocol", OWNED(Tls_get_protocol), METH_NOARGS,
      PyDoc_STR("get_protocol($self, /)\n--\n\nThe current protocol; None after the end.")},
-    {"get_extra_info", (PyCFunction)(void (*)(void))Tls_get_extra_info,
+    {"get_extra_info", (PyCFunction)(void (*)(void))OWNED(Tls_get_extra_info),
      METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("get_extra_info($self, /, name, default=None)\n--\n\n"
                "'sslcontext', after the handshake 'ssl_object', 'peercert', 'cipher' and\n"
                "'compression', and what the transport below knows.")},
-    {"get_write_buffer_size", Tls_get_write_buffer_size, METH_NOARGS,
+    {"get_write_buffer_size", OWNED(Tls_get_write_buffer_size), METH_NOARGS,
      PyDoc_STR("get_write_buffer_size($self, /)\n--\n\nBytes that wait to be encrypted.")},
-    {"get_write_buffer_limits", Tls_get_write_buffer_limits, METH_NOARGS,
+    {"get_write_buffer_limits", OWNED(Tls_get_write_buffer_limits), METH_NOARGS,
      PyDoc_STR("get_write_buffer_limits($self, /)\n--\n\nThe limits (low, high), in bytes.")},
-    {"set_write_buffer_limits", (PyCFunction)(void (*)(void))Tls_set_write_buffer_limits,
+    {"set_write_buffer_limits", (PyCFunction)(void (*)(void))OWNED(Tls_set_write_buffer_limits),
      METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("set_write_buffer_limits($self, /, high=None, low=None)\n--\n\n"
                "The protocol pauses at `high` waiting bytes and resumes at `low`.\n\n"
                "ValueError unless high >= low >= 0.")},
-    {"get_read_buffer_size", Tls_get_read_buffer_size, METH_NOARGS,
+    {"get_read_buffer_size", OWNED(Tls_get_read_buffer_size), METH_NOARGS,
      PyDoc_STR("get_read_buffer_size($self, /)\n--\n\nReceived bytes that wait to be decrypted.")},
     {"get_read_buffer_limits", Tls_get_read_buffer_limits, METH_NOARGS,
      PyDoc_STR("get_read_buffer_limits($self, /)\n--\n\nThe limits (low, high), in bytes.")},
-    {"set_read_buffer_limits", (PyCFunction)(void (*)(void))Tls_set_read_buffer_limits,
+    {"set_read_buffer_limits", (PyCFunction)(void (*)(void))OWNED(Tls_set_read_buffer_limits),
      METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("set_read_buffer_limits($self, /, high=None, low=None)\n--\n\n"
                "Kept for asyncio's interface: pause_reading() stops the wire at once, so that\n"
                "nothing piles up.\n\nValueError unless high >= low >= 0.")},
-    {"_force_close", Tls__force_close, METH_O, NULL},
-    {"_test__append_write_backlog", Tls__test__append_write_backlog, METH_O, NULL},
-    {"connection_made", Tls_connection_made, METH_O, NULL},
-    {"connection_lost", Tls_connection_lost, METH_O, NULL},
-    {"data_received", Tls_data_received, METH_O, NULL},
-    {"eof_received", Tls_eof_received, METH_NOARGS, NULL},
-    {"pause_writing", Tls_pause_writing, METH_NOARGS, NULL},
-    {"resume_writing", Tls_resume_writing, METH_NOARGS, NULL},
+    {"_force_close", OWNED(Tls__force_close), METH_O, NULL},
+    {"_test__append_write_backlog", OWNED(Tls__test__append_write_backlog), METH_O, NULL},
+    {"connection_made", OWNED(Tls_connection_made), METH_O, NULL},
+    {"connection_lost", OWNED(Tls_connection_lost), METH_O, NULL},
+    {"data_received", OWNED(Tls_data_received), METH_O, NULL},
+    {"eof_received", OWNED(Tls_eof_received), METH_NOARGS, NULL},
+    {"pause_writing", OWNED(Tls_pause_writing), METH_NOARGS, NULL},
+    {"resume_writing", OWNED(Tls_resume_writing), METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
@@ -535,12 +610,12 @@ static PyGetSetDef Tls_getset[] = {
     {"_loop", Tls_get_loop, NULL, NULL, NULL},
     {"_ssl_protocol", Tls_get_self, NULL, NULL, NULL},
     {"_app_transport", Tls_get_self, NULL, NULL, NULL},
-    {"_app_protocol", Tls_get_app_protocol, NULL, NULL, NULL},
-    {"_transport", Tls_get_lower, NULL, NULL, NULL},
-    {"_sslcontext", Tls_get_sslcontext, NULL, NULL, NULL},
-    {"_sslobj", Tls_get_sslobj, NULL, NULL, NULL},
-    {"_extra", Tls_get_extra, NULL, NULL, NULL},
-    {"_waiter", Tls_get_waiter, NULL, NULL, NULL},
+    {"_app_protocol", OWNED(Tls_get_app_protocol), NULL, NULL, NULL},
+    {"_transport", OWNED(Tls_get_lower), NULL, NULL, NULL},
+    {"_sslcontext", OWNED(Tls_get_sslcontext), NULL, NULL, NULL},
+    {"_sslobj", OWNED(Tls_get_sslobj), NULL, NULL, NULL},
+    {"_extra", OWNED(Tls_get_extra), NULL, NULL, NULL},
+    {"_waiter", OWNED(Tls_get_waiter), NULL, NULL, NULL},
     {"_closed", Tls_get_closed, NULL, NULL, NULL},
     {"_conn_lost", Tls_get_conn_lost, NULL, NULL, NULL},
     {"_protocol_paused", Tls_get_protocol_paused, NULL, NULL, NULL},
@@ -631,8 +706,10 @@ module_tls_set_engine(PyObject *module, PyObject *name)
     return NULL;
 }
 
+DEFINE_OWNED_FUNCTION(module_tls_new)
+
 static PyMethodDef tls_functions[] = {
-    {"_tls_new", module_tls_new, METH_VARARGS,
+    {"_tls_new", OWNED(module_tls_new), METH_VARARGS,
      PyDoc_STR("_tls_new(loop, protocol, sslcontext, waiter, server_side, server_hostname,\n"
                "         handshake_timeout, shutdown_timeout, call_connection_made, context,\n"
                "         /)\n--\n\n"

@@ -11,6 +11,7 @@
 
 #include "args.h"
 #include "future.h"
+#include "owner.h"
 
 /* asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES */
 #define DROPPED_WRITES_BEFORE_WARNING 5
@@ -282,13 +283,15 @@ transport_finish(Transport *tr)
     Py_INCREF(tr);
     transport_stop_watches(tr);
     transport_release_fd(tr);
+    Py_BEGIN_CRITICAL_SECTION(tr);    /* get_extra_info() may come from any thread */
     if (transport_remember_sockname(tr) < 0) {
         PyErr_WriteUnraisable((PyObject *)tr);
     }
     transport_close_file(tr);
+    Py_END_CRITICAL_SECTION();
     proto_clear(&tr->proto);
-    Loop *loop = tr->loop;
-    tr->loop = NULL;
+    Loop *loop = (Loop *)Py_XNewRef(tr->loop);
+    shared_loop_drop((PyObject *)tr, &tr->loop);
     transport_detach_server(tr, false);
     if (tr->kind->lost != NULL) {
         tr->kind->lost(tr);
@@ -330,7 +333,7 @@ transport_schedule_lost(Transport *tr, PyObject *exc)
 static void
 transport_set_closing(Transport *tr)
 {
-    tr->closing = true;
+    SHARED_STORE(tr->closing, true);
     transport_release_fd(tr);
     watch_stop(&tr->read_watch);
 }
@@ -629,15 +632,14 @@ int
 transport_ensure_free(Loop *loop, int fd)
 {
     PyObject *user = watch_fd_transport(loop, fd);
-    if (UNLIKELY(user != NULL) && io_is_gone(&transport_cast(user)->io)) {
-        Py_INCREF(user);
-        int result = transport_descriptor_gone(transport_cast(user));
-        Py_DECREF(user);
-        if (result < 0) {
-            return -1;
-        }
+    if (LIKELY(user == NULL)) {
+        return 0;
     }
-    return watch_ensure_free(loop, fd);
+    int result = io_is_gone(&transport_cast(user)->io)
+                     ? transport_descriptor_gone(transport_cast(user))
+                     : 0;
+    Py_DECREF(user);
+    return result < 0 ? -1 : watch_ensure_free(loop, fd);
 }
 
 /* Until the kind says what to do. */
@@ -768,7 +770,7 @@ transport_clear(PyObject *op)
     Py_CLEAR(tr->sockname);
     Py_CLEAR(tr->peername);
     Py_CLEAR(tr->limits);
-    Py_CLEAR(tr->loop);
+    shared_loop_drop(op, &tr->loop);
     return 0;
 }
 
@@ -788,13 +790,11 @@ transport_dealloc(PyObject *op)
     Py_DECREF(type);
 }
 
-void
-transport_finalize(PyObject *op)
+/* Nobody has it any more, and it was not closed. */
+static void
+transport_abandon(Transport *tr)
 {
-    Transport *tr = transport_cast(op);
-    if (tr->file == NULL || tr->file_closed) {
-        return;
-    }
+    PyObject *op = (PyObject *)tr;
     PyObject *exc = PyErr_GetRaisedException();
     if (PyErr_ResourceWarning(op, 1, "unclosed transport %R", op) < 0) {
         /* warnings are errors */
@@ -806,6 +806,55 @@ transport_finalize(PyObject *op)
     transport_detach_server(tr, true);
     PyErr_SetRaisedException(exc);
 }
+
+#ifdef Py_GIL_DISABLED
+static int
+transport_run_abandon(PyObject *owner, PyObject *ignored UNUSED)
+{
+    Transport *tr = transport_cast(owner);
+    if (tr->file != NULL && !tr->file_closed) {
+        transport_abandon(tr);
+    }
+    /* From here on any thread may free it. */
+    SHARED_STORE(tr->closing, true);
+    tr->conn_lost += tr->conn_lost == 0;
+    shared_loop_drop(owner, &tr->loop);
+    return 0;
+}
+
+/* Garbage of a loop that another thread runs goes to that thread, and comes back to life for
+ * it: the loop knows its descriptor. */
+void
+transport_finalize(PyObject *op)
+{
+    Transport *tr = transport_cast(op);
+    if (tr->loop == NULL || tr->file == NULL || tr->file_closed) {
+        return;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    struct claim claim;
+    if (loop_claim(&claim, tr->loop) == 0) {
+        transport_run_abandon(op, NULL);
+        loop_unclaim(&claim);
+    }
+    else {
+        PyErr_Clear();
+        if (loop_call_soon_native(tr->loop, transport_run_abandon, op, NULL) < 0) {
+            PyErr_Clear();    /* the loop was closed meanwhile: it knows nothing any more */
+        }
+    }
+    PyErr_SetRaisedException(exc);
+}
+#else
+void
+transport_finalize(PyObject *op)
+{
+    Transport *tr = transport_cast(op);
+    if (tr->file != NULL && !tr->file_closed) {
+        transport_abandon(tr);
+    }
+}
+#endif
 
 /* -- methods ---------------------------------------------------------------------------------- */
 
@@ -857,14 +906,14 @@ Transport__fatal_error(PyObject *op, PyObject *const *args, Py_ssize_t nargs, Py
 static PyObject *
 Transport_is_closing(PyObject *op, PyObject *ignored UNUSED)
 {
-    return PyBool_FromLong(transport_cast(op)->closing);
+    return PyBool_FromLong(SHARED_LOAD(transport_cast(op)->closing));
 }
 
 static PyObject *
 Transport_is_reading(PyObject *op, PyObject *ignored UNUSED)
 {
     Transport *tr = transport_cast(op);
-    return PyBool_FromLong(!tr->closing && !tr->paused);
+    return PyBool_FromLong(!SHARED_LOAD(tr->closing) && !SHARED_LOAD(tr->paused));
 }
 
 static PyObject *
@@ -874,7 +923,7 @@ Transport_pause_reading(PyObject *op, PyObject *ignored UNUSED)
     if (tr->closing || tr->paused) {
         return Py_NewRef(Py_None);
     }
-    tr->paused = true;
+    SHARED_STORE(tr->paused, true);
     watch_stop(&tr->read_watch);
     transport_log_debug(tr, "%r pauses reading");
     return Py_NewRef(Py_None);
@@ -887,7 +936,7 @@ Transport_resume_reading(PyObject *op, PyObject *ignored UNUSED)
     if (tr->closing || !tr->paused) {
         return Py_NewRef(Py_None);
     }
-    tr->paused = false;
+    SHARED_STORE(tr->paused, false);
     if (transport_update_reading(tr) < 0) {
         return NULL;
     }
@@ -974,29 +1023,38 @@ transport_extra(Transport *tr)
 }
 
 static PyObject *
-Transport_get_extra_info(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+transport_get_info(Transport *tr, PyObject *name, PyObject *otherwise)
 {
-    static const char *const names[] = {"name", "default", NULL};
-    Transport *tr = transport_cast(op);
-    PyObject *values[2] = {NULL, Py_None};
-    if (args_unpack("get_extra_info", args, nargs, kwnames, names, 2, 1, values) < 0) {
-        return NULL;
-    }
     PyObject *extra = tr->extra;
-    if (!PyUnicode_Check(values[0]) && (extra = transport_extra(tr)) == NULL) {
+    if (!PyUnicode_Check(name) && (extra = transport_extra(tr)) == NULL) {
         return NULL;
     }
     PyObject *value = NULL;
-    if (extra != NULL && PyDict_GetItemRef(extra, values[0], &value) != 0) {
+    if (extra != NULL && PyDict_GetItemRef(extra, name, &value) != 0) {
         return value;
     }
     if (!tr->extra_complete) {
-        value = transport_own_info(tr, values[0]);
+        value = transport_own_info(tr, name);
         if (value != NULL || PyErr_Occurred()) {
             return value;
         }
     }
-    return Py_NewRef(values[1]);
+    return Py_NewRef(otherwise);
+}
+
+static PyObject *
+Transport_get_extra_info(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const char *const names[] = {"name", "default", NULL};
+    PyObject *values[2] = {NULL, Py_None};
+    if (args_unpack("get_extra_info", args, nargs, kwnames, names, 2, 1, values) < 0) {
+        return NULL;
+    }
+    PyObject *value;
+    Py_BEGIN_CRITICAL_SECTION(op);
+    value = transport_get_info(transport_cast(op), values[0], values[1]);
+    Py_END_CRITICAL_SECTION();
+    return value;
 }
 
 static PyObject *
@@ -1075,7 +1133,13 @@ Transport_repr(PyObject *op)
     const char *state = tr->file == NULL || tr->file_closed ? " closed"
                         : tr->closing                       ? " closing"
                                                             : "";
-    if (tr->loop == NULL || tr->loop->closed) {
+    Loop *loop;
+    Py_BEGIN_CRITICAL_SECTION(op);
+    loop = (Loop *)Py_XNewRef(tr->loop);
+    Py_END_CRITICAL_SECTION();
+    bool open = loop != NULL && !SHARED_LOAD(loop->closed);
+    Py_XDECREF(loop);
+    if (!open) {
         return PyUnicode_FromFormat("<%s%s fd=%d>", name, state, tr->fd);
     }
     const char *reading = watch_is_active(&tr->read_watch) ? "polling" : "idle";
@@ -1095,8 +1159,12 @@ Transport_repr(PyObject *op)
     Transport_get_##name(PyObject *op, void *closure UNUSED) \
     {                                                       \
         Transport *tr = transport_cast(op);                 \
-        PyObject *value = (PyObject *)(expression);         \
-        return Py_NewRef(value != NULL ? value : Py_None);  \
+        PyObject *value;                                    \
+        Py_BEGIN_CRITICAL_SECTION(op);                      \
+        value = (PyObject *)(expression);                   \
+        value = Py_NewRef(value != NULL ? value : Py_None); \
+        Py_END_CRITICAL_SECTION();                          \
+        return value;                                       \
     }
 #define BOOL_GETTER(name, expression)                       \
     static PyObject *                                       \
@@ -1128,8 +1196,7 @@ Transport_get_fd(PyObject *op, void *closure UNUSED)
     return PyLong_FromLong(transport_cast(op)->fd);
 }
 
-static PyObject *
-Transport_get_extra(PyObject *op, void *closure UNUSED)
+static SYNCHRONIZED_GETTER(Transport_get_extra)(PyObject *op, void *closure UNUSED)
 {
     return Py_XNewRef(transport_extra(transport_cast(op)));
 }
@@ -1146,45 +1213,64 @@ Transport_get_limit(PyObject *op, void *closure)
     return limit;
 }
 
+DEFINE_OWNED_FAST(Transport, Transport_set_write_buffer_limits)
+DEFINE_OWNED_FAST(Transport, Transport__set_write_buffer_limits)
+DEFINE_OWNED_FAST(Transport, Transport__fatal_error)
+DEFINE_OWNED(Transport, Transport_close)
+DEFINE_OWNED(Transport, Transport_abort)
+DEFINE_OWNED(Transport, Transport_pause_reading)
+DEFINE_OWNED(Transport, Transport_resume_reading)
+DEFINE_OWNED(Transport, Transport_set_protocol)
+DEFINE_OWNED(Transport, Transport_get_protocol)
+DEFINE_OWNED(Transport, Transport_get_write_buffer_size)
+DEFINE_OWNED(Transport, Transport_get_write_buffer_limits)
+DEFINE_OWNED(Transport, Transport__maybe_pause_protocol)
+DEFINE_OWNED(Transport, Transport__maybe_resume_protocol)
+DEFINE_OWNED(Transport, Transport__force_close)
+DEFINE_OWNED_GETTER(Transport, Transport_get_protocol_attribute)
+DEFINE_OWNED_GETTER(Transport, Transport_get_protocol_connected)
+DEFINE_OWNED_GETTER(Transport, Transport_get_server)
+DEFINE_OWNED_GETTER(Transport, Transport_get_context)
+
 static PyMethodDef Transport_methods[] = {
-    {"close", Transport_close, METH_NOARGS,
+    {"close", OWNED(Transport_close), METH_NOARGS,
      PyDoc_STR("close($self, /)\n--\n\n"
                "Stop reading, send what is buffered, then close. connection_lost(None) follows.")},
-    {"abort", Transport_abort, METH_NOARGS,
+    {"abort", OWNED(Transport_abort), METH_NOARGS,
      PyDoc_STR("abort($self, /)\n--\n\n"
                "Close at once; what is buffered is lost. connection_lost(None) follows.")},
     {"is_closing", Transport_is_closing, METH_NOARGS,
      PyDoc_STR("is_closing($self, /)\n--\n\nWhether the transport is closing or closed.")},
     {"is_reading", Transport_is_reading, METH_NOARGS,
      PyDoc_STR("is_reading($self, /)\n--\n\nWhether the transport takes new data.")},
-    {"pause_reading", Transport_pause_reading, METH_NOARGS,
+    {"pause_reading", OWNED(Transport_pause_reading), METH_NOARGS,
      PyDoc_STR("pause_reading($self, /)\n--\n\n"
                "No more data until resume_reading(). No effect on a paused or closed one.")},
-    {"resume_reading", Transport_resume_reading, METH_NOARGS,
+    {"resume_reading", OWNED(Transport_resume_reading), METH_NOARGS,
      PyDoc_STR("resume_reading($self, /)\n--\n\nTake data again after pause_reading().")},
-    {"set_protocol", Transport_set_protocol, METH_O,
+    {"set_protocol", OWNED(Transport_set_protocol), METH_O,
      PyDoc_STR("set_protocol($self, protocol, /)\n--\n\nGive the connection to another protocol.")},
-    {"get_protocol", Transport_get_protocol, METH_NOARGS,
+    {"get_protocol", OWNED(Transport_get_protocol), METH_NOARGS,
      PyDoc_STR("get_protocol($self, /)\n--\n\nThe current protocol; None after the end.")},
     {"get_extra_info", (PyCFunction)(void (*)(void))Transport_get_extra_info,
      METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("get_extra_info($self, /, name, default=None)\n--\n\n"
                "What is known of the connection: 'socket', 'sockname', 'peername'.")},
-    {"get_write_buffer_size", Transport_get_write_buffer_size, METH_NOARGS,
+    {"get_write_buffer_size", OWNED(Transport_get_write_buffer_size), METH_NOARGS,
      PyDoc_STR("get_write_buffer_size($self, /)\n--\n\nBytes that wait to be sent.")},
-    {"get_write_buffer_limits", Transport_get_write_buffer_limits, METH_NOARGS,
+    {"get_write_buffer_limits", OWNED(Transport_get_write_buffer_limits), METH_NOARGS,
      PyDoc_STR("get_write_buffer_limits($self, /)\n--\n\nThe limits (low, high), in bytes.")},
-    {"set_write_buffer_limits", (PyCFunction)(void (*)(void))Transport_set_write_buffer_limits,
+    {"set_write_buffer_limits", (PyCFunction)(void (*)(void))OWNED(Transport_set_write_buffer_limits),
      METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("set_write_buffer_limits($self, /, high=None, low=None)\n--\n\n"
                "The protocol pauses above `high` waiting bytes and resumes at `low`.\n\n"
                "ValueError unless high >= low >= 0.")},
-    {"_set_write_buffer_limits", (PyCFunction)(void (*)(void))Transport__set_write_buffer_limits,
+    {"_set_write_buffer_limits", (PyCFunction)(void (*)(void))OWNED(Transport__set_write_buffer_limits),
      METH_FASTCALL | METH_KEYWORDS, NULL},
-    {"_maybe_pause_protocol", Transport__maybe_pause_protocol, METH_NOARGS, NULL},
-    {"_maybe_resume_protocol", Transport__maybe_resume_protocol, METH_NOARGS, NULL},
-    {"_force_close", Transport__force_close, METH_O, NULL},
-    {"_fatal_error", (PyCFunction)(void (*)(void))Transport__fatal_error,
+    {"_maybe_pause_protocol", OWNED(Transport__maybe_pause_protocol), METH_NOARGS, NULL},
+    {"_maybe_resume_protocol", OWNED(Transport__maybe_resume_protocol), METH_NOARGS, NULL},
+    {"_force_close", OWNED(Transport__force_close), METH_O, NULL},
+    {"_fatal_error", (PyCFunction)(void (*)(void))OWNED(Transport__fatal_error),
      METH_FASTCALL | METH_KEYWORDS, NULL},
     {NULL, NULL, 0, NULL},
 };
@@ -1203,13 +1289,13 @@ Transport_set_protocol_attribute(PyObject *op, PyObject *value, void *closure UN
 static PyGetSetDef Transport_getset[] = {
     {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
     {"_loop", Transport_get_loop, NULL, NULL, NULL},
-    {"_protocol", Transport_get_protocol_attribute, Transport_set_protocol_attribute, NULL, NULL},
-    {"_protocol_connected", Transport_get_protocol_connected, NULL, NULL, NULL},
+    {"_protocol", OWNED(Transport_get_protocol_attribute), Transport_set_protocol_attribute, NULL, NULL},
+    {"_protocol_connected", OWNED(Transport_get_protocol_connected), NULL, NULL, NULL},
     {"_protocol_paused", Transport_get_protocol_paused, NULL, NULL, NULL},
     {"_sock", Transport_get_file, NULL, NULL, NULL},
     {"_sock_fd", Transport_get_fd, NULL, NULL, NULL},
-    {"_server", Transport_get_server, NULL, NULL, NULL},
-    {"_context", Transport_get_context, NULL, NULL, NULL},
+    {"_server", OWNED(Transport_get_server), NULL, NULL, NULL},
+    {"_context", OWNED(Transport_get_context), NULL, NULL, NULL},
     {"_extra", Transport_get_extra, NULL, NULL, NULL},
     {"_closing", Transport_get_closing, NULL, NULL, NULL},
     {"_conn_lost", Transport_get_conn_lost, NULL, NULL, NULL},

@@ -21,6 +21,9 @@ struct fd_entry {
     struct fd_callback reader;
     struct fd_callback writer;
     PyObject *transport;          /* borrowed: it releases the descriptor before it dies */
+#ifdef Py_GIL_DISABLED
+    PyObject *reference;          /* a weak reference to it: it may be dying in another thread */
+#endif
 };
 
 /* -- watches ------------------------------------------------------------------------ */
@@ -259,6 +262,13 @@ watch_claim_fd(Loop *loop, int fd, PyObject *transport)
     if (entry == NULL) {
         return -1;
     }
+#ifdef Py_GIL_DISABLED
+    PyObject *reference = PyWeakref_NewRef(transport, NULL);
+    if (reference == NULL) {
+        return -1;
+    }
+    Py_XSETREF(entry->reference, reference);
+#endif
     entry->transport = transport;
     return 0;
 }
@@ -269,6 +279,9 @@ watch_release_fd(Loop *loop, int fd, PyObject *transport)
     struct fd_entry *entry = fds_find(loop, fd);
     if (entry != NULL && entry->transport == transport) {
         entry->transport = NULL;
+#ifdef Py_GIL_DISABLED
+        Py_CLEAR(entry->reference);
+#endif
     }
 }
 
@@ -276,18 +289,29 @@ PyObject *
 watch_fd_transport(Loop *loop, int fd)
 {
     struct fd_entry *entry = fds_find(loop, fd);
-    return entry == NULL ? NULL : entry->transport;
+    if (LIKELY(entry == NULL || entry->transport == NULL)) {
+        return NULL;
+    }
+#ifdef Py_GIL_DISABLED
+    PyObject *transport;
+    if (PyWeakref_GetRef(entry->reference, &transport) < 0) {
+        PyErr_Clear();
+    }
+    return transport;
+#else
+    return Py_NewRef(entry->transport);
+#endif
 }
 
 int
 watch_ensure_free(Loop *loop, int fd)
 {
-    struct fd_entry *entry = fds_find(loop, fd);
-    if (entry == NULL || entry->transport == NULL) {
+    PyObject *transport = watch_fd_transport(loop, fd);
+    if (transport == NULL) {
         return 0;
     }
-    PyErr_Format(PyExc_RuntimeError, "File descriptor %d is used by transport %R", fd,
-                 entry->transport);
+    PyErr_Format(PyExc_RuntimeError, "File descriptor %d is used by transport %R", fd, transport);
+    Py_DECREF(transport);
     return -1;
 }
 
@@ -408,6 +432,11 @@ watch_free(Loop *loop)
 {
     struct fds *fds = &loop->fds;
     for (size_t fd = 0; fd < fds->length; fd++) {
+#ifdef Py_GIL_DISABLED
+        if (fds->entries[fd] != NULL) {
+            Py_CLEAR(fds->entries[fd]->reference);
+        }
+#endif
         PyMem_Free(fds->entries[fd]);
     }
     PyMem_Free(fds->entries);

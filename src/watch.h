@@ -42,7 +42,7 @@ int watch_claim_fd(Loop *loop, int fd, PyObject *transport);
 void watch_release_fd(Loop *loop, int fd, PyObject *transport);
 /* -1 with asyncio's RuntimeError if a transport uses fd. */
 int watch_ensure_free(Loop *loop, int fd);
-/* The transport that uses fd (borrowed), or NULL. */
+/* The transport that uses fd (new reference), or NULL without an exception. */
 PyObject *watch_fd_transport(Loop *loop, int fd);
 
 /* add_reader() and friends; event is EV_READ or EV_WRITE. */
