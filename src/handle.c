@@ -501,16 +501,49 @@ handle_hold_call(Handle *handle, struct call *call)
     return true;
 }
 
+/* Nobody else can look at the handle, so what it calls need not stay in it meanwhile. */
+static inline bool
+handle_is_ours_alone(Handle *handle)
+{
+    return Py_REFCNT(handle) == 1 && handle->weakrefs == NULL && handle->place == HANDLE_ONCE;
+}
+
+/* Takes the call out of the handle or holds it, as *alone says. False: there is none. */
+static inline bool
+handle_begin(Handle *handle, struct call *call, bool *alone)
+{
+    *alone = handle_is_ours_alone(handle);
+    if (LIKELY(*alone)) {
+        handle_take_call(handle, call);
+        return call->callback != NULL;
+    }
+    bool held;
+    Py_BEGIN_CRITICAL_SECTION(handle);
+    held = handle_hold_call(handle, call);
+    Py_END_CRITICAL_SECTION();
+    return held;
+}
+
+/* The callback raised: the report names what the handle calls. */
+static int
+handle_failed_alone(Handle *handle, struct call *call)
+{
+    handle->callback = Py_NewRef(call->callback);
+    handle->context = Py_NewRef(call->context);
+    handle->nargs = call->nargs;
+    for (int32_t i = 0; i < call_slots(call->nargs); i++) {
+        handle->args[i] = Py_NewRef(call->args[i]);
+    }
+    return handle_failed(handle, call->callback, call->context);
+}
+
 int
 handle_run(Handle *handle)
 {
     struct call call;
-    bool held;
-    Py_BEGIN_CRITICAL_SECTION(handle);
-    held = handle_hold_call(handle, &call);
-    Py_END_CRITICAL_SECTION();
-    if (UNLIKELY(!held)) {
-        return 0;
+    bool alone;
+    if (UNLIKELY(!handle_begin(handle, &call, &alone))) {
+        return 0;    /* it was cancelled, or has run */
     }
     int result = 0;
     if (handle->native != NULL) {
@@ -521,6 +554,10 @@ handle_run(Handle *handle)
         if (LIKELY(value != NULL)) {
             Py_DECREF(value);
         }
+        else if (alone) {
+            result = handle_failed_alone(handle, &call);
+            alone = false;
+        }
         else {
             result = handle_failed(handle, call.callback, call.context);
         }
@@ -530,7 +567,9 @@ handle_run(Handle *handle)
         inbox_tell_waiters(handle->loop);
     }
     call_release(&call);
-    handle_ran(handle);
+    if (UNLIKELY(!alone)) {
+        handle_ran(handle);
+    }
     return result;
 }
 

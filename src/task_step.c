@@ -498,11 +498,13 @@ task_take_wakeup(Task *self, PyObject **exc)
     bool must_cancel;
     Py_BEGIN_CRITICAL_SECTION(self);
     waiter = self->waiter;
-    self->waiter = NULL;
     pending = self->pending_exception;
-    self->pending_exception = NULL;
     must_cancel = self->must_cancel;
-    self->must_cancel = false;
+    self->waiter = NULL;
+    if (UNLIKELY(pending != NULL || must_cancel)) {
+        self->pending_exception = NULL;
+        self->must_cancel = false;
+    }
     Py_END_CRITICAL_SECTION();
     if (waiter != NULL) {
         if (self->parked) {
