@@ -46,6 +46,13 @@ class Mixed(unittest.TestCase):
         os._exit(7)
 
 
+class Interrupted(unittest.TestCase):
+    def test_a(self):
+        with self.assertRaises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(10)
+
+
 class BadFixture(unittest.TestCase):
     @classmethod
     def setUpClass(cls):

@@ -1,5 +1,7 @@
 """The runner's own tests: one bad test costs one result, and no exclusion goes stale."""
 
+import signal
+
 import pytest
 
 from . import exclusions, report, runner, suite
@@ -29,6 +31,15 @@ def test_each_test_has_its_own_result():
     assert "from a finalizer" in found["test_7_unraisable"].detail
     assert "ZeroDivisionError" in found["test_8_thread"].detail
     assert "status 7" in found["test_9_exit"].detail
+
+
+def test_interrupts_reach_the_tests_of_a_background_job():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        found = outcomes("Interrupted", ["test_a"])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert found["test_a"].outcome == "passed"
 
 
 def test_a_broken_fixture_fails_every_test_of_the_class():
