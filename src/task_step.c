@@ -560,9 +560,13 @@ task_run(Loop *loop, PyObject *op)
     if (UNLIKELY(task_take_wakeup(self, &exc) < 0)) {
         return task_run_failed(loop, op);
     }
-    PyObject *context = Py_NewRef(self->context);
+    PyObject *context = Py_XNewRef(self->context);
     int result = -1;
-    if (LIKELY(current_enter(loop, op) == 0) && LIKELY(PyContext_Enter(context) == 0)) {
+    if (UNLIKELY(context == NULL)) {
+        /* __init__ was called again, and failed */
+        PyErr_SetString(PyExc_RuntimeError, "uninitialized Task object");
+    }
+    else if (LIKELY(current_enter(loop, op) == 0) && LIKELY(PyContext_Enter(context) == 0)) {
         result = task_resume(self, exc);
         if (UNLIKELY(result < 0)) {
             PyObject *raised = PyErr_GetRaisedException();
@@ -573,7 +577,7 @@ task_run(Loop *loop, PyObject *op)
             result = -1;
         }
     }
-    Py_DECREF(context);
+    Py_XDECREF(context);
     Py_XDECREF(exc);
     return LIKELY(result == 0) ? 0 : task_run_failed(loop, op);
 }
