@@ -91,10 +91,10 @@ def options_of(arguments: argparse.Namespace) -> Options:
     size = 0 if quick else 1 if arguments.short else 2
     server_core, load_core = cores(arguments.pin)
     return Options(
-        rounds=arguments.rounds or (2, 5, 7)[size],
+        rounds=arguments.rounds or (2, 4, 7)[size],
         sample_seconds=(0.01, 0.05, 0.05)[size],
         load_rounds=arguments.rounds or (1, 3, 5)[size],
-        load_seconds=arguments.seconds or (0.3, 0.8, 1.0)[size],
+        load_seconds=arguments.seconds or (0.3, 0.7, 1.0)[size],
         connections=arguments.connections,
         sizes=tuple(int(size) for size in arguments.sizes.split(",") if size),
         idle_connections=500 if quick else 2000,
