@@ -366,6 +366,8 @@ def test_guard_tolerance():
     assert not grown(Count(1060, 104), kept)
     assert grown(Count(1080, 100), kept)
     assert grown(Count(1000, 106), kept)
+    assert not grown(Count(980, 106), kept)
+    assert grown(Count(980, 106), kept, total=False)
     assert not grown(Count(1080, 100), kept, total=False)
     assert not grown(Count(1000, 106), kept, own=False)
 
