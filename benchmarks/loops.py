@@ -125,7 +125,7 @@ def ordered(names: list[str]) -> list[str]:
 def add_path(folder: Path) -> None:
     """Let this process and its children import from another folder too."""
     path = str(folder.resolve())
-    sys.path.append(path)
+    sys.path.insert(1, path)  # where PYTHONPATH is for children
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), path]))
 
 
