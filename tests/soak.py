@@ -167,6 +167,10 @@ class WatchedStreams(Watched, asyncio.StreamReaderProtocol):
     def connection_lost(self, exc):
         self.lost()
         super().connection_lost(exc)
+        # Asked for here, because its __del__() may come too late for that: see test_soak.py,
+        # test_collector_may_reach_the_future_before_its_protocol().
+        if exc is not None:
+            self._closed.exception()
 
 
 class Client(Watched, asyncio.Protocol):
