@@ -106,6 +106,8 @@ struct Loop {
 
     char *tls_buffer;             /* tls_write.c: tls_scratch(); made on first use */
     struct list_node flush;       /* struct flush_node: run at the end of each iteration */
+    int64_t handshakes_at_ns;     /* tls.c: now_ns of the iteration that the next field is about */
+    int64_t handshakes_took_ns;
 
     PyObject *current_handle;     /* debug mode: what runs now, or NULL */
     PyObject *task_factory;       /* or NULL; set through the attribute _task_factory */

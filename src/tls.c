@@ -120,7 +120,8 @@ tls_update_lower(Tls *tls)
     if (tls->lower == NULL) {
         return;
     }
-    bool wanted = tls->tls_state == TLS_HANDSHAKE || tls->tls_state == TLS_SHUTDOWN
+    bool wanted = (tls->tls_state == TLS_HANDSHAKE && !tls->handshake_waits)
+                  || tls->tls_state == TLS_SHUTDOWN
                   || (tls->tls_state == TLS_WRAPPED && !tls->paused);
     if (wanted != tls->lower_paused) {
         return;
@@ -366,11 +367,13 @@ tls_log_handshake(Tls *tls)
 }
 
 static int tls_read(Tls *tls);
+static int tls_run_begun(PyObject *owner, PyObject *arg);
 
 static int
 tls_handshake_done(Tls *tls)
 {
     struct state_names *names = &tls->state->names;
+    bool started = false;    /* by start_tls() */
     tls_cancel_timer(tls);
     tls->tls_state = TLS_WRAPPED;
     if (extra_from_method(tls, names->peercert, names->getpeercert) < 0
@@ -396,15 +399,66 @@ tls_handshake_done(Tls *tls)
         }
         Py_DECREF(value);
     }
+    else {
+        started = true;
+    }
     tls_wake_waiter(tls, NULL);
+    if (started) {
+        /* A StreamReader learns of its new transport when start_tls() has returned. What came
+         * before would make it pause the old one, and later resume the new one (3.14). */
+        tls->read_waits =
+            loop_call_soon_native(tls->loop, tls_run_begun, (PyObject *)tls, NULL) == 0;
+        if (!tls->read_waits) {
+            PyErr_Clear();
+        }
+    }
     tls_update_lower(tls);    /* somebody may have paused before the connection was made */
     return tls_read(tls);
+}
+
+/* A step of a handshake takes up to some milliseconds, and a client needs no effort to ask for
+ * hundreds at once. When those of one iteration have taken so long, the rest waits for the
+ * next ones, so that everybody else is served in between. */
+#define HANDSHAKES_NS INT64_C(4000000)
+
+static int tls_run_handshake(PyObject *owner, PyObject *arg);
+
+/* Is there no time for another step in this iteration? */
+static bool
+tls_handshakes_took_enough(Loop *loop)
+{
+    if (loop->handshakes_at_ns != loop->now_ns) {
+        loop->handshakes_at_ns = loop->now_ns;
+        loop->handshakes_took_ns = 0;
+    }
+    return loop->handshakes_took_ns >= HANDSHAKES_NS;
+}
+
+static int
+tls_handshake_later(Tls *tls)
+{
+    if (tls->handshake_waits) {
+        return 0;
+    }
+    if (loop_call_soon_native(tls->loop, tls_run_handshake, (PyObject *)tls, NULL) < 0) {
+        return tls_fatal(tls, FATAL_MESSAGE);
+    }
+    tls->handshake_waits = true;
+    tls_update_lower(tls);
+    return 0;
 }
 
 static int
 tls_step_handshake(Tls *tls)
 {
-    switch (tls->engine.ops->handshake(&tls->engine)) {
+    Loop *loop = tls->loop;
+    if (UNLIKELY(tls_handshakes_took_enough(loop))) {
+        return tls_handshake_later(tls);
+    }
+    int64_t begun = monotonic_ns();
+    enum tls_status status = tls->engine.ops->handshake(&tls->engine);
+    loop->handshakes_took_ns += monotonic_ns() - begun;
+    switch (status) {
     case TLS_OK:
         return tls_handshake_done(tls);
     case TLS_WANT:
@@ -415,6 +469,32 @@ tls_step_handshake(Tls *tls)
     default:
         return tls_handshake_failed(tls);
     }
+}
+
+/* Native callback: the step that had to wait. */
+static int
+tls_run_handshake(PyObject *owner, PyObject *arg UNUSED)
+{
+    Tls *tls = tls_cast(owner);
+    tls->handshake_waits = false;
+    if (tls->tls_state != TLS_HANDSHAKE) {
+        return 0;
+    }
+    bool outer = tls->feeding;
+    tls->feeding = true;
+    int result = tls_step_handshake(tls);
+    tls->feeding = outer;
+    if (result == 0 && tls->tls_state == TLS_HANDSHAKE && !tls->handshake_waits) {
+        tls_update_lower(tls);
+        if (tls->eof) {
+            PyErr_SetNone(PyExc_ConnectionResetError);
+            return tls_handshake_failed(tls);
+        }
+    }
+    if (result < 0) {
+        return result;
+    }
+    return wqueue_is_empty(&tls->output) ? tls_send_output(tls) : tls_flush(tls);
 }
 
 int
@@ -607,7 +687,7 @@ tls_read(Tls *tls)
         if (tls->tls_state != TLS_WRAPPED) {
             return 0;
         }
-        if (tls->paused) {
+        if (tls->paused || tls->read_waits) {
             tls->unread = true;
             return 0;
         }
@@ -725,6 +805,15 @@ tls_run_resumed(PyObject *owner, PyObject *arg UNUSED)
     return tls_read_rest(tls_cast(owner));
 }
 
+/* Native callback: start_tls() has returned, most probably */
+static int
+tls_run_begun(PyObject *owner, PyObject *arg UNUSED)
+{
+    Tls *tls = tls_cast(owner);
+    tls->read_waits = false;
+    return tls_read_rest(tls);
+}
+
 int
 tls_resume(Tls *tls)
 {
@@ -749,6 +838,10 @@ tls_lower_eof(Tls *tls, bool *keep_open)
     }
     switch (tls->tls_state) {
     case TLS_HANDSHAKE:
+        if (tls->handshake_waits) {
+            *keep_open = true;    /* its last bytes may be all that is missing */
+            return 0;
+        }
         PyErr_SetNone(PyExc_ConnectionResetError);
         return tls_handshake_failed(tls);
     case TLS_WRAPPED:

@@ -161,6 +161,8 @@ typedef struct {
     bool feeding;                   /* inside a call of the transport below */
     bool flushing;                  /* inside tls_flush() */
     bool unread;                    /* the engine has more to read: paused */
+    bool read_waits;                /* start_tls() returns first */
+    bool handshake_waits;           /* for a later iteration: this one had enough of them */
 } Tls;
 
 int tls_type_init(PyObject *module, struct state *state);

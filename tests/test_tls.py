@@ -18,7 +18,7 @@ import weakref
 
 import pytest
 
-from .support import check_script, turns, until
+from .support import PY, check_script, turns, until
 
 TIMEOUT = 10
 
@@ -1128,7 +1128,7 @@ def test_start_tls_in_both_directions(run, server_context, client_context):
 
 @pytest.mark.our_loop("asyncio fails an assertion in resume_writing()")
 def test_start_tls_sends_what_was_written_before(run, server_context, client_context):
-    data = payload(4 << 20)
+    data = payload(16 << 20)  # more than the kernel takes at once
 
     def body(conn):
         conn.settimeout(TIMEOUT)
@@ -1229,6 +1229,61 @@ def test_stream_writer_start_tls(run, server_context, client_context):
         await server.wait_closed()
 
     run(main())
+
+
+def test_much_data_behind_the_handshake_of_start_tls(
+    impl, run, server_context, client_context, thread
+):
+    """The reader, which it makes pause, learns of the new transport a moment later."""
+    if not impl.ours and PY >= (3, 14):
+        pytest.skip("the reader pauses the old transport and resumes the new one")
+    message = bytes(range(250)) * 200
+    received = []
+    first_is_read = threading.Event()
+
+    def client(port):
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = client_context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as sock:
+            sock.sendall(b"STARTTLS\n")
+            assert sock.recv(100) == b"GO\n"
+            while True:
+                try:
+                    tls.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    sock.sendall(outgoing.read())
+                    incoming.write(sock.recv(65536))
+            tls.write(message)
+            sock.sendall(outgoing.read())
+            first_is_read.wait(TIMEOUT)
+            tls.write(message)
+            sock.sendall(outgoing.read())
+            while sock.recv(65536):
+                pass
+
+    async def main():
+        done = asyncio.get_running_loop().create_future()
+
+        async def handle(reader, writer):
+            assert await reader.readline() == b"STARTTLS\n"
+            writer.write(b"GO\n")
+            await writer.start_tls(server_context)
+            await asyncio.sleep(0.01)
+            received.append(await reader.readexactly(len(message)))
+            first_is_read.set()
+            received.append(await reader.readexactly(len(message)))
+            writer.transport.abort()
+            done.set_result(None)
+
+        server = await asyncio.start_server(handle, "127.0.0.1", 0, limit=1000)
+        thread(client, server.sockets[0].getsockname()[1])
+        await asyncio.wait_for(done, TIMEOUT)
+        server.close()
+        await server.wait_closed()
+
+    run(main())
+    assert received == [message, message]
 
 
 def test_start_tls_checks_its_arguments(run, client_context, server_context):
