@@ -248,9 +248,10 @@ attempt_recv_into(Operation *op, PyObject **result)
     return *result != NULL ? ATTEMPT_DONE : ATTEMPT_FAILED;
 }
 
-/* May we make Python's form of the addresses of this socket ourselves? 1, 0, -1 */
+/* The address family of the socket, without the enum that its property makes; -1 with an
+ * exception. */
 static int
-sockop_knows_family(Operation *op)
+sockop_family(Operation *op)
 {
     PyObject *descriptor = op->state->socket_family;
     PyObject *family = Py_TYPE(descriptor)->tp_descr_get(descriptor, op->sock,
@@ -260,7 +261,15 @@ sockop_knows_family(Operation *op)
     }
     long number = PyLong_AsLong(family);
     Py_DECREF(family);
-    return number == AF_INET || number == AF_INET6 || number == AF_UNIX;
+    return (int)number;
+}
+
+/* May we make Python's form of the addresses of this socket ourselves? 1, 0, -1 */
+static int
+sockop_knows_family(Operation *op)
+{
+    int family = sockop_family(op);
+    return family < 0 ? -1 : family == AF_INET || family == AF_INET6 || family == AF_UNIX;
 }
 
 static enum attempt
@@ -633,7 +642,13 @@ attempt_connect(Operation *op, PyObject **result)
     if (op->phase == CONNECT_UNDER_WAY) {
         return connect_end(op, result);
     }
-    if (socket_number(op->sock, op->state->names.family, &family) < 0) {
+    if (PyObject_TypeCheck(op->sock, (PyTypeObject *)op->state->socket_class)) {
+        family = sockop_family(op);
+        if (family < 0) {
+            return ATTEMPT_FAILED;
+        }
+    }
+    else if (socket_number(op->sock, op->state->names.family, &family) < 0) {
         return ATTEMPT_FAILED;
     }
     if (op->phase == CONNECT_NEW) {

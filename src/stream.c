@@ -70,6 +70,9 @@ stream_new(Loop *loop, PyObject *sock, int fd, PyObject *protocol, PyObject *wai
         transport_undo(tr);
         return NULL;
     }
+    if (peer == NULL) {
+        io_set_nodelay(fd);    /* who knows the peer has accepted it, and done so */
+    }
     return (PyObject *)tr;
 }
 

@@ -1,6 +1,9 @@
 """Servers: life cycle, sockets, closing, accept under a full descriptor table."""
 
 import asyncio
+import contextlib
+import errno
+import gc
 import os
 import socket
 import stat
@@ -663,3 +666,86 @@ print("ok")
 def test_descriptor_table_full(impl, close):
     """Accepting pauses with a report a second, and recovers by itself."""
     check_script(impl, f"LIMIT = 4\nCLOSE = {close}\n" + EMFILE, "ok")
+
+
+# -- create_connection() in its plain form ----------------------------------------------------
+
+
+def test_plain_connection_errors(run):
+    async def main():
+        loop = asyncio.get_running_loop()
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+        with pytest.raises(ConnectionRefusedError) as caught:
+            await loop.create_connection(asyncio.Protocol, "127.0.0.1", port)
+        assert caught.value.errno == errno.ECONNREFUSED
+        for host, number, error in [
+            ("127.0.0.1", "no-such-service", socket.gaierror),
+            ("127.0.0.1", 1 << 20, (OverflowError, OSError)),
+            ("a host\0", 80, (ValueError, UnicodeError)),
+            ("256.256.256.256", 80, OSError),
+            (None, None, ValueError),
+        ]:
+            with pytest.raises(error):
+                await loop.create_connection(asyncio.Protocol, host, number)
+
+    run(main())
+
+
+def test_plain_connection_goes_through_the_addresses(run):
+    """The name has two addresses; the first refuses."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+            asked = []
+
+            async def getaddrinfo(host, port, **options):
+                asked.append((host, port))
+                return [
+                    (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
+                    for address in ("127.0.0.2", "127.0.0.1")
+                ]
+
+            loop.getaddrinfo = getaddrinfo
+            transport, protocol = await loop.create_connection(asyncio.Protocol, "name", port)
+            assert asked == [("name", port)]
+            assert transport.get_extra_info("peername") == ("127.0.0.1", port)
+            sock = transport.get_extra_info("socket")
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert not sock.gettimeout()
+            transport.abort()
+        with pytest.raises(OSError, match=r"Multiple exceptions: .*127\.0\.0\.2.*127\.0\.0\.1"):
+            await loop.create_connection(asyncio.Protocol, "name", port)
+
+    run(main())
+
+
+@pytest.mark.our_loop("asyncio leaves the socket of a failing factory to the collector")
+def test_plain_connection_leaves_no_descriptor(run):
+    def failing():
+        raise ZeroDivisionError
+
+    async def attempts(loop, address):
+        with pytest.raises(ZeroDivisionError):
+            await loop.create_connection(failing, *address)
+        for steps in range(4):
+            task = loop.create_task(loop.create_connection(asyncio.Protocol, *address))
+            await turns(steps)
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                (await task)[0].abort()
+            await turns(3)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
+            counts = []
+            for _ in range(4):
+                await attempts(loop, listener.getsockname())
+                gc.collect()
+                counts.append(len(os.listdir("/proc/self/fd")))
+            assert counts == [counts[0]] * 4
+
+    run(main())

@@ -1144,6 +1144,8 @@ def test_start_tls_sends_what_was_written_before(run, server_context, client_con
         loop = asyncio.get_running_loop()
         with blocking_server(server_context, body) as port:
             plain, protocol = await loop.create_connection(Recorder, "127.0.0.1", port)
+            # or the kernel may take it all
+            plain.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
             plain.write(data)
             transport = await loop.start_tls(
                 plain, protocol, client_context, server_hostname="localhost"
