@@ -274,7 +274,7 @@ proto_call(struct proto *proto, PyObject *name, PyObject *arg)
 PyObject *
 proto_connection_made(struct proto *proto, struct state *state, PyObject *transport)
 {
-    if (proto->kind == PROTO_READER) {
+    if (proto->kind == PROTO_READER && state->reader.FastReaderType != NULL) {
         return state->stream_connection_made(state, proto, transport);
     }
     return proto_call(proto, state->names.connection_made, transport);

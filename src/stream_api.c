@@ -696,6 +696,9 @@ stream_api_init(PyObject *module, struct state *state)
     if (!reader->usable) {
         return 0;    /* and no protocol is of the kind PROTO_READER */
     }
+#ifdef Py_GIL_DISABLED
+    return 0;    /* the methods here take for granted that nobody else sees the reader meanwhile */
+#endif
     if (state_add_type(module, &Reader_spec, reader->ReaderType, PY_SSIZE_T_MAX,
                        &reader->FastReaderType) < 0) {
         return -1;
