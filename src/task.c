@@ -210,7 +210,7 @@ task_request_cancel(Task *task)
 {
     bool pending;
     Py_BEGIN_CRITICAL_SECTION(task);
-    task->future.log_traceback = false;
+    SHARED_STORE(task->future.log_traceback, false);
     pending = task->future.future_state == FUTURE_PENDING;
     if (pending) {
         task->cancel_requests++;

@@ -293,9 +293,11 @@ transport_finish(Transport *tr)
     Loop *loop = (Loop *)Py_XNewRef(tr->loop);
     shared_loop_drop((PyObject *)tr, &tr->loop);
     transport_detach_server(tr, false);
+    Py_BEGIN_CRITICAL_SECTION(tr);    /* without a loop, it is what guards the transport */
     if (tr->kind->lost != NULL) {
         tr->kind->lost(tr);
     }
+    Py_END_CRITICAL_SECTION();
     Py_XDECREF(loop);
     Py_DECREF(tr);
 }
@@ -1125,23 +1127,10 @@ type_name(PyTypeObject *type)
     return dot == NULL ? type->tp_name : dot + 1;
 }
 
+/* With what only the thread of the loop may look at. */
 static PyObject *
-Transport_repr(PyObject *op)
+transport_full_repr(Transport *tr, const char *name, const char *state)
 {
-    Transport *tr = transport_cast(op);
-    const char *name = type_name(Py_TYPE(op));
-    const char *state = tr->file == NULL || tr->file_closed ? " closed"
-                        : tr->closing                       ? " closing"
-                                                            : "";
-    Loop *loop;
-    Py_BEGIN_CRITICAL_SECTION(op);
-    loop = (Loop *)Py_XNewRef(tr->loop);
-    Py_END_CRITICAL_SECTION();
-    bool open = loop != NULL && !SHARED_LOAD(loop->closed);
-    Py_XDECREF(loop);
-    if (!open) {
-        return PyUnicode_FromFormat("<%s%s fd=%d>", name, state, tr->fd);
-    }
     const char *reading = watch_is_active(&tr->read_watch) ? "polling" : "idle";
     if (!tr->kind->has_output) {
         return PyUnicode_FromFormat("<%s%s fd=%d read=%s>", name, state, tr->fd, reading);
@@ -1150,6 +1139,37 @@ Transport_repr(PyObject *op)
                                 tr->fd, reading,
                                 watch_is_active(&tr->write_watch) ? "polling" : "idle",
                                 tr->kind->queued(tr));
+}
+
+static PyObject *
+Transport_repr(PyObject *op)
+{
+    Transport *tr = transport_cast(op);
+    const char *name = type_name(Py_TYPE(op));
+    Loop *loop;
+    bool closed;
+    Py_BEGIN_CRITICAL_SECTION(op);
+    loop = (Loop *)Py_XNewRef(tr->loop);
+    closed = tr->file == NULL || tr->file_closed;
+    Py_END_CRITICAL_SECTION();
+    const char *state = closed ? " closed" : SHARED_LOAD(tr->closing) ? " closing" : "";
+    PyObject *text = NULL;
+    if (loop != NULL && !SHARED_LOAD(loop->closed)) {
+        struct claim claim;
+        if (loop_claim(&claim, loop) == 0) {
+            text = transport_full_repr(tr, name, state);
+            loop_unclaim(&claim);
+        }
+        else {
+            PyErr_Clear();    /* another thread runs it: then without */
+            text = PyUnicode_FromFormat("<%s%s fd=%d>", name, state, tr->fd);
+        }
+    }
+    else {
+        text = PyUnicode_FromFormat("<%s%s fd=%d>", name, state, tr->fd);
+    }
+    Py_XDECREF(loop);
+    return text;
 }
 
 /* -- attributes ----------------------------------------------------------------------------------- */

@@ -202,15 +202,20 @@ def test_flood_does_not_starve_timers(impl):
 
 
 def look_at_future(future):
-    """Everything that can be asked of a future."""
+    """What can be asked of a future.
+
+    Not with a free-threaded CPython 3.13: one exception raised in several threads, and the
+    frames of a coroutine (in a task's repr) while it runs; these are races of its own.
+    """
     future.done()
     future.cancelled()
-    with contextlib.suppress(asyncio.InvalidStateError, asyncio.CancelledError, ZeroDivisionError):
-        future.result()
     with contextlib.suppress(asyncio.InvalidStateError, asyncio.CancelledError):
-        future.exception()
-    with contextlib.suppress(TypeError):
-        repr(future)    # asyncio's own helper looks at _callbacks twice
+        if future.exception() is None or not FREE_THREADED:
+            with contextlib.suppress(ZeroDivisionError):
+                future.result()
+    if not FREE_THREADED or not isinstance(future, asyncio.Task):
+        with contextlib.suppress(TypeError):
+            repr(future)    # asyncio's own helper looks at _callbacks twice
     future.get_loop()
     for name in ("_state", "_callbacks", "_result", "_exception", "_loop", "_source_traceback",
                  "_cancel_message", "_asyncio_future_blocking", "_log_traceback"):
