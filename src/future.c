@@ -242,28 +242,50 @@ future_wake_one(Future *self, PyObject *callback, PyObject *context)
     return future_call_soon(self, callback, (PyObject *)self, context);
 }
 
+/* After the first failure (no memory, a closed loop) the others still come: the exception of
+ * the first is kept. */
+static int
+future_wake_next(Future *self, PyObject *callback, PyObject *context, PyObject **failure)
+{
+    if (future_wake_one(self, callback, context) == 0) {
+        return 0;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    if (*failure == NULL) {
+        *failure = exc;
+    }
+    else {
+        Py_XDECREF(exc);
+    }
+    return -1;
+}
+
 /* Waiters are taken off first: call_soon() of a foreign loop may do anything to `self`,
  * but the references here are ours alone. */
 static int
 future_wake_several(Future *self)
 {
+    PyObject *failure = NULL;
     PyObject *callback = self->callback0;
     PyObject *context = self->context0;
     PyObject *later = self->callbacks;
     self->callback0 = self->context0 = self->callbacks = NULL;
     self->parked0 = false;
 
-    int result = callback == NULL ? 0 : future_wake_one(self, callback, context);
+    int result = callback == NULL ? 0 : future_wake_next(self, callback, context, &failure);
     Py_XDECREF(callback);
     Py_XDECREF(context);
-    for (Py_ssize_t i = 0; later != NULL && result == 0 && i < PyList_GET_SIZE(later); i++) {
+    for (Py_ssize_t i = 0; later != NULL && i < PyList_GET_SIZE(later); i++) {
         PyObject *item = Py_NewRef(PyList_GET_ITEM(later, i));
-        result = PyTuple_CheckExact(item)
-                     ? future_wake_one(self, PyTuple_GET_ITEM(item, 0), PyTuple_GET_ITEM(item, 1))
-                     : future_wake_one(self, item, NULL);
+        bool parked = !PyTuple_CheckExact(item);
+        result |= future_wake_next(self, parked ? item : PyTuple_GET_ITEM(item, 0),
+                                   parked ? NULL : PyTuple_GET_ITEM(item, 1), &failure);
         Py_DECREF(item);
     }
     Py_XDECREF(later);
+    if (failure != NULL) {
+        PyErr_SetRaisedException(failure);
+    }
     return result;
 }
 

@@ -547,6 +547,14 @@ task_run_failed(Loop *loop, PyObject *op)
     return 0;
 }
 
+/* The step did not come as far as the coroutine, for want of memory: the Task ends with the
+ * current exception, where it would wait for ever else. 0, or -1 when it leaves the loop. */
+static int
+task_end_without_step(Loop *loop, PyObject *op)
+{
+    return task_fail((Task *)op) == 0 ? 0 : task_run_failed(loop, op);
+}
+
 /* The loop's upward call: one step of a Task from its ready ring. */
 static int
 task_run(Loop *loop, PyObject *op)
@@ -558,7 +566,11 @@ task_run(Loop *loop, PyObject *op)
         return task_run_failed(loop, op);
     }
     if (UNLIKELY(task_take_wakeup(self, &exc) < 0)) {
-        return task_run_failed(loop, op);
+        return task_end_without_step(loop, op);
+    }
+    if (UNLIKELY(current_enter(loop, op) < 0)) {
+        Py_XDECREF(exc);
+        return task_end_without_step(loop, op);
     }
     PyObject *context = Py_XNewRef(self->context);
     int result = -1;
@@ -566,7 +578,7 @@ task_run(Loop *loop, PyObject *op)
         /* __init__ was called again, and failed */
         PyErr_SetString(PyExc_RuntimeError, "uninitialized Task object");
     }
-    else if (LIKELY(current_enter(loop, op) == 0) && LIKELY(PyContext_Enter(context) == 0)) {
+    else if (LIKELY(PyContext_Enter(context) == 0)) {
         result = task_resume(self, exc);
         if (UNLIKELY(result < 0)) {
             PyObject *raised = PyErr_GetRaisedException();
@@ -601,12 +613,12 @@ task_step_in_callback_steal(Task *self, PyObject *exc)
     }
     PyObject *pending;
     if (task_take_wakeup(self, &pending) < 0) {
-        return NULL;
+        result = task_fail(self);
+        pending = NULL;
     }
-    if (loop != NULL) {
-        if (current_enter(loop, (PyObject *)self) == 0) {
-            result = task_resume(self, pending);
-        }
+    else if (loop != NULL) {
+        result = current_enter(loop, (PyObject *)self) == 0 ? task_resume(self, pending)
+                                                            : task_fail(self);
     }
     else {
         /* __init__ may run inside the step and bind another loop */
@@ -647,9 +659,9 @@ task_wakeup(PyObject *op, PyObject *future)
     if (future_check_native(state, future)) {
         int failed = future_take((Future *)future, &outcome);
         if (failed < 0) {
-            return NULL;
+            outcome = PyErr_GetRaisedException();    /* no memory for it: that is thrown in */
         }
-        if (failed == 0) {
+        else if (failed == 0) {
             Py_CLEAR(outcome);
         }
     }

@@ -134,7 +134,7 @@ direct_open(struct tls_engine *engine, PyObject *context, bool server_side, PyOb
 {
     struct tls_objects *tls = &engine->state->tls;
     PyObject *incoming = PyObject_CallNoArgs(tls->MemoryBIO);
-    PyObject *outgoing = PyObject_CallNoArgs(tls->MemoryBIO);
+    PyObject *outgoing = incoming == NULL ? NULL : PyObject_CallNoArgs(tls->MemoryBIO);
     SSL *ssl = NULL;
     if (incoming != NULL && outgoing != NULL) {
         PyObject *args[] = {context, incoming, outgoing, server_side ? Py_True : Py_False,

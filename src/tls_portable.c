@@ -60,8 +60,10 @@ portable_open(struct tls_engine *engine, PyObject *context, bool server_side, Py
 {
     struct tls_objects *tls = &engine->state->tls;
     engine->portable.incoming = PyObject_CallNoArgs(tls->MemoryBIO);
-    engine->portable.outgoing = PyObject_CallNoArgs(tls->MemoryBIO);
-    if (engine->portable.incoming == NULL || engine->portable.outgoing == NULL) {
+    if (engine->portable.incoming != NULL) {
+        engine->portable.outgoing = PyObject_CallNoArgs(tls->MemoryBIO);
+    }
+    if (engine->portable.outgoing == NULL) {
         return -1;
     }
     PyObject *args[] = {context, engine->portable.incoming, engine->portable.outgoing,

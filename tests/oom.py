@@ -1,0 +1,390 @@
+"""Each allocation of the core failing once: python -m tests.oom SCENARIO
+
+oom_hook.c, which is compiled for that, makes the n-th allocation of the core fail. The scenario
+may then succeed or raise anything; afterwards the process has the descriptors that it had, no
+object of the core is left, and the same scenario works. A wait without an end is ended by an
+alarm, and counted as a problem unless the exception handler was told why.
+"""
+
+import argparse
+import asyncio
+import collections
+import ctypes
+import faulthandler
+import logging
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+import warnings
+
+import asyncloop
+from asyncloop import _core
+
+from .support import collect, live_objects, open_descriptors
+
+
+def load_hook(folder):
+    """The compiled hook; OSError or CalledProcessError where that cannot be."""
+    source = pathlib.Path(__file__).with_name("oom_hook.c")
+    library = os.path.join(folder, "oom_hook.so")
+    command = [os.environ.get("CC", "cc"), "-shared", "-fPIC", "-O1", "-D_GNU_SOURCE"]
+    command += ["-I", sysconfig.get_path("include"), str(source), "-o", library, "-ldl"]
+    subprocess.run(command, check=True, capture_output=True)
+    hook = ctypes.PyDLL(library)
+    if hook.oom_install(os.path.basename(_core.__file__).encode()) < 0:
+        raise OSError("the core or the evaluation loop was not found in memory")
+    return hook
+
+
+class Hangs(BaseException):
+    pass
+
+
+class Reported(Exception):
+    pass
+
+
+def hangs(*args):
+    hook.oom_arm(-1)
+    raise Hangs
+
+
+# -- scenarios -----------------------------------------------------------------------------------
+
+
+class Scenario:
+    may_leave = {}
+
+    def __init__(self):
+        self.loop = None
+        self.socks = []
+        self.reported = False
+
+    def report(self, loop, context):
+        self.reported = True
+
+    def pair(self):
+        one, other = socket.socketpair()
+        one.setblocking(False)
+        other.setblocking(False)
+        self.socks += [one, other]
+        return one, other
+
+    def begin(self):
+        self.loop = asyncloop.new_event_loop()
+        self.loop.set_exception_handler(self.report)
+
+    def act(self):
+        self.loop.run_until_complete(self.main())
+
+    def end(self):
+        loop, self.loop = self.loop, None
+        if loop is not None and not loop.is_closed():
+            for task in asyncio.all_tasks(loop):
+                task.cancel()
+            for _ in range(4):
+                loop.call_soon(loop.stop)
+                try:
+                    loop.run_forever()
+                except (Exception, asyncio.CancelledError):
+                    pass
+            loop.close()
+        for sock in self.socks:
+            sock.close()
+
+
+class Loop(Scenario):
+    def begin(self):
+        pass
+
+    def act(self):
+        self.loop = asyncloop.new_event_loop()
+        self.loop.call_soon(self.loop.stop)
+        self.loop.run_forever()
+        self.loop.close()
+
+
+class Tasks(Scenario):
+    async def work(self, n):
+        await asyncio.sleep(0)
+        try:
+            async with asyncio.timeout(5):
+                await self.future
+        finally:
+            await asyncio.sleep(0)
+        return n
+
+    async def main(self):
+        self.future = self.loop.create_future()
+        tasks = [asyncio.create_task(self.work(i)) for i in range(3)]
+        self.loop.call_soon(self.loop.call_later, 0.0001, self.finish)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        task = asyncio.create_task(asyncio.sleep(10))
+        await asyncio.sleep(0)
+        task.cancel("message")
+        await asyncio.wait([task], timeout=1)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(asyncio.sleep(0))
+
+    def finish(self):
+        if not self.future.done():
+            self.future.set_result(1)
+
+
+class Timers(Scenario):
+    async def main(self):
+        loop = self.loop
+        waiter = loop.create_future()
+        handles = [loop.call_later(10, print, i) for i in range(80)]
+        loop.call_at(loop.time(), waiter.set_result, 1)
+        for handle in handles:
+            handle.cancel()
+        loop.call_soon_threadsafe(print, 1, 2, 3, 4, 5).cancel()
+        await waiter
+
+
+class Transports(Scenario):
+    async def main(self):
+        one, other = self.pair()
+        loop = self.loop
+        received = loop.create_future()
+
+        class Reads(asyncio.Protocol):
+            def data_received(self, data):
+                if not received.done():
+                    received.set_result(data)
+
+        a, _ = await loop.connect_accepted_socket(asyncio.Protocol, one)
+        b, _ = await loop.connect_accepted_socket(Reads, other)
+        a.get_extra_info("sockname"), a.get_write_buffer_limits(), repr(a)
+        a.write(b"hello")
+        await received
+        for _ in range(4):
+            a.write(bytearray(100_000))
+        a.writelines([b"x", bytearray(5), memoryview(b"abc")])
+        a.write_eof()
+        a.close()
+        b.abort()
+        await asyncio.sleep(0.001)
+
+
+class Streams(Scenario):
+    # CPython loses an object's dict where there is no memory to change the object's class.
+    may_leave = {"StreamTransport": 3}
+
+    async def main(self):
+        one, other = self.pair()
+        reader, writer = await asyncio.open_connection(sock=one)
+        _, peer = await asyncio.open_connection(sock=other)
+        peer.write(b"line\n" * 3)
+        await reader.readline()
+        await reader.readexactly(10)
+        writer.close()
+        peer.close()
+
+
+class Datagrams(Scenario):
+    async def main(self):
+        loop = self.loop
+        got = loop.create_future()
+
+        class Gets(asyncio.DatagramProtocol):
+            def datagram_received(self, data, address):
+                if not got.done():
+                    got.set_result(address)
+
+        a, _ = await loop.create_datagram_endpoint(Gets, local_addr=("127.0.0.1", 0))
+        address = a.get_extra_info("sockname")
+        b, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, remote_addr=address)
+        for i in range(3):
+            b.sendto(b"x" * i)
+            a.sendto(bytearray(b"y"), b.get_extra_info("sockname"))
+        await asyncio.wait_for(got, 0.1)
+        a.close()
+        b.abort()
+        await asyncio.sleep(0)
+
+
+class Servers(Scenario):
+    async def main(self):
+        loop = self.loop
+        server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
+        try:
+            address = server.sockets[0].getsockname()
+            transport, _ = await asyncio.wait_for(
+                loop.create_connection(asyncio.Protocol, *address), 0.2
+            )
+            transport.close()
+            await asyncio.sleep(0.001)
+        finally:
+            server.close()
+
+
+class Sockets(Scenario):
+    async def main(self):
+        one, other = self.pair()
+        loop = self.loop
+        task = asyncio.create_task(loop.sock_recv(one, 10))
+        await asyncio.sleep(0)
+        await loop.sock_sendall(other, b"x")
+        await asyncio.wait_for(task, 0.1)
+        await loop.getaddrinfo("127.0.0.1", 80)
+        loop.add_reader(one, print)
+        loop.add_writer(one, print)
+        loop.remove_reader(one)
+        loop.remove_writer(one)
+
+
+class Pipes(Scenario):
+    async def main(self):
+        reading, writing = os.pipe()
+        r, w = os.fdopen(reading, "rb", 0), os.fdopen(writing, "wb", 0)
+        self.socks += [r, w]
+        loop = self.loop
+        a, _ = await loop.connect_read_pipe(asyncio.Protocol, r)
+        b, _ = await loop.connect_write_pipe(asyncio.Protocol, w)
+        b.write(b"x")
+        await asyncio.sleep(0)
+        b.close()
+        a.close()
+        await asyncio.sleep(0.001)
+
+
+class Tls(Scenario):
+    contexts = None
+
+    def begin(self):
+        super().begin()
+        if Tls.contexts is None:
+            from .certificates import make_contexts
+
+            with tempfile.TemporaryDirectory() as folder:
+                Tls.contexts = make_contexts(pathlib.Path(folder))
+
+    async def main(self):
+        one, other = self.pair()
+        loop = self.loop
+        server, client = self.contexts
+        both = asyncio.gather(
+            loop.connect_accepted_socket(asyncio.Protocol, one, ssl=server),
+            loop.create_connection(
+                asyncio.Protocol, sock=other, ssl=client, server_hostname="localhost"
+            ),
+        )
+        (a, _), (b, _) = await asyncio.wait_for(both, 0.3)
+        b.write(b"hello" * 1000)
+        a.write(b"there")
+        await asyncio.sleep(0.001)
+        b.close()
+        a.abort()
+        await asyncio.sleep(0)
+
+
+SCENARIOS = {kind.__name__.lower(): kind for kind in Scenario.__subclasses__()}
+
+
+def attempt(kind, n):
+    """The type of the exception of one run, and whether an allocation has failed."""
+    scenario = kind()
+    scenario.begin()
+    failed = None
+    count = hook.oom_arm(-1)
+    signal.setitimer(signal.ITIMER_REAL, 1)
+    try:
+        if n is not None:
+            hook.oom_arm(n)
+        scenario.act()
+    except BaseException as exc:
+        failed = exc
+    finally:
+        hook.oom_arm(-1)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    outcome = type(failed)
+    if outcome is Hangs and scenario.reported:
+        # What should have gone on was a callback, and its error went to the exception handler.
+        outcome = Reported
+    count = hook.oom_arm(-1) - count
+    if failed is not None:
+        failed.__traceback__ = failed.__context__ = failed.__cause__ = None
+    failed = None
+    signal.setitimer(signal.ITIMER_REAL, 2)
+    try:
+        scenario.end()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    return outcome, count
+
+
+def run(kind, first, last, seconds, verbose):
+    faulthandler.enable()
+    signal.signal(signal.SIGALRM, hangs)
+    sys.unraisablehook = lambda info: None
+    warnings.simplefilter("ignore")
+    logging.disable(logging.CRITICAL)
+    for _ in range(3):
+        outcome, _ = attempt(kind, None)
+        assert outcome is type(None), outcome
+    collect()
+    before = open_descriptors()
+    alive = live_objects()
+    limit = time.monotonic() + seconds
+    problems, outcomes, good = [], {}, 0
+    allowed = collections.Counter(kind.may_leave)
+    n = first
+    while good < 5 and n < last and time.monotonic() < limit:
+        if verbose:
+            os.write(2, f"allocation {n}\n".encode())
+        faulthandler.dump_traceback_later(20, exit=True)
+        outcome, count = attempt(kind, n)
+        good = good + 1 if count == 0 else 0
+        if outcome is SystemError:
+            problems.append(f"{n}: SystemError")
+        outcomes[outcome.__name__] = outcomes.get(outcome.__name__, 0) + 1
+        if outcome is Hangs:
+            problems.append(f"{n}: waits for ever")
+        collect()
+        after = open_descriptors()
+        if after != before:
+            problems.append(f"{n}: descriptors {set(after.items()) ^ set(before.items())}")
+            before = after
+        left = live_objects() - alive
+        if left - allowed:
+            problems.append(f"{n}: left {dict(left)}")
+        if left:
+            allowed -= left
+            alive = live_objects()
+        n += 1
+    outcome, _ = attempt(kind, None)
+    if outcome is not type(None):
+        problems.append(f"afterwards: {outcome}")
+    faulthandler.cancel_dump_traceback_later()
+    for problem in problems:
+        print(problem)
+    print(f"{n - first} allocations, {len(problems)} problems", outcomes)
+    return 1 if problems else 0
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m tests.oom", description=__doc__)
+    parser.add_argument("scenario", choices=sorted(SCENARIOS))
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--last", type=int, default=10**6)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--verbose", action="store_true")
+    options = parser.parse_args()
+    kind = SCENARIOS[options.scenario]
+    global hook
+    with tempfile.TemporaryDirectory() as folder:
+        hook = load_hook(folder)
+        hook.oom_trace(options.verbose)
+    return run(kind, options.first, options.last, options.seconds, options.verbose)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
