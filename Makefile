@@ -8,6 +8,8 @@
 #   make check-all    `make test` on every Python found (3.11 to 3.15)
 #   make fuzz         random programs, compared with the standard loop: PROGRAMS=20000
 #   make soak         the secrets soak, for MINUTES=1
+#   make hostile      what slow and hostile peers do to everybody else, as a table
+#   make connections  memory after CONNECTIONS=1000000, and over TLS after a twentieth of them
 #   make bench        the benchmarks, with a table and a picture
 #   make lint         ruff, mypy, and mypy's comparison of the stubs with the core
 #   make asan         the tests under AddressSanitizer and UBSan, with leak detection
@@ -36,7 +38,7 @@ PYTEST_ARGS ?=
 
 SOURCES := $(wildcard src/*.c src/*.h) setup.py
 
-.PHONY: help run test guard bench lint asan clean build conformance thirdparty check-all soak fuzz FORCE
+.PHONY: help run test guard bench lint asan clean build conformance thirdparty check-all soak hostile connections fuzz FORCE
 
 help:
 	@sed -n '/^#   make/s/^# *//p' Makefile
@@ -105,6 +107,19 @@ SOAK_ARGS ?=
 
 soak: $(VENV)/.ready-test $(VENV)/.built
 	$(PY) -X faulthandler -m tests.soak --minutes $(MINUTES) $(SOAK_ARGS) </dev/null
+
+# A row for each attack on each loop. HOSTILE_ARGS="--seconds 10 --only endless_header"
+HOSTILE_ARGS ?=
+
+hostile: $(VENV)/.ready-test $(VENV)/.built
+	$(PY) -m tests.hostile $(HOSTILE_ARGS) </dev/null
+
+CONNECTIONS ?= 1000000
+
+connections: $(VENV)/.ready-test $(VENV)/.built
+	$(PY) -m tests.connections --count $(CONNECTIONS) </dev/null
+	$(PY) -m tests.connections --tls --count $$(($(CONNECTIONS) / 20)) \
+		--base $$(($(CONNECTIONS) / 200)) </dev/null
 
 # Random programs on both loops. FUZZ_ARGS="--kind scheduling --seed 1000000"
 PROGRAMS ?= 20000

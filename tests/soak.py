@@ -45,7 +45,7 @@ KEY = 16
 TURNED = bytes(255 - i for i in range(256))
 # Bytes of one exchange, and exchanges of one connection.
 SIZES = [1, 16, 100, 100, 1000, 1000, 1000, 4000, 20_000, 150_000]
-EXCHANGES = [1, 2, 4, 8, 50]
+EXCHANGES = [1, 2, 4, 16, 100]
 # How long anything may take before it counts as a hang, in seconds.
 HANG = 60
 # What may end a disturbed connection.
