@@ -97,8 +97,9 @@ def put_into(path: Path, part: str, about: dict[str, Any]) -> str | None:
 def _head(about: dict[str, Any]) -> str:
     versions = ", ".join(f"{NAMES.get(n, n)} {v}" for n, v in about["loops"].items())
     command = shlex.join(shlex.split(about["command"]))
+    commit = f"commit {about['commit']}, " if about["commit"] else ""
     return (
-        f"{where(about)}. {versions}. {str(about['date'])[:10]}, commit {about['commit']}, "
+        f"{where(about)}. {versions}. {str(about['date'])[:10]}, {commit}"
         f"`{command}`, {about.get('seconds', 0) / 60:.0f} minutes."
     )
 
