@@ -24,6 +24,10 @@ struct addr {
  * empty one. NULL with an exception; NULL without one for a family that we do not know. */
 PyObject *addr_build(const struct sockaddr *address, socklen_t length);
 
+/* The kernel's form of exactly (host, port) or (host, port, flow, scope), with a numeric host
+ * of that family. False (and no exception) for everything else. */
+bool addr_parse(struct addr *addr, int family, PyObject *object);
+
 /* Keeps an address if it is of an internet family: true if it was. */
 bool addr_keep(struct addr *addr, const struct sockaddr *address, socklen_t length);
 

@@ -9,7 +9,6 @@
  * Danger: as in transport.c, every call of the protocol may do anything with us. */
 #include "datagram.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -131,52 +130,6 @@ datagram_sender(Datagram *dgram, const struct sockaddr *address, socklen_t lengt
     return object;
 }
 
-/* Numeric form of exactly (host, port) or (host, port, flow, scope), with a numeric host of
- * the socket's own family. False (and no exception) for everything else. */
-static bool
-addr_parse(int family, PyObject *object, struct addr *addr)
-{
-    if (!PyTuple_CheckExact(object)) {
-        return false;
-    }
-    Py_ssize_t size = PyTuple_GET_SIZE(object);
-    if (size < 2 || size > (family == AF_INET6 ? 4 : 2)) {
-        return false;
-    }
-    PyObject *host = PyTuple_GET_ITEM(object, 0);
-    Py_ssize_t length;
-    const char *text = PyUnicode_CheckExact(host) ? PyUnicode_AsUTF8AndSize(host, &length) : NULL;
-    long numbers[3] = {0, 0, 0};
-    for (Py_ssize_t i = 1; text != NULL && i < size; i++) {
-        PyObject *number = PyTuple_GET_ITEM(object, i);
-        int overflow = 1;
-        numbers[i - 1] = PyLong_CheckExact(number) ? PyLong_AsLongAndOverflow(number, &overflow) : 0;
-        if (overflow || numbers[i - 1] < 0 || numbers[i - 1] > (i == 1 ? 65535 : UINT32_MAX)
-            || (i == 2 && numbers[1] > 0xfffff)) {
-            return false;
-        }
-    }
-    if (text == NULL) {
-        PyErr_Clear();
-        return false;
-    }
-    if (strlen(text) != (size_t)length) {
-        return false;
-    }
-    memset(addr, 0, sizeof(*addr));
-    addr->any.sa_family = (sa_family_t)family;
-    if (family == AF_INET) {
-        addr->length = sizeof(addr->in);
-        addr->in.sin_port = htons((uint16_t)numbers[0]);
-        return inet_pton(AF_INET, text, &addr->in.sin_addr) == 1;
-    }
-    addr->length = sizeof(addr->in6);
-    addr->in6.sin6_port = htons((uint16_t)numbers[0]);
-    addr->in6.sin6_flowinfo = htonl((uint32_t)numbers[1]);
-    addr->in6.sin6_scope_id = (uint32_t)numbers[2];
-    return family == AF_INET6 && inet_pton(AF_INET6, text, &addr->in6.sin6_addr) == 1;
-}
-
 /* The numeric form of a target, or length 0. */
 static void
 datagram_target(Datagram *dgram, PyObject *address, struct addr *addr)
@@ -192,7 +145,7 @@ datagram_target(Datagram *dgram, PyObject *address, struct addr *addr)
         *addr = entry->addr;
         return;
     }
-    if (!addr_parse(dgram->family, address, addr)) {
+    if (!addr_parse(addr, dgram->family, address)) {
         addr->length = 0;
     }
     else if (entry != NULL) {

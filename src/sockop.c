@@ -581,9 +581,34 @@ connect_was_refused_for_now(void)
     return again;
 }
 
+/* connect() of a plain socket to a numeric address, without the exception that Python's has
+ * for EINPROGRESS. */
+static enum attempt
+connect_natively(Operation *op, const struct addr *addr, PyObject **result)
+{
+    if (PySys_Audit("socket.connect", "OO", op->sock, op->args[0]) < 0) {
+        return ATTEMPT_FAILED;
+    }
+    if (connect(op->fd, &addr->any, addr->length) == 0) {
+        *result = Py_NewRef(Py_None);
+        return ATTEMPT_DONE;
+    }
+    if (errno == EINPROGRESS || errno == EINTR) {
+        op->phase = CONNECT_UNDER_WAY;
+        return ATTEMPT_WAIT_WRITE;
+    }
+    PyErr_SetFromErrno(PyExc_OSError);
+    return ATTEMPT_FAILED;
+}
+
 static enum attempt
 connect_start(Operation *op, int family, PyObject **result)
 {
+    struct addr addr;
+    if ((family == AF_INET || family == AF_INET6) && is_plain_socket(op)
+        && addr_parse(&addr, family, op->args[0])) {
+        return connect_natively(op, &addr, result);
+    }
     *result = PyObject_CallMethodOneArg(op->sock, op->state->names.connect, op->args[0]);
     if (*result != NULL) {
         Py_SETREF(*result, Py_NewRef(Py_None));
@@ -604,10 +629,25 @@ connect_start(Operation *op, int family, PyObject **result)
     return outcome;
 }
 
+/* SO_ERROR, which the kernel tells once: new reference or NULL. */
+static PyObject *
+connect_error(Operation *op)
+{
+    int number;
+    socklen_t size = sizeof(number);
+    if (!is_plain_socket(op)) {
+        return PyObject_CallMethod(op->sock, "getsockopt", "ii", SOL_SOCKET, SO_ERROR);
+    }
+    if (getsockopt(op->fd, SOL_SOCKET, SO_ERROR, &number, &size) < 0) {
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    return PyLong_FromLong(number);
+}
+
 static enum attempt
 connect_end(Operation *op, PyObject **result)
 {
-    PyObject *error = PyObject_CallMethod(op->sock, "getsockopt", "ii", SOL_SOCKET, SO_ERROR);
+    PyObject *error = connect_error(op);
     if (error == NULL) {
         return sockop_raised(ATTEMPT_WAIT_WRITE);
     }
