@@ -13,6 +13,8 @@
 #   make bench        the benchmarks, with a table and a picture
 #   make lint         ruff, mypy, and mypy's comparison of the stubs with the core
 #   make asan         the tests under AddressSanitizer and UBSan, with leak detection
+#   make freethreaded the tests on a CPython without a GIL, which is built first
+#   make tsan         the tests of threads under ThreadSanitizer, interpreter and all
 #   make build        the extension alone, in place
 #   make clean        removes what the others made
 #
@@ -38,7 +40,8 @@ PYTEST_ARGS ?=
 
 SOURCES := $(wildcard src/*.c src/*.h) setup.py
 
-.PHONY: help run test guard bench lint asan clean build conformance thirdparty check-all soak hostile connections fuzz FORCE
+.PHONY: help run test guard bench lint asan clean build conformance thirdparty check-all soak hostile \
+	connections fuzz freethreaded freethreaded-tests tsan tsan-tests FORCE
 
 help:
 	@sed -n '/^#   make/s/^# *//p' Makefile
@@ -165,6 +168,45 @@ asan: $(VENV)/.ready-test-run-examples $(VENV)/.ready-build
 		$(CURDIR)/$(PY) setup.py -q build_ext --inplace
 	cd $(ASAN_DIR) && env $(ASAN_ENV) timeout -k 10 $(TEST_SECONDS) \
 		$(CURDIR)/$(PY) -m pytest $(PYTEST_ARGS) $(ASAN_TESTS) </dev/null
+
+# CPython without a GIL, from Debian's source package or FREETHREADED_PYTHON; kept below build/.
+FREETHREADED_SECONDS ?= 1800
+FREETHREADED_TESTS ?= tests --ignore=tests/test_packaging.py --ignore=tests/test_benchmarks.py \
+	--ignore=tests/test_examples.py --ignore=tests/test_showcase.py --ignore=tests/conformance
+# Not every package has wheels for it in its newest release.
+FREETHREADED_MAKE = PIP_PREFER_BINARY=1 $(MAKE) --no-print-directory
+
+freethreaded:
+	@python=$$(tools/freethreaded build/freethreaded) && \
+		$(FREETHREADED_MAKE) VENV=.venv-freethreaded PYTHON="$$python" freethreaded-tests
+
+freethreaded-tests: $(VENV)/.ready-test $(VENV)/.built
+	@$(PY) -c 'import sys, asyncloop; assert not sys._is_gil_enabled(), "the extension brings the GIL back"'
+	@status=0; set -x; \
+	timeout -k 10 $(FREETHREADED_SECONDS) $(PY) -X faulthandler -m pytest --loop asyncloop $(PYTEST_ARGS) \
+		$(FREETHREADED_TESTS) </dev/null || status=1; \
+	timeout -k 10 $(FREETHREADED_SECONDS) $(PY) -m tests.conformance $(CONFORMANCE_ARGS) </dev/null || status=1; \
+	{ set +x; } 2>/dev/null; exit $$status
+
+# A copy of the tree, as for asan. A report ends the run with 66.
+TSAN_DIR = build/tsan
+TSAN_SECONDS ?= 1800
+TSAN_TESTS ?= tests/test_stress_threads.py tests/test_threads.py
+TSAN_ENV = PYTHONPATH="$(CURDIR)/$(TSAN_DIR)" ASYNCLOOP_STRESS=1 \
+	TSAN_OPTIONS="exitcode=66 second_deadlock_stack=1 history_size=4 $(TSAN_OPTIONS)"
+
+tsan:
+	@python=$$(tools/freethreaded build/freethreaded --thread-sanitizer) && \
+		$(FREETHREADED_MAKE) VENV=.venv-tsan PYTHON="$$python" tsan-tests
+
+tsan-tests: $(VENV)/.ready-test
+	rm -rf $(addprefix $(TSAN_DIR)/,src tests)
+	mkdir -p $(TSAN_DIR)
+	git ls-files -z --cached --others --exclude-standard src asyncloop tests examples setup.py pyproject.toml README.md LICENSE \
+		| xargs -0 cp --parents -p -u -t $(TSAN_DIR)
+	cd $(TSAN_DIR) && ASYNCLOOP_SANITIZE=thread ASYNCLOOP_DEBUG=1 $(CURDIR)/$(PY) setup.py -q build_ext --inplace
+	cd $(TSAN_DIR) && env $(TSAN_ENV) timeout -k 10 $(TSAN_SECONDS) \
+		$(CURDIR)/$(PY) -X faulthandler -m pytest --test-limit 300 $(PYTEST_ARGS) $(TSAN_TESTS) </dev/null
 
 clean:
 	rm -rf build dist *.egg-info .venv .venv-* .venv*.lock asyncloop/_core*.so

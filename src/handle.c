@@ -723,7 +723,7 @@ Handle_get__args(PyObject *op, void *closure UNUSED)
 static PyObject *
 Handle_get__scheduled(PyObject *op, void *closure UNUSED)
 {
-    return PyBool_FromLong(((TimerHandle *)op)->heap_index >= 0);
+    return PyBool_FromLong(SHARED_LOAD(((TimerHandle *)op)->heap_index) >= 0);
 }
 
 static PyObject *

@@ -24,7 +24,7 @@ static inline void
 heap_place(struct timers *timers, size_t index, struct timer_entry entry)
 {
     timers->heap[index] = entry;
-    entry.timer->heap_index = (Py_ssize_t)index;
+    SHARED_STORE(entry.timer->heap_index, (Py_ssize_t)index);
 }
 
 static void
@@ -74,7 +74,7 @@ heap_remove(struct timers *timers, size_t index)
 {
     TimerHandle *timer = timers->heap[index].timer;
     struct timer_entry last = timers->heap[--timers->length];
-    timer->heap_index = -1;
+    SHARED_STORE(timer->heap_index, -1);
     if (last.timer != timer) {
         if (index > 0 && entry_before(&last, &timers->heap[(index - 1) / HEAP_ARITY])) {
             heap_up(timers, index, last);
@@ -208,7 +208,7 @@ timer_clear(Loop *loop)
     Py_BEGIN_CRITICAL_SECTION(loop);
     while (timers->length > 0) {
         TimerHandle *timer = timers->heap[--timers->length].timer;
-        timer->heap_index = -1;
+        SHARED_STORE(timer->heap_index, -1);
         handle_discard(&timer->handle);    /* may run Python, which may schedule again */
         Py_DECREF(timer);
     }
