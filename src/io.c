@@ -149,7 +149,7 @@ static uint64_t flaky_seed;
 void
 io_set_flaky(uint64_t seed)
 {
-    flaky_seed = seed;
+    __atomic_store_n(&flaky_seed, seed, __ATOMIC_RELAXED);
 }
 
 static uint64_t
@@ -221,10 +221,11 @@ io_init(struct io *io, int fd, const int *owned, const struct io_ops *ops)
     io->owned = owned;
     io->err = 0;
     io->random = 0;
-    if (UNLIKELY(flaky_seed != 0)) {
+    uint64_t seed = __atomic_load_n(&flaky_seed, __ATOMIC_RELAXED);
+    if (UNLIKELY(seed != 0)) {
         io->ops = &io_flaky_ops;
         /* neighbouring descriptors must not have neighbouring states */
-        io->random = (flaky_seed + (uint64_t)fd) * UINT64_C(0x9E3779B97F4A7C15) | 1;
+        io->random = (seed + (uint64_t)fd) * UINT64_C(0x9E3779B97F4A7C15) | 1;
     }
 }
 

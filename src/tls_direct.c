@@ -104,22 +104,23 @@ on_bio_ctrl(BIO *bio UNUSED, int command, long number UNUSED, void *pointer UNUS
     return command == LIBSSL_BIO_CTRL_FLUSH;
 }
 
-static BIO_METHOD *bio_method;    /* one per process; made under the GIL of the first user */
+/* One per process. Two interpreters may make one at the same time: then one of them is unused. */
+static BIO_METHOD *bio_method;
 
 static BIO *
 bio_new(struct tls_engine *engine)
 {
-    if (bio_method == NULL) {
-        BIO_METHOD *method = libssl.BIO_meth_new(libssl.BIO_get_new_index() | LIBSSL_BIO_SOURCE,
-                                                 "asyncloop");
+    BIO_METHOD *method = __atomic_load_n(&bio_method, __ATOMIC_ACQUIRE);
+    if (UNLIKELY(method == NULL)) {
+        method = libssl.BIO_meth_new(libssl.BIO_get_new_index() | LIBSSL_BIO_SOURCE, "asyncloop");
         if (method == NULL || !libssl.BIO_meth_set_read(method, on_bio_read)
             || !libssl.BIO_meth_set_write(method, on_bio_write)
             || !libssl.BIO_meth_set_ctrl(method, on_bio_ctrl)) {
             return NULL;
         }
-        bio_method = method;
+        __atomic_store_n(&bio_method, method, __ATOMIC_RELEASE);
     }
-    BIO *bio = libssl.BIO_new(bio_method);
+    BIO *bio = libssl.BIO_new(method);
     if (bio != NULL) {
         libssl.BIO_set_data(bio, engine);
         libssl.BIO_set_init(bio, 1);
