@@ -11,6 +11,7 @@ for anything that was not closed or awaited.
 """
 
 import asyncio
+import collections
 import contextlib
 import faulthandler
 import gc
@@ -105,6 +106,14 @@ def pytest_collection_modifyitems(config, items):
 
 
 _left_alive = []
+_frozen = collections.Counter()
+
+
+def _freeze():
+    """Takes all there is out of the collector's sight; `_frozen` are our objects among it."""
+    global _frozen
+    _frozen = live_objects()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -118,6 +127,12 @@ def pytest_runtest_protocol(item, nextitem):
     if live_objects() - before:
         collect()
         more = live_objects() - before
+        if more:
+            # From 3.14 on something frozen can hold a test's frames: they are garbage together.
+            gc.unfreeze()
+            collect()
+            more = live_objects() - before - _frozen
+            _freeze()
         if more:
             _left_alive.append((item.nodeid, dict(more)))
     if item.config.getoption("--lost-memory") and lost_memory():
@@ -144,7 +159,7 @@ def pytest_collection_finish(session):
     # What was imported so far lives as long as the run: without it each
     # collection after a test takes a millisecond.
     gc.collect()
-    gc.freeze()
+    _freeze()
 
 
 class _Log(logging.Handler):

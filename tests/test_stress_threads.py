@@ -1,4 +1,4 @@
-"""Everything that may be touched from several threads at once, touched from several threads at once.
+"""Everything that may be touched from several threads at once, so touched.
 
 What is looked for is a crash, a hang, a lost call and, under ThreadSanitizer, a data race: so
 the tests say little about results, which depend on who comes first. They are worth most on a
