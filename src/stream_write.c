@@ -59,9 +59,10 @@ stream_write_bytes(Stream *stream, PyObject *bytes)
     return transport_maybe_pause(&stream->base);
 }
 
-/* The same for memory that is not ours to keep: the rest is copied. */
-int
-stream_write_memory(Stream *stream, const char *data, size_t length)
+/* The same for memory that is not ours to keep: the rest is copied. Does not pause yet: 1 if
+ * something was queued, 0, -1. */
+static int
+stream_take_memory(Stream *stream, const char *data, size_t length)
 {
     size_t sent = 0;
     if (wqueue_is_empty(&stream->output)) {
@@ -79,7 +80,14 @@ stream_write_memory(Stream *stream, const char *data, size_t length)
     if (wqueue_push_copy(&stream->output, data + sent, length - sent) < 0) {
         return stream_queue_failed(stream);
     }
-    return transport_maybe_pause(&stream->base);
+    return 1;
+}
+
+int
+stream_write_memory(Stream *stream, const char *data, size_t length)
+{
+    int result = stream_take_memory(stream, data, length);
+    return result > 0 ? transport_maybe_pause(&stream->base) : result;
 }
 
 /* -1 with RuntimeError if the stream takes no more data; `eof_message` as asyncio has it. */
@@ -123,10 +131,10 @@ stream_write_other(Stream *stream, PyObject *data)
     int result = 0;
     /* a __buffer__() of the user's may have done anything meanwhile */
     if (view.len > 0 && !stream_drops(&stream->base) && !stream->eof) {
-        result = stream_write_memory(stream, view.buf, (size_t)view.len);
+        result = stream_take_memory(stream, view.buf, (size_t)view.len);
     }
-    PyBuffer_Release(&view);
-    return result;
+    PyBuffer_Release(&view);    /* pause_writing() may want to change the size of the buffer */
+    return result > 0 ? transport_maybe_pause(&stream->base) : result;
 }
 
 int
@@ -301,6 +309,7 @@ parts_send(Stream *stream, const struct parts *parts, size_t *sent)
     return 0;
 }
 
+/* As stream_take_memory(). */
 static int
 stream_write_parts(Stream *stream, const struct parts *parts)
 {
@@ -317,7 +326,7 @@ stream_write_parts(Stream *stream, const struct parts *parts)
     if (parts_queue(parts, &stream->output, sent) < 0) {
         return stream_queue_failed(stream);
     }
-    return transport_maybe_pause(&stream->base);
+    return 1;
 }
 
 int
@@ -351,7 +360,7 @@ stream_writelines(Stream *stream, PyObject *list)
         }
     }
     parts_free(&parts);
-    return result;
+    return result > 0 ? transport_maybe_pause(&stream->base) : result;
 }
 
 /* -- the end of output -------------------------------------------------------------------- */

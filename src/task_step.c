@@ -91,18 +91,22 @@ task_forget_awaited_by(Task *self, PyObject *waiter)
     PyErr_SetRaisedException(exc);
 }
 
-static int
+/* For tools and call graphs alone nothing may fail: the waiter would wake the Task all the same, a
+ * second time. */
+static void
 task_tell_awaited_by(Task *self, PyObject *waiter)
 {
     PyObject *args[] = {waiter, (PyObject *)self};
     PyObject *result = PyObject_Vectorcall(self->future.state_ptr->add_awaited_by, args, 2, NULL);
     Py_XDECREF(result);
     self->awaited_by_added = result != NULL;
-    return result == NULL ? -1 : 0;
+    if (result == NULL) {
+        PyErr_Clear();
+    }
 }
 
 /* The Task is parked in a Task: what awaits it is known from there, inside the process; tools
- * outside need it in the base's field. For them alone nothing may fail. */
+ * outside need it in the base's field. */
 static void
 task_show_awaited_by(Task *self, PyObject *waiter)
 {
@@ -110,8 +114,8 @@ task_show_awaited_by(Task *self, PyObject *waiter)
     Py_BEGIN_CRITICAL_SECTION(waiter);
     shown = introspect_add_awaiter(self, waiter, &self->awaited_by_added);
     Py_END_CRITICAL_SECTION();
-    if (!shown && task_tell_awaited_by(self, waiter) < 0) {
-        PyErr_Clear();
+    if (!shown) {
+        task_tell_awaited_by(self, waiter);
     }
 }
 
@@ -138,7 +142,7 @@ task_is_shown(struct state *state, PyObject *waiter)
 }
 #else
 #define task_forget_awaited_by(self, waiter) ((void)(self), (void)(waiter))
-#define task_tell_awaited_by(self, waiter) 0
+#define task_tell_awaited_by(self, waiter) ((void)(self), (void)(waiter))
 #define task_show_awaited_by(self, waiter) ((void)(self), (void)(waiter))
 #define task_hide_awaited_by(self, waiter) ((void)(self), (void)(waiter))
 #define task_is_shown(state, waiter) false
@@ -233,7 +237,7 @@ task_await_native_steal(Task *self, PyObject *waiter)
         result = wakeup == NULL ? -1 : future_add_callback(future, wakeup, self->context);
         Py_XDECREF(wakeup);
         if (result == 0) {
-            result = task_tell_awaited_by(self, waiter);
+            task_tell_awaited_by(self, waiter);
         }
     }
     else {
@@ -316,9 +320,7 @@ task_await_foreign(Task *self, PyObject *waiter, int blocking)
     }
     Py_DECREF(added);
     bool must_cancel = task_set_waiter_steal(self, Py_NewRef(waiter));
-    if (task_tell_awaited_by(self, waiter) < 0) {
-        return -1;
-    }
+    task_tell_awaited_by(self, waiter);
     return must_cancel ? task_forward_cancel(self) : 0;
 }
 

@@ -4,8 +4,6 @@ In processes of their own. Each scenario runs with 0, 1, 2, ... descriptors left
 it works, or it raises OSError; then the limit goes up again, nothing is lost, and it works.
 """
 
-import pytest
-
 from .support import check_script
 
 COMMON = """

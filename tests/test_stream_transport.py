@@ -1949,3 +1949,22 @@ def test_thousand_short_connections(run):
 
 def test_version_is_known():
     assert PY >= (3, 11)
+
+
+@pytest.mark.our_loop("asyncio keeps the caller's buffer until it is sent, from 3.12 on")
+@pytest.mark.parametrize("how", ["write", "writelines"])
+def test_buffer_is_free_when_writing_pauses(run, how):
+    data = bytearray(1_000_000)
+
+    class Shrinks(Recorder):
+        def pause_writing(self):
+            super().pause_writing()
+            data.clear()  # BufferError while somebody holds a view
+
+    async def main():
+        async with connection(Shrinks) as (transport, protocol, peer):
+            getattr(transport, how)(data if how == "write" else [data])
+            assert not data
+            assert await receive(peer, 1_000_000) == bytes(1_000_000)
+
+    run(main())

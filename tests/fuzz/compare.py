@@ -9,10 +9,10 @@ import sys
 import warnings
 
 from ..support import Impl
-from . import scheduling
+from . import scheduling, transports
 from .choices import Choices, program_bytes, shrink
 
-KINDS = {"scheduling": scheduling}
+KINDS = {"scheduling": scheduling, "transports": transports}
 
 
 @contextlib.contextmanager
@@ -31,11 +31,16 @@ def quiet():
         sys.unraisablehook = old_hook
 
 
+def chosen_impl(kind, choices):
+    mixed = choices.chance(12) and kind == "scheduling"
+    return "asyncloop-on-asyncio" if mixed else "asyncloop"
+
+
 def logs(kind, data):
     """(on the standard loop, on ours) of the program made from `data`."""
     module = KINDS[kind]
     choices = Choices(data)
-    impl = "asyncloop-on-asyncio" if choices.chance(12) else "asyncloop"
+    impl = chosen_impl(kind, choices)
     program = module.make_program(choices)
     with quiet():
         theirs = module.execute(Impl.named("asyncio"), program)
@@ -53,7 +58,7 @@ def difference(kind, data):
     data = shrink(data, lambda candidate: differs(kind, candidate))
     theirs, ours = logs(kind, data)
     choices = Choices(data)
-    impl = "asyncloop-on-asyncio" if choices.chance(12) else "asyncloop"
+    impl = chosen_impl(kind, choices)
     program = KINDS[kind].make_program(choices)
     out = io.StringIO()
     print(f"{kind} program {data.hex()} on {impl}:", file=out)
