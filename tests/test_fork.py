@@ -267,14 +267,29 @@ async def main():
     loop.call_later(0.0003, int)
     await asyncio.sleep(0.001)
     await asyncio.to_thread(int)
+    loop.add_signal_handler(signal.SIGUSR1, int)
+    datagrams, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, ("127.0.0.1", 0))
+    read_end, write_end = os.pipe()
+    reading, _ = await loop.connect_read_pipe(asyncio.Protocol, open(read_end, "rb", 0))
+    writing, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, open(write_end, "wb", 0))
+    child = await asyncio.create_subprocess_exec(
+        "cat", stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setblocking(False)
+    with socket.create_connection(listener.getsockname()) as one:
+        other, _ = await loop.sock_accept(listener)
     code = "import os; print(*sorted(os.listdir('/proc/self/fd')))"
     out = subprocess.run([sys.executable, "-c", code], close_fds=False, stdout=subprocess.PIPE,
                          text=True, check=True).stdout
     fds = [int(n) for n in out.split()]
     assert len([n for n in fds if n > 2]) <= 1, out  # the listing itself
+    for open_one in datagrams, reading, writing, listener, other, server:
+        open_one.close()
+    loop.remove_signal_handler(signal.SIGUSR1)
+    child.stdin.close()
+    await child.wait()
     writer.close()
     await writer.wait_closed()
-    server.close()
     await asyncio.sleep(0.01)
 
 with warnings.catch_warnings():

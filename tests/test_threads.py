@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from .support import check_script, collect, in_thread, spin, turns
+from .support import PY, check_script, collect, in_thread, spin, turns
 
 
 def test_one_loop_per_thread(impl):
@@ -177,6 +177,45 @@ def test_call_soon_threadsafe_against_close(impl):
         stop.set()
         for thread in threads:
             thread.join()
+
+
+def test_threadsafe_handle_run_by_hand(loop):
+    """While the loop stands: its callback may ask the handle, and cancel it."""
+    seen = []
+
+    def callback():
+        seen.append(handle.cancelled())
+        handle.cancel()
+        seen.append(handle.cancelled())
+
+    handle = loop.call_soon_threadsafe(callback)
+    handle._run()
+    assert seen == [False, True]
+    spin(loop)
+    assert seen == [False, True]
+
+
+@pytest.mark.skipif(PY < (3, 14), reason="cancel() of another thread waits from 3.14 on")
+def test_cancel_waits_for_a_handle_that_runs_by_hand(loop):
+    """Whichever thread runs it."""
+    begun, go = threading.Event(), threading.Event()
+    ended = []
+
+    def callback():
+        begun.set()
+        go.wait()
+        ended.append(True)
+
+    handle = loop.call_soon_threadsafe(callback)
+    runner = threading.Thread(target=handle._run)
+    runner.start()
+    begun.wait()
+    threading.Timer(0.01, go.set).start()
+    handle.cancel()
+    assert ended == [True]
+    runner.join()
+    spin(loop)
+    assert ended == [True]
 
 
 def test_two_loops_feed_each_other(impl):
