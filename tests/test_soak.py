@@ -7,6 +7,7 @@ import random
 import pytest
 
 from .soak import Stream, Tally, soak
+from .support import FREE_THREADED
 
 
 def test_soak(impl):
@@ -20,6 +21,7 @@ def test_soak(impl):
     assert tally.counts["exchanges"] > tally.counts["honest connections"] > 0
 
 
+@pytest.mark.skipif(FREE_THREADED, reason="its collector has no generations")
 def test_collector_may_reach_the_future_before_its_protocol(loop, reports):
     """Why the soak asks for the exception of each stream that has ended with one.
 

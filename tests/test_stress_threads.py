@@ -18,11 +18,10 @@ import warnings
 
 import pytest
 
-from .support import turns
+from .support import FREE_THREADED, turns
 
 pytestmark = pytest.mark.our_loop("asyncio promises none of this")
 
-FREE_THREADED = hasattr(sys, "_is_gil_enabled") and not sys._is_gil_enabled()
 SCALE = int(os.environ.get("ASYNCLOOP_STRESS", "4" if FREE_THREADED else "1"))
 """How often each test goes round."""
 
