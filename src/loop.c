@@ -433,6 +433,7 @@ loop_run_owned(Loop *loop)
     loop->last_poll_ns = 0;    /* the first iteration of a run always polls, as asyncio's */
     Py_INCREF(loop);
     do {
+        loop->turn++;
         int result = loop_iterate(loop, &run);
         if (!list_empty(&loop->flush)) {
             current_leave(loop);
@@ -563,6 +564,15 @@ loop_free_buffers(Loop *loop)
 {
     PyMem_RawFree(loop->read_buffer);
     loop->read_buffer = NULL;
+    /* empty, unless the loop dies in the middle of an iteration */
+    for (size_t i = 0; i < loop->held.length; i++) {
+        Py_DECREF(loop->held.streams[i]);
+    }
+    if (loop->held.flush.run != NULL) {
+        list_remove(&loop->held.flush.node);
+    }
+    PyMem_Free(loop->held.streams);
+    loop->held = (struct held){0};
     PyMem_RawFree(loop->tls_buffer);
     loop->tls_buffer = NULL;
 }

@@ -106,6 +106,13 @@ struct Loop {
 
     char *tls_buffer;             /* tls_write.c: tls_scratch(); made on first use */
     struct list_node flush;       /* struct flush_node: run at the end of each iteration */
+    struct held {
+        struct flush_node flush;
+        PyObject **streams;       /* strong; only in the course of an iteration */
+        size_t length;
+        size_t capacity;
+    } held;                       /* stream_write.c: streams that hold back what was written */
+    uint32_t turn;                /* iterations so far; wraps */
     int64_t handshakes_at_ns;     /* tls.c: now_ns of the iteration that the next field is about */
     int64_t handshakes_took_ns;
 

@@ -14,12 +14,6 @@ stream_queued(Transport *tr)
     return ((Stream *)tr)->output.bytes;
 }
 
-void
-stream_discard_output(Transport *tr)
-{
-    wqueue_clear(&((Stream *)tr)->output);
-}
-
 /* Whoever waits for the end of the output waits in vain. */
 void
 stream_lost(Transport *tr)
@@ -44,6 +38,7 @@ static const struct transport_kind stream_kind = {
     .has_output = true,
     .queued = stream_queued,
     .discard_output = stream_discard_output,
+    .let_go = stream_let_go,
     .lost = stream_lost,
     .received_eof = stream_received_eof,
     .data_failed = stream_data_failed,
@@ -129,6 +124,7 @@ static PyObject *
 Stream__make_empty_waiter(PyObject *op, PyObject *ignored UNUSED)
 {
     Stream *stream = stream_cast(op);
+    stream_let_go(&stream->base);
     if (stream->empty_waiter != NULL) {
         PyErr_SetString(PyExc_RuntimeError, "Empty waiter is already set");
         return NULL;

@@ -13,7 +13,11 @@ typedef struct {
     Transport base;
     struct wqueue output;
     PyObject *empty_waiter;    /* a future that waits until all output is gone, or NULL */
+    uint32_t turn;             /* of the loop, in which write() was called last */
+    uint16_t held_pieces;
     bool eof;                  /* write_eof() was called */
+    bool bursts;               /* write() is called several times in a turn */
+    bool held;                 /* the output waits for the end of the turn, in loop->held */
 } Stream;
 
 int stream_type_init(PyObject *module, struct state *state);
@@ -29,6 +33,7 @@ PyObject *stream_new(Loop *loop, PyObject *sock, int fd, PyObject *protocol, PyO
 /* What the kinds of transports over a wqueue share. */
 size_t stream_queued(Transport *tr);
 void stream_discard_output(Transport *tr);
+void stream_let_go(Transport *tr);
 void stream_lost(Transport *tr);
 int stream_traverse(PyObject *op, visitproc visit, void *arg);
 int stream_clear(PyObject *op);

@@ -1,7 +1,13 @@
 /* stream_write.c - from write() to the kernel.
  *
  * With nothing queued, a write is tried at once. What the kernel does not take is queued
- * and goes out when the descriptor is writable, as many buffers per call as it takes. */
+ * and goes out when the descriptor is writable, as many buffers per call as it takes.
+ *
+ * Holding back: a stream that was written to more than once in a turn of the loop (a response's
+ * head, then its body) holds back what is written in later turns until the turn ends, and
+ * sends it in one call; a turn with a single write ends that again. Nothing of it shows: who
+ * asks for the size of the buffer, closes, aborts or ends the output lets it go first.
+ * Benchmark rows: bare ASGI, 100 writes of 64 bytes in a turn. */
 #include "stream.h"
 
 #include <errno.h>
@@ -11,6 +17,11 @@
 /* Calls of writev() per writable event: each takes up to IO_IOV_MAX buffers, and a second
  * one makes sense only if the first took them all. */
 #define FLUSH_BUDGET_CALLS 8
+
+/* More than this is not worth waiting for more. */
+#define HOLD_BYTES (64 * 1024)
+/* A copy of more costs as much as a call of the kernel. */
+#define HOLD_COPY_BYTES (8 * 1024)
 
 /* -- queueing ---------------------------------------------------------------------- */
 
@@ -33,6 +44,142 @@ stream_queue_failed(Stream *stream)
     return transport_fatal(&stream->base, WRITE_FAILED(&stream->base));
 }
 
+/* -- holding back --------------------------------------------------------------------- */
+
+static int stream_flush_failed(Stream *stream);
+
+/* 0, or -1 with an exit exception */
+static int
+stream_send_held(Stream *stream)
+{
+    if (!stream->held) {
+        return 0;
+    }
+    stream->held = false;
+    stream->bursts = stream->held_pieces > 1;
+    struct wqueue *output = &stream->output;
+    struct iovec iov[IO_IOV_MAX];
+    while (!wqueue_is_empty(output)) {
+        struct io *io = &stream->base.io;
+        int count = wqueue_iov(output, iov, IO_IOV_MAX);
+        size_t wanted = 0, n = 0;
+        for (int i = 0; i < count; i++) {
+            wanted += iov[i].iov_len;
+        }
+        enum io_status status = io->ops->writev(io, iov, count, &n);
+        wqueue_consume(output, n);
+        if (UNLIKELY(n < wanted)) {
+            if (status == IO_ERROR) {
+                return stream_flush_failed(stream);
+            }
+            return watch_start(&stream->base.write_watch) < 0
+                       ? stream_queue_failed(stream)
+                       : transport_maybe_pause(&stream->base);
+        }
+    }
+    return 0;
+}
+
+void
+stream_let_go(Transport *tr)
+{
+    Loop *loop = tr->loop;
+    if (UNLIKELY(((Stream *)tr)->held) && stream_send_held((Stream *)tr) < 0) {
+        loop_propagate(loop);
+    }
+}
+
+/* What was written is sent before an end that drops output, as if it had not been held. */
+void
+stream_discard_output(Transport *tr)
+{
+    Stream *stream = (Stream *)tr;
+    if (stream->held) {
+        struct iovec iov[IO_IOV_MAX];
+        size_t n = 0;
+        int count = wqueue_iov(&stream->output, iov, IO_IOV_MAX);
+        stream->held = false;
+        if (!tr->file_closed && !tr->fd_gone && !io_is_gone(&tr->io)) {
+            (void)tr->io.ops->writev(&tr->io, iov, count, &n);
+        }
+    }
+    wqueue_clear(&stream->output);
+}
+
+/* The end of the turn. */
+static void
+held_flush(struct flush_node *node)
+{
+    Loop *loop = container_of(node, Loop, held.flush);
+    for (size_t i = 0; i < loop->held.length; i++) {
+        PyObject *stream = loop->held.streams[i];    /* a protocol may add others meanwhile */
+        if (stream_send_held((Stream *)stream) < 0) {
+            loop_propagate(loop);
+        }
+        Py_DECREF(stream);
+    }
+    loop->held.length = 0;
+}
+
+/* Puts the stream among those that the turn's end sends. False without memory. */
+static bool
+held_add(Loop *loop, Stream *stream)
+{
+    struct held *held = &loop->held;
+    if (held->length == held->capacity) {
+        size_t capacity = held->capacity == 0 ? 16 : held->capacity * 2;
+        PyObject **streams = PyMem_Realloc(held->streams, capacity * sizeof(*streams));
+        if (streams == NULL) {
+            return false;
+        }
+        held->streams = streams;
+        held->capacity = capacity;
+    }
+    if (held->flush.run == NULL) {
+        held->flush.run = held_flush;
+        list_init(&held->flush.node);
+    }
+    if (list_empty(&held->flush.node)) {
+        list_append(&loop->flush, &held->flush.node);
+    }
+    held->streams[held->length++] = Py_NewRef((PyObject *)stream);
+    return true;
+}
+
+/* Is what is written now to be held back? Called once for each write(). */
+static inline bool
+stream_holds(Stream *stream, size_t length)
+{
+    Loop *loop = stream->base.loop;
+    if (UNLIKELY(stream->held || loop == NULL)) {
+        return stream->held;
+    }
+    bool again = stream->turn == loop->turn;
+    stream->turn = loop->turn;
+    if (LIKELY(!stream->bursts)) {
+        stream->bursts = again;
+        return false;
+    }
+    if (again || length > HOLD_BYTES || loop->run == NULL || !stream->base.kind->is_socket
+        || !wqueue_is_empty(&stream->output) || !held_add(loop, stream)) {
+        return false;
+    }
+    stream->held = true;
+    stream->held_pieces = 0;
+    return true;
+}
+
+/* A piece was added to what is held. */
+static int
+stream_held_grew(Stream *stream)
+{
+    stream->held_pieces += stream->held_pieces < UINT16_MAX;
+    if (stream->output.bytes > HOLD_BYTES || stream->output.bytes > stream->base.high_water) {
+        return stream_send_held(stream);
+    }
+    return 0;
+}
+
 /* -- write() -------------------------------------------------------------------------- */
 
 /* Sends an exact bytes object, or queues it. */
@@ -41,6 +188,7 @@ stream_write_bytes(Stream *stream, PyObject *bytes)
 {
     size_t length = (size_t)PyBytes_GET_SIZE(bytes);
     size_t sent = 0;
+    stream_let_go(&stream->base);
     if (LIKELY(wqueue_is_empty(&stream->output))) {
         struct io *io = &stream->base.io;
         struct iovec iov = {PyBytes_AS_STRING(bytes), length};
@@ -65,6 +213,7 @@ static int
 stream_take_memory(Stream *stream, const char *data, size_t length)
 {
     size_t sent = 0;
+    stream_let_go(&stream->base);
     if (wqueue_is_empty(&stream->output)) {
         struct io *io = &stream->base.io;
         struct iovec iov = {(void *)data, length};
@@ -129,11 +278,22 @@ stream_write_other(Stream *stream, PyObject *data)
         return transport_fatal(&stream->base, WRITE_FAILED(&stream->base));    /* as asyncio does */
     }
     int result = 0;
+    bool held = false;
     /* a __buffer__() of the user's may have done anything meanwhile */
     if (view.len > 0 && !stream_drops(&stream->base) && !stream->eof) {
-        result = stream_take_memory(stream, view.buf, (size_t)view.len);
+        size_t length = (size_t)view.len;
+        held = length <= HOLD_COPY_BYTES && stream_holds(stream, length);
+        if (!held) {
+            result = stream_take_memory(stream, view.buf, length);
+        }
+        else if (wqueue_push_copy(&stream->output, view.buf, length) < 0) {
+            result = stream_queue_failed(stream);
+        }
     }
     PyBuffer_Release(&view);    /* pause_writing() may want to change the size of the buffer */
+    if (held && result == 0) {
+        return stream_held_grew(stream);
+    }
     return result > 0 ? transport_maybe_pause(&stream->base) : result;
 }
 
@@ -165,6 +325,10 @@ stream_write(Stream *stream, PyObject *data)
     if (stream_drops(&stream->base)) {
         stream->base.kind->drop_write(&stream->base);
         return 0;
+    }
+    if (UNLIKELY(stream_holds(stream, (size_t)PyBytes_GET_SIZE(data)))) {
+        return wqueue_push(&stream->output, data, 0) < 0 ? stream_queue_failed(stream)
+                                                         : stream_held_grew(stream);
     }
     return stream_write_bytes(stream, data);
 }
@@ -314,6 +478,13 @@ static int
 stream_write_parts(Stream *stream, const struct parts *parts)
 {
     size_t sent = 0;
+    if (stream->held) {
+        if (parts_queue(parts, &stream->output, 0) < 0) {
+            return stream_queue_failed(stream);
+        }
+        stream->held_pieces++;
+        return stream_send_held(stream);
+    }
     if (wqueue_is_empty(&stream->output)) {
         int result = parts_send(stream, parts, &sent);
         if (result != 0) {
@@ -381,6 +552,7 @@ stream_write_eof(Stream *stream)
     if (stream->base.closing || stream->eof) {
         return;
     }
+    stream_let_go(&stream->base);
     stream->eof = true;
     if (wqueue_is_empty(&stream->output)) {
         stream_shutdown(stream);

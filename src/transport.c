@@ -340,9 +340,18 @@ transport_set_closing(Transport *tr)
     watch_stop(&tr->read_watch);
 }
 
+static inline void
+transport_let_go(Transport *tr)
+{
+    if (tr->kind->let_go != NULL) {
+        tr->kind->let_go(tr);
+    }
+}
+
 int
 transport_close(Transport *tr)
 {
+    transport_let_go(tr);
     if (tr->closing) {
         return 0;
     }
@@ -1063,6 +1072,7 @@ static PyObject *
 Transport_get_write_buffer_size(PyObject *op, PyObject *ignored UNUSED)
 {
     Transport *tr = transport_cast(op);
+    transport_let_go(tr);    /* what the kernel takes is not waiting */
     return PyLong_FromSize_t(tr->kind->queued(tr));
 }
 
@@ -1096,6 +1106,7 @@ Transport_set_write_buffer_limits(PyObject *op, PyObject *const *args, Py_ssize_
     if (set_limits_from_args(tr, "set_write_buffer_limits", args, nargs, kwnames) < 0) {
         return NULL;
     }
+    transport_let_go(tr);
     return none_or_error(transport_maybe_pause(tr));
 }
 
@@ -1110,6 +1121,7 @@ Transport__set_write_buffer_limits(PyObject *op, PyObject *const *args, Py_ssize
 static PyObject *
 Transport__maybe_pause_protocol(PyObject *op, PyObject *ignored UNUSED)
 {
+    transport_let_go(transport_cast(op));
     return none_or_error(transport_maybe_pause(transport_cast(op)));
 }
 

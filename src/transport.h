@@ -34,6 +34,8 @@ struct transport_kind {
     size_t (*queued)(Transport *tr);
     /* drops them */
     void (*discard_output)(Transport *tr);
+    /* What is held back until the end of the iteration goes out now; may be NULL. */
+    void (*let_go)(Transport *tr);
     /* connection_lost() was called and the descriptor is closed; may be NULL */
     void (*lost)(Transport *tr);
     /* An error that only debug mode hears of, apart from connection_lost(); NULL: each
