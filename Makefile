@@ -15,6 +15,7 @@
 #   make asan         the tests under AddressSanitizer and UBSan, with leak detection
 #   make freethreaded the tests on a CPython without a GIL, which is built first
 #   make tsan         the tests of threads under ThreadSanitizer, interpreter and all
+#   make asan-core    the part of it that CI runs
 #   make build        the extension alone, in place
 #   make clean        removes what the others made
 #
@@ -40,7 +41,7 @@ PYTEST_ARGS ?=
 
 SOURCES := $(wildcard src/*.c src/*.h) setup.py
 
-.PHONY: help run test guard bench lint asan clean build conformance thirdparty check-all soak hostile \
+.PHONY: help run test guard bench lint asan asan-core clean build conformance thirdparty check-all soak hostile \
 	connections fuzz freethreaded freethreaded-tests tsan tsan-tests FORCE
 
 help:
@@ -207,6 +208,10 @@ tsan-tests: $(VENV)/.ready-test
 	cd $(TSAN_DIR) && ASYNCLOOP_SANITIZE=thread ASYNCLOOP_DEBUG=1 $(CURDIR)/$(PY) setup.py -q build_ext --inplace
 	cd $(TSAN_DIR) && env $(TSAN_ENV) timeout -k 10 $(TSAN_SECONDS) \
 		$(CURDIR)/$(PY) -X faulthandler -m pytest --test-limit 300 $(PYTEST_ARGS) $(TSAN_TESTS) </dev/null
+
+asan-core: ASAN_TESTS = --loop asyncloop $(addprefix tests/test_,$(addsuffix .py,core future task \
+	loop timers readers stream_transport streams datagram sockops misuse))
+asan-core: asan
 
 clean:
 	rm -rf build dist *.egg-info .venv .venv-* .venv*.lock asyncloop/_core*.so
