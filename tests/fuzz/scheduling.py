@@ -127,6 +127,7 @@ def _operation(c, depth, is_async):
 _ADDRESS = re.compile(r"0x[0-9a-f]+")
 _NUMBER = re.compile(r"Task-\d+")
 _LINE = re.compile(r"created at .*?:\d+|:\d+>|:\d+(?=[\]()])")
+_SHORT = re.compile(r"\(<(Future|Task) [^()]*?\.\.\.[^()]*\)")  # cut in the middle, by asyncio
 _OURS = re.compile(r"asyncloop\.|_core\.|asyncio\.|_asyncio\.")
 _LOOP = re.compile(r"<[\w.]*Loop [^<>]*>")
 
@@ -136,6 +137,7 @@ def scrub(text):
     text = _ADDRESS.sub("0x", text)
     text = _NUMBER.sub("Task-N", text)
     text = _LOOP.sub("<loop>", text)
+    text = _SHORT.sub("(...)", text)
     text = _OURS.sub("", text)
     return _LINE.sub("", text)
 
@@ -181,6 +183,16 @@ class Yields:
         yield self.value
 
 
+class OrderedSet(dict):
+    """Of a TaskGroup's tasks: a set would cancel them in the order of their addresses."""
+
+    def add(self, item):
+        self[item] = None
+
+    def discard(self, item):
+        self.pop(item, None)
+
+
 class Callback:
     """Runs operations when it is called. Compares by its number, as bound methods do."""
 
@@ -208,6 +220,7 @@ class Machine:
     def __init__(self, impl, program):
         self.program = program
         self.log = []
+        self.over = False
         self.late = []  # reports that come when the last reference goes, in any order
         self.budget = BUDGET
         self.ticks = 1000
@@ -245,6 +258,8 @@ class Machine:
     # what is compared
 
     def note(self, *what):
+        if self.over:
+            return  # the collector takes what is left, in an order of its own
         self.log.append((self.ticks, variable.get(), *what))
 
     def report(self, loop, context):
@@ -682,7 +697,9 @@ class Machine:
             self.note("spawn", describe(exc))
 
     async def do_group(self, me, group, kind, body):
-        async with asyncio.TaskGroup() as group:
+        group = asyncio.TaskGroup()
+        group._tasks = OrderedSet()
+        async with group:
             await self.run_async(me, body, group)
 
     async def do_timeout(self, me, group, ticks, body):
@@ -840,6 +857,7 @@ class Machine:
                 self.cancel_all()
                 self.drive(self.loop.run_forever)
             self.note("left", sorted(task.get_name() for task in asyncio.all_tasks(self.loop)))
+            self.over = True
         return self.log, self.late
 
 
@@ -861,7 +879,12 @@ def execute(impl, program):
             part.clear()
         return log, late
 
-    result = contextvars.Context().run(body)
-    gc.collect()
+    # What is collected says so in the log: never in the middle.
+    gc.disable()
+    try:
+        result = contextvars.Context().run(body)
+        gc.collect()
+    finally:
+        gc.enable()
     log, late = result
     return [*log, ("late", sorted(late))]
