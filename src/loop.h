@@ -242,7 +242,7 @@ void loop_call_exception_handler(Loop *loop, PyObject *context);
  * indicator; never fails. `key` may be NULL. */
 void loop_report(Loop *loop, const char *message, const char *key, PyObject *value);
 
-/* Is it a Loop of ours? Nearly all are of one class. */
+/* Is it a Loop of ours? Nearly all are of one class, asyncloop.Loop. */
 static inline bool
 loop_check(struct state *state, PyObject *op)
 {

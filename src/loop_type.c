@@ -619,7 +619,9 @@ Loop_new(PyTypeObject *type, PyObject *args UNUSED, PyObject *kwargs UNUSED)
         return NULL;
     }
     loop->state = state;
-    if (state->loop_class == NULL) {
+    if (state->loop_class == NULL && type->tp_base == state->LoopType) {
+        /* Never a program's own subclass: the class would live for good, with all that hangs on
+         * it, like the cells of a method that is defined in a function. */
         state->loop_class = (PyTypeObject *)Py_NewRef(type);
     }
     loop->timer_fd = loop->signal_read_fd = loop->signal_write_fd = -1;

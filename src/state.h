@@ -105,7 +105,7 @@ struct tls_objects {
 struct state {
     /* our types (asyncloop._core.*) */
     PyTypeObject *LoopType;
-    PyTypeObject *loop_class;             /* the first class whose instance was made: see loop_check() */
+    PyTypeObject *loop_class;             /* asyncloop.Loop, once a loop was made: see loop_check() */
     PyTypeObject *HandleType;
     PyTypeObject *TimerHandleType;
     PyTypeObject *FutureType;

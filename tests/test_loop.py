@@ -15,7 +15,16 @@ import weakref
 
 import pytest
 
-from .support import PY, check_script, collect, in_thread, run_script, spin, turns
+from .support import (
+    CLASSES_ARE_IMMORTAL,
+    PY,
+    check_script,
+    collect,
+    in_thread,
+    run_script,
+    spin,
+    turns,
+)
 
 # Life cycle
 
@@ -222,6 +231,37 @@ def test_loop_dies_without_references(loop_factory, impl):
     del loop
     collect()
     assert ref() is None
+
+
+@pytest.mark.skipif(CLASSES_ARE_IMMORTAL, reason="the interpreter keeps classes for good")
+def test_class_of_first_loop_dies(impl):
+    """Nothing remembers it, so what hangs on it goes with the loop."""
+    check_script(
+        impl,
+        """
+import gc, weakref
+
+class Thing:
+    pass
+
+def body():
+    thing = Thing()
+
+    class OwnLoop(Loop):
+        def things(self):
+            return thing
+
+    thing.loop = OwnLoop()
+    thing.loop.run_until_complete(asyncio.sleep(0))
+    thing.loop.close()
+    return weakref.ref(thing), weakref.ref(OwnLoop)
+
+refs = body()
+gc.collect()
+print([ref() for ref in refs])
+""",
+        "[None, None]",
+    )
 
 
 def test_closed_loop_with_cycle_dies(impl):
