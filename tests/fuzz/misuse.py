@@ -357,8 +357,9 @@ class Round:
         try:
             if what == 0:
                 self.half_made()
-            elif what == 1 and subject is not self.loop:
-                # (a loop's would forget that it was stopped, on the standard one as well)
+            elif what == 1 and subject is not self.loop and kind is not asyncio.Task:
+                # (A loop's would forget that it was stopped, on the standard one as well. A stock
+                # Task's drops the coroutine that may be running: CPython 3.11 does not survive it.)
                 subject.__init__(*[self.argument() for _ in range(self.random.randrange(3))])
             elif what == 2:
                 self.random.choice([copy.copy, pickle.dumps, repr, hash, iter, dir])(subject)
