@@ -38,7 +38,7 @@ def load_hook(folder):
     subprocess.run(command, check=True, capture_output=True)
     hook = ctypes.PyDLL(library)
     if hook.oom_install(os.path.basename(_core.__file__).encode()) < 0:
-        raise OSError("the core or the evaluation loop was not found in memory")
+        raise OSError("the core was not found in memory")
     return hook
 
 
@@ -175,8 +175,9 @@ class Transports(Scenario):
 
 
 class Streams(Scenario):
-    # CPython loses an object's dict where there is no memory to change the object's class.
-    may_leave = {"StreamTransport": 3}
+    # CPython loses an object's dict where there is no memory to change the object's class. That
+    # is asked for twice, and each can be met by two numbers: free lists move the others about.
+    may_leave = {"StreamTransport": 4}
 
     async def main(self):
         one, other = self.pair()
@@ -334,7 +335,7 @@ def run(kind, first, last, seconds, verbose):
     before = open_descriptors()
     alive = live_objects()
     limit = time.monotonic() + seconds
-    problems, outcomes, good = [], {}, 0
+    problems, outcomes, good, failures = [], {}, 0, 0
     allowed = collections.Counter(kind.may_leave)
     n = first
     while good < 5 and n < last and time.monotonic() < limit:
@@ -342,6 +343,7 @@ def run(kind, first, last, seconds, verbose):
             os.write(2, f"allocation {n}\n".encode())
         faulthandler.dump_traceback_later(20, exit=True)
         outcome, count = attempt(kind, n)
+        failures += count
         good = good + 1 if count == 0 else 0
         if outcome is SystemError:
             problems.append(f"{n}: SystemError")
@@ -364,6 +366,8 @@ def run(kind, first, last, seconds, verbose):
     if outcome is not type(None):
         problems.append(f"afterwards: {outcome}")
     faulthandler.cancel_dump_traceback_later()
+    if not failures:
+        problems.append("no allocation was seen to be the core's")
     for problem in problems:
         print(problem)
     print(f"{n - first} allocations, {len(problems)} problems", outcomes)
