@@ -11,7 +11,6 @@ for anything that was not closed or awaited.
 """
 
 import asyncio
-import collections
 import contextlib
 import faulthandler
 import gc
@@ -106,14 +105,6 @@ def pytest_collection_modifyitems(config, items):
 
 
 _left_alive = []
-_frozen = collections.Counter()
-
-
-def _freeze():
-    """Takes all there is out of the collector's sight; `_frozen` are our objects among it."""
-    global _frozen
-    _frozen = live_objects()
-    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -129,10 +120,12 @@ def pytest_runtest_protocol(item, nextitem):
         more = live_objects() - before
         if more:
             # From 3.14 on something frozen can hold a test's frames: they are garbage together.
+            seen = live_objects()
             gc.unfreeze()
+            frozen = live_objects() - seen
             collect()
-            more = live_objects() - before - _frozen
-            _freeze()
+            more = live_objects() - before - frozen
+            gc.freeze()
         if more:
             _left_alive.append((item.nodeid, dict(more)))
     if item.config.getoption("--lost-memory") and lost_memory():
@@ -159,7 +152,7 @@ def pytest_collection_finish(session):
     # What was imported so far lives as long as the run: without it each
     # collection after a test takes a millisecond.
     gc.collect()
-    _freeze()
+    gc.freeze()
 
 
 class _Log(logging.Handler):
