@@ -185,10 +185,30 @@ timer_handle_new_native(Loop *loop, native_callback run, PyObject *owner, PyObje
     return timer;
 }
 
+/* Also of a handle that has let its loop go. */
+static inline struct state *
+handle_state(const Handle *handle)
+{
+    return LIKELY(handle->loop != NULL) ? handle->loop->state
+                                        : PyType_GetModuleState(Py_TYPE(handle));
+}
+
+void
+handle_let_loop_go(Handle *handle)
+{
+#ifndef Py_GIL_DISABLED    /* other threads may just look at it */
+    if (handle->place == HANDLE_ONCE && handle->callback == NULL && handle->runner == 0) {
+        Py_CLEAR(handle->loop);
+    }
+#else
+    (void)handle;
+#endif
+}
+
 static const char *
 handle_name(Handle *handle)
 {
-    return Py_IS_TYPE(handle, handle->loop->state->TimerHandleType) ? "TimerHandle"
+    return Py_IS_TYPE(handle, handle_state(handle)->TimerHandleType) ? "TimerHandle"
            : handle->threadsafe ? "_ThreadSafeHandle" : "Handle";
 }
 
@@ -228,7 +248,8 @@ handle_keep_repr(Handle *handle)
 static inline void
 handle_drop_cancelled(Handle *handle)
 {
-    if (UNLIKELY(handle->loop != NULL && handle->loop->debug && handle->native == NULL)) {
+    bool tells = handle->loop != NULL ? handle->loop->debug : handle->repr != NULL;
+    if (UNLIKELY(tells && handle->native == NULL)) {
         /* As asyncio: what was cancelled can still be told from its repr. */
         handle_keep_repr(handle);
     }
@@ -311,9 +332,9 @@ handle_traverse(Handle *handle, enum handle_place place, visitproc visit, void *
 /* -- running ---------------------------------------------------------------------- */
 
 static void
-handle_report(Handle *handle, PyObject *callback, PyObject *exc)
+handle_report(Handle *handle, Loop *loop, PyObject *callback, PyObject *exc)
 {
-    struct state *state = handle->loop->state;
+    struct state *state = loop->state;
     PyObject *context = NULL, *source = NULL, *message = NULL;
     PyObject *args = PyObject_GetAttrString((PyObject *)handle, "_args");
     if (args == NULL || args == Py_None) {
@@ -322,7 +343,7 @@ handle_report(Handle *handle, PyObject *callback, PyObject *exc)
     }
 #if PY_VERSION_HEX >= 0x030D0000
     /* arguments may be secrets: only debug mode tells them */
-    PyObject *stack[] = {callback, args, handle->loop->debug ? Py_True : Py_False};
+    PyObject *stack[] = {callback, args, loop->debug ? Py_True : Py_False};
     source = PyObject_Vectorcall(state->format_callback_source, stack, 2, state->keywords_debug);
 #else
     source = PyObject_CallFunctionObjArgs(state->format_callback_source, callback, args, NULL);
@@ -342,7 +363,7 @@ handle_report(Handle *handle, PyObject *callback, PyObject *exc)
                               handle->source_traceback) < 0)) {
         goto done;
     }
-    loop_call_exception_handler(handle->loop, context);
+    loop_call_exception_handler(loop, context);
 done:
     if (PyErr_Occurred()) {
         PyErr_WriteUnraisable((PyObject *)handle);
@@ -355,7 +376,7 @@ done:
 
 /* The callback raised: 0 when the exception handler has it, -1 when it leaves the loop. */
 static int
-handle_failed(Handle *handle, PyObject *callback, PyObject *context)
+handle_failed(Handle *handle, Loop *loop, PyObject *callback, PyObject *context)
 {
     if (is_exit_exception()) {
         return -1;
@@ -368,7 +389,7 @@ handle_failed(Handle *handle, PyObject *callback, PyObject *context)
             handle->context = Py_NewRef(context);
         }
         Py_END_CRITICAL_SECTION();
-        handle_report(handle, callback, exc);
+        handle_report(handle, loop, callback, exc);
         Py_BEGIN_CRITICAL_SECTION(handle);
         if (handle->cancelled) {
             Py_CLEAR(handle->context);
@@ -376,7 +397,7 @@ handle_failed(Handle *handle, PyObject *callback, PyObject *context)
         Py_END_CRITICAL_SECTION();
         Py_DECREF(exc);
     }
-    return handle->loop->run != NULL && handle->loop->run->exception != NULL ? -1 : 0;
+    return loop->run != NULL && loop->run->exception != NULL ? -1 : 0;
 }
 
 /* Calls it with the arguments that are held in `call`. New reference or NULL. */
@@ -443,12 +464,12 @@ call_make_in_context(struct call *call)
 
 /* With what it calls held in `call`. */
 static int
-handle_run_native(Handle *handle, struct call *call)
+handle_run_native(Handle *handle, Loop *loop, struct call *call)
 {
     int result = handle->native(call->callback, call->nargs > 0 ? call->args[0] : NULL);
     if (result < 0 && PyErr_Occurred()) {
         if (!is_exit_exception()) {
-            loop_report(handle->loop, "Exception in a callback of the event loop", NULL, NULL);
+            loop_report(loop, "Exception in a callback of the event loop", NULL, NULL);
             result = 0;
         }
     }
@@ -469,14 +490,16 @@ handle_finished(Handle *handle)
         handle_keep_repr(handle);    /* somebody else has it, and may ask */
     }
     handle_discard(handle);
+    handle_let_loop_go(handle);
 }
 
 /* In debug mode the loop still wants to name what has run. */
 static inline void
-handle_ran(Handle *handle)
+handle_ran(Handle *handle, Loop *loop)
 {
-    if (LIKELY(handle->place == HANDLE_ONCE && !handle->loop->debug)) {
+    if (LIKELY(handle->place == HANDLE_ONCE && !loop->debug)) {
         handle_discard(handle);
+        handle_let_loop_go(handle);
     }
 }
 
@@ -526,7 +549,7 @@ handle_begin(Handle *handle, struct call *call, bool *alone)
 
 /* The callback raised: the report names what the handle calls. */
 static int
-handle_failed_alone(Handle *handle, struct call *call)
+handle_failed_alone(Handle *handle, Loop *loop, struct call *call)
 {
     handle->callback = Py_NewRef(call->callback);
     handle->context = Py_NewRef(call->context);
@@ -534,7 +557,7 @@ handle_failed_alone(Handle *handle, struct call *call)
     for (int32_t i = 0; i < call_slots(call->nargs); i++) {
         handle->args[i] = Py_NewRef(call->args[i]);
     }
-    return handle_failed(handle, call->callback, call->context);
+    return handle_failed(handle, loop, call->callback, call->context);
 }
 
 int
@@ -543,11 +566,17 @@ handle_run(Handle *handle)
     struct call call;
     bool alone;
     if (UNLIKELY(!handle_begin(handle, &call, &alone))) {
+        handle_let_loop_go(handle);
         return 0;    /* it was cancelled, or has run */
     }
     int result = 0;
+    Loop *loop = handle->loop;
+    if (UNLIKELY(!alone)) {
+        Py_INCREF(loop);    /* the callback may close it, and then the handle lets it go */
+    }
+    bool was_alone = alone;
     if (handle->native != NULL) {
-        result = handle_run_native(handle, &call);
+        result = handle_run_native(handle, loop, &call);
     }
     else {
         PyObject *value = call_make_in_context(&call);
@@ -555,20 +584,23 @@ handle_run(Handle *handle)
             Py_DECREF(value);
         }
         else if (alone) {
-            result = handle_failed_alone(handle, &call);
+            result = handle_failed_alone(handle, loop, &call);
             alone = false;
         }
         else {
-            result = handle_failed(handle, call.callback, call.context);
+            result = handle_failed(handle, loop, call.callback, call.context);
         }
     }
     if (UNLIKELY(handle->threadsafe)) {
         __atomic_store_n(&handle->runner, 0, __ATOMIC_SEQ_CST);
-        inbox_tell_waiters(handle->loop);
+        inbox_tell_waiters(loop);
     }
     call_release(&call);
     if (UNLIKELY(!alone)) {
-        handle_ran(handle);
+        handle_ran(handle, loop);
+    }
+    if (UNLIKELY(!was_alone)) {
+        Py_DECREF(loop);
     }
     return result;
 }
@@ -590,7 +622,9 @@ static void
 handle_wait(Handle *handle)
 {
     if (UNLIKELY(handle_runs_elsewhere(handle))) {
-        inbox_wait_while(handle->loop, &handle->runner);
+        Loop *loop = (Loop *)Py_NewRef(handle->loop);    /* it lets it go when it has run */
+        inbox_wait_while(loop, &handle->runner);
+        Py_DECREF(loop);
     }
 }
 
@@ -601,6 +635,7 @@ handle_dealloc(PyObject *op, struct freelist *(*freelist_of)(struct state *))
 {
     Handle *self = (Handle *)op;
     PyTypeObject *type = Py_TYPE(op);
+    struct state *state = handle_state(self);
     Loop *loop = self->loop;
     if (UNLIKELY(self->weakrefs != NULL)) {
         PyObject_ClearWeakRefs(op);
@@ -608,10 +643,10 @@ handle_dealloc(PyObject *op, struct freelist *(*freelist_of)(struct state *))
     handle_discard(self);
     Py_CLEAR(self->source_traceback);
     Py_CLEAR(self->repr);
-    if (!freelist_keep_plain(freelist_of(loop->state), op)) {
+    if (!freelist_keep_plain(freelist_of(state), op)) {
         type->tp_free(op);
     }
-    Py_DECREF(loop);
+    Py_XDECREF(loop);
     Py_DECREF(type);
 }
 
@@ -730,14 +765,14 @@ static PyObject *
 Handle_get___class__(PyObject *op, void *closure UNUSED)
 {
     Handle *self = (Handle *)op;
-    struct state *state = self->loop->state;
+    struct state *state = handle_state(self);
     return Py_NewRef(self->threadsafe ? state->asyncio_ThreadSafeHandle : state->asyncio_Handle);
 }
 
 static PyObject *
 TimerHandle_get___class__(PyObject *op, void *closure UNUSED)
 {
-    return Py_NewRef(((Handle *)op)->loop->state->asyncio_TimerHandle);
+    return Py_NewRef(handle_state((Handle *)op)->asyncio_TimerHandle);
 }
 
 /* -- what asyncio's own classes do for us: texts and comparisons ------------------------ */
@@ -745,7 +780,7 @@ TimerHandle_get___class__(PyObject *op, void *closure UNUSED)
 static PyObject *
 Handle__repr_info(PyObject *op, PyObject *ignored UNUSED)
 {
-    PyObject *class = PyObject_GetAttr(op, ((Handle *)op)->loop->state->names.__class__);
+    PyObject *class = PyObject_GetAttr(op, handle_state((Handle *)op)->names.__class__);
     PyObject *result =
         class == NULL ? NULL : PyObject_CallMethod(class, "_repr_info", "O", op);
     Py_XDECREF(class);
@@ -763,7 +798,7 @@ Handle_repr(PyObject *op)
     if (kept != NULL) {
         return kept;
     }
-    return PyObject_CallMethod(self->loop->state->asyncio_Handle, "__repr__", "O", op);
+    return PyObject_CallMethod(handle_state(self)->asyncio_Handle, "__repr__", "O", op);
 }
 
 static PyObject *
@@ -773,7 +808,7 @@ TimerHandle_richcompare(PyObject *op, PyObject *other, int operation)
         [Py_LT] = "__lt__", [Py_LE] = "__le__", [Py_EQ] = "__eq__",
         [Py_NE] = "__ne__", [Py_GT] = "__gt__", [Py_GE] = "__ge__",
     };
-    return PyObject_CallMethod(((Handle *)op)->loop->state->asyncio_TimerHandle,
+    return PyObject_CallMethod(handle_state((Handle *)op)->asyncio_TimerHandle,
                                methods[operation], "OO", op, other);
 }
 

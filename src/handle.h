@@ -7,7 +7,8 @@
  * Not tracked by the garbage collector, because a burst of timers would be a burst of
  * collections (benchmark row: 100,000 timers due). In exchange
  *   - a call that has run, was cancelled, or was left when its loop closed, drops all it
- *     holds, so that `self.timer = loop.call_later(1, self.method)` is no cycle for good;
+ *     holds, so that `self.timer = loop.call_later(1, self.method)` is no cycle for good; the
+ *     loop as well (with a GIL), because `loop` may lead to `self` in turn;
  *   - the loop's traverse function visits what its pending handles hold, each once: see
  *     handle_traverse().
  *
@@ -32,7 +33,7 @@ enum handle_place {
 
 struct Handle {
     PyObject_HEAD
-    Loop *loop;                   /* strong */
+    Loop *loop;                   /* strong; NULL once the handle is done: handle_let_loop_go() */
     PyObject *callback;           /* NULL once it has run or is cancelled */
     native_callback native;       /* or NULL; callback is then its owner */
     PyObject *context;            /* anything with run(); NULL for native ones */
@@ -72,6 +73,10 @@ void handle_cancel(Handle *handle);
 
 /* The loop closes: drops them without calling the handle cancelled. */
 void handle_discard(Handle *handle);
+
+/* Of what was taken out of its ring or heap; no effect while it has something to call or a
+ * thread runs it. */
+void handle_let_loop_go(Handle *handle);
 
 /* After the call, and after debug mode has told of it: what runs once holds nothing more. */
 void handle_finished(Handle *handle);

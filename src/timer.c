@@ -177,10 +177,14 @@ void
 timer_cancel(TimerHandle *timer)
 {
     Py_INCREF(timer);
+    bool waited = SHARED_LOAD(timer->heap_index) >= 0;
     if (timer->handle.loop != NULL) {
         timer_unschedule(timer->handle.loop, timer);
     }
     handle_cancel(&timer->handle);
+    if (waited) {
+        handle_let_loop_go(&timer->handle);    /* else the ready ring still tells of it */
+    }
     Py_DECREF(timer);
 }
 
@@ -210,6 +214,7 @@ timer_clear(Loop *loop)
         TimerHandle *timer = timers->heap[--timers->length].timer;
         SHARED_STORE(timer->heap_index, -1);
         handle_discard(&timer->handle);    /* may run Python, which may schedule again */
+        handle_let_loop_go(&timer->handle);
         Py_DECREF(timer);
     }
     PyMem_Free(timers->heap);

@@ -17,6 +17,7 @@ import pytest
 
 from .support import (
     CLASSES_ARE_IMMORTAL,
+    FREE_THREADED,
     PY,
     check_script,
     collect,
@@ -231,6 +232,92 @@ def test_loop_dies_without_references(loop_factory, impl):
     del loop
     collect()
     assert ref() is None
+
+
+def _ran(loop):
+    handle = loop.call_soon(int)
+    spin(loop)
+    return handle
+
+
+def _failed(loop):
+    loop.set_exception_handler(lambda loop, context: None)
+    handle = loop.call_soon(int, "x")
+    spin(loop)
+    return handle
+
+
+def _cancelled(loop):
+    handle = loop.call_soon(int)
+    handle.cancel()
+    spin(loop)
+    return handle
+
+
+def _cancelled_by_itself(loop):
+    handle = loop.call_soon(lambda: handle.cancel())
+    spin(loop)
+    return handle
+
+
+def _timer_cancelled(loop):
+    handle = loop.call_later(3600, int)
+    handle.cancel()
+    return handle
+
+
+def _timer_ran(loop):
+    handle = loop.call_later(-1, int)
+    spin(loop)
+    return handle
+
+
+WAYS_TO_END = {
+    "ran": _ran,
+    "failed": _failed,
+    "cancelled": _cancelled,
+    "cancelled by itself": _cancelled_by_itself,
+    "timer cancelled": _timer_cancelled,
+    "timer ran": _timer_ran,
+    "left": lambda loop: loop.call_soon(int),
+    "timer left": lambda loop: loop.call_later(3600, int),
+    "threadsafe left": lambda loop: loop.call_soon_threadsafe(int),
+}
+
+
+@pytest.mark.skipif(FREE_THREADED, reason="a handle keeps its loop there")
+@pytest.mark.parametrize("how", WAYS_TO_END)
+@pytest.mark.parametrize("debug", [False, True])
+def test_handle_of_closed_loop_is_no_cycle_for_good(impl, how, debug):
+    class Thing:
+        pass
+
+    loop = impl.new_event_loop()
+    loop.set_debug(debug)
+    loop.thing = thing = Thing()
+    thing.handle = WAYS_TO_END[how](loop)
+    loop.close()
+    repr(thing.handle)
+    thing.handle.cancel()
+    assert thing.handle.cancelled()
+    assert "cancelled" in repr(thing.handle)
+    assert isinstance(thing.handle, asyncio.Handle)
+    refs = [weakref.ref(thing), weakref.ref(loop)]
+    del thing, loop
+    collect()
+    assert [ref() for ref in refs] == [None, None]
+
+
+@pytest.mark.parametrize("debug", [False, True])
+@pytest.mark.parametrize("threadsafe", [False, True])
+def test_handle_run_by_hand_closes_loop(loop, debug, threadsafe):
+    loop.set_debug(debug)
+    schedule = loop.call_soon_threadsafe if threadsafe else loop.call_soon
+    handle = schedule(loop.close)
+    handle._run()
+    handle.cancel()
+    assert loop.is_closed()
+    assert handle.cancelled()
 
 
 @pytest.mark.skipif(CLASSES_ARE_IMMORTAL, reason="the interpreter keeps classes for good")
