@@ -38,6 +38,8 @@ PY := $(VENV)/bin/python
 TEST_SECONDS ?= 1200
 CONFORMANCE_SECONDS ?= 600
 PYTEST_ARGS ?=
+# The files side by side on all cores; PYTEST_PARALLEL= runs them one after the other.
+PYTEST_PARALLEL ?= -n auto --dist loadfile
 
 SOURCES := $(wildcard src/*.c src/*.h) setup.py
 
@@ -86,7 +88,7 @@ endif
 # All parts run, whatever comes of the first.
 test: $(VENV)/.ready-test-run-examples-guard $(VENV)/.built
 	@status=0; set -x; \
-	timeout -k 10 $(TEST_SECONDS) $(PY) -m pytest $(PYTEST_ARGS) </dev/null || status=1; \
+	timeout -k 10 $(TEST_SECONDS) $(PY) -m pytest $(PYTEST_PARALLEL) $(PYTEST_ARGS) </dev/null || status=1; \
 	$(CONFORMANCE) --quick </dev/null || status=1; \
 	$(GUARD) --optional </dev/null || status=1; \
 	{ set +x; } 2>/dev/null; exit $$status
