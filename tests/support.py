@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import gc
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -153,6 +154,11 @@ def spin(loop, turns=1):
     for _ in range(turns):
         loop.call_soon(loop.stop)
         loop.run_forever()
+
+
+def plain_repr(value):
+    """A name for a parameter that is the same in every process: without an address."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 async def turns(count=1):

@@ -12,7 +12,7 @@ import weakref
 
 import pytest
 
-from .support import PY, check_script, collect, open_descriptors, spin, turns, until
+from .support import PY, check_script, collect, open_descriptors, plain_repr, spin, turns, until
 
 SENDS_EMPTY = PY >= (3, 13)
 # Of asyncio's own transports: 3.13.0 adds a header for each queued datagram and never takes it off.
@@ -297,7 +297,7 @@ def test_subclasses_and_views(endpoint, peer):
         assert peer.recv(100) == bytes(data)
 
 
-@pytest.mark.parametrize("data", ["text", 5, None, [1], [b"x"], object()], ids=repr)
+@pytest.mark.parametrize("data", ["text", 5, None, [1], [b"x"], object()], ids=plain_repr)
 def test_not_bytes(endpoint, peer, data):
     transport, protocol = endpoint(remote_addr=peer.getsockname())
     with pytest.raises(TypeError, match="data argument must be a bytes-like object"):
@@ -457,7 +457,7 @@ def test_host_name_when_made(endpoint, peer):
 @pytest.mark.parametrize(
     "address",
     [("127.0.0.1",), ("127.0.0.1", 1, 2), ["127.0.0.1", 1], ("127.0.0.1", "1"), 5, None],
-    ids=repr,
+    ids=plain_repr,
 )
 def test_target_of_another_shape(endpoint, loop, run, reports, address):
     """As in asyncio: not an OSError, so it ends the endpoint."""

@@ -10,7 +10,7 @@ import weakref
 
 import pytest
 
-from .support import collect, spin
+from .support import collect, plain_repr, spin
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ def test_file_object(loop):
 BAD = [-1, -100, 1 << 31, 1 << 70, None, "x", 1.5, object(), b"1"]
 
 
-@pytest.mark.parametrize("bad", BAD, ids=repr)
+@pytest.mark.parametrize("bad", BAD, ids=plain_repr)
 @pytest.mark.parametrize("method", ["add_reader", "add_writer"])
 def test_bad_descriptors(loop, bad, method):
     with pytest.raises((ValueError, TypeError, OverflowError, OSError)):
@@ -179,7 +179,7 @@ def test_bad_descriptors(loop, bad, method):
     spin(loop, 2)
 
 
-@pytest.mark.parametrize("bad", [-1, None, "x", object()], ids=repr)
+@pytest.mark.parametrize("bad", [-1, None, "x", object()], ids=plain_repr)
 @pytest.mark.parametrize("method", ["remove_reader", "remove_writer"])
 def test_bad_descriptors_on_removal(loop, bad, method):
     with pytest.raises((ValueError, TypeError)):

@@ -14,7 +14,7 @@ import weakref
 
 import pytest
 
-from .support import PY, collect, listening, spin, tcp_pair, turns, until
+from .support import PY, collect, listening, plain_repr, spin, tcp_pair, turns, until
 
 MIB = 1 << 20
 
@@ -295,7 +295,7 @@ def test_writelines_odd_arguments(run):
     run(main())
 
 
-@pytest.mark.parametrize("bad", [None, 3, "text", [b"x"], object()], ids=repr)
+@pytest.mark.parametrize("bad", [None, 3, "text", [b"x"], object()], ids=plain_repr)
 def test_write_bad_arguments(run, bad):
     async def main():
         async with connection() as (transport, protocol, peer):
@@ -981,7 +981,7 @@ def test_exit_out_of_a_receiver(loop, kind, where):
 @pytest.mark.parametrize(
     "buffer",
     [b"read only", bytearray(), memoryview(bytearray()), None, 3, "x", memoryview(b"ro")],
-    ids=repr,
+    ids=plain_repr,
 )
 def test_bad_buffer(run, reports, buffer):
     class Bad(BufferedRecorder):
