@@ -26,6 +26,7 @@ else:
     _Base = object
 
 _ProtocolFactory = Callable[[], asyncio.BaseProtocol]
+_base_events: Any = base_events
 _UnixLoop: Any = unix_events._UnixSelectorEventLoop
 
 _NONBLOCKING = getattr(socket, "SOCK_NONBLOCK", 0)
@@ -142,9 +143,9 @@ class StreamHooks(_Base):
             or type(host) is not str
             or "\0" in host
             or self._debug
-            or base_events.socket is not socket  # type: ignore[attr-defined]
+            or _base_events.socket is not socket
         ):
-            return await super().create_connection(protocol_factory, host, port, **options)  # type: ignore[no-any-return,misc]
+            return await super().create_connection(protocol_factory, host, port, **options)
         sock = await self._connect_to(host, port)
         try:
             protocol = protocol_factory()
