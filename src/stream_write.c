@@ -44,6 +44,24 @@ stream_queue_failed(Stream *stream)
     return transport_fatal(&stream->base, WRITE_FAILED(&stream->base));
 }
 
+/* One call of the kernel with what is queued: IO_OK if it took all of that. */
+static enum io_status
+stream_send_batch(Stream *stream)
+{
+    struct iovec iov[IO_IOV_MAX];
+    struct io *io = &stream->base.io;
+    int count = wqueue_iov(&stream->output, iov, IO_IOV_MAX);
+    size_t wanted = 0, n = 0;
+    for (int i = 0; i < count; i++) {
+        wanted += iov[i].iov_len;
+    }
+    enum io_status status = io->ops->writev(io, iov, count, &n);
+    if (LIKELY(status != IO_ERROR)) {
+        wqueue_consume(&stream->output, n);
+    }
+    return status == IO_OK && n < wanted ? IO_WANT_WRITE : status;
+}
+
 /* -- holding back --------------------------------------------------------------------- */
 
 static int stream_flush_failed(Stream *stream);
@@ -57,25 +75,17 @@ stream_send_held(Stream *stream)
     }
     stream->held = false;
     stream->bursts = stream->held_pieces > 1;
-    struct wqueue *output = &stream->output;
-    struct iovec iov[IO_IOV_MAX];
-    while (!wqueue_is_empty(output)) {
-        struct io *io = &stream->base.io;
-        int count = wqueue_iov(output, iov, IO_IOV_MAX);
-        size_t wanted = 0, n = 0;
-        for (int i = 0; i < count; i++) {
-            wanted += iov[i].iov_len;
+    while (!wqueue_is_empty(&stream->output)) {
+        enum io_status status = stream_send_batch(stream);
+        if (LIKELY(status == IO_OK)) {
+            continue;
         }
-        enum io_status status = io->ops->writev(io, iov, count, &n);
-        wqueue_consume(output, n);
-        if (UNLIKELY(n < wanted)) {
-            if (status == IO_ERROR) {
-                return stream_flush_failed(stream);
-            }
-            return watch_start(&stream->base.write_watch) < 0
-                       ? stream_queue_failed(stream)
-                       : transport_maybe_pause(&stream->base);
+        if (status == IO_ERROR) {
+            return stream_flush_failed(stream);
         }
+        return watch_start(&stream->base.write_watch) < 0
+                   ? stream_queue_failed(stream)
+                   : transport_maybe_pause(&stream->base);
     }
     return 0;
 }
@@ -95,12 +105,9 @@ stream_discard_output(Transport *tr)
 {
     Stream *stream = (Stream *)tr;
     if (stream->held) {
-        struct iovec iov[IO_IOV_MAX];
-        size_t n = 0;
-        int count = wqueue_iov(&stream->output, iov, IO_IOV_MAX);
         stream->held = false;
-        if (!tr->file_closed && !tr->fd_gone && !io_is_gone(&tr->io)) {
-            (void)tr->io.ops->writev(&tr->io, iov, count, &n);
+        if (!tr->file_closed && !tr->fd_gone) {
+            (void)stream_send_batch(stream);
         }
     }
     wqueue_clear(&stream->output);
@@ -621,22 +628,13 @@ stream_flush_failed(Stream *stream)
 static int
 stream_flush(Stream *stream)
 {
-    struct iovec iov[IO_IOV_MAX];
-    struct io *io = &stream->base.io;
     struct wqueue *output = &stream->output;
-    for (int calls = 0; calls < FLUSH_BUDGET_CALLS && !wqueue_is_empty(output); calls++) {
-        int count = wqueue_iov(output, iov, IO_IOV_MAX);
-        size_t wanted = 0, n = 0;
-        for (int i = 0; i < count; i++) {
-            wanted += iov[i].iov_len;
-        }
-        enum io_status status = io->ops->writev(io, iov, count, &n);
+    enum io_status status = IO_OK;
+    for (int calls = 0;
+         calls < FLUSH_BUDGET_CALLS && status == IO_OK && !wqueue_is_empty(output); calls++) {
+        status = stream_send_batch(stream);
         if (UNLIKELY(status == IO_ERROR)) {
             return stream_flush_failed(stream);
-        }
-        wqueue_consume(output, n);
-        if (n < wanted) {
-            break;
         }
     }
     if (transport_maybe_resume(&stream->base) < 0) {
