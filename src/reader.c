@@ -132,6 +132,12 @@ reader_classes_are_standard(struct state *state)
     return classes_look_standard(reader);
 }
 
+PyObject *
+reader_current_function(struct state *state, enum own_function which)
+{
+    return PyObject_GetAttrString(own_type(&state->reader, which), own_names[which].name);
+}
+
 bool
 reader_protocol_is_plain(struct state *state, PyObject *protocol)
 {

@@ -16,6 +16,9 @@ int reader_init(struct state *state);
 /* Are the classes of asyncio.streams what they were at import? */
 bool reader_classes_are_standard(struct state *state);
 
+/* What the class of that function has under its name now: new reference or NULL. */
+PyObject *reader_current_function(struct state *state, enum own_function which);
+
 /* True for exactly a StreamReaderProtocol, as long as its class is the standard one. */
 bool reader_protocol_is_plain(struct state *state, PyObject *protocol);
 

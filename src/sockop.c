@@ -248,19 +248,19 @@ attempt_recv_into(Operation *op, PyObject **result)
     return *result != NULL ? ATTEMPT_DONE : ATTEMPT_FAILED;
 }
 
-/* The address family of the socket, without the enum that its property makes; -1 with an
- * exception. */
+/* The address family of the socket, as far as possible without the enum that its property
+ * makes; -1 with an exception. */
 static int
 sockop_family(Operation *op)
 {
-    PyObject *descriptor = op->state->socket_family;
-    PyObject *family = Py_TYPE(descriptor)->tp_descr_get(descriptor, op->sock,
-                                                         op->state->socket_class);
-    if (family == NULL) {
-        return -1;
-    }
-    long number = PyLong_AsLong(family);
-    Py_DECREF(family);
+    struct state *state = op->state;
+    PyObject *descriptor = state->socket_family;
+    PyObject *family = PyObject_TypeCheck(op->sock, (PyTypeObject *)state->socket_class)
+                           ? Py_TYPE(descriptor)->tp_descr_get(descriptor, op->sock,
+                                                               state->socket_class)
+                           : PyObject_GetAttr(op->sock, state->names.family);
+    long number = family == NULL ? -1 : PyLong_AsLong(family);
+    Py_XDECREF(family);
     return (int)number;
 }
 
@@ -493,20 +493,6 @@ attempt_wait_writable(Operation *op, PyObject **result)
 
 enum { CONNECT_NEW, CONNECT_RESOLVING, CONNECT_RESOLVED, CONNECT_UNDER_WAY };
 
-/* sock.family and the like as a C int: 0 / -1 */
-static int
-socket_number(PyObject *sock, PyObject *name, int *number)
-{
-    PyObject *value = PyObject_GetAttr(sock, name);
-    long result = value == NULL ? -1 : PyLong_AsLong(value);
-    Py_XDECREF(value);
-    if (result == -1 && PyErr_Occurred()) {
-        return -1;
-    }
-    *number = (int)result;
-    return 0;
-}
-
 /* A complete address with a numeric host: nothing to resolve. */
 static bool
 address_is_numeric(PyObject *address, int family)
@@ -675,20 +661,14 @@ connect_end(Operation *op, PyObject **result)
 static enum attempt
 attempt_connect(Operation *op, PyObject **result)
 {
-    int family;
     if (sockop_begin(op) < 0) {
         return ATTEMPT_FAILED;
     }
     if (op->phase == CONNECT_UNDER_WAY) {
         return connect_end(op, result);
     }
-    if (PyObject_TypeCheck(op->sock, (PyTypeObject *)op->state->socket_class)) {
-        family = sockop_family(op);
-        if (family < 0) {
-            return ATTEMPT_FAILED;
-        }
-    }
-    else if (socket_number(op->sock, op->state->names.family, &family) < 0) {
+    int family = sockop_family(op);
+    if (family < 0 && PyErr_Occurred()) {
         return ATTEMPT_FAILED;
     }
     if (op->phase == CONNECT_NEW) {

@@ -38,6 +38,20 @@ field(PyObject *dict, PyObject *name)
     return value;
 }
 
+/* New reference to a field of an object; NULL (and no exception) where it has none. */
+static PyObject *
+own_field(PyObject *op, PyObject *name)
+{
+    PyObject *dict = PyObject_GenericGetDict(op, NULL);
+    if (UNLIKELY(dict == NULL)) {
+        PyErr_Clear();
+        return NULL;
+    }
+    PyObject *value = Py_XNewRef(field(dict, name));
+    Py_DECREF(dict);
+    return value;
+}
+
 /* The exception is asked for at the beginning only, as in asyncio. False (and no exception):
  * the standard method is to do it. */
 static bool
@@ -328,14 +342,12 @@ transport_is_free(struct state *state, PyObject *transport)
 static bool
 reader_is_well(struct state *state, PyObject *writer)
 {
-    PyObject *dict = PyObject_GenericGetDict(writer, NULL);
-    PyObject *reader = dict == NULL ? NULL : Py_XNewRef(field(dict, state->names._reader));
-    Py_XDECREF(dict);
+    PyObject *reader = own_field(writer, state->names._reader);
     bool well = reader == Py_None;
     if (LIKELY(reader != NULL && Py_IS_TYPE(reader, state->reader.FastReaderType))) {
-        dict = PyObject_GenericGetDict(reader, NULL);
-        well = dict != NULL && field(dict, state->names._exception) == Py_None;
-        Py_XDECREF(dict);
+        PyObject *exception = own_field(reader, state->names._exception);
+        well = exception == Py_None;
+        Py_XDECREF(exception);
     }
     Py_XDECREF(reader);
     return well;
@@ -351,7 +363,6 @@ attempt_drain(Operation *op, PyObject **result)
     }
     if (UNLIKELY(!reader_classes_are_standard(state) || !transport_is_free(state, op->sock)
                  || !reader_is_well(state, op->args[0]))) {
-        PyErr_Clear();
         return leave_to_standard(op, OWN_DRAIN);
     }
     *result = Py_NewRef(Py_None);
@@ -378,11 +389,7 @@ static PyObject *
 call_standard(struct state *state, enum own_function which, PyObject *self,
               PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    PyObject *function = PyObject_GetAttrString(
-        which >= OWN_WRITE ? state->reader.WriterType : state->reader.ReaderType,
-        which == OWN_READ ? "read" : which == OWN_READEXACTLY ? "readexactly"
-        : which == OWN_READLINE ? "readline" : which == OWN_READUNTIL ? "readuntil"
-        : which == OWN_WRITE ? "write" : "drain");
+    PyObject *function = reader_current_function(state, which);
     Py_ssize_t total = nargs + (kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames));
     PyObject **stack = function == NULL ? NULL : PyMem_New(PyObject *, total + 1);
     PyObject *result = NULL;
@@ -405,19 +412,13 @@ call_standard(struct state *state, enum own_function which, PyObject *self,
 static Operation *
 begin(struct state *state, const struct operation_kind *kind, PyObject *self, PyObject *arg)
 {
-    PyObject *dict = PyObject_GenericGetDict(self, NULL);
-    if (UNLIKELY(dict == NULL)) {
-        PyErr_Clear();
-        return NULL;
-    }
     PyObject *op = NULL;
-    PyObject *loop = field(dict, state->names._loop);
-    if (LIKELY(loop != NULL && loop_check(state, loop)
-               && reader_classes_are_standard(state))) {
+    PyObject *loop = own_field(self, state->names._loop);
+    if (LIKELY(loop != NULL && loop_check(state, loop) && reader_classes_are_standard(state))) {
         PyObject *args[2] = {self, arg};
         op = operation_new((Loop *)loop, kind, NULL, args, 1 + (arg != NULL));
     }
-    Py_DECREF(dict);
+    Py_XDECREF(loop);
     return (Operation *)op;
 }
 
@@ -490,11 +491,8 @@ Reader_readuntil(METHOD_ARGS)
 static PyObject *
 writer_transport(struct state *state, PyObject *writer)
 {
-    PyObject *dict = PyObject_GenericGetDict(writer, NULL);
-    PyObject *transport = dict == NULL ? NULL : Py_XNewRef(field(dict, state->names._transport));
-    Py_XDECREF(dict);
+    PyObject *transport = own_field(writer, state->names._transport);
     if (UNLIKELY(transport == NULL)) {
-        PyErr_Clear();
         return PyObject_GetAttr(writer, state->names._transport);
     }
     return transport;
