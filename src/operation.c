@@ -222,7 +222,7 @@ operation_go_on(Operation *op, PyObject **result)
         }
         break;
     case ATTEMPT_WAIT_FUTURE:
-        op->future->blocking = true;
+        SHARED_STORE(op->future->blocking, true);
         *result = Py_NewRef(op->future);
         return PYGEN_NEXT;
     default:

@@ -162,7 +162,7 @@ struct state {
     struct reader_state reader;
     struct tls_objects tls;
     struct {
-        PyObject *bytes;                  /* a packet that its protocol did not keep: see proto.c */
+        PyObject *bytes;                  /* a packet that its protocol did not keep: see packet.h */
         size_t capacity;
     } spare;
     PyObject *stop_iteration;             /* a spare one: see stop_iteration_bytes_steal() */
