@@ -147,21 +147,7 @@ class StreamHooks(_Base):
         ):
             return await super().create_connection(protocol_factory, host, port, **options)
         sock = await self._connect_to(host, port)
-        try:
-            protocol = protocol_factory()
-            waiter = self.create_future()
-            transport = self._make_socket_transport(sock, protocol, waiter)
-        except BaseException:
-            sock.close()
-            raise
-        try:
-            await waiter
-        except BaseException:
-            transport.abort()
-            raise
-        finally:
-            del waiter  # an exception in it would keep its own traceback alive
-        return transport, protocol
+        return await self._create_connection_transport(sock, protocol_factory, None, None)
 
     async def _connect_to(self, host: Any, port: Any) -> socket.socket:
         """A non-blocking socket connected to the first address of the host that answers."""
