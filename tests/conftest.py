@@ -21,6 +21,7 @@ import threading
 
 import pytest
 
+from .certificates import make_contexts
 from .support import Impl, collect, live_objects, lost_memory, open_descriptors
 
 _stderr_fd = None
@@ -258,6 +259,33 @@ def unraisable(monkeypatch):
         sys, "unraisablehook", lambda info: found.append(repr(info.exc_value))
     )
     return found
+
+
+@pytest.fixture(params=["direct", "portable"])
+def engine(request, impl):
+    """Both TLS engines of asyncloop; the standard loop has one of its own."""
+    if not impl.ours:
+        if request.param != "direct":
+            pytest.skip("the standard loop has no engines")
+        yield None
+        return
+    from asyncloop import _core
+
+    _core._tls_set_engine("portable" if request.param == "portable" else None)
+    yield request.param
+    _core._tls_set_engine(None)
+
+
+@pytest.fixture(scope="session")
+def contexts(tmp_path_factory):
+    """(server's, client's) SSLContext."""
+    return make_contexts(tmp_path_factory.mktemp("contexts"))
+
+
+@pytest.fixture
+def size():
+    """size(small, full): how large a test is; full with ASYNCLOOP_FULL=1 in the environment."""
+    return lambda small, full: full if os.environ.get("ASYNCLOOP_FULL") == "1" else small
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import gc
-import os
 import selectors
 import socket
 import ssl
@@ -16,27 +15,6 @@ import pytest
 from .certificates import make_contexts
 from .hostile import client_hello
 from .support import turns, until
-
-
-@pytest.fixture(scope="module")
-def contexts(tmp_path_factory):
-    """(server's, client's) SSLContext."""
-    return make_contexts(tmp_path_factory.mktemp("hostile"))
-
-
-@pytest.fixture(params=["direct", "portable"])
-def engine(request, impl):
-    """Both TLS engines of asyncloop; the standard loop has one of its own."""
-    if not impl.ours:
-        if request.param != "direct":
-            pytest.skip("the standard loop has no engines")
-        yield None
-        return
-    from asyncloop import _core
-
-    _core._tls_set_engine("portable" if request.param == "portable" else None)
-    yield request.param
-    _core._tls_set_engine(None)
 
 
 class Echo(asyncio.Protocol):
@@ -422,9 +400,9 @@ def test_reader_that_never_reads(loop, run, contexts, secure):
     run(main())
 
 
-def test_segments_of_one_byte(loop, run):
-    """A megabyte of them with ASYNCLOOP_FULL=1; others are served meanwhile."""
-    total = 1_000_000 if os.environ.get("ASYNCLOOP_FULL") == "1" else 100_000
+def test_segments_of_one_byte(loop, run, size):
+    """So many of them; others are served meanwhile."""
+    total = size(100_000, 1_000_000)
     received = 0
 
     class Receiver(asyncio.Protocol):

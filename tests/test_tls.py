@@ -12,54 +12,27 @@ import os
 import socket
 import ssl
 import struct
-import subprocess
 import threading
 import weakref
 
 import pytest
 
+from .certificates import make_certificate
 from .support import PY, check_script, turns, until
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 TIMEOUT = 10
 
 
-@pytest.fixture(params=["direct", "portable"], autouse=True)
-def engine(request, impl):
-    """The engine of the new transports of asyncloop."""
-    if not impl.ours:
-        if request.param != "direct":
-            pytest.skip("the standard loop has no engines")
-        yield None
-        return
-    from asyncloop import _core
-
-    _core._tls_set_engine("portable" if request.param == "portable" else None)
-    yield request.param
-    _core._tls_set_engine(None)
-
-
-def _make_certificate(folder, name):
-    files = folder / f"{name}.pem", folder / f"{name}-key.pem"
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
-            *("-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name},IP:127.0.0.1"),
-            *("-keyout", str(files[1]), "-out", str(files[0])),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    return tuple(map(str, files))
-
-
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory):
-    return _make_certificate(tmp_path_factory.mktemp("tls"), "localhost")
+    return make_certificate(tmp_path_factory.mktemp("tls"), key="rsa:2048")
 
 
 @pytest.fixture(scope="session")
 def other_certificate(tmp_path_factory):
-    return _make_certificate(tmp_path_factory.mktemp("tls-other"), "other.example")
+    return make_certificate(tmp_path_factory.mktemp("tls-other"), "other.example", "rsa:2048")
 
 
 @pytest.fixture
