@@ -55,14 +55,16 @@ async def sender(port: str) -> AsyncIterator[Sender]:
     await protocol.lost
 
 
-def writes(size: int) -> Session:
-    """Write so many bytes, and wait as the transport asks for; at least one turn of the loop."""
+def writes(size: int, pieces: int = 0) -> Session:
+    """Write so many bytes, or so many pieces of them by writelines(), and wait as the transport
+    asks for; at least one turn of the loop.
+    """
 
     @contextlib.asynccontextmanager
     async def session(port: str) -> AsyncIterator[Run]:
-        data = bytes(size)
+        data = [bytes(size)] * pieces if pieces else bytes(size)
         async with sender(port) as protocol:
-            write = protocol.transport.write
+            write = getattr(protocol.transport, "writelines" if pieces else "write")
 
             async def run(n: int) -> None:
                 for _ in range(n):
@@ -90,28 +92,6 @@ def bursts(size: int) -> Session:
                 for _ in range(n // 100):
                     for _ in range(100):
                         write(data)
-                    if protocol.resumed is None:
-                        await asyncio.sleep(0)
-                    else:
-                        await protocol.resumed
-
-            yield run
-
-    return session
-
-
-def lines(size: int) -> Session:
-    """writelines() with sixteen pieces."""
-
-    @contextlib.asynccontextmanager
-    async def session(port: str) -> AsyncIterator[Run]:
-        data = [bytes(size)] * 16
-        async with sender(port) as protocol:
-            writelines = protocol.transport.writelines
-
-            async def run(n: int) -> None:
-                for _ in range(n):
-                    writelines(data)
                     if protocol.resumed is None:
                         await asyncio.sleep(0)
                     else:
@@ -269,8 +249,8 @@ BODIES = (
     _write("write-65536", "write 64 KiB with flow control", writes(65536)),
     _write("write-1048576", "write 1 MiB with flow control", writes(1 << 20)),
     _write("write-burst", "100 writes of 64 bytes in a turn, per write", bursts(64), step=100),
-    _write("writelines-64", "writelines, 16 pieces of 64 bytes", lines(64)),
-    _write("writelines-4096", "writelines, 16 pieces of 4 KiB", lines(4096)),
+    _write("writelines-64", "writelines, 16 pieces of 64 bytes", writes(64, pieces=16)),
+    _write("writelines-4096", "writelines, 16 pieces of 4 KiB", writes(4096, pieces=16)),
     _connect("connect-protocol", "create_connection, first byte, close", connect_protocol),
     _connect("connect-streams", "open_connection, first byte, close", connect_streams),
     _connect("connect-sock", "sock_connect, first byte, close", connect_sock),
