@@ -31,14 +31,15 @@ def cache() -> Path:
 def compiled(source: Path, *arguments: str) -> Path:
     """Compile a C file and return the result's path.
 
-    The name carries a hash of source and arguments, so a change is compiled anew and two
-    runs at the same time do not disturb each other. Raises BuildError.
+    The name carries a hash of the source, the headers beside it and the arguments, so a change
+    is compiled anew and two runs at the same time do not disturb each other. Raises BuildError.
     """
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         raise BuildError("no C compiler (cc) on this machine")
     flags = ["-O2", "-std=c11", "-Wall", "-Wextra", *arguments]
-    digest = hashlib.sha256(source.read_bytes() + repr(flags).encode()).hexdigest()[:16]
+    texts = [file.read_bytes() for file in (source, *sorted(source.parent.glob("*.h")))]
+    digest = hashlib.sha256(b"\0".join([*texts, repr(flags).encode()])).hexdigest()[:16]
     target = cache() / f"{source.stem}-{digest}"
     if not target.exists():
         scratch = target.with_suffix(f".{os.getpid()}")

@@ -98,6 +98,7 @@ def test_source_archive_is_whole(source):
     held = {str(path.relative_to(source)) for path in source.rglob("*") if path.is_file()}
     wanted = {"LICENSE", "README.md", "CHANGELOG.md", "setup.py", "pyproject.toml"}
     wanted |= {str(path.relative_to(ROOT)) for path in ROOT.glob("src/*.[ch]")}
+    wanted |= {str(path.relative_to(ROOT)) for path in ROOT.glob("benchmarks/**/*.[ch]")}
     wanted |= {str(path.relative_to(ROOT)) for path in ROOT.glob("asyncloop/*.py*")}
     assert wanted <= held
     assert not [name for name in held if name.endswith((".so", ".o", ".pyc"))]

@@ -7,16 +7,12 @@
  * A connection ends when the other side ends it. Listens on a free port of 127.0.0.1 and prints
  * {"port": N}. */
 #define _GNU_SOURCE
-#include <arpa/inet.h>
+#include "listen.h"
+
 #include <errno.h>
-#include <ev.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 enum mode { SINK, GREET, HTTP };
@@ -76,12 +72,10 @@ listener_on_readable(struct ev_loop *loop, ev_io *w, int revents)
 {
     (void)revents;
     for (;;) {
-        int fd = accept4(w->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        int fd = accept_next(w);
         if (fd < 0) {
             return;
         }
-        int on = 1;
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
         ev_io *peer = malloc(sizeof *peer);
         if (peer == NULL) {
             close(fd);
@@ -110,27 +104,5 @@ main(int argc, char **argv)
         limit.rlim_cur = limit.rlim_max;
         setrlimit(RLIMIT_NOFILE, &limit);
     }
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    struct sockaddr_in address = {
-        .sin_family = AF_INET,
-        .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
-    };
-    socklen_t length = sizeof address;
-    if (fd < 0 || bind(fd, (struct sockaddr *)&address, length) < 0 || listen(fd, 1024) < 0
-        || getsockname(fd, (struct sockaddr *)&address, &length) < 0) {
-        perror("answers");
-        return 1;
-    }
-    struct ev_loop *loop = ev_default_loop(EVBACKEND_EPOLL | EVFLAG_NOENV);
-    if (loop == NULL) {
-        fputs("answers: no event loop\n", stderr);
-        return 1;
-    }
-    ev_io listener;
-    ev_io_init(&listener, listener_on_readable, fd, EV_READ);
-    ev_io_start(loop, &listener);
-    printf("{\"port\": %d}\n", ntohs(address.sin_port));
-    fflush(stdout);
-    ev_run(loop, 0);
-    return 0;
+    return serve("answers", SOCK_STREAM, listener_on_readable);
 }

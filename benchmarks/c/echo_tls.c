@@ -4,19 +4,15 @@
  *
  * As a C program is written that wants to be fast: OpenSSL on the socket itself, which reads ahead
  * (one recv() for head and body of a record), one SSL_read() and SSL_write() after the other until
- * nothing is left in OpenSSL. Where the kernel takes no more, reading stops until it does. Listens on a free port of 127.0.0.1 and prints {"port": N}. */
+ * nothing is left in OpenSSL. Where the kernel takes no more, reading stops until it does. Listens
+ * on a free port of 127.0.0.1 and prints {"port": N}. */
 #define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <ev.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <openssl/err.h>
+#include "listen.h"
+
 #include <openssl/ssl.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #define CHUNK (64 * 1024)
@@ -131,12 +127,10 @@ listener_on_readable(struct ev_loop *loop, ev_io *w, int revents)
 {
     (void)revents;
     for (;;) {
-        int fd = accept4(w->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        int fd = accept_next(w);
         if (fd < 0) {
             return;
         }
-        int on = 1;
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
         struct peer *peer = calloc(1, sizeof *peer);
         SSL *ssl = SSL_new(context);
         if (peer == NULL || ssl == NULL || !SSL_set_fd(ssl, fd)) {
@@ -177,27 +171,5 @@ main(int argc, char **argv)
                                   | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
     SSL_CTX_set_read_ahead(context, 1);
     SSL_CTX_set_default_read_buffer_len(context, CHUNK);
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    struct sockaddr_in address = {
-        .sin_family = AF_INET,
-        .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
-    };
-    socklen_t length = sizeof address;
-    if (fd < 0 || bind(fd, (struct sockaddr *)&address, length) < 0 || listen(fd, 1024) < 0
-        || getsockname(fd, (struct sockaddr *)&address, &length) < 0) {
-        perror("echo_tls");
-        return 1;
-    }
-    struct ev_loop *loop = ev_default_loop(EVBACKEND_EPOLL | EVFLAG_NOENV);
-    if (loop == NULL) {
-        fputs("echo_tls: no event loop\n", stderr);
-        return 1;
-    }
-    ev_io listener;
-    ev_io_init(&listener, listener_on_readable, fd, EV_READ);
-    ev_io_start(loop, &listener);
-    printf("{\"port\": %d}\n", ntohs(address.sin_port));
-    fflush(stdout);
-    ev_run(loop, 0);
-    return 0;
+    return serve("echo_tls", SOCK_STREAM, listener_on_readable);
 }

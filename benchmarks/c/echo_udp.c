@@ -3,11 +3,7 @@
  * One thread, one recvfrom and one sendto per datagram. Binds a free port of 127.0.0.1
  * and prints {"port": N}. */
 #define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <ev.h>
-#include <netinet/in.h>
-#include <stdio.h>
-#include <sys/socket.h>
+#include "listen.h"
 
 static char buffer[64 * 1024];
 
@@ -31,27 +27,5 @@ on_readable(struct ev_loop *loop, ev_io *w, int revents)
 int
 main(void)
 {
-    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    struct sockaddr_in address = {
-        .sin_family = AF_INET,
-        .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
-    };
-    socklen_t length = sizeof address;
-    if (fd < 0 || bind(fd, (struct sockaddr *)&address, length) < 0
-        || getsockname(fd, (struct sockaddr *)&address, &length) < 0) {
-        perror("echo_udp");
-        return 1;
-    }
-    struct ev_loop *loop = ev_default_loop(EVBACKEND_EPOLL | EVFLAG_NOENV);
-    if (loop == NULL) {
-        fputs("echo_udp: no event loop\n", stderr);
-        return 1;
-    }
-    ev_io reader;
-    ev_io_init(&reader, on_readable, fd, EV_READ);
-    ev_io_start(loop, &reader);
-    printf("{\"port\": %d}\n", ntohs(address.sin_port));
-    fflush(stdout);
-    ev_run(loop, 0);
-    return 0;
+    return serve("echo_udp", SOCK_DGRAM, on_readable);
 }

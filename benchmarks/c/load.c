@@ -13,27 +13,20 @@
  * (time from sending a request to its whole answer), cpu_us (the generator's own CPU time
  * per request). On a wrong answer or a lost connection: {"error": "..."}, exit status 1. */
 #define _GNU_SOURCE
+#include "measure.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <stdarg.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #define HEAD_MAX 8192      /* longest HTTP response head that is understood */
-#define STALL_MS 3000      /* no answer on any connection for so long is an error */
-#define SUB_BITS 5         /* histogram: 32 steps per power of two, 3 % wide */
-#define BUCKETS (64 << SUB_BITS)
 
 struct connection {
     int fd;
@@ -59,67 +52,6 @@ static size_t answer_size;   /* echo */
 static char *pattern;
 static char http_request[1024];
 static char input[256 * 1024];
-static uint64_t histogram[BUCKETS];
-static uint64_t requests;
-static uint64_t max_ns;
-
-static void __attribute__((noreturn, format(printf, 1, 2)))
-die(const char *format, ...)
-{
-    va_list arguments;
-    va_start(arguments, format);
-    fputs("{\"error\": \"", stdout);
-    vprintf(format, arguments);
-    fputs("\"}\n", stdout);
-    va_end(arguments);
-    exit(1);
-}
-
-static uint64_t
-now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
-/* Bucket of a latency: the power of two, then SUB_BITS bits below the leading one. */
-static unsigned
-bucket_of(uint64_t ns)
-{
-    if (ns < (1u << SUB_BITS)) {
-        return (unsigned)ns;
-    }
-    unsigned log = 63 - (unsigned)__builtin_clzll(ns);
-    unsigned sub = (unsigned)(ns >> (log - SUB_BITS)) & ((1u << SUB_BITS) - 1);
-    return ((log - SUB_BITS + 1) << SUB_BITS) + sub;
-}
-
-/* Lower end of a bucket, in ns. */
-static uint64_t
-bucket_start(unsigned bucket)
-{
-    unsigned log = bucket >> SUB_BITS;
-    if (log == 0) {
-        return bucket;
-    }
-    uint64_t sub = bucket & ((1u << SUB_BITS) - 1);
-    return ((1u << SUB_BITS) + sub) << (log - 1);
-}
-
-static double
-percentile_us(double share)
-{
-    uint64_t wanted = (uint64_t)(share * (double)requests);
-    uint64_t seen = 0;
-    for (unsigned i = 0; i < BUCKETS; i++) {
-        seen += histogram[i];
-        if (seen > wanted) {
-            return (double)bucket_start(i) / 1000.0;
-        }
-    }
-    return (double)max_ns / 1000.0;
-}
 
 static void
 connection_watch(struct connection *c, int op, int wants_write)
@@ -260,12 +192,7 @@ connection_on_readable(struct connection *c)
     }
     connection_feed(c, input, (size_t)n);
     if (c->expected != 0 && c->received == c->expected) {
-        uint64_t took = now_ns() - c->started_ns;
-        histogram[bucket_of(took)]++;
-        if (took > max_ns) {
-            max_ns = took;
-        }
-        requests++;
+        request_done(now_ns() - c->started_ns);
         connection_begin(c);
     }
 }
@@ -379,15 +306,7 @@ main(int argc, char **argv)
     }
 
     /* Each connection sends another window of bytes that never repeat within its length. */
-    pattern = malloc(request_size + 256);
-    if (pattern == NULL) {
-        die("out of memory");
-    }
-    uint32_t x = 12345;
-    for (size_t i = 0; i < request_size + 256; i++) {
-        x = x * 1664525u + 1013904223u;
-        pattern[i] = (char)(x >> 24);
-    }
+    pattern = random_bytes(request_size + 256);
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
         limit.rlim_cur = limit.rlim_max;
@@ -451,18 +370,6 @@ main(int argc, char **argv)
         }
         now = now_ns();
     }
-    double took = (double)(now - start) / 1e9;
-    struct rusage usage;
-    getrusage(RUSAGE_SELF, &usage);
-    double cpu_us = (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1e6
-                    + (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
-    if (requests == 0) {
-        die("not one answer");
-    }
-    printf("{\"requests\": %llu, \"seconds\": %.3f, \"rate\": %.1f, \"p50_us\": %.1f, "
-           "\"p99_us\": %.1f, \"max_us\": %.1f, \"cpu_us\": %.2f}\n",
-           (unsigned long long)requests, took, (double)requests / took,
-           percentile_us(0.50), percentile_us(0.99), (double)max_ns / 1000.0,
-           cpu_us / (double)requests);
+    print_result(now - start);
     return 0;
 }

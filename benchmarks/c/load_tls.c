@@ -7,28 +7,19 @@
  * not checked. With --idle it only connects, prints {"connections": N} and waits for the end of
  * its standard input. Prints one line of JSON as load.c does, or {"error": "..."} with status 1. */
 #define _GNU_SOURCE
+#include "measure.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <openssl/err.h>
 #include <openssl/ssl.h>
-#include <stdarg.h>
-#include <stdint.h>
 #include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
-
-#define STALL_MS 3000
-#define SUB_BITS 5
-#define BUCKETS (64 << SUB_BITS)
 
 struct connection {
     int fd;
@@ -44,64 +35,6 @@ static int epoll_fd;
 static size_t message_size = 1024;
 static char *pattern;
 static char input[256 * 1024];
-static uint64_t histogram[BUCKETS];
-static uint64_t requests, max_ns;
-
-static void __attribute__((noreturn, format(printf, 1, 2)))
-die(const char *format, ...)
-{
-    va_list arguments;
-    va_start(arguments, format);
-    printf("{\"error\": \"");
-    vprintf(format, arguments);
-    printf("\"}\n");
-    va_end(arguments);
-    exit(1);
-}
-
-static uint64_t
-now_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
-static unsigned
-bucket_of(uint64_t ns)
-{
-    if (ns < (1u << SUB_BITS)) {
-        return (unsigned)ns;
-    }
-    unsigned top = 63u - (unsigned)__builtin_clzll(ns);
-    return ((top - SUB_BITS + 1) << SUB_BITS)
-           + (unsigned)((ns >> (top - SUB_BITS)) & ((1u << SUB_BITS) - 1));
-}
-
-static double
-bucket_us(unsigned bucket)
-{
-    if (bucket < (1u << SUB_BITS)) {
-        return bucket / 1e3;
-    }
-    unsigned top = (bucket >> SUB_BITS) + SUB_BITS - 1;
-    uint64_t low = (1ull << top)
-                   + ((uint64_t)(bucket & ((1u << SUB_BITS) - 1)) << (top - SUB_BITS));
-    return (double)low / 1e3;
-}
-
-static double
-percentile_us(double share)
-{
-    uint64_t wanted = (uint64_t)(share * (double)requests), seen = 0;
-    for (unsigned i = 0; i < BUCKETS; i++) {
-        seen += histogram[i];
-        if (seen > wanted) {
-            return bucket_us(i);
-        }
-    }
-    return (double)max_ns / 1e3;
-}
 
 static void
 watch(struct connection *conn, int wants_write)
@@ -156,10 +89,8 @@ receive(struct connection *conn, int stopping)
         if (conn->received < message_size) {
             continue;
         }
-        uint64_t now = now_ns(), took = now - conn->started_ns;
-        histogram[bucket_of(took)]++;
-        requests++;
-        max_ns = took > max_ns ? took : max_ns;
+        uint64_t now = now_ns();
+        request_done(now - conn->started_ns);
         if (stopping) {
             return;
         }
@@ -221,20 +152,15 @@ main(int argc, char **argv)
         die("usage: load_tls --port N [--connections N] [--size N] [--seconds N]");
     }
     signal(SIGPIPE, SIG_IGN);
-    pattern = malloc(message_size + (size_t)connections);
+    pattern = random_bytes(message_size + (size_t)connections);
     struct connection *all = calloc((size_t)connections, sizeof *all);
     SSL_CTX *context = SSL_CTX_new(TLS_client_method());
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    if (pattern == NULL || all == NULL || context == NULL || epoll_fd < 0) {
+    if (all == NULL || context == NULL || epoll_fd < 0) {
         die("no memory");
     }
     SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE
                                   | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
-    uint32_t random = 1;
-    for (size_t i = 0; i < message_size + (size_t)connections; i++) {
-        random = random * 1664525u + 1013904223u;
-        pattern[i] = (char)(random >> 24);
-    }
     for (int i = 0; i < connections; i++) {
         connect_one(&all[i], context, port, (size_t)i);
     }
@@ -270,14 +196,6 @@ main(int argc, char **argv)
             }
         }
     }
-    double took = (double)(now_ns() - start) / 1e9;
-    struct rusage usage;
-    getrusage(RUSAGE_SELF, &usage);
-    double cpu_us = (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1e6
-                    + (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
-    printf("{\"requests\": %llu, \"seconds\": %.4f, \"rate\": %.1f, \"p50_us\": %.1f, "
-           "\"p99_us\": %.1f, \"max_us\": %.1f, \"cpu_us\": %.2f}\n",
-           (unsigned long long)requests, took, (double)requests / took, percentile_us(0.5),
-           percentile_us(0.99), (double)max_ns / 1e3, cpu_us / (double)requests);
+    print_result(now_ns() - start);
     return 0;
 }
