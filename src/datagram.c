@@ -514,14 +514,24 @@ send_by_python(Datagram *dgram, PyObject *data, PyObject *address)
     return SEND_FAILED;
 }
 
+/* What errno says of a call that sent nothing. */
+static enum send_outcome
+send_failed(void)
+{
+    if (errno == EAGAIN || errno == EWOULDBLOCK) {
+        return SEND_FULL;
+    }
+    PyErr_SetFromErrno(PyExc_OSError);
+    return SEND_FAILED;
+}
+
 static enum send_outcome
 send_by_kernel(Datagram *dgram, const void *data, size_t n, const struct addr *target)
 {
     const struct sockaddr *to = target->length > 0 ? &target->any : NULL;
     if (io_is_gone(&dgram->base.io)) {
         errno = EBADF;
-        PyErr_SetFromErrno(PyExc_OSError);
-        return SEND_FAILED;
+        return send_failed();
     }
     ssize_t sent;
     do {
@@ -530,11 +540,7 @@ send_by_kernel(Datagram *dgram, const void *data, size_t n, const struct addr *t
     if (LIKELY(sent >= 0)) {
         return SEND_DONE;
     }
-    if (errno == EAGAIN || errno == EWOULDBLOCK) {
-        return SEND_FULL;
-    }
-    PyErr_SetFromErrno(PyExc_OSError);
-    return SEND_FAILED;
+    return send_failed();
 }
 
 static inline bool
@@ -591,8 +597,7 @@ send_batch(Datagram *dgram, size_t *count)
     }
     if (io_is_gone(&dgram->base.io)) {
         errno = EBADF;
-        PyErr_SetFromErrno(PyExc_OSError);
-        return SEND_FAILED;
+        return send_failed();
     }
     int sent;
     do {
@@ -602,11 +607,7 @@ send_batch(Datagram *dgram, size_t *count)
         *count = (size_t)sent;
         return SEND_DONE;
     }
-    if (errno == EAGAIN || errno == EWOULDBLOCK) {
-        return SEND_FULL;
-    }
-    PyErr_SetFromErrno(PyExc_OSError);
-    return SEND_FAILED;
+    return send_failed();
 }
 #else
 static enum send_outcome
