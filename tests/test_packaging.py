@@ -69,10 +69,11 @@ def source(tmp_path_factory):
     copy.mkdir()
     for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
         (copy / name).write_bytes((ROOT / name).read_bytes())
-    for pattern in ("CHANGELOG.md", "Makefile", "src/*.[ch]", "asyncloop/*.py", "asyncloop/*.pyi"):
+    for pattern in ("CHANGELOG.md", "Makefile", "src/*.[ch]", "asyncloop/*.py", "asyncloop/*.pyi",
+                    "benchmarks/**/*.[ch]"):
         for path in ROOT.glob(pattern):
             target = copy / path.relative_to(ROOT)
-            target.parent.mkdir(exist_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(path.read_bytes())
     (copy / "asyncloop" / "py.typed").touch()
     run(sys.executable, "setup.py", "-q", "sdist", "-d", folder, cwd=copy)
