@@ -103,6 +103,23 @@ def check_script(impl, source, expect=None, **kwargs):
     return done
 
 
+def check_program(module, *args, limit, env=None):
+    """Run a program of the tests (python -m) on asyncloop: its output; it has to end well."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, *args],
+        cwd=import_root(Impl.named("asyncloop")),
+        env={**os.environ, **(env or {})},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        timeout=limit,
+    )
+    assert done.returncode == 0, done.stdout[-5000:]
+    return done.stdout
+
+
 def open_descriptors():
     """{number: what it is} of this process's open descriptors."""
     found = {}

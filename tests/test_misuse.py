@@ -5,12 +5,10 @@ does all of this at random.
 """
 
 import os
-import subprocess
-import sys
 
 import pytest
 
-from .support import Impl, check_script, import_root
+from .support import Impl, check_program, check_script
 
 OURS = Impl.named("asyncloop")
 # (AddressSanitizer brings its own allocator)
@@ -23,19 +21,10 @@ def check(source, expect="ok", **options):
 
 @pytest.mark.parametrize("first", [0, 100_000])
 def test_random_misuse(first):
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.fuzz.misuse", "--seconds", "4", "--first", str(first)],
-        cwd=import_root(OURS),
-        env={**os.environ, **CHECKED},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        timeout=90,
+    printed = check_program(
+        "tests.fuzz.misuse", "--seconds", "4", "--first", str(first), limit=90, env=CHECKED
     )
-    assert done.returncode == 0, done.stdout[-5000:]
-    assert done.stdout.endswith(" rounds\n")
+    assert printed.endswith(" rounds\n")
 
 
 def test_objects_without_init():

@@ -2,13 +2,12 @@
 
 import os
 import shutil
-import subprocess
 import sys
 
 import pytest
 
 from . import oom
-from .support import Impl, import_root
+from .support import check_program
 
 
 @pytest.mark.skipif(
@@ -21,14 +20,4 @@ from .support import Impl, import_root
 @pytest.mark.skipif(sys.platform != "linux", reason="the hook reads /proc and ELF tables")
 @pytest.mark.parametrize("scenario", sorted(oom.SCENARIOS))
 def test_each_allocation_fails_once(scenario):
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.oom", scenario, "--seconds", "20"],
-        cwd=import_root(Impl.named("asyncloop")),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stdout[-5000:]
+    check_program("tests.oom", scenario, "--seconds", "20", limit=120)
