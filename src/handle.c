@@ -411,16 +411,16 @@ call_make(struct call *call)
     return PyObject_Call(call->callback, call->args[0], NULL);
 }
 
-/* A new tuple of the arguments, or NULL. */
+/* A tuple of the arguments that are kept so (new reference), or NULL. */
 static PyObject *
-call_args(const struct call *call)
+args_as_tuple(PyObject *const *args, int32_t nargs)
 {
-    if (call->nargs > HANDLE_INLINE_ARGS) {
-        return Py_NewRef(call->args[0]);
+    if (nargs > HANDLE_INLINE_ARGS) {
+        return Py_NewRef(args[0]);
     }
-    PyObject *tuple = PyTuple_New(call->nargs);
-    for (int32_t i = 0; tuple != NULL && i < call->nargs; i++) {
-        PyTuple_SET_ITEM(tuple, i, Py_NewRef(call->args[i]));
+    PyObject *tuple = PyTuple_New(nargs);
+    for (int32_t i = 0; tuple != NULL && i < nargs; i++) {
+        PyTuple_SET_ITEM(tuple, i, Py_NewRef(args[i]));
     }
     return tuple;
 }
@@ -429,7 +429,7 @@ call_args(const struct call *call)
 static PyObject *
 call_make_in_foreign_context(struct call *call)
 {
-    PyObject *args = call_args(call);
+    PyObject *args = args_as_tuple(call->args, call->nargs);
     PyObject *first = args == NULL ? NULL : PyTuple_Pack(1, call->callback);
     PyObject *all = first == NULL ? NULL : PySequence_Concat(first, args);
     PyObject *run = all == NULL ? NULL : PyObject_GetAttrString(call->context, "run");
@@ -735,14 +735,7 @@ handle_args(const Handle *self)
     if (self->callback == NULL) {
         Py_RETURN_NONE;
     }
-    if (self->nargs > HANDLE_INLINE_ARGS) {
-        return Py_NewRef(self->args[0]);
-    }
-    PyObject *tuple = PyTuple_New(self->nargs);
-    for (int32_t i = 0; tuple != NULL && i < self->nargs; i++) {
-        PyTuple_SET_ITEM(tuple, i, Py_NewRef(self->args[i]));
-    }
-    return tuple;
+    return args_as_tuple(self->args, self->nargs);
 }
 
 static PyObject *
