@@ -69,6 +69,19 @@ loop_has_custom_clock(Loop *loop)
     return SHARED_LOAD(loop->custom_clock) || SHARED_LOAD(loop->clock_on_instance);
 }
 
+/* What time() says, where it is somebody else's: 0 / -1 */
+static int
+loop_ask_clock(Loop *loop, double *now)
+{
+    PyObject *value = PyObject_CallMethodNoArgs((PyObject *)loop, loop->state->names.time);
+    if (value == NULL) {
+        return -1;
+    }
+    *now = PyFloat_AsDouble(value);
+    Py_DECREF(value);
+    return *now == -1. && PyErr_Occurred() ? -1 : 0;
+}
+
 int
 loop_now_ns(Loop *loop, int64_t *now)
 {
@@ -77,13 +90,8 @@ loop_now_ns(Loop *loop, int64_t *now)
         *now = monotonic_ns();
         return 0;
     }
-    if (custom < 0) {
-        return -1;
-    }
-    PyObject *value = PyObject_CallMethodNoArgs((PyObject *)loop, loop->state->names.time);
-    double seconds = value == NULL ? -1. : PyFloat_AsDouble(value);
-    Py_XDECREF(value);
-    if (seconds == -1. && PyErr_Occurred()) {
+    double seconds;
+    if (custom < 0 || loop_ask_clock(loop, &seconds) < 0) {
         return -1;
     }
     *now = timer_deadline(seconds);
@@ -99,16 +107,7 @@ loop_now_seconds(Loop *loop, double *now)
         *now = loop_time(loop);
         return 0;
     }
-    if (custom < 0) {
-        return -1;
-    }
-    PyObject *value = PyObject_CallMethodNoArgs((PyObject *)loop, loop->state->names.time);
-    if (value == NULL) {
-        return -1;
-    }
-    *now = PyFloat_AsDouble(value);
-    Py_DECREF(value);
-    return *now == -1. && PyErr_Occurred() ? -1 : 0;
+    return custom < 0 ? -1 : loop_ask_clock(loop, now);
 }
 
 /* -- checks ------------------------------------------------------------------------------ */
