@@ -25,46 +25,9 @@ freelist_revive(PyObject *op, PyTypeObject *type)
 #endif
 }
 
+/* A kept object with a reference to its type, or NULL where there is none. */
 static inline PyObject *
-freelist_take(struct freelist *list, PyTypeObject *type)
-{
-#ifndef Py_GIL_DISABLED
-    PyObject *op = list->head;
-    if (op != NULL) {
-        list->head = (PyObject *)op->ob_type;
-        list->length--;
-        freelist_revive(op, type);         /* takes the reference to the heap type */
-        PyObject_GC_Track(op);             /* as tp_alloc does */
-        return op;
-    }
-#else
-    (void)list;
-#endif
-    return type->tp_alloc(type, 0);
-}
-
-/* true: the memory is kept, and the caller drops the reference to the type;
- * false: the caller frees. */
-static inline bool
-freelist_keep(struct freelist *list, PyObject *op)
-{
-#ifndef Py_GIL_DISABLED
-    if (list->length < FREELIST_MAX && !PyObject_GC_IsFinalized(op)) {
-        op->ob_type = (PyTypeObject *)list->head;
-        list->head = op;
-        list->length++;
-        return true;
-    }
-#else
-    (void)list; (void)op;
-#endif
-    return false;
-}
-
-/* The same for types that the collector does not track. What is taken has only its head:
- * the caller fills the rest. */
-static inline PyObject *
-freelist_take_plain(struct freelist *list, PyTypeObject *type)
+freelist_pop(struct freelist *list, PyTypeObject *type)
 {
 #ifndef Py_GIL_DISABLED
     PyObject *op = list->head;
@@ -72,14 +35,36 @@ freelist_take_plain(struct freelist *list, PyTypeObject *type)
         list->head = (PyObject *)op->ob_type;
         list->length--;
         freelist_revive(op, type);
-        return op;
     }
+    return op;
 #else
-    (void)list;
+    (void)list; (void)type;
+    return NULL;
 #endif
-    return PyObject_New(PyObject, type);
 }
 
+static inline PyObject *
+freelist_take(struct freelist *list, PyTypeObject *type)
+{
+    PyObject *op = freelist_pop(list, type);
+    if (op == NULL) {
+        return type->tp_alloc(type, 0);
+    }
+    PyObject_GC_Track(op);             /* as tp_alloc does */
+    return op;
+}
+
+/* The same for types that the collector does not track. What is taken has only its head:
+ * the caller fills the rest. */
+static inline PyObject *
+freelist_take_plain(struct freelist *list, PyTypeObject *type)
+{
+    PyObject *op = freelist_pop(list, type);
+    return op != NULL ? op : PyObject_New(PyObject, type);
+}
+
+/* true: the memory is kept, and the caller drops the reference to the type;
+ * false: the caller frees. */
 static inline bool
 freelist_keep_plain(struct freelist *list, PyObject *op)
 {
@@ -94,6 +79,13 @@ freelist_keep_plain(struct freelist *list, PyObject *op)
     (void)list; (void)op;
 #endif
     return false;
+}
+
+/* The same for types that the collector tracks. */
+static inline bool
+freelist_keep(struct freelist *list, PyObject *op)
+{
+    return !PyObject_GC_IsFinalized(op) && freelist_keep_plain(list, op);
 }
 
 void freelist_drain(struct freelist *list);    /* and keeps nothing any more */
