@@ -10,9 +10,9 @@
  * descriptor (benchmark row: call_soon_threadsafe).
  * Rejected: libev's ev_async, which ends the process when no descriptor is left. */
 #include "inbox.h"
+#include "poll.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 #ifdef __linux__
@@ -106,13 +106,8 @@ wake_fds_open(struct inbox *inbox)
     }
 #else
     int fds[2];
-    if (pipe(fds) < 0) {
-        PyErr_SetFromErrno(PyExc_OSError);
+    if (poll_open_pipe(fds) < 0) {
         return -1;
-    }
-    for (int i = 0; i < 2; i++) {
-        fcntl(fds[i], F_SETFD, FD_CLOEXEC);
-        fcntl(fds[i], F_SETFL, O_NONBLOCK);
     }
     inbox->wake_fd = fds[0];
     inbox->wake_write_fd = fds[1];

@@ -228,25 +228,31 @@ signals_arrived(struct ev_loop *ev UNUSED, ev_io *io, int revents UNUSED)
     }
 }
 
-static int
-signal_fds_open(Loop *loop)
+int
+poll_open_pipe(int fds[2])
 {
-    int fds[2];
 #ifdef __linux__
-    if (pipe2(fds, O_CLOEXEC | O_NONBLOCK) < 0) {
-        PyErr_SetFromErrno(PyExc_OSError);
-        return -1;
-    }
+    int result = pipe2(fds, O_CLOEXEC | O_NONBLOCK);
 #else
-    if (pipe(fds) < 0) {
-        PyErr_SetFromErrno(PyExc_OSError);
-        return -1;
-    }
-    for (int i = 0; i < 2; i++) {
+    int result = pipe(fds);
+    for (int i = 0; result == 0 && i < 2; i++) {
         fcntl(fds[i], F_SETFD, FD_CLOEXEC);
         fcntl(fds[i], F_SETFL, O_NONBLOCK);
     }
 #endif
+    if (result < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+    }
+    return result;
+}
+
+static int
+signal_fds_open(Loop *loop)
+{
+    int fds[2];
+    if (poll_open_pipe(fds) < 0) {
+        return -1;
+    }
     loop->signal_read_fd = fds[0];
     loop->signal_write_fd = fds[1];
     ev_io_init(&loop->signal_watcher, signals_arrived, fds[0], EV_READ);

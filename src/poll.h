@@ -16,6 +16,9 @@ int poll_once(Loop *loop, int64_t wait_ns);
 /* Calls the watchers that poll_once() has noted, and with them the protocols. */
 void poll_dispatch(Loop *loop);
 
+/* A pipe that the loop's own wake-ups come through: 0, or -1 with OSError. */
+int poll_open_pipe(int fds[2]);
+
 /* The descriptor for signal.set_wakeup_fd(): made on first use. -1 with OSError. */
 int poll_signal_fd(Loop *loop);
 
