@@ -1,4 +1,4 @@
-/* args.h - arguments of METH_FASTCALL | METH_KEYWORDS methods. */
+/* args.h - arguments of METH_FASTCALL | METH_KEYWORDS methods, and what methods return. */
 #ifndef ASYNCLOOP_ARGS_H
 #define ASYNCLOOP_ARGS_H
 
@@ -37,6 +37,13 @@ static inline PyObject *
 args_null_for_none(PyObject *object)
 {
     return object == Py_None ? NULL : object;
+}
+
+/* What a method returns that only succeeds or fails. */
+static inline PyObject *
+none_or_error(int result)
+{
+    return UNLIKELY(result < 0) ? NULL : Py_NewRef(Py_None);
 }
 
 #endif

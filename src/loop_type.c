@@ -212,10 +212,7 @@ Loop__add_callback(PyObject *op, PyObject *item)
     if (ours) {
         ((Handle *)item)->place = HANDLE_SHARED;
     }
-    if (loop_push_steal(loop, Py_NewRef(item), ours ? READY_HANDLE : READY_FOREIGN) < 0) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
+    return none_or_error(loop_push_steal(loop, Py_NewRef(item), ours ? READY_HANDLE : READY_FOREIGN));
 }
 
 static PyObject *
@@ -418,10 +415,7 @@ Loop__ensure_fd_no_transport(PyObject *op, PyObject *object)
 static PyObject *
 Loop__run(PyObject *op, PyObject *ignored UNUSED)
 {
-    if (loop_run((Loop *)op) < 0) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
+    return none_or_error(loop_run((Loop *)op));
 }
 
 static PyObject *
@@ -468,19 +462,13 @@ Loop_is_closed(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Loop__check_closed(PyObject *op, PyObject *ignored UNUSED)
 {
-    if (loop_check_closed((Loop *)op) < 0) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
+    return none_or_error(loop_check_closed((Loop *)op));
 }
 
 static PyObject *
 Loop__check_thread(PyObject *op, PyObject *ignored UNUSED)
 {
-    if (loop_check_thread((Loop *)op) < 0) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
+    return none_or_error(loop_check_thread((Loop *)op));
 }
 
 static PyObject *

@@ -389,28 +389,19 @@ Pipe_get_fileno(PyObject *op, void *closure UNUSED)
 static PyObject *
 WritePipe_write(PyObject *op, PyObject *data)
 {
-    if (UNLIKELY(stream_write(stream_cast(op), data) < 0)) {
-        return NULL;
-    }
-    return Py_NewRef(Py_None);
+    return none_or_error(stream_write(stream_cast(op), data));
 }
 
 static PyObject *
 WritePipe_writelines(PyObject *op, PyObject *list)
 {
-    if (stream_writelines(stream_cast(op), list) < 0) {
-        return NULL;
-    }
-    return Py_NewRef(Py_None);
+    return none_or_error(stream_writelines(stream_cast(op), list));
 }
 
 static PyObject *
 WritePipe_write_eof(PyObject *op, PyObject *ignored UNUSED)
 {
-    if (transport_close(&stream_cast(op)->base) < 0) {
-        return NULL;
-    }
-    return Py_NewRef(Py_None);
+    return none_or_error(transport_close(&stream_cast(op)->base));
 }
 
 static PyObject *

@@ -92,19 +92,13 @@ stream_clear(PyObject *op)
 static PyObject *
 Stream_write(PyObject *op, PyObject *data)
 {
-    if (UNLIKELY(stream_write(stream_cast(op), data) < 0)) {
-        return NULL;
-    }
-    return Py_NewRef(Py_None);
+    return none_or_error(stream_write(stream_cast(op), data));
 }
 
 static PyObject *
 Stream_writelines(PyObject *op, PyObject *list)
 {
-    if (stream_writelines(stream_cast(op), list) < 0) {
-        return NULL;
-    }
-    return Py_NewRef(Py_None);
+    return none_or_error(stream_writelines(stream_cast(op), list));
 }
 
 static PyObject *

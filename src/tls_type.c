@@ -158,12 +158,6 @@ Tls_repr(PyObject *op)
 
 /* -- as a transport -------------------------------------------------------------------------- */
 
-static inline PyObject *
-none_or_error(int result)
-{
-    return result < 0 ? NULL : Py_NewRef(Py_None);
-}
-
 static PyObject *
 Tls_write(PyObject *op, PyObject *data)
 {

@@ -870,12 +870,6 @@ transport_finalize(PyObject *op)
 /* -- methods ---------------------------------------------------------------------------------- */
 
 static PyObject *
-none_or_error(int result)
-{
-    return result < 0 ? NULL : Py_NewRef(Py_None);
-}
-
-static PyObject *
 Transport_close(PyObject *op, PyObject *ignored UNUSED)
 {
     return none_or_error(transport_close(transport_cast(op)));
