@@ -9,7 +9,7 @@ import pytest
 from .support import CLASSES_ARE_IMMORTAL, Impl, import_root
 
 PLANTED = """\
-import asyncio, ctypes, socket
+import asyncio, ctypes, socket, weakref
 import asyncloop
 
 kept = []
@@ -65,8 +65,15 @@ def test_good_cycle(loop):
     future.add_done_callback(lambda _: future)
 
 
+def test_good_with_a_proxy_of_nothing(loop):
+    proxies.append(weakref.proxy(type("Thing", (), {})()))
+
+
 def test_good(run):
     run(asyncio.sleep(0))
+
+
+proxies = []
 """
 
 
