@@ -10,6 +10,7 @@ import functools
 import os
 import socket
 import sys
+import weakref
 from asyncio import base_events, constants, unix_events
 from asyncio.log import logger
 from collections.abc import Callable
@@ -31,6 +32,23 @@ _UnixLoop: Any = unix_events._UnixSelectorEventLoop
 
 _NONBLOCKING = getattr(socket, "SOCK_NONBLOCK", 0)
 """Flag of `socket()` for a socket that does not block; 0 where the system has none."""
+
+_Server: Any = base_events.Server
+_SERVER_METHODS = (_Server._attach, _Server._detach)
+_Clients: Any = getattr(_core, "Clients", None)
+"""The core's list of a server's connections; None where there is none (src/clients.h)."""
+
+
+def _list_clients(server: Any) -> None:
+    """Let the core keep the connections of a server, if that is asyncio's own and new."""
+    if (
+        _Clients is not None
+        and type(server) is _Server
+        and (_Server._attach, _Server._detach) == _SERVER_METHODS
+        and type(server._clients) is weakref.WeakSet
+        and not server._clients
+    ):
+        server._clients = _Clients()
 
 
 def _connect_error(exceptions: list[OSError]) -> OSError:
@@ -205,6 +223,7 @@ class StreamHooks(_Base):
                     )
                 )
 
+        _list_clients(server)
         self._acceptors[sock] = _core._acceptor_new(
             self, protocol_factory, sock, server, context, accepted
         )

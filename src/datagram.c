@@ -401,7 +401,7 @@ static void
 datagram_on_readable(struct watch *watch, int revents)
 {
     Datagram *dgram = container_of(watch, Datagram, base.read_watch);
-    Loop *loop = watch->loop;
+    Loop *loop = watch_loop(watch);
     Py_INCREF(dgram);
     int result = 0;
     if (UNLIKELY(revents & EV_ERROR) || io_is_gone(&dgram->base.io)) {
@@ -681,7 +681,7 @@ static void
 datagram_on_writable(struct watch *watch, int revents)
 {
     Datagram *dgram = container_of(watch, Datagram, base.write_watch);
-    Loop *loop = watch->loop;
+    Loop *loop = watch_loop(watch);
     Py_INCREF(dgram);
     int result = UNLIKELY(revents & EV_ERROR) ? transport_descriptor_gone(&dgram->base)
                                               : datagram_flush(dgram);

@@ -152,6 +152,13 @@ io_set_flaky(uint64_t seed)
     __atomic_store_n(&flaky_seed, seed, __ATOMIC_RELAXED);
 }
 
+/* What the flaky implementation stands before. */
+static const struct io_ops *
+flaky_real(struct io *io)
+{
+    return io->ops == &io_flaky_pipe_ops ? &io_pipe_ops : &io_plain_ops;
+}
+
 static uint64_t
 flaky_random(struct io *io)
 {
@@ -176,7 +183,7 @@ flaky_read(struct io *io, void *buffer, size_t capacity, size_t *n)
     if (flaky_random(io) % 4 == 0) {
         return IO_WANT_READ;
     }
-    return io->real->read(io, buffer, flaky_length(io, capacity), n);
+    return flaky_real(io)->read(io, buffer, flaky_length(io, capacity), n);
 }
 
 static enum io_status
@@ -197,33 +204,31 @@ flaky_writev(struct io *io, const struct iovec *iov, int count, size_t *n)
         room -= part[used].iov_len;
         used++;
     }
-    return io->real->writev(io, part, used, n);
+    return flaky_real(io)->writev(io, part, used, n);
 }
 
 static enum io_status
 flaky_shutdown(struct io *io)
 {
-    return io->real->shutdown(io);
+    return flaky_real(io)->shutdown(io);
 }
 
-const struct io_ops io_flaky_ops = {
-    .read = flaky_read,
-    .writev = flaky_writev,
-    .shutdown = flaky_shutdown,
-    .close = plain_close,
-};
+#define FLAKY_OPS {flaky_read, flaky_writev, flaky_shutdown, plain_close}
+
+const struct io_ops io_flaky_plain_ops = FLAKY_OPS;
+const struct io_ops io_flaky_pipe_ops = FLAKY_OPS;
 
 static void
 io_init(struct io *io, int fd, const int *owned, const struct io_ops *ops)
 {
-    io->ops = io->real = ops;
+    io->ops = ops;
     io->fd = fd;
     io->owned = owned;
     io->err = 0;
     io->random = 0;
     uint64_t seed = __atomic_load_n(&flaky_seed, __ATOMIC_RELAXED);
     if (UNLIKELY(seed != 0)) {
-        io->ops = &io_flaky_ops;
+        io->ops = ops == &io_pipe_ops ? &io_flaky_pipe_ops : &io_flaky_plain_ops;
         /* neighbouring descriptors must not have neighbouring states */
         io->random = (seed + (uint64_t)fd) * UINT64_C(0x9E3779B97F4A7C15) | 1;
     }

@@ -39,10 +39,9 @@ struct io_ops {
 
 struct io {
     const struct io_ops *ops;
-    const struct io_ops *real;    /* what the flaky implementation stands before */
     int fd;               /* borrowed; -1 once closed */
-    const int *owned;     /* where its owner keeps the number; NULL: not known */
     int err;              /* errno of the last IO_ERROR */
+    const int *owned;     /* where its owner keeps the number; NULL: not known */
     uint64_t random;      /* state of the flaky implementation; unused otherwise */
 };
 
@@ -55,7 +54,8 @@ struct io {
 
 extern const struct io_ops io_plain_ops;    /* stream sockets */
 extern const struct io_ops io_pipe_ops;     /* whatever read() and write() take */
-extern const struct io_ops io_flaky_ops;    /* either with short and refused transfers */
+extern const struct io_ops io_flaky_plain_ops;    /* the same with short and refused transfers */
+extern const struct io_ops io_flaky_pipe_ops;
 
 /* For a socket or a pipe: the plain implementation, or the flaky one before it while
  * io_set_flaky() is on. `owned` may be NULL. */

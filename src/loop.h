@@ -53,7 +53,7 @@ struct Loop {
     } timers;
 
     struct fds {
-        struct fd_entry **entries;    /* by descriptor; NULL where nothing was ever watched */
+        struct fd_entry *entries;     /* by descriptor */
         size_t length;
         uint32_t *watched;            /* by descriptor: how many watches are active on it */
         size_t watched_length;

@@ -67,7 +67,7 @@ static void
 operation_ready(struct watch *watch, int revents)
 {
     Operation *op = container_of(watch, Operation, watch);
-    Loop *loop = (Loop *)Py_NewRef(watch->loop);
+    Loop *loop = (Loop *)Py_NewRef(watch_loop(watch));
     op->descriptor_gone = (revents & EV_ERROR) != 0;
     if (operation_wake(op) < 0) {
         loop_report(loop, "An operation on a socket could not go on", NULL, NULL);

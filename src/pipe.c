@@ -174,7 +174,7 @@ static void
 write_pipe_on_readable(struct watch *watch, int revents)
 {
     Transport *tr = container_of(watch, Transport, read_watch);
-    Loop *loop = watch->loop;
+    Loop *loop = watch_loop(watch);
     Py_INCREF(tr);
     int result = 0;
     if (UNLIKELY(revents & EV_ERROR) || io_is_gone(&tr->io)) {

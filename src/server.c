@@ -322,7 +322,7 @@ static void
 acceptor_on_readable(struct watch *watch, int revents)
 {
     Acceptor *acceptor = container_of(watch, Acceptor, watch);
-    Loop *loop = watch->loop;
+    Loop *loop = watch_loop(watch);
     Py_INCREF(acceptor);    /* a protocol factory may close the server */
     if (UNLIKELY(revents & EV_ERROR)) {
         acceptor_descriptor_gone(acceptor, loop);

@@ -4,6 +4,7 @@
  * before it is made. */
 #include "state.h"
 
+#include "clients.h"
 #include "current.h"
 #include "datagram.h"
 #include "freelist.h"
@@ -163,6 +164,7 @@ state_init(PyObject *module, struct state *state)
         || introspect_init(state) < 0
         || task_type_init(module, state) < 0
         || transport_types_init(module, state) < 0
+        || clients_type_init(module, state) < 0
         || stream_type_init(module, state) < 0
         || tls_type_init(module, state) < 0
         || datagram_type_init(module, state) < 0
@@ -188,7 +190,7 @@ state_init(PyObject *module, struct state *state)
 #define STATE_OBJECTS(X) \
     X(LoopType) X(HandleType) X(TimerHandleType) X(FutureType) X(FutureIterType) \
     X(TaskType) X(TransportType) X(StreamType) X(DatagramType) X(AcceptorType) X(OperationType) \
-    X(ReadPipeType) X(WritePipeType) \
+    X(ReadPipeType) X(WritePipeType) X(ClientsType) X(ServerType) \
     X(asyncio_Future) X(asyncio_Task) X(asyncio_Handle) X(asyncio_ThreadSafeHandle) X(asyncio_TimerHandle) \
     X(asyncio_FlowControlMixin) X(asyncio_BaseEventLoop) X(asyncio_BufferedProtocol) \
     X(asyncio_CancelledError) X(asyncio_InvalidStateError) \

@@ -29,8 +29,8 @@ typedef struct Task Task;
     X(pipe) X(protocol) X(remove_done_callback) X(result) X(resume_writing) X(send) X(server) \
     X(set_name) X(set_result) X(shutdown) X(sockname) X(socket) X(source_traceback) X(task) \
     X(is_running) X(set_exception) X(PENDING) X(CANCELLED) X(FINISHED) \
-    X(_attach) X(_buffer) X(_client_connected_cb) X(_detach) X(_eof) X(_exception) X(_limit) \
-    X(_paused) X(_reader) X(_stream_reader_wr) \
+    X(_attach) X(_buffer) X(_client_connected_cb) X(_clients) X(_detach) X(_eof) X(_exception) X(_limit) \
+    X(_paused) X(_reader) X(_sockets) X(_stream_reader_wr) \
     X(_transport) X(_waiter) X(pause_reading) X(throw) X(time) X(transport) X(uncancel) X(values) \
     X(accept) X(connect) X(family) X(getaddrinfo) X(proto) X(recv) X(recv_into) X(recvfrom) X(recvfrom_into) \
     X(recvmsg) X(sendmsg) X(sendto) X(type) \
@@ -118,10 +118,12 @@ struct state {
     PyTypeObject *WritePipeType;
     PyTypeObject *AcceptorType;
     PyTypeObject *OperationType;
+    PyTypeObject *ClientsType;            /* NULL where clients.h says so */
 
     /* standard library: types that ours derive from or recognise */
     PyTypeObject *asyncio_Future;         /* _asyncio.Future */
     PyTypeObject *asyncio_Task;           /* _asyncio.Task */
+    PyTypeObject *ServerType;             /* asyncio.base_events.Server */
     PyObject *asyncio_Handle;             /* asyncio.events.Handle */
     PyObject *asyncio_ThreadSafeHandle;   /* asyncio.events._ThreadSafeHandle, NULL before 3.14 */
     PyObject *asyncio_TimerHandle;        /* asyncio.events.TimerHandle */

@@ -232,7 +232,7 @@ void
 stream_on_readable(struct watch *watch, int revents)
 {
     Transport *tr = container_of(watch, Transport, read_watch);
-    Loop *loop = watch->loop;
+    Loop *loop = watch_loop(watch);
     Py_INCREF(tr);    /* the protocol may drop the last outside reference */
     enum read_outcome outcome = UNLIKELY(revents & EV_ERROR)
                                     ? outcome_of_fatal(transport_descriptor_gone(tr))

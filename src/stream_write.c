@@ -648,7 +648,7 @@ void
 stream_on_writable(struct watch *watch, int revents)
 {
     Transport *tr = container_of(watch, Transport, write_watch);
-    Loop *loop = watch->loop;
+    Loop *loop = watch_loop(watch);
     Py_INCREF(tr);
     int result = UNLIKELY(revents & EV_ERROR) ? transport_descriptor_gone(tr)
                                               : stream_flush((Stream *)tr);

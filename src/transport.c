@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "args.h"
+#include "clients.h"
 #include "future.h"
 #include "owner.h"
 
@@ -173,42 +174,6 @@ transport_close_file(Transport *tr)
     PyErr_SetRaisedException(exc);
 }
 
-static int
-server_call(PyObject *server, PyObject *name, PyObject *transport)
-{
-#if PY_VERSION_HEX >= 0x030D0000
-    PyObject *result = PyObject_CallMethodOneArg(server, name, transport);
-#else
-    (void)transport;
-    PyObject *result = PyObject_CallMethodNoArgs(server, name);
-#endif
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
-}
-
-/* An abandoned transport may find a server that has stopped waiting for it, and then
- * Server._detach() fails: `abandoned` keeps that quiet. */
-static void
-transport_detach_server(Transport *tr, bool abandoned)
-{
-    PyObject *server = tr->server;
-    if (server == NULL) {
-        return;
-    }
-    tr->server = NULL;
-    PyObject *exc = PyErr_GetRaisedException();
-    if (server_call(server, tr->state->names._detach, (PyObject *)tr) < 0) {
-        if (abandoned) {
-            PyErr_Clear();
-        }
-        else {
-            PyErr_WriteUnraisable(server);
-        }
-    }
-    PyErr_SetRaisedException(exc);
-    Py_DECREF(server);
-}
-
 /* -- addresses ------------------------------------------------------------------------------ */
 
 typedef int (*name_call)(int fd, struct sockaddr *address, socklen_t *length);
@@ -292,7 +257,7 @@ transport_finish(Transport *tr)
     proto_clear(&tr->proto);
     Loop *loop = (Loop *)Py_XNewRef(tr->loop);
     shared_loop_drop((PyObject *)tr, &tr->loop);
-    transport_detach_server(tr, false);
+    server_detach(tr, false);
     Py_BEGIN_CRITICAL_SECTION(tr);    /* without a loop, it is what guards the transport */
     if (tr->kind->lost != NULL) {
         tr->kind->lost(tr);
@@ -601,6 +566,7 @@ transport_new(PyTypeObject *type, const struct transport_kind *kind, Loop *loop,
     tr->kind = kind;
     tr->state = loop->state;
     tr->fd = fd;
+    list_init(&tr->client);
     tr->high_water = DEFAULT_HIGH_WATER;
     tr->low_water = DEFAULT_HIGH_WATER / 4;
     watch_init(&tr->read_watch, loop, (PyObject *)tr, fd, EV_READ, transport_on_no_event);
@@ -613,12 +579,11 @@ transport_new(PyTypeObject *type, const struct transport_kind *kind, Loop *loop,
         Py_DECREF(tr);
         return NULL;
     }
-    if (server != NULL && server_call(server, tr->state->names._attach, (PyObject *)tr) < 0) {
+    if (server != NULL && server_attach(tr, server) < 0) {
         transport_release_fd(tr);
         Py_DECREF(tr);
         return NULL;
     }
-    tr->server = Py_XNewRef(server);
     tr->file = Py_NewRef(file);
     return tr;
 }
@@ -666,7 +631,7 @@ transport_undo(Transport *tr)
     PyObject *exc = PyErr_GetRaisedException();
     transport_stop_watches(tr);
     transport_release_fd(tr);
-    transport_detach_server(tr, true);
+    server_detach(tr, true);
     tr->closing = tr->file_closed = true;
     tr->conn_lost = 1;
     Py_CLEAR(tr->file);
@@ -775,7 +740,7 @@ transport_clear(PyObject *op)
     }
     proto_clear(&tr->proto);
     Py_CLEAR(tr->file);
-    Py_CLEAR(tr->server);
+    server_forget(tr);
     Py_CLEAR(tr->extra);
     Py_CLEAR(tr->socket_view);
     Py_CLEAR(tr->sockname);
@@ -814,7 +779,7 @@ transport_abandon(Transport *tr)
     transport_stop_watches(tr);
     transport_release_fd(tr);
     transport_close_file(tr);
-    transport_detach_server(tr, true);
+    server_detach(tr, true);
     PyErr_SetRaisedException(exc);
 }
 

@@ -64,7 +64,8 @@ struct Transport {
     struct state *state;           /* borrowed: the type keeps the module alive */
     Loop *loop;                    /* strong; NULL when done */
     PyObject *file;                /* the Python object that owns the descriptor; strong */
-    PyObject *server;              /* asyncio.Server that we are attached to, or NULL */
+    PyObject *server;              /* asyncio.Server that we are attached to, or NULL: clients.c */
+    struct list_node client;       /* in the server's list */
     PyObject *extra;               /* dict of extra information, made on first need */
     PyObject *socket_view;         /* asyncio's TransportSocket, made on first need */
     PyObject *sockname;            /* Python's form of the addresses, once asked for */

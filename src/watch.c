@@ -10,20 +10,25 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 
-/* add_reader() and add_writer() of one descriptor, and the transport that uses it. */
 struct fd_callback {
     struct watch watch;           /* owner: the loop */
     Handle *handle;               /* strong; NULL: no callback */
 };
 
-struct fd_entry {
+/* add_reader() and add_writer() of one descriptor; most belong to a transport and have none. */
+struct fd_callbacks {
     struct fd_callback reader;
     struct fd_callback writer;
+};
+
+struct fd_entry {
     PyObject *transport;          /* borrowed: it releases the descriptor before it dies */
 #ifdef Py_GIL_DISABLED
     PyObject *reference;          /* a weak reference to it: it may be dying in another thread */
 #endif
+    struct fd_callbacks *callbacks;    /* from the first call on; stays where it is */
 };
 
 /* -- watches ------------------------------------------------------------------------ */
@@ -50,7 +55,7 @@ static void
 watch_trampoline(struct ev_loop *ev UNUSED, ev_io *io, int revents)
 {
     struct watch *watch = container_of(io, struct watch, io);
-    Loop *loop = watch->loop;
+    Loop *loop = watch_loop(watch);
     if (UNLIKELY(loop->run != NULL && loop->run->exception != NULL)) {
         /* The run ends; what is level-triggered comes again in the next one. libev does
          * not come again with an error. */
@@ -79,7 +84,7 @@ watch_init(struct watch *watch, Loop *loop, PyObject *owner, int fd, int event,
            void (*ready)(struct watch *watch, int revents))
 {
     ev_io_init(&watch->io, watch_trampoline, fd, event);
-    watch->loop = loop;
+    watch->io.data = loop;
     watch->owner = owner;
     watch->ready = ready;
     list_init(&watch->active);
@@ -109,7 +114,7 @@ fds_reserve_watched(struct fds *fds, int fd)
 int
 watch_start(struct watch *watch)
 {
-    Loop *loop = watch->loop;
+    Loop *loop = watch_loop(watch);
     if (watch_is_active(watch)) {
         return 0;
     }
@@ -139,7 +144,7 @@ watch_stop(struct watch *watch)
     if (!watch_is_active(watch)) {
         return;
     }
-    Loop *loop = watch->loop;
+    Loop *loop = watch_loop(watch);
     list_remove(&watch->active);
     uint32_t left = --loop->fds.watched[watch->io.fd];
     if (loop->ev != NULL) {
@@ -215,60 +220,72 @@ watch_check_changed(Loop *loop)
 
 static void fd_callback_ready(struct watch *watch, int revents);
 
+/* Good until the table grows; NULL where nothing was ever watched. */
 static struct fd_entry *
 fds_find(Loop *loop, int fd)
 {
     struct fds *fds = &loop->fds;
-    return fd >= 0 && (size_t)fd < fds->length ? fds->entries[fd] : NULL;
+    return fd >= 0 && (size_t)fd < fds->length ? &fds->entries[fd] : NULL;
 }
 
 static struct fd_entry *
 fds_entry(Loop *loop, int fd)
 {
     struct fds *fds = &loop->fds;
-    struct fd_entry *entry = fds_find(loop, fd);
-    if (entry != NULL) {
-        return entry;
-    }
     if ((size_t)fd >= fds->length) {
         size_t length = ((size_t)fd + 64) & ~(size_t)63;
-        struct fd_entry **entries = fds->entries;
-        PyMem_Resize(entries, struct fd_entry *, length);
+        struct fd_entry *entries = fds->entries;
+        PyMem_Resize(entries, struct fd_entry, length);
         if (entries == NULL) {
             PyErr_NoMemory();
             return NULL;
         }
-        for (size_t i = fds->length; i < length; i++) {
-            entries[i] = NULL;
-        }
+        memset(entries + fds->length, 0, (length - fds->length) * sizeof(*entries));
         fds->entries = entries;
         fds->length = length;
     }
-    entry = PyMem_Calloc(1, sizeof(*entry));
-    if (entry == NULL) {
+    return &fds->entries[fd];
+}
+
+/* NULL with MemoryError */
+static struct fd_callbacks *
+fds_callbacks(Loop *loop, int fd)
+{
+    struct fd_entry *entry = fds_entry(loop, fd);
+    if (entry == NULL || entry->callbacks != NULL) {
+        return entry == NULL ? NULL : entry->callbacks;
+    }
+    struct fd_callbacks *callbacks = PyMem_Calloc(1, sizeof(*callbacks));
+    if (callbacks == NULL) {
         PyErr_NoMemory();
         return NULL;
     }
-    watch_init(&entry->reader.watch, loop, (PyObject *)loop, fd, EV_READ, fd_callback_ready);
-    watch_init(&entry->writer.watch, loop, (PyObject *)loop, fd, EV_WRITE, fd_callback_ready);
-    fds->entries[fd] = entry;
-    return entry;
+    watch_init(&callbacks->reader.watch, loop, (PyObject *)loop, fd, EV_READ, fd_callback_ready);
+    watch_init(&callbacks->writer.watch, loop, (PyObject *)loop, fd, EV_WRITE, fd_callback_ready);
+    entry->callbacks = callbacks;
+    return callbacks;
 }
 
 int
 watch_claim_fd(Loop *loop, int fd, PyObject *transport)
 {
-    struct fd_entry *entry = fds_entry(loop, fd);
-    if (entry == NULL) {
-        return -1;
-    }
 #ifdef Py_GIL_DISABLED
     PyObject *reference = PyWeakref_NewRef(transport, NULL);
     if (reference == NULL) {
         return -1;
     }
+#endif
+    struct fd_entry *entry = fds_entry(loop, fd);
+#ifdef Py_GIL_DISABLED
+    if (entry == NULL) {
+        Py_DECREF(reference);
+        return -1;
+    }
     Py_XSETREF(entry->reference, reference);
 #endif
+    if (entry == NULL) {
+        return -1;
+    }
     entry->transport = transport;
     return 0;
 }
@@ -345,7 +362,7 @@ static void
 fd_callback_ready(struct watch *watch, int revents)
 {
     struct fd_callback *callback = container_of(watch, struct fd_callback, watch);
-    Loop *loop = watch->loop;
+    Loop *loop = watch_loop(watch);
     if (UNLIKELY(revents & EV_ERROR)) {
         fd_callback_failed(loop, callback);
         return;
@@ -361,20 +378,20 @@ fd_callback_ready(struct watch *watch, int revents)
 }
 
 static struct fd_callback *
-entry_callback(struct fd_entry *entry, int event)
+callback_of(struct fd_callbacks *callbacks, int event)
 {
-    return event == EV_READ ? &entry->reader : &entry->writer;
+    return event == EV_READ ? &callbacks->reader : &callbacks->writer;
 }
 
 int
 watch_set_callback(Loop *loop, int fd, int event, Handle *handle_steal)
 {
-    struct fd_entry *entry = fds_entry(loop, fd);
-    if (entry == NULL) {
+    struct fd_callbacks *callbacks = fds_callbacks(loop, fd);
+    if (callbacks == NULL) {
         Py_DECREF(handle_steal);
         return -1;
     }
-    struct fd_callback *callback = entry_callback(entry, event);
+    struct fd_callback *callback = callback_of(callbacks, event);
     Handle *old = callback->handle;
     callback->handle = handle_steal;
     handle_steal->place = HANDLE_WATCHING;
@@ -396,7 +413,8 @@ int
 watch_remove_callback(Loop *loop, int fd, int event)
 {
     struct fd_entry *entry = fds_find(loop, fd);
-    struct fd_callback *callback = entry == NULL ? NULL : entry_callback(entry, event);
+    struct fd_callback *callback =
+        entry == NULL || entry->callbacks == NULL ? NULL : callback_of(entry->callbacks, event);
     if (callback == NULL || callback->handle == NULL) {
         return 0;
     }
@@ -418,10 +436,10 @@ watch_clear(Loop *loop)
         watch_stop(container_of(head->next, struct watch, active));
     }
     for (size_t fd = 0; fd < loop->fds.length; fd++) {
-        struct fd_entry *entry = loop->fds.entries[fd];
-        if (entry != NULL) {
-            fd_callback_discard(&entry->reader);
-            fd_callback_discard(&entry->writer);
+        struct fd_callbacks *callbacks = loop->fds.entries[fd].callbacks;
+        if (callbacks != NULL) {
+            fd_callback_discard(&callbacks->reader);
+            fd_callback_discard(&callbacks->writer);
         }
     }
     loop->fds.changed_count = 0;
@@ -433,11 +451,9 @@ watch_free(Loop *loop)
     struct fds *fds = &loop->fds;
     for (size_t fd = 0; fd < fds->length; fd++) {
 #ifdef Py_GIL_DISABLED
-        if (fds->entries[fd] != NULL) {
-            Py_CLEAR(fds->entries[fd]->reference);
-        }
+        Py_CLEAR(fds->entries[fd].reference);
 #endif
-        PyMem_Free(fds->entries[fd]);
+        PyMem_Free(fds->entries[fd].callbacks);
     }
     PyMem_Free(fds->entries);
     PyMem_Free(fds->watched);
@@ -465,11 +481,11 @@ watch_traverse(Loop *loop, visitproc visit, void *arg)
         Py_VISIT(container_of(node, struct watch, active)->owner);
     }
     for (size_t fd = 0; fd < loop->fds.length; fd++) {
-        struct fd_entry *entry = loop->fds.entries[fd];
-        if (entry != NULL) {
-            int result = fd_callback_traverse(&entry->reader, visit, arg);
+        struct fd_callbacks *callbacks = loop->fds.entries[fd].callbacks;
+        if (callbacks != NULL) {
+            int result = fd_callback_traverse(&callbacks->reader, visit, arg);
             if (result == 0) {
-                result = fd_callback_traverse(&entry->writer, visit, arg);
+                result = fd_callback_traverse(&callbacks->writer, visit, arg);
             }
             if (result != 0) {
                 return result;

@@ -14,8 +14,7 @@
 #include "loop.h"
 
 struct watch {
-    ev_io io;                     /* io.fd, io.events */
-    Loop *loop;                   /* borrowed: the owner holds it */
+    ev_io io;                     /* io.fd, io.events; io.data: the loop, see watch_loop() */
     PyObject *owner;              /* the object that embeds this struct (borrowed, held while active) */
     /* EV_READ or EV_WRITE; or EV_ERROR: the descriptor was closed by somebody else
      * and the watch is stopped already (treat it as EBADF). */
@@ -27,6 +26,13 @@ void watch_init(struct watch *watch, Loop *loop, PyObject *owner, int fd, int ev
                 void (*ready)(struct watch *watch, int revents));
 int watch_start(struct watch *watch);     /* idempotent; 0 / -1 MemoryError or RuntimeError (closed loop) */
 void watch_stop(struct watch *watch);     /* idempotent; safe after the loop was closed; may free the owner */
+
+/* borrowed: the owner holds it */
+static inline Loop *
+watch_loop(const struct watch *watch)
+{
+    return watch->io.data;
+}
 
 static inline bool
 watch_is_active(const struct watch *watch)

@@ -17,14 +17,17 @@ wqueue_reserve(struct wqueue *queue)
         queue->head = 0;
         return 0;
     }
-    size_t capacity = queue->capacity == 0 ? WQUEUE_MIN : queue->capacity * 2;
-    PyObject **items = PyMem_Realloc(queue->items, capacity * sizeof(*items));
+    size_t capacity = queue->capacity == 0 ? WQUEUE_MIN : (size_t)queue->capacity * 2;
+    PyObject **items = NULL;
+    if (capacity <= UINT32_MAX) {
+        items = PyMem_Realloc(queue->items, capacity * sizeof(*items));
+    }
     if (items == NULL) {
         PyErr_NoMemory();
         return -1;
     }
     queue->items = items;
-    queue->capacity = capacity;
+    queue->capacity = (uint32_t)capacity;
     return 0;
 }
 
@@ -63,7 +66,7 @@ wqueue_iov(const struct wqueue *queue, struct iovec *iov, int max)
 {
     int count = queue->length < (size_t)max ? (int)queue->length : max;
     for (int i = 0; i < count; i++) {
-        PyObject *item = queue->items[queue->head + (size_t)i];
+        PyObject *item = queue->items[queue->head + (uint32_t)i];
         iov[i].iov_base = PyBytes_AS_STRING(item);
         iov[i].iov_len = (size_t)PyBytes_GET_SIZE(item);
     }
@@ -108,7 +111,7 @@ wqueue_consume(struct wqueue *queue, size_t n)
 void
 wqueue_clear(struct wqueue *queue)
 {
-    for (size_t i = 0; i < queue->length; i++) {
+    for (uint32_t i = 0; i < queue->length; i++) {
         Py_DECREF(queue->items[queue->head + i]);
     }
     wqueue_free_items(queue);
@@ -121,7 +124,7 @@ wqueue_as_list(const struct wqueue *queue)
     if (list == NULL) {
         return NULL;
     }
-    for (size_t i = 0; i < queue->length; i++) {
+    for (uint32_t i = 0; i < queue->length; i++) {
         PyObject *item = queue->items[queue->head + i];
         size_t skip = i == 0 ? queue->offset : 0;
         PyObject *rest = PyBytes_FromStringAndSize(PyBytes_AS_STRING(item) + skip,

@@ -14,9 +14,9 @@
 
 struct wqueue {
     PyObject **items;     /* exact bytes, strong; the used ones are [head, head + length) */
-    size_t head;
-    size_t length;
-    size_t capacity;
+    uint32_t head;
+    uint32_t length;
+    uint32_t capacity;
     size_t offset;        /* bytes of the first item that are sent already */
     size_t bytes;         /* unsent */
 };

@@ -280,6 +280,88 @@ def test_close_clients_flushes(run):
     run(main())
 
 
+@pytest.mark.skipif(PY < (3, 13), reason="the set of clients came in 3.13")
+def test_set_of_clients(run):
+    """What monitoring code looks at: it follows the connections, and holds none of them."""
+    async def main():
+        loop = asyncio.get_running_loop()
+        kind = echo_kind()
+        server = await loop.create_server(kind, "127.0.0.1", 0)
+        clients = server._clients
+        pairs = [await echo_client(address_of(server)) for _ in range(3)]
+        assert len(clients) == 3 and set(clients) == set(kind.made) == set(clients.copy())
+        assert kind.made[0] in clients and server not in clients
+        clients.add(kind.made[0])
+        assert len(clients) == 3
+        pairs[0][1].close()
+        await until(lambda: len(kind.lost) == 1)
+        await turns(3)
+        assert kind.lost[0] not in clients and set(clients) == set(kind.made) - set(kind.lost)
+        clients.discard(kind.lost[0])
+
+        class Foreign:
+            pass
+
+        foreign = Foreign()
+        server._attach(foreign)
+        assert foreign in clients and len(clients) == 3
+        server.close()
+        waiting = asyncio.ensure_future(server.wait_closed())
+        for _, writer in pairs:
+            await finish(writer)
+        await until(lambda: len(kind.lost) == 3)
+        await turns(3)
+        assert not waiting.done() and list(clients) == [foreign]
+        server._detach(foreign)
+        await waiting
+        assert not len(clients)
+
+    run(main())
+
+
+@pytest.mark.skipif(PY < (3, 13), reason="the set of clients came in 3.13")
+def test_abandoned_client(run):
+    """A connection that nobody closed leaves its server when it is collected."""
+    async def main():
+        loop = asyncio.get_running_loop()
+        kind = echo_kind()
+        server = await loop.create_server(kind, "127.0.0.1", 0)
+        _, writer = await echo_client(address_of(server))
+        server.close()
+        waiting = asyncio.ensure_future(server.wait_closed())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            transport = kind.made.pop()
+            transport.pause_reading()
+            transport.get_protocol().transport = None
+            del transport
+            await until(lambda: gc.collect() >= 0 and not len(server._clients))
+        await waiting
+        await finish(writer)
+
+    run(main())
+
+
+@pytest.mark.skipif(PY < (3, 13), reason="the set of clients came in 3.13")
+def test_clients_outlived(run):
+    """The set is replaced, and dies before what it lists."""
+    async def main():
+        loop = asyncio.get_running_loop()
+        kind = echo_kind()
+        server = await loop.create_server(kind, "127.0.0.1", 0)
+        pairs = [await echo_client(address_of(server)) for _ in range(2)]
+        server._clients = set(server._clients)
+        gc.collect()
+        assert server._clients == set(kind.made)
+        for _, writer in pairs:
+            await finish(writer)
+        await until(lambda: len(kind.lost) == 2)
+        server.close()
+        await server.wait_closed()
+
+    run(main())
+
+
 def test_repr(run):
     async def main():
         loop = asyncio.get_running_loop()

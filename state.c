@@ -1,0 +1,249 @@
+/* state.c - filling and clearing the module's state.
+ *
+ * The order in state_init() is the order of the layers: what a type needs is there
+ * before it is made. */
+#include "state.h"
+
+#include "current.h"
+#include "datagram.h"
+#include "freelist.h"
+#include "future.h"
+#include "handle.h"
+#include "introspect.h"
+#include "loop_type.h"
+#include "pipe.h"
+#include "server.h"
+#include "resolve.h"
+#include "sockop.h"
+#include "stream.h"
+#include "stream_api.h"
+#include "task.h"
+#include "tls.h"
+#include "transport.h"
+
+struct state *
+state_of_type(PyTypeObject *type)
+{
+    PyObject *module = PyType_GetModuleByDef(type, &asyncloop_module);
+    return module == NULL ? NULL : PyModule_GetState(module);
+}
+
+/* For good: what dies after this, while the interpreter ends, is freed at once, because
+ * its type may be gone when the module's memory is. */
+void
+freelist_drain(struct freelist *list)
+{
+    while (list->head != NULL) {
+        PyObject *op = list->head;
+        list->head = (PyObject *)op->ob_type;
+        list->length--;
+        /* tp_free() asks the type where the allocation begins. */
+        op->ob_type = list->type;
+        list->type->tp_free(op);
+    }
+    list->length = FREELIST_MAX;
+}
+
+int
+state_add_type(PyObject *module, PyType_Spec *spec, PyObject *base,
+               Py_ssize_t base_size, PyTypeObject **slot)
+{
+    if (base != NULL && ((PyTypeObject *)base)->tp_basicsize > base_size) {
+        PyErr_Format(PyExc_ImportError,
+                     "asyncloop was built for another build of CPython: %s has %zd bytes, "
+                     "there is room for %zd; build asyncloop again with this interpreter",
+                     ((PyTypeObject *)base)->tp_name, ((PyTypeObject *)base)->tp_basicsize,
+                     base_size);
+        return -1;
+    }
+    PyObject *bases = base == NULL ? NULL : PyTuple_Pack(1, base);
+    if (base != NULL && bases == NULL) {
+        return -1;
+    }
+    PyObject *type = PyType_FromModuleAndSpec(module, spec, bases);
+    Py_XDECREF(bases);
+    if (type == NULL) {
+        return -1;
+    }
+    *slot = (PyTypeObject *)type;
+    return PyModule_AddType(module, (PyTypeObject *)type);
+}
+
+/* new reference to module.name; NULL without an exception where it is missing and optional */
+static int
+import_name(PyObject **slot, const char *module_name, const char *name, bool optional)
+{
+    PyObject *module = PyImport_ImportModule(module_name);
+    if (module == NULL) {
+        return -1;
+    }
+    *slot = PyObject_GetAttrString(module, name);
+    Py_DECREF(module);
+    if (*slot == NULL && optional && PyErr_ExceptionMatches(PyExc_AttributeError)) {
+        PyErr_Clear();
+        return 0;
+    }
+    return *slot == NULL ? -1 : 0;
+}
+
+static int
+intern_names(struct state_names *names)
+{
+#define X(identifier)                                              \
+    names->identifier = PyUnicode_InternFromString(#identifier);   \
+    if (names->identifier == NULL) {                               \
+        return -1;                                                 \
+    }
+    STATE_NAMES(X)
+#undef X
+    return 0;
+}
+
+static int
+import_asyncio(struct state *state)
+{
+    const struct {
+        void *slot;
+        const char *module;
+        const char *name;
+        bool optional;
+    } wanted[] = {
+        {&state->asyncio_Future, "_asyncio", "Future", false},
+        {&state->asyncio_Task, "_asyncio", "Task", false},
+        {&state->asyncio_Handle, "asyncio.events", "Handle", false},
+        {&state->asyncio_ThreadSafeHandle, "asyncio.events", "_ThreadSafeHandle", true},
+        {&state->asyncio_TimerHandle, "asyncio.events", "TimerHandle", false},
+        {&state->asyncio_FlowControlMixin, "asyncio.transports", "_FlowControlMixin", false},
+        {&state->asyncio_BaseEventLoop, "asyncio.base_events", "BaseEventLoop", false},
+        {&state->asyncio_BufferedProtocol, "asyncio.protocols", "BufferedProtocol", false},
+        {&state->asyncio_CancelledError, "asyncio.exceptions", "CancelledError", false},
+        {&state->asyncio_InvalidStateError, "asyncio.exceptions", "InvalidStateError", false},
+        {&state->events_get_event_loop, "asyncio.events", "get_event_loop", false},
+        {&state->events_get_running_loop, "asyncio.events", "_get_running_loop", false},
+        {&state->events_set_running_loop, "asyncio.events", "_set_running_loop", false},
+        {&state->base_futures_repr, "asyncio.base_futures", "_future_repr", false},
+        {&state->base_tasks_repr, "asyncio.base_tasks", "_task_repr", false},
+        {&state->base_tasks_get_stack, "asyncio.base_tasks", "_task_get_stack", false},
+        {&state->base_tasks_print_stack, "asyncio.base_tasks", "_task_print_stack", false},
+        {&state->coroutines_iscoroutine, "asyncio.coroutines", "iscoroutine", false},
+        {&state->eager_task_factory, "asyncio", "eager_task_factory", true},
+        {&state->extract_stack, "asyncio.format_helpers", "extract_stack", false},
+        {&state->format_callback_source, "asyncio.format_helpers", "_format_callback_source", false},
+        {&state->futures_set_result_unless_cancelled, "asyncio.futures",
+         "_set_result_unless_cancelled", false},
+        {&state->base_events, "asyncio", "base_events", false},
+        {&state->format_handle, "asyncio.base_events", "_format_handle", false},
+        {&state->asyncio_logger, "asyncio.log", "logger", false},
+        {&state->TransportSocket, "asyncio.trsock", "TransportSocket", false},
+        {&state->sys_getframe, "sys", "_getframe", false},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(wanted); i++) {
+        if (import_name(wanted[i].slot, wanted[i].module, wanted[i].name, wanted[i].optional) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+int
+state_init(PyObject *module, struct state *state)
+{
+    list_init(&state->loops);
+#ifdef Py_GIL_DISABLED
+    pthread_mutex_init(&state->loops_lock, NULL);
+#endif
+    list_init(&state->tasks);
+    state->empty_tuple = PyTuple_New(0);
+    if (state->empty_tuple == NULL
+        || intern_names(&state->names) < 0
+        || import_asyncio(state) < 0
+        || handle_types_init(module, state) < 0
+        || future_types_init(module, state) < 0
+        || current_init(module, state) < 0
+        || introspect_init(state) < 0
+        || task_type_init(module, state) < 0
+        || transport_types_init(module, state) < 0
+        || stream_type_init(module, state) < 0
+        || tls_type_init(module, state) < 0
+        || datagram_type_init(module, state) < 0
+        || pipe_types_init(module, state) < 0
+        || server_type_init(module, state) < 0
+        || operation_type_init(module, state) < 0
+        || sockop_init(module, state) < 0
+        || stream_api_init(module, state) < 0
+        || resolve_init(module, state) < 0
+        || loop_type_init(module, state) < 0) {
+        return -1;
+    }
+    state->free_handles.type = state->HandleType;
+    state->free_timer_handles.type = state->TimerHandleType;
+    state->free_futures.type = state->FutureType;
+    state->free_future_iters.type = state->FutureIterType;
+    state->free_tasks.type = state->TaskType;
+    state->free_operations.type = state->OperationType;
+    return 0;
+}
+
+/* Every owned reference of the state, once: for traverse and clear. */
+#define STATE_OBJECTS(X) \
+    X(LoopType) X(HandleType) X(TimerHandleType) X(FutureType) X(FutureIterType) \
+    X(TaskType) X(TransportType) X(StreamType) X(DatagramType) X(AcceptorType) X(OperationType) \
+    X(ReadPipeType) X(WritePipeType) \
+    X(asyncio_Future) X(asyncio_Task) X(asyncio_Handle) X(asyncio_ThreadSafeHandle) X(asyncio_TimerHandle) \
+    X(asyncio_FlowControlMixin) X(asyncio_BaseEventLoop) X(asyncio_BufferedProtocol) \
+    X(asyncio_CancelledError) X(asyncio_InvalidStateError) \
+    X(events_get_event_loop) X(events_get_running_loop) X(events_set_running_loop) \
+    X(base_futures_repr) X(base_tasks_repr) X(base_tasks_get_stack) \
+    X(base_tasks_print_stack) X(coroutines_iscoroutine) X(eager_task_factory) \
+    X(extract_stack) X(format_callback_source) X(futures_set_result_unless_cancelled) \
+    X(base_events) X(format_handle) X(asyncio_logger) X(TransportSocket) X(sys_getframe) \
+    X(current_tasks) X(enter_task) X(leave_task) X(swap_current_task) X(register_task) \
+    X(unregister_task) X(task_set_base) X(add_awaited_by) X(discard_awaited_by) \
+    X(keywords_context) X(keywords_msg) X(keywords_debug) X(empty_tuple) X(socket_class) \
+    X(socket_family) X(check_ssl_socket) \
+    X(reader.ProtocolType) X(reader.ReaderType) X(reader.WriterType) X(reader.stream_reader) \
+    X(reader.own[OWN_DATA_RECEIVED]) X(reader.own[OWN_DRAIN_HELPER]) X(reader.own[OWN_FEED_DATA]) \
+    X(reader.own[OWN_WAKEUP_WAITER]) X(reader.own[OWN_WAIT_FOR_DATA]) \
+    X(reader.own[OWN_MAYBE_RESUME_TRANSPORT]) X(reader.own[OWN_READ]) \
+    X(reader.own[OWN_READEXACTLY]) X(reader.own[OWN_READLINE]) X(reader.own[OWN_READUNTIL]) \
+    X(reader.own[OWN_WRITE]) X(reader.own[OWN_DRAIN]) \
+    X(reader.FastReaderType) X(reader.FastWriterType) \
+    X(tls.Type) X(tls.SSLError) X(tls.SSLWantReadError) X(tls.SSLWantWriteError) \
+    X(tls.SSLZeroReturnError) X(tls.CertificateError) X(tls.MemoryBIO) X(tls.SSLObject) \
+    X(tls.keywords_wrap_bio) X(tls.record_bytes) X(tls.empty_bytes) \
+    X(tls.flowcontrol_defaults) \
+    X(spare.bytes) X(stop_iteration) X(loop_class) \
+    X(resolve.getaddrinfo) X(resolve.AddressFamily) \
+    X(resolve.SocketKind) X(resolve.inet) X(resolve.inet6) X(resolve.stream) X(resolve.dgram)
+
+int
+state_traverse(struct state *state, visitproc visit, void *arg)
+{
+#define X(field) Py_VISIT(state->field);
+    STATE_OBJECTS(X)
+#undef X
+    return 0;
+}
+
+void
+state_drain_free_lists(struct state *state)
+{
+    freelist_drain(&state->free_handles);
+    freelist_drain(&state->free_timer_handles);
+    freelist_drain(&state->free_futures);
+    freelist_drain(&state->free_future_iters);
+    freelist_drain(&state->free_tasks);
+    freelist_drain(&state->free_operations);
+}
+
+void
+state_clear(struct state *state)
+{
+    state_drain_free_lists(state);
+#define X(field) Py_CLEAR(state->field);
+    STATE_OBJECTS(X)
+#undef X
+#define X(identifier) Py_CLEAR(state->names.identifier);
+    STATE_NAMES(X)
+#undef X
+}
