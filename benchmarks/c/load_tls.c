@@ -5,7 +5,11 @@
  * Each connection has one message under way: it sends, waits for the whole echo, compares
  * it, and sends the next. Every connection sends other bytes. The server's certificate is
  * not checked. With --idle it only connects, prints {"connections": N} and waits for the end of
- * its standard input. Prints one line of JSON as load.c does, or {"error": "..."} with status 1. */
+ * its standard input. Prints one line of JSON as load.c does, or {"error": "..."} with status 1.
+ *
+ * Fair: each connection has TURN_BYTES of answers per turn, then the others have theirs. Without
+ * that a server that answers as quickly as this program reads keeps it at one connection, and the
+ * times of all the others are those of the generator. */
 #define _GNU_SOURCE
 #include "measure.h"
 
@@ -21,6 +25,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#define TURN_BYTES (256 * 1024)    /* of one connection's answers, as in load.c */
+#define AHEAD_BYTES (64 * 1024)    /* that one recv() brings, for several records */
+
 struct connection {
     int fd;
     SSL *ssl;
@@ -28,7 +35,10 @@ struct connection {
     size_t sent;
     size_t received;
     int wants_write;
+    int waits;             /* in the queue of those with more to read than one turn takes */
+    BIO *ahead;            /* what has arrived and OpenSSL has not asked for yet */
     uint64_t started_ns;
+    struct connection *next;
 };
 
 static int epoll_fd;
@@ -69,15 +79,16 @@ send_message(struct connection *conn)
     watch(conn, 0);
 }
 
-static void
+/* A turn's worth of answers. Is there more, of which epoll will not tell? */
+static int
 receive(struct connection *conn, int stopping)
 {
-    for (;;) {
+    for (size_t turn = 0; turn < TURN_BYTES;) {
         int n = SSL_read(conn->ssl, input, sizeof input);
         if (n <= 0) {
             int error = SSL_get_error(conn->ssl, n);
             if (error == SSL_ERROR_WANT_READ) {
-                return;
+                return 0;
             }
             die("reading failed: %d", error);
         }
@@ -86,18 +97,21 @@ receive(struct connection *conn, int stopping)
             die("wrong bytes came back");
         }
         conn->received += (size_t)n;
+        turn += (size_t)n;
         if (conn->received < message_size) {
             continue;
         }
         uint64_t now = now_ns();
         request_done(now - conn->started_ns);
         if (stopping) {
-            return;
+            return 0;
         }
         conn->sent = conn->received = 0;
         conn->started_ns = now;
         send_message(conn);
+        break;
     }
+    return SSL_pending(conn->ssl) > 0 || BIO_pending(conn->ahead) > 0;
 }
 
 static void
@@ -119,6 +133,15 @@ connect_one(struct connection *conn, SSL_CTX *context, int port, size_t offset)
         die("the handshake failed");
     }
     fcntl(conn->fd, F_SETFL, O_NONBLOCK);
+    /* A buffer before the socket, for reading only: OpenSSL itself would make two calls of the
+     * kernel for each record. */
+    conn->ahead = BIO_new(BIO_f_buffer());
+    if (conn->ahead == NULL || BIO_set_read_buffer_size(conn->ahead, AHEAD_BYTES) <= 0) {
+        die("no memory");
+    }
+    BIO_up_ref(SSL_get_rbio(conn->ssl));
+    BIO_push(conn->ahead, SSL_get_rbio(conn->ssl));
+    SSL_set0_rbio(conn->ssl, conn->ahead);
     conn->message = pattern + offset;
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = conn};
     epoll_ctl(epoll_fd, EPOLL_CTL_ADD, conn->fd, &event);
@@ -176,20 +199,37 @@ main(int argc, char **argv)
         all[i].started_ns = now_ns();
         send_message(&all[i]);
     }
+    struct connection *first = NULL, **last = &first;
     int left = connections;
     while (left > 0) {
-        struct epoll_event events[64];
-        int count = epoll_wait(epoll_fd, events, 64, STALL_MS);
-        if (count == 0) {
+        struct epoll_event events[1024];
+        struct connection *turn = first;
+        int count = epoll_wait(epoll_fd, events, 1024, first == NULL ? STALL_MS : 0);
+        if (count == 0 && first == NULL) {
             die("no answer for %d ms", STALL_MS);
         }
+        first = NULL;
+        last = &first;
         for (int i = 0; i < count; i++) {
             struct connection *conn = events[i].data.ptr;
-            int stopping = now_ns() >= end;
             if (events[i].events & EPOLLOUT) {
                 send_message(conn);
             }
-            receive(conn, stopping);
+            if (!conn->waits) {
+                conn->next = turn;
+                turn = conn;
+            }
+        }
+        while (turn != NULL) {
+            struct connection *conn = turn;
+            int stopping = now_ns() >= end;
+            turn = conn->next;
+            conn->waits = receive(conn, stopping);
+            if (conn->waits) {
+                conn->next = NULL;
+                *last = conn;
+                last = &conn->next;
+            }
             if (stopping && conn->received == message_size && conn->sent == message_size) {
                 epoll_ctl(epoll_fd, EPOLL_CTL_DEL, conn->fd, NULL);
                 left--;
