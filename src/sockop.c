@@ -14,6 +14,7 @@
 
 #include "addr.h"
 #include "args.h"
+#include "io.h"
 
 #ifndef MSG_NOSIGNAL
 #define MSG_NOSIGNAL 0
@@ -360,13 +361,17 @@ transmit(int fd, const char *data, size_t size)
 static enum attempt
 sockop_send_rest(Operation *op, const char *data, Py_ssize_t size, PyObject **result)
 {
-    ssize_t sent = transmit(op->fd, data + op->count, (size_t)(size - op->count));
+    size_t left = (size_t)(size - op->count);
+    if (UNLIKELY(left > WRITE_BUDGET_BYTES)) {
+        left = WRITE_BUDGET_BYTES;
+    }
+    ssize_t sent = transmit(op->fd, data + op->count, left);
     if (sent < 0) {
         return sockop_failed(ATTEMPT_WAIT_WRITE);
     }
     op->count += sent;
     if (op->count < size) {
-        return ATTEMPT_WAIT_WRITE;    /* the kernel is full */
+        return ATTEMPT_WAIT_WRITE;    /* the kernel is full, or it is the others' turn */
     }
     *result = Py_NewRef(Py_None);
     return ATTEMPT_DONE;

@@ -185,7 +185,7 @@ stream_read_buffered(Transport *tr, size_t *n)
         PyBuffer_Release(&view);    /* get_buffer() itself closed, paused or replaced */
         goto done;
     }
-    size_t room = (size_t)view.len;
+    size_t room = (size_t)view.len < READ_BUDGET_BYTES ? (size_t)view.len : READ_BUDGET_BYTES;
     enum io_status status = tr->io.ops->read(&tr->io, view.buf, room, n);
     PyBuffer_Release(&view);
     if (UNLIKELY(status != IO_OK)) {

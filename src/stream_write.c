@@ -44,22 +44,41 @@ stream_queue_failed(Stream *stream)
     return transport_fatal(&stream->base, WRITE_FAILED(&stream->base));
 }
 
-/* One call of the kernel with what is queued: IO_OK if it took all of that. */
+/* One call of the kernel. IO_OK: it took all; IO_WANT_WRITE: a part, maybe nothing. Sends no more
+ * than the budget, which shrinks by what was sent. */
 static enum io_status
-stream_send_batch(Stream *stream)
+stream_send(Stream *stream, struct iovec *iov, int count, size_t *budget, size_t *n)
 {
-    struct iovec iov[IO_IOV_MAX];
     struct io *io = &stream->base.io;
-    int count = wqueue_iov(&stream->output, iov, IO_IOV_MAX);
-    size_t wanted = 0, n = 0;
+    size_t wanted = 0, cut = 0;
     for (int i = 0; i < count; i++) {
         wanted += iov[i].iov_len;
+        if (UNLIKELY(wanted > *budget)) {
+            cut = wanted - *budget;
+            wanted = *budget;
+            count = i + 1;
+        }
     }
-    enum io_status status = io->ops->writev(io, iov, count, &n);
+    iov[count - 1].iov_len -= cut;
+    *n = 0;
+    enum io_status status = io->ops->writev(io, iov, count, n);
+    iov[count - 1].iov_len += cut;
+    *budget -= *n;
+    return status == IO_OK && *n < wanted ? IO_WANT_WRITE : status;
+}
+
+/* One call of the kernel with what is queued, as stream_send(). */
+static enum io_status
+stream_send_batch(Stream *stream, size_t *budget)
+{
+    struct iovec iov[IO_IOV_MAX];
+    size_t n;
+    int count = wqueue_iov(&stream->output, iov, IO_IOV_MAX);
+    enum io_status status = stream_send(stream, iov, count, budget, &n);
     if (LIKELY(status != IO_ERROR)) {
         wqueue_consume(&stream->output, n);
     }
-    return status == IO_OK && n < wanted ? IO_WANT_WRITE : status;
+    return status;
 }
 
 /* -- holding back --------------------------------------------------------------------- */
@@ -75,19 +94,19 @@ stream_send_held(Stream *stream)
     }
     stream->held = false;
     stream->bursts = stream->held_pieces > 1;
-    while (!wqueue_is_empty(&stream->output)) {
-        enum io_status status = stream_send_batch(stream);
-        if (LIKELY(status == IO_OK)) {
-            continue;
-        }
-        if (status == IO_ERROR) {
-            return stream_flush_failed(stream);
-        }
-        return watch_start(&stream->base.write_watch) < 0
-                   ? stream_queue_failed(stream)
-                   : transport_maybe_pause(&stream->base);
+    enum io_status status = IO_OK;
+    size_t budget = WRITE_BUDGET_BYTES;
+    while (status == IO_OK && budget > 0 && !wqueue_is_empty(&stream->output)) {
+        status = stream_send_batch(stream, &budget);
     }
-    return 0;
+    if (UNLIKELY(status == IO_ERROR)) {
+        return stream_flush_failed(stream);
+    }
+    if (LIKELY(wqueue_is_empty(&stream->output))) {
+        return 0;
+    }
+    return watch_start(&stream->base.write_watch) < 0 ? stream_queue_failed(stream)
+                                                      : transport_maybe_pause(&stream->base);
 }
 
 void
@@ -106,8 +125,9 @@ stream_discard_output(Transport *tr)
     Stream *stream = (Stream *)tr;
     if (stream->held) {
         stream->held = false;
-        if (!tr->file_closed && !tr->fd_gone) {
-            (void)stream_send_batch(stream);
+        if (!tr->file_closed && !tr->fd_gone && !wqueue_is_empty(&stream->output)) {
+            size_t budget = WRITE_BUDGET_BYTES;
+            (void)stream_send_batch(stream, &budget);
         }
     }
     wqueue_clear(&stream->output);
@@ -189,6 +209,12 @@ stream_held_grew(Stream *stream)
 
 /* -- write() -------------------------------------------------------------------------- */
 
+static inline size_t
+write_limit(size_t length)
+{
+    return LIKELY(length < WRITE_BUDGET_BYTES) ? length : WRITE_BUDGET_BYTES;
+}
+
 /* Sends an exact bytes object, or queues it. */
 int
 stream_write_bytes(Stream *stream, PyObject *bytes)
@@ -198,7 +224,7 @@ stream_write_bytes(Stream *stream, PyObject *bytes)
     stream_let_go(&stream->base);
     if (LIKELY(wqueue_is_empty(&stream->output))) {
         struct io *io = &stream->base.io;
-        struct iovec iov = {PyBytes_AS_STRING(bytes), length};
+        struct iovec iov = {PyBytes_AS_STRING(bytes), write_limit(length)};
         enum io_status status = io->ops->writev(io, &iov, 1, &sent);
         if (LIKELY(sent == length)) {
             return 0;
@@ -223,7 +249,7 @@ stream_take_memory(Stream *stream, const char *data, size_t length)
     stream_let_go(&stream->base);
     if (wqueue_is_empty(&stream->output)) {
         struct io *io = &stream->base.io;
-        struct iovec iov = {(void *)data, length};
+        struct iovec iov = {(void *)data, write_limit(length)};
         enum io_status status = io->ops->writev(io, &iov, 1, &sent);
         if (sent == length) {
             return 0;
@@ -457,22 +483,18 @@ parts_queue(const struct parts *parts, struct wqueue *queue, size_t sent)
     return 0;
 }
 
-/* Sends as much as the kernel takes. 0 with *sent, 1 when the transport has ended, -1. */
+/* Sends as much as the kernel takes, and as the budget allows. 0 with *sent, 1 when the transport
+ * has ended, -1. */
 static int
 parts_send(Stream *stream, const struct parts *parts, size_t *sent)
 {
-    struct io *io = &stream->base.io;
-    size_t first = 0;
+    size_t first = 0, budget = WRITE_BUDGET_BYTES;
     while (first < parts->count) {
-        size_t left = parts->count - first;
+        size_t left = parts->count - first, n;
         int count = left < IO_IOV_MAX ? (int)left : IO_IOV_MAX;
-        size_t wanted = 0, n = 0;
-        for (int i = 0; i < count; i++) {
-            wanted += parts->iov[first + (size_t)i].iov_len;
-        }
-        enum io_status status = io->ops->writev(io, &parts->iov[first], count, &n);
+        enum io_status status = stream_send(stream, &parts->iov[first], count, &budget, &n);
         *sent += n;
-        if (n < wanted) {
+        if (status != IO_OK || (budget == 0 && *sent < parts->bytes)) {
             return stream_wait_writable(stream, status);
         }
         first += (size_t)count;
@@ -630,9 +652,10 @@ stream_flush(Stream *stream)
 {
     struct wqueue *output = &stream->output;
     enum io_status status = IO_OK;
-    for (int calls = 0;
-         calls < FLUSH_BUDGET_CALLS && status == IO_OK && !wqueue_is_empty(output); calls++) {
-        status = stream_send_batch(stream);
+    size_t budget = WRITE_BUDGET_BYTES;
+    for (int calls = 0; calls < FLUSH_BUDGET_CALLS && budget > 0 && status == IO_OK
+                        && !wqueue_is_empty(output); calls++) {
+        status = stream_send_batch(stream, &budget);
         if (UNLIKELY(status == IO_ERROR)) {
             return stream_flush_failed(stream);
         }

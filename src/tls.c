@@ -898,6 +898,36 @@ is_late_data(void)
     return late;
 }
 
+/* What the peer sends until it knows of our close(). To end the connection at once would reset it,
+ * and cost the peer what it has not read yet of our output; but who never stops does not get more
+ * than TLS_LATE_BYTES. TLS_WANT: nothing is left; TLS_OK: it was too much; or the end. */
+static enum tls_status
+tls_discard(Tls *tls)
+{
+    struct tls_engine *engine = &tls->engine;
+    enum tls_status status = engine->deferred;
+    if (UNLIKELY(status != TLS_OK)) {
+        engine->deferred = TLS_OK;
+        PyErr_SetRaisedException(engine->failure);
+        engine->failure = NULL;
+        return status;
+    }
+    char *memory = tls_scratch(tls->loop);
+    if (memory == NULL) {
+        return TLS_FAILED;
+    }
+    bool more = true;
+    while (more && tls->late <= TLS_LATE_BYTES) {
+        size_t n = 0;
+        status = engine->ops->read(engine, memory + TLS_OUT_BYTES, TLS_PLAIN_BYTES, &n, &more);
+        if (status != TLS_OK) {
+            return status;
+        }
+        tls->late += (uint32_t)n;
+    }
+    return tls->late > TLS_LATE_BYTES ? TLS_OK : TLS_WANT;
+}
+
 int
 tls_advance_shutdown(Tls *tls)
 {
@@ -911,12 +941,20 @@ tls_advance_shutdown(Tls *tls)
         return 0;
     }
     /* A peer that went without close_notify gets none: it might answer with a reset. */
-    enum tls_status status = tls->eof ? TLS_OK : tls->engine.ops->shutdown(&tls->engine);
+    enum tls_status status = TLS_OK;
+    bool too_late = false;
+    if (!tls->eof) {
+        status = tls_discard(tls);
+        too_late = status == TLS_OK;
+        if (status != TLS_FAILED) {
+            status = tls->engine.ops->shutdown(&tls->engine);
+        }
+    }
     if (status == TLS_FAILED) {
         if (is_exit_exception()) {
             return -1;
         }
-        if (is_late_data()) {
+        if (too_late || is_late_data()) {
             PyErr_Clear();
             return tls_send_output(tls) < 0 ? -1 : tls_shutdown_done(tls);
         }
@@ -925,7 +963,7 @@ tls_advance_shutdown(Tls *tls)
     if (tls_send_output(tls) < 0) {
         return -1;
     }
-    if (status == TLS_WANT && !tls->eof) {
+    if (status == TLS_WANT && !tls->eof && !too_late) {
         tls_update_lower(tls);
         return 0;
     }

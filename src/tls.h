@@ -25,7 +25,10 @@
 /* Encrypted output of one system call: eight full records. */
 #define TLS_OUT_BYTES (8 * (TLS_RECORD_BYTES + TLS_RECORD_OVERHEAD))
 #define TLS_PLAIN_BYTES (256 * 1024)
+/* Queued plaintext that one connection encrypts before the others get their turn: about 80 µs. */
+#define TLS_TURN_BYTES ((size_t)256 * 1024)
 #define TLS_HIGH_WATER (512 * 1024)  /* asyncio's for TLS */
+#define TLS_LATE_BYTES (256 * 1024)  /* what may come after close() before the peer's own end */
 
 enum tls_status {
     TLS_OK,
@@ -163,6 +166,8 @@ typedef struct {
     bool unread;                    /* the engine has more to read: paused */
     bool read_waits;                /* start_tls() returns first */
     bool handshake_waits;           /* for a later iteration: this one had enough of them */
+    bool flush_waits;               /* the same for output */
+    uint32_t late;                  /* bytes of plaintext that came after close() */
 } Tls;
 
 int tls_type_init(PyObject *module, struct state *state);

@@ -230,6 +230,10 @@ portable_write(struct tls_engine *engine, PyObject *bytes, const char *data, siz
                size_t *n)
 {
     *n = 0;
+    if (length > TLS_TURN_BYTES) {
+        length = TLS_TURN_BYTES;    /* it would encrypt all at once */
+        bytes = NULL;
+    }
     PyObject *source = bytes != NULL
                            ? Py_NewRef(bytes)
                            : PyMemoryView_FromMemory((char *)data, (Py_ssize_t)length, PyBUF_READ);

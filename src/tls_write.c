@@ -3,7 +3,8 @@
  * What is written is queued; at the end of the loop's iteration, or of the event in which
  * it was written, the queue is encrypted into as few records as possible and goes to the
  * transport below in one call. More than FLUSH_BYTES go at once: nothing is gained by
- * waiting. While the transport below has enough, nothing is encrypted. */
+ * waiting. While the transport below has enough, nothing is encrypted; what it takes at once goes
+ * out in turns of TLS_TURN_BYTES, between which the loop serves the others. */
 #include "tls.h"
 
 #include <string.h>
@@ -130,19 +131,45 @@ gather(const struct iovec *iov, int count, char *memory)
     return total;
 }
 
+/* Native callback: this connection's next turn. */
+static int
+tls_run_flush(PyObject *owner, PyObject *arg UNUSED)
+{
+    Tls *tls = tls_cast(owner);
+    tls->flush_waits = false;
+    return wqueue_is_empty(&tls->output) ? 0 : tls_flush(tls);
+}
+
+/* The turn is over: the rest of the queue has to wait for the next one. 0, or -1 with an exit
+ * exception. */
+static int
+tls_flush_later(Tls *tls)
+{
+    if (loop_call_soon_native(tls->loop, tls_run_flush, (PyObject *)tls, NULL) < 0) {
+        return tls_fatal(tls, "Fatal error on SSL protocol");
+    }
+    tls->flush_waits = true;
+    return 0;
+}
+
 static int
 tls_encrypt_queue(Tls *tls)
 {
     struct wqueue *output = &tls->output;
+    size_t budget = TLS_TURN_BYTES;
     while (!wqueue_is_empty(output) && tls_may_encrypt(tls)) {
+        if (UNLIKELY(budget == 0)) {
+            return tls_flush_later(tls);
+        }
         struct iovec iov[GATHER_PIECES];
         int count = wqueue_iov(output, iov, GATHER_PIECES);
         size_t done, length = iov[0].iov_len;
         int result;
         if (count == 1 || length >= TLS_RECORD_BYTES) {
             PyObject *first = Py_NewRef(output->items[output->head]);
-            result = tls_encrypt(tls, output->offset == 0 ? first : NULL, iov[0].iov_base, length,
-                                 &done);
+            bool whole = output->offset == 0 && length <= budget;
+            length = length < budget ? length : budget;
+            result = tls_encrypt(tls, whole ? first : NULL, iov[0].iov_base, length, &done);
             Py_DECREF(first);
         }
         else {
@@ -161,6 +188,7 @@ tls_encrypt_queue(Tls *tls)
             break;    /* the connection was lost meanwhile */
         }
         wqueue_consume(output, done);
+        budget -= done < budget ? done : budget;
         if (done < length) {
             break;
         }
@@ -174,6 +202,9 @@ tls_flush(Tls *tls)
     list_remove(&tls->flush.node);
     if (tls->flushing) {
         return 0;    /* whoever does it looks at the queue again */
+    }
+    if (UNLIKELY(tls->flush_waits)) {
+        return tls_control_writing(tls);
     }
     Py_INCREF(tls);
     tls->flushing = true;
@@ -247,12 +278,12 @@ tls_schedule_flush(Tls *tls)
         return tls_control_writing(tls);    /* it goes out after the handshake */
     }
     if (tls->output.bytes >= FLUSH_BYTES || tls->output.bytes >= tls->high_water) {
-        if (tls->writing_paused) {
+        if (tls->writing_paused || tls->flush_waits) {
             return tls_control_writing(tls);
         }
         return tls_flush(tls);
     }
-    if (!tls->feeding && list_empty(&tls->flush.node)) {
+    if (!tls->feeding && !tls->flush_waits && list_empty(&tls->flush.node)) {
         list_append(&tls->loop->flush, &tls->flush.node);
     }
     return 0;
@@ -283,20 +314,24 @@ tls_takes_writes(const Tls *tls)
 }
 
 /* Queues memory that is not ours to keep. A large piece is encrypted where it lies, as
- * far as the transport below takes it. */
+ * far as the transport below takes it, and at most as much as a stream sends at once. */
 static int
 tls_queue_memory(Tls *tls, const char *data, size_t length)
 {
     size_t done = 0;
-    if (length >= TLS_RECORD_BYTES && tls->tls_state == TLS_WRAPPED && !tls->flushing) {
+    if (length >= TLS_RECORD_BYTES && tls->tls_state == TLS_WRAPPED && !tls->flushing
+        && !tls->flush_waits) {
         if (!wqueue_is_empty(&tls->output) && tls_flush(tls) < 0) {
             return -1;
         }
         if (wqueue_is_empty(&tls->output) && !tls->flushing) {
+            size_t most = length < WRITE_BUDGET_BYTES ? length : WRITE_BUDGET_BYTES;
             tls->flushing = true;
-            int result = tls_encrypt(tls, NULL, data, length, &done);
+            int result = tls_encrypt(tls, NULL, data, most, &done);
             tls->flushing = false;
-            if (result < 0 || tls_send_output(tls) < 0) {
+            if (result < 0 || tls_send_output(tls) < 0
+                || (done == most && most < length && tls_may_encrypt(tls)
+                    && tls_flush_later(tls) < 0)) {
                 return -1;
             }
         }
