@@ -44,25 +44,39 @@ stream_queue_failed(Stream *stream)
     return transport_fatal(&stream->base, WRITE_FAILED(&stream->base));
 }
 
+/* How many buffers fit into the budget; *over: by how much the last of them is too long. */
+static int
+iov_within(const struct iovec *iov, size_t budget, size_t *over)
+{
+    int count = 0;
+    size_t bytes = 0;
+    while (bytes < budget) {
+        bytes += iov[count++].iov_len;
+    }
+    *over = bytes - budget;
+    return count;
+}
+
 /* One call of the kernel. IO_OK: it took all; IO_WANT_WRITE: a part, maybe nothing. Sends no more
  * than the budget, which shrinks by what was sent. */
 static enum io_status
 stream_send(Stream *stream, struct iovec *iov, int count, size_t *budget, size_t *n)
 {
     struct io *io = &stream->base.io;
-    size_t wanted = 0, cut = 0;
+    size_t wanted = 0, over = 0;
     for (int i = 0; i < count; i++) {
         wanted += iov[i].iov_len;
-        if (UNLIKELY(wanted > *budget)) {
-            cut = wanted - *budget;
-            wanted = *budget;
-            count = i + 1;
-        }
     }
-    iov[count - 1].iov_len -= cut;
+    if (UNLIKELY(wanted > *budget)) {
+        count = iov_within(iov, *budget, &over);
+        wanted = *budget;
+        iov[count - 1].iov_len -= over;
+    }
     *n = 0;
     enum io_status status = io->ops->writev(io, iov, count, n);
-    iov[count - 1].iov_len += cut;
+    if (UNLIKELY(over > 0)) {
+        iov[count - 1].iov_len += over;
+    }
     *budget -= *n;
     return status == IO_OK && *n < wanted ? IO_WANT_WRITE : status;
 }
