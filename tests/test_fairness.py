@@ -12,7 +12,6 @@ import threading
 
 import pytest
 
-from .certificates import make_contexts
 from .support import until
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -20,12 +19,6 @@ READ_BUDGET = 256 * KIB
 WRITE_BUDGET = MIB
 TLS_BUDGET = 256 * KIB
 FLOOD = 32 * MIB
-
-
-@pytest.fixture(scope="module")
-def contexts(tmp_path_factory):
-    """(server's, client's) SSLContext."""
-    return make_contexts(tmp_path_factory.mktemp("fairness"))
 
 
 @pytest.fixture(params=["plain", "direct", "portable"])
