@@ -189,20 +189,26 @@ timer_handle_new_native(Loop *loop, native_callback run, PyObject *owner, PyObje
 static inline struct state *
 handle_state(const Handle *handle)
 {
-    return LIKELY(handle->loop != NULL) ? handle->loop->state
-                                        : PyType_GetModuleState(Py_TYPE(handle));
+#ifndef Py_GIL_DISABLED    /* another thread may make it do so just now */
+    if (LIKELY(handle->loop != NULL)) {
+        return handle->loop->state;
+    }
+#endif
+    return PyType_GetModuleState(Py_TYPE(handle));
 }
 
 void
 handle_let_loop_go(Handle *handle)
 {
-#ifndef Py_GIL_DISABLED    /* other threads may just look at it */
-    if (handle->place == HANDLE_ONCE && handle->callback == NULL && handle->runner == 0) {
-        Py_CLEAR(handle->loop);
+    Loop *loop = NULL;
+    Py_BEGIN_CRITICAL_SECTION(handle);
+    if (handle->place == HANDLE_ONCE && handle->callback == NULL
+        && SHARED_LOAD(handle->runner) == 0) {
+        loop = handle->loop;
+        handle->loop = NULL;
     }
-#else
-    (void)handle;
-#endif
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(loop);
 }
 
 static const char *
@@ -248,7 +254,10 @@ handle_keep_repr(Handle *handle)
 static inline void
 handle_drop_cancelled(Handle *handle)
 {
-    bool tells = handle->loop != NULL ? handle->loop->debug : handle->repr != NULL;
+    bool tells;
+    Py_BEGIN_CRITICAL_SECTION(handle);
+    tells = handle->loop != NULL ? SHARED_LOAD(handle->loop->debug) : handle->repr != NULL;
+    Py_END_CRITICAL_SECTION();
     if (UNLIKELY(tells && handle->native == NULL)) {
         /* As asyncio: what was cancelled can still be told from its repr. */
         handle_keep_repr(handle);
@@ -506,7 +515,7 @@ handle_ran(Handle *handle, Loop *loop)
 /* Holds what the handle calls, in its critical section. False: there is nothing to call, it was
  * cancelled or has run. */
 static inline bool
-handle_hold_call(Handle *handle, struct call *call)
+handle_hold_call(Handle *handle, struct call *call, Loop **loop)
 {
     call->callback = handle->callback;
     if (UNLIKELY(call->callback == NULL || IS_CANCELLED_MEANWHILE(handle))) {
@@ -518,6 +527,8 @@ handle_hold_call(Handle *handle, struct call *call)
     for (int32_t i = 0; i < call_slots(call->nargs); i++) {
         call->args[i] = Py_NewRef(handle->args[i]);
     }
+    /* The callback may close it, or cancel the handle, which lets it go then. */
+    *loop = (Loop *)Py_NewRef(handle->loop);
     if (UNLIKELY(handle->threadsafe)) {
         __atomic_store_n(&handle->runner, PyThread_get_thread_ident(), __ATOMIC_SEQ_CST);
     }
@@ -531,18 +542,20 @@ handle_is_ours_alone(Handle *handle)
     return Py_REFCNT(handle) == 1 && handle->weakrefs == NULL && handle->place == HANDLE_ONCE;
 }
 
-/* Takes the call out of the handle or holds it, as *alone says. False: there is none. */
+/* Takes the call out of the handle or holds it, and the loop with it, as *alone says. False:
+ * there is none. */
 static inline bool
-handle_begin(Handle *handle, struct call *call, bool *alone)
+handle_begin(Handle *handle, struct call *call, Loop **loop, bool *alone)
 {
     *alone = handle_is_ours_alone(handle);
     if (LIKELY(*alone)) {
+        *loop = handle->loop;
         handle_take_call(handle, call);
         return call->callback != NULL;
     }
     bool held;
     Py_BEGIN_CRITICAL_SECTION(handle);
-    held = handle_hold_call(handle, call);
+    held = handle_hold_call(handle, call, loop);
     Py_END_CRITICAL_SECTION();
     return held;
 }
@@ -564,16 +577,13 @@ int
 handle_run(Handle *handle)
 {
     struct call call;
+    Loop *loop;
     bool alone;
-    if (UNLIKELY(!handle_begin(handle, &call, &alone))) {
+    if (UNLIKELY(!handle_begin(handle, &call, &loop, &alone))) {
         handle_let_loop_go(handle);
         return 0;    /* it was cancelled, or has run */
     }
     int result = 0;
-    Loop *loop = handle->loop;
-    if (UNLIKELY(!alone)) {
-        Py_INCREF(loop);    /* the callback may close it, and then the handle lets it go */
-    }
     bool was_alone = alone;
     if (handle->native != NULL) {
         result = handle_run_native(handle, loop, &call);
@@ -622,9 +632,14 @@ static void
 handle_wait(Handle *handle)
 {
     if (UNLIKELY(handle_runs_elsewhere(handle))) {
-        Loop *loop = (Loop *)Py_NewRef(handle->loop);    /* it lets it go when it has run */
-        inbox_wait_while(loop, &handle->runner);
-        Py_DECREF(loop);
+        Loop *loop;
+        Py_BEGIN_CRITICAL_SECTION(handle);
+        loop = (Loop *)Py_XNewRef(handle->loop);    /* it lets it go when it has run */
+        Py_END_CRITICAL_SECTION();
+        if (loop != NULL) {
+            inbox_wait_while(loop, &handle->runner);
+            Py_DECREF(loop);
+        }
     }
 }
 

@@ -8,7 +8,7 @@
  * collections (benchmark row: 100,000 timers due). In exchange
  *   - a call that has run, was cancelled, or was left when its loop closed, drops all it
  *     holds, so that `self.timer = loop.call_later(1, self.method)` is no cycle for good; the
- *     loop as well (with a GIL), because `loop` may lead to `self` in turn;
+ *     loop as well, because `loop` may lead to `self` in turn;
  *   - the loop's traverse function visits what its pending handles hold, each once: see
  *     handle_traverse().
  *
@@ -67,6 +67,29 @@ TimerHandle *timer_handle_new(Loop *loop, PyObject *callback, PyObject *const *a
                               Py_ssize_t nargs, PyObject *context);
 TimerHandle *timer_handle_new_native(Loop *loop, native_callback run,
                                      PyObject *owner, PyObject *arg);
+
+/* The loop for a moment, or NULL. Another thread may let it go meanwhile, so without a GIL it
+ * is held. */
+static inline Loop *
+handle_hold_loop(Handle *handle)
+{
+    Loop *loop;
+    Py_BEGIN_CRITICAL_SECTION(handle);
+    loop = handle->loop;
+#ifdef Py_GIL_DISABLED
+    Py_XINCREF(loop);
+#endif
+    Py_END_CRITICAL_SECTION();
+    return loop;
+}
+
+static inline void
+handle_release_loop(Loop *loop UNUSED)
+{
+#ifdef Py_GIL_DISABLED
+    Py_XDECREF(loop);
+#endif
+}
 
 /* Drops callback and arguments at once; does not touch the timer heap. */
 void handle_cancel(Handle *handle);

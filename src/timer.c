@@ -178,8 +178,10 @@ timer_cancel(TimerHandle *timer)
 {
     Py_INCREF(timer);
     bool waited = SHARED_LOAD(timer->heap_index) >= 0;
-    if (timer->handle.loop != NULL) {
-        timer_unschedule(timer->handle.loop, timer);
+    Loop *loop = handle_hold_loop(&timer->handle);
+    if (loop != NULL) {
+        timer_unschedule(loop, timer);
+        handle_release_loop(loop);
     }
     handle_cancel(&timer->handle);
     if (waited) {

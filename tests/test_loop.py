@@ -17,7 +17,6 @@ import pytest
 
 from .support import (
     CLASSES_ARE_IMMORTAL,
-    FREE_THREADED,
     PY,
     check_script,
     collect,
@@ -285,7 +284,6 @@ WAYS_TO_END = {
 }
 
 
-@pytest.mark.skipif(FREE_THREADED, reason="a handle keeps its loop there")
 @pytest.mark.parametrize("how", WAYS_TO_END)
 @pytest.mark.parametrize("debug", [False, True])
 def test_handle_of_closed_loop_is_no_cycle_for_good(impl, how, debug):

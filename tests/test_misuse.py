@@ -161,10 +161,7 @@ print("ok")
 
 
 def test_loop_that_only_a_handle_holds():
-    """The collector cannot see that reference: the loop is closed, and the handle lets it go.
-
-    Not without a GIL, where the closed loop stays, and says so.
-    """
+    """The collector cannot see that reference: the loop is closed, and the handle lets it go."""
     check("""
 def hold(schedule):
     loop = new_event_loop()
@@ -176,17 +173,8 @@ for schedule in (lambda loop: loop.call_later(5, print), lambda loop: loop.call_
     repr(handle), handle._args, handle._callback, handle.get_context(), handle.cancelled()
     handle._run()
     handle.cancel()
-    loop = handle._loop
+    assert handle._loop is None
     del handle
-    gc.collect()
-    assert (loop is None) == getattr(sys, "_is_gil_enabled", lambda: True)()
-    if loop is not None:
-        repr(loop), loop.time()
-        try:
-            loop.call_soon(print)
-        except RuntimeError as exc:
-            assert "closed" in str(exc), exc
-    del loop
     gc.collect()
 print("ok")
 """, flags=("-W", "ignore"), expect=None)
