@@ -1180,6 +1180,12 @@ done:
 }
 
 void
+future_error_is_known(Future *self)
+{
+    SHARED_STORE(self->log_traceback, false);
+}
+
+void
 future_finalize(Future *self)
 {
     if (!self->log_traceback || self->exception == NULL) {

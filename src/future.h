@@ -155,6 +155,7 @@ future_park(Future *future, PyObject *task, bool *done)
 /* Puts 'source_traceback' into the context of a report and gives it to the loop's exception
  * handler. Steals `context` (NULL: an exception is set). Never fails. */
 void future_report_steal(Future *future, PyObject *context);
+void future_error_is_known(Future *future);    /* it need not be reported */
 void future_finalize(Future *future);     /* reports an exception that nobody has seen */
 
 /* Methods and attributes of both types. */

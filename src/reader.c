@@ -17,6 +17,7 @@ static const struct {
 } own_names[OWN_FUNCTIONS] = {
     [OWN_DATA_RECEIVED] = {PROTOCOL, "data_received"},
     [OWN_DRAIN_HELPER] = {PROTOCOL, "_drain_helper"},
+    [OWN_DEL] = {PROTOCOL, "__del__"},
     [OWN_FEED_DATA] = {READER, "feed_data"},
     [OWN_WAKEUP_WAITER] = {READER, "_wakeup_waiter"},
     [OWN_WAIT_FOR_DATA] = {READER, "_wait_for_data"},
@@ -144,6 +145,24 @@ reader_protocol_is_plain(struct state *state, PyObject *protocol)
     struct reader_state *reader = &state->reader;
     return reader->usable && (PyObject *)Py_TYPE(protocol) == reader->ProtocolType
            && reader_classes_are_standard(state);
+}
+
+void
+reader_error_is_known(struct state *state, PyObject *protocol)
+{
+    struct reader_state *reader = &state->reader;
+    if (!reader->usable || !PyObject_TypeCheck(protocol, (PyTypeObject *)reader->ProtocolType)
+        || !attribute_is((PyObject *)Py_TYPE(protocol), "__del__", reader->own[OWN_DEL])) {
+        return;
+    }
+    PyObject *closed = PyObject_GetAttr(protocol, state->names._closed);
+    if (closed == NULL) {
+        PyErr_Clear();
+    }
+    else if (future_check_exact(state, closed)) {
+        future_error_is_known((Future *)closed);
+    }
+    Py_XDECREF(closed);
 }
 
 /* Does op.name give the method `function`, not something put on the instance? */

@@ -22,6 +22,12 @@ PyObject *reader_current_function(struct state *state, enum own_function which);
 /* True for exactly a StreamReaderProtocol, as long as its class is the standard one. */
 bool reader_protocol_is_plain(struct state *state, PyObject *protocol);
 
+/* After connection_lost(error) of any protocol. A StreamReaderProtocol keeps the error in a future,
+ * and asks for it in __del__(), so that nobody is told of a connection that nobody awaits. If both
+ * die in a cycle, the collector may finalize the future first (without a GIL the greater one goes
+ * first), so it is asked for at once. No exception may be set; sets none. */
+void reader_error_is_known(struct state *state, PyObject *protocol);
+
 /* The protocol's weak reference to its reader (new reference) if both instances are
  * plain; else NULL. Sets no exception. */
 PyObject *reader_bind(struct state *state, PyObject *protocol);

@@ -204,7 +204,7 @@ state_init(PyObject *module, struct state *state)
     X(keywords_context) X(keywords_msg) X(keywords_debug) X(empty_tuple) X(socket_class) \
     X(socket_family) X(check_ssl_socket) \
     X(reader.ProtocolType) X(reader.ReaderType) X(reader.WriterType) X(reader.stream_reader) \
-    X(reader.own[OWN_DATA_RECEIVED]) X(reader.own[OWN_DRAIN_HELPER]) X(reader.own[OWN_FEED_DATA]) \
+    X(reader.own[OWN_DATA_RECEIVED]) X(reader.own[OWN_DRAIN_HELPER]) X(reader.own[OWN_DEL]) X(reader.own[OWN_FEED_DATA]) \
     X(reader.own[OWN_WAKEUP_WAITER]) X(reader.own[OWN_WAIT_FOR_DATA]) \
     X(reader.own[OWN_MAYBE_RESUME_TRANSPORT]) X(reader.own[OWN_READ]) \
     X(reader.own[OWN_READEXACTLY]) X(reader.own[OWN_READLINE]) X(reader.own[OWN_READUNTIL]) \

@@ -29,7 +29,7 @@ typedef struct Task Task;
     X(pipe) X(protocol) X(remove_done_callback) X(result) X(resume_writing) X(send) X(server) \
     X(set_name) X(set_result) X(shutdown) X(sockname) X(socket) X(source_traceback) X(task) \
     X(is_running) X(set_exception) X(PENDING) X(CANCELLED) X(FINISHED) \
-    X(_attach) X(_buffer) X(_client_connected_cb) X(_clients) X(_detach) X(_eof) X(_exception) X(_limit) \
+    X(_attach) X(_buffer) X(_client_connected_cb) X(_clients) X(_closed) X(_detach) X(_eof) X(_exception) X(_limit) \
     X(_paused) X(_reader) X(_sockets) X(_stream_reader_wr) \
     X(_transport) X(_waiter) X(pause_reading) X(throw) X(time) X(transport) X(uncancel) X(values) \
     X(accept) X(connect) X(family) X(getaddrinfo) X(proto) X(recv) X(recv_into) X(recvfrom) X(recvfrom_into) \
@@ -44,6 +44,7 @@ struct proto;
 enum own_function {
     OWN_DATA_RECEIVED,                    /* of StreamReaderProtocol */
     OWN_DRAIN_HELPER,
+    OWN_DEL,
     OWN_FEED_DATA,                        /* of StreamReader */
     OWN_WAKEUP_WAITER,
     OWN_WAIT_FOR_DATA,
@@ -188,6 +189,7 @@ struct state {
         size_t coro;
         size_t awaited_by;
         size_t is_task;
+        size_t thread;                    /* free-threaded: whose list of tasks it is in */
     } introspect;
 
     uint64_t next_task_number;            /* of the names Task-N */

@@ -6,6 +6,7 @@
 #include "tls.h"
 
 #include "future.h"
+#include "reader.h"
 #include "timer.h"
 
 #define FATAL_MESSAGE "Fatal error on SSL protocol"
@@ -245,6 +246,7 @@ tls_run_lost(PyObject *owner, PyObject *exc)
 {
     Tls *tls = tls_cast(owner);
     int result = 0;
+    PyObject *protocol = exc == NULL ? NULL : Py_XNewRef(tls->proto.protocol);
     PyObject *value = proto_call(&tls->proto, tls->state->names.connection_lost,
                                  exc == NULL ? Py_None : exc);
     if (value == NULL) {
@@ -252,6 +254,10 @@ tls_run_lost(PyObject *owner, PyObject *exc)
     }
     Py_XDECREF(value);
     PyObject *leaving = PyErr_GetRaisedException();
+    if (protocol != NULL) {
+        reader_error_is_known(tls->state, protocol);
+        Py_DECREF(protocol);
+    }
     proto_drop_protocol(&tls->proto);
     PyErr_SetRaisedException(leaving);
     return result;

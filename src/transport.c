@@ -13,6 +13,7 @@
 #include "clients.h"
 #include "future.h"
 #include "owner.h"
+#include "reader.h"
 
 /* asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES */
 #define DROPPED_WRITES_BEFORE_WARNING 5
@@ -290,6 +291,7 @@ transport_run_lost(PyObject *owner, PyObject *exc)
         return 0;
     }
     int result = 0;
+    PyObject *protocol = exc == NULL ? NULL : Py_XNewRef(tr->proto.protocol);
     PyObject *value = proto_call(&tr->proto, tr->state->names.connection_lost,
                                  exc == NULL ? Py_None : exc);
     if (value == NULL) {
@@ -297,6 +299,10 @@ transport_run_lost(PyObject *owner, PyObject *exc)
     }
     Py_XDECREF(value);
     PyObject *leaving = PyErr_GetRaisedException();
+    if (protocol != NULL) {
+        reader_error_is_known(tr->state, protocol);
+        Py_DECREF(protocol);
+    }
     transport_finish(tr);
     PyErr_SetRaisedException(leaving);
     return result;

@@ -3,11 +3,12 @@
 import asyncio
 import gc
 import random
+import socket
 
 import pytest
 
 from .soak import Stream, Tally, soak
-from .support import FREE_THREADED
+from .support import FREE_THREADED, collect
 
 
 def test_soak(impl):
@@ -21,6 +22,15 @@ def test_soak(impl):
     assert tally.counts["exchanges"] > tally.counts["honest connections"] > 0
 
 
+class Unlucky(asyncio.StreamReaderProtocol):
+    """Its future is of a younger generation than itself, and so finalized first."""
+
+    def __init__(self, reader, loop):
+        gc.collect(0)
+        super().__init__(reader, loop=loop)
+        self.cycle = self
+
+
 @pytest.mark.skipif(FREE_THREADED, reason="its collector has no generations")
 def test_collector_may_reach_the_future_before_its_protocol(loop, reports):
     """Why the soak asks for the exception of each stream that has ended with one.
@@ -28,26 +38,67 @@ def test_collector_may_reach_the_future_before_its_protocol(loop, reports):
     A StreamReaderProtocol asks for it in __del__(), so that nobody is told of a future that
     nobody awaits. But a collection of all generations takes the youngest before the middle one:
     if an earlier collection fell between the making of the protocol and that of its future, and
-    both die in a cycle, then the future is finalized first. So it is with every loop.
+    both die in a cycle, then the future is finalized first. So it is with every loop, but for
+    transports of ours, which ask for it at once.
     """
-
-    class Unlucky(asyncio.StreamReaderProtocol):
-        def __init__(self, reader):
-            gc.collect(0)
-            super().__init__(reader, loop=loop)
-
     reader = asyncio.StreamReader(loop=loop)
     gc.collect()
     gc.disable()
     try:
-        protocol = Unlucky(reader)
-        protocol.cycle = protocol
+        protocol = Unlucky(reader, loop)
         protocol.connection_lost(ConnectionResetError())
         del protocol, reader
     finally:
         gc.enable()
     gc.collect()
     assert [context["message"] for context in reports] == ["Future exception was never retrieved"]
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+def test_nobody_is_told_of_a_reset_that_nobody_awaits(impl, loop, run, contexts, reports, secure):
+    if not impl.ours:
+        pytest.skip("the standard transport leaves it to the protocol's __del__()")
+    server_context, client_context = contexts
+
+    async def main():
+        lost = asyncio.Event()
+
+        class Lost(Unlucky):
+            def connection_lost(self, exc):
+                super().connection_lost(exc)
+                assert isinstance(exc, ConnectionResetError)
+                lost.set()
+
+        accepted = loop.create_future()
+
+        class Server(asyncio.Protocol):
+            def connection_made(self, transport):
+                accepted.set_result(transport)
+
+        server = await loop.create_server(
+            Server, "127.0.0.1", 0, ssl=server_context if secure else None
+        )
+        extra = {"ssl": client_context, "server_hostname": "localhost"} if secure else {}
+        reader = asyncio.StreamReader(loop=loop)
+        await loop.create_connection(
+            lambda: Lost(reader, loop), *server.sockets[0].getsockname(), **extra
+        )
+        peer = await accepted
+        sock = peer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        peer.abort()
+        await lost.wait()
+        server.close()
+        await server.wait_closed()
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(main())
+    finally:
+        gc.enable()
+    collect()
+    assert reports == []
 
 
 def test_foreign_bytes_are_counted():
