@@ -5,6 +5,7 @@
  * _register_task, _unregister_task, future_add_to_awaited_by (3.14). */
 #include "current.h"
 
+#include "introspect.h"
 #include "task.h"
 
 /* -- current task ------------------------------------------------------------------- */
@@ -210,6 +211,7 @@ done:
 int
 current_register(struct state *state, PyObject *task, struct list_node *node UNUSED)
 {
+    introspect_set_thread(task, &state->introspect);
     PyObject *result = PyObject_CallOneArg(state->register_task, task);
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;

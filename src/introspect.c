@@ -119,6 +119,9 @@ measure(struct state *state, PyObject *task, PyObject *future, PyObject *name, P
         && find_word(task, future) == 0) {
         *at = (struct introspect_offsets){
             .name = name_at, .coro = coro_at, .awaited_by = awaited_by, .is_task = is_task};
+#ifdef Py_GIL_DISABLED
+        at->thread = find_word(task, (PyObject *)_Py_ThreadId());
+#endif
     }
     return 0;
 }

@@ -80,6 +80,32 @@ introspect_clear(Task *task)
     }
 }
 
+#ifdef Py_GIL_DISABLED
+/* Each thread has a list of the tasks that it made, and a Task says whose list it is in. asyncio
+ * takes it out of its own thread's list at once, and stops all threads to take it out of any
+ * other's: also out of none's, which is what an empty field would mean. */
+static inline void
+introspect_set_thread(PyObject *task, const struct introspect_offsets *at)
+{
+    if (LIKELY(at->thread != 0)) {
+        *(uintptr_t *)(void *)((char *)task + at->thread) = _Py_ThreadId();
+    }
+}
+
+/* So that the memory may go back without the base's dealloc, if the Task is in no list. If it
+ * still is (it was never done), the base's dealloc stops the threads. */
+static inline void
+introspect_clear_thread(PyObject *task, const struct introspect_offsets *at)
+{
+    if (LIKELY(at->thread != 0)) {
+        *(uintptr_t *)(void *)((char *)task + at->thread) = 0;
+    }
+}
+#else
+#define introspect_set_thread(task, at) ((void)(task), (void)(at))
+#define introspect_clear_thread(task, at) ((void)(task), (void)(at))
+#endif
+
 /* Writes down that `task` awaits `waiter`, an exact Task of ours: true if that is done, or is
  * there already (*added tells which); false: asyncio's own function has to. */
 static inline bool
@@ -115,6 +141,8 @@ introspect_remove_awaiter(Task *task, PyObject *waiter)
 #define introspect_fill(task) ((void)(task), 0)
 #define introspect_drop_coro(task) ((void)(task))
 #define introspect_clear(task) ((void)(task))
+#define introspect_set_thread(task, at) ((void)(task), (void)(at))
+#define introspect_clear_thread(task, at) ((void)(task), (void)(at))
 
 #endif
 

@@ -559,6 +559,9 @@ task_dealloc_now(Task *self)
     task_clear(self);
     self->number = 0;
     future_clear(&self->future);
+    if (Py_IS_TYPE(op, state->TaskType)) {
+        introspect_clear_thread(op, &state->introspect);
+    }
     future_free(&self->future, &state->free_tasks, state->TaskType, &state->task_base);
 }
 

@@ -7,16 +7,28 @@ tests look at it where a process may not read another one.
 
 import asyncio
 import contextlib
+import ctypes
 import io
 import os
 import re
 import subprocess
 import sys
+import threading
 import weakref
 
 import pytest
 
-from .support import PREAMBLE, PY, Impl, check_script, collect, import_root, spin, turns
+from .support import (
+    FREE_THREADED,
+    PREAMBLE,
+    PY,
+    Impl,
+    check_script,
+    collect,
+    import_root,
+    spin,
+    turns,
+)
 
 MIXED = True
 
@@ -267,7 +279,7 @@ def test_command(impl, command):
         pytest.skip("this system does not let a process read one that is not its child")
     assert (done.returncode, done.stderr) == (0, "")
     if command == "ps":
-        rows = [re.split(r"  +", line) for line in done.stdout.splitlines()]
+        rows = [re.split(r"  +", line.rstrip()) for line in done.stdout.splitlines()]
         assert ["middle-1", "middle"] in [[row[2], row[-2]] for row in rows if len(row) > 5]
         assert any(
             "leaf -> renamed" in row[3] and row[2] == "new name" for row in rows if len(row) > 3
@@ -610,6 +622,29 @@ except KeyboardInterrupt:
 """,
         "interrupted",
     )
+
+
+@since_314
+@pytest.mark.skipif(not FREE_THREADED, reason="one list of tasks for all threads")
+def test_task_says_in_whose_list_it_is(impl, loop):
+    """A Task that does not is taken out of its thread's list while all threads stand still."""
+
+    def places(task):
+        words = ctypes.string_at(id(task), asyncio.Task.__basicsize__)
+        own = threading.get_ident().to_bytes(8, sys.byteorder)
+        head = object.__basicsize__
+        return [i for i in range(head, len(words), 8) if words[i : i + 8] == own]
+
+    async def main():
+        pass
+
+    stock = asyncio.Task(main(), loop=loop)
+    task = impl.Task(main(), loop=loop)
+    try:
+        assert len(places(stock)) == 1
+        assert places(task) == places(stock)
+    finally:
+        loop.run_until_complete(asyncio.wait([stock, task]))
 
 
 # The recipe for older versions
