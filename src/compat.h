@@ -86,6 +86,28 @@ Py_IsFinalizing(void)
 }
 #endif
 
+/* New list with `item` in it, whose reference it steals, or NULL. */
+static inline PyObject *
+list_of_one_steal(PyObject *item)
+{
+#ifdef Py_GIL_DISABLED
+    /* PyList_New(1) of 3.13 and 3.14 frees rubbish if it gets no memory for the items there. */
+    PyObject *list = PyList_New(0);
+    if (list != NULL && PyList_Append(list, item) < 0) {
+        Py_CLEAR(list);
+    }
+    Py_DECREF(item);
+#else
+    PyObject *list = PyList_New(1);
+    if (list == NULL) {
+        Py_DECREF(item);
+        return NULL;
+    }
+    PyList_SET_ITEM(list, 0, item);
+#endif
+    return list;
+}
+
 #ifndef Py_BEGIN_CRITICAL_SECTION
 #define Py_BEGIN_CRITICAL_SECTION(op) {
 #define Py_END_CRITICAL_SECTION() }

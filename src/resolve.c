@@ -161,13 +161,7 @@ answer_usual(struct state *state, const struct question *question)
     }
     PyObject *entry = build_entry_steal(state, addr.any.sa_family, question->type, proto, NULL,
                                         addr_build(&addr.any, addr.length));
-    PyObject *list = entry == NULL ? NULL : PyList_New(1);
-    if (list == NULL) {
-        Py_XDECREF(entry);
-        return NULL;
-    }
-    PyList_SET_ITEM(list, 0, entry);
-    return list;
+    return entry == NULL ? NULL : list_of_one_steal(entry);
 }
 
 /* -- the C library ------------------------------------------------------------------------------- */

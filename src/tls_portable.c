@@ -195,12 +195,11 @@ portable_read_bytes(struct tls_engine *engine, PyObject **data, bool *more)
     if (status != TLS_OK || !*more) {
         return status;
     }
-    PyObject *list = PyList_New(1);
+    PyObject *list = list_of_one_steal(*data);
     if (list == NULL) {
-        Py_CLEAR(*data);
+        *data = NULL;
         return TLS_FAILED;
     }
-    PyList_SET_ITEM(list, 0, *data);
     while (*more) {
         *more = false;
         status = read_record(engine, data, more);

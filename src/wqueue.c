@@ -120,20 +120,16 @@ wqueue_clear(struct wqueue *queue)
 PyObject *
 wqueue_as_list(const struct wqueue *queue)
 {
-    PyObject *list = PyList_New((Py_ssize_t)queue->length);
-    if (list == NULL) {
-        return NULL;
-    }
-    for (uint32_t i = 0; i < queue->length; i++) {
+    PyObject *list = PyList_New(0);
+    for (uint32_t i = 0; list != NULL && i < queue->length; i++) {
         PyObject *item = queue->items[queue->head + i];
         size_t skip = i == 0 ? queue->offset : 0;
         PyObject *rest = PyBytes_FromStringAndSize(PyBytes_AS_STRING(item) + skip,
                                                    PyBytes_GET_SIZE(item) - (Py_ssize_t)skip);
-        if (rest == NULL) {
-            Py_DECREF(list);
-            return NULL;
+        if (rest == NULL || PyList_Append(list, rest) < 0) {
+            Py_CLEAR(list);
         }
-        PyList_SET_ITEM(list, (Py_ssize_t)i, rest);
+        Py_XDECREF(rest);
     }
     return list;
 }
