@@ -5,7 +5,7 @@ import io
 import os
 import socket
 import sys
-from asyncio import exceptions
+from asyncio import exceptions, unix_events
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,8 +15,20 @@ else:
 
 # One call takes no more than this, which also is what the kernel would send of it at most.
 _MAX_BYTES = 1 << 30
-# Newer versions put the file's position at `offset` even if nothing could be sent.
-_ALWAYS_SEEKS = sys.version_info >= (3, 14)
+
+
+def _always_seeks() -> bool:
+    """Whether this release puts the file's position at `offset` even if nothing could be sent.
+
+    From 3.14 on, and late releases of 3.13, where the method that does it is not told how much
+    was sent.
+    """
+    method = getattr(unix_events._UnixSelectorEventLoop, "_sock_sendfile_update_filepos", None)
+    code = getattr(method, "__code__", None)
+    return sys.version_info >= (3, 14) if code is None else code.co_argcount == 3
+
+
+_ALWAYS_SEEKS = _always_seeks()
 
 
 class SendfileHooks(_Base):

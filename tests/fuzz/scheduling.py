@@ -133,12 +133,13 @@ _LOOP = re.compile(r"<[\w.]*Loop [^<>]*>")
 
 
 def scrub(text):
-    """Without what differs between two runs of the same implementation."""
+    """Without what differs between two runs of one implementation, or releases of one version."""
     text = _ADDRESS.sub("0x", text)
     text = _NUMBER.sub("Task-N", text)
     text = _LOOP.sub("<loop>", text)
     text = _SHORT.sub("(...)", text)
     text = _OURS.sub("", text)
+    text = text.replace("a bytes, bytearray, or memoryview object", "a bytes-like object")
     return _LINE.sub("", text)
 
 
