@@ -691,12 +691,13 @@ stream_api_init(PyObject *module, struct state *state)
 {
     struct reader_state *reader = &state->reader;
     state->stream_connection_made = stream_api_connection_made;
-    if (!reader->usable) {
-        return 0;    /* and no protocol is of the kind PROTO_READER */
-    }
+    bool wanted = reader->usable;    /* else no protocol is of the kind PROTO_READER */
 #ifdef Py_GIL_DISABLED
-    return 0;    /* the methods here take for granted that nobody else sees the reader meanwhile */
+    wanted = false;    /* the methods here take for granted that nobody else sees the reader meanwhile */
 #endif
+    if (!wanted) {
+        return 0;
+    }
     if (state_add_type(module, &Reader_spec, reader->ReaderType, PY_SSIZE_T_MAX,
                        &reader->FastReaderType) < 0) {
         return -1;
