@@ -20,27 +20,54 @@ spare_fits(size_t capacity, size_t n)
     return n <= capacity && n >= capacity - capacity / 8;
 }
 
+static inline PyObject *
+spare_take(struct state *state, size_t *capacity)
+{
+    PyObject *bytes = state->spare.bytes;
+    state->spare.bytes = NULL;
+    *capacity = state->spare.capacity;
+    return bytes;
+}
+
+/* Ends a packet of n bytes that lie in an object with more room. */
+static inline void
+packet_set_length(PyObject *bytes, size_t n)
+{
+    _Py_COMP_DIAG_PUSH
+    _Py_COMP_DIAG_IGNORE_DEPR_DECLS
+    ((PyBytesObject *)bytes)->ob_shash = -1;
+    _Py_COMP_DIAG_POP
+    Py_SET_SIZE(bytes, (Py_ssize_t)n);
+    PyBytes_AS_STRING(bytes)[n] = '\0';
+}
+
 /* New reference to an exact bytes object, and how many bytes it has room for. */
 static inline PyObject *
 packet_new(struct state *state UNUSED, const char *data, size_t n, size_t *capacity)
 {
 #ifndef Py_GIL_DISABLED
-    PyObject *bytes = state->spare.bytes;
-    if (bytes != NULL && spare_fits(state->spare.capacity, n)) {
-        state->spare.bytes = NULL;
-        *capacity = state->spare.capacity;
-        _Py_COMP_DIAG_PUSH
-        _Py_COMP_DIAG_IGNORE_DEPR_DECLS
-        ((PyBytesObject *)bytes)->ob_shash = -1;
-        _Py_COMP_DIAG_POP
-        Py_SET_SIZE(bytes, (Py_ssize_t)n);
+    if (state->spare.bytes != NULL && spare_fits(state->spare.capacity, n)) {
+        PyObject *bytes = spare_take(state, capacity);
+        packet_set_length(bytes, n);
         memcpy(PyBytes_AS_STRING(bytes), data, n);
-        PyBytes_AS_STRING(bytes)[n] = '\0';
         return bytes;
     }
 #endif
     *capacity = n;
     return PyBytes_FromStringAndSize(data, (Py_ssize_t)n);
+}
+
+/* The same with room for `wanted` bytes, or a little more, that come later. */
+static inline PyObject *
+packet_reserve(struct state *state UNUSED, size_t wanted, size_t *capacity)
+{
+#ifndef Py_GIL_DISABLED
+    if (LIKELY(state->spare.bytes != NULL && spare_fits(state->spare.capacity, wanted))) {
+        return spare_take(state, capacity);
+    }
+#endif
+    *capacity = wanted;
+    return PyBytes_FromStringAndSize(NULL, (Py_ssize_t)wanted);
 }
 
 static inline void

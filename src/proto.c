@@ -198,21 +198,31 @@ method_call(struct proto *proto, struct proto_method *method, PyObject *name, Py
     return result;
 }
 
-int
-proto_data_received(struct proto *proto, struct state *state, const char *data, size_t n)
+static inline int
+call_data_received(struct proto *proto, struct state *state, PyObject *bytes_steal, size_t capacity)
 {
-    size_t capacity;
-    PyObject *bytes = packet_new(state, data, n, &capacity);
-    if (UNLIKELY(bytes == NULL)) {
-        return -1;
-    }
-    PyObject *result = method_call(proto, &proto->feed, state->names.data_received, bytes);
-    packet_done(state, bytes, capacity);
+    PyObject *result = method_call(proto, &proto->feed, state->names.data_received, bytes_steal);
+    packet_done(state, bytes_steal, capacity);
     if (UNLIKELY(result == NULL)) {
         return -1;
     }
     Py_DECREF(result);
     return 0;
+}
+
+int
+proto_data_received(struct proto *proto, struct state *state, const char *data, size_t n)
+{
+    size_t capacity;
+    PyObject *bytes = packet_new(state, data, n, &capacity);
+    return UNLIKELY(bytes == NULL) ? -1 : call_data_received(proto, state, bytes, capacity);
+}
+
+int
+proto_data_received_packet(struct proto *proto, struct state *state, PyObject *bytes_steal,
+                           size_t capacity)
+{
+    return call_data_received(proto, state, bytes_steal, capacity);
 }
 
 int

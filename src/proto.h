@@ -31,7 +31,10 @@ struct proto {
                                     * PROTO_READER: self is the weak reference to the reader */
     struct proto_method updated;   /* buffer_updated */
     uint8_t kind;
+    uint8_t misfits;               /* packets in a row that were shorter than expected */
     uint16_t entered;              /* calls that are under way in `context` */
+    uint32_t expected;             /* bytes to receive straight into an object for data_received():
+                                    * the packets are large; else 0 */
 };
 
 /* `context` NULL: a copy of the current one. 0 / -1. */
@@ -44,6 +47,9 @@ int proto_traverse(struct proto *proto, visitproc visit, void *arg);
 
 /* Per packet. 0, or -1 with what the protocol raised. */
 int proto_data_received(struct proto *proto, struct state *state, const char *data, size_t n);
+/* The same with a packet of packet.h. */
+int proto_data_received_packet(struct proto *proto, struct state *state, PyObject *bytes_steal,
+                               size_t capacity);
 int proto_data_received_bytes(struct proto *proto, struct state *state, PyObject *bytes);
 int proto_get_buffer(struct proto *proto, struct state *state, PyObject **buffer);    /* new reference */
 int proto_buffer_updated(struct proto *proto, struct state *state, size_t n);

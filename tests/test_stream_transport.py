@@ -210,6 +210,44 @@ def test_large_both_ways(run, family, left, right, tmp_path):
     run(main())
 
 
+@pytest.mark.parametrize("keep", [0, 1, 3])
+def test_large_packets_stay_what_they_were(run, keep):
+    """Packets whose size keeps changing, of which the protocol keeps none, all, or each third."""
+    sizes = [262144] * 6 + [65536] * 12 + [1000] * 8 + [100_000, 40_000, 700_000] * 4 + [33_000] * 9
+    whole = random.Random(1).randbytes(sum(sizes))
+
+    class Keeper(asyncio.Protocol):
+        def __init__(self):
+            self.position = self.count = 0
+            self.kept = []
+
+        def data_received(self, data):
+            assert data == whole[self.position : self.position + len(data)]
+            self.count += 1
+            if keep and self.count % keep == 0:
+                self.kept.append((self.position, data, hash(data)))
+            self.position += len(data)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        ours, peer = tcp_pair()
+        with peer:
+            peer.setblocking(False)
+            transport, protocol = await loop.create_connection(Keeper, sock=ours)
+            position = 0
+            for size in sizes:
+                await loop.sock_sendall(peer, whole[position : position + size])
+                position += size
+                await until(lambda: protocol.position == position)
+            for start, data, number in protocol.kept:
+                assert data == whole[start : start + len(data)]
+                assert hash(data) == number
+            transport.abort()
+            await asyncio.sleep(0)
+
+    run(main())
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_mixed_writes_keep_their_order(run, family, tmp_path):
     rng = random.Random(5)
