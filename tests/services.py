@@ -156,10 +156,14 @@ def _folder(name):
         shutil.rmtree(path, ignore_errors=True)
 
 
+def _environment():
+    # A sanitizer's library is for the tests alone: PostgreSQL's programs hang with it.
+    return {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
+
+
 def _as_account(account):
     """Arguments for subprocess that run a server's program under this account."""
-    # A sanitizer's library is for the tests alone.
-    arguments = {"env": {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}}
+    arguments = {"env": _environment()}
     if os.getuid() != account.pw_uid:
         arguments |= {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
     return arguments
@@ -226,7 +230,11 @@ def _until_ready(server, folder, is_ready):
 
 def _succeeds(command):
     done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, timeout=SECONDS
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=SECONDS,
+        env=_environment(),
     )
     return done.returncode == 0
 
