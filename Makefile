@@ -13,6 +13,7 @@
 #   make bench        the benchmarks, with a table and a picture
 #   make lint         ruff, mypy, and mypy's comparison of the stubs with the core
 #   make asan         the tests under AddressSanitizer and UBSan, with leak detection
+#   make asan-conformance  all of CPython's own asyncio tests that apply, under the same
 #   make freethreaded the tests on a CPython without a GIL, which is built first
 #   make tsan         the tests of threads under ThreadSanitizer, interpreter and all
 #   make asan-core    the part of it that CI runs
@@ -43,7 +44,7 @@ PYTEST_PARALLEL ?= -n auto --dist loadfile
 
 SOURCES := $(wildcard src/*.c src/*.h) setup.py
 
-.PHONY: help run test guard bench lint asan asan-core clean build conformance thirdparty check-all soak hostile \
+.PHONY: help run test guard bench lint asan asan-build asan-conformance asan-core clean build conformance thirdparty check-all soak hostile \
 	connections fuzz freethreaded freethreaded-tests tsan tsan-tests FORCE
 
 help:
@@ -162,15 +163,24 @@ ASAN_ENV = PYTHONPATH="$(CURDIR)/$(ASAN_DIR)" LD_PRELOAD="$$(cc -print-file-name
 	ASAN_OPTIONS=detect_leaks=1:leak_check_at_exit=0:quarantine_size_mb=4:thread_local_quarantine_size_kb=64:abort_on_error=1:allocator_may_return_null=1 \
 	LSAN_OPTIONS=suppressions="$(CURDIR)/$(ASAN_DIR)/tests/lsan.supp" UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 
-asan: $(VENV)/.ready-test-run-examples $(VENV)/.ready-build
+asan-build: $(VENV)/.ready-test-run-examples $(VENV)/.ready-build
 	rm -rf $(addprefix $(ASAN_DIR)/,src tests examples docs)
 	mkdir -p $(ASAN_DIR)
 	git ls-files -z --cached --others --exclude-standard src asyncloop tests examples docs setup.py pyproject.toml README.md LICENSE \
 		| xargs -0 cp --parents -p -u -t $(ASAN_DIR)
 	cd $(ASAN_DIR) && ASYNCLOOP_SANITIZE=address,undefined ASYNCLOOP_DEBUG=1 \
 		$(CURDIR)/$(PY) setup.py -q build_ext --inplace
+
+asan: asan-build
 	cd $(ASAN_DIR) && env $(ASAN_ENV) timeout -k 10 $(TEST_SECONDS) \
 		$(CURDIR)/$(PY) -m pytest $(PYTEST_ARGS) $(ASAN_TESTS) </dev/null
+
+# Each test takes several times as long as without. In the end of each class's process memory is
+# looked for that nothing leads to.
+asan-conformance: CONFORMANCE_SECONDS = 7200
+asan-conformance: asan-build
+	cd $(ASAN_DIR) && env $(ASAN_ENV) timeout -k 10 $(CONFORMANCE_SECONDS) \
+		$(CURDIR)/$(PY) -m tests.conformance --limit 300 $(CONFORMANCE_ARGS) </dev/null
 
 # CPython without a GIL, from Debian's source package or FREETHREADED_PYTHON; kept below build/.
 FREETHREADED_SECONDS ?= 1800

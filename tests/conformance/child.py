@@ -132,6 +132,7 @@ def watch_hooks(result):
 
 def run(job, log):
     from . import suite
+    from ..support import lost_memory
     types = suite.Types(job["loop"])
     types.install()
     module = suite.load(job["module"], types, job["package"])
@@ -146,6 +147,9 @@ def run(job, log):
     tests.run(result)
     gc.collect()
     log.event("done")
+    # Under AddressSanitizer, which writes what it is. The parent counts the exit as a failure.
+    if lost_memory():
+        sys.exit("memory was lost")
 
 
 def discover(job, log):
