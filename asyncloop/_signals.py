@@ -9,6 +9,7 @@ they tell which signals are still to be handled.
 
 import asyncio
 import errno
+import os
 import signal
 import sys
 import threading
@@ -39,6 +40,7 @@ class SignalHooks(_Base):
         self._signal_handlers: dict[int, Any] = {}
         self._wakeup_users = 0
         self._wakeup_fd_before = -1
+        self._wakeup_pid = 0  # of the process that it was set in
 
     # The wakeup descriptor has two users: each run in the main thread, so that Ctrl-C ends a
     # sleeping poll, and the presence of signal handlers. The first sets it, the last puts back
@@ -46,10 +48,12 @@ class SignalHooks(_Base):
 
     def _acquire_wakeup_fd(self) -> None:
         """Raises ValueError outside the main thread, RuntimeError if the loop is closed."""
-        if self._wakeup_users == 0:
-            self._wakeup_fd_before = signal.set_wakeup_fd(
-                self._signal_fd(), warn_on_full_buffer=False
-            )
+        forked = self._wakeup_pid != os.getpid()  # asyncio takes it off in a child of fork()
+        if self._wakeup_users == 0 or forked:
+            before = signal.set_wakeup_fd(self._signal_fd(), warn_on_full_buffer=False)
+            if self._wakeup_users == 0:
+                self._wakeup_fd_before = before
+            self._wakeup_pid = os.getpid()
         self._wakeup_users += 1
 
     def _release_wakeup_fd(self) -> None:
