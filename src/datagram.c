@@ -299,8 +299,9 @@ static int datagram_run_held(PyObject *owner, PyObject *arg);
 static int
 datagram_schedule_held(Datagram *dgram)
 {
+    static const struct owed_kind held = {datagram_run_held, offsetof(Datagram, base.owed)};
     watch_stop(&dgram->base.read_watch);
-    return loop_call_soon_native(dgram->base.loop, datagram_run_held, (PyObject *)dgram, NULL);
+    return loop_call_soon_surely(dgram->base.loop, &dgram->base.owed, &held, NULL);
 }
 
 /* Native callback. 0, or -1 with an exit exception. */

@@ -242,13 +242,42 @@ future_wake_one(Future *self, PyObject *callback, PyObject *context)
     return future_call_soon(self, callback, (PyObject *)self, context);
 }
 
-/* After the first failure (no memory, a closed loop) the others still come: the exception of
- * the first is kept. */
+/* No memory for the Handle of a callback: what is left of them comes out of the ring by way of the
+ * future, which takes a place and nothing more. True if the current exception is about that, and
+ * gone. */
+static bool
+future_wake_later(Future *self)
+{
+    if (self->own_loop == NULL || !PyErr_ExceptionMatches(PyExc_MemoryError)) {
+        return false;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    bool comes = loop_push_steal(self->own_loop, Py_NewRef(self), READY_DONE) == 0;
+    if (!comes && PyErr_ExceptionMatches(PyExc_MemoryError)
+        && PyObject_TypeCheck((PyObject *)self, self->state_ptr->TaskType)) {
+        self->state_ptr->owe_task(self->own_loop, (PyObject *)self);
+        comes = true;
+    }
+    PyErr_Clear();
+    if (comes) {
+        Py_XDECREF(exc);
+    }
+    else {
+        PyErr_SetRaisedException(exc);
+    }
+    return comes;
+}
+
+/* After the first failure (a closed loop) the others still come: the exception of the first is
+ * kept. */
 static int
 future_wake_next(Future *self, PyObject *callback, PyObject *context, PyObject **failure)
 {
     if (future_wake_one(self, callback, context) == 0) {
         return 0;
+    }
+    if (future_wake_later(self)) {
+        return 1;
     }
     PyObject *exc = PyErr_GetRaisedException();
     if (*failure == NULL) {
@@ -261,7 +290,8 @@ future_wake_next(Future *self, PyObject *callback, PyObject *context, PyObject *
 }
 
 /* Waiters are taken off first: call_soon() of a foreign loop may do anything to `self`,
- * but the references here are ours alone. */
+ * but the references here are ours alone. Where they have to wait for memory they are put back,
+ * with None in the place of who is awake. */
 static int
 future_wake_several(Future *self)
 {
@@ -272,20 +302,118 @@ future_wake_several(Future *self)
     self->callback0 = self->context0 = self->callbacks = NULL;
     self->parked0 = false;
 
-    int result = callback == NULL ? 0 : future_wake_next(self, callback, context, &failure);
-    Py_XDECREF(callback);
-    Py_XDECREF(context);
-    for (Py_ssize_t i = 0; later != NULL && i < PyList_GET_SIZE(later); i++) {
+    int result = 0, woken = 0;
+    if (callback != NULL) {
+        woken = future_wake_next(self, callback, context, &failure);
+        result |= woken < 0;
+    }
+    if (UNLIKELY(woken > 0)) {
+        self->callback0 = callback;
+        self->context0 = context;
+    }
+    else {
+        Py_XDECREF(callback);
+        Py_XDECREF(context);
+    }
+    for (Py_ssize_t i = 0; later != NULL && woken <= 0 && i < PyList_GET_SIZE(later); i++) {
         PyObject *item = Py_NewRef(PyList_GET_ITEM(later, i));
         bool parked = !PyTuple_CheckExact(item);
-        result |= future_wake_next(self, parked ? item : PyTuple_GET_ITEM(item, 0),
-                                   parked ? NULL : PyTuple_GET_ITEM(item, 1), &failure);
+        if (LIKELY(item != Py_None)) {
+            woken = future_wake_next(self, parked ? item : PyTuple_GET_ITEM(item, 0),
+                                     parked ? NULL : PyTuple_GET_ITEM(item, 1), &failure);
+            result |= woken < 0;
+        }
+        if (UNLIKELY(woken > 0)) {
+            for (Py_ssize_t j = 0; j < i; j++) {
+                (void)PyList_SetItem(later, j, Py_NewRef(Py_None));
+            }
+        }
         Py_DECREF(item);
     }
-    Py_XDECREF(later);
+    if (UNLIKELY(woken > 0)) {
+        self->callbacks = later;
+    }
+    else {
+        Py_XDECREF(later);
+    }
     if (failure != NULL) {
         PyErr_SetRaisedException(failure);
     }
+    return result ? -1 : 0;
+}
+
+/* What a Handle would do, without one. 0 / -1 */
+static int
+future_call_now(Future *self, PyObject *callback, PyObject *context)
+{
+    if (!PyContext_CheckExact(context)) {
+        PyErr_NoMemory();    /* its run() wants a bound method and a tuple */
+        return -1;
+    }
+    if (PyContext_Enter(context) < 0) {
+        return -1;
+    }
+    PyObject *result = PyObject_CallOneArg(callback, (PyObject *)self);
+    PyObject *exc = PyErr_GetRaisedException();
+    (void)PyContext_Exit(context);
+    PyErr_SetRaisedException(exc);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+/* 0, or -1 with an exit exception */
+static int
+future_call_back_one(Future *self, Loop *loop, PyObject *callback, PyObject *context)
+{
+    if (future_wake_one(self, callback, context) == 0) {
+        return 0;
+    }
+    if (PyErr_ExceptionMatches(PyExc_MemoryError)) {
+        PyErr_Clear();
+        if (future_call_now(self, callback, context) == 0) {
+            return 0;
+        }
+    }
+    if (is_exit_exception()) {
+        return -1;
+    }
+    loop_report(loop, "Exception in a callback of a future", "future", (PyObject *)self);
+    return 0;
+}
+
+/* The loop's upward call: the callbacks of a future that had to wait for memory. */
+static int
+future_call_back(Loop *loop, PyObject *op)
+{
+    Future *self = (Future *)op;
+    PyObject *callback, *context, *later;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    callback = self->callback0;
+    context = self->context0;
+    later = self->callbacks;
+    self->callback0 = self->context0 = self->callbacks = NULL;
+    self->parked0 = false;
+    Py_END_CRITICAL_SECTION();
+    int result = 0;
+    PyObject *leaving = NULL;
+    if (callback != NULL) {
+        result = future_call_back_one(self, loop, callback, context);
+        leaving = PyErr_GetRaisedException();
+    }
+    Py_XDECREF(callback);
+    Py_XDECREF(context);
+    for (Py_ssize_t i = 0; later != NULL && i < PyList_GET_SIZE(later); i++) {
+        PyObject *item = PyList_GET_ITEM(later, i);
+        bool parked = !PyTuple_CheckExact(item);
+        if (item != Py_None
+            && future_call_back_one(self, loop, parked ? item : PyTuple_GET_ITEM(item, 0),
+                                    parked ? NULL : PyTuple_GET_ITEM(item, 1)) < 0) {
+            result = -1;
+            Py_XSETREF(leaving, PyErr_GetRaisedException());
+        }
+    }
+    Py_XDECREF(later);
+    PyErr_SetRaisedException(leaving);
     return result;
 }
 
@@ -869,7 +997,7 @@ SYNCHRONIZED_METHOD(Future_remove_done_callback)(PyObject *op, PyObject *wanted)
         PyObject *item = Py_NewRef(PyList_GET_ITEM(self->callbacks, i));
         bool parked = !PyTuple_CheckExact(item);
         PyObject *waiter = parked ? item : PyTuple_GET_ITEM(item, 0);
-        int result = waiter_matches(self, waiter, parked, wanted);
+        int result = item == Py_None ? 0 : waiter_matches(self, waiter, parked, wanted);
         if (result > 0) {
             result = future_remove_item(self, item, i);
         }
@@ -1018,6 +1146,10 @@ SYNCHRONIZED_GETTER(Future_get__callbacks)(PyObject *op, void *closure UNUSED)
     }
     for (Py_ssize_t i = 0; self->callbacks != NULL && i < PyList_GET_SIZE(self->callbacks); i++) {
         PyObject *item = Py_NewRef(PyList_GET_ITEM(self->callbacks, i));
+        if (item == Py_None) {
+            Py_DECREF(item);    /* is awake already */
+            continue;
+        }
         if (!PyTuple_CheckExact(item)) {
             Py_SETREF(item, parked_as_tuple(self, item));
         }
@@ -1143,7 +1275,7 @@ SYNCHRONIZED_GETTER(Future_get__awaited_by)(PyObject *op, void *closure UNUSED)
     for (Py_ssize_t i = 0;
          failed == 0 && self->callbacks != NULL && i < PyList_GET_SIZE(self->callbacks); i++) {
         PyObject *item = Py_NewRef(PyList_GET_ITEM(self->callbacks, i));
-        if (!PyTuple_CheckExact(item)) {
+        if (!PyTuple_CheckExact(item) && item != Py_None) {
             failed = PySet_Add(set, item);
         }
         Py_DECREF(item);
@@ -1368,6 +1500,7 @@ int
 future_types_init(PyObject *module, struct state *state)
 {
     PyTypeObject *base = state->asyncio_Future;
+    state->call_back = future_call_back;
     state->future_base = (struct base_slots){base->tp_traverse, base->tp_clear, base->tp_dealloc};
     state->keywords_context = PyTuple_Pack(1, state->names.context);
     state->keywords_msg = PyTuple_Pack(1, state->names.msg);

@@ -197,18 +197,16 @@ inbox_after_fork(Loop *loop)
 
 /* -- the list ----------------------------------------------------------------------------- */
 
-static int
+static void
 inbox_drain_at_most(Loop *loop, size_t most)
 {
     struct inbox *inbox = &loop->inbox;
-    /* The room first: a push that fails would drop the reference under the lock. */
+    /* The room first: a push that fails would drop the reference under the lock. What there is no
+     * memory for stays for the next iteration, which comes without a sleep. */
     size_t hint = __atomic_load_n(&inbox->count, __ATOMIC_ACQUIRE);
-    if (ready_reserve(&loop->ready, hint < most ? hint : most) < 0) {
-        return -1;
-    }
+    size_t room = ready_reserve(&loop->ready, hint < most ? hint : most);
     uintptr_t *emptied = NULL;
     pthread_mutex_lock(&inbox->lock);
-    size_t room = ready_room(&loop->ready);
     size_t count = inbox->count < most ? inbox->count : most;
     count = count < room ? count : room;
     for (size_t i = 0; i < count; i++) {
@@ -228,19 +226,18 @@ inbox_drain_at_most(Loop *loop, size_t most)
     }
     pthread_mutex_unlock(&inbox->lock);
     PyMem_RawFree(emptied);
-    return 0;
 }
 
-int
+void
 inbox_drain_some(Loop *loop)
 {
-    return inbox_drain_at_most(loop, DRAIN_MAX);
+    inbox_drain_at_most(loop, DRAIN_MAX);
 }
 
-int
+void
 inbox_drain_all(Loop *loop)
 {
-    return inbox_drain_at_most(loop, SIZE_MAX);
+    inbox_drain_at_most(loop, SIZE_MAX);
 }
 
 void

@@ -15,9 +15,9 @@ int inbox_after_fork(Loop *loop);       /* 0, or -1 with OSError */
 /* Around a poll that may sleep. False: there is something to drain, do not sleep. */
 bool inbox_may_sleep(Loop *loop);
 void inbox_awake(Loop *loop);
-/* To the ready ring, not more than one iteration is to run: 0, or -1 with MemoryError */
-int inbox_drain_some(Loop *loop);
-int inbox_drain_all(Loop *loop);        /* the same without that bound, for a loop that stands */
+/* To the ready ring, not more than one iteration is to run, nor than there is memory for */
+void inbox_drain_some(Loop *loop);
+void inbox_drain_all(Loop *loop);       /* the same without the first bound, for a loop that stands */
 int inbox_traverse(Loop *loop, visitproc visit, void *arg);
 void inbox_free(Loop *loop);
 
@@ -34,11 +34,13 @@ inbox_tell_waiters(Loop *loop)
     }
 }
 
-static inline int
+static inline void
 inbox_drain(Loop *loop)
 {
     /* A hint is enough: who comes later has woken the poll. */
-    return __atomic_load_n(&loop->inbox.count, __ATOMIC_RELAXED) == 0 ? 0 : inbox_drain_some(loop);
+    if (UNLIKELY(__atomic_load_n(&loop->inbox.count, __ATOMIC_RELAXED) > 0)) {
+        inbox_drain_some(loop);
+    }
 }
 
 #endif

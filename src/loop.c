@@ -162,6 +162,52 @@ loop_call_soon_native(Loop *loop, native_callback run, PyObject *owner, PyObject
     return loop_push_steal(loop, (PyObject *)handle, READY_HANDLE);
 }
 
+static inline PyObject *
+owed_owner(const struct owed_call *call)
+{
+    return (PyObject *)(void *)((char *)call - call->kind->offset);
+}
+
+int
+loop_call_soon_surely(Loop *loop, struct owed_call *call, const struct owed_kind *kind,
+                      PyObject *arg)
+{
+    PyObject *owner = (PyObject *)(void *)((char *)call - kind->offset);
+    if (LIKELY(call->kind == NULL)) {
+        if (LIKELY(loop_call_soon_native(loop, kind->run, owner, arg) == 0)) {
+            return 0;
+        }
+        if (!PyErr_ExceptionMatches(PyExc_MemoryError)) {
+            return -1;
+        }
+        PyErr_Clear();
+        list_append(&loop->owed.calls, &call->node);
+        loop->owed.any = true;
+        Py_INCREF(owner);
+    }
+    call->kind = kind;
+    Py_XSETREF(call->arg, Py_XNewRef(arg));
+    return 0;
+}
+
+int
+loop_push_task_slowly_steal(Loop *loop, PyObject *task)
+{
+    PyObject *exc = PyErr_GetRaisedException();
+    if (loop_push_steal(loop, Py_NewRef(task), READY_TASK) < 0) {
+        if (!PyErr_ExceptionMatches(PyExc_MemoryError)) {
+            Py_DECREF(task);
+            Py_XDECREF(exc);
+            return -1;
+        }
+        PyErr_Clear();
+        loop->state->owe_task(loop, task);
+    }
+    Py_DECREF(task);
+    PyErr_SetRaisedException(exc);
+    return 0;
+}
+
 /* steals nothing; the caller keeps its reference to the timer */
 static int
 loop_schedule(Loop *loop, TimerHandle *timer, double when)
@@ -267,6 +313,9 @@ loop_run_item(Loop *loop, uintptr_t item)
     case READY_HANDLE:
         current_leave(loop);
         return handle_run((Handle *)op);
+    case READY_DONE:
+        current_leave(loop);
+        return loop->state->call_back(loop, op);
     default:
         current_leave(loop);
         return loop_run_foreign(loop, op);
@@ -340,7 +389,8 @@ loop_run_handle(Loop *loop, Handle *handle)
 static int
 loop_poll(Loop *loop, struct run *run)
 {
-    bool idle = ready_length(&loop->ready) == 0 && !SHARED_LOAD(loop->stopping);
+    bool idle = ready_length(&loop->ready) == 0 && !SHARED_LOAD(loop->stopping)
+                && LIKELY(!SHARED_LOAD(loop->owed.any));
     int64_t monotonic = monotonic_ns();
     if (!idle && monotonic - loop->last_poll_ns < POLL_INTERVAL_NS) {
         loop->now_ns = monotonic;
@@ -377,7 +427,8 @@ loop_collect_timers(Loop *loop)
     if (loop_has_custom_clock(loop) != 0 && loop_now_ns(loop, &now) < 0) {
         return -1;
     }
-    return timer_collect(loop, now);
+    timer_collect(loop, now);
+    return 0;
 }
 
 /* The order is asyncio's: what was ready before, what the poll has brought, due timers. */
@@ -385,16 +436,14 @@ static int
 loop_iterate(Loop *loop, struct run *run)
 {
     loop->inbox.direct = 0;
-    if (inbox_drain(loop) < 0) {
-        loop_propagate(loop);
-        return -1;
-    }
+    inbox_drain(loop);
     size_t before = ready_length(&loop->ready);
     int polled = loop_poll(loop, run);
     if (polled < 0) {
         return -1;
     }
-    if (inbox_drain(loop) < 0 || loop_collect_timers(loop) < 0) {
+    inbox_drain(loop);
+    if (loop_collect_timers(loop) < 0) {
         loop_propagate(loop);
         return -1;
     }
@@ -421,6 +470,91 @@ loop_flush(Loop *loop)
     }
 }
 
+/* Takes the oldest off the list: its owner and argument are the caller's. */
+static native_callback
+owed_take(struct list_node *calls, PyObject **owner, PyObject **arg)
+{
+    struct owed_call *call = container_of(calls->next, struct owed_call, node);
+    native_callback run = call->kind->run;
+    *owner = owed_owner(call);
+    *arg = call->arg;
+    list_remove(&call->node);
+    call->kind = NULL;
+    call->arg = NULL;
+    return run;
+}
+
+/* The end of an iteration: gives the Tasks that had no place in the ring one, and runs the calls
+ * that had none, each after all that came before it. */
+static void
+loop_pay(Loop *loop, struct run *run)
+{
+    struct owed *owed = &loop->owed;
+    SHARED_STORE(owed->any, false);
+    if (SHARED_LOAD(owed->tasks)) {
+        loop->state->pay_tasks(loop);
+    }
+    current_leave(loop);
+    while (run->exception == NULL && !list_empty(&owed->due)) {
+        PyObject *owner, *arg;
+        native_callback callback = owed_take(&owed->due, &owner, &arg);
+        if (callback(owner, arg) < 0 && PyErr_Occurred()) {
+            loop_report(loop, "Exception in a callback of the event loop", NULL, NULL);
+        }
+        Py_DECREF(owner);
+        Py_XDECREF(arg);
+    }
+    while (!list_empty(&owed->calls)) {
+        struct list_node *node = owed->calls.next;
+        list_remove(node);
+        list_append(&owed->due, node);
+    }
+    if (!list_empty(&owed->due) || SHARED_LOAD(owed->tasks)) {
+        SHARED_STORE(owed->any, true);
+    }
+}
+
+static void
+owed_drop(struct list_node *calls)
+{
+    while (!list_empty(calls)) {
+        PyObject *owner, *arg;
+        (void)owed_take(calls, &owner, &arg);
+        Py_DECREF(owner);
+        Py_XDECREF(arg);
+    }
+}
+
+static void
+loop_drop_owed(Loop *loop)
+{
+    owed_drop(&loop->owed.due);
+    owed_drop(&loop->owed.calls);
+    if (SHARED_LOAD(loop->owed.tasks)) {
+        loop->state->drop_owed_tasks(loop);
+        SHARED_STORE(loop->owed.tasks, false);
+    }
+    SHARED_STORE(loop->owed.any, false);
+}
+
+static int
+owed_traverse(struct list_node *calls, visitproc visit, void *arg)
+{
+    for (struct list_node *node = calls->next; node != NULL && node != calls; node = node->next) {
+        struct owed_call *call = container_of(node, struct owed_call, node);
+        Py_VISIT(owed_owner(call));
+        Py_VISIT(call->arg);
+    }
+    return 0;
+}
+
+int
+loop_traverse_owed(Loop *loop, visitproc visit, void *arg)
+{
+    int result = owed_traverse(&loop->owed.due, visit, arg);
+    return result != 0 ? result : owed_traverse(&loop->owed.calls, visit, arg);
+}
+
 static int
 loop_run_owned(Loop *loop)
 {
@@ -437,6 +571,9 @@ loop_run_owned(Loop *loop)
         if (!list_empty(&loop->flush)) {
             current_leave(loop);
             loop_flush(loop);
+        }
+        if (UNLIKELY(SHARED_LOAD(loop->owed.any)) && result == 0 && run.exception == NULL) {
+            loop_pay(loop, &run);
         }
         if (result < 0 || run.exception != NULL) {
             break;
@@ -514,10 +651,8 @@ loop_claim_steal(struct claim *claim, Loop *loop_steal)
     }
     claim->taken = true;
     /* What came before goes first. */
-    if (__atomic_load_n(&loop_steal->inbox.count, __ATOMIC_ACQUIRE) > 0
-        && inbox_drain_all(loop_steal) < 0) {
-        loop_unclaim(claim);
-        return -1;
+    if (__atomic_load_n(&loop_steal->inbox.count, __ATOMIC_ACQUIRE) > 0) {
+        inbox_drain_all(loop_steal);
     }
     return 0;
 }
@@ -588,6 +723,7 @@ loop_close(Loop *loop)
     }
     watch_clear(loop);
     ready_clear(&loop->ready);
+    loop_drop_owed(loop);
     timer_clear(loop);
     inbox_close(loop);
     poll_close(loop);
@@ -599,11 +735,12 @@ loop_close(Loop *loop)
     loop_free_buffers(loop);
 }
 
-void
+int
 loop_after_fork(Loop *loop)
 {
-    loop->forked = false;
     if (loop->ev != NULL && (inbox_after_fork(loop) < 0 || poll_after_fork(loop) < 0)) {
-        PyErr_WriteUnraisable((PyObject *)loop);
+        return -1;
     }
+    loop->forked = false;
+    return 0;
 }

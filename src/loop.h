@@ -34,6 +34,18 @@ struct flush_node {
     void (*run)(struct flush_node *node);
 };
 
+/* A call that has to come even where there is no memory for a Handle: it lies in the object that
+ * it is about, which is `offset` before it, and which it holds while it waits. */
+struct owed_kind {
+    native_callback run;
+    size_t offset;
+};
+struct owed_call {
+    struct list_node node;            /* in loop->owed while it waits there */
+    const struct owed_kind *kind;     /* NULL while it does not */
+    PyObject *arg;                    /* strong, or NULL */
+};
+
 struct Loop {
     PyObject_HEAD
     struct state *state;          /* borrowed: the type keeps the module alive */
@@ -112,6 +124,12 @@ struct Loop {
         size_t length;
         size_t capacity;
     } held;                       /* stream_write.c: streams that hold back what was written */
+    struct owed {                 /* what could not be put into the ring for want of memory */
+        struct list_node calls;
+        struct list_node due;     /* calls that have let a whole iteration pass, as in the ring */
+        bool tasks;               /* there are Tasks with `owed` */
+        bool any;                 /* either of the two: loop_pay() at the end of the iteration */
+    } owed;
     uint32_t turn;                /* iterations so far; wraps */
     int64_t handshakes_at_ns;     /* tls.c: now_ns of the iteration that the next field is about */
     int64_t handshakes_took_ns;
@@ -127,6 +145,7 @@ struct Loop {
     bool stopping;
     bool polling_blocked;         /* this poll may sleep, so it drops the GIL */
     bool forked;                  /* a child of fork() inherited this loop */
+    bool forked_epoll;            /* libev makes a new epoll set in its next poll */
 };
 
 #define READ_BUFFER_SIZE (256 * 1024)
@@ -155,11 +174,17 @@ loop_push_steal(Loop *loop, PyObject *op, enum ready_kind kind)
                                       : inbox_push_steal(loop, op, kind);
 }
 
-/* Steals a Task into the ready ring: its next step. 0, or -1 with MemoryError. */
+int loop_push_task_slowly_steal(Loop *loop, PyObject *task);
+
+/* Steals a Task into the ready ring: its next step, which comes later where there is no memory
+ * for that. 0, or -1 with RuntimeError: the loop is closed. */
 static inline int
 loop_push_task_steal(Loop *loop, PyObject *task)
 {
-    return loop_push_steal(loop, task, READY_TASK);
+    if (LIKELY(loop_is_mine(loop)) && LIKELY(ready_has_room(&loop->ready))) {
+        return ready_push_steal(&loop->ready, task, READY_TASK);
+    }
+    return loop_push_task_slowly_steal(loop, task);
 }
 
 /* call_soon(): a new Handle, or NULL. `context` may be NULL: the current one is copied. */
@@ -169,6 +194,11 @@ Handle *loop_call_soon(Loop *loop, PyObject *callback, PyObject *const *args,
 /* Runs run(owner, arg) in the next iteration: for our own C code, no context is entered.
  * Both references are borrowed and held until then; arg may be NULL. 0 / -1. */
 int loop_call_soon_native(Loop *loop, native_callback run, PyObject *owner, PyObject *arg);
+
+/* The same for what nobody would ever make up for. 0, or -1 with RuntimeError: the loop is closed.
+ * A `call` that waits already without memory becomes this one. */
+int loop_call_soon_surely(Loop *loop, struct owed_call *call, const struct owed_kind *kind,
+                          PyObject *arg);
 
 /* call_at(): `delay`-less, `when` in seconds of loop.time(). New reference or NULL. */
 TimerHandle *loop_call_at(Loop *loop, double when, PyObject *callback,
@@ -203,14 +233,13 @@ loop_check_closed(Loop *loop)
 }
 int loop_check_thread(Loop *loop);    /* call only in debug mode */
 
-/* libev's own follow-up of a fork, before the first use in the child. */
-void loop_after_fork(Loop *loop);
-static inline void
+/* libev's own follow-up of a fork, before the first use in the child. 0, or -1 with OSError: there
+ * is no descriptor for it now, the next use tries again. */
+int loop_after_fork(Loop *loop);
+static inline int
 loop_prepare_ev(Loop *loop)
 {
-    if (UNLIKELY(loop->forked)) {
-        loop_after_fork(loop);
-    }
+    return LIKELY(!loop->forked) ? 0 : loop_after_fork(loop);
 }
 
 /* -- life (loop.c) ---------------------------------------------------------- */
@@ -218,6 +247,7 @@ int loop_open(Loop *loop);            /* makes the libev loop; called by __init_
 int loop_run(Loop *loop);             /* until stop(): 0, or -1 with what has to leave */
 void loop_close(Loop *loop);          /* drops everything; safe to repeat */
 void loop_free_buffers(Loop *loop);
+int loop_traverse_owed(Loop *loop, visitproc visit, void *arg);
 int64_t monotonic_ns(void);
 /* Nanoseconds of loop.time(), whoever defines it. -1 with an exception. */
 int loop_now_ns(Loop *loop, int64_t *now);

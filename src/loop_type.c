@@ -616,6 +616,8 @@ Loop_new(PyTypeObject *type, PyObject *args UNUSED, PyObject *kwargs UNUSED)
     loop->slow_callback_duration = 0.1;
     list_init(&loop->all_loops);
     list_init(&loop->flush);
+    list_init(&loop->owed.calls);
+    list_init(&loop->owed.due);
     list_init(&loop->fds.active);
     list_init(&loop->waiting_operations);
     inbox_init(loop);
@@ -649,6 +651,9 @@ Loop_traverse(PyObject *op, visitproc visit, void *arg)
     }
     if (result == 0) {
         result = inbox_traverse(loop, visit, arg);
+    }
+    if (result == 0) {
+        result = loop_traverse_owed(loop, visit, arg);
     }
     return result != 0 ? result : watch_traverse(loop, visit, arg);
 }

@@ -25,11 +25,21 @@ module_build_info(PyObject *module, PyObject *ignored UNUSED)
                          "backend", backend, "tls", tls);
 }
 
+static PyObject *
+module_drain_free_lists(PyObject *module, PyObject *ignored UNUSED)
+{
+    state_drain_free_lists(PyModule_GetState(module));
+    return Py_NewRef(Py_None);
+}
+
 static PyMethodDef module_methods[] = {
     {"build_info", module_build_info, METH_NOARGS,
      PyDoc_STR("build_info()\n--\n\nHow the core was built: libev ('system' or 'embedded'), "
                "libev_version, backend, and the\n"
                "TLS engine: 'direct' or 'portable' (None without the ssl module).")},
+    {"_drain_free_lists", module_drain_free_lists, METH_NOARGS,
+     PyDoc_STR("_drain_free_lists()\n--\n\n"
+               "For tests: from now on each object is an allocation.")},
     {NULL, NULL, 0, NULL},
 };
 

@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 #ifdef __linux__
+#include <sys/epoll.h>
 #include <sys/timerfd.h>
 #endif
 
@@ -144,10 +145,31 @@ poll_failed(const char *message UNUSED)
     poll_errno = errno;
 }
 
+/* libev asks for a new epoll set until it has one, and nothing else happens meanwhile: only where
+ * the system's table of files has room. (It closes the old one before: the process's has.) */
+static int
+poll_check_new_epoll(Loop *loop)
+{
+#ifdef __linux__
+    int fd = epoll_create1(EPOLL_CLOEXEC);
+    if (fd < 0 && errno == ENFILE) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+#endif
+    loop->forked_epoll = false;
+    return 0;
+}
+
 int
 poll_once(Loop *loop, int64_t wait_ns)
 {
-    loop_prepare_ev(loop);
+    if (UNLIKELY(loop_prepare_ev(loop) < 0)) {
+        return -1;
+    }
     watch_check_changed(loop);
     if (UNLIKELY(loop->ev == NULL)) {
         return loop_closed_error(loop);    /* by a callback that was run just now */
@@ -162,6 +184,13 @@ poll_once(Loop *loop, int64_t wait_ns)
     if (wait_ns > 0 && wait_ns != TIMER_NEVER) {
         int64_t now = monotonic_ns();
         poll_arm(loop, now, wait_ns > TIMER_NEVER - now ? TIMER_NEVER : now + wait_ns);
+    }
+    if (UNLIKELY(loop->forked_epoll) && poll_check_new_epoll(loop) < 0) {
+        if (loop->polling_blocked) {
+            loop->polling_blocked = false;
+            inbox_awake(loop);
+        }
+        return -1;
     }
     ev_run(loop->ev, wait_ns > 0 ? EVRUN_ONCE : EVRUN_NOWAIT);
     if (loop->polling_blocked) {
@@ -215,8 +244,17 @@ signals_arrived(struct ev_loop *ev UNUSED, ev_io *io, int revents UNUSED)
     }
     while (count > 0) {
         total += count;
-        PyObject *result = PyObject_CallMethod((PyObject *)loop, "_signals_arrived", "y#i", numbers,
-                                               (Py_ssize_t)count, total >= SIGNAL_PIPE_FULL);
+        PyObject *bytes = PyBytes_FromStringAndSize(numbers, (Py_ssize_t)count);
+        if (bytes == NULL && loop->signal_write_fd >= 0
+            && write(loop->signal_write_fd, numbers, (size_t)count) == count) {
+            PyErr_Clear();    /* no memory: they arrive again */
+            return;
+        }
+        PyObject *result = bytes == NULL
+                               ? NULL
+                               : PyObject_CallMethod((PyObject *)loop, "_signals_arrived", "Oi",
+                                                     bytes, total >= SIGNAL_PIPE_FULL);
+        Py_XDECREF(bytes);
         if (result == NULL) {
             loop_report(loop, "Exception while signals were handled", NULL, NULL);
         }
@@ -246,6 +284,13 @@ poll_open_pipe(int fds[2])
     return result;
 }
 
+static void
+signal_watch(Loop *loop)
+{
+    ev_io_init(&loop->signal_watcher, signals_arrived, loop->signal_read_fd, EV_READ);
+    ev_io_start(loop->ev, &loop->signal_watcher);
+}
+
 static int
 signal_fds_open(Loop *loop)
 {
@@ -255,8 +300,29 @@ signal_fds_open(Loop *loop)
     }
     loop->signal_read_fd = fds[0];
     loop->signal_write_fd = fds[1];
-    ev_io_init(&loop->signal_watcher, signals_arrived, fds[0], EV_READ);
-    ev_io_start(loop->ev, &loop->signal_watcher);
+    signal_watch(loop);
+    return 0;
+}
+
+/* A new pipe under the same numbers: signal.set_wakeup_fd() goes on with the one that it has. */
+static int
+signal_fds_renew(Loop *loop)
+{
+    int fds[2];
+    if (loop->signal_read_fd < 0) {
+        return 0;
+    }
+    if (poll_open_pipe(fds) < 0) {
+        return -1;
+    }
+    ev_io_stop(loop->ev, &loop->signal_watcher);
+    (void)dup2(fds[0], loop->signal_read_fd);
+    (void)dup2(fds[1], loop->signal_write_fd);
+    fcntl(loop->signal_read_fd, F_SETFD, FD_CLOEXEC);
+    fcntl(loop->signal_write_fd, F_SETFD, FD_CLOEXEC);
+    close(fds[0]);
+    close(fds[1]);
+    signal_watch(loop);
     return 0;
 }
 
@@ -279,7 +345,9 @@ poll_signal_fd(Loop *loop)
     if (loop_check_closed(loop) < 0) {
         return -1;
     }
-    loop_prepare_ev(loop);
+    if (UNLIKELY(loop_prepare_ev(loop) < 0)) {
+        return -1;
+    }
     if (loop->signal_read_fd < 0 && signal_fds_open(loop) < 0) {
         return -1;
     }
@@ -326,10 +394,9 @@ int
 poll_after_fork(Loop *loop)
 {
     /* Both are shared with the parent, like its epoll set: the child gets its own. */
-    bool had_signals = loop->signal_read_fd >= 0;
     timer_fd_close(loop);
-    signal_fds_close(loop);
     ev_loop_fork(loop->ev);
+    loop->forked_epoll = true;
     loop->fds.check_all = true;
-    return had_signals ? signal_fds_open(loop) : 0;
+    return signal_fds_renew(loop);
 }

@@ -272,9 +272,15 @@ proto_call(struct proto *proto, PyObject *name, PyObject *arg)
     PyObject *protocol = Py_NewRef(proto->protocol);
     PyObject *result = NULL;
     PyObject *context = context_enter(proto);
-    if (context != NULL) {
+    bool without = context == NULL && PyErr_ExceptionMatches(PyExc_MemoryError);
+    if (without) {
+        PyErr_Clear();    /* for the copy of a context: a call that does not come is worse */
+    }
+    if (context != NULL || without) {
         PyObject *stack[2] = {protocol, arg};
         result = PyObject_VectorcallMethod(name, stack, 1 + (arg != NULL), NULL);
+    }
+    if (context != NULL) {
         result = context_leave(proto, context, result);
     }
     Py_DECREF(protocol);

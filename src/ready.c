@@ -18,18 +18,16 @@ ready_init(struct ready *ready)
     return 0;
 }
 
-int
-ready_grow(struct ready *ready)
+bool
+ready_try_grow(struct ready *ready)
 {
     size_t capacity = ready->mask + 1;
     if (ready->items == NULL || capacity > PY_SSIZE_T_MAX / (2 * sizeof(uintptr_t))) {
-        PyErr_NoMemory();
-        return -1;
+        return false;
     }
     uintptr_t *items = PyMem_New(uintptr_t, capacity * 2);
     if (items == NULL) {
-        PyErr_NoMemory();
-        return -1;
+        return false;
     }
     size_t length = ready_length(ready);
     for (size_t i = 0; i < length; i++) {
@@ -40,18 +38,25 @@ ready_grow(struct ready *ready)
     ready->mask = capacity * 2 - 1;
     ready->head = 0;
     ready->tail = length;
-    return 0;
+    return true;
 }
 
 int
-ready_reserve(struct ready *ready, size_t count)
+ready_grow(struct ready *ready)
 {
-    while (ready_room(ready) < count) {
-        if (ready_grow(ready) < 0) {
-            return -1;
-        }
+    if (!ready_try_grow(ready)) {
+        PyErr_NoMemory();
+        return -1;
     }
     return 0;
+}
+
+size_t
+ready_reserve(struct ready *ready, size_t count)
+{
+    while (ready_room(ready) < count && ready_try_grow(ready)) {
+    }
+    return ready_room(ready);
 }
 
 void

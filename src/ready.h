@@ -12,6 +12,7 @@ enum ready_kind {
     READY_HANDLE = 0,     /* a Handle or TimerHandle: call it unless cancelled */
     READY_TASK = 1,       /* a Task: make one step */
     READY_FOREIGN = 2,    /* anything with _run() and _cancelled, given to _add_callback() */
+    READY_DONE = 3,       /* a Future or Task whose callbacks there was no memory to queue */
 };
 #define READY_KIND_MASK ((uintptr_t)15)
 
@@ -23,8 +24,10 @@ struct ready {
 };
 
 int ready_init(struct ready *ready);
+bool ready_try_grow(struct ready *ready);   /* false without memory; sets no exception */
 int ready_grow(struct ready *ready);        /* -1 with MemoryError */
-int ready_reserve(struct ready *ready, size_t count);    /* room for so many more: 0 / -1 */
+/* Room for so many more, as far as memory goes: how many a push takes now. */
+size_t ready_reserve(struct ready *ready, size_t count);
 void ready_clear(struct ready *ready);      /* drops every item and what it holds; may run Python */
 void ready_free(struct ready *ready);
 int ready_traverse(struct ready *ready, visitproc visit, void *arg);
@@ -42,6 +45,13 @@ static inline size_t
 ready_room(const struct ready *ready)
 {
     return ready->items == NULL ? 0 : ready->mask + 1 - ready_length(ready);
+}
+
+/* Is there room for one more, or is it to be had? Sets no exception. */
+static inline bool
+ready_has_room(struct ready *ready)
+{
+    return LIKELY(ready->tail - ready->head <= ready->mask) || ready_try_grow(ready);
 }
 
 /* steals op; on failure (-1, MemoryError) the reference is dropped */

@@ -280,14 +280,16 @@ acceptor_resume(PyObject *owner, PyObject *ignored UNUSED)
 static void
 acceptor_back_off(Acceptor *acceptor, Loop *loop, const char *message)
 {
-    watch_stop(&acceptor->watch);
     PyObject *exc = PyErr_GetRaisedException();
     if (acceptor->retry == NULL) {
         acceptor->retry = loop_call_later_native(loop, ACCEPT_RETRY_DELAY, acceptor_resume,
                                                  (PyObject *)acceptor, NULL);
-        if (acceptor->retry == NULL) {
-            PyErr_WriteUnraisable((PyObject *)acceptor);
-        }
+    }
+    if (LIKELY(acceptor->retry != NULL)) {
+        watch_stop(&acceptor->watch);
+    }
+    else {
+        PyErr_WriteUnraisable((PyObject *)acceptor);    /* no pause: the next poll tries again */
     }
     PyObject *view = PyObject_CallOneArg(loop->state->TransportSocket, acceptor->sock);
     if (view == NULL) {

@@ -228,7 +228,7 @@ state_traverse(struct state *state, visitproc visit, void *arg)
 }
 
 void
-state_clear(struct state *state)
+state_drain_free_lists(struct state *state)
 {
     freelist_drain(&state->free_handles);
     freelist_drain(&state->free_timer_handles);
@@ -236,6 +236,12 @@ state_clear(struct state *state)
     freelist_drain(&state->free_future_iters);
     freelist_drain(&state->free_tasks);
     freelist_drain(&state->free_operations);
+}
+
+void
+state_clear(struct state *state)
+{
+    state_drain_free_lists(state);
 #define X(field) Py_CLEAR(state->field);
     STATE_OBJECTS(X)
 #undef X

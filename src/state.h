@@ -207,6 +207,10 @@ struct state {
 
     /* what lower layers call upwards: set by the files named */
     int (*run_task)(Loop *loop, PyObject *task);        /* task_step.c: READY_TASK */
+    int (*call_back)(Loop *loop, PyObject *future);     /* future.c: READY_DONE */
+    void (*owe_task)(Loop *loop, PyObject *task);       /* its step has no place in the ring */
+    void (*pay_tasks)(Loop *loop);                      /* those have, as far as there is memory */
+    void (*drop_owed_tasks)(Loop *loop);
     /* task_step.c: what a parked Task would have been as a callback; both new. 0 / -1 */
     int (*task_as_callback)(PyObject *task, PyObject **callback, PyObject **context);
 
@@ -247,6 +251,7 @@ struct state *state_of_type(PyTypeObject *type);
 int state_init(PyObject *module, struct state *state);
 int state_traverse(struct state *state, visitproc visit, void *arg);
 void state_clear(struct state *state);
+void state_drain_free_lists(struct state *state);    /* and they stay empty */
 
 /* Makes a type from spec with the given base (a new reference in *slot), and adds it
  * to the module under its own name. `struct_size` is that of our C struct; the base's

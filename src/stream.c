@@ -26,10 +26,13 @@ stream_lost(Transport *tr)
     PyObject *exc = PyObject_CallFunction(PyExc_ConnectionError, "s",
                                           "Connection is closed by peer");
     PyObject *waiter = Py_NewRef(stream->empty_waiter);
-    if (exc == NULL || future_settle_exception(tr->state, waiter, exc) < 0) {
+    if (exc == NULL) {
+        exc = PyErr_GetRaisedException();    /* no memory: then that is the reason */
+    }
+    if (future_settle_exception(tr->state, waiter, exc) < 0) {
         PyErr_WriteUnraisable((PyObject *)tr);
     }
-    Py_XDECREF(exc);
+    Py_DECREF(exc);
     Py_DECREF(waiter);
 }
 

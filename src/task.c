@@ -146,11 +146,17 @@ task_init(Task *self, PyObject *coro, PyObject *name, PyObject *context, bool ea
             return eagerly > 0 ? 0 : -1;
         }
     }
-    if (task_schedule(self) < 0) {
+    /* In this order: a step of a Task that its maker does not get would be nobody's. */
+    if (current_register(state, (PyObject *)self, &self->node) < 0) {
         return -1;
     }
     self->registered = true;
-    return current_register(state, (PyObject *)self, &self->node);
+    if (task_schedule(self) < 0) {
+        self->registered = false;
+        current_unregister(state, (PyObject *)self, &self->node);
+        return -1;
+    }
+    return 0;
 }
 
 static inline Task *

@@ -190,21 +190,17 @@ timer_cancel(TimerHandle *timer)
     Py_DECREF(timer);
 }
 
-int
+void
 timer_collect(Loop *loop, int64_t now_ns)
 {
     struct timers *timers = &loop->timers;
-    int result = 0;
     Py_BEGIN_CRITICAL_SECTION(loop);
-    while (result == 0 && timers->length > 0 && timers->heap[0].deadline_ns <= now_ns) {
-        TimerHandle *timer = heap_remove(timers, 0);
-        result = ready_push_steal(&loop->ready, (PyObject *)timer, READY_HANDLE);
+    while (timers->length > 0 && timers->heap[0].deadline_ns <= now_ns
+           && ready_has_room(&loop->ready)) {
+        ready_push_steal(&loop->ready, (PyObject *)heap_remove(timers, 0), READY_HANDLE);
     }
-    if (LIKELY(result == 0)) {
-        heap_shrink(timers);
-    }
+    heap_shrink(timers);
     Py_END_CRITICAL_SECTION();
-    return result;
 }
 
 void

@@ -10,7 +10,8 @@
 int timer_schedule(Loop *loop, TimerHandle *timer);      /* takes a new reference; 0 / -1 MemoryError */
 void timer_unschedule(Loop *loop, TimerHandle *timer);   /* drops the heap's reference, if it is there */
 void timer_cancel(TimerHandle *timer);                   /* unschedule, and drop callback and arguments */
-int timer_collect(Loop *loop, int64_t now_ns);           /* due ones to the ready ring; 0 / -1 */
+/* Due ones to the ready ring, which takes as many as there is memory for: the rest stays due. */
+void timer_collect(Loop *loop, int64_t now_ns);
 void timer_clear(Loop *loop);
 int timer_traverse(Loop *loop, visitproc visit, void *arg);
 

@@ -279,8 +279,9 @@ tls_lower_lost(Tls *tls, PyObject *exc)
     tls->tls_state = TLS_UNWRAPPED;
     tls->app = TLS_APP_LOST;
     if (tell) {
-        if (loop_call_soon_native(tls->loop, tls_run_lost, (PyObject *)tls, exc) < 0) {
-            PyErr_WriteUnraisable((PyObject *)tls);
+        static const struct owed_kind lost = {tls_run_lost, offsetof(Tls, owed_lost)};
+        if (loop_call_soon_surely(tls->loop, &tls->owed_lost, &lost, exc) < 0) {
+            PyErr_Clear();    /* the loop was closed: nobody is left to be told */
         }
     }
     else {
@@ -293,10 +294,10 @@ tls_lower_lost(Tls *tls, PyObject *exc)
         PyObject *aborted = PyObject_CallFunction(PyExc_ConnectionAbortedError, "s",
                                                   "SSL handshake was aborted");
         if (aborted == NULL) {
-            PyErr_WriteUnraisable((PyObject *)tls);
+            aborted = PyErr_GetRaisedException();    /* no memory: then that is the reason */
         }
         tls_wake_waiter(tls, aborted);
-        Py_XDECREF(aborted);
+        Py_DECREF(aborted);
     }
     else {
         tls_wake_waiter(tls, exc);
@@ -412,8 +413,8 @@ tls_handshake_done(Tls *tls)
     if (started) {
         /* A StreamReader learns of its new transport when start_tls() has returned. What came
          * before would make it pause the old one, and later resume the new one (3.14). */
-        tls->read_waits =
-            loop_call_soon_native(tls->loop, tls_run_begun, (PyObject *)tls, NULL) == 0;
+        static const struct owed_kind begun = {tls_run_begun, offsetof(Tls, owed_reading)};
+        tls->read_waits = loop_call_soon_surely(tls->loop, &tls->owed_reading, &begun, NULL) == 0;
         if (!tls->read_waits) {
             PyErr_Clear();
         }
@@ -831,7 +832,11 @@ tls_resume(Tls *tls)
     if (tls->tls_state != TLS_WRAPPED || !(tls->unread || tls->eof)) {
         return 0;
     }
-    return loop_call_soon_native(tls->loop, tls_run_resumed, (PyObject *)tls, NULL);
+    if (tls->owed_reading.kind != NULL) {
+        return 0;    /* that comes without memory, and begins to read, too */
+    }
+    static const struct owed_kind resumed = {tls_run_resumed, offsetof(Tls, owed_reading)};
+    return loop_call_soon_surely(tls->loop, &tls->owed_reading, &resumed, NULL);
 }
 
 int

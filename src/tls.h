@@ -146,6 +146,8 @@ typedef struct {
     double handshake_started;       /* loop.time(), in debug mode */
     struct wqueue output;           /* plaintext */
     struct flush_node flush;
+    struct owed_call owed_lost;     /* connection_lost() */
+    struct owed_call owed_reading;  /* what is there to be read */
     size_t high_water;              /* bytes of output */
     size_t low_water;
     PyObject *write_limits;         /* (low, high) as the user gave them, or NULL */

@@ -339,7 +339,9 @@ tls_queue_memory(Tls *tls, const char *data, size_t length)
     if (done == length || !tls_takes_writes(tls)) {
         return 0;
     }
-    return wqueue_push_copy(&tls->output, data + done, length - done);
+    int result = wqueue_push_copy(&tls->output, data + done, length - done);
+    /* A part of it has gone: the connection cannot go on without the rest. */
+    return result < 0 && done > 0 ? tls_fatal(tls, "Fatal error on SSL protocol") : result;
 }
 
 static int
@@ -407,6 +409,10 @@ tls_writelines(Tls *tls, PyObject *list)
     }
     for (Py_ssize_t i = 0; i < count && result == 0 && tls_takes_writes(tls); i++) {
         result = tls_queue(tls, PyTuple_GET_ITEM(parts, i));
+        if (UNLIKELY(result < 0) && i > 0 && PyErr_ExceptionMatches(PyExc_MemoryError)) {
+            result = tls_fatal(tls, "Fatal error on SSL protocol");    /* as above */
+            break;
+        }
     }
     Py_DECREF(parts);
     return result < 0 || count == 0 ? result : tls_schedule_flush(tls);

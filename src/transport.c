@@ -308,13 +308,15 @@ transport_run_lost(PyObject *owner, PyObject *exc)
     return result;
 }
 
+static const struct owed_kind transport_lost = {transport_run_lost, offsetof(Transport, owed)};
+
 /* Marks the connection as lost and schedules connection_lost(). */
 static int
 transport_schedule_lost(Transport *tr, PyObject *exc)
 {
     assert(tr->conn_lost == 0 && tr->loop != NULL);
     tr->conn_lost = 1;
-    return loop_call_soon_native(tr->loop, transport_run_lost, (PyObject *)tr, exc);
+    return loop_call_soon_surely(tr->loop, &tr->owed, &transport_lost, exc);
 }
 
 static void

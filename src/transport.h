@@ -76,6 +76,7 @@ struct Transport {
     struct io io;
     struct watch read_watch;
     struct watch write_watch;
+    struct owed_call owed;         /* connection_lost(), or what a kind does before that */
     size_t high_water;             /* bytes; output above it pauses the protocol */
     size_t low_water;              /* bytes; at or below it the protocol resumes */
     PyObject *limits;              /* (low, high) if they were no small ints, else NULL */

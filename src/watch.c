@@ -121,13 +121,17 @@ watch_start(struct watch *watch)
     if (UNLIKELY(loop_check_closed(loop) < 0)) {
         return -1;
     }
-    if (UNLIKELY(fds_reserve_watched(&loop->fds, watch->io.fd) < 0
-                 || fds_note_change(&loop->fds, watch->io.fd) < 0)) {
+    if (UNLIKELY(fds_reserve_watched(&loop->fds, watch->io.fd) < 0)) {
         PyErr_NoMemory();
         return -1;
     }
+    if (UNLIKELY(fds_note_change(&loop->fds, watch->io.fd) < 0)) {
+        loop->fds.check_all = true;    /* what is watched for the second time never fails */
+    }
     loop->fds.watched[watch->io.fd]++;
-    loop_prepare_ev(loop);
+    if (UNLIKELY(loop_prepare_ev(loop) < 0)) {
+        PyErr_Clear();    /* the next poll tells */
+    }
     ev_io_set(&watch->io, watch->io.fd, watch->io.events & (EV_READ | EV_WRITE));
     ev_io_start(loop->ev, &watch->io);
     list_append(&loop->fds.active, &watch->active);

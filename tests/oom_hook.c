@@ -1,4 +1,4 @@
-/* oom_hook.c - makes single allocations of the core fail, for tests/oom.py.
+/* oom_hook.c - makes allocations of the core fail, one or several in a row, for tests/oom.py.
  *
  * An allocation counts when the core is on the C stack nearer than the interpreter's evaluation
  * loop: so it was asked for by the core, or by what the core called in C. The interpreter's own
@@ -20,6 +20,7 @@ static struct {
     uintptr_t begin, end;
 } core, self;
 static long countdown = -1;
+static long times = 1, left;
 static long failed;
 static __thread bool inside;
 static bool tracing;
@@ -53,8 +54,12 @@ fails(void)
     if (countdown < 0 || inside || !asked_by_core()) {
         return false;
     }
-    if (countdown-- > 0) {
+    if (countdown > 0) {
+        countdown--;
         return false;
+    }
+    if (--left <= 0) {
+        countdown = -1;
     }
     failed++;
     if (tracing) {
@@ -166,7 +171,15 @@ long
 oom_arm(long n)
 {
     countdown = n;
+    left = times;
     return failed;
+}
+
+/* How many fail in a row, from the n-th on. */
+void
+oom_times(long number)
+{
+    times = number;
 }
 
 /* Whether each failure writes its C stack to stderr. */

@@ -18,6 +18,7 @@ from .support import check_program
     reason="AddressSanitizer's allocator takes no interruptions by backtrace()",
 )
 @pytest.mark.skipif(sys.platform != "linux", reason="the hook reads /proc and ELF tables")
+@pytest.mark.parametrize("times", [1, 10])
 @pytest.mark.parametrize("scenario", sorted(oom.SCENARIOS))
-def test_each_allocation_fails_once(scenario):
-    check_program("tests.oom", scenario, "--seconds", "20", limit=120)
+def test_each_allocation_fails(scenario, times):
+    check_program("tests.oom", scenario, "--seconds", "20", "--times", str(times), limit=120)
