@@ -211,7 +211,11 @@ done:
 int
 current_register(struct state *state, PyObject *task, struct list_node *node UNUSED)
 {
+#if PY_VERSION_HEX >= 0x030E0000 && defined(Py_GIL_DISABLED)
+    /* asyncio.all_tasks(loop) in another thread passes over whatever is not marked so. */
+    PyUnstable_EnableTryIncRef(task);
     introspect_set_thread(task, &state->introspect);
+#endif
     PyObject *result = PyObject_CallOneArg(state->register_task, task);
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;

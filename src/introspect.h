@@ -102,7 +102,6 @@ introspect_clear_thread(PyObject *task, const struct introspect_offsets *at)
     }
 }
 #else
-#define introspect_set_thread(task, at) ((void)(task), (void)(at))
 #define introspect_clear_thread(task, at) ((void)(task), (void)(at))
 #endif
 
@@ -141,7 +140,6 @@ introspect_remove_awaiter(Task *task, PyObject *waiter)
 #define introspect_fill(task) ((void)(task), 0)
 #define introspect_drop_coro(task) ((void)(task))
 #define introspect_clear(task) ((void)(task))
-#define introspect_set_thread(task, at) ((void)(task), (void)(at))
 #define introspect_clear_thread(task, at) ((void)(task), (void)(at))
 
 #endif

@@ -688,3 +688,26 @@ def test_future_shared_by_threads_without_a_running_loop(impl):
             pass
         assert won == [future.result()]
     loop.close()
+
+
+def test_all_tasks_of_a_loop_in_another_thread(impl):
+    """Each task that waits there is seen from here, whoever made it."""
+    with loop_in_thread(impl) as loop:
+
+        async def wait():
+            await asyncio.Event().wait()
+
+        async def make():
+            return [asyncio.create_task(wait()) for _ in range(20)]
+
+        async def end(tasks):
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+        tasks = asyncio.run_coroutine_threadsafe(make(), loop).result()
+        try:
+            assert asyncio.all_tasks(loop) >= set(tasks)
+        finally:
+            asyncio.run_coroutine_threadsafe(end(tasks), loop).result()
+        assert not asyncio.all_tasks(loop) & set(tasks)
