@@ -168,6 +168,7 @@ struct state {
         PyObject *bytes;                  /* a packet that its protocol did not keep: see packet.h */
         size_t capacity;
     } spare;
+    bool keeps_freed;                     /* see stream_read.c */
     PyObject *stop_iteration;             /* a spare one: see stop_iteration_bytes_steal() */
     struct resolve_state resolve;
 
