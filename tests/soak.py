@@ -39,7 +39,7 @@ import warnings
 import weakref
 
 from .certificates import make_contexts
-from .support import collect, open_descriptors, rss_kib
+from .support import FREE_THREADED, collect, open_descriptors, rss_kib
 
 KEY = 16
 TURNED = bytes(255 - i for i in range(256))
@@ -770,7 +770,9 @@ def soak(new_event_loop, *, seconds, seed, workers=40, ours=True, show=None):
             engine._tls_set_engine(None)
     tally.memory = memory
     # The first rounds fill caches and pools. A leak of 100 bytes a connection shows after that.
-    allowed = memory[0] * 1.05 + 4096
+    # Without a GIL the collector waits, from 3.14 on, until the process has grown by a tenth, and
+    # malloc_trim() does not reach the allocator: in a great process that is a great deal.
+    allowed = memory[0] * (1.25 if FREE_THREADED else 1.05) + 4096
     if not tally.failures and memory[-1] > allowed:
         tally.fail(f"memory grew from round to round, in KiB: {memory}")
     return tally
