@@ -336,14 +336,26 @@ watch_ensure_free(Loop *loop, int fd)
     return -1;
 }
 
+/* Of a handle that is not in the table any more and will not be called: who still has it, a report
+ * perhaps, has nothing of the loop with it. */
+static void
+handle_leave_steal(Handle *handle)
+{
+    handle_discard(handle);
+    if (handle->place == HANDLE_WATCHING) {
+        handle->place = HANDLE_ONCE;
+    }
+    handle_let_loop_go(handle);
+    Py_DECREF(handle);
+}
+
 static void
 fd_callback_discard(struct fd_callback *callback)
 {
     Handle *handle = callback->handle;
     callback->handle = NULL;
     if (handle != NULL) {
-        handle_discard(handle);
-        Py_DECREF(handle);
+        handle_leave_steal(handle);
     }
 }
 
@@ -357,8 +369,7 @@ fd_callback_failed(Loop *loop, struct fd_callback *callback)
     loop_report(loop, "The descriptor of add_reader() or add_writer() was closed", "handle",
                 (PyObject *)handle);
     if (handle != NULL) {
-        handle_discard(handle);
-        Py_DECREF(handle);
+        handle_leave_steal(handle);
     }
 }
 
@@ -375,7 +386,7 @@ fd_callback_ready(struct watch *watch, int revents)
         Handle *handle = callback->handle;
         callback->handle = NULL;
         watch_stop(watch);
-        Py_DECREF(handle);
+        handle_leave_steal(handle);
         return;
     }
     loop_run_handle(loop, callback->handle);
@@ -408,7 +419,7 @@ watch_set_callback(Loop *loop, int fd, int event, Handle *handle_steal)
     }
     if (old != NULL) {
         handle_cancel(old);
-        Py_DECREF(old);
+        handle_leave_steal(old);
     }
     return result;
 }
@@ -426,7 +437,7 @@ watch_remove_callback(Loop *loop, int fd, int event)
     callback->handle = NULL;
     watch_stop(&callback->watch);
     handle_cancel(handle);
-    Py_DECREF(handle);
+    handle_leave_steal(handle);
     return 1;
 }
 

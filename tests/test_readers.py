@@ -552,3 +552,35 @@ print("ok")
 """,
         "ok",
     )
+
+
+@pytest.mark.parametrize("how", ["in the callback", "later", "replaced", "closed"])
+def test_kept_report_of_a_reader_keeps_no_loop(impl, pair, how):
+    """The loop has its exception handler, that the report, and that the handle."""
+    one, other = pair
+
+    def life():
+        reports = []
+
+        def fail():
+            one.recv(10)
+            if how == "in the callback":
+                loop.remove_reader(one)
+            raise ZeroDivisionError
+
+        loop = impl.new_event_loop()
+        loop.set_exception_handler(lambda _, context: reports.append(context))
+        loop.add_reader(one, fail)
+        other.send(b"x")
+        spin_until(loop, lambda: reports)
+        if how == "later":
+            loop.remove_reader(one)
+        elif how == "replaced":
+            loop.add_reader(one, int)
+        loop.close()
+        assert "handle" in reports[0]
+        return weakref.ref(loop)
+
+    gone = life()
+    collect()
+    assert gone() is None
