@@ -7,13 +7,16 @@ thread of its own where the system has none. No other process is ever waited for
 """
 
 import asyncio
+import collections
 import contextlib
 import functools
 import os
 import subprocess
 import threading
-from asyncio import unix_events
+import types
+from asyncio import base_events, base_subprocess, unix_events
 from asyncio.log import logger
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,116 +25,174 @@ else:
     _Base = object
 
 _UnixTransport: Any = unix_events._UnixSubprocessTransport  # type: ignore[attr-defined]
+_NO_LOCK = contextlib.nullcontext()
+_NO_PIPES = None, None, None
+
+# What this Python's transport keeps those in that wait for the end, and whether they are woken
+# by the end of the process itself or, up to 3.13, by that of the last pipe too.
+_new_waiters: Any = set if "add" in _UnixTransport._wait.__code__.co_names else list
+_WAKES_AT_EXIT = "_exit_waiters" in _UnixTransport._process_exited.__code__.co_names
+
+
+@types.coroutine
+def _turn() -> Iterator[None]:
+    """Awaited: what has been scheduled so far runs first."""
+    yield
 
 
 class SubprocessTransport(_UnixTransport):  # type: ignore[misc]
-    """asyncio's, with a pipe for the child's input on every version.
+    """asyncio's, for a process that runs already. It notices the end by itself.
 
-    Python 3.11 makes a socket pair of it, and then the child cannot open /dev/stdin.
+    The standard one has a task for the pipes and a future for each, although all of them can be
+    connected at once, and although there may be none.
     """
 
-    def _start(
+    # As asyncio.BaseTransport has a slot, what has none is stored in a dictionary of each object,
+    # where the interpreter is slow to find it.
+    __slots__ = (
+        *("_closed", "_exit_waiters", "_finished", "_loop", "_pending_calls", "_pid", "_pidfd"),
+        *("_pipes", "_proc", "_protocol", "_returncode"),
+    )
+
+    def __init__(
         self,
-        args: Any,
-        shell: bool,
-        stdin: Any,
-        stdout: Any,
-        stderr: Any,
-        bufsize: int,
-        **kwargs: Any,
+        loop: Any,
+        protocol: asyncio.SubprocessProtocol,
+        process: "subprocess.Popen[bytes]",
+        extra: dict[str, Any] | None,
     ) -> None:
-        self._proc = subprocess.Popen(
-            args,
-            shell=shell,
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            universal_newlines=False,
-            bufsize=bufsize,
-            **kwargs,
-        )
+        self._extra = extra = {} if extra is None else extra
+        extra["subprocess"] = process
+        self._closed = False
+        self._protocol = protocol
+        self._loop = loop
+        self._proc = process
+        self._pid = process.pid
+        self._returncode: int | None = None
+        self._exit_waiters = _new_waiters()
+        self._pending_calls: collections.deque[Any] | None = None
+        self._pipes: dict[int, Any] = {}
+        self._finished = False
+        self._pidfd = -1
 
+    async def _connect_one_by_one(self, files: Any) -> None:
+        """asyncio's way, which tells the protocol at its end."""
+        self._pipes = {fd: None for fd, file in enumerate(files) if file is not None}
+        self._pending_calls = collections.deque()
+        waiter = self._loop.create_future()
+        self._loop.create_task(self._connect_pipes(waiter))
+        await waiter
 
-class _Child:
-    """Tells a transport when its process has ended, once, and takes the exit status."""
-
-    def __init__(self, loop: Any, transport: Any) -> None:
-        self.loop = loop
-        self.transport = transport
-        self.pidfd = -1
-        self.thread: threading.Thread | None = None  # where there is no pidfd
-
-    def watch(self) -> None:
-        """Raises RuntimeError if neither way is open."""
-        pid = self.transport.get_pid()
+    def _connect_all(self, files: Any) -> None:
+        """Make the transports of the pipes, which tell their protocols soon, then ours is told."""
+        loop = self._loop
+        unconnected = [file for file in files if file is not None]
         try:
-            self.pidfd = os.pidfd_open(pid)
+            for fd, file in enumerate(files):
+                if file is None:
+                    continue
+                proto: Any
+                if fd == 0:
+                    proto = base_subprocess.WriteSubprocessPipeProto(self, fd)
+                    proto.pipe = loop._make_write_pipe_transport(file, proto)
+                else:
+                    proto = base_subprocess.ReadSubprocessPipeProto(self, fd)
+                    proto.pipe = loop._make_read_pipe_transport(file, proto)
+                self._pipes[fd] = proto
+                del unconnected[0]
+                if loop.get_debug():
+                    kind = "Read" if fd else "Write"
+                    logger.debug(
+                        "%s pipe %r connected: (%r, %r)", kind, file.fileno(), proto.pipe, proto
+                    )
+        except BaseException:
+            for file in unconnected:
+                file.close()
+            raise
+        finally:  # behind theirs, and whatever comes of it: it will be told of the end as well
+            loop.call_soon(self._protocol.connection_made, self)
+
+    def _watch(self) -> None:
+        """Look out for the end. Raises RuntimeError if there is no way to."""
+        try:
+            self._pidfd = os.pidfd_open(self._pid)
         except (AttributeError, OSError):  # no such thing, forbidden, or no descriptor left
-            name = f"asyncloop-waitpid-{pid}"
-            self.thread = threading.Thread(target=self._wait, args=(pid,), name=name, daemon=True)
-            self.thread.start()
+            name = f"asyncloop-waitpid-{self._pid}"
+            threading.Thread(target=self._wait_in_thread, name=name, daemon=True).start()
         else:
-            self.loop._add_reader(self.pidfd, self.ended)
+            self._loop._add_reader(self._pidfd, self._ended)
+        self._loop._children.add(self)
 
-    def stop(self) -> None:
-        if self.pidfd >= 0:
-            self.loop._remove_reader(self.pidfd)
-            os.close(self.pidfd)
-            self.pidfd = -1
-
-    def _wait(self, pid: int) -> None:
+    def _wait_in_thread(self) -> None:
+        loop, pid = self._loop, self._pid
         if hasattr(os, "waitid"):
             with contextlib.suppress(ChildProcessError):
                 os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         else:
-            # Takes the status away from Popen: put it where ended() looks for it.
+            # Takes the status away from Popen: put it where _ended() looks for it.
             with contextlib.suppress(ChildProcessError):
                 status = os.waitpid(pid, 0)[1]
-                self.transport._proc.returncode = os.waitstatus_to_exitcode(status)
+                self._proc.returncode = os.waitstatus_to_exitcode(status)
         with contextlib.suppress(RuntimeError):  # the loop was closed
-            self.loop.call_soon_threadsafe(self.ended)
+            loop.call_soon_threadsafe(self._ended)
 
-    def ended(self) -> None:
-        try:
-            returncode = self._take_status()
-            if returncode is None:
-                return  # not yet: the descriptor stays watched
-        except BaseException:
-            self._forget()
-            raise
-        self._forget()
-        self.transport._process_exited(returncode)
+    def _unwatch(self) -> None:
+        if self._pidfd >= 0:
+            self._loop._remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
+        self._loop._children.discard(self)
 
-    def _forget(self) -> None:
-        self.stop()
-        self.loop._children.discard(self)
-
-    def _take_status(self) -> int | None:
-        process: subprocess.Popen[bytes] = self.transport._proc
+    def _ended(self) -> None:
+        process = self._proc
         # Popen takes the status itself when somebody asks it, maybe in another thread.
-        with getattr(process, "_waitpid_lock", contextlib.nullcontext()):
-            if process.returncode is None:
+        with getattr(process, "_waitpid_lock", _NO_LOCK):
+            returncode = process.returncode
+            if returncode is None:
                 try:
-                    pid, status = os.waitpid(process.pid, os.WNOHANG)
+                    pid, status = os.waitpid(self._pid, os.WNOHANG)
                 except ChildProcessError:
                     logger.warning(
                         "child process pid %d exit status already read: "
                         "will report returncode 255",
-                        process.pid,
+                        self._pid,
                     )
-                    process.returncode = 255
+                    returncode = 255
                 else:
                     if pid == 0:
-                        return None
-                    process.returncode = os.waitstatus_to_exitcode(status)
-            return process.returncode
+                        return  # not yet: the descriptor stays watched
+                    returncode = os.waitstatus_to_exitcode(status)
+                process.returncode = returncode
+        self._unwatch()
+        if self._pipes or self._loop.get_debug():
+            self._process_exited(returncode)
+        else:
+            self._finish(returncode)
+
+    def _finish(self, returncode: int) -> None:
+        """What _process_exited() does, without the turn that callbacks of pipes could need."""
+        self._returncode = returncode
+        self._finished = True
+        try:
+            self._protocol.process_exited()
+        except BaseException:
+            self._loop.call_soon(self._call_connection_lost, None)
+            raise
+        else:
+            self._call_connection_lost(None)
+        finally:
+            if _WAKES_AT_EXIT:
+                waiters, self._exit_waiters = self._exit_waiters, None
+                for waiter in waiters:
+                    if not waiter.done():
+                        waiter.set_result(returncode)
 
 
 class SubprocessHooks(_Base):
     """The part of `asyncloop.Loop` that starts child processes."""
 
     @functools.cached_property
-    def _children(self) -> set[_Child]:
+    def _children(self) -> set[SubprocessTransport]:
         """Those whose end has not been noticed yet."""
         return set()
 
@@ -147,31 +208,43 @@ class SubprocessHooks(_Base):
         extra: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> asyncio.SubprocessTransport:
-        waiter = self.create_future()
-        transport = SubprocessTransport(
-            self,
-            protocol,
+        # On Python 3.11 asyncio has a socket pair for the input; a child cannot open that anew
+        # as /dev/stdin.
+        process = subprocess.Popen(
             args,
-            shell,
-            stdin,
-            stdout,
-            stderr,
-            bufsize,
-            waiter=waiter,
-            extra=extra,
+            shell=shell,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            universal_newlines=False,
+            bufsize=bufsize,
             **kwargs,
         )
-        child = _Child(self, transport)
+        transport = SubprocessTransport(self, protocol, process, extra)
+        if self._debug:
+            program = args if isinstance(args, (bytes, str)) else args[0]
+            logger.debug("process %r created: pid %s", program, process.pid)
         try:
-            child.watch()
+            transport._watch()
         except BaseException:
             # Nobody would notice its end: it must not outlive this call.
+            transport._unwatch()
             transport.close()
-            transport._proc.wait()
+            process.wait()
+            for file in (process.stdin, process.stdout, process.stderr):
+                if file is not None:
+                    file.close()
             raise
-        self._children.add(child)
         try:
-            await waiter
+            files = process.stdin, process.stdout, process.stderr
+            if files != _NO_PIPES:
+                if self._connects_pipes_otherwise():
+                    await transport._connect_one_by_one(files)
+                    return transport
+                transport._connect_all(files)
+            else:
+                self.call_soon(protocol.connection_made, transport)
+            await _turn()
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException:
@@ -180,8 +253,15 @@ class SubprocessHooks(_Base):
             raise
         return transport
 
+    def _connects_pipes_otherwise(self) -> bool:
+        """Whether somebody has put other functions in the place of asyncio's."""
+        base = base_events.BaseEventLoop
+        return (
+            getattr(self.connect_read_pipe, "__func__", None) is not base.connect_read_pipe
+            or getattr(self.connect_write_pipe, "__func__", None) is not base.connect_write_pipe
+        )
+
     def _close_children(self) -> None:
         """For close(): the processes go on, their descriptors do not."""
         for child in list(self._children):
-            child.stop()
-        self._children.clear()
+            child._unwatch()

@@ -206,7 +206,78 @@ def test_pipe_closed_before_the_end(run):
     run(main())
 
 
+@pytest.mark.parametrize("output", [None, subprocess.PIPE])
+@pytest.mark.parametrize("name", ["connection_made", "process_exited"])
+def test_protocol_that_fails(run, loop, reports, output, name):
+    """It is reported, and the rest goes on."""
+
+    def fail(*args):
+        getattr(Recorder, name)(*args)
+        raise ZeroDivisionError
+
+    async def main():
+        transport, protocol = await loop.subprocess_exec(
+            type("Failing", (Recorder,), {name: fail}),
+            "/bin/true",
+            stdin=None,
+            stdout=output,
+            stderr=None,
+        )
+        assert await protocol.done is None
+        assert await transport._wait() == 0
+        transport.close()
+        return protocol.events
+
+    begin, *middle, end = run(main())
+    assert (begin, end) == ("made", "end")
+    assert set(middle) == {"exited", ("lost", 1)} if output else middle == ["exited"]
+    assert [type(context["exception"]) for context in reports] == [ZeroDivisionError]
+
+
 # -- pipes ------------------------------------------------------------------------------------
+
+
+def test_pipes_connected_by_somebody_else(run, loop):
+    """Who puts other functions in the place of the loop's is asked."""
+    seen = []
+
+    def replace(name):
+        connect = getattr(loop, name)
+
+        async def other(factory, pipe):
+            transport, protocol = await connect(factory, pipe)
+            seen.append((name, type(transport)))
+            return transport, protocol
+
+        setattr(loop, name, other)
+
+    replace("connect_read_pipe")
+    replace("connect_write_pipe")
+    assert run(pipe_run(*CAT, data=b"hello")) == (0, b"hello", b"")
+    assert [name for name, _ in seen] == ["connect_write_pipe", *["connect_read_pipe"] * 2]
+
+
+@pytest.mark.our_loop("asyncio waits for ever, or leaves descriptors open")
+@pytest.mark.parametrize("works", [0, 1])
+def test_pipes_that_cannot_be_connected(run, loop, works):
+    make = loop._make_read_pipe_transport
+    left = works
+
+    def fail(*args):
+        nonlocal left
+        if not left:
+            raise ZeroDivisionError
+        left -= 1
+        return make(*args)
+
+    async def main():
+        loop._make_read_pipe_transport = fail
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.create_subprocess_exec(
+                *SLEEP, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
+
+    run(main())
 
 
 def test_a_mebibyte_both_ways(run):
@@ -563,8 +634,9 @@ def test_neither_descriptor_nor_thread(run, monkeypatch):
     async def main():
         with monkeypatch.context() as patch:
             patch.setattr(threading.Thread, "start", refuse)
-            with pytest.raises(RuntimeError, match="new thread"):
-                await asyncio.create_subprocess_exec(*SLEEP)
+            for pipe in None, subprocess.PIPE:
+                with pytest.raises(RuntimeError, match="new thread"):
+                    await asyncio.create_subprocess_exec(*SLEEP, stdin=pipe, stdout=pipe)
 
     run(main())
 
