@@ -20,6 +20,7 @@ import importlib
 import pathlib
 import re
 import sys
+import threading
 import types as pytypes
 import unittest
 import warnings
@@ -404,21 +405,16 @@ def _subprocess(module, types):
         refused.start()
         self.addCleanup(refused.stop)
         original(self)
-        self.loop._watcher = pytypes.SimpleNamespace(_threads=_Threads(self.loop))
+        self.loop._watcher = pytypes.SimpleNamespace(_threads=_Threads())
     cls.setUp = setUp
 
 
 class _Threads:
     """The threads that wait for the children of our loop, by process number."""
 
-    def __init__(self, loop):
-        self._loop = loop
-
     def get(self, pid):
-        for child in self._loop._children:
-            if child.transport.get_pid() == pid:
-                return child.thread
-        return None
+        wanted = (one for one in threading.enumerate() if one.name == f"asyncloop-waitpid-{pid}")
+        return next(wanted, None)
 
 
 class _AsSeenBy:
