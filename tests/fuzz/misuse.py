@@ -38,6 +38,7 @@ WAITING = {
     "_run_once",
     "_run",
     "_stopping",
+    "_run_forever_cleanup",  # from 3.13 on: forgets that stop() was called
     "__reduce__",
     "__reduce_ex__",
     "__subclasshook__",
