@@ -837,7 +837,9 @@ class Machine:
         self.until = self.ticks + TICKS
 
     def cancel_all(self):
-        for task in sorted(asyncio.all_tasks(self.loop), key=lambda task: task.get_name()):
+        # By length first: each loop's numbers grow a digit at a moment of their own.
+        names = {task: task.get_name() for task in asyncio.all_tasks(self.loop)}
+        for task in sorted(names, key=lambda task: (len(names[task]), names[task])):
             task.cancel("end")
 
     def run(self):
