@@ -131,8 +131,8 @@ def watch_hooks(result):
 
 
 def run(job, log):
-    from . import suite
     from ..support import lost_memory
+    from . import suite
     types = suite.Types(job["loop"])
     types.install()
     module = suite.load(job["module"], types, job["package"])
