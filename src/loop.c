@@ -21,6 +21,11 @@
  * one iteration. (Benchmark row: sleep(0), 100 tasks.) */
 #define POLL_INTERVAL_NS 20000
 
+/* What waits for the end of an iteration leaves after this time all the same, if callbacks go on
+ * for so long; looked at after every so many of them. */
+#define FLUSH_INTERVAL_NS 500000
+#define FLUSH_LOOK 4
+
 /* -- clocks ------------------------------------------------------------------------- */
 
 int64_t
@@ -352,6 +357,32 @@ loop_run_item_debug(Loop *loop, uintptr_t item)
     return result;
 }
 
+/* What was written in this iteration leaves, also when it ends with an exception. */
+static void
+loop_flush(Loop *loop)
+{
+    current_leave(loop);
+    while (!list_empty(&loop->flush)) {
+        struct flush_node *node = container_of(loop->flush.next, struct flush_node, node);
+        list_remove(&node->node);
+        node->run(node);
+    }
+}
+
+void
+loop_flush_if_late(Loop *loop)
+{
+    if (++loop->flush_looks % FLUSH_LOOK != 0) {
+        return;
+    }
+    int64_t now = monotonic_ns();
+    int64_t since = loop->flushed_ns > loop->now_ns ? loop->flushed_ns : loop->now_ns;
+    if (now - since > FLUSH_INTERVAL_NS) {
+        loop->flushed_ns = now;
+        loop_flush(loop);
+    }
+}
+
 /* Runs the oldest `count` items. */
 static int
 loop_run_ready(Loop *loop, struct run *run, size_t count)
@@ -365,6 +396,7 @@ loop_run_ready(Loop *loop, struct run *run, size_t count)
         if (UNLIKELY(result < 0)) {
             loop_propagate(loop);
         }
+        loop_flush_late(loop);
         if (UNLIKELY(run->exception != NULL)) {
             return -1;
         }
@@ -384,7 +416,9 @@ loop_run_handle(Loop *loop, Handle *handle)
     }
 }
 
-/* Sleeps if there is nothing to do; looks at the kernel if it has not for a while.
+/* Sleeps if there is nothing to do; looks at the kernel if it has not for a while. What events
+ * have made ready (the tasks that wait for their bytes) runs before the next look, so that
+ * requests that came together are answered together.
  * 1 if it has looked, 0 if not, -1 if the run has to end. */
 static int
 loop_poll(Loop *loop, struct run *run)
@@ -392,7 +426,8 @@ loop_poll(Loop *loop, struct run *run)
     bool idle = ready_length(&loop->ready) == 0 && !SHARED_LOAD(loop->stopping)
                 && LIKELY(!SHARED_LOAD(loop->owed.any));
     int64_t monotonic = monotonic_ns();
-    if (!idle && monotonic - loop->last_poll_ns < POLL_INTERVAL_NS) {
+    if (!idle && (loop->answering || monotonic - loop->last_poll_ns < POLL_INTERVAL_NS)) {
+        loop->answering = false;
         loop->now_ns = monotonic;
         return 0;
     }
@@ -457,17 +492,6 @@ loop_iterate(Loop *loop, struct run *run)
     current_leave(loop);
     poll_dispatch(loop);
     return run->exception != NULL ? -1 : loop_run_ready(loop, run, total - before);
-}
-
-/* What was written in this iteration leaves, also when it ends with an exception. */
-static void
-loop_flush(Loop *loop)
-{
-    while (!list_empty(&loop->flush)) {
-        struct flush_node *node = container_of(loop->flush.next, struct flush_node, node);
-        list_remove(&node->node);
-        node->run(node);
-    }
 }
 
 /* Takes the oldest off the list: its owner and argument are the caller's. */
@@ -563,13 +587,13 @@ loop_run_owned(Loop *loop)
     }
     struct run run = {.outer = loop->run};
     SHARED_STORE(loop->run, &run);
+    loop->answering = false;
     loop->last_poll_ns = 0;    /* the first iteration of a run always polls, as asyncio's */
     Py_INCREF(loop);
     do {
         loop->turn++;
         int result = loop_iterate(loop, &run);
         if (!list_empty(&loop->flush)) {
-            current_leave(loop);
             loop_flush(loop);
         }
         if (UNLIKELY(SHARED_LOAD(loop->owed.any)) && result == 0 && run.exception == NULL) {

@@ -99,6 +99,8 @@ struct Loop {
     unsigned long thread_id;      /* of the running thread; 0 when not running */
     int64_t now_ns;               /* clock at the start of the iteration */
     int64_t last_poll_ns;
+    unsigned int crowd;           /* events that the last poll has brought */
+    bool answering;               /* the last iteration had events: see loop_poll() */
 
     ev_timer poll_timer;          /* bounds a sleeping poll, in milliseconds */
     int64_t poll_timer_deadline;
@@ -118,6 +120,8 @@ struct Loop {
 
     char *tls_buffer;             /* tls_write.c: tls_scratch(); made on first use */
     struct list_node flush;       /* struct flush_node: run at the end of each iteration */
+    int64_t flushed_ns;           /* when that came before the end */
+    unsigned int flush_looks;
     struct held {
         struct flush_node flush;
         PyObject **streams;       /* strong; only in the course of an iteration */
@@ -214,6 +218,17 @@ void loop_wake(Loop *loop);       /* from any thread: ends the poll */
 
 /* Runs a callback of add_reader() or add_writer(), out of the poll. */
 void loop_run_handle(Loop *loop, Handle *handle);
+
+void loop_flush_if_late(Loop *loop);
+
+/* After each callback: what waits for the end of the iteration does not wait for too long. */
+static inline void
+loop_flush_late(Loop *loop)
+{
+    if (UNLIKELY(!list_empty(&loop->flush))) {
+        loop_flush_if_late(loop);
+    }
+}
 
 /* In debug mode: what runs now, or NULL. Steals the handle. */
 void loop_set_current_handle_steal(Loop *loop, PyObject *handle);

@@ -166,7 +166,7 @@ tls_encrypt_queue(Tls *tls)
         size_t done, length = iov[0].iov_len;
         int result;
         if (count == 1 || length >= TLS_RECORD_BYTES) {
-            PyObject *first = Py_NewRef(output->items[output->head]);
+            PyObject *first = Py_NewRef(wqueue_first(output));
             bool whole = output->offset == 0 && length <= budget;
             length = length < budget ? length : budget;
             result = tls_encrypt(tls, whole ? first : NULL, iov[0].iov_base, length, &done);

@@ -77,6 +77,7 @@ watch_trampoline(struct ev_loop *ev UNUSED, ev_io *io, int revents)
         loop_warn_slow(loop, owner, started);
     }
     Py_DECREF(owner);
+    loop_flush_late(loop);
 }
 
 void

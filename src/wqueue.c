@@ -5,10 +5,25 @@
 
 #define WQUEUE_MIN 8    /* items of a fresh array: 64 bytes */
 
+static inline PyObject **
+wqueue_items(struct wqueue *queue)
+{
+    return queue->capacity == 0 ? &queue->only : queue->items;
+}
+
+static inline PyObject *
+wqueue_item(const struct wqueue *queue, uint32_t i)
+{
+    return queue->capacity == 0 ? queue->only : queue->items[queue->head + i];
+}
+
 /* Room for one more item behind the last one. 0 / -1 with MemoryError. */
 static int
 wqueue_reserve(struct wqueue *queue)
 {
+    if (queue->length == 0 && queue->capacity == 0) {
+        return 0;
+    }
     if (queue->head + queue->length < queue->capacity) {
         return 0;
     }
@@ -20,11 +35,15 @@ wqueue_reserve(struct wqueue *queue)
     size_t capacity = queue->capacity == 0 ? WQUEUE_MIN : (size_t)queue->capacity * 2;
     PyObject **items = NULL;
     if (capacity <= UINT32_MAX) {
-        items = PyMem_Realloc(queue->items, capacity * sizeof(*items));
+        items = PyMem_Realloc(queue->capacity == 0 ? NULL : queue->items,
+                              capacity * sizeof(*items));
     }
     if (items == NULL) {
         PyErr_NoMemory();
         return -1;
+    }
+    if (queue->capacity == 0) {
+        items[0] = queue->only;
     }
     queue->items = items;
     queue->capacity = (uint32_t)capacity;
@@ -41,7 +60,7 @@ wqueue_push(struct wqueue *queue, PyObject *bytes, size_t skip)
     if (wqueue_reserve(queue) < 0) {
         return -1;
     }
-    queue->items[queue->head + queue->length++] = Py_NewRef(bytes);
+    wqueue_items(queue)[queue->head + queue->length++] = Py_NewRef(bytes);
     if (queue->length == 1) {
         queue->offset = skip;
     }
@@ -66,7 +85,7 @@ wqueue_iov(const struct wqueue *queue, struct iovec *iov, int max)
 {
     int count = queue->length < (size_t)max ? (int)queue->length : max;
     for (int i = 0; i < count; i++) {
-        PyObject *item = queue->items[queue->head + (uint32_t)i];
+        PyObject *item = wqueue_item(queue, (uint32_t)i);
         iov[i].iov_base = PyBytes_AS_STRING(item);
         iov[i].iov_len = (size_t)PyBytes_GET_SIZE(item);
     }
@@ -80,7 +99,9 @@ wqueue_iov(const struct wqueue *queue, struct iovec *iov, int max)
 static void
 wqueue_free_items(struct wqueue *queue)
 {
-    PyMem_Free(queue->items);
+    if (queue->capacity > 0) {
+        PyMem_Free(queue->items);
+    }
     *queue = (struct wqueue){0};
 }
 
@@ -92,7 +113,7 @@ wqueue_consume(struct wqueue *queue, size_t n)
     queue->bytes -= n;
     n += queue->offset;
     while (queue->length > 0) {
-        PyObject *item = queue->items[queue->head];
+        PyObject *item = wqueue_first(queue);
         size_t size = (size_t)PyBytes_GET_SIZE(item);
         if (n < size) {
             break;
@@ -112,7 +133,7 @@ void
 wqueue_clear(struct wqueue *queue)
 {
     for (uint32_t i = 0; i < queue->length; i++) {
-        Py_DECREF(queue->items[queue->head + i]);
+        Py_DECREF(wqueue_item(queue, i));
     }
     wqueue_free_items(queue);
 }
@@ -122,7 +143,7 @@ wqueue_as_list(const struct wqueue *queue)
 {
     PyObject *list = PyList_New(0);
     for (uint32_t i = 0; list != NULL && i < queue->length; i++) {
-        PyObject *item = queue->items[queue->head + i];
+        PyObject *item = wqueue_item(queue, i);
         size_t skip = i == 0 ? queue->offset : 0;
         PyObject *rest = PyBytes_FromStringAndSize(PyBytes_AS_STRING(item) + skip,
                                                    PyBytes_GET_SIZE(item) - (Py_ssize_t)skip);

@@ -3,7 +3,7 @@
  * Owns:     exact bytes objects only; anything else is copied on entry, because a
  *           caller may change a bytearray as soon as write() has returned.
  * Promises: `bytes` is the sum of unsent bytes whenever a function returns. An empty
- *           queue holds no memory. Runs no Python.
+ *           queue holds no memory, one of a single piece only that. Runs no Python.
  * Ignores:  sockets, water marks, protocols: stream_write.c joins these. */
 #ifndef ASYNCLOOP_WQUEUE_H
 #define ASYNCLOOP_WQUEUE_H
@@ -13,10 +13,13 @@
 #include "compat.h"
 
 struct wqueue {
-    PyObject **items;     /* exact bytes, strong; the used ones are [head, head + length) */
+    union {               /* exact bytes, strong */
+        PyObject *only;       /* while capacity is 0 */
+        PyObject **items;     /* the used ones are [head, head + length) */
+    };
     uint32_t head;
     uint32_t length;
-    uint32_t capacity;
+    uint32_t capacity;    /* of items; a first piece needs no array */
     size_t offset;        /* bytes of the first item that are sent already */
     size_t bytes;         /* unsent */
 };
@@ -25,6 +28,13 @@ static inline bool
 wqueue_is_empty(const struct wqueue *queue)
 {
     return queue->length == 0;
+}
+
+/* The oldest piece, of which `offset` bytes are sent already; borrowed. Not of an empty queue. */
+static inline PyObject *
+wqueue_first(const struct wqueue *queue)
+{
+    return queue->capacity == 0 ? queue->only : queue->items[queue->head];
 }
 
 /* Append what follows the first `skip` bytes of an exact bytes object (borrowed).

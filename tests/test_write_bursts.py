@@ -5,6 +5,7 @@ import asyncio
 import gc
 import random
 import socket
+import time
 import weakref
 
 import pytest
@@ -257,5 +258,118 @@ def test_at_random(run):
         await until(lambda: "lost" in protocol.events)
         assert protocol.events.count("pause") == protocol.events.count("resume")
         peer.close()
+
+    run(main())
+
+
+class Answering(Peer):
+    """Answers what comes, after what the test has it do."""
+
+    def __init__(self, before, how):
+        super().__init__()
+        self.before = before
+        self.how = how
+
+    def data_received(self, data):
+        self.before(self)
+        if self.how == "write":
+            self.transport.write(b"<" + data)
+            self.transport.write(b">")
+        else:
+            self.transport.writelines([b"<", bytearray(data), b">"])
+
+
+async def crowd(count, before, how="write"):
+    """Connections that get a request each in the same turn: transports and plain peers."""
+    loop = asyncio.get_running_loop()
+    pairs = [socket.socketpair() for _ in range(count)]
+    peers = []
+    for one, peer in pairs:
+        peer.setblocking(False)
+        await loop.create_connection(lambda: Answering(before, how), sock=one)
+        peers.append(peer)
+    return peers
+
+
+def send_all(peers, turn):
+    for number, peer in enumerate(peers):
+        peer.send(b"%d.%d" % (number, turn))
+
+
+@pytest.mark.parametrize("how", ["write", "writelines"])
+def test_crowd(run, how):
+    """Each gets its own answer, in order, by the end of the turn that answers."""
+    async def main():
+        answered = []
+        peers = await crowd(20, answered.append, how)
+        for turn in range(5):
+            send_all(peers, turn)
+            await until(lambda: len(answered) == 20 * (turn + 1))
+            await turns(1)
+            for number, peer in enumerate(peers):
+                assert peer.recv(100) == b"<%d.%d>" % (number, turn)
+        for protocol in answered[:20]:
+            protocol.transport.close()
+        await until(lambda: all(p.events == ["lost"] for p in answered[:20]))
+        for peer in peers:
+            assert peer.recv(100) == b""
+            peer.close()
+
+    run(main())
+
+
+def test_crowd_with_long_callbacks(run):
+    """An answer does not wait until all the others are computed."""
+    async def main():
+        answered, early = [], []
+
+        def compute(protocol):
+            answered.append(protocol)
+            time.sleep(0.002)
+            if len(answered) == 20:
+                early.extend(received(peer) for peer in peers)
+
+        peers = await crowd(20, compute)
+        send_all(peers, 0)
+        await until(lambda: len(answered) == 20)
+        assert sum(answer is not None for answer in early) >= 10
+        for protocol in answered:
+            protocol.transport.abort()
+        await until(lambda: all(p.events == ["lost"] for p in answered))
+        for peer in peers:
+            peer.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("end", ["close", "abort", "write_eof", "pause"])
+def test_crowd_that_ends(run, end):
+    """What was written in the same turn leaves before the end of the connection."""
+    async def main():
+        ended = []
+
+        def finish(protocol):
+            transport = protocol.transport
+            ended.append(protocol)
+            transport.write(b"a")
+            if end == "pause":
+                transport.set_write_buffer_limits(high=0)
+                assert transport.get_write_buffer_size() == 0
+            else:
+                getattr(transport, end)()
+            protocol.before = protocol.how = None
+            raise Finished
+
+        class Finished(Exception):
+            pass
+
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: None)
+        peers = await crowd(10, finish)
+        send_all(peers, 0)
+        await until(lambda: len(ended) == 10 and all(p.events[-1:] == ["lost"] for p in ended))
+        for peer in peers:
+            assert peer.recv(100) == b"a"
+            peer.close()
 
     run(main())
