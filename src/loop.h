@@ -99,6 +99,7 @@ struct Loop {
     unsigned long thread_id;      /* of the running thread; 0 when not running */
     int64_t now_ns;               /* clock at the start of the iteration */
     int64_t last_poll_ns;
+    uint32_t polls;               /* so far; wraps */
     unsigned int crowd;           /* events that the last poll has brought */
     bool answering;               /* the last iteration had events: see loop_poll() */
 

@@ -217,6 +217,7 @@ poll_invoke_later(struct ev_loop *ev UNUSED)
 void
 poll_dispatch(Loop *loop)
 {
+    loop->polls++;
     loop->crowd = loop->ev == NULL ? 0 : ev_pending_count(loop->ev);
     loop->answering = loop->crowd > 0;
     if (loop->crowd > 0) {

@@ -26,7 +26,7 @@
 
 /* An accept4() that finds nobody makes a socket and drops it, which costs a tenth of a connection
  * (benchmark row "accept"). So an event accepts one, and the next one twice as many as the last, as
- * long as they come in each iteration. */
+ * long as each poll brings one. */
 #define ACCEPT_FIRST 1
 
 /* Out of descriptors or memory: accepting stops for this time, in seconds, as with
@@ -49,7 +49,7 @@ typedef struct {
     TimerHandle *retry;         /* while accepting is stopped for want of resources */
     struct io io;
     struct watch watch;
-    uint32_t turn;              /* of the loop, in which the last event came */
+    uint32_t poll;              /* of the loop, that brought the last event */
     uint8_t budget;             /* of that event */
     bool nodelay;
 } Acceptor;
@@ -331,9 +331,9 @@ acceptor_descriptor_gone(Acceptor *acceptor, Loop *loop)
 static int
 acceptor_budget(Acceptor *acceptor, Loop *loop)
 {
-    bool again = acceptor->budget > 0 && loop->turn - acceptor->turn <= 1;
+    bool again = acceptor->budget > 0 && loop->polls - acceptor->poll <= 1;
     int budget = again ? 2 * acceptor->budget : ACCEPT_FIRST;
-    acceptor->turn = loop->turn;
+    acceptor->poll = loop->polls;
     acceptor->budget = (uint8_t)(budget < ACCEPT_BUDGET ? budget : ACCEPT_BUDGET);
     return acceptor->budget;
 }

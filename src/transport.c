@@ -179,7 +179,7 @@ transport_close_file(Transport *tr)
 
 typedef int (*name_call)(int fd, struct sockaddr *address, socklen_t *length);
 
-/* Asks the kernel, and keeps what it says in one of the two forms. None where there is no
+/* Asks the kernel, and keeps what it says in one of the two forms (addr may be NULL). None where there is no
  * such address; `method` asks the socket object about a family that addr.c does not know.
  * 0 / -1 with an exception that is no OSError. */
 static int
@@ -193,7 +193,7 @@ transport_ask_name(Transport *tr, name_call call, const char *method, struct add
         Py_XSETREF(*name, Py_NewRef(Py_None));
         return 0;
     }
-    if (addr_keep(addr, address, length)) {
+    if (addr != NULL && addr_keep(addr, address, length)) {
         return 0;
     }
     PyObject *value = addr_build(address, length);
@@ -211,33 +211,24 @@ transport_ask_name(Transport *tr, name_call call, const char *method, struct add
     return 0;
 }
 
-static inline bool
-transport_knows_sockname(const Transport *tr)
-{
-    return tr->sockname != NULL || tr->sock_addr.length > 0;
-}
-
 /* The address has to be known before the descriptor goes: get_extra_info() works after. */
 static int
 transport_remember_sockname(Transport *tr)
 {
-    if (!tr->kind->is_socket || transport_knows_sockname(tr) || tr->file_closed || tr->fd_gone) {
+    if (!tr->kind->is_socket || tr->sockname != NULL || tr->file_closed || tr->fd_gone) {
         return 0;
     }
-    return transport_ask_name(tr, getsockname, "getsockname", &tr->sock_addr, &tr->sockname);
+    return transport_ask_name(tr, getsockname, "getsockname", NULL, &tr->sockname);
 }
 
 /* new reference; None if it is not known */
 static PyObject *
-name_as_object(PyObject **name, const struct addr *addr)
+transport_peername(Transport *tr)
 {
-    if (*name == NULL) {
-        *name = addr_build(&addr->any, addr->length);
-        if (*name == NULL) {
-            return NULL;
-        }
+    if (tr->peername == NULL) {
+        tr->peername = addr_build(&tr->peer_addr.any, tr->peer_addr.length);
     }
-    return Py_NewRef(*name);
+    return Py_XNewRef(tr->peername);
 }
 
 /* -- connection_lost() ------------------------------------------------------------------------- */
@@ -967,13 +958,13 @@ transport_own_info(Transport *tr, PyObject *name)
         return Py_XNewRef(tr->socket_view);
     }
     if (PyUnicode_Compare(name, names->peername) == 0) {
-        return name_as_object(&tr->peername, &tr->peer_addr);
+        return transport_peername(tr);
     }
     if (PyUnicode_Compare(name, names->sockname) == 0) {
         if (transport_remember_sockname(tr) < 0) {
             return NULL;
         }
-        return name_as_object(&tr->sockname, &tr->sock_addr);
+        return Py_NewRef(tr->sockname != NULL ? tr->sockname : Py_None);
     }
     return NULL;
 }

@@ -68,10 +68,9 @@ struct Transport {
     struct list_node client;       /* in the server's list */
     PyObject *extra;               /* dict of extra information, made on first need */
     PyObject *socket_view;         /* asyncio's TransportSocket, made on first need */
-    PyObject *sockname;            /* Python's form of the addresses, once asked for */
+    PyObject *sockname;            /* both once asked for, the first before it is too late */
     PyObject *peername;
-    struct addr sock_addr;         /* the kernel's form */
-    struct addr peer_addr;
+    struct addr peer_addr;         /* the kernel's form */
     struct proto proto;
     struct io io;
     struct watch read_watch;
