@@ -202,7 +202,7 @@ handle_let_loop_go(Handle *handle)
 {
     Loop *loop = NULL;
     Py_BEGIN_CRITICAL_SECTION(handle);
-    if (handle->place == HANDLE_ONCE && handle->callback == NULL
+    if (handle->place == HANDLE_ONCE && handle->callback == NULL && handle->lookers == 0
         && SHARED_LOAD(handle->runner) == 0) {
         loop = handle->loop;
         handle->loop = NULL;
@@ -788,10 +788,25 @@ TimerHandle_get___class__(PyObject *op, void *closure UNUSED)
 static PyObject *
 Handle__repr_info(PyObject *op, PyObject *ignored UNUSED)
 {
-    PyObject *class = PyObject_GetAttr(op, handle_state((Handle *)op)->names.__class__);
+    Handle *self = (Handle *)op;
+    bool has_call, looking;
+    /* asyncio's method asks for the callback, and if there is one for the loop. */
+    Py_BEGIN_CRITICAL_SECTION(op);
+    has_call = self->callback != NULL;
+    looking = self->lookers < UINT8_MAX;
+    self->lookers += looking;
+    Py_END_CRITICAL_SECTION();
+    PyObject *class = PyObject_GetAttr(op, handle_state(self)->names.__class__);
     PyObject *result =
         class == NULL ? NULL : PyObject_CallMethod(class, "_repr_info", "O", op);
     Py_XDECREF(class);
+    Py_BEGIN_CRITICAL_SECTION(op);
+    self->lookers -= looking;
+    has_call = has_call && self->callback == NULL;
+    Py_END_CRITICAL_SECTION();
+    if (has_call) {
+        handle_let_loop_go(self);    /* what ended it meanwhile could not */
+    }
     return result;
 }
 

@@ -45,6 +45,7 @@ struct Handle {
     bool cancelled;
     bool threadsafe;              /* other threads may cancel it: see handle_wait() */
     uint8_t place;                /* enum handle_place */
+    uint8_t lookers;              /* who makes a text of it just now: it keeps its loop for them */
     unsigned long runner;         /* of a threadsafe one: the thread that runs the callback, or 0 */
 };
 
