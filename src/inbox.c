@@ -143,6 +143,7 @@ inbox_open(Loop *loop)
     }
     ev_io_init(&loop->inbox.wake_watcher, inbox_woken, loop->inbox.wake_fd, EV_READ);
     ev_io_start(loop->ev, &loop->inbox.wake_watcher);
+    loop->inbox.open = true;
     return 0;
 }
 
@@ -158,6 +159,7 @@ inbox_close(Loop *loop)
 {
     ev_io_stop(loop->ev, &loop->inbox.wake_watcher);
     pthread_mutex_lock(&loop->inbox.lock);
+    loop->inbox.open = false;
     wake_fds_close(&loop->inbox);
     pthread_mutex_unlock(&loop->inbox.lock);
     inbox_free(loop);
@@ -181,15 +183,22 @@ inbox_free(Loop *loop)
     PyMem_RawFree(items);
 }
 
-int
-inbox_after_fork(Loop *loop)
+void
+inbox_forked(Loop *loop)
 {
-    /* Another thread of the parent may have held the lock, and the descriptor is the
-     * parent's too. */
+    /* Another thread of the parent may have held the lock. Not later: without a GIL the first call
+     * takes it before the loop runs, and then other threads of the child may hold it. */
     pthread_mutex_init(&loop->inbox.lock, NULL);
     pthread_cond_init(&loop->inbox.told, NULL);
     loop->inbox.waiters = 0;
     loop->inbox.asleep = false;
+}
+
+int
+inbox_after_fork(Loop *loop)
+{
+    /* The descriptor is the parent's too. While there is none for the child, calls are taken
+     * nevertheless: a loop that cannot sleep needs nobody to wake it. */
     ev_io_stop(loop->ev, &loop->inbox.wake_watcher);
     wake_fds_close(&loop->inbox);
     return inbox_open(loop);
@@ -277,7 +286,7 @@ inbox_push_steal(Loop *loop, PyObject *op, enum ready_kind kind)
     struct inbox *inbox = &loop->inbox;
     bool closed = false, full = false;
     pthread_mutex_lock(&inbox->lock);
-    if (inbox->wake_fd < 0) {
+    if (!inbox->open) {
         closed = true;
     }
     else if (inbox_reserve(inbox) < 0) {

@@ -10,6 +10,7 @@
 void inbox_init(Loop *loop);
 int inbox_open(Loop *loop);             /* the libev loop is there: 0, or -1 with OSError */
 void inbox_close(Loop *loop);           /* drops what is left; before the libev loop goes */
+void inbox_forked(Loop *loop);          /* in the child, before anything else */
 int inbox_after_fork(Loop *loop);       /* 0, or -1 with OSError */
 
 /* Around a poll that may sleep. False: there is something to drain, do not sleep. */

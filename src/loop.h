@@ -87,7 +87,8 @@ struct Loop {
         unsigned int direct;      /* pushed to the ring itself, since the iteration began */
         bool asleep;              /* the loop sleeps in its poll, or is about to: wake it */
         bool poked;               /* loop_wake() while it did not: the next poll is not to sleep */
-        int wake_fd;              /* eventfd; -1 when closed */
+        bool open;                /* takes calls: from the loop's first moment to its close() */
+        int wake_fd;              /* eventfd; -1: closed, or a child of fork() has none yet */
         int wake_write_fd;        /* the same, or a pipe's other end where there is no eventfd */
         ev_io wake_watcher;
     } inbox;

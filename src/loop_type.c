@@ -802,7 +802,7 @@ static PyType_Spec Loop_spec = {
 /* -- fork ---------------------------------------------------------------------------------------------- */
 
 /* Called in the child of each os.fork(): its loops get a kernel side of their own before
- * they are used again, and nothing is touched until then. */
+ * they are used again, and no descriptor is touched until then. */
 static PyObject *
 after_fork_in_child(PyObject *module, PyObject *ignored UNUSED)
 {
@@ -812,7 +812,9 @@ after_fork_in_child(PyObject *module, PyObject *ignored UNUSED)
     pthread_mutex_init(&state->loops_lock, NULL);
 #endif
     for (struct list_node *node = state->loops.next; node != &state->loops; node = node->next) {
-        container_of(node, Loop, all_loops)->forked = true;
+        Loop *loop = container_of(node, Loop, all_loops);
+        inbox_forked(loop);
+        loop->forked = true;
     }
     Py_RETURN_NONE;
 }
