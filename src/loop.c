@@ -370,7 +370,7 @@ loop_flush(Loop *loop)
 }
 
 void
-loop_flush_if_late(Loop *loop)
+loop_flush_overdue(Loop *loop)
 {
     if (++loop->flush_looks % FLUSH_LOOK != 0) {
         return;

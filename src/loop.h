@@ -221,14 +221,14 @@ void loop_wake(Loop *loop);       /* from any thread: ends the poll */
 /* Runs a callback of add_reader() or add_writer(), out of the poll. */
 void loop_run_handle(Loop *loop, Handle *handle);
 
-void loop_flush_if_late(Loop *loop);
+void loop_flush_overdue(Loop *loop);
 
 /* After each callback: what waits for the end of the iteration does not wait for too long. */
 static inline void
 loop_flush_late(Loop *loop)
 {
     if (UNLIKELY(!list_empty(&loop->flush))) {
-        loop_flush_if_late(loop);
+        loop_flush_overdue(loop);
     }
 }
 
