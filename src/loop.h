@@ -101,7 +101,7 @@ struct Loop {
     int64_t now_ns;               /* clock at the start of the iteration */
     int64_t last_poll_ns;
     uint32_t polls;               /* so far; wraps */
-    unsigned int crowd;           /* events that the last poll has brought */
+    unsigned int crowd;           /* events of the last poll that were told; 0 while they are */
     bool answering;               /* the last iteration had events: see loop_poll() */
 
     ev_timer poll_timer;          /* bounds a sleeping poll, in milliseconds */

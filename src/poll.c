@@ -217,12 +217,14 @@ poll_invoke_later(struct ev_loop *ev UNUSED)
 void
 poll_dispatch(Loop *loop)
 {
+    unsigned int events = loop->ev == NULL ? 0 : ev_pending_count(loop->ev);
     loop->polls++;
-    loop->crowd = loop->ev == NULL ? 0 : ev_pending_count(loop->ev);
-    loop->answering = loop->crowd > 0;
-    if (loop->crowd > 0) {
+    loop->crowd = 0;
+    if (events > 0) {
         ev_invoke_pending(loop->ev);
     }
+    loop->answering = events > 0;
+    loop->crowd = events;
 }
 
 /* -- signals ---------------------------------------------------------------------------------- */

@@ -5,8 +5,8 @@
  *
  * Holding back: a stream that was written to more than once in a turn of the loop (a response's
  * head, then its body) holds back what is written in later turns until the turn ends, and
- * sends it in one call; a turn with a single write ends that again. And in a turn that answers a
- * crowd of connections, all hold back: bytes that leave one by one wake their reader for each
+ * sends it in one call; a turn with a single write ends that again. And while the tasks run that a
+ * crowd of events has woken, all hold back: bytes that leave one by one wake their reader for each
  * (on another core, which costs more than the sending), bytes that leave together wake it once.
  * Nothing of it shows: who asks for the size of the buffer, closes, aborts or ends the output lets
  * it go first, and loop_flush_late() bounds the time.
