@@ -264,8 +264,8 @@ class Machine:
         if end.reader is None:
             return
         if end.reader._buffer and any(not task.done() for task in end.tasks):
-            # It would take bytes that a readline() has searched already, which goes on from where it
-            # was: the standard one then gives more than a line, ours a line.
+            # It would take bytes that a readline() has searched already, which goes on from where
+            # it was: the standard one then gives more than a line, ours a line.
             return
         end.tasks.append(self.loop.create_task(body()))
 
