@@ -139,6 +139,22 @@ async def flooding(factory, contexts, work):
         await server.wait_closed()
 
 
+async def assert_waits_at_most(limit, flooded):
+    """While more than 4 MiB of a flood come, somebody else's bytes wait for `limit` bytes of it."""
+    ours, other = socket.socketpair()
+    with other:
+        transport, bystander = await asyncio.get_running_loop().create_connection(
+            lambda: Bystander(flooded), sock=ours
+        )
+        await until(lambda: flooded.received > 4 * MIB)
+        for number in range(20):
+            before = flooded.received
+            other.send(b"x")
+            await until(lambda: len(bystander.seen) > number)
+            assert bystander.seen[-1] - before <= limit
+        transport.abort()
+
+
 @pytest.mark.parametrize(
     "factory",
     [
@@ -153,20 +169,8 @@ def test_a_flood_of_input_leaves_the_others_their_turn(run, secure, factory, con
     had brought already, and before it in the next."""
 
     async def main():
-        loop = asyncio.get_running_loop()
         async with flooding(factory, contexts if secure else None, send_flood) as (flooded, _):
-            ours, other = socket.socketpair()
-            with other:
-                transport, bystander = await loop.create_connection(
-                    lambda: Bystander(flooded), sock=ours
-                )
-                await until(lambda: flooded.received > 4 * MIB)
-                for number in range(20):
-                    before = flooded.received
-                    other.send(b"x")
-                    await until(lambda: len(bystander.seen) > number)
-                    assert bystander.seen[-1] - before <= 2 * READ_BUDGET
-                transport.abort()
+            await assert_waits_at_most(2 * READ_BUDGET, flooded)
 
     run(main())
 
@@ -175,7 +179,6 @@ def test_a_flood_for_streams_leaves_the_others_their_turn(run, secure, contexts)
     """A StreamReader pauses the flood and lets it go on: each time with a bounded part of it."""
 
     async def main():
-        loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader()
         counter = Flooded()
 
@@ -192,19 +195,8 @@ def test_a_flood_for_streams_leaves_the_others_their_turn(run, secure, contexts)
         async with flooding(
             lambda: Protocol(reader), contexts if secure else None, send_flood
         ) as (_, transport):
-            ours, other = socket.socketpair()
-            with other:
-                small, bystander = await loop.create_connection(
-                    lambda: Bystander(counter), sock=ours
-                )
-                await until(lambda: counter.received > 4 * MIB)
-                for number in range(20):
-                    before = counter.received
-                    other.send(b"x")
-                    await until(lambda: len(bystander.seen) > number)
-                    # what the reader had already, and what one event brings
-                    assert bystander.seen[-1] - before <= 4 * READ_BUDGET
-                small.abort()
+            # what the reader had already, and what one event brings
+            await assert_waits_at_most(4 * READ_BUDGET, counter)
         with contextlib.suppress(OSError, ssl.SSLError):
             await reading
 
