@@ -187,7 +187,7 @@ loop_call_soon_surely(Loop *loop, struct owed_call *call, const struct owed_kind
         }
         PyErr_Clear();
         list_append(&loop->owed.calls, &call->node);
-        loop->owed.any = true;
+        SHARED_STORE(loop->owed.any, true);
         Py_INCREF(owner);
     }
     call->kind = kind;
