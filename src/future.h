@@ -1,5 +1,8 @@
 /* future.h - Future: its struct, and what the rest of the core does with one.
  *
+ * future.c settles and answers, future_waiters.c keeps and wakes who waits, future_iter.c is what
+ * `await` drives, future_type.c makes and ends one and defines the type.
+ *
  * Both types derive from _asyncio.Future and _asyncio.Task, whose structs come first
  * and stay empty (their __init__ never runs); everything is overridden. Task has the
  * same fields first, so every function here takes either.
@@ -125,6 +128,25 @@ future_push_task_steal(Loop *loop, PyObject *task)
     return loop_push_task_steal(loop, task);
 }
 
+/* -- waiters (future_waiters.c) -------------------------------------------------- */
+
+/* What an item of `callbacks` that is not None stands for, borrowed. Context NULL: a parked Task. */
+static inline void
+future_waiter_parts(PyObject *item, PyObject **callback, PyObject **context)
+{
+    bool parked = !PyTuple_CheckExact(item);
+    *callback = parked ? item : PyTuple_GET_ITEM(item, 0);
+    *context = parked ? NULL : PyTuple_GET_ITEM(item, 1);
+}
+
+/* Takes all off: callback0, context0 and callbacks are the caller's, each may be NULL. */
+void future_take_waiters(Future *future, PyObject **callback, PyObject **context,
+                         PyObject **later);
+/* Wakes one that is off already (both borrowed; context NULL: a parked Task). 0 / -1 */
+int future_wake_one(Future *future, PyObject *callback, PyObject *context);
+/* Takes all off and wakes them. -1 with the exception of the first that could not be woken. */
+int future_wake_several(Future *future);
+
 int future_park_later(Future *future, PyObject *task);
 
 /* of a future that is pending */
@@ -173,6 +195,10 @@ PyObject *future_not_initialised(void);
 
 PyObject *Future_result(PyObject *op, PyObject *ignored);
 PyObject *Future_exception(PyObject *op, PyObject *ignored);
+PyObject *Future_set_result(PyObject *op, PyObject *value);           /* of a Future alone */
+PyObject *Future_set_exception(PyObject *op, PyObject *exception);
+PyObject *Future_cancel(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
+                        PyObject *kwnames);
 PyObject *Future_add_done_callback(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
                                    PyObject *kwnames);
 PyObject *Future_remove_done_callback(PyObject *op, PyObject *callback);

@@ -12,6 +12,7 @@
 
 #include "current.h"
 #include "inbox.h"
+#include "owed.h"
 #include "owner.h"
 #include "poll.h"
 #include "timer.h"
@@ -167,12 +168,6 @@ loop_call_soon_native(Loop *loop, native_callback run, PyObject *owner, PyObject
     return loop_push_steal(loop, (PyObject *)handle, READY_HANDLE);
 }
 
-static inline PyObject *
-owed_owner(const struct owed_call *call)
-{
-    return (PyObject *)(void *)((char *)call - call->kind->offset);
-}
-
 int
 loop_call_soon_surely(Loop *loop, struct owed_call *call, const struct owed_kind *kind,
                       PyObject *arg)
@@ -186,9 +181,7 @@ loop_call_soon_surely(Loop *loop, struct owed_call *call, const struct owed_kind
             return -1;
         }
         PyErr_Clear();
-        list_append(&loop->owed.calls, &call->node);
-        SHARED_STORE(loop->owed.any, true);
-        Py_INCREF(owner);
+        owed_add_call(loop, call, kind);
     }
     call->kind = kind;
     Py_XSETREF(call->arg, Py_XNewRef(arg));
@@ -206,7 +199,7 @@ loop_push_task_slowly_steal(Loop *loop, PyObject *task)
             return -1;
         }
         PyErr_Clear();
-        loop->state->owe_task(loop, task);
+        owed_add_task(loop, task);
     }
     Py_DECREF(task);
     PyErr_SetRaisedException(exc);
@@ -320,7 +313,7 @@ loop_run_item(Loop *loop, uintptr_t item)
         return handle_run((Handle *)op);
     case READY_DONE:
         current_leave(loop);
-        return loop->state->call_back(loop, op);
+        return owed_run_callbacks(loop, (Future *)op);
     default:
         current_leave(loop);
         return loop_run_foreign(loop, op);
@@ -494,91 +487,6 @@ loop_iterate(Loop *loop, struct run *run)
     return run->exception != NULL ? -1 : loop_run_ready(loop, run, total - before);
 }
 
-/* Takes the oldest off the list: its owner and argument are the caller's. */
-static native_callback
-owed_take(struct list_node *calls, PyObject **owner, PyObject **arg)
-{
-    struct owed_call *call = container_of(calls->next, struct owed_call, node);
-    native_callback run = call->kind->run;
-    *owner = owed_owner(call);
-    *arg = call->arg;
-    list_remove(&call->node);
-    call->kind = NULL;
-    call->arg = NULL;
-    return run;
-}
-
-/* The end of an iteration: gives the Tasks that had no place in the ring one, and runs the calls
- * that had none, each after all that came before it. */
-static void
-loop_pay(Loop *loop, struct run *run)
-{
-    struct owed *owed = &loop->owed;
-    SHARED_STORE(owed->any, false);
-    if (SHARED_LOAD(owed->tasks)) {
-        loop->state->pay_tasks(loop);
-    }
-    current_leave(loop);
-    while (run->exception == NULL && !list_empty(&owed->due)) {
-        PyObject *owner, *arg;
-        native_callback callback = owed_take(&owed->due, &owner, &arg);
-        if (callback(owner, arg) < 0 && PyErr_Occurred()) {
-            loop_report(loop, "Exception in a callback of the event loop", NULL, NULL);
-        }
-        Py_DECREF(owner);
-        Py_XDECREF(arg);
-    }
-    while (!list_empty(&owed->calls)) {
-        struct list_node *node = owed->calls.next;
-        list_remove(node);
-        list_append(&owed->due, node);
-    }
-    if (!list_empty(&owed->due) || SHARED_LOAD(owed->tasks)) {
-        SHARED_STORE(owed->any, true);
-    }
-}
-
-static void
-owed_drop(struct list_node *calls)
-{
-    while (!list_empty(calls)) {
-        PyObject *owner, *arg;
-        (void)owed_take(calls, &owner, &arg);
-        Py_DECREF(owner);
-        Py_XDECREF(arg);
-    }
-}
-
-static void
-loop_drop_owed(Loop *loop)
-{
-    owed_drop(&loop->owed.due);
-    owed_drop(&loop->owed.calls);
-    if (SHARED_LOAD(loop->owed.tasks)) {
-        loop->state->drop_owed_tasks(loop);
-        SHARED_STORE(loop->owed.tasks, false);
-    }
-    SHARED_STORE(loop->owed.any, false);
-}
-
-static int
-owed_traverse(struct list_node *calls, visitproc visit, void *arg)
-{
-    for (struct list_node *node = calls->next; node != NULL && node != calls; node = node->next) {
-        struct owed_call *call = container_of(node, struct owed_call, node);
-        Py_VISIT(owed_owner(call));
-        Py_VISIT(call->arg);
-    }
-    return 0;
-}
-
-int
-loop_traverse_owed(Loop *loop, visitproc visit, void *arg)
-{
-    int result = owed_traverse(&loop->owed.due, visit, arg);
-    return result != 0 ? result : owed_traverse(&loop->owed.calls, visit, arg);
-}
-
 static int
 loop_run_owned(Loop *loop)
 {
@@ -597,7 +505,7 @@ loop_run_owned(Loop *loop)
             loop_flush(loop);
         }
         if (UNLIKELY(SHARED_LOAD(loop->owed.any)) && result == 0 && run.exception == NULL) {
-            loop_pay(loop, &run);
+            owed_pay(loop, &run);
         }
         if (result < 0 || run.exception != NULL) {
             break;
@@ -690,11 +598,6 @@ loop_unclaim(struct claim *claim)
     Py_XDECREF(claim->loop);
 }
 
-#define lock_loops(loop) pthread_mutex_lock(&(loop)->state->loops_lock)
-#define unlock_loops(loop) pthread_mutex_unlock(&(loop)->state->loops_lock)
-#else
-#define lock_loops(loop) ((void)0)
-#define unlock_loops(loop) ((void)0)
 #endif
 
 int
@@ -711,9 +614,9 @@ loop_open(Loop *loop)
         loop->ev = NULL;
         return -1;
     }
-    lock_loops(loop);
+    state_lock_lists(loop->state);
     list_append(&loop->state->loops, &loop->all_loops);
-    unlock_loops(loop);
+    state_unlock_lists(loop->state);
     return 0;
 }
 
@@ -739,15 +642,15 @@ void
 loop_close(Loop *loop)
 {
     SHARED_STORE(loop->closed, true);
-    lock_loops(loop);
+    state_lock_lists(loop->state);
     list_remove(&loop->all_loops);
-    unlock_loops(loop);
+    state_unlock_lists(loop->state);
     if (loop->ev == NULL) {
         return;
     }
     watch_clear(loop);
     ready_clear(&loop->ready);
-    loop_drop_owed(loop);
+    owed_clear(loop);
     timer_clear(loop);
     inbox_close(loop);
     poll_close(loop);

@@ -16,6 +16,7 @@
 
 #include "ready.h"
 #include "handle.h"
+#include "owed.h"
 
 /* The state of one run_forever(): lives on that call's C stack, so that a run
  * inside a run finds its own. */
@@ -32,18 +33,6 @@ struct fd_entry;                  /* watch.c */
 struct flush_node {
     struct list_node node;
     void (*run)(struct flush_node *node);
-};
-
-/* A call that has to come even where there is no memory for a Handle: it lies in the object that
- * it is about, which is `offset` before it, and which it holds while it waits. */
-struct owed_kind {
-    native_callback run;
-    size_t offset;
-};
-struct owed_call {
-    struct list_node node;            /* in loop->owed while it waits there */
-    const struct owed_kind *kind;     /* NULL while it does not */
-    PyObject *arg;                    /* strong, or NULL */
 };
 
 struct Loop {
@@ -130,12 +119,7 @@ struct Loop {
         size_t length;
         size_t capacity;
     } held;                       /* stream_write.c: streams that hold back what was written */
-    struct owed {                 /* what could not be put into the ring for want of memory */
-        struct list_node calls;
-        struct list_node due;     /* calls that have let a whole iteration pass, as in the ring */
-        bool tasks;               /* there are Tasks with `owed` */
-        bool any;                 /* either of the two: loop_pay() at the end of the iteration */
-    } owed;
+    struct owed owed;             /* what could not be put into the ring for want of memory */
     uint32_t turn;                /* iterations so far; wraps */
     int64_t handshakes_at_ns;     /* tls.c: now_ns of the iteration that the next field is about */
     int64_t handshakes_took_ns;
@@ -264,7 +248,6 @@ int loop_open(Loop *loop);            /* makes the libev loop; called by __init_
 int loop_run(Loop *loop);             /* until stop(): 0, or -1 with what has to leave */
 void loop_close(Loop *loop);          /* drops everything; safe to repeat */
 void loop_free_buffers(Loop *loop);
-int loop_traverse_owed(Loop *loop, visitproc visit, void *arg);
 int64_t monotonic_ns(void);
 /* Nanoseconds of loop.time(), whoever defines it. -1 with an exception. */
 int loop_now_ns(Loop *loop, int64_t *now);

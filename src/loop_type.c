@@ -616,8 +616,7 @@ Loop_new(PyTypeObject *type, PyObject *args UNUSED, PyObject *kwargs UNUSED)
     loop->slow_callback_duration = 0.1;
     list_init(&loop->all_loops);
     list_init(&loop->flush);
-    list_init(&loop->owed.calls);
-    list_init(&loop->owed.due);
+    owed_init(&loop->owed);
     list_init(&loop->fds.active);
     list_init(&loop->waiting_operations);
     inbox_init(loop);
@@ -653,7 +652,7 @@ Loop_traverse(PyObject *op, visitproc visit, void *arg)
         result = inbox_traverse(loop, visit, arg);
     }
     if (result == 0) {
-        result = loop_traverse_owed(loop, visit, arg);
+        result = owed_traverse(&loop->owed, visit, arg);
     }
     return result != 0 ? result : watch_traverse(loop, visit, arg);
 }
@@ -809,7 +808,7 @@ after_fork_in_child(PyObject *module, PyObject *ignored UNUSED)
     struct state *state = PyModule_GetState(module);
 #ifdef Py_GIL_DISABLED
     /* A thread that is gone may have held it. */
-    pthread_mutex_init(&state->loops_lock, NULL);
+    pthread_mutex_init(&state->lists_lock, NULL);
 #endif
     for (struct list_node *node = state->loops.next; node != &state->loops; node = node->next) {
         Loop *loop = container_of(node, Loop, all_loops);

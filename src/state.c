@@ -151,7 +151,7 @@ state_init(PyObject *module, struct state *state)
 {
     list_init(&state->loops);
 #ifdef Py_GIL_DISABLED
-    pthread_mutex_init(&state->loops_lock, NULL);
+    pthread_mutex_init(&state->lists_lock, NULL);
 #endif
     list_init(&state->tasks);
     state->empty_tuple = PyTuple_New(0);

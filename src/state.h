@@ -182,7 +182,7 @@ struct state {
     PyObject *task_set_base;              /* before 3.14: the class that asyncio's WeakSet of tasks had */
     PyObject *add_awaited_by;             /* _asyncio.future_add_to_awaited_by, NULL before 3.14 */
     PyObject *discard_awaited_by;
-    struct list_node tasks;               /* before 3.14: every pending Task of ours */
+    struct list_node tasks;               /* every pending Task before 3.14, those that are owed */
 
     /* introspect.c: offsets of fields of _asyncio.Task; all 0 before 3.14 and where unknown */
     struct introspect_offsets {
@@ -208,10 +208,6 @@ struct state {
 
     /* what lower layers call upwards: set by the files named */
     int (*run_task)(Loop *loop, PyObject *task);        /* task_step.c: READY_TASK */
-    int (*call_back)(Loop *loop, PyObject *future);     /* future.c: READY_DONE */
-    void (*owe_task)(Loop *loop, PyObject *task);       /* its step has no place in the ring */
-    void (*pay_tasks)(Loop *loop);                      /* those have, as far as there is memory */
-    void (*drop_owed_tasks)(Loop *loop);
     /* task_step.c: what a parked Task would have been as a callback; both new. 0 / -1 */
     int (*task_as_callback)(PyObject *task, PyObject **callback, PyObject **context);
 
@@ -226,7 +222,7 @@ struct state {
 
     struct list_node loops;               /* every Loop that is not closed, for fork */
 #ifdef Py_GIL_DISABLED
-    pthread_mutex_t loops_lock;           /* loops are made and closed in any thread */
+    pthread_mutex_t lists_lock;           /* loops are made and closed, Tasks owed in any thread */
 #endif
 
     /* free lists: memory of dead objects of exactly our types; see freelist.h */
@@ -243,6 +239,15 @@ struct state {
 #undef X
     } names;
 };
+
+/* Around what changes or walks the lists of all loops and of owed Tasks; no Python inside. */
+#ifdef Py_GIL_DISABLED
+#define state_lock_lists(state) pthread_mutex_lock(&(state)->lists_lock)
+#define state_unlock_lists(state) pthread_mutex_unlock(&(state)->lists_lock)
+#else
+#define state_lock_lists(state) ((void)0)
+#define state_unlock_lists(state) ((void)0)
+#endif
 
 extern struct PyModuleDef asyncloop_module;
 

@@ -44,94 +44,6 @@ task_schedule(Task *self)
     return result;
 }
 
-/* -- without memory for the ring ------------------------------------------------------ */
-
-#ifdef Py_GIL_DISABLED
-#define lock_tasks(state) pthread_mutex_lock(&(state)->loops_lock)
-#define unlock_tasks(state) pthread_mutex_unlock(&(state)->loops_lock)
-#else
-#define lock_tasks(state) ((void)0)
-#define unlock_tasks(state) ((void)0)
-#endif
-
-/* Whoever wakes a Task cannot make up for a step that does not come: it is found among all tasks,
- * which takes no memory, at the end of an iteration. The same for the callbacks of one that has
- * ended. */
-static void
-task_owe(Loop *loop, PyObject *op)
-{
-    Task *self = (Task *)op;
-    struct state *state = loop->state;
-    lock_tasks(state);
-    if (!self->owed) {
-        self->owed = true;
-        Py_INCREF(self);
-        if (list_empty(&self->node)) {
-            list_append(&state->tasks, &self->node);
-        }
-    }
-    SHARED_STORE(loop->owed.tasks, true);
-    SHARED_STORE(loop->owed.any, true);
-    unlock_tasks(state);
-    if (!loop_is_mine(loop)) {
-        loop_wake(loop);
-    }
-}
-
-/* Its reference is the caller's now. */
-static void
-task_unmark_owed(Task *self)
-{
-    self->owed = false;
-    if (!CURRENT_HAS_TASK_LIST || !self->registered) {
-        list_remove(&self->node);
-    }
-}
-
-/* The first one from `node` on; NULL: there is none. */
-static Task *
-task_next_owed(Loop *loop, struct list_node *node)
-{
-    for (; node != &loop->state->tasks; node = node->next) {
-        Task *task = container_of(node, Task, node);
-        if (task->owed && task->future.own_loop == loop) {
-            return task;
-        }
-    }
-    return NULL;
-}
-
-static void
-task_pay_all(Loop *loop)
-{
-    lock_tasks(loop->state);
-    Task *task = task_next_owed(loop, loop->state->tasks.next);
-    while (task != NULL && ready_has_room(&loop->ready)) {
-        struct list_node *next = task->node.next;
-        task_unmark_owed(task);
-        ready_push_steal(&loop->ready, (PyObject *)task,
-                         future_is_pending(&task->future) ? READY_TASK : READY_DONE);
-        task = task_next_owed(loop, next);
-    }
-    SHARED_STORE(loop->owed.tasks, task != NULL);
-    unlock_tasks(loop->state);
-}
-
-static void
-task_drop_owed(Loop *loop)
-{
-    Task *task;
-    do {
-        lock_tasks(loop->state);
-        task = task_next_owed(loop, loop->state->tasks.next);
-        if (task != NULL) {
-            task_unmark_owed(task);
-        }
-        unlock_tasks(loop->state);
-        Py_XDECREF(task);    /* may run Python: from the beginning */
-    } while (task != NULL);
-}
-
 /* -- steps ---------------------------------------------------------------------------- */
 
 static void
@@ -828,8 +740,5 @@ void
 task_step_init(struct state *state)
 {
     state->run_task = task_run;
-    state->owe_task = task_owe;
-    state->pay_tasks = task_pay_all;
-    state->drop_owed_tasks = task_drop_owed;
     state->task_as_callback = task_as_callback;
 }
