@@ -20,27 +20,42 @@ struct call {
     PyObject *context;
     PyObject *scratch;
     PyObject *args[HANDLE_INLINE_ARGS];
-    int32_t nargs;
+    unsigned nargs;
+    native_callback native;    /* or NULL */
 };
 
-static inline int32_t
-call_slots(int32_t nargs)
+static inline void
+handle_copy_call(const Handle *handle, struct call *call)
 {
-    return nargs > HANDLE_INLINE_ARGS ? 1 : nargs;
+    call->callback = handle->callback;
+    call->context = handle->is_native ? NULL : handle->how.context;
+    call->native = handle->is_native ? handle->how.native : NULL;
+    call->nargs = handle->nargs;
+}
+
+static inline unsigned
+call_slots(unsigned nargs)
+{
+    return nargs == HANDLE_ARGS_TUPLE ? 1 : nargs;
+}
+
+/* Borrowed, or NULL. */
+static inline PyObject *
+handle_context(const Handle *handle)
+{
+    return handle->is_native ? NULL : handle->how.context;
 }
 
 static inline void
 handle_take_call(Handle *handle, struct call *call)
 {
-    call->callback = handle->callback;
-    call->context = handle->context;
-    call->nargs = handle->nargs;
-    for (int32_t i = 0; i < call_slots(call->nargs); i++) {
+    handle_copy_call(handle, call);
+    for (unsigned i = 0, slots = call_slots(call->nargs); i < slots; i++) {
         call->args[i] = handle->args[i];
         handle->args[i] = NULL;
     }
     SHARED_STORE(handle->callback, NULL);
-    handle->context = NULL;
+    handle->how.context = NULL;
     handle->nargs = 0;
 }
 
@@ -48,7 +63,7 @@ static inline void
 call_release(struct call *call)
 {
     Py_XDECREF(call->callback);
-    for (int32_t i = 0; i < call_slots(call->nargs); i++) {
+    for (unsigned i = 0, slots = call_slots(call->nargs); i < slots; i++) {
         Py_XDECREF(call->args[i]);
     }
     Py_XDECREF(call->context);
@@ -71,24 +86,64 @@ handle_set_args(Handle *handle, PyObject *const *args, Py_ssize_t nargs)
             PyTuple_SET_ITEM(tuple, i, Py_NewRef(args[i]));
         }
         handle->args[0] = tuple;
+        nargs = HANDLE_ARGS_TUPLE;
     }
-    handle->nargs = (int32_t)nargs;
+    handle->nargs = (uint8_t)nargs;
     return 0;
+}
+
+/* NULL without memory, with no exception. */
+static struct handle_debug *
+handle_debug(Handle *handle)
+{
+    if (handle->debug == NULL) {
+        handle->debug = PyMem_Calloc(1, sizeof(struct handle_debug));
+    }
+    return handle->debug;
+}
+
+static void
+handle_free_debug(Handle *handle)
+{
+    struct handle_debug *debug = handle->debug;
+    if (debug != NULL) {
+        handle->debug = NULL;
+        Py_XDECREF(debug->source_traceback);
+        Py_XDECREF(debug->repr);
+        PyMem_Free(debug);
+    }
+}
+
+/* Borrowed, or NULL. */
+static inline PyObject *
+handle_source_traceback(const Handle *handle)
+{
+    return handle->debug == NULL ? NULL : handle->debug->source_traceback;
+}
+
+static inline PyObject *
+handle_kept_repr(const Handle *handle)
+{
+    return handle->debug == NULL ? NULL : handle->debug->repr;
 }
 
 static int
 handle_set_source_traceback(Handle *handle)
 {
     struct state *state = handle->loop->state;
+    if (handle_debug(handle) == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
     PyObject *frame = PyObject_CallNoArgs(state->sys_getframe);
     if (frame == NULL) {
         /* no Python frame: called by an embedding program */
         PyErr_Clear();
         return 0;
     }
-    handle->source_traceback = PyObject_CallOneArg(state->extract_stack, frame);
+    handle->debug->source_traceback = PyObject_CallOneArg(state->extract_stack, frame);
     Py_DECREF(frame);
-    return handle->source_traceback == NULL ? -1 : 0;
+    return handle->debug->source_traceback == NULL ? -1 : 0;
 }
 
 static int
@@ -96,8 +151,8 @@ handle_init(Handle *handle, Loop *loop, PyObject *callback, PyObject *const *arg
             Py_ssize_t nargs, PyObject *context)
 {
     handle->callback = Py_NewRef(callback);
-    handle->context = context != NULL ? Py_NewRef(context) : PyContext_CopyCurrent();
-    if (handle->context == NULL || handle_set_args(handle, args, nargs) < 0) {
+    handle->how.context = context != NULL ? Py_NewRef(context) : PyContext_CopyCurrent();
+    if (handle->how.context == NULL || handle_set_args(handle, args, nargs) < 0) {
         return -1;
     }
     return UNLIKELY(loop->debug) ? handle_set_source_traceback(handle) : 0;
@@ -106,7 +161,8 @@ handle_init(Handle *handle, Loop *loop, PyObject *callback, PyObject *const *arg
 static void
 handle_init_native(Handle *handle, native_callback run, PyObject *owner, PyObject *arg)
 {
-    handle->native = run;
+    handle->is_native = true;
+    handle->how.native = run;
     handle->callback = Py_NewRef(owner);
     handle->args[0] = Py_XNewRef(arg);
     handle->nargs = arg != NULL;
@@ -225,7 +281,7 @@ handle_keep_repr(Handle *handle)
     PyObject *exc = PyErr_GetRaisedException();
     PyObject *repr, *kept;
     Py_BEGIN_CRITICAL_SECTION(handle);
-    kept = Py_XNewRef(handle->repr);
+    kept = Py_XNewRef(handle_kept_repr(handle));
     Py_END_CRITICAL_SECTION();
     if (kept == NULL) {
         repr = PyObject_Repr((PyObject *)handle);
@@ -245,8 +301,13 @@ handle_keep_repr(Handle *handle)
     }
     else {
         Py_BEGIN_CRITICAL_SECTION(handle);
-        Py_XSETREF(handle->repr, repr);
+        struct handle_debug *debug = handle_debug(handle);
+        kept = debug == NULL ? repr : debug->repr;
+        if (debug != NULL) {
+            debug->repr = repr;
+        }
         Py_END_CRITICAL_SECTION();
+        Py_XDECREF(kept);
     }
     PyErr_SetRaisedException(exc);
 }
@@ -256,9 +317,10 @@ handle_drop_cancelled(Handle *handle)
 {
     bool tells;
     Py_BEGIN_CRITICAL_SECTION(handle);
-    tells = handle->loop != NULL ? SHARED_LOAD(handle->loop->debug) : handle->repr != NULL;
+    tells = handle->loop != NULL ? SHARED_LOAD(handle->loop->debug)
+                                 : handle_kept_repr(handle) != NULL;
     Py_END_CRITICAL_SECTION();
-    if (UNLIKELY(tells && handle->native == NULL)) {
+    if (UNLIKELY(tells && !handle->is_native)) {
         /* As asyncio: what was cancelled can still be told from its repr. */
         handle_keep_repr(handle);
     }
@@ -330,11 +392,11 @@ handle_traverse(Handle *handle, enum handle_place place, visitproc visit, void *
     }
     Py_VISIT(handle->loop);
     Py_VISIT(handle->callback);
-    Py_VISIT(handle->context);
+    Py_VISIT(handle_context(handle));
     for (int i = 0; i < HANDLE_INLINE_ARGS; i++) {
         Py_VISIT(handle->args[i]);
     }
-    Py_VISIT(handle->source_traceback);
+    Py_VISIT(handle_source_traceback(handle));
     return 0;
 }
 
@@ -367,9 +429,9 @@ handle_report(Handle *handle, Loop *loop, PyObject *callback, PyObject *exc)
         || PyDict_SetItem(context, state->names.message, message) < 0
         || PyDict_SetItem(context, state->names.exception, exc) < 0
         || PyDict_SetItem(context, state->names.handle, (PyObject *)handle) < 0
-        || (handle->source_traceback != NULL
+        || (handle_source_traceback(handle) != NULL
             && PyDict_SetItem(context, state->names.source_traceback,
-                              handle->source_traceback) < 0)) {
+                              handle_source_traceback(handle)) < 0)) {
         goto done;
     }
     loop_call_exception_handler(loop, context);
@@ -393,15 +455,15 @@ handle_failed(Handle *handle, Loop *loop, PyObject *callback, PyObject *context)
     PyObject *exc = PyErr_GetRaisedException();
     if (exc != NULL) {
         Py_BEGIN_CRITICAL_SECTION(handle);
-        if (handle->context == NULL) {
+        if (handle->how.context == NULL) {
             /* cancelled by its own callback: the exception handler still runs in the context */
-            handle->context = Py_NewRef(context);
+            handle->how.context = Py_NewRef(context);
         }
         Py_END_CRITICAL_SECTION();
         handle_report(handle, loop, callback, exc);
         Py_BEGIN_CRITICAL_SECTION(handle);
         if (handle->cancelled) {
-            Py_CLEAR(handle->context);
+            Py_CLEAR(handle->how.context);
         }
         Py_END_CRITICAL_SECTION();
         Py_DECREF(exc);
@@ -413,7 +475,7 @@ handle_failed(Handle *handle, Loop *loop, PyObject *callback, PyObject *context)
 static inline PyObject *
 call_make(struct call *call)
 {
-    if (LIKELY(call->nargs <= HANDLE_INLINE_ARGS)) {
+    if (LIKELY(call->nargs != HANDLE_ARGS_TUPLE)) {
         return PyObject_Vectorcall(call->callback, call->args,
                                    (size_t)call->nargs | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     }
@@ -422,13 +484,13 @@ call_make(struct call *call)
 
 /* A tuple of the arguments that are kept so (new reference), or NULL. */
 static PyObject *
-args_as_tuple(PyObject *const *args, int32_t nargs)
+args_as_tuple(PyObject *const *args, unsigned nargs)
 {
-    if (nargs > HANDLE_INLINE_ARGS) {
+    if (nargs == HANDLE_ARGS_TUPLE) {
         return Py_NewRef(args[0]);
     }
     PyObject *tuple = PyTuple_New(nargs);
-    for (int32_t i = 0; tuple != NULL && i < nargs; i++) {
+    for (unsigned i = 0; tuple != NULL && i < nargs; i++) {
         PyTuple_SET_ITEM(tuple, i, Py_NewRef(args[i]));
     }
     return tuple;
@@ -473,9 +535,9 @@ call_make_in_context(struct call *call)
 
 /* With what it calls held in `call`. */
 static int
-handle_run_native(Handle *handle, Loop *loop, struct call *call)
+handle_run_native(Loop *loop, struct call *call)
 {
-    int result = handle->native(call->callback, call->nargs > 0 ? call->args[0] : NULL);
+    int result = call->native(call->callback, call->nargs > 0 ? call->args[0] : NULL);
     if (result < 0 && PyErr_Occurred()) {
         if (!is_exit_exception()) {
             loop_report(loop, "Exception in a callback of the event loop", NULL, NULL);
@@ -494,7 +556,7 @@ handle_finished(Handle *handle)
     if (handle->place != HANDLE_ONCE) {
         return;
     }
-    if (Py_REFCNT(handle) > 1 && handle->native == NULL
+    if (Py_REFCNT(handle) > 1 && !handle->is_native
         && SHARED_LOAD(handle->callback) != NULL) {
         handle_keep_repr(handle);    /* somebody else has it, and may ask */
     }
@@ -512,25 +574,31 @@ handle_ran(Handle *handle, Loop *loop)
     }
 }
 
+/* Never 0; no two threads of an interpreter that live have the same. */
+static inline uint32_t
+this_thread(void)
+{
+    return (uint32_t)PyThreadState_GetID(PyThreadState_Get());
+}
+
 /* Holds what the handle calls, in its critical section. False: there is nothing to call, it was
  * cancelled or has run. */
 static inline bool
 handle_hold_call(Handle *handle, struct call *call, Loop **loop)
 {
-    call->callback = handle->callback;
+    handle_copy_call(handle, call);
     if (UNLIKELY(call->callback == NULL || IS_CANCELLED_MEANWHILE(handle))) {
         return false;
     }
     Py_INCREF(call->callback);
-    call->context = Py_XNewRef(handle->context);
-    call->nargs = handle->nargs;
-    for (int32_t i = 0; i < call_slots(call->nargs); i++) {
+    Py_XINCREF(call->context);
+    for (unsigned i = 0, slots = call_slots(call->nargs); i < slots; i++) {
         call->args[i] = Py_NewRef(handle->args[i]);
     }
     /* The callback may close it, or cancel the handle, which lets it go then. */
     *loop = (Loop *)Py_NewRef(handle->loop);
     if (UNLIKELY(handle->threadsafe)) {
-        __atomic_store_n(&handle->runner, PyThread_get_thread_ident(), __ATOMIC_SEQ_CST);
+        __atomic_store_n(&handle->runner, this_thread(), __ATOMIC_SEQ_CST);
     }
     return true;
 }
@@ -565,9 +633,9 @@ static int
 handle_failed_alone(Handle *handle, Loop *loop, struct call *call)
 {
     handle->callback = Py_NewRef(call->callback);
-    handle->context = Py_NewRef(call->context);
+    handle->how.context = Py_NewRef(call->context);
     handle->nargs = call->nargs;
-    for (int32_t i = 0; i < call_slots(call->nargs); i++) {
+    for (unsigned i = 0, slots = call_slots(call->nargs); i < slots; i++) {
         handle->args[i] = Py_NewRef(call->args[i]);
     }
     return handle_failed(handle, loop, call->callback, call->context);
@@ -585,8 +653,8 @@ handle_run(Handle *handle)
     }
     int result = 0;
     bool was_alone = alone;
-    if (handle->native != NULL) {
-        result = handle_run_native(handle, loop, &call);
+    if (call.native != NULL) {
+        result = handle_run_native(loop, &call);
     }
     else {
         PyObject *value = call_make_in_context(&call);
@@ -624,8 +692,8 @@ handle_runs_elsewhere(const Handle *handle)
     if (LIKELY(!handle->threadsafe)) {
         return false;
     }
-    unsigned long runner = __atomic_load_n(&handle->runner, __ATOMIC_SEQ_CST);
-    return runner != 0 && runner != PyThread_get_thread_ident();
+    uint32_t runner = __atomic_load_n(&handle->runner, __ATOMIC_SEQ_CST);
+    return runner != 0 && runner != this_thread();
 }
 
 static void
@@ -656,8 +724,7 @@ handle_dealloc(PyObject *op, struct freelist *(*freelist_of)(struct state *))
         PyObject_ClearWeakRefs(op);
     }
     handle_discard(self);
-    Py_CLEAR(self->source_traceback);
-    Py_CLEAR(self->repr);
+    handle_free_debug(self);
     if (!freelist_keep_plain(freelist_of(state), op)) {
         type->tp_free(op);
     }
@@ -719,7 +786,7 @@ Handle_get_context(PyObject *op, PyObject *ignored UNUSED)
 {
     PyObject *context;
     Py_BEGIN_CRITICAL_SECTION(op);
-    context = ((Handle *)op)->context;
+    context = handle_context((Handle *)op);
     context = Py_NewRef(context != NULL ? context : Py_None);
     Py_END_CRITICAL_SECTION();
     return context;
@@ -793,7 +860,7 @@ Handle__repr_info(PyObject *op, PyObject *ignored UNUSED)
     /* asyncio's method asks for the callback, and if there is one for the loop. */
     Py_BEGIN_CRITICAL_SECTION(op);
     has_call = self->callback != NULL;
-    looking = self->lookers < UINT8_MAX;
+    looking = self->lookers < HANDLE_LOOKERS_MAX;
     self->lookers += looking;
     Py_END_CRITICAL_SECTION();
     PyObject *class = PyObject_GetAttr(op, handle_state(self)->names.__class__);
@@ -816,7 +883,7 @@ Handle_repr(PyObject *op)
     Handle *self = (Handle *)op;
     PyObject *kept;
     Py_BEGIN_CRITICAL_SECTION(op);
-    kept = Py_XNewRef(self->repr);
+    kept = Py_XNewRef(handle_kept_repr(self));
     Py_END_CRITICAL_SECTION();
     if (kept != NULL) {
         return kept;
@@ -846,22 +913,23 @@ TimerHandle_hash(PyObject *op)
 
 /* -- attributes and methods ---------------------------------------------------------------- */
 
-#define OBJECT_GETTER(field)                                          \
+#define OBJECT_GETTER(field, borrowed)                                \
     static PyObject *                                                 \
     Handle_get__##field(PyObject *op, void *closure UNUSED)           \
     {                                                                 \
+        const Handle *self = (const Handle *)op;                      \
         PyObject *value;                                              \
         Py_BEGIN_CRITICAL_SECTION(op);                                \
-        value = (PyObject *)((Handle *)op)->field;                    \
+        value = (PyObject *)(borrowed);                               \
         value = Py_NewRef(value != NULL ? value : Py_None);           \
         Py_END_CRITICAL_SECTION();                                    \
         return value;                                                 \
     }
-OBJECT_GETTER(callback)
-OBJECT_GETTER(context)
-OBJECT_GETTER(loop)
-OBJECT_GETTER(source_traceback)
-OBJECT_GETTER(repr)
+OBJECT_GETTER(callback, self->callback)
+OBJECT_GETTER(context, handle_context(self))
+OBJECT_GETTER(loop, self->loop)
+OBJECT_GETTER(source_traceback, handle_source_traceback(self))
+OBJECT_GETTER(repr, handle_kept_repr(self))
 #undef OBJECT_GETTER
 
 static PyObject *

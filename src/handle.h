@@ -20,6 +20,8 @@
 #include "state.h"
 
 #define HANDLE_INLINE_ARGS 3
+#define HANDLE_ARGS_TUPLE (HANDLE_INLINE_ARGS + 1)
+#define HANDLE_LOOKERS_MAX 63
 
 /* A callback in C: 0, or -1 with an exception. */
 typedef int (*native_callback)(PyObject *owner, PyObject *arg);
@@ -31,28 +33,37 @@ enum handle_place {
     HANDLE_SHARED,        /* somebody else pushed it, maybe twice: not visited */
 };
 
+/* What only debug mode keeps of a call. */
+struct handle_debug {
+    PyObject *source_traceback;   /* a traceback.StackSummary, or NULL */
+    PyObject *repr;               /* from when it was cancelled, or NULL */
+};
+
+/* Programs hold a timer for each connection and request, so that its size is theirs (benchmark
+ * row: pending timer). */
 struct Handle {
     PyObject_HEAD
     Loop *loop;                   /* strong; NULL once the handle is done: handle_let_loop_go() */
-    PyObject *callback;           /* NULL once it has run or is cancelled */
-    native_callback native;       /* or NULL; callback is then its owner */
-    PyObject *context;            /* anything with run(); NULL for native ones */
-    PyObject *args[HANDLE_INLINE_ARGS];    /* nargs > HANDLE_INLINE_ARGS: args[0] is a tuple of all */
-    PyObject *source_traceback;   /* debug mode: a traceback.StackSummary, or NULL */
-    PyObject *repr;               /* debug mode: kept when cancelled, or NULL */
+    PyObject *callback;           /* NULL once it has run or is cancelled; native: its owner */
+    union {
+        PyObject *context;        /* anything with run(); NULL once there is no callback */
+        native_callback native;   /* is_native */
+    } how;
+    PyObject *args[HANDLE_INLINE_ARGS];    /* nargs == HANDLE_ARGS_TUPLE: args[0] is a tuple of all */
+    struct handle_debug *debug;   /* owned, or NULL */
     PyObject *weakrefs;
-    int32_t nargs;
+    uint32_t runner;              /* of a threadsafe one: the thread that runs the callback, or 0 */
+    uint8_t nargs;
     bool cancelled;
-    bool threadsafe;              /* other threads may cancel it: see handle_wait() */
-    uint8_t place;                /* enum handle_place */
-    uint8_t lookers;              /* who makes a text of it just now: it keeps its loop for them */
-    unsigned long runner;         /* of a threadsafe one: the thread that runs the callback, or 0 */
+    uint8_t place : 2;            /* enum handle_place; once others see it only in its critical section, */
+    uint8_t lookers : 6;          /* as this: who makes a text of it just now, it keeps its loop for them */
+    bool is_native : 1;           /* these two from when it is made */
+    bool threadsafe : 1;          /* other threads may cancel it: see handle_wait() */
 };
 
 struct TimerHandle {
     Handle handle;
     double when;                  /* seconds of loop.time(), as the user gave it */
-    int64_t deadline_ns;
     uint64_t sequence;            /* orders equal deadlines */
     Py_ssize_t heap_index;        /* -1: not in the heap */
 };
@@ -104,6 +115,15 @@ void handle_let_loop_go(Handle *handle);
 
 /* After the call, and after debug mode has told of it: what runs once holds nothing more. */
 void handle_finished(Handle *handle);
+
+/* The critical section is that of `lookers`, which lies beside it. */
+static inline void
+handle_set_place(Handle *handle, enum handle_place place)
+{
+    Py_BEGIN_CRITICAL_SECTION(handle);
+    handle->place = place;
+    Py_END_CRITICAL_SECTION();
+}
 
 /* For a container of the loop's that is the `place` of the handle. */
 int handle_traverse(Handle *handle, enum handle_place place, visitproc visit, void *arg);

@@ -70,7 +70,7 @@ inbox_awake(Loop *loop)
 /* -- waiting for a callback ------------------------------------------------------------ */
 
 void
-inbox_wait_while(Loop *loop, const unsigned long *runner)
+inbox_wait_while(Loop *loop, const uint32_t *runner)
 {
     struct inbox *inbox = &loop->inbox;
     Py_BEGIN_ALLOW_THREADS

@@ -24,7 +24,7 @@ void inbox_free(Loop *loop);
 
 /* Another thread waits, without the GIL, until the loop has set *runner to 0; the loop
  * calls inbox_tell_waiters() after that. */
-void inbox_wait_while(Loop *loop, const unsigned long *runner);
+void inbox_wait_while(Loop *loop, const uint32_t *runner);
 void inbox_tell_some_waiters(Loop *loop);
 
 static inline void

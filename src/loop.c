@@ -211,7 +211,6 @@ static int
 loop_schedule(Loop *loop, TimerHandle *timer, double when)
 {
     timer->when = when;
-    timer->deadline_ns = timer_deadline(when);
     return timer_schedule(loop, timer);
 }
 

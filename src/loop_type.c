@@ -210,7 +210,7 @@ Loop__add_callback(PyObject *op, PyObject *item)
         }
     }
     if (ours) {
-        ((Handle *)item)->place = HANDLE_SHARED;
+        handle_set_place((Handle *)item, HANDLE_SHARED);
     }
     return none_or_error(loop_push_steal(loop, Py_NewRef(item), ours ? READY_HANDLE : READY_FOREIGN));
 }

@@ -143,7 +143,7 @@ heap_add(struct timers *timers, TimerHandle *timer)
     Py_INCREF(timer);
     timers->length++;
     heap_up(timers, timers->length - 1,
-            (struct timer_entry){.deadline_ns = timer->deadline_ns, .timer = timer});
+            (struct timer_entry){.deadline_ns = timer_deadline(timer->when), .timer = timer});
     return 0;
 }
 

@@ -344,7 +344,7 @@ handle_leave_steal(Handle *handle)
 {
     handle_discard(handle);
     if (handle->place == HANDLE_WATCHING) {
-        handle->place = HANDLE_ONCE;
+        handle_set_place(handle, HANDLE_ONCE);
     }
     handle_let_loop_go(handle);
     Py_DECREF(handle);
@@ -410,7 +410,7 @@ watch_set_callback(Loop *loop, int fd, int event, Handle *handle_steal)
     struct fd_callback *callback = callback_of(callbacks, event);
     Handle *old = callback->handle;
     callback->handle = handle_steal;
-    handle_steal->place = HANDLE_WATCHING;
+    handle_set_place(handle_steal, HANDLE_WATCHING);
     /* Started anew each time: the number may stand for another file by now. The loop
      * must survive the moment in which neither watch holds it: the caller does. */
     watch_stop(&callback->watch);
