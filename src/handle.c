@@ -194,7 +194,7 @@ timer_handle_alloc(Loop *loop)
     struct state *state = loop->state;
     Handle *handle = handle_alloc_type(loop, &state->free_timer_handles, state->TimerHandleType);
     if (LIKELY(handle != NULL)) {
-        ((TimerHandle *)handle)->heap_index = -1;
+        ((TimerHandle *)handle)->heap_index = TIMER_NOT_WAITING;
     }
     return (TimerHandle *)handle;
 }
@@ -833,7 +833,7 @@ Handle_get__args(PyObject *op, void *closure UNUSED)
 static PyObject *
 Handle_get__scheduled(PyObject *op, void *closure UNUSED)
 {
-    return PyBool_FromLong(SHARED_LOAD(((TimerHandle *)op)->heap_index) >= 0);
+    return PyBool_FromLong(SHARED_LOAD(((TimerHandle *)op)->heap_index) != TIMER_NOT_WAITING);
 }
 
 static PyObject *

@@ -19,7 +19,7 @@
 
 #include "state.h"
 
-#define HANDLE_INLINE_ARGS 3
+#define HANDLE_INLINE_ARGS 2
 #define HANDLE_ARGS_TUPLE (HANDLE_INLINE_ARGS + 1)
 #define HANDLE_LOOKERS_MAX 63
 
@@ -61,11 +61,13 @@ struct Handle {
     bool threadsafe : 1;          /* other threads may cancel it: see handle_wait() */
 };
 
+#define TIMER_NOT_WAITING UINT32_MAX
+
 struct TimerHandle {
     Handle handle;
     double when;                  /* seconds of loop.time(), as the user gave it */
-    uint64_t sequence;            /* orders equal deadlines */
-    Py_ssize_t heap_index;        /* -1: not in the heap */
+    uint32_t sequence;            /* orders equal deadlines; wraps round, as asyncio orders them not at all */
+    uint32_t heap_index;          /* or TIMER_NOT_WAITING */
 };
 
 int handle_types_init(PyObject *module, struct state *state);

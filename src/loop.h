@@ -50,7 +50,7 @@ struct Loop {
         } *heap;                  /* ordered by deadline, then sequence */
         size_t length;
         size_t capacity;
-        uint64_t sequence;
+        uint32_t sequence;
     } timers;
 
     struct fds {

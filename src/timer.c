@@ -17,14 +17,14 @@ entry_before(const struct timer_entry *a, const struct timer_entry *b)
 {
     return a->deadline_ns < b->deadline_ns
            || (UNLIKELY(a->deadline_ns == b->deadline_ns)
-               && a->timer->sequence < b->timer->sequence);
+               && (int32_t)(a->timer->sequence - b->timer->sequence) < 0);
 }
 
 static inline void
 heap_place(struct timers *timers, size_t index, struct timer_entry entry)
 {
     timers->heap[index] = entry;
-    SHARED_STORE(entry.timer->heap_index, (Py_ssize_t)index);
+    SHARED_STORE(entry.timer->heap_index, (uint32_t)index);
 }
 
 static void
@@ -74,7 +74,7 @@ heap_remove(struct timers *timers, size_t index)
 {
     TimerHandle *timer = timers->heap[index].timer;
     struct timer_entry last = timers->heap[--timers->length];
-    SHARED_STORE(timer->heap_index, -1);
+    SHARED_STORE(timer->heap_index, TIMER_NOT_WAITING);
     if (last.timer != timer) {
         if (index > 0 && entry_before(&last, &timers->heap[(index - 1) / HEAP_ARITY])) {
             heap_up(timers, index, last);
@@ -91,7 +91,12 @@ heap_grow(struct timers *timers)
 {
     size_t capacity = timers->capacity == 0 ? HEAP_INITIAL : timers->capacity * 2;
     struct timer_entry *heap = timers->heap;
-    PyMem_Resize(heap, struct timer_entry, capacity);
+    if (capacity <= TIMER_NOT_WAITING) {
+        PyMem_Resize(heap, struct timer_entry, capacity);
+    }
+    else {
+        heap = NULL;    /* no index for the next */
+    }
     if (heap == NULL) {
         PyErr_NoMemory();
         return -1;
@@ -165,8 +170,8 @@ timer_unschedule(Loop *loop, TimerHandle *timer)
 {
     TimerHandle *removed = NULL;
     Py_BEGIN_CRITICAL_SECTION(loop);
-    if (timer->heap_index >= 0) {
-        removed = heap_remove(&loop->timers, (size_t)timer->heap_index);
+    if (timer->heap_index != TIMER_NOT_WAITING) {
+        removed = heap_remove(&loop->timers, timer->heap_index);
         heap_shrink(&loop->timers);
     }
     Py_END_CRITICAL_SECTION();
@@ -177,7 +182,7 @@ void
 timer_cancel(TimerHandle *timer)
 {
     Py_INCREF(timer);
-    bool waited = SHARED_LOAD(timer->heap_index) >= 0;
+    bool waited = SHARED_LOAD(timer->heap_index) != TIMER_NOT_WAITING;
     Loop *loop = handle_hold_loop(&timer->handle);
     if (loop != NULL) {
         timer_unschedule(loop, timer);
@@ -210,7 +215,7 @@ timer_clear(Loop *loop)
     Py_BEGIN_CRITICAL_SECTION(loop);
     while (timers->length > 0) {
         TimerHandle *timer = timers->heap[--timers->length].timer;
-        SHARED_STORE(timer->heap_index, -1);
+        SHARED_STORE(timer->heap_index, TIMER_NOT_WAITING);
         handle_discard(&timer->handle);    /* may run Python, which may schedule again */
         handle_let_loop_go(&timer->handle);
         Py_DECREF(timer);
