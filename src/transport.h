@@ -111,10 +111,6 @@ const int *transport_socket_number(struct state *state, PyObject *sock, int fd);
  * else does not: it ends here, before it meets the next owner of the number. */
 int transport_ensure_free(Loop *loop, int fd);
 
-/* Who is at the other end, as accept() told; length 0 asks the kernel. Before the
- * transport begins. 0 / -1. */
-int transport_set_peer(Transport *tr, const struct sockaddr *address, socklen_t length);
-
 /* Takes a transport that has not begun out of the world, and drops the reference: `file`
  * is the caller's again. Keeps the current exception. */
 void transport_undo(Transport *tr);
@@ -128,6 +124,27 @@ int transport_clear(PyObject *op);
 void transport_dealloc(PyObject *op);
 void transport_finalize(PyObject *op);
 
+static inline Transport *
+transport_cast(PyObject *op)
+{
+    return (Transport *)op;
+}
+
+/* -- what is known of a connection (transport_info.c) ------------------------------ */
+
+/* Who is at the other end, as accept() told; length 0 asks the kernel. Before the
+ * transport begins. 0 / -1. */
+int transport_set_peer(Transport *tr, const struct sockaddr *address, socklen_t length);
+
+/* The own address has to be asked for before the descriptor goes. 0 / -1 */
+int transport_remember_sockname(Transport *tr);
+
+/* get_extra_info(): new reference, or NULL with an exception. */
+PyObject *transport_get_info(Transport *tr, PyObject *name, PyObject *otherwise);
+
+/* The whole dict, as asyncio's transports have it (borrowed), or NULL with an exception. */
+PyObject *transport_extra(Transport *tr);
+
 /* -- reading and closing ----------------------------------------------------------- */
 
 /* May and should the kind read? Asked again after each call into the protocol. */
@@ -138,6 +155,21 @@ transport_wants_data(const Transport *tr)
 }
 
 int transport_update_reading(Transport *tr);    /* starts or stops the read watch; 0 / -1 */
+
+void transport_stop_watches(Transport *tr);
+void transport_release_fd(Transport *tr);       /* the loop forgets who uses the descriptor */
+/* Closes the descriptor through the object that owns it, which only forgets one that was closed
+ * behind its back. Errors go to sys.unraisablehook. */
+void transport_close_file(Transport *tr);
+
+/* What the kind holds back goes to the kernel. */
+static inline void
+transport_let_go(Transport *tr)
+{
+    if (tr->kind->let_go != NULL) {
+        tr->kind->let_go(tr);
+    }
+}
 
 int transport_close(Transport *tr);             /* 0, or -1 with RuntimeError: loop closed */
 int transport_force_close(Transport *tr, PyObject *exc);    /* exc borrowed, or NULL */
@@ -157,6 +189,9 @@ int transport_fatal_errno(Transport *tr, int err, const char *message);
 
 /* -- flow control --------------------------------------------------------------------- */
 
+/* The limits of set_write_buffer_limits(): objects of the user's, None for asyncio's defaults.
+ * 0, or -1 with ValueError, or what a comparison raised. */
+int transport_set_limits(Transport *tr, PyObject *high, PyObject *low);
 int transport_maybe_pause(Transport *tr);     /* output grew: 0, or -1 with an exit exception */
 int transport_maybe_resume(Transport *tr);    /* output shrank */
 
