@@ -9,8 +9,6 @@
 #include "reader.h"
 #include "timer.h"
 
-#define FATAL_MESSAGE "Fatal error on SSL protocol"
-
 /* -- telling -------------------------------------------------------------------------- */
 
 static void
@@ -214,7 +212,7 @@ tls_fatal(Tls *tls, const char *message)
 }
 
 /* The engine failed: what it has to say to the peer goes out before the end. */
-static int
+int
 tls_engine_failed(Tls *tls, const char *message)
 {
     if (is_exit_exception()) {
@@ -373,9 +371,6 @@ tls_log_handshake(Tls *tls)
     Py_DECREF(ms);
 }
 
-static int tls_read(Tls *tls);
-static int tls_run_begun(PyObject *owner, PyObject *arg);
-
 static int
 tls_handshake_done(Tls *tls)
 {
@@ -413,11 +408,7 @@ tls_handshake_done(Tls *tls)
     if (started) {
         /* A StreamReader learns of its new transport when start_tls() has returned. What came
          * before would make it pause the old one, and later resume the new one (3.14). */
-        static const struct owed_kind begun = {tls_run_begun, offsetof(Tls, owed_reading)};
-        tls->read_waits = loop_call_soon_surely(tls->loop, &tls->owed_reading, &begun, NULL) == 0;
-        if (!tls->read_waits) {
-            PyErr_Clear();
-        }
+        tls_read_later(tls);
     }
     tls_update_lower(tls);    /* somebody may have paused before the connection was made */
     return tls_read(tls);
@@ -448,14 +439,14 @@ tls_handshake_later(Tls *tls)
         return 0;
     }
     if (loop_call_soon_native(tls->loop, tls_run_handshake, (PyObject *)tls, NULL) < 0) {
-        return tls_fatal(tls, FATAL_MESSAGE);
+        return tls_fatal(tls, TLS_FATAL_MESSAGE);
     }
     tls->handshake_waits = true;
     tls_update_lower(tls);
     return 0;
 }
 
-static int
+int
 tls_step_handshake(Tls *tls)
 {
     Loop *loop = tls->loop;
@@ -527,7 +518,7 @@ tls_lower_made(Tls *tls, PyObject *transport)
     }
     tls->tls_state = TLS_HANDSHAKE;
     if (tls_start_timer(tls, tls->handshake_timeout, tls_handshake_timed_out) < 0) {
-        return tls_fatal(tls, FATAL_MESSAGE);
+        return tls_fatal(tls, TLS_FATAL_MESSAGE);
     }
     bool outer = tls->feeding;
     tls->feeding = true;
@@ -536,308 +527,7 @@ tls_lower_made(Tls *tls, PyObject *transport)
     return result;
 }
 
-/* -- reading ------------------------------------------------------------------------------------ */
-
-static int
-tls_call_eof_received(Tls *tls)
-{
-    if (tls->app != TLS_APP_MADE) {
-        return 0;
-    }
-    tls->app = TLS_APP_EOF;
-    PyObject *answer = proto_call(&tls->proto, tls->state->names.eof_received, NULL);
-    int keep_open = answer == NULL ? -1 : PyObject_IsTrue(answer);
-    Py_XDECREF(answer);
-    if (keep_open < 0) {
-        return tls_fatal(tls, "Error calling eof_received()");
-    }
-    if (keep_open) {
-        PyObject *result = PyObject_CallMethod(
-            tls->state->asyncio_logger, "warning", "s",
-            "returning true from eof_received() has no effect when using ssl");
-        if (result == NULL) {
-            PyErr_WriteUnraisable((PyObject *)tls);
-        }
-        Py_XDECREF(result);
-    }
-    return 0;
-}
-
-/* The wire ended without a close_notify, and everything is read. */
-static int
-tls_finish_eof(Tls *tls)
-{
-    int result = tls_call_eof_received(tls);
-    return result < 0 ? -1 : tls_start_shutdown(tls);    /* what was written still goes out */
-}
-
-/* What get_buffer() gave. 0, or -1 with an exception. */
-static int
-get_view(Tls *tls, PyObject **buffer, Py_buffer *view)
-{
-    if (proto_get_buffer(&tls->proto, tls->state, buffer) < 0) {
-        return -1;
-    }
-    if (PyObject_GetBuffer(*buffer, view, PyBUF_WRITABLE) < 0) {
-        Py_CLEAR(*buffer);
-        return -1;
-    }
-    if (view->len == 0) {
-        PyBuffer_Release(view);
-        Py_CLEAR(*buffer);
-        PyErr_SetString(PyExc_RuntimeError, "get_buffer() returned an empty buffer");
-        return -1;
-    }
-    return 0;
-}
-
-/* Plaintext into a BufferedProtocol's own memory. TLS_FAILED with an exception of the
- * engine's or the protocol's. */
-static enum tls_status
-tls_read_buffered(Tls *tls, bool *more)
-{
-    struct tls_engine *engine = &tls->engine;
-    PyObject *buffer;
-    Py_buffer view;
-    PyObject *protocol = Py_XNewRef(tls->proto.protocol);
-    enum tls_status status = TLS_FAILED;
-    *more = true;
-    if (get_view(tls, &buffer, &view) < 0) {
-        goto done;
-    }
-    if (tls->tls_state != TLS_WRAPPED || tls->paused || tls->proto.protocol != protocol) {
-        PyBuffer_Release(&view);    /* get_buffer() itself closed, paused or replaced */
-        Py_DECREF(buffer);
-        status = TLS_OK;
-        goto done;
-    }
-    size_t total = 0, room = (size_t)view.len;
-    do {
-        size_t n = 0;
-        status = engine->ops->read(engine, (char *)view.buf + total, room - total, &n, more);
-        total += status == TLS_OK ? n : 0;
-    } while (status == TLS_OK && *more && total < room);
-    PyBuffer_Release(&view);
-    Py_DECREF(buffer);
-    if (total > 0) {
-        if (status == TLS_EOF || status == TLS_FAILED) {
-            engine->deferred = status;
-            engine->failure = status == TLS_FAILED ? PyErr_GetRaisedException() : NULL;
-            *more = true;
-        }
-        status = proto_buffer_updated(&tls->proto, tls->state, total) < 0 ? TLS_FAILED : TLS_OK;
-    }
-done:
-    Py_XDECREF(protocol);
-    return status;
-}
-
-/* Plaintext into a StreamReader, or another TLS transport, without an object for it. */
-static enum tls_status
-tls_read_native(Tls *tls, bool *more)
-{
-    struct tls_engine *engine = &tls->engine;
-    char *memory = tls_scratch(tls->loop);
-    if (memory == NULL) {
-        return TLS_FAILED;
-    }
-    char *plain = memory + TLS_OUT_BYTES;
-    size_t total = 0;
-    enum tls_status status;
-    do {
-        size_t n = 0;
-        status = engine->ops->read(engine, plain + total, TLS_PLAIN_BYTES - total, &n, more);
-        total += status == TLS_OK ? n : 0;
-    } while (status == TLS_OK && *more && total + TLS_RECORD_BYTES <= TLS_PLAIN_BYTES);
-    if (total == 0) {
-        return status;
-    }
-    if (status == TLS_EOF || status == TLS_FAILED) {
-        engine->deferred = status;
-        engine->failure = status == TLS_FAILED ? PyErr_GetRaisedException() : NULL;
-        *more = true;
-    }
-    return stream_feed(&tls->proto, tls->state, plain, total) < 0 ? TLS_FAILED : TLS_OK;
-}
-
-static enum tls_status
-tls_read_some(Tls *tls, bool *more)
-{
-    struct tls_engine *engine = &tls->engine;
-    if (UNLIKELY(engine->deferred != TLS_OK)) {
-        enum tls_status status = engine->deferred;
-        engine->deferred = TLS_OK;
-        PyErr_SetRaisedException(engine->failure);
-        engine->failure = NULL;
-        return status;
-    }
-    if (tls->proto.kind == PROTO_BUFFERED) {
-        return tls_read_buffered(tls, more);
-    }
-    if (tls->proto.kind != PROTO_DATA) {
-        return tls_read_native(tls, more);
-    }
-    PyObject *data;
-    enum tls_status status = engine->ops->read_bytes(engine, &data, more);
-    if (LIKELY(status == TLS_OK)) {
-        status = proto_data_received_bytes(&tls->proto, tls->state, data) < 0 ? TLS_FAILED : TLS_OK;
-        Py_DECREF(data);
-    }
-    return status;
-}
-
-static int
-tls_read(Tls *tls)
-{
-    bool more = true;
-    while (more) {
-        if (tls->tls_state != TLS_WRAPPED) {
-            return 0;
-        }
-        if (tls->paused || tls->read_waits) {
-            tls->unread = true;
-            return 0;
-        }
-        tls->unread = false;
-        more = false;
-        enum tls_status status = tls_read_some(tls, &more);
-        if (LIKELY(status == TLS_OK)) {
-            continue;
-        }
-        if (status == TLS_FAILED) {
-            return tls_engine_failed(tls, FATAL_MESSAGE);
-        }
-        if (status == TLS_EOF) {
-            int result = tls_call_eof_received(tls);
-            return result < 0 ? -1 : tls_start_shutdown(tls);
-        }
-        break;
-    }
-    return tls->eof && tls->tls_state == TLS_WRAPPED && !tls->paused ? tls_finish_eof(tls) : 0;
-}
-
-/* More of the peer's bytes are there. */
-static int
-tls_advance(Tls *tls)
-{
-    switch (tls->tls_state) {
-    case TLS_WRAPPED:
-        return tls_read(tls);
-    case TLS_HANDSHAKE:
-        return tls_step_handshake(tls);
-    case TLS_SHUTDOWN:
-        return tls_advance_shutdown(tls);
-    default:
-        return 0;
-    }
-}
-
-/* Before the handshake begins the peer's bytes are kept, after the end they are dropped. */
-static int
-tls_received_early(Tls *tls, const char *data, size_t n)
-{
-    const struct tls_engine_ops *ops = tls->engine.ops;
-    if (tls->closed || tls->lower != NULL || n == 0) {
-        return 0;
-    }
-    return ops->feed(&tls->engine, data, n) < 0 || ops->keep(&tls->engine) < 0
-               ? tls_fatal(tls, FATAL_MESSAGE)
-               : 0;
-}
-
-int
-tls_received(Tls *tls, const char *data, size_t n)
-{
-    if (UNLIKELY(tls->tls_state == TLS_UNWRAPPED || n == 0)) {
-        return tls_received_early(tls, data, n);
-    }
-    Loop *loop = tls->loop;
-    struct tls_engine *engine = &tls->engine;
-    char *taken = NULL;
-    Py_INCREF(tls);
-    if (data == loop->read_buffer
-        && (tls->tls_state != TLS_WRAPPED || tls->proto.kind == PROTO_BUFFERED)) {
-        /* Python may run before all bytes are used, and the loop inside it: it takes
-         * another buffer then. */
-        taken = loop->read_buffer;
-        loop->read_buffer = NULL;
-    }
-    bool outer = tls->feeding;
-    tls->feeding = true;
-    int result = engine->ops->feed(engine, data, n) < 0 ? tls_fatal(tls, FATAL_MESSAGE)
-                                                        : tls_advance(tls);
-    if (UNLIKELY(engine->ops->keep(engine) < 0)) {
-        result = tls_fatal(tls, FATAL_MESSAGE);
-    }
-    tls->feeding = outer;
-    if (taken != NULL) {
-        if (loop->read_buffer == NULL && !loop->closed) {
-            loop->read_buffer = taken;
-        }
-        else {
-            PyMem_RawFree(taken);
-        }
-    }
-    if (LIKELY(result == 0)) {
-        result = wqueue_is_empty(&tls->output) ? tls_send_output(tls) : tls_flush(tls);
-    }
-    Py_DECREF(tls);
-    return result;
-}
-
-int
-tls_feed(PyObject *op, const char *data, size_t n)
-{
-    return tls_received(tls_cast(op), data, n);
-}
-
-/* Reads outside of a call that brings bytes. */
-static int
-tls_read_rest(Tls *tls)
-{
-    bool outer = tls->feeding;
-    tls->feeding = true;
-    int result = tls_read(tls);
-    tls->feeding = outer;
-    if (result == 0 && !wqueue_is_empty(&tls->output)) {
-        result = tls_flush(tls);
-    }
-    return result;
-}
-
-/* Native callback */
-static int
-tls_run_resumed(PyObject *owner, PyObject *arg UNUSED)
-{
-    return tls_read_rest(tls_cast(owner));
-}
-
-/* Native callback: start_tls() has returned, most probably */
-static int
-tls_run_begun(PyObject *owner, PyObject *arg UNUSED)
-{
-    Tls *tls = tls_cast(owner);
-    tls->read_waits = false;
-    return tls_read_rest(tls);
-}
-
-int
-tls_resume(Tls *tls)
-{
-    if (!tls->paused) {
-        return 0;
-    }
-    tls->paused = false;
-    tls_update_lower(tls);
-    if (tls->tls_state != TLS_WRAPPED || !(tls->unread || tls->eof)) {
-        return 0;
-    }
-    if (tls->owed_reading.kind != NULL) {
-        return 0;    /* that comes without memory, and begins to read, too */
-    }
-    static const struct owed_kind resumed = {tls_run_resumed, offsetof(Tls, owed_reading)};
-    return loop_call_soon_surely(tls->loop, &tls->owed_reading, &resumed, NULL);
-}
+/* -- the end of the wire -------------------------------------------------------- */
 
 int
 tls_lower_eof(Tls *tls, bool *keep_open)
@@ -907,36 +597,6 @@ is_late_data(void)
     Py_XDECREF(reason);
     PyErr_SetRaisedException(exc);    /* clears what the lookup left */
     return late;
-}
-
-/* What the peer sends until it knows of our close(). To end the connection at once would reset it,
- * and cost the peer what it has not read yet of our output; but who never stops does not get more
- * than TLS_LATE_BYTES. TLS_WANT: nothing is left; TLS_OK: it was too much; or the end. */
-static enum tls_status
-tls_discard(Tls *tls)
-{
-    struct tls_engine *engine = &tls->engine;
-    enum tls_status status = engine->deferred;
-    if (UNLIKELY(status != TLS_OK)) {
-        engine->deferred = TLS_OK;
-        PyErr_SetRaisedException(engine->failure);
-        engine->failure = NULL;
-        return status;
-    }
-    char *memory = tls_scratch(tls->loop);
-    if (memory == NULL) {
-        return TLS_FAILED;
-    }
-    bool more = true;
-    while (more && tls->late <= TLS_LATE_BYTES) {
-        size_t n = 0;
-        status = engine->ops->read(engine, memory + TLS_OUT_BYTES, TLS_PLAIN_BYTES, &n, &more);
-        if (status != TLS_OK) {
-            return status;
-        }
-        tls->late += (uint32_t)n;
-    }
-    return tls->late > TLS_LATE_BYTES ? TLS_OK : TLS_WANT;
 }
 
 int

@@ -5,7 +5,8 @@
  * are C calls; over anything else (TLS in TLS, a transport of somebody else's) the
  * methods of Protocol and Transport.
  *
- *   tls.c           the states: handshake, reading, shutdown, the end
+ *   tls.c           the states: handshake, shutdown, the end
+ *   tls_read.c      from the transport below to the user's protocol
  *   tls_write.c     from write() to the transport below
  *   tls_type.c      Python's face
  *   tls_portable.c  engine over ssl.MemoryBIO and SSLObject
@@ -20,6 +21,7 @@
 #include "stream.h"
 #include "tls_libssl.h"
 
+#define TLS_FATAL_MESSAGE "Fatal error on SSL protocol"
 #define TLS_RECORD_BYTES 16384       /* plaintext of a full record */
 #define TLS_RECORD_OVERHEAD 512      /* more than any cipher suite adds */
 /* Encrypted output of one system call: eight full records. */
@@ -184,20 +186,33 @@ Tls *tls_new(Loop *loop, PyObject *protocol, PyObject *sslcontext, PyObject *wai
 
 int tls_lower_made(Tls *tls, PyObject *transport);
 int tls_lower_lost(Tls *tls, PyObject *exc);
-int tls_received(Tls *tls, const char *data, size_t n);
 int tls_lower_eof(Tls *tls, bool *keep_open);
-int tls_feed(PyObject *op, const char *data, size_t n);    /* state->tls_feed */
 
 int tls_close(Tls *tls);
 int tls_abort(Tls *tls, PyObject *exc);
-int tls_resume(Tls *tls);
+int tls_step_handshake(Tls *tls);        /* with what the peer has sent so far */
 int tls_start_shutdown(Tls *tls);
 int tls_advance_shutdown(Tls *tls);
 void tls_update_lower(Tls *tls);         /* pauses or resumes the transport below */
 /* The current exception ends the connection. */
 int tls_fatal(Tls *tls, const char *message);
+int tls_engine_failed(Tls *tls, const char *message);    /* it came out of the engine */
 /* The current exception came out of pause_writing() or resume_writing(): `message` */
 int tls_callback_failed(Tls *tls, const char *message);
+
+/* -- tls_read.c: the same ------------------------------------------------------------ */
+
+int tls_received(Tls *tls, const char *data, size_t n);
+int tls_feed(PyObject *op, const char *data, size_t n);    /* state->tls_feed */
+int tls_read(Tls *tls);                  /* inside a call that brings bytes, or ends the handshake */
+int tls_read_rest(Tls *tls);             /* outside of one */
+void tls_read_later(Tls *tls);           /* not before a later iteration */
+int tls_resume(Tls *tls);                /* resume_reading() */
+int tls_call_eof_received(Tls *tls);
+/* What the peer sends until it knows of our close(). To end the connection at once would reset it,
+ * and cost the peer what it has not read yet of our output; but who never stops does not get more
+ * than TLS_LATE_BYTES. TLS_WANT: nothing is left; TLS_OK: it was too much; or the end. */
+enum tls_status tls_discard(Tls *tls);
 
 /* -- tls_write.c: 0, or -1 with what the caller of write() gets ---------------------------- */
 
