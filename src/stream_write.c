@@ -14,6 +14,7 @@
 #include "stream.h"
 
 #include <errno.h>
+#include <limits.h>
 
 #include "future.h"
 
@@ -100,6 +101,19 @@ stream_send_batch(Stream *stream, size_t *budget)
     return status;
 }
 
+/* Sends what is queued until the kernel takes no more, or for so many calls, or so many bytes.
+ * IO_ERROR, or anything else: the queue tells what is left. */
+static inline enum io_status
+stream_send_queue(Stream *stream, int calls)
+{
+    enum io_status status = IO_OK;
+    size_t budget = WRITE_BUDGET_BYTES;
+    while (status == IO_OK && budget > 0 && calls-- > 0 && !wqueue_is_empty(&stream->output)) {
+        status = stream_send_batch(stream, &budget);
+    }
+    return status;
+}
+
 /* -- holding back --------------------------------------------------------------------- */
 
 static int stream_flush_failed(Stream *stream);
@@ -113,12 +127,7 @@ stream_send_held(Stream *stream)
     }
     stream->held = false;
     stream->bursts = stream->held_pieces > 1;
-    enum io_status status = IO_OK;
-    size_t budget = WRITE_BUDGET_BYTES;
-    while (status == IO_OK && budget > 0 && !wqueue_is_empty(&stream->output)) {
-        status = stream_send_batch(stream, &budget);
-    }
-    if (UNLIKELY(status == IO_ERROR)) {
+    if (UNLIKELY(stream_send_queue(stream, INT_MAX) == IO_ERROR)) {
         return stream_flush_failed(stream);
     }
     if (LIKELY(wqueue_is_empty(&stream->output))) {
@@ -679,21 +688,14 @@ stream_flush_failed(Stream *stream)
 static int
 stream_flush(Stream *stream)
 {
-    struct wqueue *output = &stream->output;
-    enum io_status status = IO_OK;
-    size_t budget = WRITE_BUDGET_BYTES;
-    for (int calls = 0; calls < FLUSH_BUDGET_CALLS && budget > 0 && status == IO_OK
-                        && !wqueue_is_empty(output); calls++) {
-        status = stream_send_batch(stream, &budget);
-        if (UNLIKELY(status == IO_ERROR)) {
-            return stream_flush_failed(stream);
-        }
+    if (UNLIKELY(stream_send_queue(stream, FLUSH_BUDGET_CALLS) == IO_ERROR)) {
+        return stream_flush_failed(stream);
     }
     if (transport_maybe_resume(&stream->base) < 0) {
         return -1;
     }
     /* resume_writing() may have written, closed or aborted */
-    return wqueue_is_empty(output) && stream->base.loop != NULL ? stream_emptied(stream) : 0;
+    return wqueue_is_empty(&stream->output) && stream->base.loop != NULL ? stream_emptied(stream) : 0;
 }
 
 void
