@@ -1,4 +1,5 @@
 /* module.c - the definition of asyncloop._core. */
+#include "resolve.h"
 #include "state.h"
 #include "tls.h"
 
@@ -37,6 +38,7 @@ static PyMethodDef module_methods[] = {
      PyDoc_STR("build_info()\n--\n\nHow the core was built: libev ('system' or 'embedded'), "
                "libev_version, backend, and the\n"
                "TLS engine: 'direct' or 'portable' (None without the ssl module).")},
+    RESOLVE_FUNCTIONS,
     {"_drain_free_lists", module_drain_free_lists, METH_NOARGS,
      PyDoc_STR("_drain_free_lists()\n--\n\n"
                "For tests: from now on each object is an allocation.")},

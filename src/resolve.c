@@ -26,6 +26,42 @@ struct question {
     int flags;
 };
 
+/* -- the question ----------------------------------------------------------------------------- */
+
+static bool
+small_int(PyObject *object, int *value)
+{
+    *value = 0;
+    if (object == NULL) {
+        return true;
+    }
+    if (!PyLong_Check(object)) {
+        return false;
+    }
+    int overflow;
+    long number = PyLong_AsLongAndOverflow(object, &overflow);
+    *value = (int)number;
+    return overflow == 0 && number == *value;
+}
+
+/* What is borrowed from `args`: host, port, family, type, proto, flags, or NULL for 0. False: a
+ * number is not one for the C library. */
+static bool
+question_read(struct question *question, PyObject *const *args)
+{
+    question->host = args[0];
+    question->port = args[1];
+    return small_int(args[2], &question->family) && small_int(args[3], &question->type)
+           && small_int(args[4], &question->proto) && small_int(args[5], &question->flags);
+}
+
+static int
+question_audit(const struct question *question)
+{
+    return PySys_Audit("socket.getaddrinfo", "OOiii", question->host, question->port,
+                       question->family, question->type, question->proto);
+}
+
 /* -- parts of an answer -------------------------------------------------------------------- */
 
 /* The enum member for a number, or the number where there is none: new reference. */
@@ -201,25 +237,40 @@ port_text(PyObject *object, char *buffer, size_t size, const char **port)
     return *port != NULL;
 }
 
+/* The question in the words of the C library, borrowed from its objects. */
+struct library_question {
+    const char *host;
+    const char *port;
+    struct addrinfo hints;
+    char buffer[32];
+};
+
+/* False: host or port have to be encoded first, or are of a wrong type. */
+static bool
+question_for_library(const struct question *question, struct library_question *asked)
+{
+    asked->host = NULL;
+    asked->hints = (struct addrinfo){
+        .ai_family = question->family,
+        .ai_socktype = question->type,
+        .ai_protocol = question->proto,
+        .ai_flags = question->flags,
+    };
+    return port_text(question->port, asked->buffer, sizeof(asked->buffer), &asked->port)
+           && (question->host == Py_None || (asked->host = plain_host(question->host)) != NULL);
+}
+
 /* A list; NULL without an exception if the library cannot answer without a look-up. */
 static PyObject *
 answer_by_library(struct state *state, const struct question *question)
 {
-    char buffer[32];
-    const char *port;
-    const char *host = NULL;
-    if (!port_text(question->port, buffer, sizeof(buffer), &port)
-        || (question->host != Py_None && (host = plain_host(question->host)) == NULL)) {
+    struct library_question asked;
+    if (!question_for_library(question, &asked)) {
         return NULL;
     }
-    struct addrinfo hints = {
-        .ai_family = question->family,
-        .ai_socktype = question->type,
-        .ai_protocol = question->proto,
-        .ai_flags = question->flags | AI_NUMERICHOST | AI_NUMERICSERV,
-    };
+    asked.hints.ai_flags |= AI_NUMERICHOST | AI_NUMERICSERV;
     struct addrinfo *found = NULL;
-    if (getaddrinfo(host, port, &hints, &found) != 0) {
+    if (getaddrinfo(asked.host, asked.port, &asked.hints, &found) != 0) {
         return NULL;
     }
     PyObject *list = build_list(state, found);
@@ -227,23 +278,77 @@ answer_by_library(struct state *state, const struct question *question)
     return list;
 }
 
-/* -- the operation --------------------------------------------------------------------------------- */
+/* -- the look-up ------------------------------------------------------------------------------- */
 
+#define LABEL_MAX 63    /* bytes between two dots of a name: RFC 1035 */
+
+/* The codec of host names refuses others, with an error that names the label. */
 static bool
-small_int(PyObject *object, int *value)
+labels_are_plain(const char *host)
 {
-    *value = 0;
-    if (object == NULL) {
-        return true;
+    size_t length = 0;
+    for (; *host != '\0'; host++) {
+        if (*host != '.') {
+            length++;
+        }
+        else if (length == 0 || length > LABEL_MAX) {
+            return false;
+        }
+        else {
+            length = 0;
+        }
     }
-    if (!PyLong_Check(object)) {
-        return false;
-    }
-    int overflow;
-    long number = PyLong_AsLongAndOverflow(object, &overflow);
-    *value = (int)number;
-    return overflow == 0 && number == *value;
+    return length <= LABEL_MAX;
 }
+
+static void
+set_look_up_error(struct state *state, int code)
+{
+    if (code == EAI_SYSTEM) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return;
+    }
+    PyObject *args = Py_BuildValue("(is)", code, gai_strerror(code));
+    if (args != NULL) {
+        PyErr_SetObject(state->resolve.gaierror, args);
+        Py_DECREF(args);
+    }
+}
+
+/* Without socket.getaddrinfo()'s search for the enum members of each number (benchmark row:
+ * getaddrinfo, localhost). */
+static PyObject *
+look_up(struct state *state, const struct library_question *asked)
+{
+    struct addrinfo *found = NULL;
+    int code;
+    Py_BEGIN_ALLOW_THREADS
+    code = getaddrinfo(asked->host, asked->port, &asked->hints, &found);
+    Py_END_ALLOW_THREADS
+    if (code != 0) {
+        set_look_up_error(state, code);
+        return NULL;
+    }
+    PyObject *list = build_list(state, found);
+    freeaddrinfo(found);
+    return list;
+}
+
+PyObject *
+resolve_look_up(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    struct state *state = PyModule_GetState(module);
+    struct question question;
+    struct library_question asked;
+    if (nargs == OPERATION_MAX_ARGS && question_read(&question, args)
+        && question_for_library(&question, &asked)
+        && (asked.host == NULL || labels_are_plain(asked.host))) {
+        return question_audit(&question) < 0 ? NULL : look_up(state, &asked);
+    }
+    return PyObject_Vectorcall(state->resolve.getaddrinfo, args, (size_t)nargs, NULL);
+}
+
+/* -- the operation --------------------------------------------------------------------------------- */
 
 /* Somebody who has replaced socket.getaddrinfo(), or the module that asyncio has it from,
  * wants to be asked. */
@@ -267,9 +372,8 @@ static PyObject *
 resolve_numeric(Operation *op)
 {
     struct state *state = op->state;
-    struct question question = {.host = op->args[0], .port = op->args[1]};
-    if (!small_int(op->args[2], &question.family) || !small_int(op->args[3], &question.type)
-        || !small_int(op->args[4], &question.proto) || !small_int(op->args[5], &question.flags)
+    struct question question;
+    if (!question_read(&question, op->args)
         || (question.family != AF_UNSPEC && question.family != AF_INET
             && question.family != AF_INET6)
         || getaddrinfo_is_replaced(state)) {
@@ -279,9 +383,7 @@ resolve_numeric(Operation *op)
     if (list == NULL && !PyErr_Occurred()) {
         list = answer_by_library(state, &question);
     }
-    if (list != NULL
-        && PySys_Audit("socket.getaddrinfo", "OOiii", question.host, question.port,
-                       question.family, question.type, question.proto) < 0) {
+    if (list != NULL && question_audit(&question) < 0) {
         Py_CLEAR(list);
     }
     return list;
@@ -349,11 +451,12 @@ resolve_init(PyObject *module UNUSED, struct state *state)
         return -1;
     }
     resolve->getaddrinfo = PyObject_GetAttr(socket_module, state->names.getaddrinfo);
+    resolve->gaierror = PyObject_GetAttrString(socket_module, "gaierror");
     resolve->AddressFamily = PyObject_GetAttrString(socket_module, "AddressFamily");
     resolve->SocketKind = PyObject_GetAttrString(socket_module, "SocketKind");
     Py_DECREF(socket_module);
-    if (resolve->getaddrinfo == NULL || resolve->AddressFamily == NULL
-        || resolve->SocketKind == NULL) {
+    if (resolve->getaddrinfo == NULL || resolve->gaierror == NULL
+        || resolve->AddressFamily == NULL || resolve->SocketKind == NULL) {
         return -1;
     }
     resolve->inet = enum_member(resolve->AddressFamily, AF_INET);

@@ -76,6 +76,7 @@ struct reader_state {
 /* resolve.c: what answers are made of */
 struct resolve_state {
     PyObject *getaddrinfo;                /* socket.getaddrinfo, as it was at import */
+    PyObject *gaierror;
     PyObject *AddressFamily;
     PyObject *SocketKind;
     PyObject *inet;                       /* members of the two */

@@ -81,6 +81,27 @@ def test_name(run, loop):
     assert found == socket.getaddrinfo("localhost", 80, type=socket.SOCK_STREAM)
 
 
+NAMES = [
+    "localhost", "localhost.", "LocalHost", "name.invalid", "a..invalid", ".invalid", ".", "..",
+    "a" * 63 + ".invalid", "a" * 64 + ".invalid", "invalid." + "a" * 64, "b\u00fccher.invalid",
+    b"localhost", "local host", "localhost\0",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES, ids=ascii)
+def test_names_as_the_socket_module(run, loop, name):
+    async def main():
+        for port, flags in (80, 0), ("http", 0), (None, socket.AI_CANONNAME), ("no-such", 0):
+            expected = outcome_of(socket.getaddrinfo, name, port, 0, socket.SOCK_STREAM, 0, flags)
+            try:
+                found = await loop.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=flags)
+            except Exception as exc:
+                found = type(exc), exc.args
+            assert (found, repr(found)) == (expected, repr(expected)), (port, flags)
+
+    run(main())
+
+
 def test_unknown_name(run, loop):
     with pytest.raises(socket.gaierror):
         run(loop.getaddrinfo("name.invalid", 80))
