@@ -72,6 +72,38 @@ else:
 """
 
 
+RECORDS = """\
+import logging
+records = []    # the messages of asyncio's logger
+class Records(logging.Handler):
+    def emit(self, record):
+        records.append(record.getMessage())
+logging.getLogger("asyncio").addHandler(Records())
+logging.getLogger("asyncio").propagate = False
+"""
+"""For scripts that look at what is logged."""
+
+SIGNAL_CASE = """\
+def begin():
+    return new_event_loop()
+def act(loop):
+    loop.add_signal_handler(signal.SIGUSR1, loop.stop)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    loop.run_forever()
+def end(loop):
+    loop.close()
+    assert signal.getsignal(signal.SIGUSR1) in (signal.SIG_DFL, None)
+    assert signal.set_wakeup_fd(-1) == -1
+"""
+"""For scripts in which descriptors run out: a loop that a signal stops."""
+
+DESCRIPTORS = """\
+def descriptors():
+    return sorted(os.listdir("/proc/self/fd"))
+"""
+"""For the same scripts."""
+
+
 def run_script(impl, source, *, limit=50, env=None, args=(), flags=("-W", "error")):
     """Run `source` in a child interpreter; return the CompletedProcess.
 
@@ -193,6 +225,17 @@ async def until(predicate):
 def collect():
     for _ in range(3):
         gc.collect()
+
+
+@contextlib.contextmanager
+def without_collector():
+    """Collect now, and not again before the end of the block: what dies in it dies by itself."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def in_thread(function, *args):

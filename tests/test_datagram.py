@@ -4,7 +4,6 @@ import asyncio
 import asyncio.selector_events
 import contextvars
 import errno
-import gc
 import os
 import socket
 import sys
@@ -12,7 +11,17 @@ import weakref
 
 import pytest
 
-from .support import PY, check_script, collect, open_descriptors, plain_repr, spin, turns, until
+from .support import (
+    PY,
+    check_script,
+    collect,
+    open_descriptors,
+    plain_repr,
+    spin,
+    turns,
+    until,
+    without_collector,
+)
 
 SENDS_EMPTY = PY >= (3, 13)
 # Of asyncio's own transports: 3.13.0 adds a header for each queued datagram and never takes it off.
@@ -1094,13 +1103,9 @@ def test_nothing_keeps_protocol_and_transport(loop, run, peer):
     transport.close()
     spin(loop, 2)
     reference = weakref.ref(protocol)
-    gc.collect()
-    gc.disable()
-    try:
+    with without_collector():
         del protocol
         assert reference() is None
-    finally:
-        gc.enable()
 
 
 def test_unclosed_transport_warns(loop, run):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from .support import check_script
+from .support import DESCRIPTORS, RECORDS, SIGNAL_CASE, check_script
 
 pytestmark = [
     pytest.mark.skipif(
@@ -23,13 +23,13 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="the hook rewrites ELF tables"),
 ]
 
-COMMON = """
-import collections, contextlib, errno, logging, subprocess
+COMMON = (
+    RECORDS
+    + DESCRIPTORS
+    + """
+import collections, contextlib, errno, subprocess
 sys.path.insert(0, sys.argv[1])
 import full_table_hook as table
-
-def descriptors():
-    return sorted(os.listdir("/proc/self/fd"))
 
 @contextlib.contextmanager
 def full(*args):
@@ -38,13 +38,6 @@ def full(*args):
         yield
     finally:
         full.hits = table.drain()
-
-records = []
-class Log(logging.Handler):
-    def emit(self, record):
-        records.append(record.getMessage())
-logging.getLogger("asyncio").addHandler(Log())
-logging.getLogger("asyncio").propagate = False
 
 class Counted(asyncio.Protocol):
     all = []
@@ -111,6 +104,7 @@ def warm(*parts):
     check_nothing_left()
     table.install()
 """
+)
 
 
 @pytest.fixture(scope="module")
@@ -157,17 +151,8 @@ cases(begin, act, end)
 
 def test_signal_handler(check):
     check(
-        """
-def begin():
-    return new_event_loop()
-def act(loop):
-    loop.add_signal_handler(signal.SIGUSR1, loop.stop)
-    os.kill(os.getpid(), signal.SIGUSR1)
-    loop.run_forever()
-def end(loop):
-    loop.close()
-    assert signal.getsignal(signal.SIGUSR1) in (signal.SIG_DFL, None)
-    assert signal.set_wakeup_fd(-1) == -1
+        SIGNAL_CASE
+        + """
 warm(begin, act, end)
 for passes in range(4):
     loop = begin()

@@ -12,7 +12,7 @@ import weakref
 
 import pytest
 
-from .support import PY, collect, in_thread, spin, turns
+from .support import PY, collect, in_thread, spin, turns, without_collector
 
 MIXED = True
 
@@ -950,14 +950,11 @@ def test_no_cycle_from_result(make):
             pass
         return weakref.ref(future)
 
-    gc.disable()
-    try:
+    with without_collector():
         ref = body()
         exc.__traceback__ = None
         exc = None
         assert ref() is None
-    finally:
-        gc.enable()
 
 
 def test_garbage_storm(impl, loop):

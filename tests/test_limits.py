@@ -4,14 +4,13 @@ In processes of their own. Each scenario runs with 0, 1, 2, ... descriptors left
 it works, or it raises OSError; then the limit goes up again, nothing is lost, and it works.
 """
 
-from .support import check_script
+from .support import DESCRIPTORS, SIGNAL_CASE, check_script
 
-COMMON = """
+COMMON = (
+    DESCRIPTORS
+    + """
 import contextlib, errno, resource, subprocess, tempfile, logging
 logging.disable(logging.CRITICAL)
-
-def descriptors():
-    return sorted(os.listdir("/proc/self/fd"))
 
 @contextlib.contextmanager
 def left(count):
@@ -68,6 +67,7 @@ def check_nothing_left():
         first = now
     assert now == first, (now, first)
 """
+)
 
 
 def check(impl, source):
@@ -97,17 +97,8 @@ for _ in range(2):
 def test_signal_handler(impl):
     check(
         impl,
-        """
-def begin():
-    return new_event_loop()
-def act(loop):
-    loop.add_signal_handler(signal.SIGUSR1, loop.stop)
-    os.kill(os.getpid(), signal.SIGUSR1)
-    loop.run_forever()
-def end(loop):
-    loop.close()
-    assert signal.getsignal(signal.SIGUSR1) in (signal.SIG_DFL, None)
-    assert signal.set_wakeup_fd(-1) == -1
+        SIGNAL_CASE
+        + """
 for count in range(4):
     loop = begin()
     with left(count):

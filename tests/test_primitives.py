@@ -2,7 +2,6 @@
 
 import asyncio
 import contextvars
-import gc
 import threading
 import time
 import unittest
@@ -10,7 +9,7 @@ import weakref
 
 import pytest
 
-from .support import PY, collect, turns, until
+from .support import PY, collect, turns, until, without_collector
 
 
 class Boom(Exception):
@@ -319,14 +318,11 @@ def test_task_group_leaves_no_cycles(run):
             ref = weakref.ref(caught.exceptions[0])
         return ref
 
-    gc.disable()
-    try:
+    with without_collector():
         ref = run(main())
         run(turns(1))
         if PY >= (3, 14):
             assert ref() is None
-    finally:
-        gc.enable()
     collect()
     assert ref() is None
 

@@ -13,7 +13,7 @@ import warnings
 
 import pytest
 
-from .support import PY, check_script, collect, listening, open_descriptors, turns, until
+from .support import PY, RECORDS, check_script, collect, listening, open_descriptors, turns, until
 
 PATCH = sys.version_info[:3]
 
@@ -676,16 +676,10 @@ def test_unix_given_socket(run, tmp_path):
 # A full descriptor table
 
 
-EMFILE = """
-import errno, logging, resource
-records = []
-
-class Log(logging.Handler):
-    def emit(self, record):
-        records.append(record.getMessage())
-
-logging.getLogger("asyncio").addHandler(Log())
-logging.getLogger("asyncio").propagate = False
+EMFILE = (
+    RECORDS
+    + """
+import errno, resource
 loop = new_event_loop()
 contexts = []
 loop.set_exception_handler(lambda _, context: contexts.append(context))
@@ -746,6 +740,7 @@ loop.run_until_complete(main())
 loop.close()
 print("ok")
 """
+)
 
 
 @pytest.mark.our_loop("one report per pending connection, 100 of them, before 3.14.1")

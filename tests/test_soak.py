@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from .soak import Stream, Tally, soak
-from .support import FREE_THREADED, collect
+from .support import FREE_THREADED, collect, without_collector
 
 
 def test_soak(impl):
@@ -42,14 +42,10 @@ def test_collector_may_reach_the_future_before_its_protocol(loop, reports):
     transports of ours, which ask for it at once.
     """
     reader = asyncio.StreamReader(loop=loop)
-    gc.collect()
-    gc.disable()
-    try:
+    with without_collector():
         protocol = Unlucky(reader, loop)
         protocol.connection_lost(ConnectionResetError())
         del protocol, reader
-    finally:
-        gc.enable()
     gc.collect()
     assert [context["message"] for context in reports] == ["Future exception was never retrieved"]
 
@@ -91,12 +87,8 @@ def test_nobody_is_told_of_a_reset_that_nobody_awaits(impl, loop, run, contexts,
         server.close()
         await server.wait_closed()
 
-    gc.collect()
-    gc.disable()
-    try:
+    with without_collector():
         run(main())
-    finally:
-        gc.enable()
     collect()
     assert reports == []
 

@@ -14,7 +14,17 @@ import weakref
 
 import pytest
 
-from .support import PY, collect, listening, plain_repr, spin, tcp_pair, turns, until
+from .support import (
+    PY,
+    collect,
+    listening,
+    plain_repr,
+    spin,
+    tcp_pair,
+    turns,
+    until,
+    without_collector,
+)
 
 MIB = 1 << 20
 
@@ -1586,13 +1596,10 @@ def test_closed_transport_is_freed_without_the_collector(run, impl):
         peer.close()
         return refs
 
-    gc.disable()
-    try:
+    with without_collector():
         refs = run(main())
         run(turns(3))
         assert [ref() for ref in refs] == [None, None]
-    finally:
-        gc.enable()
 
 
 def test_failed_connect_leaves_no_cycles(run):

@@ -13,7 +13,7 @@ import weakref
 
 import pytest
 
-from .support import PY, check_script, collect, in_thread, spin, turns, until
+from .support import PY, check_script, collect, in_thread, spin, turns, until, without_collector
 
 MIXED = True
 
@@ -1871,14 +1871,11 @@ def test_no_reference_cycle_after_exception(loop, make):
         del task
         return ref, kept
 
-    gc.disable()
-    try:
+    with without_collector():
         ref, kept = loop.run_until_complete(body())
         spin(loop)
         assert ref() is None
         assert kept() is None
-    finally:
-        gc.enable()
 
 
 def test_coroutine_is_freed_at_the_end(loop, make):

@@ -18,7 +18,7 @@ import weakref
 import pytest
 
 from .certificates import make_certificate
-from .support import PY, check_script, turns, until
+from .support import PY, check_script, turns, until, without_collector
 
 pytestmark = pytest.mark.usefixtures("engine")
 
@@ -901,9 +901,7 @@ def test_wrong_certificate_leaves_nothing_behind(run, server_context):
 
     async def main():
         async with serving(server_context) as pair:
-            gc.collect()
-            gc.disable()
-            try:
+            with without_collector():
                 try:
                     await connect(pair.port, context)
                 except ssl.SSLCertVerificationError as exc:
@@ -913,8 +911,6 @@ def test_wrong_certificate_leaves_nothing_behind(run, server_context):
                 # from 3.14 on this coroutine is among those that hold its local
                 held = [op for op in gc.get_referrers(caught) if not asyncio.iscoroutine(op)]
                 assert held == []
-            finally:
-                gc.enable()
             assert all(one.transport is None for one in pair.made)
 
     run(main())
@@ -1043,17 +1039,13 @@ def test_dead_handshakes_leave_no_transport(loop, run, server_context):
     async def main():
         context = Context(ssl.PROTOCOL_TLS_SERVER)
         async with serving(context) as pair:
-            gc.collect()
-            gc.disable()
-            try:
+            with without_collector():
                 for i in range(40):
                     sock = socket.create_connection(("127.0.0.1", pair.port))
                     sock.sendall(b"\x16\x03\x01\x02\x00" * (i % 2))
                     await turns(3)
                     sock.close()
                 await until(lambda: not transports)
-            finally:
-                gc.enable()
 
     run(main())
 

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import contextvars
-import gc
 import signal
 import socket
 import sys
@@ -11,7 +10,7 @@ import threading
 
 import pytest
 
-from ..support import PY, check_script, collect, rss_kib, spin, turns, until
+from ..support import PY, check_script, collect, rss_kib, spin, turns, until, without_collector
 
 # -- 12 --------------------------------------------------------------------------------------------
 
@@ -109,12 +108,8 @@ def test_14_cancelled_timers(loop, run, size):
         await wave(count)
         assert rss_kib() - before < 4096
 
-    gc.collect()
-    gc.disable()
-    try:
+    with without_collector():
         run(main())
-    finally:
-        gc.enable()
 
 
 # -- 22 --------------------------------------------------------------------------------------------
