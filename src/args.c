@@ -117,6 +117,19 @@ args_descriptor(PyObject *object, bool open)
     return (int)fd;
 }
 
+int
+args_size(PyObject *whole, size_t *bytes)
+{
+    *bytes = PyLong_AsSize_t(whole);
+    if (*bytes == (size_t)-1 && PyErr_Occurred()) {
+        if (!PyErr_ExceptionMatches(PyExc_OverflowError)) {
+            return -1;
+        }
+        PyErr_Clear();
+    }
+    return 0;
+}
+
 Loop *
 args_loop(PyObject *module, PyObject *object)
 {

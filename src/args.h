@@ -30,6 +30,10 @@ int args_unpack(const char *function, PyObject *const *args, Py_ssize_t nargs,
  * with ValueError for what is none, or, if it has to be `open`, with OSError. */
 int args_descriptor(PyObject *object, bool open);
 
+/* An int that is not negative as a number of bytes; SIZE_MAX for what is too large for a size. 0,
+ * or -1 with an exception that is no OverflowError. */
+int args_size(PyObject *whole, size_t *bytes);
+
 /* A loop of ours (borrowed) for a function of the module, or NULL with TypeError. */
 Loop *args_loop(PyObject *module, PyObject *object);
 

@@ -335,15 +335,9 @@ limit_in_bytes(PyObject *limit, size_t *bytes)
         *bytes = SIZE_MAX;
         return 0;
     }
-    *bytes = PyLong_AsSize_t(whole);
+    int result = args_size(whole, bytes);
     Py_DECREF(whole);
-    if (*bytes == (size_t)-1 && PyErr_Occurred()) {
-        if (!PyErr_ExceptionMatches(PyExc_OverflowError)) {
-            return -1;
-        }
-        PyErr_Clear();
-    }
-    return 0;
+    return result;
 }
 
 static PyObject *

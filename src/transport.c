@@ -8,6 +8,7 @@
 
 #include <errno.h>
 
+#include "args.h"
 #include "clients.h"
 #include "future.h"
 #include "owner.h"
@@ -393,25 +394,16 @@ transport_maybe_resume(Transport *tr)
 static int
 limit_in_bytes(PyObject *limit, size_t *bytes)
 {
-    PyObject *whole = PyLong_Check(limit) ? Py_NewRef(limit) : NULL;
-    if (whole == NULL) {
-        PyObject *real = PyNumber_Float(limit);
-        if (real == NULL) {
-            return -1;
-        }
-        double value = PyFloat_AS_DOUBLE(real);
-        Py_DECREF(real);
-        *bytes = value >= (double)PY_SSIZE_T_MAX ? SIZE_MAX : (size_t)value;
-        return 0;
+    if (PyLong_Check(limit)) {
+        return args_size(limit, bytes);
     }
-    *bytes = PyLong_AsSize_t(whole);
-    Py_DECREF(whole);
-    if (*bytes == (size_t)-1 && PyErr_Occurred()) {
-        if (!PyErr_ExceptionMatches(PyExc_OverflowError)) {
-            return -1;
-        }
-        PyErr_Clear();
+    PyObject *real = PyNumber_Float(limit);
+    if (real == NULL) {
+        return -1;
     }
+    double value = PyFloat_AS_DOUBLE(real);
+    Py_DECREF(real);
+    *bytes = value >= (double)PY_SSIZE_T_MAX ? SIZE_MAX : (size_t)value;
     return 0;
 }
 

@@ -1,7 +1,7 @@
 /* transport_type.c - Python's face of all transports: methods, attributes, garbage.
  *
- * Each method is a parse and a call of transport.c. A kind adds its own methods (stream.c, pipe.c,
- * datagram.c), and overrides none of these.
+ * Each method is a parse and a call of transport.c. A kind adds its own (stream.c, pipe.c,
+ * datagram.c).
  *
  * Threads:  without a GIL a method that touches the loop is OWNED(); what is only looked at is
  *           read in the critical section, or with SHARED_LOAD(). */
