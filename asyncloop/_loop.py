@@ -46,7 +46,11 @@ class Loop(
         SignalHooks.__init__(self)
 
     def run_forever(self) -> None:
-        """Run until stop() is called. Follows asyncio.loop.run_forever."""
+        """Run until stop() is called. Follows asyncio.loop.run_forever.
+
+        Raises RuntimeError if this loop is closed, or it or another one runs in this thread;
+        KeyboardInterrupt and SystemExit of a callback end the run and are raised here.
+        """
         self._check_closed()
         self._check_running()
         in_main_thread = threading.current_thread() is threading.main_thread()

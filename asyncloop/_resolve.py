@@ -150,7 +150,10 @@ class ResolverHooks(_Base):
         return self._by_thread(function, *args)
 
     async def getnameinfo(self, sockaddr: tuple[Any, ...], flags: int = 0) -> tuple[str, str]:
-        """What `socket.getnameinfo` gives; numeric answers at once, names by a thread."""
+        """What `socket.getnameinfo` gives; numeric answers at once, names by a thread.
+
+        Raises socket.gaierror for what is not found.
+        """
         if flags & _NUMERIC == _NUMERIC:
             return socket.getnameinfo(sockaddr, flags)
         answer: tuple[str, str] = await self._by_thread(socket.getnameinfo, sockaddr, flags)

@@ -103,8 +103,9 @@ class SignalHooks(_Base):
     ) -> None:
         """Call callback(*args) in the loop whenever the process gets the signal `sig`.
 
-        Raises ValueError for an invalid number, RuntimeError outside the main thread and for a
-        signal that cannot be caught. Follows asyncio.loop.add_signal_handler.
+        Takes the place of an earlier handler. Raises TypeError for a coroutine function, ValueError
+        for an invalid number, RuntimeError outside the main thread and for a signal that cannot be
+        caught. Follows asyncio.loop.add_signal_handler.
         """
         if asyncio.iscoroutine(callback) or _is_coroutine_function(callback):
             raise TypeError("coroutines cannot be used with add_signal_handler()")
@@ -138,7 +139,10 @@ class SignalHooks(_Base):
             raise
 
     def remove_signal_handler(self, sig: int) -> bool:
-        """Put back the default disposition; True if there was a handler of this loop."""
+        """Put back the default disposition; True if there was a handler of this loop.
+
+        Raises TypeError for what is no int, ValueError for an invalid number.
+        """
         self._check_signal(sig)
         if self._signal_handlers.pop(sig, None) is None:
             return False

@@ -118,7 +118,11 @@ class TlsHooks(_Base):
         """Go on with TLS on a connection. Returns the transport that replaces `transport`.
 
         What was written before is sent first. On a server, what a StreamReader has received and
-        nobody has read belongs to the handshake. Follows asyncio.loop.start_tls.
+        nobody has read belongs to the handshake. The two times are in seconds; None is asyncio's.
+
+        Raises TypeError for a context or a transport of another kind, ssl.SSLError or
+        ConnectionError if the handshake fails; the connection is closed then. Follows
+        asyncio.loop.start_tls.
         """
         if ssl is None:
             raise RuntimeError("Python ssl module is not available")

@@ -710,15 +710,18 @@ static PyMethodDef Loop_methods[] = {
                "RuntimeError if the loop is closed. Follows asyncio.loop.call_soon.")},
     {"call_soon_threadsafe", FASTCALL(Loop_call_soon_threadsafe), METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("call_soon_threadsafe($self, callback, *args, context=None)\n--\n\n"
-               "call_soon() from any thread or signal handler: wakes the loop.")},
+               "call_soon() from any thread or signal handler: wakes the loop. Returns a Handle.\n"
+               "RuntimeError if the loop is closed.")},
     {"call_later", FASTCALL(Loop_call_later), METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("call_later($self, delay, callback, *args, context=None)\n--\n\n"
                "Schedules callback(*args) after `delay` seconds, never earlier.\n\n"
-               "Returns a TimerHandle. Follows asyncio.loop.call_later.")},
+               "Returns a TimerHandle. RuntimeError if the loop is closed. Follows\n"
+               "asyncio.loop.call_later.")},
     {"call_at", FASTCALL(Loop_call_at), METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("call_at($self, when, callback, *args, context=None)\n--\n\n"
                "Schedules callback(*args) for the moment `when`, in seconds of time().\n\n"
-               "Returns a TimerHandle. Follows asyncio.loop.call_at.")},
+               "Returns a TimerHandle. RuntimeError if the loop is closed. Follows\n"
+               "asyncio.loop.call_at.")},
     {"time", Loop_time, METH_NOARGS,
      PyDoc_STR("time($self, /)\n--\n\nThe monotonic clock of the loop, in seconds.")},
     {"create_future", Loop_create_future, METH_NOARGS,
@@ -727,18 +730,25 @@ static PyMethodDef Loop_methods[] = {
      PyDoc_STR("create_task($self, coro, **kwargs)\n--\n\n"
                "A new Task that runs the coroutine on this loop.\n\n"
                "Keywords as the running Python has them: name, context, and eager_start.\n"
+               "TypeError for what is no coroutine, RuntimeError if the loop is closed.\n"
                "Follows asyncio.loop.create_task.")},
     {"add_reader", FASTCALL(OWNED(Loop_add_reader)), METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("add_reader($self, fd, callback, *args)\n--\n\n"
-               "Calls callback(*args) whenever the descriptor is readable; its blocking mode "
-               "stays as it is.")},
+               "Calls callback(*args) whenever the descriptor is readable, instead of an earlier\n"
+               "reader of it. `fd` is a number or has fileno(); its blocking mode stays as it is.\n\n"
+               "ValueError for what is no descriptor, OSError for one that is closed, RuntimeError\n"
+               "if a transport uses it or the loop is closed.")},
     {"add_writer", FASTCALL(OWNED(Loop_add_writer)), METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("add_writer($self, fd, callback, *args)\n--\n\n"
-               "Calls callback(*args) whenever the descriptor is writable.")},
+               "Calls callback(*args) whenever the descriptor is writable; otherwise as\n"
+               "add_reader().")},
     {"remove_reader", FASTCALL(OWNED(Loop_remove_reader)), METH_FASTCALL | METH_KEYWORDS,
-     PyDoc_STR("remove_reader($self, fd)\n--\n\nTrue if there was a reader.")},
+     PyDoc_STR("remove_reader($self, fd)\n--\n\n"
+               "Ends add_reader(); True if there was a reader. ValueError for what is no\n"
+               "descriptor, RuntimeError if a transport uses it.")},
     {"remove_writer", FASTCALL(OWNED(Loop_remove_writer)), METH_FASTCALL | METH_KEYWORDS,
-     PyDoc_STR("remove_writer($self, fd)\n--\n\nTrue if there was a writer.")},
+     PyDoc_STR("remove_writer($self, fd)\n--\n\n"
+               "Ends add_writer(); True if there was a writer. Otherwise as remove_reader().")},
     {"stop", Loop_stop, METH_NOARGS,
      PyDoc_STR("stop($self, /)\n--\n\nEnds run_forever() after the current iteration.")},
     {"is_running", Loop_is_running, METH_NOARGS,

@@ -25,6 +25,7 @@ PyObject *resolve_look_up(PyObject *module, PyObject *const *args, Py_ssize_t na
      METH_FASTCALL | METH_KEYWORDS,                                                            \
      PyDoc_STR("getaddrinfo($self, host, port, *, family=0, type=0, proto=0, flags=0)\n--\n\n" \
                "What socket.getaddrinfo() gives, awaited. Names are looked up in a thread of\n" \
-               "the loop's own, not in the default executor.")}
+               "the loop's own, not in the default executor. Raises socket.gaierror for what\n" \
+               "is not found.")}
 
 #endif
