@@ -17,7 +17,7 @@ PyObject *resolve_look_up(PyObject *module, PyObject *const *args, Py_ssize_t na
 
 #define RESOLVE_FUNCTIONS                                                                      \
     {"_look_up", (PyCFunction)(void (*)(void))resolve_look_up, METH_FASTCALL,                  \
-     PyDoc_STR("_look_up(host, port, family, type, proto, flags)\n--\n\n"                      \
+     PyDoc_STR("_look_up(host, port, family, type, proto, flags, /)\n--\n\n"                   \
                "What socket.getaddrinfo() gives, which blocks.")}
 
 #define RESOLVE_METHODS                                                                        \
