@@ -24,11 +24,18 @@ struct call {
     native_callback native;    /* or NULL */
 };
 
+/* Borrowed, or NULL. */
+static inline PyObject *
+handle_context(const Handle *handle)
+{
+    return handle->is_native ? NULL : handle->how.context;
+}
+
 static inline void
 handle_copy_call(const Handle *handle, struct call *call)
 {
     call->callback = handle->callback;
-    call->context = handle->is_native ? NULL : handle->how.context;
+    call->context = handle_context(handle);
     call->native = handle->is_native ? handle->how.native : NULL;
     call->nargs = handle->nargs;
 }
@@ -37,13 +44,6 @@ static inline unsigned
 call_slots(unsigned nargs)
 {
     return nargs == HANDLE_ARGS_TUPLE ? 1 : nargs;
-}
-
-/* Borrowed, or NULL. */
-static inline PyObject *
-handle_context(const Handle *handle)
-{
-    return handle->is_native ? NULL : handle->how.context;
 }
 
 static inline void

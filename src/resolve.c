@@ -202,8 +202,9 @@ answer_usual(struct state *state, const struct question *question)
 
 /* -- the C library ------------------------------------------------------------------------------- */
 
+/* Frees what the library found. */
 static PyObject *
-build_list(struct state *state, const struct addrinfo *found)
+build_list_free(struct state *state, struct addrinfo *found)
 {
     PyObject *list = PyList_New(0);
     for (const struct addrinfo *one = found; one != NULL && list != NULL; one = one->ai_next) {
@@ -215,6 +216,7 @@ build_list(struct state *state, const struct addrinfo *found)
         }
         Py_XDECREF(entry);
     }
+    freeaddrinfo(found);
     return list;
 }
 
@@ -273,9 +275,7 @@ answer_by_library(struct state *state, const struct question *question)
     if (getaddrinfo(asked.host, asked.port, &asked.hints, &found) != 0) {
         return NULL;
     }
-    PyObject *list = build_list(state, found);
-    freeaddrinfo(found);
-    return list;
+    return build_list_free(state, found);
 }
 
 /* -- the look-up ------------------------------------------------------------------------------- */
@@ -329,9 +329,7 @@ look_up(struct state *state, const struct library_question *asked)
         set_look_up_error(state, code);
         return NULL;
     }
-    PyObject *list = build_list(state, found);
-    freeaddrinfo(found);
-    return list;
+    return build_list_free(state, found);
 }
 
 PyObject *

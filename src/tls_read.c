@@ -35,7 +35,7 @@ tls_call_eof_received(Tls *tls)
     return 0;
 }
 
-/* The wire ended without a close_notify, and everything is read. */
+/* The peer has ended, with a close_notify or with the wire, and everything is read. */
 static int
 tls_finish_eof(Tls *tls)
 {
@@ -192,8 +192,7 @@ tls_read(Tls *tls)
             return tls_engine_failed(tls, TLS_FATAL_MESSAGE);
         }
         if (status == TLS_EOF) {
-            int result = tls_call_eof_received(tls);
-            return result < 0 ? -1 : tls_start_shutdown(tls);
+            return tls_finish_eof(tls);
         }
         break;
     }

@@ -190,8 +190,7 @@ def test_half_open_handshakes_end_with_their_time_limit(loop, run, contexts, eng
         await stop(server)
 
     run(main())
-    gc.collect()
-    assert not Echo.alive
+    assert nobody_left()
 
 
 @pytest.mark.our_loop("asyncio leaves the tasks of some handshakes pending for ever")
@@ -246,6 +245,7 @@ def test_flood_of_hellos(loop, run, contexts, engine):
         await until(nobody_left)
 
     run(main())
+    assert nobody_left()
 
 
 @pytest.mark.our_loop("asyncio makes all of them in one iteration")
@@ -312,8 +312,7 @@ def test_loop_closed_while_handshakes_wait(impl, contexts, engine):
     loop.close()
     for sock in socks:
         sock.close()
-    gc.collect()
-    assert not Echo.alive
+    assert nobody_left()
 
 
 # -- datagrams ------------------------------------------------------------------------------------
