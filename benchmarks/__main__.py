@@ -133,12 +133,12 @@ def main(argv: list[str]) -> int:
         print(f"left out: {name} ({reason})", file=sys.stderr)
     if not present:
         return 2
-    about = report.head(options, present, missing)
+    about = report.head(options, present, missing, argv)
 
     def keep(results: list[Result]) -> None:
         about["seconds"] = round(time.monotonic() - started)
         if arguments.json:
-            report.write(arguments.json, report.as_json(results, about, argv))
+            report.write(arguments.json, report.as_json(results, about))
 
     started = time.monotonic()
     print(f"{len(rows)} rows for {', '.join(present)}:", file=sys.stderr)

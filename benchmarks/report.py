@@ -23,11 +23,14 @@ LIBRARIES = (
 )
 
 
-def head(options: Options, loops: dict[str, str], missing: dict[str, str]) -> dict[str, Any]:
+def head(
+    options: Options, loops: dict[str, str], missing: dict[str, str], arguments: Sequence[str]
+) -> dict[str, Any]:
     """Return what has to be known to judge the numbers: where, with what, how."""
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
+        "command": shlex.join(["python", "-m", "benchmarks", *arguments]),
         "machine": machine.describe(),
         "openssl": ssl.OPENSSL_VERSION,
         "loops": loops,
@@ -47,12 +50,9 @@ def where(about: dict[str, Any]) -> str:
     )
 
 
-def as_json(
-    results: Sequence[Result], about: dict[str, Any], arguments: Sequence[str]
-) -> dict[str, Any]:
+def as_json(results: Sequence[Result], about: dict[str, Any]) -> dict[str, Any]:
     """Return the whole run as one object."""
-    command = shlex.join(["python", "-m", "benchmarks", *arguments])
-    return {**about, "command": command, "rows": [_row(result) for result in results]}
+    return {**about, "rows": [_row(result) for result in results]}
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
