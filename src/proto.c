@@ -245,10 +245,29 @@ proto_get_buffer(struct proto *proto, struct state *state, PyObject **buffer)
     return *buffer == NULL ? -1 : 0;
 }
 
+/* New reference to the int n. One message is often as long as the one before. */
+static inline PyObject *
+count_ref(struct state *state UNUSED, size_t n)
+{
+#ifndef Py_GIL_DISABLED
+    if (LIKELY(state->count.object != NULL && state->count.value == n)) {
+        return Py_NewRef(state->count.object);
+    }
+    PyObject *count = PyLong_FromSize_t(n);
+    if (LIKELY(count != NULL)) {
+        state->count.value = n;
+        Py_XSETREF(state->count.object, Py_NewRef(count));
+    }
+    return count;
+#else
+    return PyLong_FromSize_t(n);
+#endif
+}
+
 int
 proto_buffer_updated(struct proto *proto, struct state *state, size_t n)
 {
-    PyObject *count = PyLong_FromSize_t(n);
+    PyObject *count = count_ref(state, n);
     if (UNLIKELY(count == NULL)) {
         return -1;
     }

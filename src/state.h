@@ -169,6 +169,10 @@ struct state {
         PyObject *bytes;                  /* a packet that its protocol did not keep: see packet.h */
         size_t capacity;
     } spare;
+    struct {
+        PyObject *object;                 /* an int, or NULL */
+        size_t value;
+    } count;                              /* of the last buffer_updated() */
     bool keeps_freed;                     /* see stream_read.c */
     PyObject *stop_iteration;             /* a spare one: see stop_iteration_bytes_steal() */
     struct resolve_state resolve;

@@ -1047,6 +1047,35 @@ def test_bad_buffer(run, reports, buffer):
     assert len(reports) == 1
 
 
+def test_buffer_counts(run):
+    """buffer_updated() gets an int of its own length, for lengths that repeat and that change."""
+    lengths = [1000, 1000, 7, 1000, 1000, 999, 70000, 1000, 1, 1]
+
+    class Counting(BufferedRecorder):
+        def __init__(self):
+            super().__init__()
+            self.counts = []
+            self.store = bytearray(100_000)
+
+        def get_buffer(self, sizehint):
+            return self.store
+
+        def buffer_updated(self, nbytes):
+            assert type(nbytes) is int
+            self.counts.append(nbytes)
+
+    async def main():
+        async with connection(Counting) as (transport, protocol, peer):
+            peer.setblocking(True)
+            for i, length in enumerate(lengths, 1):
+                peer.sendall(bytes(length))
+                await until(lambda i=i: sum(protocol.counts) == sum(lengths[:i]))
+            assert all(n > 0 for n in protocol.counts)
+            assert protocol.counts[:6] == lengths[:6]
+
+    run(main())
+
+
 def test_buffer_kinds(run):
     """Slices, arrays, and a size hint of -1 or more."""
     import array

@@ -83,18 +83,53 @@ class Player(asyncio.Protocol):
         self.lost.set_result(None)
 
 
-async def protocol_pair(n: int) -> None:
-    """Messages of 1 KiB from transport to transport and back: n messages in all."""
+async def _pair(one: Player | BufferedPlayer, other: Player | BufferedPlayer) -> None:
     loop = asyncio.get_running_loop()
     ends = socket.socketpair()
     for end in ends:
         end.setblocking(False)
-    one, other = Player(n // 2), Player(n // 2)
     await loop.create_connection(lambda: one, sock=ends[0])
     await loop.create_connection(lambda: other, sock=ends[1])
     one.transport.write(bytes(1024))
     await one.lost
     await other.lost
+
+
+async def protocol_pair(n: int) -> None:
+    """Messages of 1 KiB from transport to transport and back: n messages in all."""
+    await _pair(Player(n // 2), Player(n // 2))
+
+
+class BufferedPlayer(asyncio.BufferedProtocol):
+    """A player that gives its own memory to receive into."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, balls: int) -> None:
+        self.left = balls
+        self.lost = asyncio.get_running_loop().create_future()
+        self.buffer = memoryview(bytearray(65536))
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self.left:
+            self.left -= 1
+            self.transport.write(bytes(self.buffer[:nbytes]))
+        else:
+            self.transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost.set_result(None)
+
+
+async def buffered_pair(n: int) -> None:
+    """The same by BufferedProtocol."""
+    await _pair(BufferedPlayer(n // 2), BufferedPlayer(n // 2))
 
 
 async def stream_pair(n: int) -> None:
@@ -326,6 +361,7 @@ PATHS = (
     _task("lock-10", 500),
     Path("reader", reader_switch, 500),
     Path("protocol", protocol_pair),
+    Path("buffered", buffered_pair),
     Path("streams", stream_pair, 500),
     Path("sock", sock_pair, 500),
     Path("datagram", datagram_pair, 500),
