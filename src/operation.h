@@ -40,6 +40,7 @@ struct operation_kind {
     enum attempt (*attempt)(Operation *op, PyObject **result);
     bool beside_transport;  /* may wait for a descriptor that a transport uses */
     bool warns;             /* when it was never awaited, as other coroutines do */
+    bool counts;            /* op->count: so long a buffer of the reader is waited for */
     const char *owner;      /* the class that has the method; NULL: Loop */
     void (*leave)(Operation *op);    /* the waiting is over, or given up; op->future is still set */
 };

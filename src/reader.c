@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "future.h"
+#include "operation.h"
 
 /* The feature rests on what feed_data() does in the versions that were read. */
 #define READER_KNOWN (PY_VERSION_HEX < 0x03100000)
@@ -283,13 +284,26 @@ pause_transport(struct state *state, PyObject *reader)
     return PyObject_SetAttr(reader, state->names._paused, Py_True);
 }
 
+/* Makes the buffer `size` bytes long. One that grows towards a large message gets room for twice as
+ * much, but for no more than the message: else it is copied for each packet. */
+static inline int
+buffer_resize(PyObject *buffer, Py_ssize_t size, Py_ssize_t wanted)
+{
+    if (wanted > size && size >= READER_LARGE_BYTES
+        && size >= ((PyByteArrayObject *)buffer)->ob_alloc
+        && PyByteArray_Resize(buffer, wanted / 2 > size ? 2 * size : wanted) < 0) {
+        PyErr_Clear();    /* without memory for so much, or by the buffer's own rules: see below */
+    }
+    return PyByteArray_Resize(buffer, size);
+}
+
 static int
-buffer_extend(PyObject *buffer, const char *data, size_t n)
+buffer_extend(PyObject *buffer, const char *data, size_t n, Py_ssize_t wanted)
 {
     int result;
     Py_BEGIN_CRITICAL_SECTION(buffer);
     Py_ssize_t length = PyByteArray_GET_SIZE(buffer);
-    result = PyByteArray_Resize(buffer, length + (Py_ssize_t)n);
+    result = buffer_resize(buffer, length + (Py_ssize_t)n, wanted);
     if (LIKELY(result == 0)) {
         memcpy(PyByteArray_AS_STRING(buffer) + length, data, n);
     }
@@ -306,64 +320,146 @@ reader_field(PyObject *reader, PyObject *dict, PyObject *name)
                         : PyObject_GetAttr(reader, name);
 }
 
-static int
-feed(struct state *state, PyObject *reader, const char *data, size_t n)
+/* The length of the buffer without which readexactly(), which waits, cannot go on: until then
+ * nobody is woken, and nothing paused that it would resume. 0: whatever comes is wanted. */
+static inline Py_ssize_t
+wanted_length(struct state *state, PyObject *reader, PyObject *waiter)
 {
-    PyObject *dict = NULL, *eof = NULL, *buffer = NULL, *limit = NULL, *waiter = NULL;
-    int result = 0;
-    if (Py_IS_TYPE(reader, state->reader.FastReaderType)
-        && (dict = PyObject_GenericGetDict(reader, NULL)) == NULL) {
+    if (waiter == Py_None || !future_check_exact(state, waiter)
+        || !future_is_pending((Future *)waiter)) {
+        return 0;
+    }
+    const Operation *op = (Operation *)((Future *)waiter)->watcher;
+    return op != NULL && op->kind->counts && op->args[0] == reader ? op->count : 0;
+}
+
+/* What feed_data() works with: strong references, `dict` may be NULL. */
+struct feeding {
+    PyObject *reader, *dict, *buffer, *waiter;
+    Py_ssize_t limit;
+    Py_ssize_t wanted;    /* see wanted_length() */
+};
+
+static inline void
+feeding_end(struct feeding *feeding)
+{
+    Py_XDECREF(feeding->dict);
+    Py_XDECREF(feeding->buffer);
+    Py_XDECREF(feeding->waiter);
+    Py_DECREF(feeding->reader);
+}
+
+/* False: it is left to data_received(), which says what is missing. No exception is set, and
+ * feeding_end() comes in any case. */
+static inline __attribute__((always_inline)) bool
+feeding_begin(struct feeding *feeding, struct state *state, PyObject *reader_steal)
+{
+    PyObject *dict = NULL, *limit = NULL;
+    *feeding = (struct feeding){.reader = reader_steal};
+    if (Py_IS_TYPE(reader_steal, state->reader.FastReaderType)
+        && (dict = PyObject_GenericGetDict(reader_steal, NULL)) == NULL) {
         PyErr_Clear();
     }
-    eof = reader_field(reader, dict, state->names._eof);
-    buffer = eof == NULL ? NULL : reader_field(reader, dict, state->names._buffer);
-    limit = buffer == NULL ? NULL : reader_field(reader, dict, state->names._limit);
-    waiter = limit == NULL ? NULL : reader_field(reader, dict, state->names._waiter);
-    if (UNLIKELY(waiter == NULL)) {
-        PyErr_Clear();    /* data_received() says what is missing */
-        goto done;
+    feeding->dict = dict;
+    PyObject *eof = reader_field(reader_steal, dict, state->names._eof);
+    feeding->buffer = eof == NULL ? NULL : reader_field(reader_steal, dict, state->names._buffer);
+    limit = feeding->buffer == NULL ? NULL : reader_field(reader_steal, dict, state->names._limit);
+    feeding->waiter = limit == NULL ? NULL
+                                    : reader_field(reader_steal, dict, state->names._waiter);
+    bool usual = eof == Py_False && feeding->waiter != NULL && PyLong_CheckExact(limit)
+                 && PyByteArray_CheckExact(feeding->buffer);
+    if (LIKELY(usual)) {
+        feeding->limit = PyLong_AsSsize_t(limit);
+        if (UNLIKELY(feeding->limit < 0)) {
+            PyErr_Clear();
+            feeding->limit = PY_SSIZE_T_MAX;    /* more than fits: never paused */
+        }
+        feeding->wanted = wanted_length(state, reader_steal, feeding->waiter);
     }
-    if (UNLIKELY(eof != Py_False || !PyByteArray_CheckExact(buffer) || !PyLong_CheckExact(limit))) {
-        goto done;
+    else {
+        PyErr_Clear();
     }
-    Py_ssize_t limit_bytes = PyLong_AsSsize_t(limit);
-    if (UNLIKELY(limit_bytes < 0)) {
-        PyErr_Clear();    /* more than fits: never paused */
-        limit_bytes = PY_SSIZE_T_MAX;
-    }
-    result = -1;
-    if (UNLIKELY(buffer_extend(buffer, data, n) < 0)) {
-        goto done;
-    }
-    if (waiter != Py_None && UNLIKELY(wake_waiter(state, reader, dict, waiter) < 0)) {
-        goto done;
-    }
-    if (UNLIKELY(PyByteArray_GET_SIZE(buffer) / 2 >= limit_bytes)
-        && PyByteArray_GET_SIZE(buffer) - limit_bytes > limit_bytes
-        && pause_transport(state, reader) < 0) {
-        goto done;
-    }
-    result = 1;
-done:
-    Py_XDECREF(dict);
     Py_XDECREF(eof);
-    Py_XDECREF(buffer);
     Py_XDECREF(limit);
-    Py_XDECREF(waiter);
-    return result;
+    return usual;
+}
+
+/* The buffer has grown: wakes and pauses. 0 / -1 */
+static inline __attribute__((always_inline)) int
+feeding_done(struct feeding *feeding, struct state *state)
+{
+    Py_ssize_t left = PyByteArray_GET_SIZE(feeding->buffer) - feeding->wanted;
+    if (left < 0) {
+        return 0;
+    }
+    if (feeding->waiter != Py_None
+        && UNLIKELY(wake_waiter(state, feeding->reader, feeding->dict, feeding->waiter) < 0)) {
+        return -1;
+    }
+    /* What is wanted is taken in a moment. */
+    if (UNLIKELY(left / 2 >= feeding->limit) && left - feeding->limit > feeding->limit) {
+        return pause_transport(state, feeding->reader);
+    }
+    return 0;
+}
+
+/* New reference, or NULL where the standard method is to do it. Sets no exception. */
+static inline PyObject *
+feedable_reader(struct state *state, PyObject *reader_ref)
+{
+    return LIKELY(reader_classes_are_standard(state)) ? weakref_get(reader_ref) : NULL;
 }
 
 int
 reader_feed(struct state *state, PyObject *reader_ref, const char *data, size_t n)
 {
-    if (UNLIKELY(!reader_classes_are_standard(state))) {
-        return 0;
-    }
-    PyObject *reader = weakref_get(reader_ref);
+    PyObject *reader = feedable_reader(state, reader_ref);
     if (UNLIKELY(reader == NULL)) {
         return 0;
     }
-    int result = feed(state, reader, data, n);
-    Py_DECREF(reader);
+    struct feeding feeding;
+    int result = 0;
+    if (LIKELY(feeding_begin(&feeding, state, reader))) {
+        result = buffer_extend(feeding.buffer, data, n, feeding.wanted) < 0
+                         || feeding_done(&feeding, state) < 0
+                     ? -1
+                     : 1;
+    }
+    feeding_end(&feeding);
+    return result;
+}
+
+int
+reader_receive(struct state *state, PyObject *reader_ref, struct io *io, size_t max,
+               enum io_status *status, size_t *n, bool *complete)
+{
+    PyObject *reader = feedable_reader(state, reader_ref);
+    if (UNLIKELY(reader == NULL)) {
+        return 0;
+    }
+    struct feeding feeding;
+    int result = 0;
+    if (UNLIKELY(!feeding_begin(&feeding, state, reader))) {
+        goto done;
+    }
+    PyObject *buffer = feeding.buffer;
+    Py_ssize_t length = PyByteArray_GET_SIZE(buffer);
+    if (feeding.wanted - length < READER_LARGE_BYTES) {
+        goto done;
+    }
+    size_t room = (size_t)(feeding.wanted - length) < max ? (size_t)(feeding.wanted - length) : max;
+    if (UNLIKELY(buffer_resize(buffer, length + (Py_ssize_t)room, feeding.wanted) < 0)) {
+        PyErr_Clear();    /* whoever feeds it the usual way is told */
+        goto done;
+    }
+    *n = 0;
+    *status = io->ops->read(io, PyByteArray_AS_STRING(buffer) + length, room, n);
+    *complete = length + (Py_ssize_t)*n == feeding.wanted;
+    result = PyByteArray_Resize(buffer, length + (Py_ssize_t)*n) < 0
+                     || (*n > 0 && feeding_done(&feeding, state) < 0)
+                 ? -1
+                 : 1;
+done:
+    feeding_end(&feeding);
     return result;
 }

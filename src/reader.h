@@ -5,10 +5,14 @@
  * for each packet, by the classes' version), not on the instances (looked at before the
  * first packet, when any other protocol's methods are looked up). Then the outcome is
  * what StreamReader.feed_data() leaves: _buffer, _waiter, _paused and the waiter's result.
+ * One thing differs: while readexactly() of stream_api.h waits for more than there is, its Task
+ * is not woken to wait again, and the transport not paused to be resumed (benchmark row:
+ * streams, with --sizes 1048576).
  * Whatever is unusual goes the standard way. */
 #ifndef ASYNCLOOP_READER_H
 #define ASYNCLOOP_READER_H
 
+#include "io.h"
 #include "loop.h"
 
 int reader_init(struct state *state);
@@ -34,5 +38,13 @@ PyObject *reader_bind(struct state *state, PyObject *protocol);
 
 /* 1: fed; 0: not possible, call data_received(); -1: with what feed_data() would raise. */
 int reader_feed(struct state *state, PyObject *reader_ref, const char *data, size_t n);
+
+#define READER_LARGE_BYTES (32 * 1024)
+
+/* Where readexactly() waits for at least so many bytes more: receives up to `max` of them straight
+ * into the reader's buffer. 1: done, with *status and *n as from io_ops.read(), and *complete if all
+ * that is wanted has come; 0: not the case, nothing was received; -1 as above. */
+int reader_receive(struct state *state, PyObject *reader_ref, struct io *io, size_t max,
+                   enum io_status *status, size_t *n, bool *complete);
 
 #endif

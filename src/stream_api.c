@@ -198,6 +198,7 @@ wait_for_data(Operation *op, struct reader_view *view, enum own_function which)
         Py_DECREF(waiter);
         return ATTEMPT_FAILED;
     }
+    SHARED_STORE(waiter->watcher, (PyObject *)op);    /* for reader_feed(): see op->kind->counts */
     op->future = waiter;
     return ATTEMPT_WAIT_FUTURE;
 }
@@ -374,7 +375,10 @@ attempt_drain(Operation *op, PyObject **result)
      .leave = leave_reader}
 
 static const struct operation_kind kind_read = KIND(read, "StreamReader");
-static const struct operation_kind kind_readexactly = KIND(readexactly, "StreamReader");
+static const struct operation_kind kind_readexactly = {
+    .name = "readexactly", .attempt = attempt_readexactly, .owner = "StreamReader", .warns = true,
+    .leave = leave_reader, .counts = true,
+};
 static const struct operation_kind kind_readline = KIND(readline, "StreamReader");
 static const struct operation_kind kind_readuntil = KIND(readuntil, "StreamReader");
 static const struct operation_kind kind_drain = KIND(drain, "StreamWriter");

@@ -189,7 +189,7 @@ static void
 stream_expect_large(Transport *tr, size_t n)
 {
     struct state *state = tr->state;
-    if (tr->proto.kind == PROTO_DATA) {
+    if (tr->proto.kind == PROTO_DATA || tr->proto.kind == PROTO_READER) {
         tr->proto.expected = packet_room(n);
     }
     if (!SHARED_LOAD(state->keeps_freed)) {
@@ -198,11 +198,39 @@ stream_expect_large(Transport *tr, size_t n)
     }
 }
 
+/* Into the buffer of a reader that waits for a large message. False: it does not. */
+static __attribute__((noinline)) bool
+stream_read_message(Transport *tr, size_t *n, enum read_outcome *outcome)
+{
+    enum io_status status = IO_OK;
+    bool complete = false;
+    PyObject *reader = Py_NewRef(tr->proto.feed.self);
+    int result = reader_receive(tr->state, reader, &tr->io, READ_BUFFER_SIZE, &status, n, &complete);
+    Py_DECREF(reader);
+    if (result < 0) {
+        *outcome = outcome_of_fatal(tr->kind->data_failed(tr));
+    }
+    else if (status != IO_OK) {
+        *outcome = stream_read_stopped(tr, status);
+    }
+    else {
+        *outcome = *n == READ_BUFFER_SIZE && !complete ? READ_MORE : READ_DONE;
+    }
+    return result != 0;
+}
+
 static enum read_outcome
 stream_read_data(Transport *tr, Loop *loop, size_t *n)
 {
-    if (UNLIKELY(tr->proto.expected != 0) && tr->proto.kind == PROTO_DATA) {
-        return stream_read_large(tr, n);
+    if (UNLIKELY(tr->proto.expected != 0)) {
+        enum read_outcome outcome;
+        if (tr->proto.kind == PROTO_DATA) {
+            return stream_read_large(tr, n);
+        }
+        if (tr->proto.kind == PROTO_READER && tr->proto.feed.self != NULL
+            && stream_read_message(tr, n, &outcome)) {
+            return outcome;
+        }
     }
     char *buffer = read_buffer(loop);
     if (UNLIKELY(buffer == NULL)) {

@@ -247,6 +247,183 @@ def test_reading_pauses_at_twice_the_limit(run):
     run(main())
 
 
+# --- large messages: received straight into the reader's buffer ------------------------
+
+
+def pattern(length, start=0):
+    """Bytes that tell where they lie: a piece that is lost or comes twice shows."""
+    words = range(start, start + length // 4 + 1)
+    return b"".join(n.to_bytes(4, "big") for n in words)[:length]
+
+
+@pytest.mark.parametrize("connect", ["unix", "tcp"])
+def test_large_messages_come_whole(run, connect):
+    """Of many lengths, one behind the other, with short ones in between."""
+    lengths = [300_000, MIB, 5, 1, 40_000, 700_001, 2 * MIB + 17, 32 * 1024, 100, MIB]
+    sent = [pattern(n, start=i << 20) for i, n in enumerate(lengths)]
+
+    async def check(reader, peer):
+        loop = asyncio.get_running_loop()
+        for together in (True, False, True):
+            sender = None
+            if together:
+                sender = asyncio.ensure_future(loop.sock_sendall(peer, b"".join(sent)))
+            for message in sent:
+                if not together:
+                    sender = asyncio.ensure_future(loop.sock_sendall(peer, message))
+                got = await reader.readexactly(len(message))
+                assert type(got) is bytes
+                assert got == message
+                if not together:
+                    await sender
+                    assert reader._buffer == b""
+            await sender
+        assert reader._buffer == b""
+        assert reader._waiter is None
+        assert not reader._paused
+
+    async def main():
+        if connect == "unix":
+            async with Pair() as (reader, writer, peer):
+                await check(reader, peer)
+            return
+        with listening() as sock:
+            reader, writer = await asyncio.open_connection(*sock.getsockname())
+            peer, _ = sock.accept()
+            with peer:
+                peer.setblocking(False)
+                await check(reader, peer)
+            writer.close()
+            await writer.wait_closed()
+
+    run(main())
+
+
+def test_cancelled_in_the_middle_of_a_large_message(run):
+    """What has come by then stays in the buffer, and reading goes on after it."""
+    message = pattern(MIB)
+
+    async def main():
+        async with Pair() as (reader, writer, peer):
+            loop = asyncio.get_running_loop()
+            await asyncio.gather(loop.sock_sendall(peer, message), reader.readexactly(MIB))
+            for method in (reader.readexactly, reader.read):
+                task = asyncio.ensure_future(reader.readexactly(MIB))
+                await loop.sock_sendall(peer, message[:600_000])
+                await until(lambda: len(reader._buffer) == 600_000)
+                assert not task.done()
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                assert reader._waiter is None
+                assert reader._buffer == message[:600_000]
+                sender = asyncio.ensure_future(loop.sock_sendall(peer, message[600_000:]))
+                got = b""
+                while len(got) < MIB:
+                    got += await method(MIB - len(got))
+                assert got == message
+                await sender
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(reader.readexactly(10 * MIB), 0.01)
+            assert await asyncio.gather(
+                reader.readexactly(MIB), loop.sock_sendall(peer, message)
+            ) == [message, None]
+
+    run(main())
+
+
+@pytest.mark.parametrize("asked", [MIB, 1 << 45])
+def test_the_end_in_a_large_message(run, asked):
+    """However much is asked for: memory is taken only for what comes."""
+
+    async def main():
+        async with Pair() as (reader, writer, peer):
+            loop = asyncio.get_running_loop()
+            await asyncio.gather(loop.sock_sendall(peer, bytes(MIB)), reader.readexactly(MIB))
+            task = asyncio.ensure_future(reader.readexactly(asked))
+            await loop.sock_sendall(peer, pattern(700_000))
+            peer.shutdown(socket.SHUT_WR)
+            with pytest.raises(asyncio.IncompleteReadError) as caught:
+                await task
+            assert caught.value.partial == pattern(700_000)
+            assert caught.value.expected == asked
+            assert reader.at_eof()
+
+    run(main())
+
+
+def test_a_lost_connection_in_a_large_message(run):
+    async def main():
+        async with Pair() as (reader, writer, peer):
+            loop = asyncio.get_running_loop()
+            await asyncio.gather(loop.sock_sendall(peer, bytes(MIB)), reader.readexactly(MIB))
+            task = asyncio.ensure_future(reader.readexactly(MIB))
+            await loop.sock_sendall(peer, bytes(500_000))
+            await until(lambda: len(reader._buffer) == 500_000)
+            writer.transport.abort()
+            with pytest.raises(asyncio.IncompleteReadError) as caught:
+                await task
+            assert len(caught.value.partial) == 500_000
+
+    run(main())
+
+
+def test_fed_by_hand_while_a_large_message_is_awaited(run):
+    async def main():
+        async with Pair() as (reader, writer, peer):
+            loop = asyncio.get_running_loop()
+            await asyncio.gather(loop.sock_sendall(peer, bytes(MIB)), reader.readexactly(MIB))
+            task = asyncio.ensure_future(reader.readexactly(600_000))
+            await loop.sock_sendall(peer, b"a" * 300_000)
+            await until(lambda: len(reader._buffer) == 300_000)
+            reader.feed_data(b"b" * 100_000)
+            await turns(3)
+            assert not task.done()
+            await loop.sock_sendall(peer, b"c" * 200_000)
+            assert await task == b"a" * 300_000 + b"b" * 100_000 + b"c" * 200_000
+
+    run(main())
+
+
+def test_a_buffer_that_is_looked_at_cannot_grow(run, reports):
+    """A memoryview of a reader's buffer is the end of the connection, large message or not."""
+
+    async def main():
+        async with Pair() as (reader, writer, peer):
+            loop = asyncio.get_running_loop()
+            await asyncio.gather(loop.sock_sendall(peer, bytes(MIB)), reader.readexactly(MIB))
+            task = asyncio.ensure_future(reader.readexactly(MIB))
+            await loop.sock_sendall(peer, bytes(200_000))
+            await until(lambda: len(reader._buffer) == 200_000)
+            with memoryview(reader._buffer):
+                sender = asyncio.ensure_future(loop.sock_sendall(peer, bytes(MIB)))
+                with pytest.raises(BufferError):
+                    await task
+            assert writer.transport.is_closing()
+            await asyncio.wait([sender])
+            assert isinstance(sender.exception(), ConnectionError)
+
+    run(main())
+    assert len(reports) == 1
+
+
+def test_what_follows_a_large_message_pauses(run):
+    async def main():
+        async with Pair(limit=1000) as (reader, writer, peer):
+            loop = asyncio.get_running_loop()
+            sender = asyncio.ensure_future(loop.sock_sendall(peer, b"x" * (4 * MIB)))
+            assert await reader.readexactly(MIB) == b"x" * MIB
+            assert await reader.readexactly(MIB) == b"x" * MIB
+            await until(lambda: not writer.transport.is_reading())
+            buffered = len(reader._buffer)
+            await turns(5)
+            assert len(reader._buffer) == buffered < MIB
+            assert await reader.readexactly(2 * MIB) == b"x" * (2 * MIB)
+            await sender
+
+    run(main())
+
+
 def test_visible_state(run):
     async def main():
         async with Pair() as (reader, writer, peer):
