@@ -493,11 +493,13 @@ task_take_cancel_steal(Task *self, PyObject *exc)
     return future_make_cancelled_error(&self->future);
 }
 
-/* What the step has to throw in: 0 and a new reference or NULL in *exc; -1 */
+/* What the step has to throw in: 0 and a new reference or NULL in *exc; -1. What the Task has
+ * waited for: a new reference or NULL in *awaited. */
 static inline int
-task_take_wakeup(Task *self, PyObject **exc)
+task_take_wakeup(Task *self, PyObject **exc, PyObject **awaited)
 {
     *exc = NULL;
+    *awaited = NULL;
     PyObject *waiter, *pending;
     bool must_cancel;
     Py_BEGIN_CRITICAL_SECTION(self);
@@ -528,15 +530,18 @@ task_take_wakeup(Task *self, PyObject **exc)
         else if (self->awaited_by_added) {
             task_forget_awaited_by(self, waiter);
         }
-        Py_DECREF(waiter);
     }
     if (UNLIKELY(pending != NULL)) {
         Py_XSETREF(*exc, pending);
     }
     if (UNLIKELY(must_cancel)) {
         *exc = task_take_cancel_steal(self, *exc);
-        return *exc == NULL ? -1 : 0;
+        if (*exc == NULL) {
+            Py_XDECREF(waiter);
+            return -1;
+        }
     }
+    *awaited = waiter;
     return 0;
 }
 
@@ -559,21 +564,24 @@ task_end_without_step(Loop *loop, PyObject *op)
     return task_fail((Task *)op) == 0 ? 0 : task_run_failed(loop, op);
 }
 
-/* The loop's upward call: one step of a Task from its ready ring. */
+/* The loop's upward call: one step of a Task from its ready ring. What the Task has waited for
+ * lives until the step is over, as under asyncio: a result that nobody keeps is freed when the
+ * coroutine has sent its next request, not before (benchmark row: asyncpg, 1,000 rows). */
 static int
 task_run(Loop *loop, PyObject *op)
 {
     Task *self = (Task *)op;
-    PyObject *exc;
+    PyObject *exc, *awaited;
     if (UNLIKELY(!future_is_pending(&self->future))) {
         task_already_done(self, NULL);
         return task_run_failed(loop, op);
     }
-    if (UNLIKELY(task_take_wakeup(self, &exc) < 0)) {
+    if (UNLIKELY(task_take_wakeup(self, &exc, &awaited) < 0)) {
         return task_end_without_step(loop, op);
     }
     if (UNLIKELY(current_enter(loop, op) < 0)) {
         Py_XDECREF(exc);
+        Py_XDECREF(awaited);
         return task_end_without_step(loop, op);
     }
     PyObject *context = Py_XNewRef(self->context);
@@ -595,7 +603,9 @@ task_run(Loop *loop, PyObject *op)
     }
     Py_XDECREF(context);
     Py_XDECREF(exc);
-    return LIKELY(result == 0) ? 0 : task_run_failed(loop, op);
+    result = LIKELY(result == 0) ? 0 : task_run_failed(loop, op);
+    Py_XDECREF(awaited);
+    return result;
 }
 
 /* A step from a callback, which runs in the context already. Steals `exc` (may be NULL),
@@ -615,8 +625,8 @@ task_step_in_callback_steal(Task *self, PyObject *exc)
     if (exc != NULL) {
         task_set_pending_exception_steal(self, exc);
     }
-    PyObject *pending;
-    if (task_take_wakeup(self, &pending) < 0) {
+    PyObject *pending, *awaited;
+    if (task_take_wakeup(self, &pending, &awaited) < 0) {
         result = task_fail(self);
         pending = NULL;
     }
@@ -640,6 +650,7 @@ task_step_in_callback_steal(Task *self, PyObject *exc)
         Py_DECREF(loop_object);
     }
     Py_XDECREF(pending);
+    Py_XDECREF(awaited);
     if (result < 0) {
         return NULL;
     }

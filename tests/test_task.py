@@ -185,6 +185,31 @@ def test_wake_order(loop, make):
     assert task.done()
 
 
+@pytest.mark.parametrize("inner", ["future", "task"])
+def test_what_was_awaited_lives_until_the_step_ends(loop, make, inner):
+    class Thing:
+        pass
+
+    async def give():
+        await asyncio.sleep(0)
+        return Thing()
+
+    async def main():
+        if inner == "future":
+            future = loop.create_future()
+            loop.call_soon(lambda f: f.set_result(Thing()), future)
+        else:
+            future = make(give())
+        ref = weakref.ref(await future)
+        del future
+        alive = ref() is not None
+        await asyncio.sleep(0)
+        return alive, ref() is None
+
+    with without_collector():
+        assert loop.run_until_complete(make(main())) == (True, True)
+
+
 def test_generator_based_coroutine(loop, make):
     @types.coroutine
     def old_style():
