@@ -375,6 +375,28 @@ loop_flush_overdue(Loop *loop)
     }
 }
 
+/* While a handle runs, memory fetches the ones after it: timers fire in another order than that in
+ * which they were made and lie (benchmark row: 100,000 timers). Tasks are made and woken in the same
+ * order, so that the processor does it by itself. Inlined, or GCC drops it as without effect. */
+static inline __attribute__((always_inline)) void
+fetch_next_handles(const struct ready *ready)
+{
+#ifndef Py_GIL_DISABLED    /* there another thread may cancel the handle that is looked into */
+    if (ready_length(ready) < 2) {
+        return;
+    }
+    const char *later = (const char *)ready->items[(ready->head + 3) & ready->mask];
+    __builtin_prefetch(later);    /* may be of a slot that is empty: no matter */
+    __builtin_prefetch(later + sizeof(Handle));
+    uintptr_t next = ready->items[(ready->head + 1) & ready->mask];
+    if ((next & READY_KIND_MASK) == READY_HANDLE) {
+        __builtin_prefetch(((Handle *)ready_object(next))->how.context);
+    }
+#else
+    (void)ready;
+#endif
+}
+
 /* Runs the oldest `count` items. */
 static int
 loop_run_ready(Loop *loop, struct run *run, size_t count)
@@ -382,6 +404,9 @@ loop_run_ready(Loop *loop, struct run *run, size_t count)
     /* A callback may empty the ring (a forked child that closes the loop). */
     while (count-- > 0 && ready_length(&loop->ready) > 0) {
         uintptr_t item = ready_pop(&loop->ready);
+        if ((item & READY_KIND_MASK) == READY_HANDLE) {
+            fetch_next_handles(&loop->ready);
+        }
         int result = LIKELY(!loop->debug) ? loop_run_item(loop, item)
                                           : loop_run_item_debug(loop, item);
         Py_DECREF(ready_object(item));
