@@ -207,6 +207,29 @@ async def threadsafe_thread(n: int) -> None:
     thread.join()
 
 
+# --- executors -------------------------------------------------------------------------
+
+
+async def executor_one(n: int) -> None:
+    """A trivial C function in the default executor, one call after the other."""
+    loop = asyncio.get_running_loop()
+    for _ in range(n):
+        await loop.run_in_executor(None, abs, -1)
+
+
+async def executor_hundred(n: int) -> None:
+    """The same, a hundred calls at once."""
+    loop = asyncio.get_running_loop()
+    for _ in range(n // 100):
+        await asyncio.gather(*[loop.run_in_executor(None, abs, -1) for _ in range(100)])
+
+
+async def to_thread_one(n: int) -> None:
+    """The same by asyncio.to_thread(), one after the other."""
+    for _ in range(n):
+        await asyncio.to_thread(abs, -1)
+
+
 # --- floor -----------------------------------------------------------------------------
 
 
@@ -260,6 +283,15 @@ BODIES = (
         threadsafe_thread,
         threads=True,
     ),
+    Body("executor-1", "run_in_executor, one by one", executor_one, threads=True),
+    Body(
+        "executor-100",
+        "run_in_executor, 100 at once, per call",
+        executor_hundred,
+        threads=True,
+        step=100,
+    ),
+    Body("to-thread", "to_thread, one by one", to_thread_one, threads=True),
     Body("floor-sleep", "sleep(0)", sleep_one, floor=True, group="floor"),
     Body("floor-callback", "call of an empty callback", floor_callback, floor=True, group="floor"),
     Body("floor-await", "await of an empty coroutine", floor_await, floor=True, group="floor"),
