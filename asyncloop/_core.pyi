@@ -11,6 +11,7 @@ from asyncio.constants import _SendfileMode
 from asyncio.events import AbstractEventLoop, _TaskFactory
 from asyncio.transports import _FlowControlMixin
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Executor
 from contextvars import Context
 from socket import _Address, socket
 from traceback import StackSummary
@@ -314,6 +315,11 @@ class Operation(Coroutine[Any, Any, _T_co]):
     @property
     def __qualname__(self) -> str: ...
 
+# The done callback of an executor's future, and of the loop's for it.
+@final
+class ExecutorLink:
+    def __call__(self, future: Any, /) -> None: ...
+
 # `asyncloop.Loop` derives from this and from asyncio.BaseEventLoop.
 @disjoint_base
 class Loop:
@@ -409,7 +415,9 @@ class Loop:
         proto: int = 0,
         flags: int = 0,
     ) -> Operation[list[Any]]: ...
-
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[[*_Ts], _T], *args: *_Ts
+    ) -> asyncio.Future[_T]: ...
     _closed: bool
     _current_handle: Any
     _debug: bool

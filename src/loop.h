@@ -233,6 +233,8 @@ loop_check_closed(Loop *loop)
                : loop_closed_error(loop);
 }
 int loop_check_thread(Loop *loop);    /* call only in debug mode */
+/* In debug mode, as asyncio: a coroutine is no callback, and a callback is callable. TypeError. */
+int loop_check_callback(Loop *loop, PyObject *callback, const char *function);
 
 /* libev's own follow-up of a fork, before the first use in the child. 0, or -1 with OSError: there
  * is no descriptor for it now, the next use tries again. */

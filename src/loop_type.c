@@ -7,6 +7,7 @@
 
 #include "args.h"
 #include "current.h"
+#include "executor.h"
 #include "future.h"
 #include "inbox.h"
 #include "owner.h"
@@ -40,9 +41,8 @@ unpack_by_name(const char *function, PyObject *const *args, Py_ssize_t nargs, Py
     return 0;
 }
 
-/* In debug mode, as asyncio: a coroutine is no callback, and a callback is callable. */
-static int
-check_callback(Loop *loop, PyObject *callback, const char *function)
+int
+loop_check_callback(Loop *loop, PyObject *callback, const char *function)
 {
     PyObject *result = PyObject_CallMethod((PyObject *)loop, "_check_callback", "Os", callback,
                                            function);
@@ -56,7 +56,7 @@ check_debug(Loop *loop, PyObject *callback, const char *function, bool this_thre
     if (this_thread && loop_check_thread(loop) < 0) {
         return -1;
     }
-    return check_callback(loop, callback, function);
+    return loop_check_callback(loop, callback, function);
 }
 
 static PyObject *
@@ -759,6 +759,7 @@ static PyMethodDef Loop_methods[] = {
      PyDoc_STR("get_debug($self, /)\n--\n\nTrue in debug mode.")},
     SOCKOP_METHODS,
     RESOLVE_METHODS,
+    EXECUTOR_METHODS,
     {"_add_callback", OWNED(Loop__add_callback), METH_O, NULL},
     {"_add_reader", FASTCALL(OWNED(Loop__add_reader)), METH_FASTCALL | METH_KEYWORDS, NULL},
     {"_add_writer", FASTCALL(OWNED(Loop__add_writer)), METH_FASTCALL | METH_KEYWORDS, NULL},

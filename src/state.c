@@ -7,6 +7,7 @@
 #include "clients.h"
 #include "current.h"
 #include "datagram.h"
+#include "executor.h"
 #include "freelist.h"
 #include "future.h"
 #include "handle.h"
@@ -119,6 +120,7 @@ import_asyncio(struct state *state)
         {&state->asyncio_BufferedProtocol, "asyncio.protocols", "BufferedProtocol", false},
         {&state->asyncio_CancelledError, "asyncio.exceptions", "CancelledError", false},
         {&state->asyncio_InvalidStateError, "asyncio.exceptions", "InvalidStateError", false},
+        {&state->concurrent_Future, "concurrent.futures", "Future", false},
         {&state->events_get_event_loop, "asyncio.events", "get_event_loop", false},
         {&state->events_get_running_loop, "asyncio.events", "_get_running_loop", false},
         {&state->events_set_running_loop, "asyncio.events", "_set_running_loop", false},
@@ -132,6 +134,9 @@ import_asyncio(struct state *state)
         {&state->format_callback_source, "asyncio.format_helpers", "_format_callback_source", false},
         {&state->futures_set_result_unless_cancelled, "asyncio.futures",
          "_set_result_unless_cancelled", false},
+        {&state->chain_future, "asyncio.futures", "_chain_future", false},
+        {&state->copy_future_state, "asyncio.futures", "_copy_future_state", false},
+        {&state->wrap_future, "asyncio.futures", "wrap_future", false},
         {&state->base_events, "asyncio", "base_events", false},
         {&state->format_handle, "asyncio.base_events", "_format_handle", false},
         {&state->asyncio_logger, "asyncio.log", "logger", false},
@@ -174,6 +179,7 @@ state_init(PyObject *module, struct state *state)
         || sockop_init(module, state) < 0
         || stream_api_init(module, state) < 0
         || resolve_init(module, state) < 0
+        || executor_init(module, state) < 0
         || loop_type_init(module, state) < 0) {
         return -1;
     }
@@ -193,15 +199,16 @@ state_init(PyObject *module, struct state *state)
     X(ReadPipeType) X(WritePipeType) X(ClientsType) X(ServerType) \
     X(asyncio_Future) X(asyncio_Task) X(asyncio_Handle) X(asyncio_ThreadSafeHandle) X(asyncio_TimerHandle) \
     X(asyncio_FlowControlMixin) X(asyncio_BaseEventLoop) X(asyncio_BufferedProtocol) \
-    X(asyncio_CancelledError) X(asyncio_InvalidStateError) \
+    X(asyncio_CancelledError) X(asyncio_InvalidStateError) X(concurrent_Future) X(ExecutorLinkType) \
     X(events_get_event_loop) X(events_get_running_loop) X(events_set_running_loop) \
     X(base_futures_repr) X(base_tasks_repr) X(base_tasks_get_stack) \
     X(base_tasks_print_stack) X(coroutines_iscoroutine) X(eager_task_factory) \
     X(extract_stack) X(format_callback_source) X(futures_set_result_unless_cancelled) \
+    X(chain_future) X(copy_future_state) X(wrap_future) \
     X(base_events) X(format_handle) X(asyncio_logger) X(TransportSocket) X(sys_getframe) \
     X(current_tasks) X(enter_task) X(leave_task) X(swap_current_task) X(register_task) \
     X(unregister_task) X(task_set_base) X(add_awaited_by) X(discard_awaited_by) \
-    X(keywords_context) X(keywords_msg) X(keywords_debug) X(empty_tuple) X(socket_class) \
+    X(keywords_context) X(keywords_msg) X(keywords_debug) X(keywords_loop) X(empty_tuple) X(socket_class) \
     X(socket_family) X(check_ssl_socket) \
     X(reader.ProtocolType) X(reader.ReaderType) X(reader.WriterType) X(reader.stream_reader) \
     X(reader.own[OWN_DATA_RECEIVED]) X(reader.own[OWN_DRAIN_HELPER]) X(reader.own[OWN_DEL]) X(reader.own[OWN_FEED_DATA]) \

@@ -32,6 +32,8 @@ typedef struct Task Task;
     X(_attach) X(_buffer) X(_client_connected_cb) X(_clients) X(_closed) X(_detach) X(_eof) X(_exception) X(_limit) \
     X(_paused) X(_reader) X(_sockets) X(_stream_reader_wr) \
     X(_transport) X(_waiter) X(pause_reading) X(throw) X(time) X(transport) X(uncancel) X(values) \
+    X(_check_default_executor) X(_default_executor) X(_executor_shutdown_called) X(_result) X(create_future) \
+    X(run_in_executor) X(submit) \
     X(accept) X(connect) X(family) X(getaddrinfo) X(proto) X(recv) X(recv_into) X(recvfrom) X(recvfrom_into) \
     X(recvmsg) X(sendmsg) X(sendto) X(type) \
     X(_force_close) X(_msg_callback) X(_sslobj) X(abort) X(cipher) X(compression) X(do_handshake) \
@@ -120,6 +122,7 @@ struct state {
     PyTypeObject *WritePipeType;
     PyTypeObject *AcceptorType;
     PyTypeObject *OperationType;
+    PyTypeObject *ExecutorLinkType;
     PyTypeObject *ClientsType;            /* NULL where clients.h says so */
 
     /* standard library: types that ours derive from or recognise */
@@ -134,6 +137,7 @@ struct state {
     PyObject *asyncio_BufferedProtocol;   /* asyncio.protocols.BufferedProtocol */
     PyObject *asyncio_CancelledError;
     PyObject *asyncio_InvalidStateError;
+    PyObject *concurrent_Future;          /* concurrent.futures.Future */
 
     /* standard library: functions and objects */
     PyObject *events_get_event_loop;      /* asyncio.events.get_event_loop */
@@ -148,6 +152,9 @@ struct state {
     PyObject *extract_stack;              /* asyncio.format_helpers.extract_stack */
     PyObject *format_callback_source;     /* asyncio.format_helpers._format_callback_source */
     PyObject *futures_set_result_unless_cancelled;
+    PyObject *chain_future;               /* asyncio.futures._chain_future */
+    PyObject *copy_future_state;          /* asyncio.futures._copy_future_state */
+    PyObject *wrap_future;                /* asyncio.futures.wrap_future */
     PyObject *base_events;                /* the module asyncio.base_events */
     PyObject *format_handle;              /* asyncio.base_events._format_handle */
     PyObject *sys_getframe;               /* sys._getframe */
@@ -203,6 +210,7 @@ struct state {
     PyObject *keywords_context;           /* ("context",) */
     PyObject *keywords_msg;               /* ("msg",) */
     PyObject *keywords_debug;             /* ("debug",) */
+    PyObject *keywords_loop;              /* ("loop",) */
 
     /* what Future and Task inherit and still call, of _asyncio.Future and _asyncio.Task */
     struct base_slots {
