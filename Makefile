@@ -206,7 +206,7 @@ TSAN_DIR = build/tsan
 TSAN_SECONDS ?= 1800
 # Not a daemon thread at the end of the interpreter, whose state CPython 3.13 frees while it sleeps; not
 # a descriptor that another thread closes on purpose.
-TSAN_TESTS ?= tests/test_stress_threads.py tests/test_threads.py \
+TSAN_TESTS ?= tests/test_stress_threads.py tests/test_threads.py tests/test_executor.py \
 	--deselect "tests/test_threads.py::test_socket_closed_by_another_thread[asyncloop]" \
 	--deselect "tests/test_threads.py::test_daemon_thread_with_a_loop_at_exit[asyncloop]"
 TSAN_ENV = PYTHONPATH="$(CURDIR)/$(TSAN_DIR)" ASYNCLOOP_STRESS=1 \
