@@ -14,15 +14,12 @@ from asyncio import base_events
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from . import _core
-
 if TYPE_CHECKING:
     from ._core import _MixinBase as _Base
 else:
     _Base = object
 
 _base_events: Any = base_events
-_getaddrinfo = socket.getaddrinfo
 
 # Threads of one loop. They mostly wait for a name server, so there may be more than processors.
 MAX_THREADS = 16
@@ -145,8 +142,6 @@ class ResolverHooks(_Base):
         """For the core: host, port, family, type, proto, flags."""
         # By asyncio's name for the module: whoever replaces it there means this call as well.
         function = self._getaddrinfo_debug if self._debug else _base_events.socket.getaddrinfo
-        if function is _getaddrinfo:
-            function = _core._look_up
         return self._by_thread(function, *args)
 
     async def getnameinfo(self, sockaddr: tuple[Any, ...], flags: int = 0) -> tuple[str, str]:

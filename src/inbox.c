@@ -1,4 +1,4 @@
-/* inbox.c - call_soon_threadsafe().
+/* inbox.c - call_soon_threadsafe(), and what threads outside of Python have finished.
  *
  * Owns: the descriptor that wakes the poll, and the queue of what other threads have sent.
  * Where there is a GIL, it already protects the ready ring: other threads push right
@@ -8,6 +8,7 @@
  * The lock is held for a few instructions, never across a call that may run Python or
  * wait for the GIL. Only the first call that finds the loop asleep writes to the
  * descriptor (benchmark row: call_soon_threadsafe).
+ * Threads that have no thread state (look_up.c) post: no reference, no memory, no GIL.
  * Rejected: libev's ev_async, which ends the process when no descriptor is left. */
 #include "inbox.h"
 #include "poll.h"
@@ -52,7 +53,7 @@ bool
 inbox_may_sleep(Loop *loop)
 {
     pthread_mutex_lock(&loop->inbox.lock);
-    bool idle = loop->inbox.count == 0 && !loop->inbox.poked;
+    bool idle = !loop->inbox.any && !loop->inbox.poked;
     loop->inbox.asleep = idle;
     loop->inbox.poked = false;
     pthread_mutex_unlock(&loop->inbox.lock);
@@ -133,6 +134,7 @@ inbox_init(Loop *loop)
     pthread_mutex_init(&loop->inbox.lock, NULL);
     pthread_cond_init(&loop->inbox.told, NULL);
     loop->inbox.wake_fd = loop->inbox.wake_write_fd = -1;
+    loop->inbox.posted_end = &loop->inbox.posted;
 }
 
 int
@@ -152,6 +154,7 @@ static void
 inbox_set_count(struct inbox *inbox, size_t count)
 {
     __atomic_store_n(&inbox->count, count, __ATOMIC_RELEASE);
+    __atomic_store_n(&inbox->any, count > 0 || inbox->posted != NULL, __ATOMIC_RELAXED);
 }
 
 void
@@ -192,6 +195,10 @@ inbox_forked(Loop *loop)
     pthread_cond_init(&loop->inbox.told, NULL);
     loop->inbox.waiters = 0;
     loop->inbox.asleep = false;
+    /* Whoever has posted them does so again: see look_up.c. */
+    loop->inbox.posted = NULL;
+    loop->inbox.posted_end = &loop->inbox.posted;
+    inbox_set_count(&loop->inbox, loop->inbox.count);
 }
 
 int
@@ -238,9 +245,42 @@ inbox_drain_at_most(Loop *loop, size_t most)
 }
 
 void
+inbox_post(Loop *loop, struct posted *posted)
+{
+    struct inbox *inbox = &loop->inbox;
+    posted->next = NULL;
+    pthread_mutex_lock(&inbox->lock);
+    *inbox->posted_end = posted;
+    inbox->posted_end = &posted->next;
+    inbox_set_count(inbox, inbox->count);
+    inbox_wake_locked(inbox);
+    pthread_mutex_unlock(&inbox->lock);
+}
+
+void
+inbox_run_posted(Loop *loop)
+{
+    struct inbox *inbox = &loop->inbox;
+    pthread_mutex_lock(&inbox->lock);
+    struct posted *posted = inbox->posted;
+    inbox->posted = NULL;
+    inbox->posted_end = &inbox->posted;
+    inbox_set_count(inbox, inbox->count);
+    pthread_mutex_unlock(&inbox->lock);
+    while (posted != NULL) {
+        struct posted *next = posted->next;    /* it frees itself */
+        posted->run(posted, loop);
+        posted = next;
+    }
+}
+
+void
 inbox_drain_some(Loop *loop)
 {
-    inbox_drain_at_most(loop, DRAIN_MAX);
+    if (__atomic_load_n(&loop->inbox.count, __ATOMIC_RELAXED) > 0) {
+        inbox_drain_at_most(loop, DRAIN_MAX);
+    }
+    inbox_run_posted(loop);
 }
 
 void

@@ -35,11 +35,16 @@ inbox_tell_waiters(Loop *loop)
     }
 }
 
+/* From a thread without the GIL, and without a thread state: the loop's thread runs `posted` in
+ * its next iteration, outside of what is ready. The caller sees to it that the loop is alive. */
+void inbox_post(Loop *loop, struct posted *posted);
+void inbox_run_posted(Loop *loop);      /* now, in the loop's thread */
+
 static inline void
 inbox_drain(Loop *loop)
 {
     /* A hint is enough: who comes later has woken the poll. */
-    if (UNLIKELY(__atomic_load_n(&loop->inbox.count, __ATOMIC_RELAXED) > 0)) {
+    if (UNLIKELY(__atomic_load_n(&loop->inbox.any, __ATOMIC_RELAXED))) {
         inbox_drain_some(loop);
     }
 }

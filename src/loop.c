@@ -12,6 +12,7 @@
 
 #include "current.h"
 #include "inbox.h"
+#include "look_up.h"
 #include "owed.h"
 #include "owner.h"
 #include "poll.h"
@@ -669,6 +670,7 @@ loop_close(Loop *loop)
     state_lock_lists(loop->state);
     list_remove(&loop->all_loops);
     state_unlock_lists(loop->state);
+    look_ups_close(loop);
     if (loop->ev == NULL) {
         return;
     }
@@ -692,6 +694,7 @@ loop_after_fork(Loop *loop)
     if (loop->ev != NULL && (inbox_after_fork(loop) < 0 || poll_after_fork(loop) < 0)) {
         return -1;
     }
+    look_ups_after_fork(loop);
     loop->forked = false;
     return 0;
 }

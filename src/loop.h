@@ -35,6 +35,12 @@ struct flush_node {
     void (*run)(struct flush_node *node);
 };
 
+/* What a thread that Python knows nothing of hands to the loop's: embedded in its owner. */
+struct posted {
+    struct posted *next;
+    void (*run)(struct posted *posted, Loop *loop);    /* lets no exception out */
+};
+
 struct Loop {
     PyObject_HEAD
     struct state *state;          /* borrowed: the type keeps the module alive */
@@ -71,7 +77,10 @@ struct Loop {
         int waiters;              /* how many */
         uintptr_t *items;         /* as in struct ready: strong, with their kind; from head on */
         size_t head;
-        size_t count;             /* read without the lock, as a hint */
+        size_t count;
+        struct posted *posted;    /* the first of those that wait to be run */
+        struct posted **posted_end;    /* where the next one is to be put */
+        bool any;                 /* there is an item or a posted one: read without the lock, as a hint */
         size_t capacity;
         unsigned int direct;      /* pushed to the ring itself, since the iteration began */
         bool asleep;              /* the loop sleeps in its poll, or is about to: wake it */
@@ -103,6 +112,8 @@ struct Loop {
     ev_io signal_watcher;
 
     PyObject *current_task;       /* the Task last entered in asyncio's books; owned, only during a run: current.h */
+
+    struct look_ups *look_ups;    /* look_up.c; NULL until a name was looked up */
 
     struct list_node waiting_operations;    /* operation.c */
     int64_t operations_checked_ns;

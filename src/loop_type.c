@@ -10,6 +10,7 @@
 #include "executor.h"
 #include "future.h"
 #include "inbox.h"
+#include "look_up.h"
 #include "owner.h"
 #include "poll.h"
 #include "resolve.h"
@@ -654,6 +655,9 @@ Loop_traverse(PyObject *op, visitproc visit, void *arg)
     if (result == 0) {
         result = owed_traverse(&loop->owed, visit, arg);
     }
+    if (result == 0) {
+        result = look_ups_traverse(loop, visit, arg);
+    }
     return result != 0 ? result : watch_traverse(loop, visit, arg);
 }
 
@@ -824,6 +828,7 @@ after_fork_in_child(PyObject *module, PyObject *ignored UNUSED)
     for (struct list_node *node = state->loops.next; node != &state->loops; node = node->next) {
         Loop *loop = container_of(node, Loop, all_loops);
         inbox_forked(loop);
+        look_ups_forked(loop);
         loop->forked = true;
     }
     Py_RETURN_NONE;

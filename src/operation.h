@@ -52,7 +52,10 @@ struct Operation {
     Loop *loop;                             /* strong; NULL when done */
     PyObject *sock;                         /* or NULL */
     PyObject *args[OPERATION_MAX_ARGS];     /* new references; NULL where not given */
-    Py_ssize_t count;                       /* the kind's own: bytes wanted, or sent */
+    union {                                 /* the kind's own */
+        Py_ssize_t count;                   /* bytes wanted, or sent */
+        struct look_up *look_up;            /* look_up.c: under way, or NULL */
+    };
     PyObject *inner;                        /* iterator that the awaiting Task drives for us */
     PyObject *value;                        /* what it returned, or NULL */
     Future *future;                         /* while waiting: done when ready */

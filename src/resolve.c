@@ -8,6 +8,7 @@
 #include "resolve.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <stdio.h>
@@ -16,6 +17,7 @@
 
 #include "addr.h"
 #include "args.h"
+#include "look_up.h"
 
 struct question {
     PyObject *host;
@@ -202,9 +204,8 @@ answer_usual(struct state *state, const struct question *question)
 
 /* -- the C library ------------------------------------------------------------------------------- */
 
-/* Frees what the library found. */
 static PyObject *
-build_list_free(struct state *state, struct addrinfo *found)
+build_list(struct state *state, const struct addrinfo *found)
 {
     PyObject *list = PyList_New(0);
     for (const struct addrinfo *one = found; one != NULL && list != NULL; one = one->ai_next) {
@@ -216,7 +217,6 @@ build_list_free(struct state *state, struct addrinfo *found)
         }
         Py_XDECREF(entry);
     }
-    freeaddrinfo(found);
     return list;
 }
 
@@ -262,20 +262,29 @@ question_for_library(const struct question *question, struct library_question *a
            && (question->host == Py_None || (asked->host = plain_host(question->host)) != NULL);
 }
 
+/* False: no C library takes it for an address (they know hexadecimal parts, too). */
+static bool
+may_be_numeric(const char *host)
+{
+    return strchr(host, ':') != NULL || host[strspn(host, "0123456789abcdefABCDEFxX.")] == '\0';
+}
+
 /* A list; NULL without an exception if the library cannot answer without a look-up. */
 static PyObject *
-answer_by_library(struct state *state, const struct question *question)
+answer_by_library(struct state *state, const struct library_question *asked)
 {
-    struct library_question asked;
-    if (!question_for_library(question, &asked)) {
+    if (asked->host != NULL && !may_be_numeric(asked->host)) {
         return NULL;
     }
-    asked.hints.ai_flags |= AI_NUMERICHOST | AI_NUMERICSERV;
+    struct addrinfo hints = asked->hints;
+    hints.ai_flags |= AI_NUMERICHOST | AI_NUMERICSERV;
     struct addrinfo *found = NULL;
-    if (getaddrinfo(asked.host, asked.port, &asked.hints, &found) != 0) {
+    if (getaddrinfo(asked->host, asked->port, &hints, &found) != 0) {
         return NULL;
     }
-    return build_list_free(state, found);
+    PyObject *list = build_list(state, found);
+    freeaddrinfo(found);
+    return list;
 }
 
 /* -- the look-up ------------------------------------------------------------------------------- */
@@ -302,9 +311,10 @@ labels_are_plain(const char *host)
 }
 
 static void
-set_look_up_error(struct state *state, int code)
+set_look_up_error(struct state *state, int code, int error)
 {
     if (code == EAI_SYSTEM) {
+        errno = error;
         PyErr_SetFromErrno(PyExc_OSError);
         return;
     }
@@ -315,35 +325,14 @@ set_look_up_error(struct state *state, int code)
     }
 }
 
-/* Without socket.getaddrinfo()'s search for the enum members of each number (benchmark row:
- * getaddrinfo, localhost). */
 static PyObject *
-look_up(struct state *state, const struct library_question *asked)
+read_look_up(struct state *state, int code, int error, const struct addrinfo *found)
 {
-    struct addrinfo *found = NULL;
-    int code;
-    Py_BEGIN_ALLOW_THREADS
-    code = getaddrinfo(asked->host, asked->port, &asked->hints, &found);
-    Py_END_ALLOW_THREADS
     if (code != 0) {
-        set_look_up_error(state, code);
+        set_look_up_error(state, code, error);
         return NULL;
     }
-    return build_list_free(state, found);
-}
-
-PyObject *
-resolve_look_up(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
-{
-    struct state *state = PyModule_GetState(module);
-    struct question question;
-    struct library_question asked;
-    if (nargs == OPERATION_MAX_ARGS && question_read(&question, args)
-        && question_for_library(&question, &asked)
-        && (asked.host == NULL || labels_are_plain(asked.host))) {
-        return question_audit(&question) < 0 ? NULL : look_up(state, &asked);
-    }
-    return PyObject_Vectorcall(state->resolve.getaddrinfo, args, (size_t)nargs, NULL);
+    return build_list(state, found);
 }
 
 /* -- the operation --------------------------------------------------------------------------------- */
@@ -365,28 +354,6 @@ getaddrinfo_is_replaced(struct state *state)
     return function != state->resolve.getaddrinfo;
 }
 
-/* Numeric answer: new list; NULL without an exception if a thread has to ask. */
-static PyObject *
-resolve_numeric(Operation *op)
-{
-    struct state *state = op->state;
-    struct question question;
-    if (!question_read(&question, op->args)
-        || (question.family != AF_UNSPEC && question.family != AF_INET
-            && question.family != AF_INET6)
-        || getaddrinfo_is_replaced(state)) {
-        return NULL;
-    }
-    PyObject *list = answer_usual(state, &question);
-    if (list == NULL && !PyErr_Occurred()) {
-        list = answer_by_library(state, &question);
-    }
-    if (list != NULL && question_audit(&question) < 0) {
-        Py_CLEAR(list);
-    }
-    return list;
-}
-
 /* Calls loop.name(host, port, family, type, proto, flags). */
 static PyObject *
 call_with_question(Operation *op, const char *name)
@@ -406,32 +373,86 @@ call_with_question(Operation *op, const char *name)
     return result;
 }
 
+/* Numeric answer: new list; NULL without an exception if it has to be looked up. `asked` is NULL
+ * for what is not in the words of the C library. */
+static PyObject *
+answer_numeric(Operation *op, const struct question *question,
+               const struct library_question *asked)
+{
+    if (question->family != AF_UNSPEC && question->family != AF_INET
+        && question->family != AF_INET6) {
+        return NULL;
+    }
+    PyObject *list = answer_usual(op->state, question);
+    if (list == NULL && asked != NULL && !PyErr_Occurred()) {
+        list = answer_by_library(op->state, asked);
+    }
+    if (list == NULL) {
+        return NULL;
+    }
+    if (question_audit(question) < 0) {
+        Py_CLEAR(list);
+    }
+    else if (UNLIKELY(op->loop->debug)) {
+        /* numeric, so it does not block; it logs */
+        Py_SETREF(list, call_with_question(op, "_getaddrinfo_debug"));
+    }
+    return list;
+}
+
+static enum attempt
+ask_python(Operation *op)
+{
+    return operation_await_steal(op, call_with_question(op, "_getaddrinfo_by_thread"));
+}
+
+static enum attempt
+ask(Operation *op, PyObject **result)
+{
+    struct question question;
+    struct library_question asked;
+    op->phase = LOOK_UP_ANSWERED;
+    if (!question_read(&question, op->args) || getaddrinfo_is_replaced(op->state)) {
+        return ask_python(op);
+    }
+    bool plain = question_for_library(&question, &asked);
+    *result = answer_numeric(op, &question, plain ? &asked : NULL);
+    if (*result != NULL) {
+        return ATTEMPT_DONE;
+    }
+    if (PyErr_Occurred()) {
+        return ATTEMPT_FAILED;
+    }
+    if (!plain || op->loop->debug || (asked.host != NULL && !labels_are_plain(asked.host))) {
+        return ask_python(op);
+    }
+    return question_audit(&question) < 0
+                   || look_up_begin(op, asked.host, asked.port, &asked.hints, read_look_up) < 0
+               ? ATTEMPT_FAILED
+               : ATTEMPT_WAIT_FUTURE;
+}
+
 static enum attempt
 attempt_getaddrinfo(Operation *op, PyObject **result)
 {
-    if (op->phase == 1) {
-        *result = op->value;
-        op->value = NULL;
-        return ATTEMPT_DONE;
+    if (op->phase == LOOK_UP_NEW || op->phase == LOOK_UP_ASKED) {
+        return ask(op, result);    /* once more where somebody else has settled the future */
     }
-    op->phase = 1;
-    *result = resolve_numeric(op);
-    if (*result == NULL) {
-        return PyErr_Occurred()
-                   ? ATTEMPT_FAILED
-                   : operation_await_steal(op, call_with_question(op, "_getaddrinfo_by_thread"));
+    PyObject *value = op->value;
+    op->value = NULL;
+    if (op->phase == LOOK_UP_FAILED) {
+        PyErr_SetRaisedException(value);
+        return ATTEMPT_FAILED;
     }
-    if (UNLIKELY(op->loop->debug)) {
-        /* numeric, so it does not block; it logs */
-        Py_SETREF(*result, call_with_question(op, "_getaddrinfo_debug"));
-    }
-    return *result != NULL ? ATTEMPT_DONE : ATTEMPT_FAILED;
+    *result = value;
+    return ATTEMPT_DONE;
 }
 
 PyObject *
 Loop_getaddrinfo(PyObject *loop, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    static const struct operation_kind kind = {.name = "getaddrinfo", .attempt = attempt_getaddrinfo};
+    static const struct operation_kind kind = {
+        .name = "getaddrinfo", .attempt = attempt_getaddrinfo, .leave = look_up_leave};
     static const char *const names[] = {"host", "port", "family", "type", "proto", "flags", NULL};
     PyObject *values[OPERATION_MAX_ARGS] = {NULL};
     if (args_unpack("getaddrinfo", args, nargs, kwnames, names, 2, 2, values) < 0) {
@@ -440,10 +461,23 @@ Loop_getaddrinfo(PyObject *loop, PyObject *const *args, Py_ssize_t nargs, PyObje
     return operation_new((Loop *)loop, &kind, NULL, values, OPERATION_MAX_ARGS);
 }
 
+PyObject *
+resolve_set_idle(PyObject *module, PyObject *milliseconds)
+{
+    int value;
+    if (!small_int(milliseconds, &value) || value <= 0) {
+        PyErr_SetString(PyExc_ValueError, "milliseconds must be a positive number");
+        return NULL;
+    }
+    ((struct state *)PyModule_GetState(module))->resolve.idle_ms = value;
+    Py_RETURN_NONE;
+}
+
 int
 resolve_init(PyObject *module UNUSED, struct state *state)
 {
     struct resolve_state *resolve = &state->resolve;
+    resolve->idle_ms = LOOK_UP_IDLE_MS;
     PyObject *socket_module = PyImport_ImportModule("socket");
     if (socket_module == NULL) {
         return -1;

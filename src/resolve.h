@@ -1,7 +1,8 @@
 /* resolve.h - loop.getaddrinfo(): numeric hosts and ports at once, names by a thread.
  *
- * Numeric is what the C library answers without looking anything up. Everything else is
- * given to `Loop._getaddrinfo_by_thread()`, in Python, whose thread calls resolve_look_up(). */
+ * Numeric is what the C library answers without looking anything up. Names are given to the
+ * threads of look_up.h. What needs Python (a socket.getaddrinfo() that somebody has replaced,
+ * debug mode, a name that has to be encoded) is given to `Loop._getaddrinfo_by_thread()`. */
 #ifndef ASYNCLOOP_RESOLVE_H
 #define ASYNCLOOP_RESOLVE_H
 
@@ -12,13 +13,13 @@ int resolve_init(PyObject *module, struct state *state);
 PyObject *Loop_getaddrinfo(PyObject *loop, PyObject *const *args, Py_ssize_t nargs,
                            PyObject *kwnames);
 
-/* What socket.getaddrinfo() gives for these six arguments. */
-PyObject *resolve_look_up(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
+PyObject *resolve_set_idle(PyObject *module, PyObject *milliseconds);
 
-#define RESOLVE_FUNCTIONS                                                                      \
-    {"_look_up", (PyCFunction)(void (*)(void))resolve_look_up, METH_FASTCALL,                  \
-     PyDoc_STR("_look_up(host, port, family, type, proto, flags, /)\n--\n\n"                   \
-               "What socket.getaddrinfo() gives, which blocks.")}
+#define RESOLVE_FUNCTIONS                                                                     \
+    {"_set_look_up_idle", resolve_set_idle, METH_O,                                           \
+     PyDoc_STR("_set_look_up_idle(milliseconds, /)\n--\n\n"                                   \
+               "For tests: after which time without work a thread of a loop that has not\n"   \
+               "looked up a name yet ends.")}
 
 #define RESOLVE_METHODS                                                                        \
     {"getaddrinfo", (PyCFunction)(void (*)(void))Loop_getaddrinfo,                             \

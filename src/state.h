@@ -81,6 +81,7 @@ struct resolve_state {
     PyObject *gaierror;
     PyObject *AddressFamily;
     PyObject *SocketKind;
+    int idle_ms;                          /* after which a thread of look_up.c ends */
     PyObject *inet;                       /* members of the two */
     PyObject *inet6;
     PyObject *stream;
