@@ -37,15 +37,21 @@ inbox_woken(struct ev_loop *ev UNUSED, ev_io *io, int revents UNUSED)
     ssize_t ignored UNUSED = read(io->fd, waste, sizeof(waste));
 }
 
+static void
+inbox_write(struct inbox *inbox)
+{
+    static const uint64_t one = 1;
+    /* It can only fail by being full, and then the loop wakes up anyway. */
+    ssize_t ignored UNUSED = write(inbox->wake_write_fd, &one, sizeof(one));
+}
+
 /* with the lock held */
 static void
 inbox_wake_locked(struct inbox *inbox)
 {
     if (inbox->asleep && inbox->wake_write_fd >= 0) {
-        static const uint64_t one = 1;
         inbox->asleep = false;
-        /* It can only fail by being full, and then the loop wakes up anyway. */
-        ssize_t ignored UNUSED = write(inbox->wake_write_fd, &one, sizeof(one));
+        inbox_write(inbox);
     }
 }
 
@@ -253,8 +259,12 @@ inbox_post(Loop *loop, struct posted *posted)
     *inbox->posted_end = posted;
     inbox->posted_end = &posted->next;
     inbox_set_count(inbox, inbox->count);
-    inbox_wake_locked(inbox);
+    bool asleep = inbox->asleep && inbox->wake_write_fd >= 0;
+    inbox->asleep = false;
     pthread_mutex_unlock(&inbox->lock);
+    if (asleep) {
+        inbox_write(inbox);    /* after the lock, which the loop wants as soon as it is awake */
+    }
 }
 
 void

@@ -44,6 +44,7 @@ struct look_ups {
     unsigned int holders;         /* the loop and the threads */
     unsigned int threads;
     unsigned int unfinished;      /* look-ups that wait or are under way */
+    unsigned int posting;         /* threads that touch the loop, without the lock */
     int idle_ms;
     struct list_node asked;       /* the loop's thread's, without the lock */
 };
@@ -126,6 +127,21 @@ look_ups_next_locked(struct look_ups *ups)
     return look_up;
 }
 
+/* The lock is given back for the time that it takes to wake the loop, which will want it;
+ * look_ups_close() waits for that moment. */
+static void
+look_up_post_locked(struct look_ups *ups, struct look_up *look_up)
+{
+    Loop *loop = ups->loop;
+    ups->posting++;
+    pthread_mutex_unlock(&ups->lock);
+    inbox_post(loop, &look_up->posted);
+    pthread_mutex_lock(&ups->lock);
+    if (--ups->posting == 0 && ups->loop == NULL) {
+        pthread_cond_broadcast(&ups->work);
+    }
+}
+
 static void *
 look_ups_work(void *arg)
 {
@@ -143,7 +159,7 @@ look_ups_work(void *arg)
         pthread_mutex_lock(&ups->lock);
         ups->unfinished--;
         if (ups->loop != NULL) {
-            inbox_post(ups->loop, &look_up->posted);
+            look_up_post_locked(ups, look_up);
         }
         else {
             look_up_free(look_up);
@@ -353,6 +369,9 @@ look_ups_close(Loop *loop)
     }
     pthread_mutex_lock(&ups->lock);
     ups->loop = NULL;
+    while (ups->posting > 0) {
+        pthread_cond_wait(&ups->work, &ups->lock);
+    }
     pthread_mutex_unlock(&ups->lock);
     while (!list_empty(&ups->asked)) {
         struct look_up *look_up = container_of(ups->asked.next, struct look_up, asked);
@@ -395,7 +414,7 @@ look_ups_forked(Loop *loop)
     }
     look_ups_init_locks(ups);
     ups->holders = 1;
-    ups->threads = ups->unfinished = 0;
+    ups->threads = ups->unfinished = ups->posting = 0;
     list_init(&ups->waiting);
     for (struct list_node *node = ups->asked.next; node != &ups->asked; node = node->next) {
         struct look_up *look_up = container_of(node, struct look_up, asked);
