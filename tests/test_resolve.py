@@ -171,7 +171,7 @@ def test_number_of_threads_is_limited(run, loop, monkeypatch):
 def test_threads_end_with_the_loop(impl):
     before = set(threading.enumerate())  # those of closed loops take a moment to end
     loop = impl.new_event_loop()
-    loop.run_until_complete(loop.getaddrinfo("localhost", 80))
+    loop.run_until_complete(loop.getnameinfo(("127.0.0.1", 80)))
     (thread,) = set(threading.enumerate()) - before
     assert thread.name.startswith("asyncloop-resolver")
     assert thread.daemon
@@ -185,7 +185,7 @@ def test_idle_threads_end(run, loop, monkeypatch):
 
     monkeypatch.setattr(_resolve, "IDLE_SECONDS", 0.01)
     for _ in range(3):
-        run(loop.getaddrinfo("localhost", 80))
+        run(loop.getnameinfo(("127.0.0.1", 80)))
         while any(t.name.startswith("asyncloop-resolver") for t in threading.enumerate()):
             time.sleep(0.001)
 
