@@ -347,24 +347,26 @@ def test_fork_while_asked(check):
     """The child asks again what is under way."""
     check(
         """
-pid = None
-async def main():
-    global pid
-    loop = asyncio.get_running_loop()
+async def begin():
     asked = [asyncio.ensure_future(look_up(f"held{i}")) for i in range(20)]
     await until(lambda: names.names_running() == 16)
     asked.pop(3).cancel()
     asked.pop(18).cancel()
     await asyncio.sleep(0)
-    both = asyncio.gather(*asked)
-    pid = os.fork()
-    names.names_release(True)
-    assert await both == [ANSWER] * 18
-    assert await look_up("quick", loop) == ANSWER
+    return asked
+
+async def end(asked):
+    assert await asyncio.gather(*asked) == [ANSWER] * 18
+    assert await look_up("quick") == ANSWER
 
 warnings.simplefilter("ignore")    # that there are threads
+loop = new_event_loop()
+asked = loop.run_until_complete(begin())
+pid = os.fork()
 try:
-    run(main())
+    names.names_release(True)
+    loop.run_until_complete(end(asked))
+    loop.close()
     if pid == 0:
         wait_until(lambda: threads() == 0)
         os._exit(17)
