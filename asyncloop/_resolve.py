@@ -1,8 +1,9 @@
-"""Names: what `getaddrinfo` and `getnameinfo` do with those that have to be looked up.
+"""Names that are looked up by Python: `getnameinfo`, and `getaddrinfo` where the core cannot.
 
-Numeric hosts and ports are answered by the core at once. A look-up blocks, so a thread does it.
-These threads are the loop's own, so that names resolve while the default executor is full of other
-work.
+The core answers numeric hosts and ports at once, and looks names up in threads of its own. Here is
+what needs Python for it: a `socket.getaddrinfo` that somebody has replaced, debug mode, which logs,
+and names that have to be encoded first. The threads are the loop's as well, so that names resolve
+while the default executor is full of other work.
 """
 
 import asyncio
