@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <string.h>
 #include <unistd.h>
 
 #ifndef MSG_NOSIGNAL
@@ -46,6 +47,33 @@ plain_read(struct io *io, void *buffer, size_t capacity, size_t *n)
     return got == 0 ? IO_EOF : io_failed(io, IO_WANT_READ);
 }
 
+/* Pieces that are no longer than this together leave as one: each piece costs the kernel more than
+ * a copy of so little (benchmark row: writelines, 16 pieces of 64 bytes). */
+#define JOIN_BYTES 4096
+
+static bool
+iov_is_short(const struct iovec *iov, int count)
+{
+    size_t length = 0;
+    for (int i = 0; i < count && length <= JOIN_BYTES; i++) {
+        length += iov[i].iov_len;
+    }
+    return length <= JOIN_BYTES;
+}
+
+/* Apart, because other calls need no such room on the stack. */
+static __attribute__((noinline)) ssize_t
+send_joined(int fd, const struct iovec *iov, int count)
+{
+    char joined[JOIN_BYTES];
+    size_t length = 0;
+    for (int i = 0; i < count; i++) {
+        memcpy(joined + length, iov[i].iov_base, iov[i].iov_len);
+        length += iov[i].iov_len;
+    }
+    return send(fd, joined, length, MSG_NOSIGNAL);
+}
+
 static enum io_status
 plain_writev(struct io *io, const struct iovec *iov, int count, size_t *n)
 {
@@ -58,6 +86,9 @@ plain_writev(struct io *io, const struct iovec *iov, int count, size_t *n)
         if (LIKELY(count == 1)) {
             /* send() spares the kernel the copy of a message header */
             sent = send(io->fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL);
+        }
+        else if (iov_is_short(iov, count)) {
+            sent = send_joined(io->fd, iov, count);
         }
         else {
             struct msghdr message = {

@@ -304,6 +304,24 @@ def test_writelines_above_iov_max(run):
     run(main())
 
 
+@pytest.mark.parametrize("length", [4095, 4096, 4097])
+@pytest.mark.parametrize("count", [2, 3, 17])
+def test_writelines_of_short_pieces(run, length, count):
+    """About as long together as what leaves in one piece."""
+    step = length // count + 1
+    expected = random.Random(length).randbytes(length)
+    pieces = [expected[i : i + step] for i in range(0, length, step)]
+
+    async def main():
+        async with both_ends() as (one, two):
+            one.transport.writelines(pieces)
+            one.transport.writelines(map(bytearray, pieces))
+            await until(lambda: len(two.data) == 2 * length)
+            assert two.data == 2 * expected
+
+    run(main())
+
+
 @pytest.mark.our_loop("some releases never pause after writelines")
 def test_writelines_to_a_slow_reader(run):
     """Nothing of the tail is lost, and the protocol is told to pause."""
