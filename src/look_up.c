@@ -332,7 +332,7 @@ look_up_begin(Operation *op, const char *host, const char *port, const struct ad
               look_up_reader read)
 {
     Loop *loop = op->loop;
-    if (loop_check_closed(loop) < 0 || loop_prepare_ev(loop) < 0) {
+    if (loop_check_closed(loop) < 0) {
         return -1;
     }
     Future *future = (Future *)future_new(loop->state, (PyObject *)loop);
@@ -401,7 +401,7 @@ look_ups_traverse(Loop *loop, visitproc visit, void *arg)
     return 0;
 }
 
-/* -- fork --------------------------------------------------------------------------------------- */
+/* -- fork ---------------------------------------------------------------------------------- */
 
 /* The threads are the parent's, and may have held the lock, or be in the middle of the queue or
  * of an answer: whatever is still wanted is asked anew. What is not is lost. */

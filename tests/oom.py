@@ -289,6 +289,7 @@ class Sockets(Scenario):
         await loop.sock_sendall(other, b"x")
         await asyncio.wait_for(task, 0.1)
         await loop.getaddrinfo("127.0.0.1", 80)
+        await loop.getaddrinfo("localhost", 80)
         loop.add_reader(one, print)
         loop.add_writer(one, print)
         loop.remove_reader(one)
