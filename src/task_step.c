@@ -494,7 +494,7 @@ task_take_cancel_steal(Task *self, PyObject *exc)
 }
 
 /* What the step has to throw in: 0 and a new reference or NULL in *exc; -1. What the Task has
- * waited for: a new reference or NULL in *awaited. */
+ * waited for: a new reference or, if it throws, NULL in *awaited. */
 static inline int
 task_take_wakeup(Task *self, PyObject **exc, PyObject **awaited)
 {
@@ -540,6 +540,9 @@ task_take_wakeup(Task *self, PyObject **exc, PyObject **awaited)
             Py_XDECREF(waiter);
             return -1;
         }
+    }
+    if (UNLIKELY(*exc != NULL)) {
+        Py_CLEAR(waiter);    /* who catches it is to be its only owner */
     }
     *awaited = waiter;
     return 0;
