@@ -1,8 +1,8 @@
 """Runs a program that is written for pyperf on a loop.
 
-Called as ``python -m benchmarks.foreign LOOP WARM-UPS FILE ARGS``. The program is untouched; what
-it gets from asyncio.new_event_loop() is the loop. After the warm-ups one value is measured in this
-process and printed as a line of JSON with ``wall`` and ``cpu``, in ms.
+Called as ``python -m benchmarks.foreign LOOP WARM-UPS VALUES FILE ARGS``. The program is untouched;
+what it gets from asyncio.new_event_loop() is the loop. After the warm-ups so many values are
+measured in this process, and their means printed as a line of JSON: ``wall`` and ``cpu``, in ms.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def time_coroutines(used: list[float]) -> None:
     pyperf.Runner.bench_async_func = noted
 
 
-def main(name: str, warm: str, script: str, arguments: list[str]) -> None:
+def main(name: str, warm: str, values: str, script: str, arguments: list[str]) -> None:
     """Run the program and print what it measured."""
     loops.prefer_built()
     kind = loops.kind_of(name)
@@ -50,14 +50,15 @@ def main(name: str, warm: str, script: str, arguments: list[str]) -> None:
     time_coroutines(used)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out.json"
-        measure = ["--worker", "--loops=1", f"--warmups={warm}", "--values=1", f"--output={out}"]
-        sys.argv = [script, *arguments, *measure]
+        measure = ["--worker", "--loops=1", f"--warmups={warm}", f"--values={values}"]
+        sys.argv = [script, *arguments, *measure, f"--output={out}"]
         sys.path.insert(0, str(Path(script).parent))
         runpy.run_path(script, run_name="__main__")
         runs = json.loads(out.read_text())["benchmarks"][0]["runs"]
-    values = [value for run in runs for value in run["values"]]
-    print(json.dumps({"wall": statistics.median(values) * 1e3, "cpu": used[-1] * 1e3}), flush=True)
+    wall = [value for run in runs for value in run["values"]]
+    means = {"wall": statistics.mean(wall), "cpu": statistics.mean(used[-int(values) :])}
+    print(json.dumps({key: value * 1e3 for key, value in means.items()}), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4:])
+    main(*sys.argv[1:5], sys.argv[5:])

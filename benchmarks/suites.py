@@ -64,9 +64,11 @@ def _row(name: str, arguments: str, title: str, traits: frozenset[str]) -> Row:
         most = TREE_ROUNDS if name == "async_tree" else PROGRAM_ROUNDS
         for _ in range(min(most, max(1, options.load_rounds - 1))):
             for loop in list(left):
-                # The programs of the network take seconds: the first of them counts little.
-                warm = "1" if name == "async_tree" else "0"
-                command = [loop, warm, str(script), *arguments.split()]
+                # The programs of the network take seconds: the first of them counts little. Else as
+                # pyperf does it; a single value would show which part of an incremental collection
+                # falls into it.
+                warm, values = ("1", "3") if name == "async_tree" else ("0", "1")
+                command = [loop, warm, values, str(script), *arguments.split()]
                 with Child.python("foreign", *command, core=options.server_core) as child:
                     try:
                         values = child.report(PATIENCE)
