@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -85,11 +86,12 @@ def switched_on(name):
 def room_for(*types):
     """Where the core's own struct may begin behind the instances of `types`, in bytes.
 
-    Rounded up to 16, and 16 more for a word that an interpreter of the same series may add
-    in a later bug-fix release; the core compares with the running interpreter at import.
+    A word more, for one that an interpreter of the same series may add in a later bug-fix
+    release; the core compares with the running interpreter at import.
     """
+    word = struct.calcsize("P")
     largest = max(t.__basicsize__ for t in types)
-    return (largest + 15) // 16 * 16 + 16
+    return (largest + word - 1) // word * word + word
 
 
 def base_sizes():
