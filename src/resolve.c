@@ -204,6 +204,19 @@ answer_usual(struct state *state, const struct question *question)
 
 /* -- the C library ------------------------------------------------------------------------------- */
 
+/* The address, or, as socket.getaddrinfo() has it for a family that it does not know, the pair of
+ * its family and its first bytes. */
+static PyObject *
+build_address(const struct sockaddr *address, socklen_t length)
+{
+    PyObject *built = addr_build(address, length);
+    if (UNLIKELY(built == NULL) && !PyErr_Occurred()) {
+        built = Py_BuildValue("iy#", (int)address->sa_family, address->sa_data,
+                              (Py_ssize_t)sizeof(address->sa_data));
+    }
+    return built;
+}
+
 static PyObject *
 build_list(struct state *state, const struct addrinfo *found)
 {
@@ -211,7 +224,7 @@ build_list(struct state *state, const struct addrinfo *found)
     for (const struct addrinfo *one = found; one != NULL && list != NULL; one = one->ai_next) {
         PyObject *entry =
             build_entry_steal(state, one->ai_family, one->ai_socktype, one->ai_protocol,
-                              one->ai_canonname, addr_build(one->ai_addr, one->ai_addrlen));
+                              one->ai_canonname, build_address(one->ai_addr, one->ai_addrlen));
         if (entry == NULL || PyList_Append(list, entry) < 0) {
             Py_CLEAR(list);
         }

@@ -5,6 +5,7 @@
  *   held     the test has called names_release()
  *   stuck    never
  *   system   an error of the system instead of an answer: EMFILE
+ *   odd      nothing, but the family of the first answer is another
  * Any other name goes to the C library, so that the interpreter's own calls work as well. */
 #include <dlfcn.h>
 #include <errno.h>
@@ -50,7 +51,8 @@ getaddrinfo(const char *host, const char *port, const struct addrinfo *hints,
     bool held = host != NULL && begins(host, "held");
     bool stuck = host != NULL && begins(host, "stuck");
     bool system = host != NULL && begins(host, "system");
-    if (host == NULL || !(held || stuck || system || begins(host, "quick"))) {
+    bool odd = host != NULL && begins(host, "odd");
+    if (host == NULL || !(held || stuck || system || odd || begins(host, "quick"))) {
         return original(host, port, hints, found);
     }
     if (hints != NULL && hints->ai_flags & AI_NUMERICHOST) {
@@ -67,7 +69,11 @@ getaddrinfo(const char *host, const char *port, const struct addrinfo *hints,
         errno = EMFILE;
         return EAI_SYSTEM;
     }
-    return original("127.0.0.1", port, hints, found);
+    int code = original("127.0.0.1", port, hints, found);
+    if (odd && code == 0) {
+        (*found)->ai_family = (*found)->ai_addr->sa_family = AF_APPLETALK;
+    }
+    return code;
 }
 
 int

@@ -106,6 +106,18 @@ run(main())
     )
 
 
+def test_address_of_another_family(check):
+    check(
+        """
+async def main():
+    found = await look_up("odd")
+    assert found == socket.getaddrinfo("odd", 80, type=socket.SOCK_STREAM), found
+    assert found[0][0] == socket.AF_APPLETALK
+run(main())
+"""
+    )
+
+
 def test_connections_by_name(check):
     check(
         """
