@@ -11,6 +11,8 @@
  * Threads that have no thread state (look_up.c) post: no reference, no memory, no GIL.
  * Rejected: libev's ev_async, which ends the process when no descriptor is left. */
 #include "inbox.h"
+
+#include "current.h"
 #include "poll.h"
 
 #include <errno.h>
@@ -277,6 +279,9 @@ inbox_run_posted(Loop *loop)
     inbox->posted_end = &inbox->posted;
     inbox_set_count(inbox, inbox->count);
     pthread_mutex_unlock(&inbox->lock);
+    if (posted != NULL) {
+        current_leave(loop);    /* it may run Python */
+    }
     while (posted != NULL) {
         struct posted *next = posted->next;    /* it frees itself */
         posted->run(posted, loop);

@@ -519,6 +519,37 @@ assert not failures
     )
 
 
+@pytest.mark.our_loop("asyncio makes the answer in a thread")
+def test_no_task_is_current_while_an_answer_is_made(check):
+    """Python's enum is asked for kinds of sockets beside the usual ones."""
+    check(
+        """
+import enum
+current = []
+plain = enum.EnumType.__call__
+def call(cls, *args, **kwargs):
+    if cls is socket.SocketKind:
+        current.append(asyncio.current_task())
+    return plain(cls, *args, **kwargs)
+
+async def main():
+    loop = asyncio.get_running_loop()
+    async def busy():
+        while True:
+            await asyncio.sleep(0)
+    task = asyncio.ensure_future(busy())
+    enum.EnumType.__call__ = call
+    for _ in range(50):
+        kinds = {one[1] for one in await loop.getaddrinfo("quick", 80)}
+        assert socket.SOCK_RAW in kinds, kinds
+    enum.EnumType.__call__ = plain
+    task.cancel()
+run(main())
+assert len(current) >= 50 and set(current) == {None}, current
+"""
+    )
+
+
 @pytest.mark.our_loop("what asyncio returns is driven otherwise")
 def test_driven_by_hand(check):
     """The future that it waits for is settled by somebody else: it asks once more."""
