@@ -284,15 +284,29 @@ pause_transport(struct state *state, PyObject *reader)
     return PyObject_SetAttr(reader, state->names._paused, Py_True);
 }
 
+/* After a resize that failed: from 3.15 on, a bytearray that finds no memory is empty. What was in it
+ * cannot be had again, so nothing may go on with what comes behind it. */
+static inline bool
+buffer_is_lost(PyObject *buffer, Py_ssize_t length)
+{
+    return PyByteArray_GET_SIZE(buffer) != length;
+}
+
 /* Makes the buffer `size` bytes long. One that grows towards a large message gets room for twice as
- * much, but for no more than the message: else it is copied for each packet. */
+ * much, but for no more than the message: else it is copied for each packet. 0 / -1; see
+ * buffer_is_lost(). */
 static inline int
 buffer_resize(PyObject *buffer, Py_ssize_t size, Py_ssize_t wanted)
 {
     if (wanted > size && size >= READER_LARGE_BYTES
-        && size >= ((PyByteArrayObject *)buffer)->ob_alloc
-        && PyByteArray_Resize(buffer, wanted / 2 > size ? 2 * size : wanted) < 0) {
-        PyErr_Clear();    /* without memory for so much, or by the buffer's own rules: see below */
+        && size >= ((PyByteArrayObject *)buffer)->ob_alloc) {
+        Py_ssize_t length = PyByteArray_GET_SIZE(buffer);
+        if (PyByteArray_Resize(buffer, wanted / 2 > size ? 2 * size : wanted) < 0) {
+            if (UNLIKELY(buffer_is_lost(buffer, length))) {
+                return -1;
+            }
+            PyErr_Clear();    /* without memory for so much, or by the buffer's own rules: see below */
+        }
     }
     return PyByteArray_Resize(buffer, size);
 }
@@ -449,7 +463,12 @@ reader_receive(struct state *state, PyObject *reader_ref, struct io *io, size_t 
     }
     size_t room = (size_t)(feeding.wanted - length) < max ? (size_t)(feeding.wanted - length) : max;
     if (UNLIKELY(buffer_resize(buffer, length + (Py_ssize_t)room, feeding.wanted) < 0)) {
-        PyErr_Clear();    /* whoever feeds it the usual way is told */
+        if (buffer_is_lost(buffer, length)) {
+            result = -1;
+        }
+        else {
+            PyErr_Clear();    /* whoever feeds it the usual way is told */
+        }
         goto done;
     }
     *n = 0;

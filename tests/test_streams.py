@@ -2,12 +2,14 @@
 
 import asyncio
 import gc
+import os
 import socket
+import sys
 import weakref
 
 import pytest
 
-from .support import PY, listening, turns, until
+from .support import PY, check_script, listening, turns, until
 
 MIB = 1 << 20
 
@@ -422,6 +424,57 @@ def test_what_follows_a_large_message_pauses(run):
             await sender
 
     run(main())
+
+
+OUT_OF_MEMORY = """
+import resource
+from pathlib import Path
+
+MESSAGE = b"".join(n.to_bytes(4, "big") for n in range(10 << 18))    # 10 MiB
+
+async def main():
+    loop = asyncio.get_running_loop()
+    one, peer = socket.socketpair()
+    peer.setblocking(False)
+    reader, writer = await asyncio.open_connection(sock=one)
+    await asyncio.gather(loop.sock_sendall(peer, bytes(1 << 20)), reader.readexactly(1 << 20))
+    task = asyncio.ensure_future(reader.readexactly(1 << 30))
+    await asyncio.sleep(0)
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), limits[1]))
+    try:
+        for _ in range(4):
+            await loop.sock_sendall(peer, MESSAGE)
+    except ConnectionError:
+        pass
+    for _ in range(10):
+        await asyncio.sleep(0)
+    resource.setrlimit(resource.RLIMIT_AS, limits)
+    peer.close()
+    try:
+        await task
+    except MemoryError:
+        pass
+    except asyncio.IncompleteReadError as exc:
+        assert exc.partial == 4 * MESSAGE
+    else:
+        raise AssertionError
+    writer.close()
+
+loop = new_event_loop()
+loop.set_exception_handler(lambda loop, context: None)
+loop.run_until_complete(main())
+loop.close()
+print("ok")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+@pytest.mark.skipif("LD_PRELOAD" in os.environ, reason="a sanitizer takes all of the addresses")
+def test_no_memory_for_a_large_message(impl):
+    """It comes whole, as long as there is memory, or MemoryError does: never other bytes."""
+    check_script(impl, OUT_OF_MEMORY, "ok")
 
 
 def test_visible_state(run):
