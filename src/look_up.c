@@ -1,7 +1,8 @@
 /* look_up.c - see look_up.h.
  *
  * Invariants:
- *   - a look-up is in the list `asked` exactly as long as it has an Operation;
+ *   - a look-up is in the list `asked` exactly as long as it has an Operation, and is freed by a
+ *     thread only when none has one any more;
  *   - there are as many threads as look-ups that are not finished, up to LOOK_UPS_MAX, so that
  *     none waits while a thread could be had for it.
  *
@@ -367,16 +368,18 @@ look_ups_close(Loop *loop)
     if (ups == NULL) {
         return;
     }
+    /* Before the threads know of the end: from then on they free what is answered. May run Python,
+     * which takes a closed loop for what it is. */
+    while (!list_empty(&ups->asked)) {
+        struct look_up *look_up = container_of(ups->asked.next, struct look_up, asked);
+        Py_DECREF(look_up_detach(look_up));
+    }
     pthread_mutex_lock(&ups->lock);
     ups->loop = NULL;
     while (ups->posting > 0) {
         pthread_cond_wait(&ups->work, &ups->lock);
     }
     pthread_mutex_unlock(&ups->lock);
-    while (!list_empty(&ups->asked)) {
-        struct look_up *look_up = container_of(ups->asked.next, struct look_up, asked);
-        Py_DECREF(look_up_detach(look_up));
-    }
     inbox_run_posted(loop);
     loop->look_ups = NULL;
     pthread_mutex_lock(&ups->lock);

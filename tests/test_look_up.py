@@ -72,7 +72,9 @@ def check(impl, hook):
     def check(source, **kwargs):
         preload = " ".join(filter(None, [os.environ.get("LD_PRELOAD"), hook]))
         script = COMMON + source + '\nprint("ok")\n'
-        check_script(impl, script, "ok", env={"LD_PRELOAD": preload}, **kwargs)
+        # What is freed must not pass for what it was.
+        env = {"LD_PRELOAD": preload, "MALLOC_PERTURB_": "165"}
+        check_script(impl, script, "ok", env=env, **kwargs)
 
     return check
 
@@ -350,6 +352,43 @@ assert names.names_asked() == 16
 names.names_release(True)
 wait_until(lambda: threads() == 0)
 assert names.names_asked() == 16
+"""
+    )
+
+
+@pytest.mark.our_loop("what asyncio returns is driven otherwise")
+@pytest.mark.parametrize("close", [False, True], ids=["collected", "closed"])
+def test_answers_while_the_loop_is_closed(check, close):
+    """They come while close() drops who has waited for them."""
+    check(
+        f"""
+from asyncloop import _core
+_core._set_look_up_idle(20)
+asyncio.log.logger.disabled = True
+ended = []
+class Callback:
+    def __call__(self, future):
+        pass
+    def __del__(self):
+        names.names_release(True)
+        wait_until(lambda: threads() == 0)
+        ended.append(self)
+
+async def main():
+    for i in range(5):
+        coroutine = look_up(f"held{{i}}")
+        coroutine.send(None).add_done_callback(Callback())
+        del coroutine
+    await until(lambda: names.names_running() == 5)
+
+loop = new_event_loop()
+loop.run_until_complete(main())
+if {close}:
+    loop.close()
+del loop
+gc.collect()
+assert len(ended) == 5, ended
+assert threads() == 0
 """
     )
 
