@@ -1,6 +1,6 @@
 /* future.c - the state of a Future: settled once, asked any number of times.
  *
- * Owns:     future_state, result, exception and what cancelling leaves behind; the methods that
+ * Owns:     future_state, outcome and what cancelling leaves behind; the methods that
  *           change or return these.
  * Promises: the state changes first, then the waiters are woken (future_waiters.c), so that a
  *           failure to wake one leaves a settled future.
@@ -51,7 +51,7 @@ future_set_result_inside(Future *self, PyObject *value)
         invalid_state(self, "invalid state");
         return -1;
     }
-    self->result = Py_NewRef(value);
+    self->outcome = Py_NewRef(value);
     SHARED_STORE(self->future_state, FUTURE_FINISHED);
     return future_wake(self);
 }
@@ -132,9 +132,9 @@ future_set_exception_inside(Future *self, PyObject *exception)
         invalid_state(self, "invalid state");
         return -1;
     }
-    self->exception = exc;
-    self->exception_traceback = PyException_GetTraceback(exc);
-    SHARED_STORE(self->future_state, FUTURE_FINISHED);
+    self->outcome = exc;
+    Py_XSETREF(self->exception_traceback, PyException_GetTraceback(exc));
+    SHARED_STORE(self->future_state, FUTURE_FAILED);
     SHARED_STORE(self->log_traceback, true);
     if (future_wake(self) < 0) {
         SHARED_STORE(self->log_traceback, false);    /* the caller has an exception to look at already */
@@ -263,7 +263,7 @@ future_settle_exception(struct state *state, PyObject *future, PyObject *excepti
 static PyObject *
 future_make_cancelled_error_inside(Future *self)
 {
-    if (self->cancelled_error != NULL) {
+    if (self->future_state == FUTURE_CANCELLED && self->cancelled_error != NULL) {
         /* Whoever raises it adds to its traceback: it is given away only once. */
         PyObject *exc = self->cancelled_error;
         self->cancelled_error = NULL;
@@ -296,7 +296,7 @@ future_take_exception(Future *self)
 {
     PyObject *traceback = self->exception_traceback;
     self->exception_traceback = NULL;
-    PyObject *exc = Py_NewRef(self->exception);
+    PyObject *exc = Py_NewRef(self->outcome);
     (void)PyException_SetTraceback(exc, traceback != NULL ? traceback : Py_None);
     Py_XDECREF(traceback);
     return exc;
@@ -314,11 +314,10 @@ future_take_inside(Future *self, PyObject **outcome)
 {
     switch (self->future_state) {
     case FUTURE_FINISHED:
+        *outcome = Py_NewRef(self->outcome);
+        return 0;
+    case FUTURE_FAILED:
         SHARED_STORE(self->log_traceback, false);
-        if (LIKELY(self->exception == NULL)) {
-            *outcome = Py_NewRef(self->result);
-            return 0;
-        }
         *outcome = future_take_exception(self);
         return 1;
     case FUTURE_CANCELLED:
@@ -368,15 +367,15 @@ SYNCHRONIZED_METHOD(Future_exception)(PyObject *op, PyObject *ignored UNUSED)
     if (self->future_state == FUTURE_CANCELLED) {
         return raise_steal(future_make_cancelled_error_inside(self));
     }
-    if (self->future_state != FUTURE_FINISHED) {
+    if (self->future_state == FUTURE_FINISHED) {
+        Py_RETURN_NONE;
+    }
+    if (self->future_state != FUTURE_FAILED) {
         invalid_state(self, "Exception is not set.");
         return NULL;
     }
     SHARED_STORE(self->log_traceback, false);
-    if (self->exception == NULL) {
-        Py_RETURN_NONE;
-    }
-    return Py_NewRef(self->exception);
+    return Py_NewRef(self->outcome);
 }
 
 PyObject *

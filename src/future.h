@@ -19,7 +19,17 @@
 
 #include "loop.h"
 
-enum future_state { FUTURE_UNINITIALISED = 0, FUTURE_PENDING, FUTURE_CANCELLED, FUTURE_FINISHED };
+/* Beyond FUTURE_PENDING it is done. */
+enum future_state {
+    FUTURE_UNINITIALISED = 0,
+    FUTURE_PENDING,
+    FUTURE_CANCELLED,
+    FUTURE_FINISHED,              /* with a result */
+    FUTURE_FAILED,                /* finished with an exception */
+};
+
+/* Programs have one for each thing that they wait for, and a Task besides: fields that never are in
+ * use together share their place (benchmark row: waiting task). */
 
 struct Future {
     union {
@@ -29,20 +39,22 @@ struct Future {
     struct state *state_ptr;      /* the module's state (borrowed) */
     PyObject *loop;               /* strong; NULL: not initialised */
     Loop *own_loop;               /* the same object if it is a Loop of ours, else NULL */
-    PyObject *result;
+    PyObject *outcome;            /* the result, or the exception if FUTURE_FAILED */
     PyObject *callback0;          /* first waiter: a callable, or the parked Task */
     PyObject *context0;           /* NULL for a parked Task */
     PyObject *callbacks;          /* later waiters: list of (callable, context) and of parked Tasks */
-    PyObject *exception;
-    PyObject *exception_traceback;    /* given back to the exception when it is first retrieved */
+    union {
+        PyObject *exception_traceback;    /* FUTURE_FAILED: given back when it is first retrieved */
+        PyObject *cancelled_error;        /* else: to be raised again by the next one who asks, or NULL */
+    };
     PyObject *source_traceback;   /* debug mode: where it was made, or NULL */
     PyObject *cancel_message;
     PyObject *watcher;            /* borrowed: the Operation that waits with it, or NULL */
-    PyObject *cancelled_error;    /* to be raised again by the next one who asks, or NULL */
     uint8_t future_state;
     bool parked0;                 /* callback0 is a parked Task */
     bool blocking;                /* _asyncio_future_blocking */
     bool log_traceback;           /* an exception is set and nobody has seen it */
+    int32_t cancel_requests;      /* of a Task: cancelling() */
 };
 
 int future_types_init(PyObject *module, struct state *state);

@@ -100,15 +100,13 @@ int
 future_traverse(Future *self, visitproc visit, void *arg)
 {
     Py_VISIT(self->loop);
-    Py_VISIT(self->result);
+    Py_VISIT(self->outcome);
     Py_VISIT(self->callback0);
     Py_VISIT(self->context0);
     Py_VISIT(self->callbacks);
-    Py_VISIT(self->exception);
     Py_VISIT(self->exception_traceback);
     Py_VISIT(self->source_traceback);
     Py_VISIT(self->cancel_message);
-    Py_VISIT(self->cancelled_error);
     return 0;
 }
 
@@ -121,24 +119,21 @@ future_clear(Future *self)
     SHARED_STORE(self->log_traceback, false);
     self->own_loop = NULL;
     Py_CLEAR(self->loop);
-    Py_CLEAR(self->result);
+    Py_CLEAR(self->outcome);
     Py_CLEAR(self->callback0);
     Py_CLEAR(self->context0);
     Py_CLEAR(self->callbacks);
-    Py_CLEAR(self->exception);
     Py_CLEAR(self->exception_traceback);
     Py_CLEAR(self->source_traceback);
     Py_CLEAR(self->cancel_message);
-    Py_CLEAR(self->cancelled_error);
 }
 
 bool
 future_is_deep(const Future *self)
 {
-    return self->callback0 != NULL || self->callbacks != NULL || self->exception != NULL
-           || self->cancelled_error != NULL
-           || (self->result != NULL && Py_REFCNT(self->result) == 1
-               && PyType_IS_GC(Py_TYPE(self->result)));
+    return self->callback0 != NULL || self->callbacks != NULL || self->cancelled_error != NULL
+           || (self->outcome != NULL && Py_REFCNT(self->outcome) == 1
+               && PyType_IS_GC(Py_TYPE(self->outcome)));
 }
 
 /* False if anything in the base's own fields was filled: by `future_add_to_awaited_by`,
@@ -202,6 +197,7 @@ Future_get__state(PyObject *op, void *closure UNUSED)
     case FUTURE_CANCELLED:
         return Py_NewRef(names->CANCELLED);
     case FUTURE_FINISHED:
+    case FUTURE_FAILED:
         return Py_NewRef(names->FINISHED);
     default:
         return future_not_initialised();
@@ -252,7 +248,7 @@ SYNCHRONIZED_GETTER(Future_get__result)(PyObject *op, void *closure UNUSED)
     if (self->loop == NULL) {
         return future_not_initialised();
     }
-    return Py_NewRef(self->result != NULL ? self->result : Py_None);
+    return Py_NewRef(self->future_state == FUTURE_FINISHED ? self->outcome : Py_None);
 }
 
 SYNCHRONIZED_GETTER(Future_get__exception)(PyObject *op, void *closure UNUSED)
@@ -261,7 +257,7 @@ SYNCHRONIZED_GETTER(Future_get__exception)(PyObject *op, void *closure UNUSED)
     if (self->loop == NULL) {
         return future_not_initialised();
     }
-    return Py_NewRef(self->exception != NULL ? self->exception : Py_None);
+    return Py_NewRef(self->future_state == FUTURE_FAILED ? self->outcome : Py_None);
 }
 
 PyObject *
@@ -346,7 +342,7 @@ future_error_is_known(Future *self)
 void
 future_finalize(Future *self)
 {
-    if (!self->log_traceback || self->exception == NULL) {
+    if (!self->log_traceback || self->future_state != FUTURE_FAILED) {
         return;
     }
     SHARED_STORE(self->log_traceback, false);
@@ -360,7 +356,7 @@ future_finalize(Future *self)
     context = message == NULL ? NULL : PyDict_New();
     if (context == NULL
         || PyDict_SetItem(context, state->names.message, message) < 0
-        || PyDict_SetItem(context, state->names.exception, self->exception) < 0
+        || PyDict_SetItem(context, state->names.exception, self->outcome) < 0
         || PyDict_SetItem(context, state->names.future, (PyObject *)self) < 0) {
         Py_CLEAR(context);
     }

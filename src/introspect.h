@@ -34,8 +34,8 @@ introspect_rename(Task *task)
         return 0;
     }
     /* The number alone means "Task-N", for asyncio too: no text need be made. */
-    PyObject *name = task->name != NULL ? Py_NewRef(task->name)
-                                        : PyLong_FromUnsignedLongLong(task->number);
+    PyObject *name = task->named ? Py_NewRef(task->name)
+                                 : PyLong_FromUnsignedLongLong(task->number);
     if (name == NULL) {
         return -1;
     }

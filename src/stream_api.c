@@ -208,7 +208,7 @@ wait_for_data(Operation *op, struct reader_view *view, enum own_function which)
 static void
 leave_reader(Operation *op)
 {
-    if (LIKELY(op->future->future_state == FUTURE_FINISHED)) {
+    if (LIKELY(op->future->future_state >= FUTURE_FINISHED)) {
         return;
     }
     PyObject *waiter;

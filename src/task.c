@@ -46,8 +46,9 @@ task_set_name(Task *self, PyObject *name)
     }
     PyObject *old;
     Py_BEGIN_CRITICAL_SECTION(self);
-    old = self->name;
+    old = self->named ? self->name : NULL;
     self->name = text;
+    self->named = true;
     Py_END_CRITICAL_SECTION();
     Py_XDECREF(old);
     return 0;
@@ -77,7 +78,10 @@ task_clear(Task *self)
     Py_CLEAR(self->context);
     Py_CLEAR(self->waiter);
     Py_CLEAR(self->pending_exception);
-    Py_CLEAR(self->name);
+    PyObject *name = self->named ? self->name : NULL;
+    self->named = false;
+    self->number = 0;
+    Py_XDECREF(name);
 }
 
 /* Whether the first step is made at once: 1, 0, -1. As asyncio: only on a running loop. */
@@ -169,7 +173,7 @@ task_alloc(struct state *state, PyTypeObject *type)
     }
     Task *self = (Task *)op;
     self->future.state_ptr = state;
-    self->cancel_requests = 0;
+    self->future.cancel_requests = 0;
     list_init(&self->node);
     return self;
 }
@@ -219,7 +223,7 @@ task_request_cancel(Task *task)
     SHARED_STORE(task->future.log_traceback, false);
     pending = task->future.future_state == FUTURE_PENDING;
     if (pending) {
-        task->cancel_requests++;
+        task->future.cancel_requests++;
     }
     Py_END_CRITICAL_SECTION();
     return pending;
@@ -349,21 +353,21 @@ Task_cancel(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwn
 
 static SYNCHRONIZED_METHOD(Task_cancelling)(PyObject *op, PyObject *ignored UNUSED)
 {
-    return PyLong_FromSsize_t(((Task *)op)->cancel_requests);
+    return PyLong_FromLong(((Task *)op)->future.cancel_requests);
 }
 
 static SYNCHRONIZED_METHOD(Task_uncancel)(PyObject *op, PyObject *ignored UNUSED)
 {
     Task *self = (Task *)op;
-    if (self->cancel_requests > 0) {
-        self->cancel_requests--;
+    if (self->future.cancel_requests > 0) {
+        self->future.cancel_requests--;
 #if PY_VERSION_HEX >= 0x030D0000
-        if (self->cancel_requests == 0) {
+        if (self->future.cancel_requests == 0) {
             self->must_cancel = false;
         }
 #endif
     }
-    return PyLong_FromSsize_t(self->cancel_requests);
+    return PyLong_FromLong(self->future.cancel_requests);
 }
 
 static PyObject *
@@ -397,7 +401,7 @@ static SYNCHRONIZED_METHOD(Task_get_context)(PyObject *op, PyObject *ignored UNU
 static SYNCHRONIZED_METHOD(Task_get_name)(PyObject *op, PyObject *ignored UNUSED)
 {
     Task *self = (Task *)op;
-    if (self->name == NULL) {
+    if (!self->named) {
         if (self->number == 0) {
             Py_RETURN_NONE;    /* not initialised */
         }
@@ -405,7 +409,8 @@ static SYNCHRONIZED_METHOD(Task_get_name)(PyObject *op, PyObject *ignored UNUSED
         if (name == NULL) {
             return NULL;
         }
-        Py_XSETREF(self->name, name);
+        self->name = name;
+        self->named = true;
     }
     return Py_NewRef(self->name);
 }
@@ -541,7 +546,9 @@ Task_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->context);
     Py_VISIT(self->waiter);
     Py_VISIT(self->pending_exception);
-    Py_VISIT(self->name);
+    if (self->named) {
+        Py_VISIT(self->name);
+    }
     return future_traverse(&self->future, visit, arg);
 }
 
@@ -563,7 +570,6 @@ task_dealloc_now(Task *self)
         PyObject_ClearWeakRefs(op);
     }
     task_clear(self);
-    self->number = 0;
     future_clear(&self->future);
     if (Py_IS_TYPE(op, state->TaskType)) {
         introspect_clear_thread(op, &state->introspect);
@@ -628,7 +634,7 @@ task_init_inside(PyObject *op, PyObject *args, PyObject *kwargs)
 #endif
     if (self->future.loop != NULL || self->coro != NULL) {
         task_clear(self);    /* __init__ called again */
-        self->cancel_requests = 0;
+        self->future.cancel_requests = 0;
     }
     return future_init(&self->future, loop) < 0
                    || task_init(self, coro, name, context, eager_start) < 0

@@ -12,15 +12,17 @@ struct Task {
     PyObject *context;
     PyObject *waiter;             /* _fut_waiter: what it awaits, until the next step; strong */
     PyObject *pending_exception;  /* to be thrown in at the next step, or NULL */
-    PyObject *name;               /* str; NULL: "Task-" and the number */
-    uint64_t number;
+    union {
+        PyObject *name;           /* str, if named */
+        uint64_t number;          /* else: "Task-" and this; 0: not initialised */
+    };
     struct list_node node;        /* in state->tasks before 3.14, while it is not done, or owed */
-    Py_ssize_t cancel_requests;   /* cancelling() */
     bool must_cancel;             /* CancelledError is to be thrown in at the next step */
     bool parked;                  /* waiter is exactly ours and wakes this Task by the ring */
     bool log_destroy_pending;
     bool registered;              /* all_tasks() knows it */
     bool awaited_by_added;        /* 3.14: the waiter's base was told who awaits it */
+    bool named;
     bool owed;                    /* held: its next step waits for memory (loop->owed) */
 };
 

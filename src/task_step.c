@@ -519,8 +519,7 @@ task_take_wakeup(Task *self, PyObject **exc, PyObject **awaited)
             if (self->awaited_by_added) {
                 task_hide_awaited_by(self, waiter);
             }
-            if (UNLIKELY(SHARED_LOAD(future->future_state) != FUTURE_FINISHED
-                         || future->exception != NULL)
+            if (UNLIKELY(SHARED_LOAD(future->future_state) != FUTURE_FINISHED)
                 && future_take(future, exc) < 0) {
                 Py_DECREF(waiter);
                 Py_XDECREF(pending);
