@@ -30,7 +30,6 @@ enum future_state {
 
 /* Programs have one for each thing that they wait for, and a Task besides: fields that never are in
  * use together share their place (benchmark row: waiting task). */
-
 struct Future {
     union {
         PyObject ob_base;
