@@ -57,6 +57,7 @@ struct Handle {
     bool cancelled;
     uint8_t place : 2;            /* enum handle_place; once others see it only in its critical section, */
     uint8_t lookers : 6;          /* as this: who makes a text of it just now, it keeps its loop for them */
+    uint8_t : 0;                  /* or writing those two would write these as well, in C's memory model */
     bool is_native : 1;           /* these two from when it is made */
     bool threadsafe : 1;          /* other threads may cancel it: see handle_wait() */
 };
