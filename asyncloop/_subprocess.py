@@ -136,14 +136,21 @@ class SubprocessTransport(_UnixTransport):  # type: ignore[misc]
         with contextlib.suppress(RuntimeError):  # the loop was closed
             loop.call_soon_threadsafe(self._ended)
 
-    def _unwatch(self) -> None:
+    def _unwatch(self, loop: Any) -> None:
+        """The transport itself forgets its loop once somebody has told it of the end."""
         if self._pidfd >= 0:
-            self._loop._remove_reader(self._pidfd)
+            loop._remove_reader(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = -1
-        self._loop._children.discard(self)
+        loop._children.discard(self)
 
     def _ended(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._unwatch(loop)
+            with contextlib.suppress(OSError):
+                os.waitpid(self._pid, os.WNOHANG)
+            return
         process = self._proc
         # Popen takes the status itself when somebody asks it, maybe in another thread.
         with getattr(process, "_waitpid_lock", _NO_LOCK):
@@ -158,13 +165,16 @@ class SubprocessTransport(_UnixTransport):  # type: ignore[misc]
                         self._pid,
                     )
                     returncode = 255
+                except BaseException:
+                    self._unwatch(loop)  # as asyncio: the end is not looked for once more
+                    raise
                 else:
                     if pid == 0:
                         return  # not yet: the descriptor stays watched
                     returncode = os.waitstatus_to_exitcode(status)
                 process.returncode = returncode
-        self._unwatch()
-        if self._pipes or self._loop.get_debug():
+        self._unwatch(loop)
+        if self._pipes or loop.get_debug():
             self._process_exited(returncode)
         else:
             self._finish(returncode)
@@ -228,7 +238,7 @@ class SubprocessHooks(_Base):
             transport._watch()
         except BaseException:
             # Nobody would notice its end: it must not outlive this call.
-            transport._unwatch()
+            transport._unwatch(self)
             transport.close()
             process.wait()
             for file in (process.stdin, process.stdout, process.stderr):
@@ -264,4 +274,4 @@ class SubprocessHooks(_Base):
     def _close_children(self) -> None:
         """For close(): the processes go on, their descriptors do not."""
         for child in list(self._children):
-            child._unwatch()
+            child._unwatch(self)

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from .support import check_script, in_thread, until
+from .support import check_script, in_thread, open_descriptors, until
 
 PY = sys.executable
 
@@ -654,6 +654,55 @@ def test_status_taken_by_somebody_else(run, asyncio_log):
 
 
 @pytest.mark.our_loop("other hooks there")
+@pytest.mark.our_loop("asyncio keeps the descriptor before 3.15")
+def test_status_cannot_be_had(run, loop, monkeypatch):
+    """It is told as an error, and the child is not watched any more."""
+    reports = []
+    loop.set_exception_handler(lambda loop, context: reports.append(context["exception"]))
+
+    def refuse(*args):
+        raise error
+
+    error = OSError("unexpected")
+
+    async def main():
+        await asyncio.sleep(0.001)  # with its timer the loop has all that it needs
+        before = open_descriptors()
+        process = await asyncio.create_subprocess_exec(*CAT, stdin=subprocess.PIPE)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "waitpid", refuse)
+            process.stdin.close()
+            await until(lambda: reports)
+        assert reports == [error]
+        os.waitpid(process.pid, 0)
+        process._transport._process_exited(0)
+        assert await process.wait() == 0
+        assert open_descriptors() == before
+
+    run(main())
+
+
+@pytest.mark.our_loop("asyncio stops with an assertion")
+@pytest.mark.parametrize("ends", ["before", "after"])
+def test_end_told_by_somebody_else(run, loop, ends):
+    """Before it was noticed here, in a run or by close()."""
+
+    async def main():
+        process = await asyncio.create_subprocess_exec(*SLEEP)
+        process._transport._process_exited(0)
+        assert await process.wait() == 0
+        if ends == "before":
+            os.kill(process.pid, signal.SIGKILL)
+            await until(lambda: not loop._children)
+        return process.pid
+
+    pid = run(main())
+    if ends == "after":
+        loop.close()
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
 def test_fork_hooks_do_not_run(impl):
     check_script(
         impl,
