@@ -196,8 +196,8 @@ freethreaded:
 freethreaded-tests: $(VENV)/.ready-test $(VENV)/.built
 	@$(PY) -c 'import sys, asyncloop; assert not sys._is_gil_enabled(), "the extension brings the GIL back"'
 	@status=0; set -x; \
-	timeout -k 10 $(FREETHREADED_SECONDS) $(PY) -X faulthandler -m pytest --loop asyncloop $(PYTEST_ARGS) \
-		$(FREETHREADED_TESTS) </dev/null || status=1; \
+	timeout -k 10 $(FREETHREADED_SECONDS) $(PY) -X faulthandler -m pytest --loop asyncloop --test-limit 300 \
+		$(PYTEST_ARGS) $(FREETHREADED_TESTS) </dev/null || status=1; \
 	timeout -k 10 $(FREETHREADED_SECONDS) $(PY) -m tests.conformance $(CONFORMANCE_ARGS) </dev/null || status=1; \
 	{ set +x; } 2>/dev/null; exit $$status
 
