@@ -141,3 +141,12 @@ args_loop(PyObject *module, PyObject *object)
     }
     return (Loop *)object;
 }
+
+int
+call_for_effect(PyObject *function, PyObject *first, PyObject *second)
+{
+    PyObject *args[] = {first, second};
+    PyObject *result = PyObject_Vectorcall(function, args, second == NULL ? 1 : 2, NULL);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}

@@ -50,4 +50,7 @@ none_or_error(int result)
     return UNLIKELY(result < 0) ? NULL : Py_NewRef(Py_None);
 }
 
+/* function(first, second), of which only matters whether it raises: 0 / -1. `second` may be NULL. */
+int call_for_effect(PyObject *function, PyObject *first, PyObject *second);
+
 #endif

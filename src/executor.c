@@ -82,10 +82,7 @@ copy_outcome(struct state *state, PyObject *source, Future *future)
     if (has < 0) {
         return -1;
     }
-    result = PyObject_CallFunctionObjArgs(state->copy_future_state, source, (PyObject *)future,
-                                          NULL);
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
+    return call_for_effect(state->copy_future_state, source, (PyObject *)future);
 }
 
 /* in the loop's thread */
@@ -126,15 +123,13 @@ link_hand_over(Link *link)
     PyObject *source;
     Future *future;
     link_take(link, &source, &future);
-    PyObject *result = Py_None;
+    int result = 0;
     if (source != NULL && future != NULL) {
-        result = PyObject_CallFunctionObjArgs(link->state->chain_future, source,
-                                              (PyObject *)future, NULL);
-        Py_XDECREF(result);
+        result = call_for_effect(link->state->chain_future, source, (PyObject *)future);
     }
     Py_XDECREF(source);
     Py_XDECREF(future);
-    return result == NULL ? -1 : 0;
+    return result;
 }
 
 static int
@@ -271,9 +266,7 @@ chain(Loop *loop, PyObject *source, PyObject *future)
     struct state *state = loop->state;
     if (!future_check_exact(state, future) || ((Future *)future)->own_loop != loop) {
         /* of somebody's own create_future() */
-        PyObject *result = PyObject_CallFunctionObjArgs(state->chain_future, source, future, NULL);
-        Py_XDECREF(result);
-        return result == NULL ? -1 : 0;
+        return call_for_effect(state->chain_future, source, future);
     }
     PyObject *link = link_new(loop, source, (Future *)future);
     PyObject *result = NULL;

@@ -9,6 +9,8 @@
 
 #include <string.h>
 
+#include "args.h"
+
 /* The offset of the only word in the object that is `wanted`, or 0. */
 static size_t
 find_word(PyObject *op, PyObject *wanted)
@@ -88,16 +90,6 @@ call_with_keywords(PyTypeObject *type, PyObject *positional, PyObject *loop, PyO
     Py_XDECREF(args);
     Py_XDECREF(kwargs);
     return result;
-}
-
-/* Calls function(first, second): 0 / -1. `second` may be NULL. */
-static int
-call_for_effect(PyObject *function, PyObject *first, PyObject *second)
-{
-    PyObject *args[] = {first, second};
-    PyObject *result = PyObject_Vectorcall(function, args, second == NULL ? 1 : 2, NULL);
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
 }
 
 /* 0 with *at filled or not; -1 with an exception */

@@ -258,14 +258,14 @@ operation_take_future(Operation *op)
     }
     PyObject *error = NULL;
     bool failed = false;
-    if (UNLIKELY(op->descriptor_gone && SHARED_LOAD(future->future_state) >= FUTURE_FINISHED)) {
+    uint8_t outcome = SHARED_LOAD(future->future_state);
+    if (UNLIKELY(op->descriptor_gone && outcome >= FUTURE_FINISHED)) {
         errno = EBADF;
         PyErr_SetFromErrno(PyExc_OSError);
         error = PyErr_GetRaisedException();
         failed = true;
     }
-    else if (UNLIKELY(SHARED_LOAD(future->future_state) == FUTURE_CANCELLED
-                      || SHARED_LOAD(future->future_state) == FUTURE_FAILED)) {
+    else if (UNLIKELY(outcome == FUTURE_CANCELLED || outcome == FUTURE_FAILED)) {
         failed = true;
         if (future_take(future, &error) < 0) {
             error = PyErr_GetRaisedException();
