@@ -137,7 +137,7 @@ class SubprocessTransport(_UnixTransport):  # type: ignore[misc]
             loop.call_soon_threadsafe(self._ended)
 
     def _unwatch(self, loop: Any) -> None:
-        """The transport itself forgets its loop once somebody has told it of the end."""
+        """Let go of what _watch() has taken; a transport that has ended knows no loop."""
         if self._pidfd >= 0:
             loop._remove_reader(self._pidfd)
             os.close(self._pidfd)
@@ -146,7 +146,7 @@ class SubprocessTransport(_UnixTransport):  # type: ignore[misc]
 
     def _ended(self) -> None:
         loop = asyncio.get_running_loop()
-        if self._loop is None:
+        if self._loop is None:  # somebody else has told the transport of the end
             self._unwatch(loop)
             with contextlib.suppress(OSError):
                 os.waitpid(self._pid, os.WNOHANG)
