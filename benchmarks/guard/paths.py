@@ -60,7 +60,7 @@ async def reader_switch(n: int) -> None:
             loop.remove_reader(one.fileno())
 
 
-class Player(asyncio.Protocol):
+class _Side(asyncio.BaseProtocol):
     """One side of a ping-pong: answers each ball until it has none left."""
 
     transport: asyncio.Transport
@@ -72,6 +72,13 @@ class Player(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost.set_result(None)
+
+
+class Player(_Side, asyncio.Protocol):
+    """By data_received()."""
+
     def data_received(self, data: bytes) -> None:
         if self.left:
             self.left -= 1
@@ -79,11 +86,8 @@ class Player(asyncio.Protocol):
         else:
             self.transport.close()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.lost.set_result(None)
 
-
-async def _pair(one: Player | BufferedPlayer, other: Player | BufferedPlayer) -> None:
+async def _pair(one: _Side, other: _Side) -> None:
     loop = asyncio.get_running_loop()
     ends = socket.socketpair()
     for end in ends:
@@ -100,18 +104,12 @@ async def protocol_pair(n: int) -> None:
     await _pair(Player(n // 2), Player(n // 2))
 
 
-class BufferedPlayer(asyncio.BufferedProtocol):
+class BufferedPlayer(_Side, asyncio.BufferedProtocol):
     """A player that gives its own memory to receive into."""
 
-    transport: asyncio.Transport
-
     def __init__(self, balls: int) -> None:
-        self.left = balls
-        self.lost = asyncio.get_running_loop().create_future()
+        super().__init__(balls)
         self.buffer = memoryview(bytearray(65536))
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport  # type: ignore[assignment]
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self.buffer
@@ -122,9 +120,6 @@ class BufferedPlayer(asyncio.BufferedProtocol):
             self.transport.write(bytes(self.buffer[:nbytes]))
         else:
             self.transport.close()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.lost.set_result(None)
 
 
 async def buffered_pair(n: int) -> None:
