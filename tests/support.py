@@ -238,6 +238,26 @@ def without_collector():
         gc.enable()
 
 
+def compile_hook(name, folder, *options):
+    """Compile the library `name`.c of this folder into `folder`; return its path.
+
+    For tests that put functions of their own in the place of the C library's. Skips the test
+    where that is not possible.
+    """
+    import pytest  # other users of this module do without it
+
+    source = os.path.join(os.path.dirname(__file__), f"{name}.c")
+    library = os.path.join(folder, f"{name}.so")
+    command = [os.environ.get("CC", "cc"), "-shared", "-fPIC", "-O1", "-D_GNU_SOURCE"]
+    command += [*options, source, "-o", library, "-ldl"]
+    # A sanitizer's library is for the tests alone.
+    env = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=60)
+    if done.returncode:
+        pytest.skip(f"the hook cannot be compiled here: {done.stderr[-300:]}")
+    return library
+
+
 def in_thread(function, *args):
     """Call in a new thread, wait for it, return or raise what it did."""
     outcome = []

@@ -3,7 +3,6 @@
 import asyncio
 import concurrent.futures
 import contextvars
-import gc
 import logging
 import sys
 import threading
@@ -12,7 +11,7 @@ import weakref
 
 import pytest
 
-from .support import check_script, collect, in_thread, spin
+from .support import check_script, collect, in_thread, spin, without_collector
 
 GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 
@@ -551,11 +550,8 @@ def test_nothing_is_held(loop, run):
         await asyncio.sleep(0)
         return [ref() for ref in seen]
 
-    gc.disable()
-    try:
+    with without_collector():
         alive = run(main())
-    finally:
-        gc.enable()
     assert alive == [None] * len(alive)
 
 
@@ -579,11 +575,8 @@ def test_both_futures_go(loop, run, by_hand):
         await asyncio.sleep(0)
         return [ref() for ref in seen]
 
-    gc.disable()
-    try:
+    with without_collector():
         alive = run(main())
-    finally:
-        gc.enable()
     assert alive == [None] * 6
 
 

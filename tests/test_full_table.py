@@ -7,14 +7,12 @@ table has room again, nothing is lost, and it works.
 
 import os
 import shutil
-import subprocess
 import sys
 import sysconfig
-from pathlib import Path
 
 import pytest
 
-from .support import DESCRIPTORS, RECORDS, SIGNAL_CASE, check_script
+from .support import DESCRIPTORS, RECORDS, SIGNAL_CASE, check_script, compile_hook
 
 pytestmark = [
     pytest.mark.skipif(
@@ -110,15 +108,7 @@ def warm(*parts):
 @pytest.fixture(scope="module")
 def hook(tmp_path_factory):
     folder = tmp_path_factory.mktemp("full_table")
-    source = Path(__file__).with_name("full_table_hook.c")
-    command = [os.environ.get("CC", "cc"), "-shared", "-fPIC", "-O1", "-D_GNU_SOURCE"]
-    command += ["-I", sysconfig.get_path("include"), str(source)]
-    command += ["-o", str(folder / "full_table_hook.so"), "-ldl"]
-    # A sanitizer's library is for the tests alone.
-    env = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
-    done = subprocess.run(command, capture_output=True, text=True, env=env)
-    if done.returncode:
-        pytest.skip(f"the hook cannot be compiled here: {done.stderr[-300:]}")
+    compile_hook("full_table_hook", folder, "-I", sysconfig.get_path("include"))
     return str(folder)
 
 

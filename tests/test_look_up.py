@@ -6,13 +6,11 @@ which is compiled here.
 
 import os
 import shutil
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from .support import PY, check_script
+from .support import PY, check_script, compile_hook
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="by LD_PRELOAD"),
@@ -56,15 +54,7 @@ def run(main):
 
 @pytest.fixture(scope="module")
 def hook(tmp_path_factory):
-    library = tmp_path_factory.mktemp("names") / "name_hook.so"
-    command = [os.environ.get("CC", "cc"), "-shared", "-fPIC", "-O1", "-D_GNU_SOURCE"]
-    command += [str(Path(__file__).with_name("name_hook.c")), "-o", str(library), "-ldl"]
-    # A sanitizer's library is for the tests alone.
-    env = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
-    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=60)
-    if done.returncode:
-        pytest.skip(f"the hook cannot be compiled here: {done.stderr[-300:]}")
-    return str(library)
+    return compile_hook("name_hook", tmp_path_factory.mktemp("names"))
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """StreamReader and StreamWriter over this loop's transports."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import socket
@@ -301,6 +302,15 @@ def test_large_messages_come_whole(run, connect):
     run(main())
 
 
+@contextlib.asynccontextmanager
+async def large_messages():
+    """A Pair on which one has come: from now on they may go straight into the buffer."""
+    async with Pair() as (reader, writer, peer):
+        loop = asyncio.get_running_loop()
+        await asyncio.gather(loop.sock_sendall(peer, bytes(MIB)), reader.readexactly(MIB))
+        yield reader, writer, peer
+
+
 def test_cancelled_in_the_middle_of_a_large_message(run):
     """What has come by then stays in the buffer, and reading goes on after it."""
     message = pattern(MIB)
@@ -339,9 +349,8 @@ def test_the_end_in_a_large_message(run, asked):
     """However much is asked for: memory is taken only for what comes."""
 
     async def main():
-        async with Pair() as (reader, writer, peer):
+        async with large_messages() as (reader, writer, peer):
             loop = asyncio.get_running_loop()
-            await asyncio.gather(loop.sock_sendall(peer, bytes(MIB)), reader.readexactly(MIB))
             task = asyncio.ensure_future(reader.readexactly(asked))
             await loop.sock_sendall(peer, pattern(700_000))
             peer.shutdown(socket.SHUT_WR)
@@ -356,9 +365,8 @@ def test_the_end_in_a_large_message(run, asked):
 
 def test_a_lost_connection_in_a_large_message(run):
     async def main():
-        async with Pair() as (reader, writer, peer):
+        async with large_messages() as (reader, writer, peer):
             loop = asyncio.get_running_loop()
-            await asyncio.gather(loop.sock_sendall(peer, bytes(MIB)), reader.readexactly(MIB))
             task = asyncio.ensure_future(reader.readexactly(MIB))
             await loop.sock_sendall(peer, bytes(500_000))
             await until(lambda: len(reader._buffer) == 500_000)
@@ -372,9 +380,8 @@ def test_a_lost_connection_in_a_large_message(run):
 
 def test_fed_by_hand_while_a_large_message_is_awaited(run):
     async def main():
-        async with Pair() as (reader, writer, peer):
+        async with large_messages() as (reader, writer, peer):
             loop = asyncio.get_running_loop()
-            await asyncio.gather(loop.sock_sendall(peer, bytes(MIB)), reader.readexactly(MIB))
             task = asyncio.ensure_future(reader.readexactly(600_000))
             await loop.sock_sendall(peer, b"a" * 300_000)
             await until(lambda: len(reader._buffer) == 300_000)
@@ -391,9 +398,8 @@ def test_a_buffer_that_is_looked_at_cannot_grow(run, reports):
     """A memoryview of a reader's buffer is the end of the connection, large message or not."""
 
     async def main():
-        async with Pair() as (reader, writer, peer):
+        async with large_messages() as (reader, writer, peer):
             loop = asyncio.get_running_loop()
-            await asyncio.gather(loop.sock_sendall(peer, bytes(MIB)), reader.readexactly(MIB))
             task = asyncio.ensure_future(reader.readexactly(MIB))
             await loop.sock_sendall(peer, bytes(200_000))
             await until(lambda: len(reader._buffer) == 200_000)
