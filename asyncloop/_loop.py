@@ -95,6 +95,7 @@ class Loop(
         self._close_children()
         BaseEventLoop.close(self)
         self._close()
+        self._close_servers()
 
     def _process_events(self, event_list: Any) -> None:
         raise NotImplementedError("asyncloop has no selector whose events could be processed")

@@ -74,9 +74,12 @@ class StreamHooks(_Base):
         return {}
 
     @functools.cached_property
-    def _unix_server_sockets(self) -> dict[Any, int]:
-        """Listening Unix socket to the inode of its path; filled by `create_unix_server`."""
-        return {}
+    def _unix_server_sockets(self) -> "weakref.WeakKeyDictionary[Any, int]":
+        """Listening Unix socket to the inode of its path; filled by `create_unix_server`.
+
+        A socket belongs to its Server, which may be closed after the loop.
+        """
+        return weakref.WeakKeyDictionary()
 
     # -- transports ---------------------------------------------------------------------------
 
@@ -293,3 +296,9 @@ class StreamHooks(_Base):
             pass
         except OSError as exc:
             logger.error("Unable to clean up listening UNIX socket %r: %r", path, exc)
+
+    def _close_servers(self) -> None:
+        """For close(): nothing of the loop keeps the listening sockets of a Server alive."""
+        for acceptor in list(self._acceptors.values()):
+            acceptor.stop()
+        self._acceptors.clear()
