@@ -16,6 +16,7 @@
 #include "args.h"
 #include "owner.h"
 #include "packet.h"
+#include "scratch.h"
 
 /* From 3.13 on asyncio sends empty datagrams (before, it drops them without a word), and
  * counts a header for each queued one, so that a flood of them is bounded too. */
@@ -29,7 +30,7 @@
 /* No datagram of the internet families is larger. */
 #define DATAGRAM_MAX 65536
 /* Messages per system call. The read buffer has room for so many of the largest. */
-#define DATAGRAM_BATCH (READ_BUFFER_SIZE / DATAGRAM_MAX)
+#define DATAGRAM_BATCH ((int)(SCRATCH_BYTES / DATAGRAM_MAX))
 /* Messages that one event may bring before others get their turn. */
 #define DATAGRAM_BUDGET 64
 
@@ -240,7 +241,7 @@ static bool
 batch_receive(Datagram *dgram, char *buffer, struct batch *batch)
 {
     int max = dgram->family == AF_INET || dgram->family == AF_INET6 ? DATAGRAM_BATCH : 1;
-    size_t room = max == 1 ? READ_BUFFER_SIZE : DATAGRAM_MAX;
+    size_t room = max == 1 ? SCRATCH_BYTES : DATAGRAM_MAX;
 #ifdef __linux__
     struct mmsghdr messages[DATAGRAM_BATCH];
     struct iovec iov[DATAGRAM_BATCH];
@@ -365,18 +366,14 @@ batch_deliver(Datagram *dgram, Loop *loop, const char *buffer, const struct batc
     return result;
 }
 
-/* A buffer of its own for the time of the delivery: a protocol may run the loop inside
- * itself, and another transport would use the loop's one. */
 static int
 datagram_read_batch(Datagram *dgram, Loop *loop, bool *more)
 {
     *more = false;
-    char *buffer = loop->read_buffer;
-    if (buffer == NULL && (buffer = PyMem_RawMalloc(READ_BUFFER_SIZE)) == NULL) {
-        PyErr_NoMemory();
+    char *buffer = scratch_take(loop);
+    if (UNLIKELY(buffer == NULL)) {
         return transport_fatal(&dgram->base, "Fatal read error on datagram transport");
     }
-    loop->read_buffer = NULL;    /* ours until it is put back */
     struct batch batch;
     int result = 0;
     if (batch_receive(dgram, buffer, &batch)) {
@@ -389,12 +386,7 @@ datagram_read_batch(Datagram *dgram, Loop *loop, bool *more)
             result = datagram_raised(dgram, loop);
         }
     }
-    if (loop->read_buffer == NULL && loop->ev != NULL) {
-        loop->read_buffer = buffer;
-    }
-    else {
-        PyMem_RawFree(buffer);
-    }
+    scratch_give(loop, buffer);
     return result;
 }
 

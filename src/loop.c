@@ -15,6 +15,7 @@
 #include "look_up.h"
 #include "owed.h"
 #include "owner.h"
+#include "scratch.h"
 #include "poll.h"
 #include "timer.h"
 #include "watch.h"
@@ -648,8 +649,7 @@ loop_open(Loop *loop)
 void
 loop_free_buffers(Loop *loop)
 {
-    PyMem_RawFree(loop->read_buffer);
-    loop->read_buffer = NULL;
+    scratch_clear(&loop->scratch);
     /* empty, unless the loop dies in the middle of an iteration */
     for (size_t i = 0; i < loop->held.length; i++) {
         Py_DECREF(loop->held.streams[i]);
@@ -659,8 +659,6 @@ loop_free_buffers(Loop *loop)
     }
     PyMem_Free(loop->held.streams);
     loop->held = (struct held){0};
-    PyMem_RawFree(loop->tls_buffer);
-    loop->tls_buffer = NULL;
 }
 
 void

@@ -28,6 +28,8 @@ struct run {
 
 struct fd_entry;                  /* watch.c */
 
+#define SCRATCH_KEPT 4            /* free blocks that a loop keeps */
+
 /* Output that waits for the end of the iteration, in loop->flush (borrowed: whoever dies
  * leaves the list). run() takes it out of the list, and lets no exception out. */
 struct flush_node {
@@ -118,9 +120,12 @@ struct Loop {
     struct list_node waiting_operations;    /* operation.c */
     int64_t operations_checked_ns;
 
-    char *read_buffer;            /* shared by all transports: RUN_BUFFER_SIZE bytes, made on first use */
+    struct scratch {              /* scratch.h: large memory for the time of a call */
+        char *blocks[SCRATCH_KEPT];    /* the free ones */
+        unsigned int count;
+        unsigned int taken;       /* that are out; debug build */
+    } scratch;
 
-    char *tls_buffer;             /* tls_write.c: tls_scratch(); made on first use */
     struct list_node flush;       /* struct flush_node: run at the end of each iteration */
     int64_t flushed_ns;           /* when that came before the end */
     unsigned int flush_looks;
@@ -148,8 +153,6 @@ struct Loop {
     bool forked;                  /* a child of fork() inherited this loop */
     bool forked_epoll;            /* libev makes a new epoll set in its next poll */
 };
-
-#define READ_BUFFER_SIZE (256 * 1024)
 
 /* -- scheduling (loop.c) ---------------------------------------------------- */
 

@@ -15,6 +15,7 @@
 #include "addr.h"
 #include "args.h"
 #include "io.h"
+#include "scratch.h"
 
 #ifndef MSG_NOSIGNAL
 #define MSG_NOSIGNAL 0
@@ -126,18 +127,6 @@ sockop_call(Operation *op, PyObject *name, Py_ssize_t nargs, enum attempt direct
 
 /* -- receiving -------------------------------------------------------------------------- */
 
-static char *
-loop_read_buffer(Loop *loop)
-{
-    if (UNLIKELY(loop->read_buffer == NULL)) {
-        loop->read_buffer = PyMem_RawMalloc(READ_BUFFER_SIZE);
-        if (loop->read_buffer == NULL) {
-            PyErr_NoMemory();
-        }
-    }
-    return loop->read_buffer;
-}
-
 static ssize_t
 receive(int fd, void *buffer, size_t size, struct sockaddr *address, socklen_t *length)
 {
@@ -174,16 +163,20 @@ static enum attempt
 sockop_receive_bytes(Operation *op, struct sockaddr *address, socklen_t *length, PyObject **data)
 {
     ssize_t got;
-    if (LIKELY(op->count <= READ_BUFFER_SIZE)) {
-        char *buffer = loop_read_buffer(op->loop);
+    if (LIKELY(op->count <= (Py_ssize_t)SCRATCH_BYTES)) {
+        Loop *loop = op->loop;
+        char *buffer = scratch_take(loop);
         if (buffer == NULL) {
             return ATTEMPT_FAILED;
         }
         got = receive(op->fd, buffer, (size_t)op->count, address, length);
+        int err = errno;
+        *data = got < 0 ? NULL : PyBytes_FromStringAndSize(buffer, got);
+        scratch_give(loop, buffer);
         if (got < 0) {
+            errno = err;
             return sockop_failed(ATTEMPT_WAIT_READ);
         }
-        *data = PyBytes_FromStringAndSize(buffer, got);
     }
     else {
         *data = PyBytes_FromStringAndSize(NULL, op->count);

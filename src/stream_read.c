@@ -7,11 +7,12 @@
 
 #include "packet.h"
 #include "reader.h"
+#include "scratch.h"
 
 /* How much one readable event may bring before the others get their turn. The poll is
  * level-triggered: what is left makes the next one. 256 KiB take about 50 µs, against
  * 1 µs for the extra poll. */
-#define READ_BUDGET_BYTES READ_BUFFER_SIZE
+#define READ_BUDGET_BYTES SCRATCH_BYTES
 /* A BufferedProtocol may offer small buffers: calls that one event may make. */
 #define READ_BUDGET_CALLS 16
 
@@ -43,19 +44,6 @@ static enum read_outcome
 outcome_of_fatal(int result)
 {
     return result < 0 ? READ_LEAVE : READ_DONE;
-}
-
-/* The shared buffer of the loop, or NULL with MemoryError. */
-static char *
-read_buffer(Loop *loop)
-{
-    if (UNLIKELY(loop->read_buffer == NULL)) {
-        loop->read_buffer = PyMem_RawMalloc(READ_BUFFER_SIZE);
-        if (loop->read_buffer == NULL) {
-            PyErr_NoMemory();
-        }
-    }
-    return loop->read_buffer;
 }
 
 int
@@ -141,7 +129,7 @@ static uint32_t
 packet_room(size_t n)
 {
     n += n / 8 - n / 64;    /* so that n is enough to fill the object: see spare_fits() */
-    return (uint32_t)(n < READ_BUFFER_SIZE ? n : READ_BUFFER_SIZE);
+    return (uint32_t)(n < SCRATCH_BYTES ? n : SCRATCH_BYTES);
 }
 
 /* Into an object with room for what is expected. A packet that fills it is the object; a shorter
@@ -205,7 +193,7 @@ stream_read_message(Transport *tr, size_t *n, enum read_outcome *outcome)
     enum io_status status = IO_OK;
     bool complete = false;
     PyObject *reader = Py_NewRef(tr->proto.feed.self);
-    int result = reader_receive(tr->state, reader, &tr->io, READ_BUFFER_SIZE, &status, n, &complete);
+    int result = reader_receive(tr->state, reader, &tr->io, SCRATCH_BYTES, &status, n, &complete);
     Py_DECREF(reader);
     if (result < 0) {
         *outcome = outcome_of_fatal(tr->kind->data_failed(tr));
@@ -214,9 +202,26 @@ stream_read_message(Transport *tr, size_t *n, enum read_outcome *outcome)
         *outcome = stream_read_stopped(tr, status);
     }
     else {
-        *outcome = *n == READ_BUFFER_SIZE && !complete ? READ_MORE : READ_DONE;
+        *outcome = *n == SCRATCH_BYTES && !complete ? READ_MORE : READ_DONE;
     }
     return result != 0;
+}
+
+/* Into the loop's memory, and from there to the protocol. */
+static inline enum read_outcome
+stream_read_into(Transport *tr, char *buffer, size_t *n)
+{
+    enum io_status status = tr->io.ops->read(&tr->io, buffer, SCRATCH_BYTES, n);
+    if (UNLIKELY(status != IO_OK)) {
+        return stream_read_stopped(tr, status);
+    }
+    if (UNLIKELY(*n >= LARGE_BYTES)) {
+        stream_expect_large(tr, *n);
+    }
+    if (UNLIKELY(stream_feed(&tr->proto, tr->state, buffer, *n) < 0)) {
+        return outcome_of_fatal(tr->kind->data_failed(tr));
+    }
+    return *n == SCRATCH_BYTES ? READ_MORE : READ_DONE;
 }
 
 static enum read_outcome
@@ -232,21 +237,13 @@ stream_read_data(Transport *tr, Loop *loop, size_t *n)
             return outcome;
         }
     }
-    char *buffer = read_buffer(loop);
+    char *buffer = scratch_take(loop);
     if (UNLIKELY(buffer == NULL)) {
         return outcome_of_fatal(transport_fatal(tr, READ_FAILED(tr)));
     }
-    enum io_status status = tr->io.ops->read(&tr->io, buffer, READ_BUFFER_SIZE, n);
-    if (UNLIKELY(status != IO_OK)) {
-        return stream_read_stopped(tr, status);
-    }
-    if (UNLIKELY(*n >= LARGE_BYTES)) {
-        stream_expect_large(tr, *n);
-    }
-    if (UNLIKELY(stream_feed(&tr->proto, tr->state, buffer, *n) < 0)) {
-        return outcome_of_fatal(tr->kind->data_failed(tr));
-    }
-    return *n == READ_BUFFER_SIZE ? READ_MORE : READ_DONE;
+    enum read_outcome outcome = stream_read_into(tr, buffer, n);
+    scratch_give(loop, buffer);
+    return outcome;
 }
 
 /* -- BufferedProtocol ---------------------------------------------------------------- */

@@ -223,9 +223,6 @@ void tls_flush_node(struct flush_node *node);
 int tls_send_output(Tls *tls);           /* what the engine has made */
 int tls_control_writing(Tls *tls);
 size_t tls_queued(Tls *tls);
-/* TLS_OUT_BYTES and TLS_PLAIN_BYTES of the loop's, for code that calls no Python while it
- * uses them. NULL with MemoryError. */
-char *tls_scratch(Loop *loop);
 
 static inline Tls *
 tls_cast(PyObject *op)

@@ -8,6 +8,8 @@
  * protocol: the state is looked at again after each. */
 #include "tls.h"
 
+#include "scratch.h"
+
 /* -- the end --------------------------------------------------------------------- */
 
 int
@@ -129,23 +131,23 @@ static enum tls_status
 tls_read_native(Tls *tls, bool *more)
 {
     struct tls_engine *engine = &tls->engine;
-    char *memory = tls_scratch(tls->loop);
-    if (memory == NULL) {
+    char *plain = scratch_take(tls->loop);
+    if (plain == NULL) {
         return TLS_FAILED;
     }
-    char *plain = memory + TLS_OUT_BYTES;
     size_t total = 0;
     enum tls_status status;
     do {
         size_t n = 0;
-        status = engine->ops->read(engine, plain + total, TLS_PLAIN_BYTES - total, &n, more);
+        status = engine->ops->read(engine, plain + total, SCRATCH_BYTES - total, &n, more);
         total += status == TLS_OK ? n : 0;
-    } while (status == TLS_OK && *more && total + TLS_RECORD_BYTES <= TLS_PLAIN_BYTES);
-    if (total == 0) {
-        return status;
+    } while (status == TLS_OK && *more && total + TLS_RECORD_BYTES <= SCRATCH_BYTES);
+    if (total > 0) {
+        tls_defer_end(engine, status, more);
+        status = stream_feed(&tls->proto, tls->state, plain, total) < 0 ? TLS_FAILED : TLS_OK;
     }
-    tls_defer_end(engine, status, more);
-    return stream_feed(&tls->proto, tls->state, plain, total) < 0 ? TLS_FAILED : TLS_OK;
+    scratch_give(tls->loop, plain);
+    return status;
 }
 
 static enum tls_status
@@ -236,17 +238,8 @@ tls_received(Tls *tls, const char *data, size_t n)
     if (UNLIKELY(tls->tls_state == TLS_UNWRAPPED || n == 0)) {
         return tls_received_early(tls, data, n);
     }
-    Loop *loop = tls->loop;
     struct tls_engine *engine = &tls->engine;
-    char *taken = NULL;
     Py_INCREF(tls);
-    if (data == loop->read_buffer
-        && (tls->tls_state != TLS_WRAPPED || tls->proto.kind == PROTO_BUFFERED)) {
-        /* Python may run before all bytes are used, and the loop inside it: it takes
-         * another buffer then. */
-        taken = loop->read_buffer;
-        loop->read_buffer = NULL;
-    }
     bool outer = tls->feeding;
     tls->feeding = true;
     int result = engine->ops->feed(engine, data, n) < 0 ? tls_fatal(tls, TLS_FATAL_MESSAGE)
@@ -255,14 +248,6 @@ tls_received(Tls *tls, const char *data, size_t n)
         result = tls_fatal(tls, TLS_FATAL_MESSAGE);
     }
     tls->feeding = outer;
-    if (taken != NULL) {
-        if (loop->read_buffer == NULL && !loop->closed) {
-            loop->read_buffer = taken;
-        }
-        else {
-            PyMem_RawFree(taken);
-        }
-    }
     if (LIKELY(result == 0)) {
         result = wqueue_is_empty(&tls->output) ? tls_send_output(tls) : tls_flush(tls);
     }
@@ -344,19 +329,17 @@ tls_discard(Tls *tls)
     if (UNLIKELY(engine->deferred != TLS_OK)) {
         return tls_take_end(engine);
     }
-    char *memory = tls_scratch(tls->loop);
+    char *memory = scratch_take(tls->loop);
     if (memory == NULL) {
         return TLS_FAILED;
     }
     bool more = true;
-    while (more && tls->late <= TLS_LATE_BYTES) {
+    enum tls_status status = TLS_OK;
+    while (status == TLS_OK && more && tls->late <= TLS_LATE_BYTES) {
         size_t n = 0;
-        enum tls_status status = engine->ops->read(engine, memory + TLS_OUT_BYTES,
-                                                   TLS_PLAIN_BYTES, &n, &more);
-        if (status != TLS_OK) {
-            return status;
-        }
-        tls->late += (uint32_t)n;
+        status = engine->ops->read(engine, memory, SCRATCH_BYTES, &n, &more);
+        tls->late += status == TLS_OK ? (uint32_t)n : 0;
     }
-    return tls->late > TLS_LATE_BYTES ? TLS_OK : TLS_WANT;
+    scratch_give(tls->loop, memory);
+    return status != TLS_OK || tls->late > TLS_LATE_BYTES ? status : TLS_WANT;
 }

@@ -9,22 +9,12 @@
 
 #include <string.h>
 
+#include "scratch.h"
+
 #define FLUSH_BYTES (4 * TLS_RECORD_BYTES)
 /* asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES */
 #define DROPPED_WRITES_BEFORE_WARNING 5
 #define GATHER_PIECES 64
-
-char *
-tls_scratch(Loop *loop)
-{
-    if (UNLIKELY(loop->tls_buffer == NULL)) {
-        loop->tls_buffer = PyMem_RawMalloc(TLS_OUT_BYTES + TLS_PLAIN_BYTES);
-        if (loop->tls_buffer == NULL) {
-            PyErr_NoMemory();
-        }
-    }
-    return loop->tls_buffer;
-}
 
 /* -- to the transport below ------------------------------------------------------------ */
 
@@ -90,17 +80,6 @@ tls_encrypt(Tls *tls, PyObject *bytes, const char *data, size_t length, size_t *
     const struct tls_engine_ops *ops = tls->engine.ops;
     *done = 0;
     while (*done < length && tls_may_encrypt(tls)) {
-        char *memory = tls_scratch(tls->loop);
-        if (UNLIKELY(memory == NULL)) {
-            return tls_fatal(tls, "Fatal error on SSL protocol");
-        }
-        ops->lend(&tls->engine, memory, TLS_OUT_BYTES);
-        if (ops->is_full(&tls->engine)) {
-            if (tls_send_output(tls) < 0) {
-                return -1;
-            }
-            continue;
-        }
         size_t n = 0;
         enum tls_status status = ops->write(&tls->engine, *done == 0 ? bytes : NULL, data + *done,
                                             length - *done, &n);
@@ -173,13 +152,13 @@ tls_encrypt_queue(Tls *tls)
             Py_DECREF(first);
         }
         else {
-            char *memory = tls_scratch(tls->loop);
-            if (memory == NULL) {
+            char *plain = scratch_take(tls->loop);
+            if (plain == NULL) {
                 return tls_fatal(tls, "Fatal error on SSL protocol");
             }
-            char *plain = memory + TLS_OUT_BYTES;
             length = gather(iov, count, plain);
             result = tls_encrypt(tls, NULL, plain, length, &done);
+            scratch_give(tls->loop, plain);
         }
         if (result < 0) {
             return -1;
