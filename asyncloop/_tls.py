@@ -11,6 +11,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from . import _core
+from ._tls_shipped import is_shipped
 
 if TYPE_CHECKING:
     import ssl
@@ -44,8 +45,12 @@ class TlsHooks(_Base):
         *,
         call_connection_made: bool = True,
         context: Context | None = None,
-    ) -> _core.SSLTransport:
-        """A TLS transport, which has to become the protocol of the transport below it."""
+    ) -> "_core.SSLTransport | sslproto.SSLProtocol":
+        """A TLS transport, which has to become the protocol of the transport below it.
+
+        Where TLS is not what the interpreter ships it is asyncio's protocol; `_app_transport` is
+        the transport for the user, of either.
+        """
         if ssl is None:
             raise RuntimeError("stdlib ssl module not available")
         handshake_timeout = _timeout(
@@ -56,6 +61,18 @@ class TlsHooks(_Base):
         )
         if not sslcontext:
             sslcontext = sslproto._create_transport_context(server_side, server_hostname)
+        if not is_shipped(sslcontext):
+            return sslproto.SSLProtocol(
+                self,
+                protocol,
+                sslcontext,
+                waiter,
+                server_side,
+                server_hostname,
+                call_connection_made=call_connection_made,
+                ssl_handshake_timeout=ssl_handshake_timeout,
+                ssl_shutdown_timeout=ssl_shutdown_timeout,
+            )
         return _core._tls_new(
             self,
             protocol,
@@ -97,12 +114,13 @@ class TlsHooks(_Base):
             call_connection_made=call_connection_made,
             context=context,
         )
+        tls_transport = tls._app_transport
         try:
             self._make_socket_transport(rawsock, tls, extra=extra, server=server, context=context)
         except BaseException:
-            tls.abort()
+            tls_transport.abort()
             raise
-        return tls
+        return tls_transport
 
     async def start_tls(
         self,
@@ -146,8 +164,10 @@ class TlsHooks(_Base):
         )
         if server_side:
             unread = _take_unread(protocol)
-            if unread:
+            if unread and isinstance(tls, _core.SSLTransport):
                 tls.data_received(unread)
+            elif unread:
+                tls._incoming.write(unread)
         # Else the peer's bytes could come before connection_made().
         lower.pause_reading()
         lower.set_protocol(tls)
@@ -162,7 +182,7 @@ class TlsHooks(_Base):
             raise
         finally:
             del waiter  # an exception in it would keep its own traceback alive
-        return tls
+        return tls._app_transport
 
 
 def _take_unread(protocol: asyncio.BaseProtocol) -> bytes | None:

@@ -221,6 +221,7 @@ state_init(PyObject *module, struct state *state)
     X(tls.SSLZeroReturnError) X(tls.CertificateError) X(tls.MemoryBIO) X(tls.SSLObject) \
     X(tls.keywords_wrap_bio) X(tls.record_bytes) X(tls.empty_bytes) \
     X(tls.flowcontrol_defaults) \
+    X(tls.shipped.classes) X(tls.shipped.functions) X(tls.shipped.names) \
     X(spare.bytes) X(count.object) X(stop_iteration) X(loop_class) \
     X(resolve.getaddrinfo) X(resolve.gaierror) X(resolve.AddressFamily) \
     X(resolve.SocketKind) X(resolve.inet) X(resolve.inet6) X(resolve.stream) X(resolve.dgram)

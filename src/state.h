@@ -38,7 +38,7 @@ typedef struct Task Task;
     X(recvmsg) X(sendmsg) X(sendto) X(type) \
     X(_force_close) X(_msg_callback) X(_sslobj) X(abort) X(cipher) X(compression) X(do_handshake) \
     X(get_extra_info) X(getpeercert) X(join) X(peercert) X(pending) X(read) X(resume_reading) \
-    X(ssl_object) X(sslcontext) X(unwrap) X(wrap_bio) X(write)
+    X(ssl_object) X(sslcontext) X(unwrap) X(wrap_bio) X(write) X(_wrap_bio) X(_encode_hostname) X(sslobject_class)
 
 struct proto;
 
@@ -88,6 +88,16 @@ struct resolve_state {
     PyObject *dgram;
 };
 
+/* tls_shipped.c: TLS as the standard library has it, when it was last looked at; NULL: not yet,
+ * or it is not */
+enum { TLS_CONTEXT_CLASS, TLS_OBJECT_CLASS, TLS_PROTOCOL_CLASS, TLS_TRANSPORT_CLASS, TLS_CLASSES };
+struct tls_shipped {
+    PyObject *classes;                    /* tuple */
+    PyObject *functions;                  /* each followed by its code */
+    PyObject *names;                      /* a module's dictionary, a name, what it stands for; ... */
+    unsigned int versions[TLS_CLASSES];   /* version tags */
+};
+
 /* tls_type.c: what TLS needs of the ssl module; NULL in a Python without it */
 struct tls_objects {
     PyTypeObject *Type;
@@ -105,6 +115,7 @@ struct tls_objects {
     const struct tls_engine_ops *engine;  /* NULL: not chosen yet */
     /* tls.c: the peer's bytes for a TLS transport, from the transport below. 0 / -1 */
     int (*feed)(PyObject *tls, const char *data, size_t n);
+    struct tls_shipped shipped;
 };
 
 struct state {

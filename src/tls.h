@@ -9,6 +9,7 @@
  *   tls_read.c      from the transport below to the user's protocol
  *   tls_write.c     from write() to the transport below
  *   tls_type.c      Python's face
+ *   tls_shipped.c   for which connections all this may stand for asyncio's own code
  *   tls_portable.c  engine over ssl.MemoryBIO and SSLObject
  *   tls_direct.c    engine over libssl's own functions, found by tls_libssl.c
  *
@@ -120,6 +121,11 @@ extern const struct tls_engine_ops tls_direct_ops;
 /* The engine by ASYNCLOOP_TLS and the self-test, which runs at the first call. */
 const struct tls_engine_ops *tls_default_engine(struct state *state);
 const struct tls_engine_ops *tls_choose_engine(struct state *state, PyObject *context);
+
+/* -- tls_shipped.c: is TLS what the standard library has? ------------------------------ */
+
+PyObject *module_tls_check(PyObject *module, PyObject *context);
+PyObject *module_tls_stamp(PyObject *module, PyObject *args);
 
 /* -- transport ----------------------------------------------------------------------- */
 

@@ -1488,7 +1488,7 @@ class TestEngines:
         async def main():
             async with serving(server_context) as pair:
                 transport, protocol = await connect(pair.port, client_context)
-                assert transport._engine == "portable"
+                assert type(transport) is asyncio.sslproto._SSLProtocolTransport
                 assert type(transport.get_extra_info("ssl_object")) is Object
                 transport.write(payload(50000))
                 await until(lambda: len(protocol.data) == 50000)
