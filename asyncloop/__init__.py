@@ -6,6 +6,7 @@ Programs stay as they are; only the loop beneath them changes. Any of these swit
     asyncio.run(main(), loop_factory=asyncloop.new_event_loop)    # Python 3.12 and later
     uvicorn app:app --loop asyncloop:new_event_loop           # servers that take a factory
     python -m asyncloop script.py ARGS                        # a program that stays untouched
+    asyncloop-run COMMAND ARGS                                # any command, and what it starts
 
 `Loop`, `Future` and `Task` pass for asyncio's own: they are instances of
 `asyncio.AbstractEventLoop`, `asyncio.Future` and `asyncio.Task`.
@@ -20,6 +21,7 @@ if sys.platform == "win32":
     )
 
 import asyncio
+import os
 import platform
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -103,6 +105,11 @@ def build_info() -> dict[str, Any]:
         **_core_build_info(),
     }
 
+
+if os.environ.get("ASYNCLOOP_CHECK"):
+    from . import _switch
+
+    _switch.watch(os.environ)
 
 if not TYPE_CHECKING:  # a type checker takes the names from the import above
 

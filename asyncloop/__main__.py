@@ -7,12 +7,11 @@
 
 The program finds what it would find under plain `python`: its own `__main__` module, `sys.argv` and
 `sys.path[0]`, and its exit status and traceback are the same. The only difference is the type of
-the loops that asyncio makes by default. A program that names its loop (as uvicorn does: give it
-`--loop asyncloop:new_event_loop`) keeps the one it names, and so do further interpreters that it
-starts.
+the loops that asyncio makes by default, in further interpreters that it starts as well. A program
+that names its loop keeps the one it names, and one line says so. `asyncloop-run` does the same for
+commands of any kind.
 """
 
-import asyncio
 import importlib.machinery
 import importlib.util
 import os
@@ -23,6 +22,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 import asyncloop
+from asyncloop import _switch
 
 USAGE = """\
 usage: python -m asyncloop [-m module | -c code | script.py | folder | -] [ARGS ...]
@@ -47,15 +47,9 @@ class _NotRunnable(Exception):
 
 
 def _activate() -> None:
-    """Make asyncio's default loops ours, silently, whatever this Python offers for it."""
-    if hasattr(asyncio, "set_event_loop_policy"):
-        from asyncloop._policy import set_policy
-
-        set_policy()
-    else:
-        # Without policies asyncio.run and asyncio.Runner ask this function.
-        asyncio.events.new_event_loop = asyncloop.new_event_loop
-        asyncio.new_event_loop = asyncloop.new_event_loop
+    """Make asyncio's default loops ours, here and in the Pythons that the program starts."""
+    os.environ.update(_switch.environment(os.environ, sys.orig_argv))
+    _switch.start(os.environ)
 
 
 def _set_path0(entry: str) -> None:
@@ -217,7 +211,8 @@ def _usage_error(message: str) -> NoReturn:
     raise SystemExit(2)
 
 
-def _version() -> str:
+def version() -> str:
+    """What `--version` prints: the versions of asyncloop, libev and Python."""
     info = asyncloop.build_info()
     return (
         f"asyncloop {info['asyncloop']} (libev {info['libev_version']}, {info['libev']}, "
@@ -235,7 +230,7 @@ def main() -> None:
         print(USAGE, end="")
         return
     if first in ("-V", "--version"):
-        print(_version())
+        print(version())
         return
 
     try:

@@ -126,7 +126,8 @@ def test_no_warning_of_our_own_and_none_of_the_program_lost(folder):
 
 
 def test_named_loops_stay_what_they_are():
-    code = "import asyncio; l = asyncio.SelectorEventLoop(); print(type(l).__module__); l.close()"
+    code = "import asyncio, selectors; l = asyncio.SelectorEventLoop(selectors.DefaultSelector())\n"
+    code += "print(type(l).__module__); l.close()"
     assert cli("-c", code).stdout == "asyncio.unix_events\n"
 
 

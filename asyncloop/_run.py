@@ -1,0 +1,156 @@
+"""`asyncloop-run COMMAND ARGS`: any command, with asyncloop as asyncio's default loop.
+
+The command may be a Python program or whatever starts some: every Python process below it finds
+`_site/sitecustomize.py` first on its path, which does the rest (`_switch.py`).
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from typing import NoReturn
+
+from . import _switch
+
+USAGE = """\
+usage: asyncloop-run [--as-uvloop] [--check] COMMAND [ARGS ...]
+
+Run a command, and the Python processes that it starts, with asyncloop as asyncio's default event
+loop. A program that names another loop keeps it, and one line says so.
+
+  --as-uvloop    `import uvloop` gives asyncloop: for programs that only know that word
+  --check        say at the end which loops ran, in each process
+  -h, --help     show this text
+  -V, --version  show the versions of asyncloop, libev and Python
+"""
+
+
+def _fail(message: str, status: int = 2) -> NoReturn:
+    sys.stderr.write(f"asyncloop-run: {message}\n")
+    raise SystemExit(status)
+
+
+def _deaf_flags(command: list[str], executable: str) -> str:
+    """The flags by which a Python is told not to look at PYTHONPATH or at sitecustomize."""
+    words = command[1:]
+    if not _is_python(executable):
+        try:
+            with open(executable, "rb") as file:
+                first = file.readline(200)
+        except OSError:
+            return ""
+        if not first.startswith(b"#!"):
+            return ""
+        words = first[2:].decode("utf-8", "replace").split()
+        if not words or not any(_is_python(word) for word in words[:2]):
+            return ""
+        words = words[1:]
+    found = ""
+    for word in words:
+        if not word.startswith("-") or word.startswith("--"):
+            break
+        found += "".join(letter for letter in word[1:].partition("c")[0] if letter in "IES")
+        if word[1:2] in ("c", "m"):
+            break
+    return found
+
+
+def _is_python(path: str) -> bool:
+    return os.path.basename(path).startswith(("python", "pypy"))
+
+
+def main() -> None:
+    """The command line of asyncloop-run: replaces this process by the command."""
+    args = sys.argv[1:]
+    as_uvloop = check = False
+    while args and args[0].startswith("-"):
+        option = args.pop(0)
+        if option == "--":
+            break
+        if option == "--as-uvloop":
+            as_uvloop = True
+        elif option == "--check":
+            check = True
+        elif option in ("-h", "--help"):
+            print(USAGE, end="")
+            return
+        elif option in ("-V", "--version"):
+            from .__main__ import version
+
+            print(version())
+            return
+        else:
+            sys.stderr.write(f"asyncloop-run: unknown option {option}\n{USAGE}")
+            raise SystemExit(2)
+    if not args:
+        sys.stderr.write(f"asyncloop-run: no command given\n{USAGE}")
+        raise SystemExit(2)
+    executable = shutil.which(args[0])
+    if executable is None:
+        _fail(f"command not found: {args[0]}", 127)
+    flags = _deaf_flags(args, executable)
+    if flags:
+        sys.stderr.write(
+            f"asyncloop-run: cannot act on {args[0]}: it starts Python with "
+            f"-{' -'.join(dict.fromkeys(flags))}, which leaves out PYTHONPATH or sitecustomize\n"
+        )
+    env = _switch.environment(os.environ, args)
+    if as_uvloop:
+        env["ASYNCLOOP_AS_UVLOOP"] = "1"
+    if check:
+        env["ASYNCLOOP_CHECK"] = "1"
+    try:
+        if check:
+            raise SystemExit(_checked(args, executable, env))
+        os.execve(executable, args, env)
+    except OSError as error:
+        _fail(f"cannot run {args[0]}: {error.strerror}", 126)
+
+
+# -- --check -----------------------------------------------------------------------------
+
+
+def _checked(args: list[str], executable: str, env: dict[str, str]) -> int:
+    """Run the command as a child, and say at its end which loops ran."""
+    with tempfile.TemporaryDirectory(prefix="asyncloop-") as folder:
+        report = os.path.join(folder, "loops")
+        env["ASYNCLOOP_CHECK_FILE"] = report
+        child = subprocess.Popen(args, executable=executable, env=env)
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, lambda number, frame: child.send_signal(number))
+        # From the terminal the child gets these two itself.
+        for number in (signal.SIGINT, signal.SIGQUIT):
+            signal.signal(number, signal.SIG_IGN if _at_terminal() else _pass_to(child))
+        status = child.wait()
+        lines: list[str] = []
+        if os.path.exists(report):
+            with open(report) as file:
+                lines = file.read().splitlines()
+        _print_report(lines)
+    return 128 - status if status < 0 else status
+
+
+def _at_terminal() -> bool:
+    try:
+        return os.tcgetpgrp(0) == os.getpgrp()
+    except OSError:
+        return False
+
+
+def _pass_to(child: "subprocess.Popen[bytes]"):  # type: ignore[no-untyped-def]
+    return lambda number, frame: child.send_signal(number)
+
+
+def _print_report(lines: list[str]) -> None:
+    if not lines:
+        sys.stderr.write("asyncloop-run: no event loop ran in any Python process\n")
+        return
+    for line in lines:
+        process, loop, command = line.split("\t", 2)
+        sys.stderr.write(f"asyncloop-run: process {process}: {loop}: {command}\n")
+
+
+if __name__ == "__main__":
+    main()
