@@ -32,8 +32,10 @@
 /* -- waking ------------------------------------------------------------------------- */
 
 static void
-inbox_woken(struct ev_loop *ev UNUSED, ev_io *io, int revents UNUSED)
+inbox_woken(struct ev_loop *ev, ev_io *io, int revents UNUSED)
 {
+    Loop *loop = ev_userdata(ev);
+    loop->fds.events++;
     /* The iteration drains the inbox after each poll; here only the descriptor. */
     char waste[64];
     ssize_t ignored UNUSED = read(io->fd, waste, sizeof(waste));

@@ -69,7 +69,13 @@ struct Loop {
         int *changed;                 /* descriptors whose watchers changed since the last poll */
         size_t changed_count;
         size_t changed_capacity;
-        struct list_node active;      /* every started struct watch */
+        struct list_node active;      /* every started struct watch, but for those that are noted */
+        struct list_node noted;       /* those that an event has come for, to be told in this order */
+        struct list_node batch;       /* while libev tells of one look at the kernel: the same */
+        unsigned int events;          /* of the batch: descriptors, the loop's own among them */
+        int event_fd;                 /* the last of these */
+        unsigned int room;            /* libev takes more events than this from one look */
+        bool fresh;                   /* something was started since the last poll */
         bool check_all;               /* a change could not be noted for want of memory */
     } fds;
 
@@ -101,7 +107,8 @@ struct Loop {
     int64_t now_ns;               /* clock at the start of the iteration */
     int64_t last_poll_ns;
     uint32_t polls;               /* so far; wraps */
-    unsigned int crowd;           /* events of the last poll that were told; 0 while they are */
+    unsigned int events;          /* of the last poll */
+    unsigned int crowd;           /* the same once they were told; 0 while they are */
     bool answering;               /* the last iteration had events: see loop_poll() */
 
     ev_timer poll_timer;          /* bounds a sleeping poll, in milliseconds */

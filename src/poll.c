@@ -56,6 +56,7 @@ static void
 timer_fd_fired(struct ev_loop *ev UNUSED, ev_io *io, int revents UNUSED)
 {
     Loop *loop = container_of(io, Loop, timer_fd_watcher);
+    loop->fds.events++;
     uint64_t expirations;
     if (read(io->fd, &expirations, sizeof(expirations)) == sizeof(expirations)) {
         loop->timer_fd_deadline = 0;
@@ -175,7 +176,7 @@ poll_once(Loop *loop, int64_t wait_ns)
         return loop_closed_error(loop);    /* by a callback that was run just now */
     }
     if (wait_ns > 0
-        && (ready_length(&loop->ready) > 0 || ev_pending_count(loop->ev) > 0
+        && (ready_length(&loop->ready) > 0 || !list_empty(&loop->fds.noted)
             || !inbox_may_sleep(loop))) {
         wait_ns = 0;    /* the check made work, another thread did, or a run was broken off */
     }
@@ -192,10 +193,15 @@ poll_once(Loop *loop, int64_t wait_ns)
         }
         return -1;
     }
+    loop->events = 0;
+    loop->fds.fresh = false;
     ev_run(loop->ev, wait_ns > 0 ? EVRUN_ONCE : EVRUN_NOWAIT);
     if (loop->polling_blocked) {
         loop->polling_blocked = false;
         inbox_awake(loop);
+    }
+    while (UNLIKELY(watch_batch_was_full(loop)) && poll_errno == 0) {
+        ev_run(loop->ev, EVRUN_NOWAIT);
     }
     if (UNLIKELY(poll_errno != 0)) {
         errno = poll_errno;
@@ -205,26 +211,27 @@ poll_once(Loop *loop, int64_t wait_ns)
     return 0;
 }
 
+/* In place of ev_invoke_pending(). libev calls the watchers of one look at the kernel last first,
+ * so all that a call does is to note the watch: see watch_note(). */
 static void
-poll_invoke_later(struct ev_loop *ev UNUSED)
+poll_note(struct ev_loop *ev)
 {
-    /* In place of ev_invoke_pending(): see poll_dispatch(). */
+    Loop *loop = ev_userdata(ev);
+    loop->events += ev_pending_count(ev);
+    ev_invoke_pending(ev);
+    watch_end_batch(loop);
 }
 
 /* Apart from the poll, because asyncio's order is: what was ready before the poll, then
- * what the poll has brought, then due timers. A watcher that is stopped in between is
- * taken off libev's list. */
+ * what the poll has brought, then due timers. */
 void
 poll_dispatch(Loop *loop)
 {
-    unsigned int events = loop->ev == NULL ? 0 : ev_pending_count(loop->ev);
     loop->polls++;
     loop->crowd = 0;
-    if (events > 0) {
-        ev_invoke_pending(loop->ev);
-    }
-    loop->answering = events > 0;
-    loop->crowd = events;
+    watch_dispatch(loop);
+    loop->answering = loop->events > 0;
+    loop->crowd = loop->events;
 }
 
 /* -- signals ---------------------------------------------------------------------------------- */
@@ -381,7 +388,7 @@ poll_open(Loop *loop)
     }
     ev_set_syserr_cb(poll_failed);
     ev_set_userdata(loop->ev, loop);
-    ev_set_invoke_pending_cb(loop->ev, poll_invoke_later);
+    ev_set_invoke_pending_cb(loop->ev, poll_note);
     ev_set_loop_release_cb(loop->ev, poll_release, poll_acquire);
     ev_timer_init(&loop->poll_timer, poll_timer_fired, 0., 0.);
     return 0;

@@ -9,7 +9,7 @@ void poll_close(Loop *loop);
 int poll_after_fork(Loop *loop);      /* 0, or -1 with OSError */
 
 /* Polls libev once, for `wait_ns` at most (0: does not sleep; TIMER_NEVER: no bound), and
- * only notes what has happened. 0, or -1 with OSError when the kernel refuses (somebody
+ * only notes what has happened, in the kernel's order. 0, or -1 with OSError when the kernel refuses (somebody
  * has closed libev's descriptor), with RuntimeError when the loop was closed meanwhile. */
 int poll_once(Loop *loop, int64_t wait_ns);
 

@@ -1,7 +1,9 @@
 /* watch.c - libev's I/O watchers and the table of descriptors.
  *
  * Invariants:
- *   - a watch is in fds->active exactly while libev may call it, and holds its owner;
+ *   - a watch is in fds->active, or in fds->noted while an event waits to be told, exactly while
+ *     libev may call it, and holds its owner. libev alone stops one: one that is not closed but
+ *     that the kernel refuses;
  *   - each watched descriptor whose watchers changed since the last poll is in
  *     fds->changed;
  *   - ev_io_set() comes before each ev_io_start(), because it marks the descriptor as
@@ -31,6 +33,9 @@ struct fd_entry {
     struct fd_callbacks *callbacks;    /* from the first call on; stays where it is */
 };
 
+/* What libev takes from the kernel at once, until it has been more. */
+#define LIBEV_FIRST_ROOM 64
+
 /* -- watches ------------------------------------------------------------------------ */
 
 /* 0, or -1 without memory; sets no exception. */
@@ -51,23 +56,72 @@ fds_note_change(struct fds *fds, int fd)
     return 0;
 }
 
+/* libev's call. It comes for the last event first, and for the watches of one descriptor together:
+ * so in front of the batch, but behind those of the same descriptor that go first. */
 static void
-watch_trampoline(struct ev_loop *ev UNUSED, ev_io *io, int revents)
+watch_note(struct ev_loop *ev UNUSED, ev_io *io, int revents UNUSED)
 {
     struct watch *watch = container_of(io, struct watch, io);
-    Loop *loop = watch_loop(watch);
-    if (UNLIKELY(loop->run != NULL && loop->run->exception != NULL)) {
-        /* The run ends; what is level-triggered comes again in the next one. libev does
-         * not come again with an error. */
-        loop->fds.check_all |= (revents & EV_ERROR) != 0;
+    struct fds *fds = &watch_loop(watch)->fds;
+    fds->events += fds->events == 0 || io->fd != fds->event_fd;
+    fds->event_fd = io->fd;
+    if (UNLIKELY(watch->noted)) {
         return;
     }
+    bool is_reader = (io->events & EV_READ) != 0;
+    struct list_node *next = fds->batch.next;
+    for (; next != &fds->batch; next = next->next) {
+        ev_io *other = &container_of(next, struct watch, active)->io;
+        if (other->fd != io->fd || (is_reader && !(other->events & EV_READ))) {
+            break;
+        }
+    }
+    watch->noted = true;
+    list_remove(&watch->active);
+    list_append(next, &watch->active);
+}
+
+void
+watch_end_batch(Loop *loop)
+{
+    struct fds *fds = &loop->fds;
+    if (list_empty(&fds->batch)) {
+        return;
+    }
+    /* behind what is noted already */
+    struct list_node *first = fds->batch.next, *last = fds->batch.prev;
+    list_init(&fds->batch);
+    first->prev = fds->noted.prev;
+    first->prev->next = first;
+    last->next = &fds->noted;
+    fds->noted.prev = last;
+}
+
+/* Nothing tells how many events libev asks the kernel for: 64 at first, and more from the next time
+ * on whenever it has got so many. Once there was another look after `events`, it is more than these. */
+bool
+watch_batch_was_full(Loop *loop)
+{
+    struct fds *fds = &loop->fds;
+    unsigned int events = fds->events;
+    fds->events = 0;
+    if (LIKELY(events < LIBEV_FIRST_ROOM || events < fds->room)) {
+        return false;
+    }
+    fds->room = events + 1;
+    return true;
+}
+
+static void
+watch_tell(struct watch *watch)
+{
+    Loop *loop = watch_loop(watch);
     PyObject *owner = Py_NewRef(watch->owner);
-    if (UNLIKELY(revents & EV_ERROR)) {
+    int revents = watch->io.events & (EV_READ | EV_WRITE);
+    if (UNLIKELY(!ev_is_active(&watch->io))) {
         watch_stop(watch);
         revents = EV_ERROR;
     }
-    revents &= EV_READ | EV_WRITE | EV_ERROR;
     if (LIKELY(!loop->debug || owner == (PyObject *)loop)) {
         watch->ready(watch, revents);
     }
@@ -81,13 +135,27 @@ watch_trampoline(struct ev_loop *ev UNUSED, ev_io *io, int revents)
 }
 
 void
+watch_dispatch(Loop *loop)
+{
+    struct fds *fds = &loop->fds;
+    while (!list_empty(&fds->noted) && LIKELY(loop->run->exception == NULL)) {
+        struct watch *watch = container_of(fds->noted.next, struct watch, active);
+        watch->noted = false;
+        list_remove(&watch->active);
+        list_append(&fds->active, &watch->active);
+        watch_tell(watch);
+    }
+}
+
+void
 watch_init(struct watch *watch, Loop *loop, PyObject *owner, int fd, int event,
            void (*ready)(struct watch *watch, int revents))
 {
-    ev_io_init(&watch->io, watch_trampoline, fd, event);
+    ev_io_init(&watch->io, watch_note, fd, event);
     watch->io.data = loop;
     watch->owner = owner;
     watch->ready = ready;
+    watch->noted = false;
     list_init(&watch->active);
 }
 
@@ -136,6 +204,7 @@ watch_start(struct watch *watch)
     ev_io_set(&watch->io, watch->io.fd, watch->io.events & (EV_READ | EV_WRITE));
     ev_io_start(loop->ev, &watch->io);
     list_append(&loop->fds.active, &watch->active);
+    loop->fds.fresh = true;
     Py_INCREF(watch->owner);
     if (UNLIKELY(loop->polling_blocked)) {
         loop_wake(loop);    /* another thread's call, while the loop sleeps on the old set */
@@ -150,6 +219,7 @@ watch_stop(struct watch *watch)
         return;
     }
     Loop *loop = watch_loop(watch);
+    watch->noted = false;
     list_remove(&watch->active);
     uint32_t left = --loop->fds.watched[watch->io.fd];
     if (loop->ev != NULL) {
@@ -165,9 +235,8 @@ watch_stop(struct watch *watch)
 /* -- the check before each poll -------------------------------------------------------- */
 
 static void
-watch_fail_fd(Loop *loop, int fd)
+watch_fail_fd_in(struct list_node *head, int fd)
 {
-    struct list_node *head = &loop->fds.active;
     struct list_node *node = head->next;
     while (node != head) {
         struct watch *watch = container_of(node, struct watch, active);
@@ -183,6 +252,13 @@ watch_fail_fd(Loop *loop, int fd)
     }
 }
 
+static void
+watch_fail_fd(Loop *loop, int fd)
+{
+    watch_fail_fd_in(&loop->fds.noted, fd);
+    watch_fail_fd_in(&loop->fds.active, fd);
+}
+
 static inline bool
 fd_is_closed(int fd)
 {
@@ -190,10 +266,8 @@ fd_is_closed(int fd)
 }
 
 static void
-watch_check_all(Loop *loop)
+watch_check_list(Loop *loop, struct list_node *head)
 {
-    loop->fds.check_all = false;
-    struct list_node *head = &loop->fds.active;
     for (struct list_node *node = head->next; node != head;) {
         int fd = container_of(node, struct watch, active)->io.fd;
         node = node->next;
@@ -202,6 +276,14 @@ watch_check_all(Loop *loop)
             node = head->next;
         }
     }
+}
+
+static void
+watch_check_all(Loop *loop)
+{
+    loop->fds.check_all = false;
+    watch_check_list(loop, &loop->fds.noted);
+    watch_check_list(loop, &loop->fds.active);
 }
 
 void
@@ -444,13 +526,19 @@ watch_remove_callback(Loop *loop, int fd, int event)
 
 /* -- the loop's end ------------------------------------------------------------------------- */
 
-void
-watch_clear(Loop *loop)
+static void
+stop_all(struct list_node *head)
 {
-    struct list_node *head = &loop->fds.active;
     while (!list_empty(head)) {
         watch_stop(container_of(head->next, struct watch, active));
     }
+}
+
+void
+watch_clear(Loop *loop)
+{
+    stop_all(&loop->fds.noted);
+    stop_all(&loop->fds.active);
     for (size_t fd = 0; fd < loop->fds.length; fd++) {
         struct fd_callbacks *callbacks = loop->fds.entries[fd].callbacks;
         if (callbacks != NULL) {
@@ -489,17 +577,29 @@ fd_callback_traverse(struct fd_callback *callback, visitproc visit, void *arg)
                : handle_traverse(callback->handle, HANDLE_WATCHING, visit, arg);
 }
 
+static int
+traverse_owners(struct list_node *head, visitproc visit, void *arg)
+{
+    for (struct list_node *node = head->next; node != NULL && node != head; node = node->next) {
+        Py_VISIT(container_of(node, struct watch, active)->owner);
+    }
+    return 0;
+}
+
 int
 watch_traverse(Loop *loop, visitproc visit, void *arg)
 {
-    struct list_node *head = &loop->fds.active;
-    for (struct list_node *node = head->next; node != NULL && node != head; node = node->next) {
-        Py_VISIT(container_of(node, struct watch, active)->owner);
+    int result = traverse_owners(&loop->fds.active, visit, arg);
+    if (result == 0) {
+        result = traverse_owners(&loop->fds.noted, visit, arg);
+    }
+    if (result != 0) {
+        return result;
     }
     for (size_t fd = 0; fd < loop->fds.length; fd++) {
         struct fd_callbacks *callbacks = loop->fds.entries[fd].callbacks;
         if (callbacks != NULL) {
-            int result = fd_callback_traverse(&callbacks->reader, visit, arg);
+            result = fd_callback_traverse(&callbacks->reader, visit, arg);
             if (result == 0) {
                 result = fd_callback_traverse(&callbacks->writer, visit, arg);
             }

@@ -5,8 +5,9 @@
  * libev's epoll backend abort the process, so its watchers are stopped and told.
  *
  * Owns:     while a watch is active, one strong reference to its owner.
- * Promises: ready() is called from the poll with the GIL held, never after
- *           watch_stop(); it lets no exception out.
+ * Promises: ready() is called with the GIL held, never after watch_stop(); it lets no
+ *           exception out. The events of one poll are told in the order in which the kernel
+ *           gives them, those of one descriptor to its reader first, then to its writer.
  * Ignores:  the descriptor's own life: whoever made it closes it, after watch_stop(). */
 #ifndef ASYNCLOOP_WATCH_H
 #define ASYNCLOOP_WATCH_H
@@ -19,7 +20,8 @@ struct watch {
     /* EV_READ or EV_WRITE; or EV_ERROR: the descriptor was closed by somebody else
      * and the watch is stopped already (treat it as EBADF). */
     void (*ready)(struct watch *watch, int revents);
-    struct list_node active;
+    struct list_node active;      /* in loop->fds.active, or .noted */
+    bool noted;                   /* an event has come that is not told yet */
 };
 
 void watch_init(struct watch *watch, Loop *loop, PyObject *owner, int fd, int event,
@@ -57,6 +59,10 @@ int watch_remove_callback(Loop *loop, int fd, int event);    /* 1 removed, 0 the
 
 /* -- for loop.c ---------------------------------------------------------------- */
 void watch_check_changed(Loop *loop);     /* before each poll */
+void watch_end_batch(Loop *loop);         /* libev has told of all events of one look */
+/* Whether libev may have had no room for more events than the last batch has, so that there may be more. */
+bool watch_batch_was_full(Loop *loop);
+void watch_dispatch(Loop *loop);          /* tells what was noted, until the run has to end */
 void watch_clear(Loop *loop);             /* stops everything: the loop closes */
 void watch_free(Loop *loop);
 int watch_traverse(Loop *loop, visitproc visit, void *arg);
