@@ -53,9 +53,7 @@ class Loop(
         """
         self._check_closed()
         self._check_running()
-        in_main_thread = threading.current_thread() is threading.main_thread()
         asyncgen_hooks = sys.get_asyncgen_hooks()
-        wakes_on_signals = False
         try:
             self._thread_id = threading.get_ident()
             self._set_coroutine_origin_tracking(self._debug)
@@ -63,7 +61,7 @@ class Loop(
                 firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook
             )
             events._set_running_loop(self)
-            wakes_on_signals = in_main_thread and self._try_acquire_wakeup_fd()
+            self._set_wakeup_fd_in_child()
             self._run()
         finally:
             self._stopping = False
@@ -71,15 +69,6 @@ class Loop(
             events._set_running_loop(None)
             self._set_coroutine_origin_tracking(False)
             sys.set_asyncgen_hooks(*asyncgen_hooks)
-            if wakes_on_signals:
-                self._release_wakeup_fd()
-
-    def _try_acquire_wakeup_fd(self) -> bool:
-        try:
-            self._acquire_wakeup_fd()
-        except ValueError:  # the main thread of a sub-interpreter may not
-            return False
-        return True
 
     def close(self) -> None:
         """Close the loop: pending calls are dropped, the executor is told to end.

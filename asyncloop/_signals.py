@@ -1,10 +1,11 @@
 """Signals: add_signal_handler() and its kin, and the descriptor that a signal wakes the loop with.
 
-Python's own C handler writes the number of each signal to the descriptor given to
-`signal.set_wakeup_fd`. The core owns both ends of that pipe and calls `_signals_arrived` with what
-it has read, after the interpreter has run its Python-level handlers. A flood of signals can fill
-the pipe while a callback runs for long; the Python-level handlers are called even then, so that
-they tell which signals are still to be handled.
+As with asyncio, `signal.set_wakeup_fd` is called by each `add_signal_handler()`, and taken back with
+the last handler; a run alone leaves it as it is, because any signal ends a sleeping poll.
+Python's own C handler writes the number of each signal to that descriptor. The core owns both ends
+of the pipe and calls `_signals_arrived` with what it has read, after the interpreter has run its
+Python-level handlers. A flood of signals can fill the pipe while a callback runs for long; the
+Python-level handlers are called even then, so that they tell which signals are still to be handled.
 """
 
 import asyncio
@@ -12,8 +13,8 @@ import errno
 import os
 import signal
 import sys
-import threading
 import warnings
+from asyncio.log import logger
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVarTuple
 
@@ -38,40 +39,28 @@ class SignalHooks(_Base):
 
     def __init__(self) -> None:
         self._signal_handlers: dict[int, Any] = {}
-        self._wakeup_users = 0
-        self._wakeup_fd_before = -1
         self._wakeup_pid = 0  # of the process that it was set in
 
-    # The wakeup descriptor has two users: each run in the main thread, so that Ctrl-C ends a
-    # sleeping poll, and the presence of signal handlers. The first sets it, the last puts back
-    # what was there before.
-
-    def _acquire_wakeup_fd(self) -> None:
+    def _set_wakeup_fd(self) -> None:
         """Raises ValueError outside the main thread, RuntimeError if the loop is closed."""
-        forked = self._wakeup_pid != os.getpid()  # asyncio takes it off in a child of fork()
-        if self._wakeup_users == 0 or forked:
-            before = signal.set_wakeup_fd(self._signal_fd(), warn_on_full_buffer=False)
-            if self._wakeup_users == 0:
-                self._wakeup_fd_before = before
-            self._wakeup_pid = os.getpid()
-        self._wakeup_users += 1
+        signal.set_wakeup_fd(self._signal_fd(), warn_on_full_buffer=False)
+        self._wakeup_pid = os.getpid()
 
-    def _release_wakeup_fd(self) -> None:
-        self._wakeup_users -= 1
-        if self._wakeup_users > 0:
+    def _set_wakeup_fd_in_child(self) -> None:
+        """For a loop that goes on in a child of fork(), where asyncio has taken it off."""
+        if not self._signal_handlers or self._wakeup_pid == os.getpid():
             return
-        ours = self._signal_fd()
         try:
-            found = signal.set_wakeup_fd(self._wakeup_fd_before, warn_on_full_buffer=False)
-        except (ValueError, OSError):
-            # What was there before has been closed since, or this is not the main thread.
-            try:
-                signal.set_wakeup_fd(-1)
-            except ValueError:
-                pass
-            return
-        if found not in (-1, ours):
-            signal.set_wakeup_fd(found, warn_on_full_buffer=False)  # somebody else's by now
+            self._set_wakeup_fd()
+        except ValueError:  # not the main thread
+            pass
+
+    @staticmethod
+    def _unset_wakeup_fd() -> None:
+        try:
+            signal.set_wakeup_fd(-1)
+        except (ValueError, OSError) as exc:
+            logger.info("set_wakeup_fd(-1) failed: %s", exc)
 
     def _signals_arrived(self, numbers: bytes, full: bool) -> None:
         """Called by the core from a poll, with one byte per signal.
@@ -82,14 +71,21 @@ class SignalHooks(_Base):
         if full:
             numbers += bytes(_noted.intersection(self._signal_handlers))
             _noted.clear()
-        for signum in numbers:
-            handle = self._signal_handlers.get(signum)
-            if handle is None:
-                continue
-            if handle._cancelled:
-                self.remove_signal_handler(signum)
-            else:
-                self._add_callback(handle)
+        self._process_self_data(numbers)
+
+    def _process_self_data(self, data: bytes) -> None:
+        for signum in data:
+            if signum:
+                self._handle_signal(signum)
+
+    def _handle_signal(self, sig: int) -> None:
+        handle = self._signal_handlers.get(sig)
+        if handle is None:
+            return
+        if handle._cancelled:
+            self.remove_signal_handler(sig)
+        else:
+            self._add_callback(handle)
 
     @staticmethod
     def _check_signal(sig: int) -> None:
@@ -111,14 +107,10 @@ class SignalHooks(_Base):
             raise TypeError("coroutines cannot be used with add_signal_handler()")
         self._check_signal(sig)
         self._check_closed()
-        first = not self._signal_handlers
-        if threading.current_thread() is not threading.main_thread():
-            raise RuntimeError("set_wakeup_fd only works in main thread")
-        if first:
-            try:
-                self._acquire_wakeup_fd()
-            except (ValueError, OSError) as exc:
-                raise RuntimeError(str(exc)) from exc
+        try:
+            self._set_wakeup_fd()
+        except (ValueError, OSError) as exc:
+            raise RuntimeError(str(exc)) from exc
         previous = self._signal_handlers.get(sig)
         self._signal_handlers[sig] = asyncio.Handle(callback, args, self, None)
         try:
@@ -132,8 +124,8 @@ class SignalHooks(_Base):
                 del self._signal_handlers[sig]
             else:
                 self._signal_handlers[sig] = previous
-            if first:
-                self._release_wakeup_fd()
+            if not self._signal_handlers:
+                self._unset_wakeup_fd()
             if isinstance(exc, OSError) and exc.errno == errno.EINVAL:
                 raise RuntimeError(f"sig {sig} cannot be caught") from exc
             raise
@@ -153,9 +145,8 @@ class SignalHooks(_Base):
             if exc.errno == errno.EINVAL:
                 raise RuntimeError(f"sig {sig} cannot be caught") from exc
             raise
-        finally:
-            if not self._signal_handlers:
-                self._release_wakeup_fd()
+        if not self._signal_handlers:
+            self._unset_wakeup_fd()
         return True
 
     def _remove_all_signal_handlers(self) -> None:

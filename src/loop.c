@@ -436,6 +436,13 @@ loop_run_handle(Loop *loop, Handle *handle)
     }
 }
 
+static inline bool
+loop_is_idle(Loop *loop)
+{
+    return ready_length(&loop->ready) == 0 && !SHARED_LOAD(loop->stopping)
+           && LIKELY(!SHARED_LOAD(loop->owed.any));
+}
+
 /* Sleeps if there is nothing to do; looks at the kernel if it has not for a while. What events
  * have made ready (the tasks that wait for their bytes) runs before the next look, so that
  * requests that came together are answered together.
@@ -443,8 +450,17 @@ loop_run_handle(Loop *loop, Handle *handle)
 static int
 loop_poll(Loop *loop, struct run *run)
 {
-    bool idle = ready_length(&loop->ready) == 0 && !SHARED_LOAD(loop->stopping)
-                && LIKELY(!SHARED_LOAD(loop->owed.any));
+    bool idle = loop_is_idle(loop);
+    if (idle) {
+        /* One that comes from here on ends the sleep, unless it comes just before that begins: asyncio
+         * has that gap as well, and the same remedy, add_signal_handler(). */
+        current_leave(loop);
+        if (UNLIKELY(PyErr_CheckSignals() < 0)) {
+            loop_propagate(loop);
+            return -1;
+        }
+        idle = loop_is_idle(loop);
+    }
     int64_t monotonic = monotonic_ns();
     if (!idle && LIKELY(!loop->fds.fresh)
         && (loop->answering || monotonic - loop->last_poll_ns < POLL_INTERVAL_NS)) {

@@ -27,6 +27,7 @@ struct run {
 };
 
 struct fd_entry;                  /* watch.c */
+struct signals;                   /* poll.c */
 
 #define SCRATCH_KEPT 4            /* free blocks that a loop keeps */
 
@@ -116,9 +117,7 @@ struct Loop {
     int timer_fd;                 /* timerfd for deadlines nearer than that; -1: none */
     int64_t timer_fd_deadline;    /* what it is armed for; 0: nothing */
     ev_io timer_fd_watcher;
-    int signal_read_fd;           /* pipe for signal.set_wakeup_fd */
-    int signal_write_fd;
-    ev_io signal_watcher;
+    struct signals *signals;      /* poll.c: the pipe for signal.set_wakeup_fd; made on first use */
 
     PyObject *current_task;       /* the Task last entered in asyncio's books; owned, only during a run: current.h */
 

@@ -613,7 +613,7 @@ Loop_new(PyTypeObject *type, PyObject *args UNUSED, PyObject *kwargs UNUSED)
          * it, like the cells of a method that is defined in a function. */
         state->loop_class = (PyTypeObject *)Py_NewRef(type);
     }
-    loop->timer_fd = loop->signal_read_fd = loop->signal_write_fd = -1;
+    loop->timer_fd = -1;
     loop->slow_callback_duration = 0.1;
     list_init(&loop->all_loops);
     list_init(&loop->flush);

@@ -240,13 +240,23 @@ poll_dispatch(Loop *loop)
  * sockets takes 278). If as many have come, more may have been dropped. */
 #define SIGNAL_PIPE_FULL 16384
 
-/* Python's C signal handler writes the number of each signal here, which ends the poll. */
+struct signals {
+    struct watch watch;           /* of the end that is read; owner: the loop */
+    int write_fd;
+};
+
+/* Python's C signal handler writes the number of each signal there, while the loop has signal
+ * handlers. Any other signal just ends a sleep (EINTR), and loop_poll() runs its handler. */
 static void
-signals_arrived(struct ev_loop *ev UNUSED, ev_io *io, int revents UNUSED)
+signals_arrived(struct watch *watch, int revents)
 {
-    Loop *loop = container_of(io, Loop, signal_watcher);
-    int fd = io->fd;
+    struct signals *signals = container_of(watch, struct signals, watch);
+    Loop *loop = watch_loop(watch);
+    int fd = watch->io.fd;
     char numbers[4096];
+    if (UNLIKELY(revents & EV_ERROR)) {
+        return;    /* somebody has closed the loop's own descriptor */
+    }
     ssize_t count = read(fd, numbers, sizeof(numbers)), total = 0;
     if (count <= 0) {
         return;
@@ -257,8 +267,8 @@ signals_arrived(struct ev_loop *ev UNUSED, ev_io *io, int revents UNUSED)
     while (count > 0) {
         total += count;
         PyObject *bytes = PyBytes_FromStringAndSize(numbers, (Py_ssize_t)count);
-        if (bytes == NULL && loop->signal_write_fd >= 0
-            && write(loop->signal_write_fd, numbers, (size_t)count) == count) {
+        if (bytes == NULL && loop->signals == signals
+            && write(signals->write_fd, numbers, (size_t)count) == count) {
             PyErr_Clear();    /* no memory: they arrive again */
             return;
         }
@@ -273,7 +283,7 @@ signals_arrived(struct ev_loop *ev UNUSED, ev_io *io, int revents UNUSED)
         Py_XDECREF(result);
         /* the rest of a flood waits for the next iteration */
         bool more = count == sizeof(numbers) && total < SIGNAL_PIPE_FULL
-                    && loop->signal_read_fd == fd;
+                    && loop->signals == signals;    /* else the loop was closed */
         count = more ? read(fd, numbers, sizeof(numbers)) : 0;
     }
 }
@@ -296,23 +306,28 @@ poll_open_pipe(int fds[2])
     return result;
 }
 
-static void
-signal_watch(Loop *loop)
-{
-    ev_io_init(&loop->signal_watcher, signals_arrived, loop->signal_read_fd, EV_READ);
-    ev_io_start(loop->ev, &loop->signal_watcher);
-}
-
 static int
 signal_fds_open(Loop *loop)
 {
     int fds[2];
-    if (poll_open_pipe(fds) < 0) {
+    struct signals *signals = PyMem_Malloc(sizeof(*signals));
+    if (signals == NULL) {
+        PyErr_NoMemory();
         return -1;
     }
-    loop->signal_read_fd = fds[0];
-    loop->signal_write_fd = fds[1];
-    signal_watch(loop);
+    if (poll_open_pipe(fds) < 0) {
+        PyMem_Free(signals);
+        return -1;
+    }
+    watch_init(&signals->watch, loop, (PyObject *)loop, fds[0], EV_READ, signals_arrived);
+    signals->write_fd = fds[1];
+    if (watch_start(&signals->watch) < 0) {
+        close(fds[0]);
+        close(fds[1]);
+        PyMem_Free(signals);
+        return -1;
+    }
+    loop->signals = signals;
     return 0;
 }
 
@@ -321,33 +336,33 @@ static int
 signal_fds_renew(Loop *loop)
 {
     int fds[2];
-    if (loop->signal_read_fd < 0) {
+    struct signals *signals = loop->signals;
+    if (signals == NULL) {
         return 0;
     }
     if (poll_open_pipe(fds) < 0) {
         return -1;
     }
-    ev_io_stop(loop->ev, &loop->signal_watcher);
-    (void)dup2(fds[0], loop->signal_read_fd);
-    (void)dup2(fds[1], loop->signal_write_fd);
-    fcntl(loop->signal_read_fd, F_SETFD, FD_CLOEXEC);
-    fcntl(loop->signal_write_fd, F_SETFD, FD_CLOEXEC);
+    /* libev puts all that it watches into its new set anyway. */
+    (void)dup2(fds[0], signals->watch.io.fd);
+    (void)dup2(fds[1], signals->write_fd);
+    fcntl(signals->watch.io.fd, F_SETFD, FD_CLOEXEC);
+    fcntl(signals->write_fd, F_SETFD, FD_CLOEXEC);
     close(fds[0]);
     close(fds[1]);
-    signal_watch(loop);
     return 0;
 }
 
 static void
 signal_fds_close(Loop *loop)
 {
-    if (loop->signal_read_fd >= 0) {
-        if (loop->ev != NULL) {
-            ev_io_stop(loop->ev, &loop->signal_watcher);
-        }
-        close(loop->signal_read_fd);
-        close(loop->signal_write_fd);
-        loop->signal_read_fd = loop->signal_write_fd = -1;
+    struct signals *signals = loop->signals;
+    if (signals != NULL) {
+        loop->signals = NULL;
+        watch_stop(&signals->watch);
+        close(signals->watch.io.fd);
+        close(signals->write_fd);
+        PyMem_Free(signals);
     }
 }
 
@@ -360,10 +375,10 @@ poll_signal_fd(Loop *loop)
     if (UNLIKELY(loop_prepare_ev(loop) < 0)) {
         return -1;
     }
-    if (loop->signal_read_fd < 0 && signal_fds_open(loop) < 0) {
+    if (loop->signals == NULL && signal_fds_open(loop) < 0) {
         return -1;
     }
-    return loop->signal_write_fd;
+    return loop->signals->write_fd;
 }
 
 /* -- life ------------------------------------------------------------------------------------------ */

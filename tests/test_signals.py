@@ -127,21 +127,6 @@ def test_wakeup_descriptor_is_put_back_after_a_run(run, loop):
             signal.set_wakeup_fd(before)
 
 
-@pytest.mark.our_loop("asyncio forgets it")
-def test_wakeup_descriptor_is_put_back_after_a_handler(run, loop):
-    one, other = socket.socketpair()
-    with one, other:
-        one.setblocking(False)
-        before = signal.set_wakeup_fd(one.fileno())
-        try:
-            loop.add_signal_handler(signal.SIGUSR1, print)
-            run(turns(2))
-            loop.remove_signal_handler(signal.SIGUSR1)
-            assert signal.set_wakeup_fd(one.fileno()) == one.fileno()
-        finally:
-            signal.set_wakeup_fd(before)
-
-
 def test_interrupt_without_a_handler(impl):
     check_script(
         impl,
