@@ -217,9 +217,9 @@ state_init(PyObject *module, struct state *state)
     X(reader.own[OWN_READEXACTLY]) X(reader.own[OWN_READLINE]) X(reader.own[OWN_READUNTIL]) \
     X(reader.own[OWN_WRITE]) X(reader.own[OWN_DRAIN]) \
     X(reader.FastReaderType) X(reader.FastWriterType) \
-    X(tls.Type) X(tls.SSLError) X(tls.SSLWantReadError) X(tls.SSLWantWriteError) \
+    X(tls.Type) X(tls.SSLError) X(tls.SSLWantReadError) X(tls.SSLSyscallError) \
     X(tls.SSLZeroReturnError) X(tls.CertificateError) X(tls.MemoryBIO) X(tls.SSLObject) \
-    X(tls.keywords_wrap_bio) X(tls.record_bytes) X(tls.empty_bytes) \
+    X(tls.keywords_wrap_bio) X(tls.record_bytes) X(tls.empty_bytes) X(tls.one_byte) \
     X(tls.flowcontrol_defaults) \
     X(tls.shipped.classes) X(tls.shipped.functions) X(tls.shipped.names) \
     X(spare.bytes) X(count.object) X(stop_iteration) X(loop_class) \

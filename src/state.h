@@ -96,6 +96,10 @@ struct tls_shipped {
     PyObject *functions;                  /* each followed by its code */
     PyObject *names;                      /* a module's dictionary, a name, what it stands for; ... */
     unsigned int versions[TLS_CLASSES];   /* version tags */
+    PyObject *read;                       /* two of the functions with their code; borrowed */
+    PyObject *read_code;
+    PyObject *write;
+    PyObject *write_code;
 };
 
 /* tls_type.c: what TLS needs of the ssl module; NULL in a Python without it */
@@ -103,7 +107,7 @@ struct tls_objects {
     PyTypeObject *Type;
     PyObject *SSLError;
     PyObject *SSLWantReadError;
-    PyObject *SSLWantWriteError;
+    PyObject *SSLSyscallError;
     PyObject *SSLZeroReturnError;
     PyObject *CertificateError;
     PyObject *MemoryBIO;
@@ -111,6 +115,7 @@ struct tls_objects {
     PyObject *keywords_wrap_bio;          /* ("server_side", "server_hostname") */
     PyObject *record_bytes;               /* bytes of a full record */
     PyObject *empty_bytes;
+    PyObject *one_byte;
     PyObject *flowcontrol_defaults;       /* asyncio.sslproto.add_flowcontrol_defaults */
     const struct tls_engine_ops *engine;  /* NULL: not chosen yet */
     /* tls.c: the peer's bytes for a TLS transport, from the transport below. 0 / -1 */

@@ -75,6 +75,8 @@ struct tls_engine_ops {
     /* Sends close_notify; TLS_OK once the peer's has come as well. */
     enum tls_status (*shutdown)(struct tls_engine *engine);
 
+    /* Nothing that was lent is used any more, neither input nor output. 0 / -1 */
+    int (*settle)(struct tls_engine *engine);
     /* Memory for the output of the next calls, good until take(). May do nothing. */
     void (*lend)(struct tls_engine *engine, char *memory, size_t capacity);
     /* Is there no room for one more record? Then take() comes before the next write(). */
@@ -88,13 +90,19 @@ struct tls_engine {
     struct state *state;            /* borrowed */
     PyObject *object;               /* ssl.SSLObject */
     PyObject *inner;                /* what its methods call: _ssl._SSLSocket, or the same */
+    /* tls_object.c: what the object looks like while nobody has replaced its methods */
+    PyTypeObject *type;             /* borrowed */
+    PyObject *dict;                 /* its attributes; strong, or NULL: it is not the standard one */
+    PyObject **own;                 /* where it keeps them */
+    unsigned int version;           /* of the type */
+    bool foreign;                   /* they were replaced, when somebody last looked */
+    bool unwatched;                 /* the self-test's */
     enum tls_status deferred;       /* what comes after the plaintext that was handed out */
     PyObject *failure;              /* the exception of a deferred TLS_FAILED */
     union {
         struct {
             PyObject *incoming;     /* ssl.MemoryBIO */
             PyObject *outgoing;
-            bool wrapped;           /* inner is the SSLObject itself: its shutdown is unwrap() */
         } portable;
         struct {
             SSL *ssl;               /* the SSLObject's */

@@ -3,14 +3,14 @@
  * The SSL is the one that the ssl module has made for its SSLObject, which stays valid for
  * callbacks, extra information and sessions. Its two MemoryBIOs are replaced by a BIO of
  * ours, which reads from the bytes that the transport below has just received, where they
- * lie, and writes into memory that the transport above lends. The handshake is run by the
- * SSLObject (once per connection, with everything that can go wrong in it); plaintext goes
- * through SSL_read() and SSL_write().
+ * lie, and writes into memory that the transport above lends. The handshake and the shutdown are
+ * the SSLObject's (once per connection, with everything that can go wrong in it); plaintext goes
+ * through SSL_read() and SSL_write(). When they fail, the ssl module makes the exception.
  *
  * Safe by construction: libssl's pointer comes from libssl (tls_libssl.h), it has to be found
  * in the fields of the SSLObject's inner object, and a self-test before the first use
  * compares what both say. On any doubt the portable engine serves. */
-#include "tls.h"
+#include "tls_object.h"
 
 #include <limits.h>
 #include <stdlib.h>
@@ -34,7 +34,12 @@ on_bio_read(BIO *bio, char *buffer, int size)
 {
     struct tls_engine *engine = engine_of(bio);
     libssl.BIO_clear_flags(bio, LIBSSL_BIO_FLAGS);
-    if (UNLIKELY(engine == NULL || size <= 0)) {
+    if (UNLIKELY(size <= 0)) {
+        return -1;
+    }
+    if (UNLIKELY(engine == NULL)) {
+        /* The connection is over. An empty MemoryBIO would say the same. */
+        libssl.BIO_set_flags(bio, LIBSSL_BIO_READ | LIBSSL_BIO_SHOULD_RETRY);
         return -1;
     }
     size_t n = engine->direct.in_length;
@@ -86,8 +91,11 @@ on_bio_write(BIO *bio, const char *data, int size)
 {
     struct tls_engine *engine = engine_of(bio);
     libssl.BIO_clear_flags(bio, LIBSSL_BIO_FLAGS);
-    if (UNLIKELY(engine == NULL || size < 0)) {
+    if (UNLIKELY(size < 0)) {
         return -1;
+    }
+    if (UNLIKELY(engine == NULL)) {
+        return size;    /* to nobody */
     }
     if (UNLIKELY(!out_reserve(engine, (size_t)size))) {
         engine->direct.out_failed = true;
@@ -145,28 +153,22 @@ direct_open(struct tls_engine *engine, PyObject *context, bool server_side, PyOb
                                                    tls->keywords_wrap_bio);
         ssl = libssl_capture_end();
     }
-    if (engine->object != NULL && (PyObject *)Py_TYPE(engine->object) == tls->SSLObject) {
+    if (engine->object != NULL) {
         engine->inner = PyObject_GetAttr(engine->object, engine->state->names._sslobj);
     }
-    BIO *bio = NULL;
-    if (engine->inner != NULL && ssl != NULL && libssl_object_holds(engine->inner, ssl)) {
-        bio = bio_new(engine);
-    }
-    if (bio == NULL) {
-        if (engine->object != NULL && !PyErr_Occurred()) {
-            /* Not what was expected: these objects serve the portable engine as they are. */
-            engine->ops = &tls_portable_ops;
-            engine->portable.incoming = incoming;
-            engine->portable.outgoing = outgoing;
-            engine->portable.wrapped = engine->inner == NULL;
-            if (engine->inner == NULL) {
-                engine->inner = Py_NewRef(engine->object);
-            }
-            return 0;
-        }
+    if (engine->inner == NULL) {
         Py_XDECREF(incoming);
         Py_XDECREF(outgoing);
         return -1;
+    }
+    tls_watch_object(engine);
+    BIO *bio = ssl != NULL && libssl_object_holds(engine->inner, ssl) ? bio_new(engine) : NULL;
+    if (bio == NULL) {
+        /* Not what was expected: these objects serve the portable engine as they are. */
+        engine->ops = &tls_portable_ops;
+        engine->portable.incoming = incoming;
+        engine->portable.outgoing = outgoing;
+        return 0;
     }
     Py_DECREF(incoming);
     Py_DECREF(outgoing);
@@ -202,8 +204,6 @@ direct_close(struct tls_engine *engine)
 static int
 direct_feed(struct tls_engine *engine, const char *data, size_t n)
 {
-    /* What others have left in this thread's queue must not look like an error of ours. */
-    libssl.ERR_clear_error();
     if (LIKELY(engine->direct.in_length == 0)) {
         free(engine->direct.kept);
         engine->direct.kept = NULL;
@@ -252,41 +252,120 @@ direct_waiting(const struct tls_engine *engine)
     return engine->direct.in_length;
 }
 
-/* -- plaintext ---------------------------------------------------------------------------------- */
+/* -- the SSLObject's own methods ----------------------------------------------------------------- */
 
-/* Of a call that moved nothing. */
-static enum tls_status
-direct_status(struct tls_engine *engine, int result)
+static int
+direct_settle(struct tls_engine *engine)
 {
-    if (engine->direct.starved) {
-        return TLS_WANT;
+    if (direct_keep(engine) < 0) {
+        return -1;
     }
-    if (engine->direct.out_failed) {
+    if (engine->direct.out_lent) {
+        char *lent = engine->direct.out;
+        size_t n = engine->direct.out_length;
+        engine->direct.out = NULL;
+        engine->direct.out_length = engine->direct.out_capacity = 0;
+        engine->direct.out_lent = false;
+        if (n > 0) {
+            if (!out_reserve(engine, n)) {
+                PyErr_NoMemory();
+                return -1;
+            }
+            memcpy(engine->direct.out, lent, n);
+            engine->direct.out_length = n;
+        }
+    }
+    return 0;
+}
+
+/* There was no memory for output: the ssl module has taken that for something else. */
+static enum tls_status
+direct_outcome(struct tls_engine *engine, enum tls_status status)
+{
+    if (UNLIKELY(engine->direct.out_failed)) {
+        engine->direct.out_failed = false;
+        PyErr_Clear();
         PyErr_NoMemory();
         return TLS_FAILED;
     }
-    if (libssl.SSL_get_error(engine->direct.ssl, result) == LIBSSL_ERROR_ZERO_RETURN) {
-        return TLS_EOF;
-    }
-    libssl_raise(engine->state->tls.SSLError);
-    return TLS_FAILED;
+    return status;
 }
 
 static enum tls_status
 direct_handshake(struct tls_engine *engine)
 {
-    return tls_portable_ops.handshake(engine);
+    return direct_outcome(engine, tls_object_handshake(engine));
 }
 
 static enum tls_status
-direct_read(struct tls_engine *engine, char *buffer, size_t capacity, size_t *n, bool *more)
+direct_shutdown(struct tls_engine *engine)
+{
+    return direct_outcome(engine, tls_object_shutdown(engine));
+}
+
+/* -- plaintext ---------------------------------------------------------------------------------- */
+
+/* Before libssl is called. What others have left in this thread's queue must not look like an
+ * error of ours. */
+static inline void
+direct_begin(struct tls_engine *engine)
+{
+    engine->direct.starved = false;
+    if (UNLIKELY(libssl.ERR_peek_last_error() != 0)) {
+        libssl.ERR_clear_error();
+    }
+}
+
+/* The exception for a call that libssl has refused. The ssl module makes it: a connection that has
+ * failed fails in the same way once more, and what libssl has said is still in its queue. */
+static __attribute__((noinline)) void
+direct_raise(struct tls_engine *engine, PyObject *method, PyObject *argument)
+{
+    struct libssl_error error = libssl_last_error();
+    PyObject *result = tls_call(engine->inner, method, argument, NULL);
+    Py_XDECREF(result);
+    if (result == NULL && !PyErr_ExceptionMatches(engine->state->tls.SSLError)) {
+        return;    /* out of a callback */
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    if (exc != NULL && libssl_error_is(&error, exc)) {
+        PyErr_SetRaisedException(exc);
+    }
+    else {
+        Py_XDECREF(exc);
+        libssl_raise(&error, engine->state->tls.SSLError);
+    }
+    libssl.ERR_clear_error();
+}
+
+/* Of a call that moved nothing. The method and its argument would do the same. */
+static enum tls_status
+direct_status(struct tls_engine *engine, int result, PyObject *method, PyObject *argument)
+{
+    if (engine->direct.starved) {
+        return TLS_WANT;
+    }
+    if (engine->direct.out_failed) {
+        return direct_outcome(engine, TLS_FAILED);
+    }
+    if (libssl.SSL_get_error(engine->direct.ssl, result) == LIBSSL_ERROR_ZERO_RETURN) {
+        return TLS_EOF;
+    }
+    direct_raise(engine, method, argument);
+    return TLS_FAILED;
+}
+
+/* One record, or a part of it. */
+static enum tls_status
+read_record(struct tls_engine *engine, char *buffer, size_t capacity, size_t *n, bool *more)
 {
     int size = capacity > INT_MAX ? INT_MAX : (int)capacity;
-    engine->direct.starved = false;
+    direct_begin(engine);
     int got = libssl.SSL_read(engine->direct.ssl, buffer, size);
     if (UNLIKELY(got <= 0)) {
         *more = false;
-        return direct_status(engine, got);
+        return direct_status(engine, got, engine->state->names.read,
+                             engine->state->tls.record_bytes);
     }
     *n = (size_t)got;
     /* libssl takes one record at a time: what it has and we not is the rest of this one */
@@ -296,6 +375,13 @@ direct_read(struct tls_engine *engine, char *buffer, size_t capacity, size_t *n,
     return TLS_OK;
 }
 
+static enum tls_status
+direct_read(struct tls_engine *engine, char *buffer, size_t capacity, size_t *n, bool *more)
+{
+    return UNLIKELY(tls_is_foreign(engine)) ? tls_object_read(engine, buffer, capacity, n, more)
+                                            : read_record(engine, buffer, capacity, n, more);
+}
+
 /* Fills memory with as many records as there are. */
 static enum tls_status
 read_records(struct tls_engine *engine, char *buffer, size_t capacity, size_t *n, bool *more)
@@ -303,16 +389,12 @@ read_records(struct tls_engine *engine, char *buffer, size_t capacity, size_t *n
     *n = 0;
     do {
         size_t got = 0;
-        enum tls_status status = direct_read(engine, buffer + *n, capacity - *n, &got, more);
+        enum tls_status status = read_record(engine, buffer + *n, capacity - *n, &got, more);
         if (status != TLS_OK) {
             if (*n == 0) {
                 return status;
             }
-            if (status != TLS_WANT) {
-                engine->deferred = status;
-                engine->failure = status == TLS_FAILED ? PyErr_GetRaisedException() : NULL;
-                *more = true;
-            }
+            tls_put_off(engine, status, more);
             return TLS_OK;
         }
         *n += got;
@@ -326,6 +408,9 @@ direct_read_bytes(struct tls_engine *engine, PyObject **data, bool *more)
     size_t n;
     enum tls_status status;
     *data = NULL;
+    if (UNLIKELY(tls_is_foreign(engine))) {
+        return tls_object_read_bytes(engine, data, more);
+    }
     /* decrypted data is never longer than encrypted data */
     size_t capacity = engine->direct.partial + engine->direct.in_length;
     if (capacity <= SMALL_BYTES) {
@@ -354,36 +439,21 @@ direct_read_bytes(struct tls_engine *engine, PyObject **data, bool *more)
 }
 
 static enum tls_status
-direct_write(struct tls_engine *engine, PyObject *bytes UNUSED, const char *data, size_t length,
-             size_t *n)
+direct_write(struct tls_engine *engine, PyObject *bytes, const char *data, size_t length, size_t *n)
 {
+    if (UNLIKELY(tls_is_foreign(engine))) {
+        return direct_outcome(engine, tls_object_write(engine, bytes, data, length, n));
+    }
     int size = length > TLS_RECORD_BYTES ? TLS_RECORD_BYTES : (int)length;
     *n = 0;
-    engine->direct.starved = false;
-    engine->direct.out_failed = false;
+    direct_begin(engine);
     int written = libssl.SSL_write(engine->direct.ssl, data, size);
     if (UNLIKELY(written <= 0)) {
-        return direct_status(engine, written);
+        return direct_status(engine, written, engine->state->names.write,
+                             engine->state->tls.one_byte);
     }
     *n = (size_t)written;
     return TLS_OK;
-}
-
-static enum tls_status
-direct_shutdown(struct tls_engine *engine)
-{
-    engine->direct.starved = false;
-    engine->direct.out_failed = false;
-    int result = libssl.SSL_shutdown(engine->direct.ssl);
-    if (result == 0) {
-        /* ours is sent: once more for the peer's */
-        result = libssl.SSL_shutdown(engine->direct.ssl);
-    }
-    if (result > 0) {
-        return TLS_OK;
-    }
-    enum tls_status status = direct_status(engine, result);
-    return status == TLS_EOF ? TLS_OK : status;
 }
 
 /* -- output ---------------------------------------------------------------------------------------- */
@@ -430,6 +500,7 @@ const struct tls_engine_ops tls_direct_ops = {
     .read_bytes = direct_read_bytes,
     .write = direct_write,
     .shutdown = direct_shutdown,
+    .settle = direct_settle,
     .lend = direct_lend,
     .is_full = direct_is_full,
     .take = direct_take,

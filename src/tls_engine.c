@@ -11,7 +11,7 @@ static bool
 test_open(struct state *state, struct tls_engine *engine, PyObject *context, bool server_side,
           PyObject *hostname)
 {
-    *engine = (struct tls_engine){.ops = &tls_direct_ops, .state = state};
+    *engine = (struct tls_engine){.ops = &tls_direct_ops, .state = state, .unwatched = true};
     return tls_direct_ops.open(engine, context, server_side, hostname) == 0
            && engine->ops == &tls_direct_ops
            && libssl.SSL_get_rbio(engine->direct.ssl) == engine->direct.bio;
@@ -25,6 +25,7 @@ test_close(struct tls_engine *engine)
     }
     Py_CLEAR(engine->object);
     Py_CLEAR(engine->inner);
+    Py_CLEAR(engine->dict);
     Py_CLEAR(engine->failure);
 }
 

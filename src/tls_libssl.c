@@ -97,13 +97,41 @@ find_functions(void *handle, struct libssl *found)
     return true;
 }
 
+/* Is it OpenSSL? BoringSSL, AWS-LC and LibreSSL have functions of the same names, but not everything
+ * behind them is the same. They say what they are, or have functions that OpenSSL has not; and none of
+ * them has its asynchronous jobs. */
+static bool
+is_openssl(void *handle, const struct libssl *found, PyObject *module)
+{
+    static const char *const others[] = {
+        "BORINGSSL_self_test", "BORINGSSL_integrity_test", "BORINGSSL_bcm_text_hash",
+        "awslc_version_string", "awslc_api_version_num", "AWSLC_thread_local_clear",
+    };
+    for (size_t i = 0; i < ARRAY_LEN(others); i++) {
+        if (dlsym(handle, others[i]) != NULL) {
+            return false;
+        }
+    }
+    const char *text = found->OpenSSL_version(0);
+    if (text == NULL || strncmp(text, "OpenSSL ", 8) != 0 || strstr(text, "compatible") != NULL
+        || strstr(text, "AWS-LC") != NULL || dlsym(handle, "ASYNC_is_capable") == NULL) {
+        return false;
+    }
+    PyObject *known = PyObject_GetAttrString(module, "OPENSSL_VERSION");
+    bool same = known != NULL && PyUnicode_Check(known)
+                && PyUnicode_CompareWithASCIIString(known, text) == 0;
+    Py_XDECREF(known);
+    PyErr_Clear();
+    return same;
+}
+
 static bool
 load(PyObject *module)
 {
     /* The handle stays open for the rest of the process: the functions are used as long. */
     void *handle = open_ssl_module(module);
     struct libssl found;
-    if (handle == NULL || !find_functions(handle, &found)) {
+    if (handle == NULL || !find_functions(handle, &found) || !is_openssl(handle, &found, module)) {
         return false;
     }
     PyObject *number = PyObject_GetAttrString(module, "OPENSSL_VERSION_NUMBER");
@@ -157,19 +185,36 @@ library_name(const char *library)
     return PyUnicode_FromStringAndSize(library, (Py_ssize_t)n);
 }
 
-void
-libssl_raise(PyObject *ssl_error)
+struct libssl_error
+libssl_last_error(void)
 {
-    unsigned long error = libssl.ERR_peek_last_error();
-    const char *reason = error == 0 ? NULL : libssl.ERR_reason_error_string(error);
-    const char *library = error == 0 ? NULL : libssl.ERR_lib_error_string(error);
-    libssl.ERR_clear_error();
-    PyObject *name = reason_name(reason == NULL ? "unknown error" : reason);
-    PyObject *source = library_name(library == NULL ? "SSL" : library);
+    unsigned long code = libssl.ERR_peek_last_error();
+    return (struct libssl_error){
+        .reason = code == 0 ? NULL : libssl.ERR_reason_error_string(code),
+        .library = code == 0 ? NULL : libssl.ERR_lib_error_string(code),
+    };
+}
+
+bool
+libssl_error_is(const struct libssl_error *error, PyObject *exc)
+{
+    PyObject *text = error->reason == NULL ? NULL : PyObject_GetAttrString(exc, "strerror");
+    const char *utf8 = text == NULL || !PyUnicode_Check(text) ? NULL : PyUnicode_AsUTF8(text);
+    bool same = utf8 != NULL && strstr(utf8, error->reason) != NULL;
+    Py_XDECREF(text);
+    PyErr_Clear();
+    return same;
+}
+
+void
+libssl_raise(const struct libssl_error *error, PyObject *ssl_error)
+{
+    const char *reason = error->reason == NULL ? "unknown error" : error->reason;
+    PyObject *name = reason_name(reason);
+    PyObject *source = library_name(error->library == NULL ? "SSL" : error->library);
     PyObject *text = name == NULL || source == NULL
                          ? NULL
-                         : PyUnicode_FromFormat("[%U: %U] %s", source, name,
-                                                reason == NULL ? "unknown error" : reason);
+                         : PyUnicode_FromFormat("[%U: %U] %s", source, name, reason);
     PyObject *exc = text == NULL
                         ? NULL
                         : PyObject_CallFunction(ssl_error, "iO", LIBSSL_ERROR_SSL, text);

@@ -26,7 +26,6 @@ typedef void ex_data_new(void *parent, void *ptr, void *ad, int idx, long argl, 
     X(int, SSL_read, (SSL * ssl, void *buffer, int n)) \
     X(int, SSL_write, (SSL * ssl, const void *buffer, int n)) \
     X(int, SSL_pending, (const SSL *ssl)) \
-    X(int, SSL_shutdown, (SSL * ssl)) \
     X(int, SSL_get_error, (const SSL *ssl, int result)) \
     X(void, SSL_set_bio, (SSL * ssl, BIO *rbio, BIO *wbio)) \
     X(BIO *, SSL_get_rbio, (const SSL *ssl)) \
@@ -35,6 +34,7 @@ typedef void ex_data_new(void *parent, void *ptr, void *ad, int idx, long argl, 
     X(const char *, SSL_get_servername, (const SSL *ssl, int type)) \
     X(const char *, SSL_get_version, (const SSL *ssl)) \
     X(unsigned long, OpenSSL_version_num, (void)) \
+    X(const char *, OpenSSL_version, (int what)) \
     X(int, CRYPTO_get_ex_new_index, (int class_index, long argl, void *argp, \
                                      ex_data_new *on_new, void *on_dup, void *on_free)) \
     X(void, ERR_clear_error, (void)) \
@@ -85,8 +85,16 @@ SSL *libssl_capture_end(void);
 /* Does the memory of the Python object (its own fields) hold this pointer? */
 bool libssl_object_holds(PyObject *op, const void *pointer);
 
-/* The exception for libssl's last error of this thread, whose queue is emptied: an
- * ssl.SSLError as the ssl module makes it. Sets it. */
-void libssl_raise(PyObject *ssl_error);
+/* libssl's last error of this thread; NULL for what it has no words for. */
+struct libssl_error {
+    const char *reason;
+    const char *library;
+};
+
+struct libssl_error libssl_last_error(void);
+/* Is the exception about this error? */
+bool libssl_error_is(const struct libssl_error *error, PyObject *exc);
+/* Sets an ssl.SSLError much like the ssl module's. */
+void libssl_raise(const struct libssl_error *error, PyObject *ssl_error);
 
 #endif

@@ -1,10 +1,9 @@
 /* tls_portable.c - the engine over the ssl module's own objects: MemoryBIO for the bytes
  * on the wire, SSLObject for the plaintext. Works with every build of the ssl module.
  *
- * The calls go to the C object inside the SSLObject where that is exactly the standard
- * one. An exception for "more data is needed" costs a microsecond, so that the engine
+ * Reading and writing go to the C object inside the SSLObject. An exception for "more data is needed" costs a microsecond, so that the engine
  * reads only while there is something to read. */
-#include "tls.h"
+#include "tls_object.h"
 
 /* 0 / -1: an attribute that is a size */
 static int
@@ -30,31 +29,6 @@ portable_incoming(const struct tls_engine *engine)
     return size;
 }
 
-static PyObject *
-call(PyObject *op, PyObject *name, PyObject *arg1, PyObject *arg2)
-{
-    PyObject *stack[3] = {op, arg1, arg2};
-    size_t nargs = 1 + (size_t)(arg1 != NULL) + (size_t)(arg2 != NULL);
-    return PyObject_VectorcallMethod(name, stack, nargs | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
-}
-
-/* What an exception of the ssl module means. */
-static enum tls_status
-status_of_exception(struct tls_engine *engine)
-{
-    struct tls_objects *tls = &engine->state->tls;
-    if (PyErr_ExceptionMatches(tls->SSLWantReadError)
-        || PyErr_ExceptionMatches(tls->SSLWantWriteError)) {
-        PyErr_Clear();
-        return TLS_WANT;
-    }
-    if (PyErr_ExceptionMatches(tls->SSLZeroReturnError)) {
-        PyErr_Clear();
-        return TLS_EOF;
-    }
-    return TLS_FAILED;
-}
-
 static int
 portable_open(struct tls_engine *engine, PyObject *context, bool server_side, PyObject *hostname)
 {
@@ -73,12 +47,11 @@ portable_open(struct tls_engine *engine, PyObject *context, bool server_side, Py
     if (engine->object == NULL) {
         return -1;
     }
-    if ((PyObject *)Py_TYPE(engine->object) == tls->SSLObject) {
-        engine->inner = PyObject_GetAttr(engine->object, engine->state->names._sslobj);
-        return engine->inner == NULL ? -1 : 0;
+    engine->inner = PyObject_GetAttr(engine->object, engine->state->names._sslobj);
+    if (engine->inner == NULL) {
+        return -1;
     }
-    engine->inner = Py_NewRef(engine->object);
-    engine->portable.wrapped = true;
+    tls_watch_object(engine);
     return 0;
 }
 
@@ -96,7 +69,7 @@ portable_feed(struct tls_engine *engine, const char *data, size_t n)
     if (view == NULL) {
         return -1;
     }
-    PyObject *result = call(engine->portable.incoming, engine->state->names.write, view, NULL);
+    PyObject *result = tls_call(engine->portable.incoming, engine->state->names.write, view, NULL);
     Py_DECREF(view);
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;
@@ -114,18 +87,6 @@ portable_waiting(const struct tls_engine *engine)
     return engine->portable.incoming == NULL ? 0 : portable_incoming(engine);
 }
 
-static enum tls_status
-portable_handshake(struct tls_engine *engine)
-{
-    PyObject *result = call(engine->inner, engine->state->names.do_handshake, NULL, NULL);
-    if (result == NULL) {
-        enum tls_status status = status_of_exception(engine);
-        return status;
-    }
-    Py_DECREF(result);
-    return TLS_OK;
-}
-
 /* Is there plaintext, or something that might become some? */
 static bool
 portable_has_more(struct tls_engine *engine, size_t got, size_t wanted)
@@ -136,7 +97,7 @@ portable_has_more(struct tls_engine *engine, size_t got, size_t wanted)
     if (got < wanted) {
         return false;    /* a read gives a whole record, unless there is no room for it */
     }
-    PyObject *pending = call(engine->inner, engine->state->names.pending, NULL, NULL);
+    PyObject *pending = tls_call(engine->inner, engine->state->names.pending, NULL, NULL);
     int any = pending == NULL ? -1 : PyObject_IsTrue(pending);
     Py_XDECREF(pending);
     if (any < 0) {
@@ -145,17 +106,31 @@ portable_has_more(struct tls_engine *engine, size_t got, size_t wanted)
     return any > 0;
 }
 
+/* Of a call of the C object: its SSLZeroReturnError is the end, whatever we have sent. */
+static enum tls_status
+portable_failed(struct tls_engine *engine)
+{
+    if (PyErr_ExceptionMatches(engine->state->tls.SSLZeroReturnError)) {
+        PyErr_Clear();
+        return TLS_EOF;
+    }
+    return tls_status_of_exception(engine);
+}
+
 static enum tls_status
 portable_read(struct tls_engine *engine, char *buffer, size_t capacity, size_t *n, bool *more)
 {
     *more = false;
+    if (UNLIKELY(tls_is_foreign(engine))) {
+        return tls_object_read(engine, buffer, capacity, n, more);
+    }
     PyObject *view = PyMemoryView_FromMemory(buffer, (Py_ssize_t)capacity, PyBUF_WRITE);
     PyObject *size = view == NULL ? NULL : PyLong_FromSize_t(capacity);
-    PyObject *got = size == NULL ? NULL : call(engine->inner, engine->state->names.read, size, view);
+    PyObject *got = size == NULL ? NULL : tls_call(engine->inner, engine->state->names.read, size, view);
     Py_XDECREF(size);
     Py_XDECREF(view);
     if (got == NULL) {
-        return status_of_exception(engine);
+        return portable_failed(engine);
     }
     *n = PyLong_AsSize_t(got);
     Py_DECREF(got);
@@ -173,9 +148,9 @@ portable_read(struct tls_engine *engine, char *buffer, size_t capacity, size_t *
 static enum tls_status
 read_record(struct tls_engine *engine, PyObject **data, bool *more)
 {
-    *data = call(engine->inner, engine->state->names.read, engine->state->tls.record_bytes, NULL);
+    *data = tls_call(engine->inner, engine->state->names.read, engine->state->tls.record_bytes, NULL);
     if (*data == NULL) {
-        return status_of_exception(engine);
+        return portable_failed(engine);
     }
     Py_ssize_t length = PyBytes_Check(*data) ? PyBytes_GET_SIZE(*data) : 0;
     if (length == 0) {
@@ -191,6 +166,9 @@ static enum tls_status
 portable_read_bytes(struct tls_engine *engine, PyObject **data, bool *more)
 {
     *more = false;
+    if (UNLIKELY(tls_is_foreign(engine))) {
+        return tls_object_read_bytes(engine, data, more);
+    }
     enum tls_status status = read_record(engine, data, more);
     if (status != TLS_OK || !*more) {
         return status;
@@ -214,11 +192,7 @@ portable_read_bytes(struct tls_engine *engine, PyObject **data, bool *more)
             return TLS_FAILED;
         }
     }
-    if (status == TLS_EOF || status == TLS_FAILED) {
-        engine->deferred = status;
-        engine->failure = status == TLS_FAILED ? PyErr_GetRaisedException() : NULL;
-        *more = true;
-    }
+    tls_put_off(engine, status, more);
     *data = PyObject_CallMethodOneArg(engine->state->tls.empty_bytes, engine->state->names.join, list);
     Py_DECREF(list);
     return *data == NULL ? TLS_FAILED : TLS_OK;
@@ -229,6 +203,9 @@ portable_write(struct tls_engine *engine, PyObject *bytes, const char *data, siz
                size_t *n)
 {
     *n = 0;
+    if (UNLIKELY(tls_is_foreign(engine))) {
+        return tls_object_write(engine, bytes, data, length, n);
+    }
     if (length > TLS_TURN_BYTES) {
         length = TLS_TURN_BYTES;    /* it would encrypt all at once */
         bytes = NULL;
@@ -238,28 +215,20 @@ portable_write(struct tls_engine *engine, PyObject *bytes, const char *data, siz
                            : PyMemoryView_FromMemory((char *)data, (Py_ssize_t)length, PyBUF_READ);
     PyObject *count = source == NULL
                           ? NULL
-                          : call(engine->inner, engine->state->names.write, source, NULL);
+                          : tls_call(engine->inner, engine->state->names.write, source, NULL);
     Py_XDECREF(source);
     if (count == NULL) {
-        return status_of_exception(engine);
+        return portable_failed(engine);
     }
     *n = PyLong_AsSize_t(count);
     Py_DECREF(count);
     return *n == (size_t)-1 && PyErr_Occurred() ? TLS_FAILED : TLS_OK;
 }
 
-static enum tls_status
-portable_shutdown(struct tls_engine *engine)
+static int
+portable_settle(struct tls_engine *engine UNUSED)
 {
-    struct state_names *names = &engine->state->names;
-    PyObject *result = call(engine->inner,
-                            engine->portable.wrapped ? names->unwrap : names->shutdown, NULL, NULL);
-    if (result == NULL) {
-        enum tls_status status = status_of_exception(engine);
-        return status == TLS_EOF ? TLS_OK : status;
-    }
-    Py_DECREF(result);
-    return TLS_OK;
+    return 0;
 }
 
 static void
@@ -292,7 +261,7 @@ portable_take(struct tls_engine *engine, struct tls_output *output)
     if (pending == 0) {
         return 0;
     }
-    output->bytes = call(engine->portable.outgoing, engine->state->names.read, NULL, NULL);
+    output->bytes = tls_call(engine->portable.outgoing, engine->state->names.read, NULL, NULL);
     if (output->bytes == NULL) {
         return -1;
     }
@@ -308,11 +277,12 @@ const struct tls_engine_ops tls_portable_ops = {
     .feed = portable_feed,
     .keep = portable_keep,
     .waiting = portable_waiting,
-    .handshake = portable_handshake,
+    .handshake = tls_object_handshake,
     .read = portable_read,
     .read_bytes = portable_read_bytes,
     .write = portable_write,
-    .shutdown = portable_shutdown,
+    .shutdown = tls_object_shutdown,
+    .settle = portable_settle,
     .lend = portable_lend,
     .is_full = portable_is_full,
     .take = portable_take,

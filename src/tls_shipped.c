@@ -134,6 +134,27 @@ stamp_is_sound(PyObject *classes, PyObject *functions, PyObject *names)
     return true;
 }
 
+/* The function that a class has under this name, and its code: borrowed from `functions`. 0 / -1 */
+static int
+find_function(PyObject *functions, PyObject *type, const char *name, PyObject **function,
+              PyObject **code)
+{
+    PyObject *wanted = PyObject_GetAttrString(type, name);
+    if (wanted == NULL) {
+        return -1;
+    }
+    Py_DECREF(wanted);
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(functions); i += 2) {
+        if (PyTuple_GET_ITEM(functions, i) == wanted) {
+            *function = wanted;
+            *code = PyTuple_GET_ITEM(functions, i + 1);
+            return 0;
+        }
+    }
+    PyErr_Format(PyExc_TypeError, "%s is not among the functions", name);
+    return -1;
+}
+
 /* 0 / -1 */
 static int
 stamp(struct state *state, PyObject *classes, PyObject *functions, PyObject *names)
@@ -148,6 +169,11 @@ stamp(struct state *state, PyObject *classes, PyObject *functions, PyObject *nam
         }
         Py_DECREF(any);
         shipped->versions[i] = version_of(type);
+    }
+    PyObject *type = PyTuple_GET_ITEM(classes, TLS_OBJECT_CLASS);
+    if (find_function(functions, type, "read", &shipped->read, &shipped->read_code) < 0
+        || find_function(functions, type, "write", &shipped->write, &shipped->write_code) < 0) {
+        return -1;
     }
     PyObject *old[] = {shipped->classes, shipped->functions, shipped->names};
     shipped->classes = Py_NewRef(classes);

@@ -23,6 +23,7 @@ Tls_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(tls->lower);
     Py_VISIT(tls->engine.object);
     Py_VISIT(tls->engine.inner);
+    Py_VISIT(tls->engine.dict);
     Py_VISIT(tls->engine.failure);
     Py_VISIT(tls->sslcontext);
     Py_VISIT(tls->extra);
@@ -54,6 +55,7 @@ Tls_clear(PyObject *op)
     }
     Py_CLEAR(tls->engine.object);
     Py_CLEAR(tls->engine.inner);
+    Py_CLEAR(tls->engine.dict);
     Py_CLEAR(tls->engine.failure);
     proto_clear(&tls->proto);
     Py_CLEAR(tls->sslcontext);
@@ -735,7 +737,7 @@ import_ssl(struct tls_objects *tls)
     } wanted[] = {
         {&tls->SSLError, "SSLError"},
         {&tls->SSLWantReadError, "SSLWantReadError"},
-        {&tls->SSLWantWriteError, "SSLWantWriteError"},
+        {&tls->SSLSyscallError, "SSLSyscallError"},
         {&tls->SSLZeroReturnError, "SSLZeroReturnError"},
         {&tls->CertificateError, "CertificateError"},
         {&tls->MemoryBIO, "MemoryBIO"},
@@ -763,6 +765,7 @@ tls_type_init(PyObject *module, struct state *state)
     tls->keywords_wrap_bio = Py_BuildValue("(ss)", "server_side", "server_hostname");
     tls->record_bytes = PyLong_FromLong(TLS_RECORD_BYTES);
     tls->empty_bytes = PyBytes_FromStringAndSize(NULL, 0);
+    tls->one_byte = PyBytes_FromStringAndSize("", 1);
     PyObject *sslproto = PyImport_ImportModule("asyncio.sslproto");
     tls->flowcontrol_defaults =
         sslproto == NULL ? NULL : PyObject_GetAttrString(sslproto, "add_flowcontrol_defaults");
@@ -772,7 +775,7 @@ tls_type_init(PyObject *module, struct state *state)
     PyObject *mode = modes == NULL ? NULL : PyObject_GetAttrString(modes, "FALLBACK");
     PyObject *type = (PyObject *)tls->Type;
     int result = mode == NULL || tls->keywords_wrap_bio == NULL || tls->record_bytes == NULL
-                         || tls->empty_bytes == NULL || tls->flowcontrol_defaults == NULL
+                         || tls->empty_bytes == NULL || tls->one_byte == NULL || tls->flowcontrol_defaults == NULL
                          || PyObject_SetAttrString(type, "_sendfile_compatible", mode) < 0
                          || PyObject_SetAttrString(type, "_start_tls_compatible", Py_True) < 0
                      ? -1

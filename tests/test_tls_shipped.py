@@ -107,7 +107,8 @@ class Recorder:
 
         @functools.wraps(function)
         def recorded(*args, **kwargs):
-            self.calls.append((name, args[1:], kwargs))
+            given = args if hasattr(function, "__self__") else args[1:]
+            self.calls.append((name, given, kwargs))
             return function(*args, **kwargs)
 
         return recorded
@@ -570,3 +571,183 @@ def test_truststore(run, server_context, files):
     strict = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     with pytest.raises(ssl.SSLCertVerificationError):
         run(talk(server_context, strict))
+
+
+# -- changed while the connection stands --------------------------------------------------
+
+
+async def changed_talk(server_context, client_context, change, kind):
+    """A connection whose SSLObject is changed in the middle; the calls that were recorded."""
+    recorder = Recorder()
+
+    async def handle(reader, writer):
+        while data := await reader.read(1000):
+            writer.write(data)
+        writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=server_context)
+    address = server.sockets[0].getsockname()
+    loop = asyncio.get_running_loop()
+    if kind == "streams":
+        reader, writer = await asyncio.open_connection(
+            *address, ssl=client_context, server_hostname="localhost"
+        )
+        transport = writer.transport
+    else:
+        transport, protocol = await loop.create_connection(
+            BufferedClient if kind == "buffered" else Client,
+            *address,
+            ssl=client_context,
+            server_hostname="localhost",
+        )
+
+    async def say(data):
+        transport.write(data)
+        if kind == "streams":
+            assert await asyncio.wait_for(reader.readexactly(len(data)), TIMEOUT) == data
+        else:
+            await until(lambda: len(protocol.data) == len(data))
+            assert protocol.data == data
+            protocol.data = b""
+
+    await say(b"before")
+    undo = change(transport.get_extra_info("ssl_object"), recorder)
+    try:
+        await say(b"after")
+        await say(b"x" * 50000)
+        transport.close()
+        if kind == "streams":
+            await writer.wait_closed()
+        else:
+            await asyncio.wait_for(protocol.lost, TIMEOUT)
+    finally:
+        undo()
+        server.close()
+    return recorder
+
+
+def change_object(made, recorder):
+    for name in ("read", "write", "unwrap"):
+        setattr(made, name, recorder.method(getattr(made, name), name))
+    return lambda: None
+
+
+def change_class(made, recorder):
+    standard = {name: getattr(ssl.SSLObject, name) for name in ("read", "write", "unwrap")}
+    for name, function in standard.items():
+
+        def changed(self, *args, name=name, function=function):
+            if self is made:
+                recorder.calls.append((name, args, {}))
+            return function(self, *args)
+
+        setattr(ssl.SSLObject, name, changed)
+
+    def undo():
+        for name, function in standard.items():
+            setattr(ssl.SSLObject, name, function)
+
+    return undo
+
+
+def change_type_of_object(made, recorder):
+    class Other(ssl.SSLObject):
+        read = recorder.method(ssl.SSLObject.read)
+        write = recorder.method(ssl.SSLObject.write)
+        unwrap = recorder.method(ssl.SSLObject.unwrap)
+
+    made.__class__ = Other
+    return lambda: None
+
+
+def change_attributes_as_a_whole(made, recorder):
+    new = dict(made.__dict__)
+    for name in ("read", "write", "unwrap"):
+        new[name] = recorder.method(getattr(made, name), name)
+    made.__dict__ = new
+    return lambda: None
+
+
+def change_inner_object(made, recorder):
+    real = made._sslobj
+
+    class Noting:
+        def read(self, *args):
+            recorder.calls.append(("read", args, {}))
+            return real.read(*args)
+
+        def write(self, data):
+            recorder.calls.append(("write", (data,), {}))
+            return real.write(data)
+
+        def shutdown(self):
+            recorder.calls.append(("unwrap", (), {}))
+            return real.shutdown()
+
+    made._sslobj = Noting()
+    return lambda: None
+
+
+NOTED = """
+def read(self, len=1024, buffer=None):
+    noted.append(("read", (len, buffer), {}))
+    return self._sslobj.read(len) if buffer is None else self._sslobj.read(len, buffer)
+
+def write(self, data):
+    noted.append(("write", (data,), {}))
+    return self._sslobj.write(data)
+
+def unwrap(self):
+    noted.append(("unwrap", (), {}))
+    return self._sslobj.shutdown()
+"""
+
+
+def change_code(made, recorder):
+    """The functions stay, their code is another."""
+    ssl.noted = recorder.calls    # where the functions look for names
+    functions = {}
+    exec(NOTED, functions)
+    standard = {}
+    for name in ("read", "write", "unwrap"):
+        standard[name] = getattr(ssl.SSLObject, name).__code__
+        getattr(ssl.SSLObject, name).__code__ = functions[name].__code__
+
+    def undo():
+        for name, code in standard.items():
+            getattr(ssl.SSLObject, name).__code__ = code
+        del ssl.noted
+
+    return undo
+
+
+CHANGES = [
+    change_object,
+    change_class,
+    change_type_of_object,
+    change_attributes_as_a_whole,
+    change_inner_object,
+    change_code,
+]
+
+
+@pytest.mark.parametrize("kind", ["protocol", "buffered", "streams"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_changed_in_the_middle(run, server_context, client_context, change, kind):
+    recorder = run(changed_talk(server_context, client_context, change, kind))
+    assert recorder.names() == {"read", "write", "unwrap"}
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_changed_by_an_sni_callback(run, server_context, client_context, version):
+    """The callback has the object before the handshake is over."""
+    recorder = Recorder()
+    client_context.maximum_version = version
+
+    def on_name(made, name, context):
+        for method in ("do_handshake", "read", "write"):
+            setattr(made, method, recorder.method(getattr(made, method), method))
+
+    server_context.sni_callback = on_name
+    run(talk(server_context, client_context))
+    assert {"do_handshake", "read", "write"} <= recorder.names()
