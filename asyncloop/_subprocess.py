@@ -4,6 +4,9 @@
 which uses vfork() where it can, so that a large process does not stop for it. Its end is noticed by
 a descriptor of the child (pidfd) that the loop watches, on whatever thread the loop runs, or by a
 thread of its own where the system has none. No other process is ever waited for.
+
+That is what asyncio's own child watchers do, unless somebody has chosen or changed one: then
+asyncio's function for all of it is called, and asks that watcher.
 """
 
 import asyncio
@@ -11,10 +14,13 @@ import collections
 import contextlib
 import functools
 import os
+import struct
 import subprocess
+import sys
 import threading
 import types
-from asyncio import base_events, base_subprocess, unix_events
+import warnings
+from asyncio import base_events, base_subprocess, events, unix_events
 from asyncio.log import logger
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -32,6 +38,50 @@ _NO_PIPES = None, None, None
 # by the end of the process itself or, up to 3.13, by that of the last pipe too.
 _new_waiters: Any = set if "add" in _UnixTransport._wait.__code__.co_names else list
 _WAKES_AT_EXIT = "_exit_waiters" in _UnixTransport._process_exited.__code__.co_names
+
+_PIDFD_GET_INFO = 0xC040FF0B  # Linux's ioctl, and a bit of its argument
+_PIDFD_INFO_EXIT = 8
+
+_UnixLoop: Any = unix_events._UnixSelectorEventLoop
+_WATCHER_METHODS = "__enter__", "__exit__", "is_active", "add_child_handler"
+_WATCHERS: dict[Any, dict[str, Any]] = {
+    kind: {name: getattr(kind, name, None) for name in _WATCHER_METHODS}
+    for kind in (
+        # with an underscore since 3.14
+        getattr(unix_events, "ThreadedChildWatcher", None),
+        getattr(unix_events, "_ThreadedChildWatcher", None),
+        # before 3.12 not without being told of a loop
+        getattr(unix_events, "PidfdChildWatcher", None) if sys.version_info >= (3, 12) else None,
+        getattr(unix_events, "_PidfdChildWatcher", None),
+    )
+    if kind is not None
+}
+"""asyncio's own choices of a child watcher, and what they were made of."""
+
+
+def _is_usual(watcher: Any) -> bool:
+    """Whether a child watcher does what our transport does by itself, or there is none."""
+    methods = _WATCHERS.get(type(watcher), {})
+    return watcher is None or (
+        type(watcher) in _WATCHERS
+        and all(getattr(type(watcher), name, None) is was for name, was in methods.items())
+        and methods.keys().isdisjoint(vars(watcher))
+    )
+
+
+def _status_of_the_dead(pidfd: int) -> int | None:
+    """How a child ended whose status somebody else has taken; Linux knows it since 6.15."""
+    from fcntl import ioctl
+
+    info = bytearray(64)  # struct pidfd_info
+    struct.pack_into("=Q", info, 0, _PIDFD_INFO_EXIT)
+    try:
+        ioctl(pidfd, _PIDFD_GET_INFO, info)
+    except OSError:
+        return None
+    [answered] = struct.unpack_from("=Q", info)
+    [status] = struct.unpack_from("=i", info, 60)
+    return os.waitstatus_to_exitcode(status) if answered & _PIDFD_INFO_EXIT else None
 
 
 @types.coroutine
@@ -128,13 +178,31 @@ class SubprocessTransport(_UnixTransport):  # type: ignore[misc]
         if hasattr(os, "waitid"):
             with contextlib.suppress(ChildProcessError):
                 os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+            with contextlib.suppress(Exception):  # _ended() tries again
+                self._take_status()
         else:
             # Takes the status away from Popen: put it where _ended() looks for it.
             with contextlib.suppress(ChildProcessError):
                 status = os.waitpid(pid, 0)[1]
                 self._proc.returncode = os.waitstatus_to_exitcode(status)
         with contextlib.suppress(RuntimeError):  # the loop was closed
-            loop.call_soon_threadsafe(self._ended)
+            # A turn later: connection_made() may not have been scheduled yet.
+            loop.call_soon_threadsafe(loop.call_soon, self._ended)
+
+    def _take_status(self) -> int | None:
+        """The return code, which is Popen's from now on; None: it has not ended.
+
+        ChildProcessError: it has, but somebody else has taken the status.
+        """
+        process = self._proc
+        # Popen takes the status itself when somebody asks it, maybe in another thread.
+        with getattr(process, "_waitpid_lock", _NO_LOCK):
+            if process.returncode is None:
+                pid, status = os.waitpid(self._pid, os.WNOHANG)
+                if pid == 0:
+                    return None
+                process.returncode = os.waitstatus_to_exitcode(status)
+            return process.returncode
 
     def _unwatch(self, loop: Any) -> None:
         """Let go of what _watch() has taken; a transport that has ended knows no loop."""
@@ -151,28 +219,22 @@ class SubprocessTransport(_UnixTransport):  # type: ignore[misc]
             with contextlib.suppress(OSError):
                 os.waitpid(self._pid, os.WNOHANG)
             return
-        process = self._proc
-        # Popen takes the status itself when somebody asks it, maybe in another thread.
-        with getattr(process, "_waitpid_lock", _NO_LOCK):
-            returncode = process.returncode
+        try:
+            returncode = self._take_status()
+        except ChildProcessError:
+            returncode = None if self._pidfd < 0 else _status_of_the_dead(self._pidfd)
             if returncode is None:
-                try:
-                    pid, status = os.waitpid(self._pid, os.WNOHANG)
-                except ChildProcessError:
-                    logger.warning(
-                        "child process pid %d exit status already read: "
-                        "will report returncode 255",
-                        self._pid,
-                    )
-                    returncode = 255
-                except BaseException:
-                    self._unwatch(loop)  # as asyncio: the end is not looked for once more
-                    raise
-                else:
-                    if pid == 0:
-                        return  # not yet: the descriptor stays watched
-                    returncode = os.waitstatus_to_exitcode(status)
-                process.returncode = returncode
+                returncode = 255
+                logger.warning(
+                    "child process pid %d exit status already read: will report returncode 255",
+                    self._pid,
+                )
+            self._proc.returncode = returncode
+        except BaseException:
+            self._unwatch(loop)  # as asyncio: the end is not looked for once more
+            raise
+        if returncode is None:
+            return  # not yet: the descriptor stays watched
         self._unwatch(loop)
         if self._pipes or loop.get_debug():
             self._process_exited(returncode)
@@ -218,6 +280,11 @@ class SubprocessHooks(_Base):
         extra: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> asyncio.SubprocessTransport:
+        if not _is_usual(self._child_watcher()):
+            watched: asyncio.SubprocessTransport = await self._make_watched_transport(
+                protocol, args, shell, stdin, stdout, stderr, bufsize, extra, **kwargs
+            )
+            return watched
         # On Python 3.11 asyncio has a socket pair for the input; a child cannot open that anew
         # as /dev/stdin.
         process = subprocess.Popen(
@@ -262,6 +329,32 @@ class SubprocessHooks(_Base):
             await asyncio.shield(transport._wait())
             raise
         return transport
+
+    _make_watched_transport = _UnixLoop._make_subprocess_transport
+    _child_watcher_callback = _UnixLoop._child_watcher_callback
+
+    if sys.version_info >= (3, 14):
+
+        @functools.cached_property
+        def _watcher(self) -> Any:
+            """As asyncio's, which asks it for each child; ours only if it is another one."""
+            pidfd = unix_events.can_use_pidfd()
+            kind = unix_events._PidfdChildWatcher if pidfd else unix_events._ThreadedChildWatcher
+            return kind()
+
+        def _child_watcher(self) -> Any:
+            return self._watcher
+
+    else:
+
+        def _child_watcher(self) -> Any:
+            """The one that asyncio would ask; None if the policy knows of no such thing."""
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                try:
+                    return events.get_child_watcher()
+                except NotImplementedError:
+                    return None
 
     def _connects_pipes_otherwise(self) -> bool:
         """Whether somebody has put other functions in the place of asyncio's."""
