@@ -47,16 +47,14 @@ _WATCHER_METHODS = "__enter__", "__exit__", "is_active", "add_child_handler"
 _WATCHERS: dict[Any, dict[str, Any]] = {
     kind: {name: getattr(kind, name, None) for name in _WATCHER_METHODS}
     for kind in (
-        # with an underscore since 3.14
-        getattr(unix_events, "ThreadedChildWatcher", None),
-        getattr(unix_events, "_ThreadedChildWatcher", None),
+        getattr(unix_events, "ThreadedChildWatcher", None) if sys.version_info < (3, 12) else None,
         # before 3.12 not without being told of a loop
         getattr(unix_events, "PidfdChildWatcher", None) if sys.version_info >= (3, 12) else None,
-        getattr(unix_events, "_PidfdChildWatcher", None),
+        getattr(unix_events, "_PidfdChildWatcher", None),  # since 3.14
     )
     if kind is not None
 }
-"""asyncio's own choices of a child watcher, and what they were made of."""
+"""What asyncio chooses as child watcher, if it can, and what that was made of."""
 
 
 def _is_usual(watcher: Any) -> bool:

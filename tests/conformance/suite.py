@@ -20,7 +20,6 @@ import importlib
 import pathlib
 import re
 import sys
-import threading
 import types as pytypes
 import unittest
 import warnings
@@ -390,31 +389,6 @@ def _runners(module, types):
 @adapts("test_pep492")
 def _pep492(module, types):
     _replacing(module, module.BaseTest, "setUp", "asyncio", "BaseEventLoop", types)
-
-
-@adapts("test_subprocess")
-def _subprocess(module, types):
-    # These want a thread for each child. Ours takes one where there are no pidfds.
-    if types.name != "asyncloop":
-        return
-    cls = module.SubprocessThreadedWatcherTests
-    original = cls.setUp
-
-    def setUp(self):
-        refused = mock.patch("os.pidfd_open", side_effect=OSError("not here"))
-        refused.start()
-        self.addCleanup(refused.stop)
-        original(self)
-        self.loop._watcher = pytypes.SimpleNamespace(_threads=_Threads())
-    cls.setUp = setUp
-
-
-class _Threads:
-    """The threads that wait for the children of our loop, by process number."""
-
-    def get(self, pid):
-        wanted = (one for one in threading.enumerate() if one.name == f"asyncloop-waitpid-{pid}")
-        return next(wanted, None)
 
 
 class _AsSeenBy:
