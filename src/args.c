@@ -1,8 +1,7 @@
 /* args.c - unpacking of arguments: cold enough for plain loops. */
 #include "args.h"
 
-#include <errno.h>
-#include <fcntl.h>
+#include <limits.h>
 
 int
 args_context_keyword(const char *function, PyObject *const *args, Py_ssize_t nargs,
@@ -75,46 +74,51 @@ args_unpack(const char *function, PyObject *const *args, Py_ssize_t nargs,
     return 0;
 }
 
-int
-args_descriptor(PyObject *object, bool open)
+PyObject *
+args_fileno(PyObject *object)
 {
-    PyObject *number = NULL;
     if (PyLong_Check(object)) {
-        number = Py_NewRef(object);
+        return Py_NewRef(object);
     }
-    else {
-        PyObject *result = PyObject_CallMethod(object, "fileno", NULL);
-        number = result == NULL ? NULL : PyNumber_Long(result);
-        Py_XDECREF(result);
-        if (number == NULL) {
-            if (PyErr_ExceptionMatches(PyExc_AttributeError)
-                || PyErr_ExceptionMatches(PyExc_TypeError)
-                || PyErr_ExceptionMatches(PyExc_ValueError)) {
-                PyErr_Clear();
-                PyErr_Format(PyExc_ValueError, "Invalid file object: %R", object);
-            }
-            return -1;
-        }
+    PyObject *result = PyObject_CallMethod(object, "fileno", NULL);
+    PyObject *number = result == NULL ? NULL : PyNumber_Long(result);
+    Py_XDECREF(result);
+    if (number == NULL
+        && (PyErr_ExceptionMatches(PyExc_AttributeError)
+            || PyErr_ExceptionMatches(PyExc_TypeError)
+            || PyErr_ExceptionMatches(PyExc_ValueError))) {
+        PyErr_Clear();
+        PyErr_Format(PyExc_ValueError, "Invalid file object: %R", object);
     }
-    long fd = PyLong_AsLong(number);
-    if (fd == -1 && PyErr_Occurred()) {
-        Py_DECREF(number);
+    return number;
+}
+
+int
+args_fd(PyObject *number)
+{
+    int overflow;
+    long fd = PyLong_AsLongAndOverflow(number, &overflow);
+    if (fd == -1 && overflow == 0 && PyErr_Occurred()) {
         return -1;
     }
-    if (fd < 0) {
+    if (overflow < 0 || (overflow == 0 && fd < 0)) {
         PyErr_Format(PyExc_ValueError, "Invalid file descriptor: %S", number);
-        fd = -1;
+        return -1;
     }
-    else if (fd > INT_MAX) {
+    if (overflow > 0 || fd > INT_MAX) {
         PyErr_SetString(PyExc_OverflowError, "Python int too large to convert to C int");
-        fd = -1;
+        return -1;
     }
-    else if (open && fcntl((int)fd, F_GETFD) < 0) {
-        PyErr_SetFromErrno(PyExc_OSError);
-        fd = -1;
-    }
-    Py_DECREF(number);
     return (int)fd;
+}
+
+int
+args_descriptor(PyObject *object)
+{
+    PyObject *number = args_fileno(object);
+    int fd = number == NULL ? -1 : args_fd(number);
+    Py_XDECREF(number);
+    return fd;
 }
 
 int

@@ -26,9 +26,16 @@ int args_unpack(const char *function, PyObject *const *args, Py_ssize_t nargs,
                 PyObject *kwnames, const char *const *names, Py_ssize_t positional,
                 Py_ssize_t required, PyObject **values);
 
-/* The number of a descriptor or of an object with fileno(), checked as asyncio does: -1
- * with ValueError for what is none, or, if it has to be `open`, with OSError. */
-int args_descriptor(PyObject *object, bool open);
+/* Descriptors: whatever comes from outside goes through these two, and asyncio's errors come out. */
+
+/* The number of a descriptor or of an object with fileno(), of any size: new reference, or NULL with
+ * ValueError for what is none. */
+PyObject *args_fileno(PyObject *object);
+/* Such a number as an int that is not negative; -1 with ValueError or OverflowError. */
+int args_fd(PyObject *number);
+
+/* Both. */
+int args_descriptor(PyObject *object);
 
 /* An int that is not negative as a number of bytes; SIZE_MAX for what is too large for a size. 0,
  * or -1 with an exception that is no OverflowError. */

@@ -966,7 +966,7 @@ module_datagram_new(PyObject *module, PyObject *args)
         PyErr_SetString(PyExc_TypeError, "extra must be a dict or None");
         return NULL;
     }
-    int fd = args_descriptor(sock, false);
+    int fd = args_descriptor(sock);
     if (fd < 0) {
         return NULL;
     }

@@ -26,7 +26,7 @@ struct run {
     PyObject *exception;          /* what run_forever() has to raise; owned */
 };
 
-struct fd_entry;                  /* watch.c */
+struct fd_page;                   /* watch.c */
 struct signals;                   /* poll.c */
 
 #define SCRATCH_KEPT 4            /* free blocks that a loop keeps */
@@ -63,10 +63,8 @@ struct Loop {
     } timers;
 
     struct fds {
-        struct fd_entry *entries;     /* by descriptor */
+        struct fd_page **pages;       /* the table of descriptors; NULL where none was watched */
         size_t length;
-        uint32_t *watched;            /* by descriptor: how many watches are active on it */
-        size_t watched_length;
         int *changed;                 /* descriptors whose watchers changed since the last poll */
         size_t changed_count;
         size_t changed_capacity;

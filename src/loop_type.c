@@ -5,6 +5,10 @@
  * slow_callback_duration) are ours here, and BaseEventLoop's methods use them. */
 #include "loop_type.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+
 #include "args.h"
 #include "current.h"
 #include "executor.h"
@@ -295,6 +299,55 @@ Loop_create_task(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject
 
 /* -- descriptors ---------------------------------------------------------------------------- */
 
+/* Of what the user gave: its number (new reference), and whether a transport uses that. NULL with
+ * ValueError or RuntimeError. */
+static PyObject *
+descriptor_for_users(Loop *loop, PyObject *object, bool check_transport)
+{
+    PyObject *number = args_fileno(object);
+    int overflow;
+    long fd = number == NULL ? -1 : PyLong_AsLongAndOverflow(number, &overflow);
+    if (check_transport && fd >= 0 && fd <= INT_MAX
+        && transport_ensure_free(loop, (int)fd, object) < 0) {
+        Py_CLEAR(number);
+    }
+    return number;
+}
+
+/* The number that the table knows, of one from descriptor_for_users() (stolen; NULL: an exception is
+ * set). An object that was closed meanwhile is found by itself: *closed. -1 with an exception. */
+static int
+descriptor_known_steal(Loop *loop, PyObject *object, PyObject *number, bool *closed)
+{
+    int fd = number == NULL ? -1 : args_fd(number);
+    *closed = false;
+    if (UNLIKELY(fd < 0) && number != NULL && PyErr_ExceptionMatches(PyExc_ValueError)) {
+        int known = watch_find_fileobj(loop, object);
+        if (known >= 0) {
+            PyErr_Clear();
+            *closed = true;
+            fd = known;
+        }
+    }
+    Py_XDECREF(number);
+    return fd;
+}
+
+/* add_reader() of an object that is registered and was closed since: asyncio exchanges the callback;
+ * what the kernel is to be told of fails, and takes the rest with it. */
+static int
+add_callback_of_closed(Loop *loop, int fd, int event, Handle *handle)
+{
+    if (watch_change_callback(loop, fd, event, (Handle *)Py_NewRef(handle))) {
+        return 0;
+    }
+    watch_remove(loop, fd, EV_READ);
+    watch_remove(loop, fd, EV_WRITE);
+    errno = fcntl(fd, F_GETFD) < 0 ? EBADF : ENOENT;
+    PyErr_SetFromErrno(PyExc_OSError);
+    return -1;
+}
+
 static PyObject *
 add_callback(Loop *loop, const char *function, int event, bool check_transport,
              PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
@@ -308,18 +361,29 @@ add_callback(Loop *loop, const char *function, int event, bool check_transport,
         args = values;
         nargs = 2;
     }
-    if (loop_check_closed(loop) < 0) {
+    PyObject *number = descriptor_for_users(loop, args[0], check_transport);
+    bool closed;
+    if (number == NULL || loop_check_closed(loop) < 0) {
+        Py_XDECREF(number);
         return NULL;
     }
-    int fd = args_descriptor(args[0], true);
-    if (fd < 0 || (check_transport && transport_ensure_free(loop, fd) < 0)) {
+    int fd = descriptor_known_steal(loop, args[0], number, &closed);
+    Handle *handle = fd < 0 ? NULL : handle_new(loop, args[1], args + 2, nargs - 2, NULL);
+    if (handle == NULL) {
         return NULL;
     }
-    Handle *handle = handle_new(loop, args[1], args + 2, nargs - 2, NULL);
-    if (handle == NULL
-        || watch_set_callback(loop, fd, event, (Handle *)Py_NewRef(handle)) < 0) {
-        Py_XDECREF(handle);
-        return NULL;
+    int result;
+    if (UNLIKELY(closed)) {
+        result = add_callback_of_closed(loop, fd, event, handle);
+    }
+    else {
+        result = watch_check_pollable(fd);
+        if (result == 0) {
+            result = watch_set_callback(loop, fd, event, (Handle *)Py_NewRef(handle), args[0]);
+        }
+    }
+    if (result < 0) {
+        Py_CLEAR(handle);
     }
     return (PyObject *)handle;
 }
@@ -330,17 +394,27 @@ remove_callback(Loop *loop, const char *function, int event, bool check_transpor
 {
     static const char *const names[] = {"fd", NULL};
     PyObject *object;
+    bool closed;
     if (args_unpack(function, args, nargs, kwnames, names, 1, 1, &object) < 0) {
         return NULL;
     }
-    int fd = args_descriptor(object, false);
-    if (fd < 0 || (check_transport && transport_ensure_free(loop, fd) < 0)) {
+    PyObject *number = descriptor_for_users(loop, object, check_transport);
+    if (number == NULL) {
         return NULL;
     }
     if (loop->closed) {
+        Py_DECREF(number);
         Py_RETURN_FALSE;
     }
-    return PyBool_FromLong(watch_remove_callback(loop, fd, event));
+    int fd = descriptor_known_steal(loop, object, number, &closed);
+    if (fd < 0) {
+        if (!PyErr_ExceptionMatches(PyExc_OverflowError)) {
+            return NULL;
+        }
+        PyErr_Clear();    /* asyncio only looks it up */
+        Py_RETURN_FALSE;
+    }
+    return PyBool_FromLong(watch_remove(loop, fd, event));
 }
 
 static PyObject *
@@ -404,10 +478,11 @@ Loop__remove_writer(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObj
 static PyObject *
 Loop__ensure_fd_no_transport(PyObject *op, PyObject *object)
 {
-    int fd = args_descriptor(object, false);
-    if (fd < 0 || transport_ensure_free((Loop *)op, fd) < 0) {
+    PyObject *number = descriptor_for_users((Loop *)op, object, true);
+    if (number == NULL) {
         return NULL;
     }
+    Py_DECREF(number);
     Py_RETURN_NONE;
 }
 

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 
+#include "args.h"
 #include "freelist.h"
 #include "future.h"
 #include "owner.h"
@@ -108,6 +109,10 @@ operation_check_all(Loop *loop)
     for (struct list_node *node = head->next; node != head;) {
         Operation *op = container_of(node, Operation, waiting);
         node = node->next;
+        if (op->watch.removed) {
+            list_remove(&op->waiting);    /* asked for: it waits until it is cancelled */
+            continue;
+        }
         if (!socket_is_closed(op)) {
             continue;
         }
@@ -136,13 +141,46 @@ operation_check_waiting(Loop *loop, int64_t now, int64_t wait_ns)
     return ready_length(&loop->ready) > 0 ? 0 : wait_ns;
 }
 
+int
+operation_ask_fileno(Operation *op)
+{
+    if (op->number == NULL) {
+        op->number = PyObject_CallMethodNoArgs(op->sock, op->state->names.fileno);
+    }
+    return op->number == NULL ? -1 : 0;
+}
+
+/* What asyncio's selector would say of the descriptor. Of a plain socket nothing: the attempt before
+ * has just used it. 0 / -1 */
+static int
+operation_check_descriptor(Operation *op)
+{
+    if (UNLIKELY(op->fd < 0)) {
+        if (operation_ask_fileno(op) < 0) {
+            return -1;
+        }
+        op->fd = args_descriptor(op->number);
+        if (op->fd < 0) {
+            return -1;
+        }
+    }
+    if (UNLIKELY(op->kind->beside_transport)) {
+        return 0;
+    }
+    if (UNLIKELY(transport_ensure_free(op->loop, op->fd, NULL) < 0)) {
+        return -1;
+    }
+    return LIKELY(Py_IS_TYPE(op->sock, (PyTypeObject *)op->state->socket_class))
+               ? 0
+               : watch_check_pollable(op->fd);
+}
+
 /* Waits as `what` says: PYGEN_NEXT with the future to yield, or PYGEN_ERROR. */
 static PySendResult
 operation_wait(Operation *op, enum attempt what, PyObject **result)
 {
     Loop *loop = op->loop;
-    if (what != ATTEMPT_WAIT_RETRY && LIKELY(!op->kind->beside_transport)
-        && UNLIKELY(transport_ensure_free(loop, op->fd) < 0)) {
+    if (what != ATTEMPT_WAIT_RETRY && UNLIKELY(operation_check_descriptor(op) < 0)) {
         return PYGEN_ERROR;
     }
     Future *future = (Future *)future_new(loop->state, (PyObject *)loop);
@@ -161,7 +199,9 @@ operation_wait(Operation *op, enum attempt what, PyObject **result)
     else {
         watch_init(&op->watch, loop, (PyObject *)op, op->fd,
                    what == ATTEMPT_WAIT_READ ? EV_READ : EV_WRITE, operation_ready);
-        if (watch_start(&op->watch) < 0) {
+        int started = LIKELY(!op->kind->beside_transport) ? watch_take_place(&op->watch)
+                                                          : watch_start(&op->watch);
+        if (UNLIKELY(started < 0)) {
             Py_DECREF(future);
             return PYGEN_ERROR;
         }
@@ -184,6 +224,7 @@ operation_finish(Operation *op)
     Py_CLEAR(op->inner);
     Py_CLEAR(op->value);
     Py_CLEAR(op->sock);
+    Py_CLEAR(op->number);
     for (int i = 0; i < op->nargs; i++) {
         Py_CLEAR(op->args[i]);
     }
@@ -474,6 +515,7 @@ operation_new(Loop *loop, const struct operation_kind *kind, PyObject *sock,
         op->args[i] = Py_XNewRef(args[i]);
     }
     op->nargs = (uint8_t)nargs;
+    op->fd = -1;
     op->count = 0;
     op->phase = op->retries = 0;
     op->started = op->running = op->descriptor_gone = false;
@@ -495,6 +537,7 @@ Operation_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(op->loop);
     Py_VISIT(op->sock);
+    Py_VISIT(op->number);
     for (int i = 0; i < op->nargs; i++) {
         Py_VISIT(op->args[i]);
     }

@@ -62,7 +62,8 @@ struct Operation {
     TimerHandle *timer;                     /* while waiting to retry */
     struct watch watch;
     struct list_node waiting;               /* in loop->waiting_operations, with a watch */
-    int fd;                                 /* what to watch */
+    PyObject *number;                       /* what fileno() of a socket of another kind gave, or NULL */
+    int fd;                                 /* what to watch; -1: not known */
     uint8_t nargs;
     uint8_t retries;
     uint8_t phase;                          /* the kind's own; 0 at first */
@@ -76,6 +77,10 @@ int operation_type_init(PyObject *module, struct state *state);
 /* A new Operation; sock and args are borrowed and may be NULL. New reference or NULL. */
 PyObject *operation_new(Loop *loop, const struct operation_kind *kind, PyObject *sock,
                         PyObject *const *args, Py_ssize_t nargs);
+
+/* Asks the socket for its number, before what needs it: op->number. asyncio asks once, and checks when
+ * it has to wait. 0 / -1 */
+int operation_ask_fileno(Operation *op);
 
 /* Makes `awaitable` (stolen; NULL: an exception is set) the inner one: ATTEMPT_AWAIT, or
  * ATTEMPT_FAILED. */

@@ -273,7 +273,7 @@ acceptor_resume(PyObject *owner, PyObject *ignored UNUSED)
 {
     Acceptor *acceptor = acceptor_cast(owner);
     Py_CLEAR(acceptor->retry);
-    return acceptor->loop == NULL ? 0 : watch_start(&acceptor->watch);
+    return acceptor->loop == NULL ? 0 : watch_take_place(&acceptor->watch);
 }
 
 /* The current exception stops accepting for a while; it is told once. */
@@ -516,7 +516,7 @@ module_acceptor_new(PyObject *module, PyObject *args)
         PyErr_SetString(PyExc_TypeError, "context must be a contextvars.Context or None");
         return NULL;
     }
-    int fd = args_descriptor(sock, false);
+    int fd = args_descriptor(sock);
     if (fd < 0) {
         return NULL;
     }
@@ -535,7 +535,7 @@ module_acceptor_new(PyObject *module, PyObject *args)
     acceptor->accepted = accepted == Py_None ? NULL : Py_NewRef(accepted);
     acceptor->context = context == Py_None ? PyContext_CopyCurrent() : Py_NewRef(context);
     if (acceptor->context == NULL || acceptor_learn_socket(acceptor) < 0
-        || watch_start(&acceptor->watch) < 0) {
+        || watch_take_place(&acceptor->watch) < 0) {
         Py_DECREF(acceptor);
         return NULL;
     }

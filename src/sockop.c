@@ -8,6 +8,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -32,24 +33,22 @@ is_plain_socket(Operation *op)
     return Py_IS_TYPE(op->sock, (PyTypeObject *)op->state->socket_class);
 }
 
-/* Fills op->fd: 0 / -1. A closed socket has -1, which the system calls refuse. */
+/* Fills op->fd of a plain socket: 0 / -1. A closed one has -1, which the system calls refuse. */
 static int
-sockop_find_fd(Operation *op)
+sockop_find_plain_fd(Operation *op)
 {
     PyCFunction fileno = op->state->socket_fileno;
-    PyObject *number = fileno != NULL && is_plain_socket(op)
+    PyObject *number = LIKELY(fileno != NULL)
                            ? fileno(op->sock, NULL)
                            : PyObject_CallMethodNoArgs(op->sock, op->state->names.fileno);
     if (number == NULL) {
         return -1;
     }
-    long fd = PyLong_AsLong(number);
+    int overflow;
+    long fd = PyLong_AsLongAndOverflow(number, &overflow);
     Py_DECREF(number);
-    if (fd == -1 && PyErr_Occurred()) {
-        return -1;
-    }
-    op->fd = (int)fd;
-    return 0;
+    op->fd = fd < 0 || fd > INT_MAX ? -1 : (int)fd;
+    return fd == -1 && PyErr_Occurred() ? -1 : 0;
 }
 
 /* asyncio's checks, at the first attempt: no TLS socket; in debug mode a non-blocking one. */
@@ -86,7 +85,7 @@ sockop_begin(Operation *op)
     if (!op->started && UNLIKELY((op->loop->debug || !is_plain_socket(op)) && sockop_check(op) < 0)) {
         return -1;
     }
-    return sockop_find_fd(op);
+    return LIKELY(is_plain_socket(op)) ? sockop_find_plain_fd(op) : 0;
 }
 
 /* A system call has failed: wait for `direction`, or an OSError. */
@@ -477,12 +476,14 @@ attempt_wait_writable(Operation *op, PyObject **result)
         return ATTEMPT_DONE;
     }
     op->phase = 1;
-    if (sockop_find_fd(op) < 0) {
-        return ATTEMPT_FAILED;
-    }
-    if (op->fd < 0) {
-        errno = EBADF;
-        return sockop_failed(ATTEMPT_FAILED);
+    if (is_plain_socket(op)) {
+        if (sockop_find_plain_fd(op) < 0) {
+            return ATTEMPT_FAILED;
+        }
+        if (op->fd < 0) {
+            errno = EBADF;
+            return sockop_failed(ATTEMPT_FAILED);
+        }
     }
     return ATTEMPT_WAIT_WRITE;
 }
@@ -588,6 +589,9 @@ connect_natively(Operation *op, const struct addr *addr, PyObject **result)
 static enum attempt
 connect_start(Operation *op, int family, PyObject **result)
 {
+    if (!is_plain_socket(op) && operation_ask_fileno(op) < 0) {
+        return ATTEMPT_FAILED;
+    }
     struct addr addr;
     if ((family == AF_INET || family == AF_INET6) && is_plain_socket(op)
         && addr_parse(&addr, family, op->args[0])) {
@@ -754,6 +758,9 @@ socket_like(Operation *op, int fd)
 static enum attempt
 accept_by_method(Operation *op, PyObject **result)
 {
+    if (!is_plain_socket(op) && operation_ask_fileno(op) < 0) {
+        return ATTEMPT_FAILED;
+    }
     enum attempt outcome =
         sockop_call(op, op->state->names.accept, 0, ATTEMPT_WAIT_READ, result);
     if (outcome != ATTEMPT_DONE) {

@@ -242,7 +242,7 @@ module_stream_new(PyObject *module, PyObject *args)
         PyErr_SetString(PyExc_TypeError, "context must be a contextvars.Context or None");
         return NULL;
     }
-    int fd = args_descriptor(sock, false);
+    int fd = args_descriptor(sock);
     if (fd < 0) {
         return NULL;
     }

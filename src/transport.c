@@ -538,7 +538,7 @@ transport_socket_number(struct state *state, PyObject *sock, int fd)
 }
 
 int
-transport_ensure_free(Loop *loop, int fd)
+transport_ensure_free(Loop *loop, int fd, PyObject *named)
 {
     PyObject *user = watch_fd_transport(loop, fd);
     if (LIKELY(user == NULL)) {
@@ -547,8 +547,9 @@ transport_ensure_free(Loop *loop, int fd)
     int result = io_is_gone(&transport_cast(user)->io)
                      ? transport_descriptor_gone(transport_cast(user))
                      : 0;
+    bool closing = transport_cast(user)->closing;
     Py_DECREF(user);
-    return result < 0 ? -1 : watch_ensure_free(loop, fd);
+    return result < 0 ? -1 : closing ? 0 : watch_ensure_free(loop, fd, named);
 }
 
 /* Until the kind says what to do. */

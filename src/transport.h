@@ -107,9 +107,10 @@ Transport *transport_new(PyTypeObject *type, const struct transport_kind *kind, 
  * the object is. NULL if `sock` is no socket.socket, or keeps it elsewhere. */
 const int *transport_socket_number(struct state *state, PyObject *sock, int fd);
 
-/* -1 with asyncio's RuntimeError if a transport uses fd. One whose socket was closed by somebody
- * else does not: it ends here, before it meets the next owner of the number. */
-int transport_ensure_free(Loop *loop, int fd);
+/* -1 with asyncio's RuntimeError if a transport that is not closing uses fd, which the user `named`
+ * so (NULL: by number). One whose socket was closed by somebody else ends here, before it meets the
+ * next owner of the number. */
+int transport_ensure_free(Loop *loop, int fd, PyObject *named);
 
 /* Takes a transport that has not begun out of the world, and drops the reference: `file`
  * is the caller's again. Keeps the current exception. */

@@ -12,7 +12,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#ifdef __linux__
+#include <sys/epoll.h>
+#endif
 
 struct fd_callback {
     struct watch watch;           /* owner: the loop */
@@ -30,11 +34,118 @@ struct fd_entry {
 #ifdef Py_GIL_DISABLED
     PyObject *reference;          /* a weak reference to it: it may be dying in another thread */
 #endif
-    struct fd_callbacks *callbacks;    /* from the first call on; stays where it is */
+    uint32_t watched;             /* how many watches are active on it */
+    struct watch *place[2];       /* the reader and the writer: see watch_take_place() */
+    PyObject *fileobj;            /* what add_reader() was given, if no number; while there is either */
+    struct fd_callbacks *callbacks;    /* from the first call on */
 };
 
 /* What libev takes from the kernel at once, until it has been more. */
 #define LIBEV_FIRST_ROOM 64
+
+/* The table is made of pages, each from its first use on: entries stay where they are, and a program
+ * that moves a descriptor to a high number pays for one page. */
+#define PAGE_BITS 6
+#define PAGE_LENGTH (1 << PAGE_BITS)
+
+struct fd_page {
+    struct fd_entry entries[PAGE_LENGTH];
+};
+
+/* -- the table of descriptors --------------------------------------------------------- */
+
+static inline bool
+fd_is_closed(int fd)
+{
+    return fcntl(fd, F_GETFD) < 0 && errno == EBADF;
+}
+
+/* NULL where nothing was ever watched; sets no exception. */
+static inline struct fd_entry *
+fds_find(Loop *loop, int fd)
+{
+    struct fds *fds = &loop->fds;
+    size_t page = (size_t)fd >> PAGE_BITS;
+    if (UNLIKELY(fd < 0 || page >= fds->length || fds->pages[page] == NULL)) {
+        return NULL;
+    }
+    return &fds->pages[page]->entries[fd & (PAGE_LENGTH - 1)];
+}
+
+/* The table, and libev's, which has no pages, grow for a descriptor that the kernel knows only.
+ * NULL with ValueError, OSError or MemoryError. */
+static struct fd_entry *
+fds_make_entry(Loop *loop, int fd)
+{
+    struct fds *fds = &loop->fds;
+    if (fd < 0) {
+        PyErr_Format(PyExc_ValueError, "Invalid file descriptor: %d", fd);
+        return NULL;
+    }
+    if (fd_is_closed(fd)) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return NULL;
+    }
+    size_t page = (size_t)fd >> PAGE_BITS;
+    if (page >= fds->length) {
+        size_t length = fds->length * 2 > page + 1 ? fds->length * 2 : page + 1;
+        struct fd_page **pages = fds->pages;
+        PyMem_Resize(pages, struct fd_page *, length);
+        if (pages == NULL) {
+            PyErr_NoMemory();
+            return NULL;
+        }
+        for (size_t i = fds->length; i < length; i++) {
+            pages[i] = NULL;
+        }
+        fds->pages = pages;
+        fds->length = length;
+    }
+    if (fds->pages[page] == NULL) {
+        fds->pages[page] = PyMem_Calloc(1, sizeof(struct fd_page));
+        if (fds->pages[page] == NULL) {
+            PyErr_NoMemory();
+            return NULL;
+        }
+    }
+    return &fds->pages[page]->entries[fd & (PAGE_LENGTH - 1)];
+}
+
+static inline struct fd_entry *
+fds_entry(Loop *loop, int fd)
+{
+    struct fd_entry *entry = fds_find(loop, fd);
+    return LIKELY(entry != NULL) ? entry : fds_make_entry(loop, fd);
+}
+
+/* The next entry from number *fd on, which is set to its own; NULL at the end. */
+static struct fd_entry *
+fds_next(Loop *loop, size_t *fd)
+{
+    struct fds *fds = &loop->fds;
+    for (; *fd >> PAGE_BITS < fds->length; *fd = (*fd | (PAGE_LENGTH - 1)) + 1) {
+        struct fd_page *page = fds->pages[*fd >> PAGE_BITS];
+        if (page != NULL) {
+            return &page->entries[*fd & (PAGE_LENGTH - 1)];
+        }
+    }
+    return NULL;
+}
+
+static inline struct watch **
+place_of(struct fd_entry *entry, int event)
+{
+    return &entry->place[event == EV_WRITE];
+}
+
+/* asyncio's selector knows a descriptor by what was registered first, until nothing is. */
+static void
+entry_left(struct fd_entry *entry)
+{
+    if (entry->place[0] == NULL && entry->place[1] == NULL) {
+        Py_CLEAR(entry->fileobj);
+    }
+}
 
 /* -- watches ------------------------------------------------------------------------ */
 
@@ -156,28 +267,8 @@ watch_init(struct watch *watch, Loop *loop, PyObject *owner, int fd, int event,
     watch->owner = owner;
     watch->ready = ready;
     watch->noted = false;
+    watch->placed = watch->removed = false;
     list_init(&watch->active);
-}
-
-/* Room to count the watches of fd. 0, or -1 without memory; sets no exception. */
-static int
-fds_reserve_watched(struct fds *fds, int fd)
-{
-    if (LIKELY((size_t)fd < fds->watched_length)) {
-        return 0;
-    }
-    size_t length = ((size_t)fd + 64) & ~(size_t)63;
-    uint32_t *watched = fds->watched;
-    PyMem_Resize(watched, uint32_t, length);
-    if (watched == NULL) {
-        return -1;
-    }
-    for (size_t i = fds->watched_length; i < length; i++) {
-        watched[i] = 0;
-    }
-    fds->watched = watched;
-    fds->watched_length = length;
-    return 0;
 }
 
 int
@@ -190,14 +281,14 @@ watch_start(struct watch *watch)
     if (UNLIKELY(loop_check_closed(loop) < 0)) {
         return -1;
     }
-    if (UNLIKELY(fds_reserve_watched(&loop->fds, watch->io.fd) < 0)) {
-        PyErr_NoMemory();
+    struct fd_entry *entry = fds_entry(loop, watch->io.fd);
+    if (UNLIKELY(entry == NULL)) {
         return -1;
     }
     if (UNLIKELY(fds_note_change(&loop->fds, watch->io.fd) < 0)) {
         loop->fds.check_all = true;    /* what is watched for the second time never fails */
     }
-    loop->fds.watched[watch->io.fd]++;
+    entry->watched++;
     if (UNLIKELY(loop_prepare_ev(loop) < 0)) {
         PyErr_Clear();    /* the next poll tells */
     }
@@ -220,8 +311,10 @@ watch_stop(struct watch *watch)
     }
     Loop *loop = watch_loop(watch);
     watch->noted = false;
+    struct fd_entry *entry = fds_find(loop, watch->io.fd);
+    PyObject *owner = watch->owner;
     list_remove(&watch->active);
-    uint32_t left = --loop->fds.watched[watch->io.fd];
+    uint32_t left = --entry->watched;
     if (loop->ev != NULL) {
         ev_io_stop(loop->ev, &watch->io);
         /* Where nothing is left to watch libev makes no call that could fail. */
@@ -229,7 +322,15 @@ watch_stop(struct watch *watch)
             loop->fds.check_all = true;
         }
     }
-    Py_DECREF(watch->owner);
+    if (watch->placed) {
+        watch->placed = false;
+        struct watch **place = place_of(entry, watch->io.events & (EV_READ | EV_WRITE));
+        if (*place == watch) {
+            *place = NULL;
+            entry_left(entry);
+        }
+    }
+    Py_DECREF(owner);
 }
 
 /* -- the check before each poll -------------------------------------------------------- */
@@ -257,12 +358,6 @@ watch_fail_fd(Loop *loop, int fd)
 {
     watch_fail_fd_in(&loop->fds.noted, fd);
     watch_fail_fd_in(&loop->fds.active, fd);
-}
-
-static inline bool
-fd_is_closed(int fd)
-{
-    return fcntl(fd, F_GETFD) < 0 && errno == EBADF;
 }
 
 static void
@@ -296,43 +391,96 @@ watch_check_changed(Loop *loop)
     /* By index: what fails may stop and start watches, which adds entries. */
     for (size_t i = 0; i < fds->changed_count; i++) {
         int fd = fds->changed[i];
-        if (UNLIKELY(fds->watched[fd] > 0 && fd_is_closed(fd))) {
+        if (UNLIKELY(fds_find(loop, fd)->watched > 0 && fd_is_closed(fd))) {
             watch_fail_fd(loop, fd);
         }
     }
     fds->changed_count = 0;
 }
 
-/* -- the table ---------------------------------------------------------------------------- */
+/* -- the place of a descriptor's reader, and of its writer ------------------------------ */
 
 static void fd_callback_ready(struct watch *watch, int revents);
+static void fd_callback_remove(struct fd_callback *callback);
+static void watch_put_out(struct watch *watch);
 
-/* Good until the table grows; NULL where nothing was ever watched. */
-static struct fd_entry *
-fds_find(Loop *loop, int fd)
+int
+watch_take_place(struct watch *watch)
 {
-    struct fds *fds = &loop->fds;
-    return fd >= 0 && (size_t)fd < fds->length ? &fds->entries[fd] : NULL;
-}
-
-static struct fd_entry *
-fds_entry(Loop *loop, int fd)
-{
-    struct fds *fds = &loop->fds;
-    if ((size_t)fd >= fds->length) {
-        size_t length = ((size_t)fd + 64) & ~(size_t)63;
-        struct fd_entry *entries = fds->entries;
-        PyMem_Resize(entries, struct fd_entry, length);
-        if (entries == NULL) {
-            PyErr_NoMemory();
-            return NULL;
-        }
-        memset(entries + fds->length, 0, (length - fds->length) * sizeof(*entries));
-        fds->entries = entries;
-        fds->length = length;
+    struct fd_entry *entry = fds_entry(watch_loop(watch), watch->io.fd);
+    if (UNLIKELY(entry == NULL || watch_start(watch) < 0)) {
+        return -1;
     }
-    return &fds->entries[fd];
+    struct watch **place = place_of(entry, watch->io.events & (EV_READ | EV_WRITE));
+    struct watch *other = *place;
+    *place = watch;
+    watch->placed = true;
+    if (UNLIKELY(other != NULL && other != watch)) {
+        watch_put_out(other);
+    }
+    return 0;
 }
+
+int
+watch_remove(Loop *loop, int fd, int event)
+{
+    struct fd_entry *entry = fds_find(loop, fd);
+    struct watch *watch = entry == NULL ? NULL : *place_of(entry, event);
+    if (watch == NULL) {
+        return 0;
+    }
+    watch->removed = true;
+    watch_put_out(watch);
+    return 1;
+}
+
+int
+watch_find_fileobj(Loop *loop, PyObject *fileobj)
+{
+    struct fd_entry *entry;
+    for (size_t fd = 0; (entry = fds_next(loop, &fd)) != NULL; fd++) {
+        if (entry->fileobj == fileobj) {
+            return (int)fd;
+        }
+    }
+    return -1;
+}
+
+int
+watch_check_pollable(int fd)
+{
+    struct stat about;
+    if (fstat(fd, &about) < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+#ifdef __linux__
+    if (S_ISSOCK(about.st_mode) || S_ISFIFO(about.st_mode)) {
+        return 0;
+    }
+    struct epoll_event event = {.events = 0};
+    int set = epoll_create1(EPOLL_CLOEXEC);
+    int result;
+    if (set >= 0) {
+        result = epoll_ctl(set, EPOLL_CTL_ADD, fd, &event);
+        int err = errno;
+        close(set);
+        errno = err;
+    }
+    else {
+        /* No descriptor left to ask with. */
+        result = S_ISREG(about.st_mode) || S_ISDIR(about.st_mode) ? -1 : 0;
+        errno = EPERM;
+    }
+    if (result < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+#endif
+    return 0;
+}
+
+/* -- callbacks ------------------------------------------------------------------------------ */
 
 /* NULL with MemoryError */
 static struct fd_callbacks *
@@ -408,13 +556,19 @@ watch_fd_transport(Loop *loop, int fd)
 }
 
 int
-watch_ensure_free(Loop *loop, int fd)
+watch_ensure_free(Loop *loop, int fd, PyObject *named)
 {
     PyObject *transport = watch_fd_transport(loop, fd);
     if (transport == NULL) {
         return 0;
     }
-    PyErr_Format(PyExc_RuntimeError, "File descriptor %d is used by transport %R", fd, transport);
+    if (named == NULL) {
+        PyErr_Format(PyExc_RuntimeError, "File descriptor %d is used by transport %R", fd, transport);
+    }
+    else {
+        PyErr_Format(PyExc_RuntimeError, "File descriptor %R is used by transport %R", named,
+                     transport);
+    }
     Py_DECREF(transport);
     return -1;
 }
@@ -442,18 +596,24 @@ fd_callback_discard(struct fd_callback *callback)
     }
 }
 
+/* Its watch is stopped. A descriptor that was closed stays registered and is heard of no more, as with
+ * asyncio; that the kernel refuses one, asyncio tells at once, and libev now. */
 static void
 fd_callback_failed(Loop *loop, struct fd_callback *callback)
 {
-    Handle *handle = callback->handle;
-    callback->handle = NULL;
-    errno = EBADF;
-    PyErr_SetFromErrno(PyExc_OSError);
-    loop_report(loop, "The descriptor of add_reader() or add_writer() was closed", "handle",
-                (PyObject *)handle);
-    if (handle != NULL) {
-        handle_leave_steal(handle);
+    int fd = callback->watch.io.fd;
+    if (fd_is_closed(fd)) {
+        return;
     }
+    PyObject *handle = Py_XNewRef((PyObject *)callback->handle);
+    if (watch_check_pollable(fd) == 0) {
+        errno = EIO;
+        PyErr_SetFromErrno(PyExc_OSError);
+    }
+    fd_callback_remove(callback);
+    loop_report(loop, "A descriptor of add_reader() or add_writer() cannot be watched", "handle",
+                handle);
+    Py_XDECREF(handle);
 }
 
 static void
@@ -466,10 +626,7 @@ fd_callback_ready(struct watch *watch, int revents)
         return;
     }
     if (callback->handle->cancelled) {
-        Handle *handle = callback->handle;
-        callback->handle = NULL;
-        watch_stop(watch);
-        handle_leave_steal(handle);
+        fd_callback_remove(callback);
         return;
     }
     loop_run_handle(loop, callback->handle);
@@ -481,47 +638,91 @@ callback_of(struct fd_callbacks *callbacks, int event)
     return event == EV_READ ? &callbacks->reader : &callbacks->writer;
 }
 
+/* Out of its place, by add_reader() of another one or by remove_reader(). */
+static void
+fd_callback_remove(struct fd_callback *callback)
+{
+    Loop *loop = watch_loop(&callback->watch);
+    Handle *handle = callback->handle;
+    struct fd_entry *entry = fds_find(loop, callback->watch.io.fd);
+    struct watch **place = place_of(entry, callback->watch.io.events & (EV_READ | EV_WRITE));
+    Py_INCREF(loop);
+    callback->handle = NULL;
+    if (*place == &callback->watch) {
+        *place = NULL;
+    }
+    watch_stop(&callback->watch);
+    if (handle != NULL) {
+        handle_cancel(handle);
+        handle_leave_steal(handle);
+    }
+    entry_left(entry);
+    Py_DECREF(loop);
+}
+
+bool
+watch_change_callback(Loop *loop, int fd, int event, Handle *handle_steal)
+{
+    struct fd_entry *entry = fds_find(loop, fd);
+    struct watch *watch = entry == NULL ? NULL : *place_of(entry, event);
+    if (watch == NULL || watch->ready != fd_callback_ready) {
+        Py_DECREF(handle_steal);
+        return false;
+    }
+    struct fd_callback *callback = container_of(watch, struct fd_callback, watch);
+    Handle *old = callback->handle;
+    callback->handle = handle_steal;
+    handle_set_place(handle_steal, HANDLE_WATCHING);
+    handle_cancel(old);
+    handle_leave_steal(old);
+    return true;
+}
+
+static void
+watch_put_out(struct watch *watch)
+{
+    if (watch->ready == fd_callback_ready) {
+        fd_callback_remove(container_of(watch, struct fd_callback, watch));
+    }
+    else {
+        watch_stop(watch);
+    }
+}
+
 int
-watch_set_callback(Loop *loop, int fd, int event, Handle *handle_steal)
+watch_set_callback(Loop *loop, int fd, int event, Handle *handle_steal, PyObject *fileobj)
 {
     struct fd_callbacks *callbacks = fds_callbacks(loop, fd);
     if (callbacks == NULL) {
         Py_DECREF(handle_steal);
         return -1;
     }
+    struct fd_entry *entry = fds_find(loop, fd);
     struct fd_callback *callback = callback_of(callbacks, event);
+    struct watch **place = place_of(entry, event);
+    if (entry->place[0] == NULL && entry->place[1] == NULL && !PyLong_Check(fileobj)) {
+        Py_XSETREF(entry->fileobj, Py_NewRef(fileobj));
+    }
+    struct watch *other = *place == &callback->watch ? NULL : *place;
     Handle *old = callback->handle;
     callback->handle = handle_steal;
     handle_set_place(handle_steal, HANDLE_WATCHING);
+    *place = &callback->watch;
     /* Started anew each time: the number may stand for another file by now. The loop
      * must survive the moment in which neither watch holds it: the caller does. */
     watch_stop(&callback->watch);
     int result = watch_start(&callback->watch);
     if (result < 0) {
-        fd_callback_discard(callback);
+        fd_callback_remove(callback);
+    }
+    if (other != NULL) {
+        watch_put_out(other);
     }
     if (old != NULL) {
         handle_cancel(old);
         handle_leave_steal(old);
     }
     return result;
-}
-
-int
-watch_remove_callback(Loop *loop, int fd, int event)
-{
-    struct fd_entry *entry = fds_find(loop, fd);
-    struct fd_callback *callback =
-        entry == NULL || entry->callbacks == NULL ? NULL : callback_of(entry->callbacks, event);
-    if (callback == NULL || callback->handle == NULL) {
-        return 0;
-    }
-    Handle *handle = callback->handle;
-    callback->handle = NULL;
-    watch_stop(&callback->watch);
-    handle_cancel(handle);
-    handle_leave_steal(handle);
-    return 1;
 }
 
 /* -- the loop's end ------------------------------------------------------------------------- */
@@ -539,12 +740,14 @@ watch_clear(Loop *loop)
 {
     stop_all(&loop->fds.noted);
     stop_all(&loop->fds.active);
-    for (size_t fd = 0; fd < loop->fds.length; fd++) {
-        struct fd_callbacks *callbacks = loop->fds.entries[fd].callbacks;
-        if (callbacks != NULL) {
-            fd_callback_discard(&callbacks->reader);
-            fd_callback_discard(&callbacks->writer);
+    struct fd_entry *entry;
+    for (size_t fd = 0; (entry = fds_next(loop, &fd)) != NULL; fd++) {
+        entry->place[0] = entry->place[1] = NULL;
+        if (entry->callbacks != NULL) {
+            fd_callback_discard(&entry->callbacks->reader);
+            fd_callback_discard(&entry->callbacks->writer);
         }
+        Py_CLEAR(entry->fileobj);
     }
     loop->fds.changed_count = 0;
 }
@@ -553,19 +756,20 @@ void
 watch_free(Loop *loop)
 {
     struct fds *fds = &loop->fds;
-    for (size_t fd = 0; fd < fds->length; fd++) {
+    for (size_t page = 0; page < fds->length; page++) {
+        for (int i = 0; fds->pages[page] != NULL && i < PAGE_LENGTH; i++) {
+            struct fd_entry *entry = &fds->pages[page]->entries[i];
 #ifdef Py_GIL_DISABLED
-        Py_CLEAR(fds->entries[fd].reference);
+            Py_CLEAR(entry->reference);
 #endif
-        PyMem_Free(fds->entries[fd].callbacks);
+            PyMem_Free(entry->callbacks);
+        }
+        PyMem_Free(fds->pages[page]);
     }
-    PyMem_Free(fds->entries);
-    PyMem_Free(fds->watched);
+    PyMem_Free(fds->pages);
     PyMem_Free(fds->changed);
-    fds->entries = NULL;
-    fds->watched = NULL;
+    fds->pages = NULL;
     fds->changed = NULL;
-    fds->watched_length = 0;
     fds->length = fds->changed_count = fds->changed_capacity = 0;
 }
 
@@ -596,16 +800,18 @@ watch_traverse(Loop *loop, visitproc visit, void *arg)
     if (result != 0) {
         return result;
     }
-    for (size_t fd = 0; fd < loop->fds.length; fd++) {
-        struct fd_callbacks *callbacks = loop->fds.entries[fd].callbacks;
-        if (callbacks != NULL) {
-            result = fd_callback_traverse(&callbacks->reader, visit, arg);
-            if (result == 0) {
-                result = fd_callback_traverse(&callbacks->writer, visit, arg);
-            }
-            if (result != 0) {
-                return result;
-            }
+    struct fd_entry *entry;
+    for (size_t fd = 0; (entry = fds_next(loop, &fd)) != NULL; fd++) {
+        Py_VISIT(entry->fileobj);
+        if (entry->callbacks == NULL) {
+            continue;
+        }
+        result = fd_callback_traverse(&entry->callbacks->reader, visit, arg);
+        if (result == 0) {
+            result = fd_callback_traverse(&entry->callbacks->writer, visit, arg);
+        }
+        if (result != 0) {
+            return result;
         }
     }
     return 0;

@@ -22,11 +22,15 @@ struct watch {
     void (*ready)(struct watch *watch, int revents);
     struct list_node active;      /* in loop->fds.active, or .noted */
     bool noted;                   /* an event has come that is not told yet */
+    bool placed;                  /* it is the reader or the writer of its descriptor */
+    bool removed;                 /* it was, until remove_reader() or remove_writer() */
 };
 
 void watch_init(struct watch *watch, Loop *loop, PyObject *owner, int fd, int event,
                 void (*ready)(struct watch *watch, int revents));
-int watch_start(struct watch *watch);     /* idempotent; 0 / -1 MemoryError or RuntimeError (closed loop) */
+/* Idempotent; 0, or -1 with MemoryError, RuntimeError (closed loop), or ValueError or OSError for a
+ * number that is no descriptor. */
+int watch_start(struct watch *watch);
 void watch_stop(struct watch *watch);     /* idempotent; safe after the loop was closed; may free the owner */
 
 /* borrowed: the owner holds it */
@@ -48,14 +52,27 @@ watch_is_active(const struct watch *watch)
  * watch_release_fd() before it closes the descriptor). 0 / -1 with MemoryError. */
 int watch_claim_fd(Loop *loop, int fd, PyObject *transport);
 void watch_release_fd(Loop *loop, int fd, PyObject *transport);
-/* -1 with asyncio's RuntimeError if a transport uses fd. */
-int watch_ensure_free(Loop *loop, int fd);
+/* -1 with asyncio's RuntimeError if a transport uses fd, which the user `named` so (NULL: by number). */
+int watch_ensure_free(Loop *loop, int fd, PyObject *named);
 /* The transport that uses fd (new reference), or NULL without an exception. */
 PyObject *watch_fd_transport(Loop *loop, int fd);
 
-/* add_reader() and friends; event is EV_READ or EV_WRITE. */
-int watch_set_callback(Loop *loop, int fd, int event, Handle *handle_steal);
-int watch_remove_callback(Loop *loop, int fd, int event);    /* 1 removed, 0 there was none, -1 */
+/* As in asyncio's selector, a descriptor has one reader and one writer: add_reader(), sock_recv() and
+ * its kin and the accepting of a server take the place from each other, and remove_reader() takes it
+ * from any of them. Who has lost it is not told. */
+
+/* watch_start() as the reader or the writer of the descriptor. */
+int watch_take_place(struct watch *watch);
+/* add_reader() and friends; event is EV_READ or EV_WRITE; fileobj is what the user gave. */
+int watch_set_callback(Loop *loop, int fd, int event, Handle *handle_steal, PyObject *fileobj);
+/* Has the descriptor a callback of add_reader() or add_writer()? Then the handle is another one from
+ * now on (stolen, also if not) and nothing else changes. */
+bool watch_change_callback(Loop *loop, int fd, int event, Handle *handle_steal);
+int watch_remove(Loop *loop, int fd, int event);    /* 1, or 0: there was none */
+/* The number under which an object that may be closed by now was registered, or -1. */
+int watch_find_fileobj(Loop *loop, PyObject *fileobj);
+/* -1 with the OSError of asyncio's selector if the descriptor is closed, or nothing to wait for. */
+int watch_check_pollable(int fd);
 
 /* -- for loop.c ---------------------------------------------------------------- */
 void watch_check_changed(Loop *loop);     /* before each poll */
