@@ -1,7 +1,7 @@
 /* handle.c - handles are made, cancelled and dropped.
  *
  * Owns: what a handle calls, until it runs (handle_run.c) or is cancelled; its loop, until it is
- *       done. What debug mode keeps lies apart, made when there is something to keep. */
+ *       done. What few keep lies apart, made when there is something to keep. */
 #include "handle_inside.h"
 
 #include <string.h>
@@ -9,33 +9,46 @@
 #include "freelist.h"
 #include "loop.h"
 
-/* -- what debug mode keeps ------------------------------------------------------- */
+/* -- what few handles keep --------------------------------------------------------- */
 
 /* NULL without memory, with no exception. */
-static struct handle_debug *
-handle_debug(Handle *handle)
+static struct handle_extra *
+handle_extra(Handle *handle)
 {
-    if (handle->debug == NULL) {
-        handle->debug = PyMem_Calloc(1, sizeof(struct handle_debug));
+    if (handle->extra == NULL) {
+        handle->extra = PyMem_Calloc(1, sizeof(struct handle_extra));
     }
-    return handle->debug;
+    return handle->extra;
 }
 
 void
-handle_free_debug(Handle *handle)
+handle_free_extra(Handle *handle)
 {
-    struct handle_debug *debug = handle->debug;
-    handle->debug = NULL;
-    Py_XDECREF(debug->source_traceback);
-    Py_XDECREF(debug->repr);
-    PyMem_Free(debug);
+    struct handle_extra *extra = handle->extra;
+    handle->extra = NULL;
+    Py_XDECREF(extra->source_traceback);
+    Py_XDECREF(extra->repr);
+    Py_XDECREF(extra->when);
+    PyMem_Free(extra);
+}
+
+int
+timer_handle_keep_when(TimerHandle *timer, PyObject *when)
+{
+    struct handle_extra *extra = handle_extra(&timer->handle);
+    if (extra == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    extra->when = Py_NewRef(when);
+    return 0;
 }
 
 static int
 handle_set_source_traceback(Handle *handle)
 {
     struct state *state = handle->loop->state;
-    if (handle_debug(handle) == NULL) {
+    if (handle_extra(handle) == NULL) {
         PyErr_NoMemory();
         return -1;
     }
@@ -45,9 +58,9 @@ handle_set_source_traceback(Handle *handle)
         PyErr_Clear();
         return 0;
     }
-    handle->debug->source_traceback = PyObject_CallOneArg(state->extract_stack, frame);
+    handle->extra->source_traceback = PyObject_CallOneArg(state->extract_stack, frame);
     Py_DECREF(frame);
-    return handle->debug->source_traceback == NULL ? -1 : 0;
+    return handle->extra->source_traceback == NULL ? -1 : 0;
 }
 
 static const char *
@@ -83,10 +96,10 @@ handle_keep_repr(Handle *handle)
     }
     else {
         Py_BEGIN_CRITICAL_SECTION(handle);
-        struct handle_debug *debug = handle_debug(handle);
-        kept = debug == NULL ? repr : debug->repr;
-        if (debug != NULL) {
-            debug->repr = repr;
+        struct handle_extra *extra = handle_extra(handle);
+        kept = extra == NULL ? repr : extra->repr;
+        if (extra != NULL) {
+            extra->repr = repr;
         }
         Py_END_CRITICAL_SECTION();
         Py_XDECREF(kept);

@@ -33,10 +33,11 @@ enum handle_place {
     HANDLE_SHARED,        /* somebody else pushed it, maybe twice: not visited */
 };
 
-/* What only debug mode keeps of a call. */
-struct handle_debug {
+/* What few calls have, most of it in debug mode only. */
+struct handle_extra {
     PyObject *source_traceback;   /* a traceback.StackSummary, or NULL */
     PyObject *repr;               /* from when it was cancelled, or NULL */
+    PyObject *when;               /* a timer's moment as the user gave it, if that is no float; or NULL */
 };
 
 /* Programs hold a timer for each connection and request, so that its size is theirs (benchmark
@@ -50,7 +51,7 @@ struct Handle {
         native_callback native;   /* is_native */
     } how;
     PyObject *args[HANDLE_INLINE_ARGS];    /* nargs == HANDLE_ARGS_TUPLE: args[0] is a tuple of all */
-    struct handle_debug *debug;   /* owned, or NULL */
+    struct handle_extra *extra;   /* owned, or NULL */
     PyObject *weakrefs;
     uint32_t runner;              /* of a threadsafe one: the thread that runs the callback, or 0 */
     uint8_t nargs;
@@ -66,7 +67,7 @@ struct Handle {
 
 struct TimerHandle {
     Handle handle;
-    double when;                  /* seconds of loop.time(), as the user gave it */
+    double when;                  /* seconds of loop.time() */
     uint32_t sequence;            /* orders equal deadlines; wraps round, as asyncio orders them not at all */
     uint32_t heap_index;          /* or TIMER_NOT_WAITING */
 };
@@ -82,6 +83,9 @@ TimerHandle *timer_handle_new(Loop *loop, PyObject *callback, PyObject *const *a
                               Py_ssize_t nargs, PyObject *context);
 TimerHandle *timer_handle_new_native(Loop *loop, native_callback run,
                                      PyObject *owner, PyObject *arg);
+
+/* 0, or -1 with MemoryError. */
+int timer_handle_keep_when(TimerHandle *timer, PyObject *when);
 
 /* The loop for a moment, or NULL. Another thread may let it go meanwhile, so without a GIL it
  * is held. */

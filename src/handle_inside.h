@@ -95,18 +95,18 @@ handle_state(const Handle *handle)
 static inline PyObject *
 handle_source_traceback(const Handle *handle)
 {
-    return handle->debug == NULL ? NULL : handle->debug->source_traceback;
+    return handle->extra == NULL ? NULL : handle->extra->source_traceback;
 }
 
 static inline PyObject *
 handle_kept_repr(const Handle *handle)
 {
-    return handle->debug == NULL ? NULL : handle->debug->repr;
+    return handle->extra == NULL ? NULL : handle->extra->repr;
 }
 
 /* In debug mode: what the handle is called when it holds its callback no more. */
 void handle_keep_repr(Handle *handle);
-void handle_free_debug(Handle *handle);    /* there must be something */
+void handle_free_extra(Handle *handle);    /* there must be something */
 
 /* False: another thread runs it just now. */
 bool handle_try_cancel(Handle *handle);

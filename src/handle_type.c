@@ -21,8 +21,8 @@ handle_dealloc(PyObject *op, struct freelist *(*freelist_of)(struct state *))
     if (self->callback != NULL || handle_context(self) != NULL) {
         handle_discard(self);
     }
-    if (UNLIKELY(self->debug != NULL)) {
-        handle_free_debug(self);
+    if (UNLIKELY(self->extra != NULL)) {
+        handle_free_extra(self);
     }
     if (!freelist_keep_plain(freelist_of(state), op)) {
         type->tp_free(op);
@@ -105,10 +105,19 @@ Handle__run(PyObject *op, PyObject *ignored UNUSED)
     Py_RETURN_NONE;
 }
 
+/* New reference, or NULL. It was set before anybody else knew the handle. */
+static PyObject *
+timer_when(TimerHandle *timer)
+{
+    struct handle_extra *extra = SHARED_LOAD(timer->handle.extra);
+    return UNLIKELY(extra != NULL && extra->when != NULL) ? Py_NewRef(extra->when)
+                                                          : PyFloat_FromDouble(timer->when);
+}
+
 static PyObject *
 TimerHandle_when(PyObject *op, PyObject *ignored UNUSED)
 {
-    return PyFloat_FromDouble(((TimerHandle *)op)->when);
+    return timer_when((TimerHandle *)op);
 }
 
 /* New reference: the arguments, or None once there is nothing to call. */
@@ -206,7 +215,7 @@ TimerHandle_richcompare(PyObject *op, PyObject *other, int operation)
 static Py_hash_t
 TimerHandle_hash(PyObject *op)
 {
-    PyObject *when = PyFloat_FromDouble(((TimerHandle *)op)->when);
+    PyObject *when = timer_when((TimerHandle *)op);
     Py_hash_t hash = when == NULL ? -1 : PyObject_Hash(when);
     Py_XDECREF(when);
     return hash;
@@ -242,7 +251,7 @@ Handle_get__cancelled(PyObject *op, void *closure UNUSED)
 static PyObject *
 TimerHandle_get__when(PyObject *op, void *closure UNUSED)
 {
-    return PyFloat_FromDouble(((TimerHandle *)op)->when);
+    return timer_when((TimerHandle *)op);
 }
 
 #define HANDLE_GETSETS                                                    \

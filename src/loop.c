@@ -108,7 +108,7 @@ loop_now_ns(Loop *loop, int64_t *now)
 }
 
 /* Now in seconds, whoever defines it: 0 / -1 */
-static int
+int
 loop_now_seconds(Loop *loop, double *now)
 {
     int custom = loop_has_custom_clock(loop);

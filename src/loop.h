@@ -272,6 +272,8 @@ int64_t monotonic_ns(void);
 /* Nanoseconds of loop.time(), whoever defines it. -1 with an exception. */
 int loop_now_ns(Loop *loop, int64_t *now);
 double loop_time(Loop *loop);         /* of our own clock */
+/* loop.time(), whoever defines it. 0 / -1 */
+int loop_now_seconds(Loop *loop, double *now);
 
 /* -- errors (err.c) --------------------------------------------------------- */
 

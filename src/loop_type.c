@@ -123,30 +123,53 @@ Loop_call_soon_threadsafe(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
     return (PyObject *)handle;
 }
 
-/* Accepts what asyncio's `self.time() + delay` accepts: no Decimal, no string. */
+/* Any number as seconds: *kept is NULL, or a new reference to the moment where it is no float and the
+ * handle has to give it back as it was. call_later(): of `self.time() + value`, which takes no Decimal
+ * and no string. 0, or -1 with an exception. */
 static int
-seconds_of(PyObject *value, double *seconds)
+seconds_of(Loop *loop, PyObject *value, bool later, double *seconds, PyObject **kept)
 {
+    *kept = NULL;
     if (LIKELY(PyFloat_CheckExact(value))) {
         *seconds = PyFloat_AS_DOUBLE(value);
         return 0;
     }
-    PyObject *zero = PyFloat_FromDouble(0.);
-    PyObject *sum = zero == NULL ? NULL : PyNumber_Add(zero, value);
+    if (later && PyLong_CheckExact(value)) {
+        *seconds = PyLong_AsDouble(value);
+        return *seconds == -1. && PyErr_Occurred() ? -1 : 0;
+    }
+    /* To 0. for its errors alone: asyncio's come out of run_forever() later, and end it. */
+    double now = 0.;
+    if (later && loop_now_seconds(loop, &now) < 0) {
+        return -1;
+    }
+    PyObject *base = PyFloat_FromDouble(now);
+    PyObject *sum = base == NULL ? NULL : PyNumber_Add(base, value);
+    Py_XDECREF(base);
     *seconds = sum == NULL ? -1. : PyFloat_AsDouble(sum);
-    Py_XDECREF(sum);
-    Py_XDECREF(zero);
-    return *seconds == -1. && PyErr_Occurred() ? -1 : 0;
+    if (*seconds == -1. && PyErr_Occurred()) {
+        Py_XDECREF(sum);
+        return -1;
+    }
+    if (later) {
+        *kept = PyFloat_CheckExact(sum) ? NULL : Py_NewRef(sum);
+        *seconds -= now;
+    }
+    else {
+        *kept = Py_NewRef(value);
+    }
+    Py_DECREF(sum);
+    return 0;
 }
 
 typedef TimerHandle *(*schedule_function)(Loop *, double, PyObject *, PyObject *const *,
                                           Py_ssize_t, PyObject *);
 
 static PyObject *
-schedule_timer(Loop *loop, const char *function, const char *const *names,
-               schedule_function schedule, PyObject *const *args, Py_ssize_t nargs,
-               PyObject *kwnames)
+schedule_timer(Loop *loop, const char *function, bool later, schedule_function schedule,
+               PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
+    const char *const *names = timer_names[!later];
     PyObject *context;
     PyObject *values[3];
     if (UNLIKELY(nargs < 2)) {
@@ -164,28 +187,36 @@ schedule_timer(Loop *loop, const char *function, const char *const *names,
         PyErr_Format(PyExc_TypeError, "%s must not be None", names[0]);
         return NULL;
     }
-    double moment;
-    if (seconds_of(args[0], &moment) < 0) {
+    double seconds;
+    PyObject *kept;
+    if (seconds_of(loop, args[0], later, &seconds, &kept) < 0) {
         return NULL;
     }
-    if (loop_check_closed(loop) < 0
-        || (UNLIKELY(loop->debug) && check_debug(loop, args[1], function, true) < 0)) {
-        return NULL;
+    TimerHandle *timer = NULL;
+    if (loop_check_closed(loop) == 0
+        && (LIKELY(!loop->debug) || check_debug(loop, args[1], function, true) == 0)) {
+        timer = schedule(loop, seconds, args[1], args + 2, nargs - 2, context);
     }
-    return (PyObject *)schedule(loop, moment, args[1], args + 2, nargs - 2, context);
+    if (UNLIKELY(kept != NULL)) {
+        if (timer != NULL && timer_handle_keep_when(timer, kept) < 0) {
+            timer_cancel(timer);
+            Py_CLEAR(timer);
+        }
+        Py_DECREF(kept);
+    }
+    return (PyObject *)timer;
 }
 
 static PyObject *
 Loop_call_later(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    return schedule_timer((Loop *)op, "call_later", timer_names[0], loop_call_later, args, nargs,
-                          kwnames);
+    return schedule_timer((Loop *)op, "call_later", true, loop_call_later, args, nargs, kwnames);
 }
 
 static PyObject *
 Loop_call_at(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    return schedule_timer((Loop *)op, "call_at", timer_names[1], loop_call_at, args, nargs, kwnames);
+    return schedule_timer((Loop *)op, "call_at", false, loop_call_at, args, nargs, kwnames);
 }
 
 static PyObject *

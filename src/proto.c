@@ -307,6 +307,15 @@ proto_call(struct proto *proto, PyObject *name, PyObject *arg)
 }
 
 PyObject *
+proto_call_bound(struct proto *proto, PyObject *method, PyObject *arg)
+{
+    PyObject *context = context_enter(proto);
+    return UNLIKELY(context == NULL)
+               ? NULL
+               : context_leave(proto, context, PyObject_CallOneArg(method, arg));
+}
+
+PyObject *
 proto_connection_made(struct proto *proto, struct state *state, PyObject *transport)
 {
     if (proto->kind == PROTO_READER && state->reader.FastReaderType != NULL) {

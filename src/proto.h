@@ -60,7 +60,10 @@ PyObject *proto_connection_made(struct proto *proto, struct state *state, PyObje
 /* Per connection: looked up at each call. New reference or NULL. `arg` may be NULL. */
 PyObject *proto_call(struct proto *proto, PyObject *name, PyObject *arg);
 
-/* The same with nargs - 1 arguments in args[1] and up; args[0] is overwritten. */
+/* A method of the protocol that was looked up before. New reference or NULL. */
+PyObject *proto_call_bound(struct proto *proto, PyObject *method, PyObject *arg);
+
+/* proto_call() with nargs - 1 arguments in args[1] and up; args[0] is overwritten. */
 PyObject *proto_call_method(struct proto *proto, PyObject *name, PyObject **args, size_t nargs);
 
 #endif

@@ -287,8 +287,9 @@ tls_lower_lost(Tls *tls, PyObject *exc)
     }
     tls->stream = NULL;
     Py_CLEAR(tls->lower);
-    if (tls->waiter != NULL && exc == NULL) {
-        /* asyncio reports success here, of a handshake that has not taken place */
+    if (tls->waiter != NULL && exc == NULL && !tell) {
+        /* asyncio reports success here, of a handshake that has not taken place; in start_tls() it
+         * has no transport to give, and says so. */
         PyObject *aborted = PyObject_CallFunction(PyExc_ConnectionAbortedError, "s",
                                                   "SSL handshake was aborted");
         if (aborted == NULL) {
@@ -498,7 +499,10 @@ tls_run_handshake(PyObject *owner, PyObject *arg UNUSED)
 int
 tls_lower_made(Tls *tls, PyObject *transport)
 {
-    if (tls->lower != NULL || tls->lost || transport == (PyObject *)tls) {
+    if (tls->lost) {
+        return 0;    /* start_tls() on a transport that was closing */
+    }
+    if (tls->lower != NULL || transport == (PyObject *)tls) {
         PyErr_SetString(PyExc_RuntimeError, "the TLS transport has its connection already");
         return -1;
     }

@@ -458,6 +458,7 @@ Tls_resume_writing(PyObject *op, PyObject *ignored UNUSED)
     }
 
 OBJECT_GETTER(self, op)
+OBJECT_GETTER(app_transport, tls->lost ? NULL : op)
 OBJECT_GETTER(loop, tls->loop)
 OBJECT_GETTER(lower, tls->lower)
 OBJECT_GETTER(app_protocol, tls->proto.protocol)
@@ -525,6 +526,7 @@ DEFINE_OWNED(Tls, Tls_data_received)
 DEFINE_OWNED(Tls, Tls_eof_received)
 DEFINE_OWNED(Tls, Tls_pause_writing)
 DEFINE_OWNED(Tls, Tls_resume_writing)
+DEFINE_OWNED_GETTER(Tls, Tls_get_app_transport)
 DEFINE_OWNED_GETTER(Tls, Tls_get_lower)
 DEFINE_OWNED_GETTER(Tls, Tls_get_app_protocol)
 DEFINE_OWNED_GETTER(Tls, Tls_get_sslobj)
@@ -599,7 +601,7 @@ static PyGetSetDef Tls_getset[] = {
     {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
     {"_loop", Tls_get_loop, NULL, NULL, NULL},
     {"_ssl_protocol", Tls_get_self, NULL, NULL, NULL},
-    {"_app_transport", Tls_get_self, NULL, NULL, NULL},
+    {"_app_transport", OWNED(Tls_get_app_transport), NULL, NULL, NULL},
     {"_app_protocol", OWNED(Tls_get_app_protocol), NULL, NULL, NULL},
     {"_transport", OWNED(Tls_get_lower), NULL, NULL, NULL},
     {"_sslcontext", OWNED(Tls_get_sslcontext), NULL, NULL, NULL},

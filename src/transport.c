@@ -569,6 +569,7 @@ transport_undo(Transport *tr)
     tr->closing = tr->file_closed = true;
     tr->conn_lost = 1;
     Py_CLEAR(tr->file);
+    Py_CLEAR(tr->made);
     Py_DECREF(tr);
     PyErr_SetRaisedException(exc);
 }
@@ -579,7 +580,11 @@ transport_run_begin(PyObject *owner, PyObject *waiter)
 {
     Transport *tr = transport_cast(owner);
     int result = 0;
-    PyObject *value = proto_connection_made(&tr->proto, tr->state, owner);
+    PyObject *made = tr->made;
+    tr->made = NULL;
+    PyObject *value = made == NULL ? proto_connection_made(&tr->proto, tr->state, owner)
+                                   : proto_call_bound(&tr->proto, made, owner);
+    Py_XDECREF(made);
     if (value == NULL) {
         result = transport_callback_failed(tr, "Exception in callback %.200s.connection_made()");
     }
@@ -600,5 +605,15 @@ transport_run_begin(PyObject *owner, PyObject *waiter)
 int
 transport_begin(Transport *tr, PyObject *waiter)
 {
+    if (tr->proto.kind != PROTO_READER) {
+        /* Looked up now: who makes a transport for what is no protocol hears of it. */
+        tr->made = PyObject_GetAttr(tr->proto.protocol, tr->state->names.connection_made);
+        if (tr->made == NULL) {
+            return -1;
+        }
+        if (UNLIKELY(tr->loop == NULL)) {
+            return loop_closed_error(NULL);    /* by what gave the attribute */
+        }
+    }
     return loop_call_soon_native(tr->loop, transport_run_begin, (PyObject *)tr, waiter);
 }

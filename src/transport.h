@@ -64,6 +64,7 @@ struct Transport {
     struct state *state;           /* borrowed: the type keeps the module alive */
     Loop *loop;                    /* strong; NULL when done */
     PyObject *file;                /* the Python object that owns the descriptor; strong */
+    PyObject *made;                /* connection_made() of the protocol, until it is called; or NULL */
     PyObject *server;              /* asyncio.Server that we are attached to, or NULL: clients.c */
     struct list_node client;       /* in the server's list */
     PyObject *extra;               /* dict of extra information, made on first need */

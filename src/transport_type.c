@@ -35,6 +35,7 @@ transport_traverse(PyObject *op, visitproc visit, void *arg)
     }
     Py_VISIT(tr->loop);
     Py_VISIT(tr->file);
+    Py_VISIT(tr->made);
     Py_VISIT(tr->server);
     Py_VISIT(tr->extra);
     Py_VISIT(tr->socket_view);
@@ -63,6 +64,7 @@ transport_clear(PyObject *op)
     }
     proto_clear(&tr->proto);
     Py_CLEAR(tr->file);
+    Py_CLEAR(tr->made);
     server_forget(tr);
     Py_CLEAR(tr->extra);
     Py_CLEAR(tr->socket_view);

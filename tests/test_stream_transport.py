@@ -1244,29 +1244,6 @@ def test_failing_factory(run):
     run(main())
 
 
-@pytest.mark.our_loop("leaves the transport open")
-def test_protocol_without_methods(run, reports):
-    """An object that only pretends to be a protocol fails; nothing crashes."""
-
-    async def main():
-        loop = asyncio.get_running_loop()
-        one, two = socket.socketpair()
-        try:
-            transport, _ = await loop.connect_accepted_socket(object, one)
-        except (AttributeError, TypeError):
-            transport = None
-        two.send(b"x")
-        await turns(5)
-        if transport is not None:
-            transport.abort()
-        await turns(3)
-        two.close()
-        one.close()
-
-    run(main())
-    reports.clear()
-
-
 # The protocol in place
 
 
