@@ -11,6 +11,12 @@
 #ifndef MSG_NOSIGNAL
 #define MSG_NOSIGNAL 0
 #endif
+#if defined(__linux__) && !defined(TCP_ULP)
+#define TCP_ULP 31
+#endif
+#ifndef MSG_MORE
+#define MSG_MORE 0
+#endif
 
 /* The status of a call that returned -1. */
 static enum io_status
@@ -63,7 +69,7 @@ iov_is_short(const struct iovec *iov, int count)
 
 /* Apart, because other calls need no such room on the stack. */
 static __attribute__((noinline)) ssize_t
-send_joined(int fd, const struct iovec *iov, int count)
+send_joined(int fd, const struct iovec *iov, int count, int flags)
 {
     char joined[JOIN_BYTES];
     size_t length = 0;
@@ -71,12 +77,13 @@ send_joined(int fd, const struct iovec *iov, int count)
         memcpy(joined + length, iov[i].iov_base, iov[i].iov_len);
         length += iov[i].iov_len;
     }
-    return send(fd, joined, length, MSG_NOSIGNAL);
+    return send(fd, joined, length, flags);
 }
 
 static enum io_status
-plain_writev(struct io *io, const struct iovec *iov, int count, size_t *n)
+plain_writev(struct io *io, const struct iovec *iov, int count, bool more, size_t *n)
 {
+    int flags = MSG_NOSIGNAL | (more ? MSG_MORE : 0);
     if (io_is_gone(io)) {
         *n = 0;
         return io_gone(io);
@@ -85,17 +92,17 @@ plain_writev(struct io *io, const struct iovec *iov, int count, size_t *n)
     do {
         if (LIKELY(count == 1)) {
             /* send() spares the kernel the copy of a message header */
-            sent = send(io->fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL);
+            sent = send(io->fd, iov->iov_base, iov->iov_len, flags);
         }
         else if (iov_is_short(iov, count)) {
-            sent = send_joined(io->fd, iov, count);
+            sent = send_joined(io->fd, iov, count, flags);
         }
         else {
             struct msghdr message = {
                 .msg_iov = (struct iovec *)iov,
                 .msg_iovlen = count,
             };
-            sent = sendmsg(io->fd, &message, MSG_NOSIGNAL);
+            sent = sendmsg(io->fd, &message, flags);
         }
     } while (UNLIKELY(sent < 0 && errno == EINTR));
     if (LIKELY(sent > 0)) {
@@ -144,7 +151,7 @@ pipe_read(struct io *io, void *buffer, size_t capacity, size_t *n)
 }
 
 static enum io_status
-pipe_writev(struct io *io, const struct iovec *iov, int count, size_t *n)
+pipe_writev(struct io *io, const struct iovec *iov, int count, bool more UNUSED, size_t *n)
 {
     ssize_t sent;
     do {
@@ -218,7 +225,7 @@ flaky_read(struct io *io, void *buffer, size_t capacity, size_t *n)
 }
 
 static enum io_status
-flaky_writev(struct io *io, const struct iovec *iov, int count, size_t *n)
+flaky_writev(struct io *io, const struct iovec *iov, int count, bool more, size_t *n)
 {
     *n = 0;
     if (flaky_random(io) % 4 == 0) {
@@ -235,7 +242,7 @@ flaky_writev(struct io *io, const struct iovec *iov, int count, size_t *n)
         room -= part[used].iov_len;
         used++;
     }
-    return flaky_real(io)->writev(io, part, used, n);
+    return flaky_real(io)->writev(io, part, used, more, n);
 }
 
 static enum io_status
@@ -319,3 +326,40 @@ io_set_nodelay(int fd)
     int on = 1;
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 }
+
+/* -- output that the kernel holds -------------------------------------------- */
+
+#ifdef __linux__
+/* Something between the socket and TCP (TLS in the kernel) may hold in another way. */
+bool
+io_holds(const struct io *io)
+{
+    char layer[16];
+    socklen_t length = sizeof(layer);
+    return !io_is_gone(io) && getsockopt(io->fd, IPPROTO_TCP, TCP_ULP, layer, &length) == 0
+           && length == 0;
+}
+
+/* To end a cork pushes whether there was one or not; a user who has one wants the output held. */
+void
+io_push(const struct io *io)
+{
+    int corked = 0;
+    socklen_t length = sizeof(corked);
+    if (!io_is_gone(io) && getsockopt(io->fd, IPPROTO_TCP, TCP_CORK, &corked, &length) == 0
+        && !corked) {
+        (void)setsockopt(io->fd, IPPROTO_TCP, TCP_CORK, &corked, sizeof(corked));
+    }
+}
+#else
+bool
+io_holds(const struct io *io UNUSED)
+{
+    return false;
+}
+
+void
+io_push(const struct io *io UNUSED)
+{
+}
+#endif

@@ -32,7 +32,9 @@ struct io;
 
 struct io_ops {
     enum io_status (*read)(struct io *io, void *buffer, size_t capacity, size_t *n);
-    enum io_status (*writev)(struct io *io, const struct iovec *iov, int count, size_t *n);
+    /* `more`: the caller goes on at once, or calls io_push(). For io_holds() descriptors only. */
+    enum io_status (*writev)(struct io *io, const struct iovec *iov, int count, bool more,
+                             size_t *n);
     enum io_status (*shutdown)(struct io *io);    /* no more output follows */
     void (*close)(struct io *io);                 /* before the owner closes the descriptor */
 };
@@ -85,5 +87,11 @@ enum io_status io_accept(struct io *io, int *fd, struct sockaddr_storage *peer,
                          socklen_t *peer_length);
 
 void io_set_nodelay(int fd);    /* best effort: no TCP, no effect */
+
+/* Output that the kernel holds because more of it is to come: it leaves with that, with the end of
+ * the connection, when io_push() says so, or by itself, after the kernel's 200 ms. So it is in order
+ * with whatever else is done to the socket, and the process may end. Linux and TCP have this. */
+bool io_holds(const struct io *io);
+void io_push(const struct io *io);    /* as if a last piece had come; subject to the user's TCP_CORK */
 
 #endif

@@ -416,6 +416,7 @@ loop_run_ready(Loop *loop, struct run *run, size_t count)
         if (UNLIKELY(result < 0)) {
             loop_propagate(loop);
         }
+        loop_step_done(loop);
         loop_flush_late(loop);
         if (UNLIKELY(run->exception != NULL)) {
             return -1;
@@ -467,6 +468,10 @@ loop_poll(Loop *loop, struct run *run)
         loop->answering = false;
         loop->now_ns = monotonic;
         return 0;
+    }
+    if (loop->crowd >= CROWD_EVENTS) {
+        loop->slow_answers = monotonic - loop->last_poll_ns
+                             >= (int64_t)loop->crowd * SLOW_ANSWER_NS;
     }
     int64_t wait_ns = 0;
     if (idle) {
@@ -543,11 +548,15 @@ loop_run_owned(Loop *loop)
     loop->last_poll_ns = 0;    /* the first iteration of a run always polls, as asyncio's */
     Py_INCREF(loop);
     do {
-        loop->turn++;
         int result = loop_iterate(loop, &run);
+        loop->step++;
         if (!list_empty(&loop->flush)) {
+            unsigned int crowd = loop->crowd;
+            loop->crowd = 0;    /* the end of the turn is here */
             loop_flush(loop);
+            loop->crowd = crowd;
         }
+        loop_push(loop);
         if (UNLIKELY(SHARED_LOAD(loop->owed.any)) && result == 0 && run.exception == NULL) {
             owed_pay(loop, &run);
         }
@@ -668,15 +677,9 @@ void
 loop_free_buffers(Loop *loop)
 {
     scratch_clear(&loop->scratch);
-    /* empty, unless the loop dies in the middle of an iteration */
-    for (size_t i = 0; i < loop->held.length; i++) {
-        Py_DECREF(loop->held.streams[i]);
-    }
-    if (loop->held.flush.run != NULL) {
-        list_remove(&loop->held.flush.node);
-    }
-    PyMem_Free(loop->held.streams);
-    loop->held = (struct held){0};
+    loop_push(loop);
+    PyMem_Free(loop->unpushed.streams);
+    loop->unpushed = (struct unpushed){0};
 }
 
 void

@@ -937,6 +937,7 @@ after_fork_in_child(PyObject *module, PyObject *ignored UNUSED)
         Loop *loop = container_of(node, Loop, all_loops);
         inbox_forked(loop);
         look_ups_forked(loop);
+        loop_forget_unpushed(loop);
         loop->forked = true;
     }
     Py_RETURN_NONE;

@@ -14,6 +14,18 @@ stream_queued(Transport *tr)
     return ((Stream *)tr)->output.bytes;
 }
 
+static void
+stream_push_held(Transport *tr)
+{
+    (void)stream_push((Stream *)tr);
+}
+
+void
+stream_discard_output(Transport *tr)
+{
+    wqueue_clear(&((Stream *)tr)->output);
+}
+
 /* Whoever waits for the end of the output waits in vain. */
 void
 stream_lost(Transport *tr)
@@ -41,7 +53,7 @@ static const struct transport_kind stream_kind = {
     .has_output = true,
     .queued = stream_queued,
     .discard_output = stream_discard_output,
-    .let_go = stream_let_go,
+    .push = stream_push_held,
     .lost = stream_lost,
     .received_eof = stream_received_eof,
     .data_failed = stream_data_failed,
@@ -85,6 +97,7 @@ int
 stream_clear(PyObject *op)
 {
     Stream *stream = stream_cast(op);
+    (void)stream_push(stream);
     wqueue_clear(&stream->output);
     Py_CLEAR(stream->empty_waiter);
     return transport_clear(op);
@@ -121,7 +134,6 @@ static PyObject *
 Stream__make_empty_waiter(PyObject *op, PyObject *ignored UNUSED)
 {
     Stream *stream = stream_cast(op);
-    stream_let_go(&stream->base);
     if (stream->empty_waiter != NULL) {
         PyErr_SetString(PyExc_RuntimeError, "Empty waiter is already set");
         return NULL;

@@ -9,15 +9,23 @@
 #include "transport.h"
 #include "wqueue.h"
 
+/* Can the kernel hold what is sent until more comes? */
+enum holds {
+    HOLDS_UNKNOWN,
+    HOLDS,
+    HOLDS_NOT,
+};
+
 typedef struct {
     Transport base;
     struct wqueue output;
     PyObject *empty_waiter;    /* a future that waits until all output is gone, or NULL */
-    uint32_t turn;             /* of the loop, in which write() was called last */
-    uint16_t held_pieces;
+    uint32_t step;             /* of the loop, in which write() was called last */
+    uint16_t writes;           /* in that step */
+    uint16_t usual_writes;     /* in the one before */
+    uint32_t unpushed;         /* its place in loop->unpushed, from 1 on; 0: not there */
+    uint8_t holds;             /* enum holds */
     bool eof;                  /* write_eof() was called */
-    bool bursts;               /* write() is called several times in a turn */
-    bool held;                 /* the output waits for the end of the turn, in loop->held */
 } Stream;
 
 int stream_type_init(PyObject *module, struct state *state);
@@ -33,7 +41,7 @@ PyObject *stream_new(Loop *loop, PyObject *sock, int fd, PyObject *protocol, PyO
 /* What the kinds of transports over a wqueue share. */
 size_t stream_queued(Transport *tr);
 void stream_discard_output(Transport *tr);
-void stream_let_go(Transport *tr);
+bool stream_push(Stream *stream);    /* false: the kernel held nothing of it */
 void stream_lost(Transport *tr);
 int stream_traverse(PyObject *op, visitproc visit, void *arg);
 int stream_clear(PyObject *op);

@@ -1,15 +1,16 @@
 /* stream_write.c - from write() to the kernel.
  *
- * With nothing queued, a write is tried at once. What the kernel does not take is queued
- * and goes out when the descriptor is writable, as many buffers per call as it takes.
+ * With nothing queued, a write is given to the kernel at once. What the kernel does not take is
+ * queued and goes out when the descriptor is writable, as many buffers per call as it takes.
  *
- * Holding back: a stream that was written to more than once in a turn of the loop (a response's
- * head, then its body) holds back what is written in later turns until the turn ends, and
- * sends it in one call; a turn with a single write ends that again. And while the tasks run that a
- * crowd of events has woken, all hold back: bytes that leave one by one wake their reader for each
- * (on another core, which costs more than the sending), bytes that leave together wake it once.
- * Nothing of it shows: who asks for the size of the buffer, closes, aborts or ends the output lets
- * it go first, and loop_flush_late() bounds the time.
+ * Bursts: each piece that leaves alone wakes its reader, and on another core that costs more than the
+ * sending. So a stream counts the writes of a step (a callback, a part of a task). As many are expected
+ * of the next step, and all but the last of them are sent with the remark that more follows: the kernel
+ * has them and keeps their order with whatever else is done to the socket, but lets them leave
+ * together. If the step ends before the last one came, loop_step_done() pushes them; if it does not
+ * end, the kernel does, after 200 ms. Taken for granted: that the socket is TCP (io_holds(), asked at
+ * the stream's first burst), that a step is under way in this thread, and that nobody but the kernel
+ * has to be asked to let go.
  * Benchmark rows: bare ASGI, aiohttp, 100 writes of 64 bytes in a turn. */
 #include "stream.h"
 
@@ -22,12 +23,12 @@
  * one makes sense only if the first took them all. */
 #define FLUSH_BUDGET_CALLS 8
 
-/* So many events in one poll are a crowd. */
-#define HOLD_CROWD 4
-/* More than this is not worth waiting for more. */
-#define HOLD_BYTES (64 * 1024)
-/* A copy of more costs as much as a call of the kernel. */
-#define HOLD_COPY_BYTES (8 * 1024)
+/* A longer piece is not worth waiting for more. */
+#define HOLD_BYTES (16 * 1024)
+/* Where output is gathered, the kernel holds it no longer than this, if the callbacks are short; looked at after
+ * every so many of them. */
+#define PUSH_INTERVAL_NS 500000
+#define PUSH_LOOK 4
 
 /* -- queueing ---------------------------------------------------------------------- */
 
@@ -50,6 +51,130 @@ stream_queue_failed(Stream *stream)
     return transport_fatal(&stream->base, WRITE_FAILED(&stream->base));
 }
 
+/* -- what the kernel holds -------------------------------------------------------------- */
+
+/* The stream is among those that loop_push() is for. False without memory. */
+static bool
+unpushed_add(Loop *loop, Stream *stream)
+{
+    struct unpushed *unpushed = &loop->unpushed;
+    if (stream->unpushed > 0) {
+        return true;
+    }
+    if (unpushed->length == unpushed->capacity) {
+        uint32_t capacity = unpushed->capacity == 0 ? 16 : unpushed->capacity * 2;
+        PyObject **streams = PyMem_Realloc(unpushed->streams, capacity * sizeof(*streams));
+        if (streams == NULL) {
+            return false;
+        }
+        unpushed->streams = streams;
+        unpushed->capacity = capacity;
+    }
+    unpushed->streams[unpushed->length++] = (PyObject *)stream;
+    stream->unpushed = unpushed->length;
+    return true;
+}
+
+static void
+unpushed_remove(Loop *loop, Stream *stream)
+{
+    struct unpushed *unpushed = &loop->unpushed;
+    Stream *last = stream_cast(unpushed->streams[--unpushed->length]);
+    unpushed->streams[stream->unpushed - 1] = (PyObject *)last;
+    last->unpushed = stream->unpushed;
+    stream->unpushed = 0;
+}
+
+bool
+stream_push(Stream *stream)
+{
+    if (LIKELY(stream->unpushed == 0)) {
+        return false;
+    }
+    unpushed_remove(stream->base.loop, stream);
+    io_push(&stream->base.io);
+    return true;
+}
+
+void
+loop_push(Loop *loop)
+{
+    while (loop->unpushed.length > 0) {
+        (void)stream_push(stream_cast(loop->unpushed.streams[loop->unpushed.length - 1]));
+    }
+}
+
+void
+loop_forget_unpushed(Loop *loop)
+{
+    for (uint32_t i = 0; i < loop->unpushed.length; i++) {
+        stream_cast(loop->unpushed.streams[i])->unpushed = 0;
+    }
+    loop->unpushed.length = 0;
+}
+
+void
+loop_push_after_step(Loop *loop)
+{
+    if (loop_gathers(loop)) {
+        if (++loop->unpushed.looks % PUSH_LOOK != 0) {
+            return;
+        }
+        int64_t since = loop->unpushed.pushed_ns > loop->now_ns ? loop->unpushed.pushed_ns
+                                                                : loop->now_ns;
+        int64_t now = monotonic_ns();
+        if (now - since < PUSH_INTERVAL_NS) {
+            return;
+        }
+        loop->unpushed.pushed_ns = now;
+    }
+    loop_push(loop);
+}
+
+/* May the kernel hold this piece? It is told to; so the stream is noted down. */
+static __attribute__((noinline)) bool
+stream_may_hold(Stream *stream, size_t length)
+{
+    Loop *loop = stream->base.loop;
+    if (length > HOLD_BYTES || loop->run == NULL || loop->run->released != NULL) {
+        return false;    /* no step that would end: outside of a run, or in another thread */
+    }
+    if (stream->holds == HOLDS_UNKNOWN) {
+        stream->holds = stream->base.kind->is_socket && io_holds(&stream->base.io) ? HOLDS
+                                                                                 : HOLDS_NOT;
+    }
+    return stream->holds == HOLDS && unpushed_add(loop, stream);
+}
+
+/* Called once for each write(): is the kernel to hold it? */
+static inline bool
+stream_holds(Stream *stream, size_t length)
+{
+    Loop *loop = stream->base.loop;
+    if (UNLIKELY(loop == NULL)) {
+        return false;
+    }
+    if (LIKELY(stream->step != loop->step)) {
+        stream->step = loop->step;
+        stream->usual_writes = stream->writes;
+        stream->writes = 0;
+    }
+    stream->writes += stream->writes < UINT16_MAX;
+    return UNLIKELY(stream->writes < stream->usual_writes || loop_gathers(loop))
+           && stream_may_hold(stream, length);
+}
+
+/* All of it was sent. Without the remark that more follows, what the kernel held has left, too. */
+static inline void
+stream_sent(Stream *stream, bool more)
+{
+    if (UNLIKELY(stream->unpushed > 0) && !more) {
+        unpushed_remove(stream->base.loop, stream);
+    }
+}
+
+/* -- to the kernel ----------------------------------------------------------------------- */
+
 /* How many buffers fit into the budget; *over: by how much the last of them is too long. */
 static int
 iov_within(const struct iovec *iov, size_t budget, size_t *over)
@@ -66,7 +191,7 @@ iov_within(const struct iovec *iov, size_t budget, size_t *over)
 /* One call of the kernel. IO_OK: it took all; IO_WANT_WRITE: a part, maybe nothing. Sends no more
  * than the budget, which shrinks by what was sent. */
 static enum io_status
-stream_send(Stream *stream, struct iovec *iov, int count, size_t *budget, size_t *n)
+stream_send(Stream *stream, struct iovec *iov, int count, bool more, size_t *budget, size_t *n)
 {
     struct io *io = &stream->base.io;
     size_t wanted = 0, over = 0;
@@ -79,12 +204,32 @@ stream_send(Stream *stream, struct iovec *iov, int count, size_t *budget, size_t
         iov[count - 1].iov_len -= over;
     }
     *n = 0;
-    enum io_status status = io->ops->writev(io, iov, count, n);
+    enum io_status status = io->ops->writev(io, iov, count, more, n);
     if (UNLIKELY(over > 0)) {
         iov[count - 1].iov_len += over;
     }
     *budget -= *n;
-    return status == IO_OK && *n < wanted ? IO_WANT_WRITE : status;
+    if (LIKELY(status == IO_OK && *n == wanted)) {
+        stream_sent(stream, more);
+        return IO_OK;
+    }
+    return status == IO_OK ? IO_WANT_WRITE : status;
+}
+
+/* The same for a single piece, of which no more is tried than a budget. */
+static inline enum io_status
+stream_send_piece(Stream *stream, const char *data, size_t length, size_t *sent)
+{
+    struct io *io = &stream->base.io;
+    bool more = stream_holds(stream, length);
+    struct iovec iov = {(void *)data, length < WRITE_BUDGET_BYTES ? length : WRITE_BUDGET_BYTES};
+    *sent = 0;
+    enum io_status status = io->ops->writev(io, &iov, 1, more, sent);
+    if (LIKELY(*sent == length)) {
+        stream_sent(stream, more);
+        return IO_OK;
+    }
+    return status == IO_OK && *sent < length ? IO_WANT_WRITE : status;
 }
 
 /* One call of the kernel with what is queued, as stream_send(). */
@@ -94,7 +239,7 @@ stream_send_batch(Stream *stream, size_t *budget)
     struct iovec iov[IO_IOV_MAX];
     size_t n;
     int count = wqueue_iov(&stream->output, iov, IO_IOV_MAX);
-    enum io_status status = stream_send(stream, iov, count, budget, &n);
+    enum io_status status = stream_send(stream, iov, count, false, budget, &n);
     if (LIKELY(status != IO_ERROR)) {
         wqueue_consume(&stream->output, n);
     }
@@ -114,140 +259,25 @@ stream_send_queue(Stream *stream, int calls)
     return status;
 }
 
-/* -- holding back --------------------------------------------------------------------- */
-
 static int stream_flush_failed(Stream *stream);
 
-/* 0, or -1 with an exit exception */
+/* The rest of a write was queued. What the kernel holds of this stream may be what left no room
+ * (TCP_NOTSENT_LOWAT): without that it would have taken more. 0, or -1 with an exit exception. */
 static int
-stream_send_held(Stream *stream)
+stream_rest_queued(Stream *stream)
 {
-    if (!stream->held) {
-        return 0;
-    }
-    stream->held = false;
-    stream->bursts = stream->held_pieces > 1;
-    if (UNLIKELY(stream_send_queue(stream, INT_MAX) == IO_ERROR)) {
-        return stream_flush_failed(stream);
-    }
-    if (LIKELY(wqueue_is_empty(&stream->output))) {
-        return 0;
-    }
-    return watch_start(&stream->base.write_watch) < 0 ? stream_queue_failed(stream)
-                                                      : transport_maybe_pause(&stream->base);
-}
-
-void
-stream_let_go(Transport *tr)
-{
-    Loop *loop = tr->loop;
-    if (UNLIKELY(((Stream *)tr)->held) && stream_send_held((Stream *)tr) < 0) {
-        loop_propagate(loop);
-    }
-}
-
-/* What was written is sent before an end that drops output, as if it had not been held. */
-void
-stream_discard_output(Transport *tr)
-{
-    Stream *stream = (Stream *)tr;
-    if (stream->held) {
-        stream->held = false;
-        if (!tr->file_closed && !tr->fd_gone && !wqueue_is_empty(&stream->output)) {
-            size_t budget = WRITE_BUDGET_BYTES;
-            (void)stream_send_batch(stream, &budget);
+    if (UNLIKELY(stream_push(stream))) {
+        if (stream_send_queue(stream, 1) == IO_ERROR) {
+            return stream_flush_failed(stream);
+        }
+        if (wqueue_is_empty(&stream->output)) {
+            watch_stop(&stream->base.write_watch);
         }
     }
-    wqueue_clear(&stream->output);
-}
-
-/* The end of the turn. */
-static void
-held_flush(struct flush_node *node)
-{
-    Loop *loop = container_of(node, Loop, held.flush);
-    for (size_t i = 0; i < loop->held.length; i++) {
-        PyObject *stream = loop->held.streams[i];    /* a protocol may add others meanwhile */
-        if (stream_send_held((Stream *)stream) < 0) {
-            loop_propagate(loop);
-        }
-        Py_DECREF(stream);
-    }
-    loop->held.length = 0;
-}
-
-/* Puts the stream among those that the turn's end sends. False without memory. */
-static bool
-held_add(Loop *loop, Stream *stream)
-{
-    struct held *held = &loop->held;
-    if (held->length == held->capacity) {
-        size_t capacity = held->capacity == 0 ? 16 : held->capacity * 2;
-        PyObject **streams = PyMem_Realloc(held->streams, capacity * sizeof(*streams));
-        if (streams == NULL) {
-            return false;
-        }
-        held->streams = streams;
-        held->capacity = capacity;
-    }
-    if (held->flush.run == NULL) {
-        held->flush.run = held_flush;
-        list_init(&held->flush.node);
-    }
-    if (list_empty(&held->flush.node)) {
-        list_append(&loop->flush, &held->flush.node);
-    }
-    held->streams[held->length++] = Py_NewRef((PyObject *)stream);
-    return true;
-}
-
-static inline bool
-in_crowd(Stream *stream)
-{
-    return stream->base.loop != NULL && stream->base.loop->crowd >= HOLD_CROWD;
-}
-
-/* Is what is written now to be held back? Called once for each write(). */
-static inline bool
-stream_holds(Stream *stream, size_t length)
-{
-    Loop *loop = stream->base.loop;
-    if (UNLIKELY(stream->held || loop == NULL)) {
-        return stream->held;
-    }
-    bool again = stream->turn == loop->turn;
-    stream->turn = loop->turn;
-    if (LIKELY(!stream->bursts && !in_crowd(stream))) {
-        stream->bursts = again;
-        return false;
-    }
-    if (again || length > HOLD_BYTES || loop->run == NULL || !stream->base.kind->is_socket
-        || !wqueue_is_empty(&stream->output) || !held_add(loop, stream)) {
-        return false;
-    }
-    stream->held = true;
-    stream->held_pieces = 0;
-    return true;
-}
-
-/* A piece was added to what is held. */
-static int
-stream_held_grew(Stream *stream)
-{
-    stream->held_pieces += stream->held_pieces < UINT16_MAX;
-    if (stream->output.bytes > HOLD_BYTES || stream->output.bytes > stream->base.high_water) {
-        return stream_send_held(stream);
-    }
-    return 0;
+    return transport_maybe_pause(&stream->base);
 }
 
 /* -- write() -------------------------------------------------------------------------- */
-
-static inline size_t
-write_limit(size_t length)
-{
-    return LIKELY(length < WRITE_BUDGET_BYTES) ? length : WRITE_BUDGET_BYTES;
-}
 
 /* Sends an exact bytes object, or queues it. */
 int
@@ -255,11 +285,9 @@ stream_write_bytes(Stream *stream, PyObject *bytes)
 {
     size_t length = (size_t)PyBytes_GET_SIZE(bytes);
     size_t sent = 0;
-    stream_let_go(&stream->base);
     if (LIKELY(wqueue_is_empty(&stream->output))) {
-        struct io *io = &stream->base.io;
-        struct iovec iov = {PyBytes_AS_STRING(bytes), write_limit(length)};
-        enum io_status status = io->ops->writev(io, &iov, 1, &sent);
+        enum io_status status =
+            stream_send_piece(stream, PyBytes_AS_STRING(bytes), length, &sent);
         if (LIKELY(sent == length)) {
             return 0;
         }
@@ -271,7 +299,7 @@ stream_write_bytes(Stream *stream, PyObject *bytes)
     if (wqueue_push(&stream->output, bytes, sent) < 0) {
         return stream_queue_failed(stream);
     }
-    return transport_maybe_pause(&stream->base);
+    return stream_rest_queued(stream);
 }
 
 /* The same for memory that is not ours to keep: the rest is copied. Does not pause yet: 1 if
@@ -280,11 +308,8 @@ static int
 stream_take_memory(Stream *stream, const char *data, size_t length)
 {
     size_t sent = 0;
-    stream_let_go(&stream->base);
     if (wqueue_is_empty(&stream->output)) {
-        struct io *io = &stream->base.io;
-        struct iovec iov = {(void *)data, write_limit(length)};
-        enum io_status status = io->ops->writev(io, &iov, 1, &sent);
+        enum io_status status = stream_send_piece(stream, data, length, &sent);
         if (sent == length) {
             return 0;
         }
@@ -303,7 +328,7 @@ int
 stream_write_memory(Stream *stream, const char *data, size_t length)
 {
     int result = stream_take_memory(stream, data, length);
-    return result > 0 ? transport_maybe_pause(&stream->base) : result;
+    return result > 0 ? stream_rest_queued(stream) : result;
 }
 
 /* -1 with RuntimeError if the stream takes no more data; `eof_message` as asyncio has it. */
@@ -345,23 +370,12 @@ stream_write_other(Stream *stream, PyObject *data)
         return transport_fatal(&stream->base, WRITE_FAILED(&stream->base));    /* as asyncio does */
     }
     int result = 0;
-    bool held = false;
     /* a __buffer__() of the user's may have done anything meanwhile */
     if (view.len > 0 && !stream_drops(&stream->base) && !stream->eof) {
-        size_t length = (size_t)view.len;
-        held = length <= HOLD_COPY_BYTES && stream_holds(stream, length);
-        if (!held) {
-            result = stream_take_memory(stream, view.buf, length);
-        }
-        else if (wqueue_push_copy(&stream->output, view.buf, length) < 0) {
-            result = stream_queue_failed(stream);
-        }
+        result = stream_take_memory(stream, view.buf, (size_t)view.len);
     }
     PyBuffer_Release(&view);    /* pause_writing() may want to change the size of the buffer */
-    if (held && result == 0) {
-        return stream_held_grew(stream);
-    }
-    return result > 0 ? transport_maybe_pause(&stream->base) : result;
+    return result > 0 ? stream_rest_queued(stream) : result;
 }
 
 int
@@ -392,10 +406,6 @@ stream_write(Stream *stream, PyObject *data)
     if (stream_drops(&stream->base)) {
         stream->base.kind->drop_write(&stream->base);
         return 0;
-    }
-    if (UNLIKELY(stream_holds(stream, (size_t)PyBytes_GET_SIZE(data)))) {
-        return wqueue_push(&stream->output, data, 0) < 0 ? stream_queue_failed(stream)
-                                                         : stream_held_grew(stream);
     }
     return stream_write_bytes(stream, data);
 }
@@ -523,10 +533,11 @@ static int
 parts_send(Stream *stream, const struct parts *parts, size_t *sent)
 {
     size_t first = 0, budget = WRITE_BUDGET_BYTES;
+    bool more = stream_holds(stream, parts->bytes);
     while (first < parts->count) {
         size_t left = parts->count - first, n;
         int count = left < IO_IOV_MAX ? (int)left : IO_IOV_MAX;
-        enum io_status status = stream_send(stream, &parts->iov[first], count, &budget, &n);
+        enum io_status status = stream_send(stream, &parts->iov[first], count, more, &budget, &n);
         *sent += n;
         if (status != IO_OK || (budget == 0 && *sent < parts->bytes)) {
             return stream_wait_writable(stream, status);
@@ -541,17 +552,6 @@ static int
 stream_write_parts(Stream *stream, const struct parts *parts)
 {
     size_t sent = 0;
-    if (stream->held) {
-        if (parts_queue(parts, &stream->output, 0) < 0) {
-            return stream_queue_failed(stream);
-        }
-        stream->held_pieces++;
-        return stream_send_held(stream);
-    }
-    if (in_crowd(stream) && parts->bytes <= HOLD_COPY_BYTES && stream_holds(stream, parts->bytes)) {
-        return parts_queue(parts, &stream->output, 0) < 0 ? stream_queue_failed(stream)
-                                                          : stream_held_grew(stream);
-    }
     if (wqueue_is_empty(&stream->output)) {
         int result = parts_send(stream, parts, &sent);
         if (result != 0) {
@@ -598,7 +598,7 @@ stream_writelines(Stream *stream, PyObject *list)
         }
     }
     parts_free(&parts);
-    return result > 0 ? transport_maybe_pause(&stream->base) : result;
+    return result > 0 ? stream_rest_queued(stream) : result;
 }
 
 /* -- the end of output -------------------------------------------------------------------- */
@@ -619,7 +619,6 @@ stream_write_eof(Stream *stream)
     if (stream->base.closing || stream->eof) {
         return;
     }
-    stream_let_go(&stream->base);
     stream->eof = true;
     if (wqueue_is_empty(&stream->output)) {
         stream_shutdown(stream);

@@ -149,6 +149,9 @@ transport_release_fd(Transport *tr)
 void
 transport_close_file(Transport *tr)
 {
+    if (tr->kind->push != NULL) {
+        tr->kind->push(tr);    /* with unread input close() would drop it */
+    }
     if (tr->file_closed || tr->file == NULL) {
         return;
     }
@@ -258,7 +261,6 @@ transport_set_closing(Transport *tr)
 int
 transport_close(Transport *tr)
 {
-    transport_let_go(tr);
     if (tr->closing) {
         return 0;
     }

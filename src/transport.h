@@ -34,8 +34,8 @@ struct transport_kind {
     size_t (*queued)(Transport *tr);
     /* drops them */
     void (*discard_output)(Transport *tr);
-    /* What is held back until the end of the iteration goes out now; may be NULL. */
-    void (*let_go)(Transport *tr);
+    /* what the kernel holds of them leaves; may be NULL */
+    void (*push)(Transport *tr);
     /* connection_lost() was called and the descriptor is closed; may be NULL */
     void (*lost)(Transport *tr);
     /* An error that only debug mode hears of, apart from connection_lost(); NULL: each
@@ -163,15 +163,6 @@ void transport_release_fd(Transport *tr);       /* the loop forgets who uses the
 /* Closes the descriptor through the object that owns it, which only forgets one that was closed
  * behind its back. Errors go to sys.unraisablehook. */
 void transport_close_file(Transport *tr);
-
-/* What the kind holds back goes to the kernel. */
-static inline void
-transport_let_go(Transport *tr)
-{
-    if (tr->kind->let_go != NULL) {
-        tr->kind->let_go(tr);
-    }
-}
 
 int transport_close(Transport *tr);             /* 0, or -1 with RuntimeError: loop closed */
 int transport_force_close(Transport *tr, PyObject *exc);    /* exc borrowed, or NULL */

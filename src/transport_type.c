@@ -272,7 +272,6 @@ static PyObject *
 Transport_get_write_buffer_size(PyObject *op, PyObject *ignored UNUSED)
 {
     Transport *tr = transport_cast(op);
-    transport_let_go(tr);    /* what the kernel takes is not waiting */
     return PyLong_FromSize_t(tr->kind->queued(tr));
 }
 
@@ -306,7 +305,6 @@ Transport_set_write_buffer_limits(PyObject *op, PyObject *const *args, Py_ssize_
     if (set_limits_from_args(tr, "set_write_buffer_limits", args, nargs, kwnames) < 0) {
         return NULL;
     }
-    transport_let_go(tr);
     return none_or_error(transport_maybe_pause(tr));
 }
 
@@ -321,7 +319,6 @@ Transport__set_write_buffer_limits(PyObject *op, PyObject *const *args, Py_ssize
 static PyObject *
 Transport__maybe_pause_protocol(PyObject *op, PyObject *ignored UNUSED)
 {
-    transport_let_go(transport_cast(op));
     return none_or_error(transport_maybe_pause(transport_cast(op)));
 }
 

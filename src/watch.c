@@ -242,6 +242,7 @@ watch_tell(struct watch *watch)
         loop_warn_slow(loop, owner, started);
     }
     Py_DECREF(owner);
+    loop_step_done(loop);
     loop_flush_late(loop);
 }
 
