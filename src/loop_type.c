@@ -940,6 +940,7 @@ after_fork_in_child(PyObject *module, PyObject *ignored UNUSED)
         loop_forget_unpushed(loop);
         loop->forked = true;
     }
+    transports_forked(state);
     Py_RETURN_NONE;
 }
 

@@ -171,6 +171,40 @@ transport_close_file(Transport *tr)
     PyErr_SetRaisedException(exc);
 }
 
+/* Only what the kernel did not take waits, and so its watch is active. */
+static void
+transports_forked_in(Loop *loop, const struct list_node *head, PyObject *found)
+{
+    for (struct list_node *node = head->next; node != head; node = node->next) {
+        struct watch *watch = container_of(node, struct watch, active);
+        if (PyObject_TypeCheck(watch->owner, loop->state->TransportType)
+            && watch == &transport_cast(watch->owner)->write_watch
+            && PyList_Append(found, watch->owner) < 0) {
+            PyErr_WriteUnraisable(watch->owner);
+        }
+    }
+}
+
+void
+transports_forked(struct state *state)
+{
+    PyObject *found = PyList_New(0);    /* to drop an address of the user's may run Python */
+    if (found == NULL) {
+        PyErr_WriteUnraisable(NULL);
+        return;
+    }
+    for (struct list_node *node = state->loops.next; node != &state->loops; node = node->next) {
+        Loop *loop = container_of(node, Loop, all_loops);
+        transports_forked_in(loop, &loop->fds.active, found);
+        transports_forked_in(loop, &loop->fds.noted, found);
+    }
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(found); i++) {
+        Transport *tr = transport_cast(PyList_GET_ITEM(found, i));
+        tr->kind->discard_output(tr);
+    }
+    Py_DECREF(found);
+}
+
 /* -- connection_lost() ------------------------------------------------------------------------- */
 
 /* May get_extra_info() be called later on? A connection that is known to the caller alone, with

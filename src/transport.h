@@ -164,6 +164,9 @@ void transport_release_fd(Transport *tr);       /* the loop forgets who uses the
  * behind its back. Errors go to sys.unraisablehook. */
 void transport_close_file(Transport *tr);
 
+/* In a child of fork(): what waits to be sent is the parent's. */
+void transports_forked(struct state *state);
+
 int transport_close(Transport *tr);             /* 0, or -1 with RuntimeError: loop closed */
 int transport_force_close(Transport *tr, PyObject *exc);    /* exc borrowed, or NULL */
 
