@@ -143,6 +143,7 @@ struct Loop {
         unsigned int looks;
         int64_t pushed_ns;        /* when that came before the end of the turn */
     } unpushed;                   /* stream_write.c: streams of which the kernel holds output */
+    struct list_node tls_pending; /* tls.h: TLS transports whose output waits (borrowed) */
     int64_t handshakes_at_ns;     /* tls.c: now_ns of the iteration that the next field is about */
     int64_t handshakes_took_ns;
 

@@ -21,6 +21,7 @@
 #include "sockop.h"
 #include "task.h"
 #include "timer.h"
+#include "tls.h"
 #include "transport.h"
 #include "watch.h"
 
@@ -723,6 +724,7 @@ Loop_new(PyTypeObject *type, PyObject *args UNUSED, PyObject *kwargs UNUSED)
     loop->slow_callback_duration = 0.1;
     list_init(&loop->all_loops);
     list_init(&loop->flush);
+    list_init(&loop->tls_pending);
     owed_init(&loop->owed);
     list_init(&loop->fds.active);
     list_init(&loop->fds.noted);
@@ -939,6 +941,7 @@ after_fork_in_child(PyObject *module, PyObject *ignored UNUSED)
         look_ups_forked(loop);
         loop_forget_unpushed(loop);
         loop->forked = true;
+        tls_forked(loop);
     }
     transports_forked(state);
     Py_RETURN_NONE;

@@ -234,9 +234,9 @@ proto_data_received_bytes(struct proto *proto, struct state *state, PyObject *by
 }
 
 int
-proto_get_buffer(struct proto *proto, struct state *state, PyObject **buffer)
+proto_get_buffer(struct proto *proto, struct state *state, Py_ssize_t size_hint, PyObject **buffer)
 {
-    PyObject *hint = PyLong_FromLong(-1);
+    PyObject *hint = PyLong_FromSsize_t(size_hint);
     if (hint == NULL) {
         return -1;
     }

@@ -51,7 +51,9 @@ int proto_data_received(struct proto *proto, struct state *state, const char *da
 int proto_data_received_packet(struct proto *proto, struct state *state, PyObject *bytes_steal,
                                size_t capacity);
 int proto_data_received_bytes(struct proto *proto, struct state *state, PyObject *bytes);
-int proto_get_buffer(struct proto *proto, struct state *state, PyObject **buffer);    /* new reference */
+/* get_buffer(hint): *buffer is a new reference. */
+int proto_get_buffer(struct proto *proto, struct state *state, Py_ssize_t size_hint,
+                     PyObject **buffer);
 int proto_buffer_updated(struct proto *proto, struct state *state, size_t n);
 
 /* connection_made(transport). New reference or NULL. */

@@ -287,7 +287,7 @@ stream_read_buffered(Transport *tr, size_t *n)
     PyObject *buffer = NULL;
     Py_buffer view;
     enum read_outcome outcome = READ_DONE;
-    if (proto_get_buffer(&tr->proto, tr->state, &buffer) < 0
+    if (proto_get_buffer(&tr->proto, tr->state, -1, &buffer) < 0
         || buffer_view(buffer, &view, &message) < 0) {
         outcome = outcome_of_fatal(transport_fatal(tr, message));
         goto done;

@@ -8,6 +8,7 @@
 #include "future.h"
 #include "reader.h"
 #include "timer.h"
+#include "tls_object.h"
 
 /* -- telling -------------------------------------------------------------------------- */
 
@@ -99,85 +100,74 @@ tls_wake_waiter(Tls *tls, PyObject *exc)
 
 /* -- the transport below ------------------------------------------------------------------ */
 
-/* A call of a method; what it raises goes to sys.unraisablehook. */
-static void
-lower_call(Tls *tls, PyObject *name, PyObject *arg)
+static int
+call_method(PyObject *op, PyObject *name, PyObject *arg)
+{
+    PyObject *stack[2] = {op, arg};
+    PyObject *result = PyObject_VectorcallMethod(name, stack, 1 + (size_t)(arg != NULL), NULL);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+int
+tls_call_lower(Tls *tls, PyObject *name, PyObject *arg)
 {
     PyObject *lower = Py_NewRef(tls->lower);
-    PyObject *stack[2] = {lower, arg};
-    PyObject *result = PyObject_VectorcallMethod(name, stack, 1 + (size_t)(arg != NULL), NULL);
-    if (result == NULL) {
-        PyErr_WriteUnraisable(lower);
-    }
-    Py_XDECREF(result);
+    int result = call_method(lower, name, arg);
     Py_DECREF(lower);
+    return result;
 }
 
-void
-tls_update_lower(Tls *tls)
+/* Native callback: the shutdown is complete. `lower` was below then, and may be no more. */
+static int
+tls_run_close_lower(PyObject *owner, PyObject *lower)
 {
-    if (tls->lower == NULL) {
-        return;
-    }
-    bool wanted = (tls->tls_state == TLS_HANDSHAKE && !tls->handshake_waits)
-                  || tls->tls_state == TLS_SHUTDOWN
-                  || (tls->tls_state == TLS_WRAPPED && !tls->paused);
-    if (wanted != tls->lower_paused) {
-        return;
-    }
-    tls->lower_paused = !wanted;
-    lower_call(tls, wanted ? tls->state->names.resume_reading : tls->state->names.pause_reading,
-               NULL);
+    Tls *tls = tls_cast(owner);
+    tls_enter(tls);
+    int result = call_method(lower, tls->state->names.close, NULL);
+    tls_leave(tls);
+    return result;
 }
 
-static void
-lower_close(Tls *tls)
+/* Has it a method _force_close(), as asyncio's own have? */
+static bool
+has_force_close(Tls *tls)
 {
-    if (tls->lower == NULL) {
-        return;
-    }
-    if (tls->stream == NULL) {
-        lower_call(tls, tls->state->names.close, NULL);
-    }
-    else if (transport_close(&tls->stream->base) < 0) {
-        PyErr_Clear();    /* the loop was closed: nobody is left to be told */
-    }
-}
-
-static void
-lower_force_close(Tls *tls, PyObject *exc)
-{
-    if (tls->lower == NULL) {
-        return;
-    }
-    if (tls->stream != NULL) {
-        if (transport_force_close(&tls->stream->base, exc) < 0) {
-            PyErr_Clear();
-        }
-        return;
-    }
     PyObject *method;
     if (PyObject_GetOptionalAttr(tls->lower, tls->state->names._force_close, &method) < 0) {
         PyErr_Clear();
-        method = NULL;
+        return false;
     }
-    if (method == NULL) {
-        lower_call(tls, tls->state->names.abort, NULL);
-        return;
+    Py_XDECREF(method);
+    return method != NULL;
+}
+
+/* Ends the transport below at once; exc may be NULL. */
+static int
+lower_force_close(Tls *tls, PyObject *exc)
+{
+    struct state_names *names = &tls->state->names;
+    if (tls->lower == NULL) {
+        return 0;
     }
-    Py_DECREF(method);
-    lower_call(tls, tls->state->names._force_close, exc == NULL ? Py_None : exc);
+    if (tls->stream != NULL && tls->stream->base.dict == NULL) {
+        return transport_force_close(&tls->stream->base, exc);
+    }
+#if PY_VERSION_HEX < 0x030D0000
+    bool plain = exc == NULL;    /* asyncio's abort() calls abort() up to 3.12 */
+#else
+    bool plain = false;
+#endif
+    if (plain || !has_force_close(tls)) {
+        return tls_call_lower(tls, names->abort, NULL);
+    }
+    return tls_call_lower(tls, names->_force_close, exc == NULL ? Py_None : exc);
 }
 
 /* -- the end ---------------------------------------------------------------------------------- */
 
-static void
-tls_drop_output(Tls *tls)
-{
-    list_remove(&tls->flush.node);
-    wqueue_clear(&tls->output);
-}
-
+/* asyncio's SSLProtocol._fatal_error(): the state stays, until the transport below says that the
+ * connection is lost. */
 int
 tls_fatal(Tls *tls, const char *message)
 {
@@ -185,13 +175,12 @@ tls_fatal(Tls *tls, const char *message)
         return -1;
     }
     PyObject *exc = PyErr_GetRaisedException();
-    Py_INCREF(tls);
-    if (tls->tls_state != TLS_HANDSHAKE) {
-        tls->tls_state = TLS_UNWRAPPED;
+    tls_enter(tls);
+    int result = lower_force_close(tls, exc);
+    if (result < 0) {
+        /* and nobody hears of the first one, as with asyncio */
     }
-    tls_drop_output(tls);
-    lower_force_close(tls, exc);
-    if (PyErr_GivenExceptionMatches(exc, PyExc_OSError)) {
+    else if (PyErr_GivenExceptionMatches(exc, PyExc_OSError)) {
         if (tls->loop->debug) {
             PyObject *text = PyUnicode_FromString(message);
             if (text == NULL) {
@@ -206,36 +195,72 @@ tls_fatal(Tls *tls, const char *message)
     else if (!PyErr_GivenExceptionMatches(exc, tls->state->asyncio_CancelledError)) {
         tls_report(tls, message, exc);
     }
-    Py_DECREF(tls);
+    tls_leave(tls);
     Py_DECREF(exc);
-    return 0;
+    return result;
 }
 
-/* The engine failed: what it has to say to the peer goes out before the end. */
 int
-tls_engine_failed(Tls *tls, const char *message)
+tls_failed(Tls *tls, const char *message)
 {
-    if (is_exit_exception()) {
-        return -1;
+    return PyErr_ExceptionMatches(PyExc_Exception) ? tls_fatal(tls, message) : -1;
+}
+
+void
+tls_send_alert(Tls *tls)
+{
+    if (tls->writing_paused || tls->lower == NULL || !PyErr_ExceptionMatches(PyExc_Exception)) {
+        return;
     }
     PyObject *exc = PyErr_GetRaisedException();
-    if (tls_send_output(tls) < 0) {
-        Py_DECREF(exc);
-        return -1;
+    if (tls_send(tls) == 0 || PyErr_ExceptionMatches(PyExc_Exception)) {
+        PyErr_SetRaisedException(exc);
     }
-    PyErr_SetRaisedException(exc);
-    return tls_fatal(tls, message);
+    else {
+        Py_DECREF(exc);
+    }
 }
 
 int
 tls_abort(Tls *tls, PyObject *exc)
 {
+    tls_enter(tls);
     tls->closed = true;
     tls->tls_state = TLS_UNWRAPPED;
     tls_cancel_timer(tls);
-    tls_drop_output(tls);
-    lower_force_close(tls, exc);
-    return 0;
+    int result = lower_force_close(tls, exc);
+    tls_leave(tls);
+    return result;
+}
+
+void
+tls_close_engine(Tls *tls)
+{
+    PyObject *exc = PyErr_GetRaisedException();
+    tls->engine.ops->close(&tls->engine);
+    PyErr_SetRaisedException(exc);
+}
+
+/* Nothing of what waits is sent any more. */
+static void
+tls_drop_output(Tls *tls)
+{
+    struct tls_output output = {0};
+    list_remove(&tls->pending);
+    wqueue_clear(&tls->output);
+    if (tls->engine.ops->take(&tls->engine, &output) < 0) {
+        PyErr_Clear();
+    }
+    Py_XDECREF(output.bytes);
+    free(output.memory);
+}
+
+void
+tls_forked(Loop *loop)
+{
+    while (!list_empty(&loop->tls_pending)) {
+        tls_drop_output(container_of(loop->tls_pending.next, Tls, pending));
+    }
 }
 
 /* Native callback: exc is NULL for a connection that ended in order. */
@@ -267,13 +292,16 @@ tls_lower_lost(Tls *tls, PyObject *exc)
     if (tls->lost) {
         return 0;
     }
-    Py_INCREF(tls);
+    tls_enter(tls);
     tls->lost = tls->closed = true;
     tls->conn_lost++;
     tls_drop_output(tls);
     tls_cancel_timer(tls);
-    /* Also in the middle of start_tls(): the connection was made before. */
-    bool tell = tls->app == TLS_APP_MADE || tls->app == TLS_APP_EOF;
+    if (tls->late_error != NULL) {
+        exc = tls->late_error;
+    }
+    bool tell = tls->tls_state != TLS_HANDSHAKE
+                && (tls->app == TLS_APP_MADE || tls->app == TLS_APP_EOF);
     tls->tls_state = TLS_UNWRAPPED;
     tls->app = TLS_APP_LOST;
     if (tell) {
@@ -301,15 +329,13 @@ tls_lower_lost(Tls *tls, PyObject *exc)
     else {
         tls_wake_waiter(tls, exc);
     }
-    if (!tls->feeding && !tls->flushing) {
-        tls->engine.ops->close(&tls->engine);
-    }
-    Py_DECREF(tls);
+    tls_leave(tls);
     return 0;
 }
 
 /* -- handshake ---------------------------------------------------------------------------------- */
 
+/* Native callback */
 static int
 tls_handshake_timed_out(PyObject *owner, PyObject *arg UNUSED)
 {
@@ -330,12 +356,12 @@ tls_handshake_failed(Tls *tls)
     if (!PyErr_ExceptionMatches(PyExc_Exception)) {
         return is_exit_exception() ? -1 : tls_fatal(tls, "SSL handshake failed");
     }
-    PyObject *exc = PyErr_GetRaisedException();
     tls_cancel_timer(tls);
-    if (tls_send_output(tls) < 0) {
-        Py_DECREF(exc);
+    tls_send_alert(tls);
+    if (!PyErr_ExceptionMatches(PyExc_Exception)) {
         return -1;
     }
+    PyObject *exc = PyErr_GetRaisedException();
     int certificate = PyObject_IsInstance(exc, tls->state->tls.CertificateError);
     if (certificate < 0) {
         PyErr_Clear();
@@ -388,12 +414,6 @@ tls_handshake_done(Tls *tls)
     if (tls->loop->debug) {
         tls_log_handshake(tls);
     }
-    if (tls_send_output(tls) < 0) {
-        return -1;
-    }
-    if (tls->tls_state != TLS_WRAPPED) {
-        return 0;
-    }
     if (tls->app == TLS_APP_INIT) {
         tls->app = TLS_APP_MADE;
         PyObject *value = proto_connection_made(&tls->proto, tls->state, (PyObject *)tls);
@@ -411,8 +431,14 @@ tls_handshake_done(Tls *tls)
          * before would make it pause the old one, and later resume the new one (3.14). */
         tls_read_later(tls);
     }
-    tls_update_lower(tls);    /* somebody may have paused before the connection was made */
-    return tls_read(tls);
+    if (tls->paused || tls->read_waits) {
+        /* asyncio keeps the last message of the handshake until the protocol resumes */
+        if (tls_process_outgoing(tls) < 0) {
+            return tls_failed(tls, TLS_FATAL_MESSAGE);
+        }
+        return wqueue_is_empty(&tls->output) || tls->tls_state != TLS_WRAPPED ? 0 : tls_do_write(tls);
+    }
+    return tls_do_read(tls);
 }
 
 /* A step of a handshake takes up to some milliseconds, and a client needs no effort to ask for
@@ -443,7 +469,6 @@ tls_handshake_later(Tls *tls)
         return tls_fatal(tls, TLS_FATAL_MESSAGE);
     }
     tls->handshake_waits = true;
-    tls_update_lower(tls);
     return 0;
 }
 
@@ -451,8 +476,8 @@ int
 tls_step_handshake(Tls *tls)
 {
     Loop *loop = tls->loop;
-    if (UNLIKELY(tls_handshakes_took_enough(loop))) {
-        return tls_handshake_later(tls);
+    if (UNLIKELY(tls->handshake_waits || tls_handshakes_took_enough(loop))) {
+        return tls_handshake_later(tls) < 0 ? -1 : tls_control_reading(tls);
     }
     int64_t begun = monotonic_ns();
     enum tls_status status = tls->engine.ops->handshake(&tls->engine);
@@ -461,13 +486,24 @@ tls_step_handshake(Tls *tls)
     case TLS_OK:
         return tls_handshake_done(tls);
     case TLS_WANT:
-        return tls_send_output(tls);
+        if (tls_process_outgoing(tls) < 0) {
+            return tls_failed(tls, TLS_FATAL_MESSAGE);
+        }
+        return tls_control_reading(tls);
     case TLS_EOF:
         PyErr_SetNone(PyExc_ConnectionResetError);
         return tls_handshake_failed(tls);
     default:
         return tls_handshake_failed(tls);
     }
+}
+
+/* What is there is read first: now, or after resume_reading(). */
+static int
+tls_flush_at_eof(Tls *tls)
+{
+    tls->tls_state = TLS_FLUSHING;
+    return tls->paused || tls->read_waits ? 0 : tls_do_flush(tls);
 }
 
 /* Native callback: the step that had to wait. */
@@ -479,21 +515,17 @@ tls_run_handshake(PyObject *owner, PyObject *arg UNUSED)
     if (tls->tls_state != TLS_HANDSHAKE) {
         return 0;
     }
-    bool outer = tls->feeding;
-    tls->feeding = true;
+    tls_enter(tls);
     int result = tls_step_handshake(tls);
-    tls->feeding = outer;
-    if (result == 0 && tls->tls_state == TLS_HANDSHAKE && !tls->handshake_waits) {
-        tls_update_lower(tls);
-        if (tls->eof) {
-            PyErr_SetNone(PyExc_ConnectionResetError);
-            return tls_handshake_failed(tls);
-        }
+    if (result == 0 && tls->tls_state == TLS_HANDSHAKE && !tls->handshake_waits && tls->eof) {
+        PyErr_SetNone(PyExc_ConnectionResetError);
+        result = tls_handshake_failed(tls);
     }
-    if (result < 0) {
-        return result;
+    else if (result == 0 && tls->tls_state == TLS_WRAPPED && tls->eof) {
+        result = tls_flush_at_eof(tls);
     }
-    return wqueue_is_empty(&tls->output) ? tls_send_output(tls) : tls_flush(tls);
+    tls_leave(tls);
+    return result;
 }
 
 int
@@ -524,23 +556,17 @@ tls_lower_made(Tls *tls, PyObject *transport)
     if (tls_start_timer(tls, tls->handshake_timeout, tls_handshake_timed_out) < 0) {
         return tls_fatal(tls, TLS_FATAL_MESSAGE);
     }
-    bool outer = tls->feeding;
-    tls->feeding = true;
+    tls_enter(tls);
     int result = tls_step_handshake(tls);
-    tls->feeding = outer;
+    tls_leave(tls);
     return result;
 }
 
 /* -- the end of the wire -------------------------------------------------------- */
 
-int
-tls_lower_eof(Tls *tls, bool *keep_open)
+static int
+tls_take_eof(Tls *tls, bool *keep_open)
 {
-    tls->eof = true;
-    *keep_open = false;
-    if (tls->loop->debug) {
-        tls_log(tls, NULL, "%r received EOF", NULL);
-    }
     switch (tls->tls_state) {
     case TLS_HANDSHAKE:
         if (tls->handshake_waits) {
@@ -550,16 +576,44 @@ tls_lower_eof(Tls *tls, bool *keep_open)
         PyErr_SetNone(PyExc_ConnectionResetError);
         return tls_handshake_failed(tls);
     case TLS_WRAPPED:
-        *keep_open = true;    /* tls_finish_eof() closes, now or after resume_reading() */
-        return tls_read_rest(tls);
+        *keep_open = tls->paused || tls->read_waits;    /* it goes on after resume_reading() */
+        return tls_flush_at_eof(tls);
     case TLS_FLUSHING:
-        *keep_open = true;    /* what was written still goes out */
-        return tls_flush(tls);
+        if (tls_do_write(tls) < 0) {
+            return -1;
+        }
+        if (tls->tls_state == TLS_FLUSHING) {
+            tls->tls_state = TLS_SHUTDOWN;
+        }
+        return tls_do_shutdown(tls);
     case TLS_SHUTDOWN:
-        return tls_advance_shutdown(tls);
+        return tls_do_shutdown(tls);
     default:
         return 0;
     }
+}
+
+int
+tls_lower_eof(Tls *tls, bool *keep_open)
+{
+    tls->eof = true;
+    *keep_open = false;
+    if (tls->loop->debug) {
+        tls_log(tls, NULL, "%r received EOF", NULL);
+    }
+    tls_enter(tls);
+    int result = tls_take_eof(tls, keep_open);
+    if (result < 0 && PyErr_ExceptionMatches(PyExc_Exception) && tls->lower != NULL) {
+        PyObject *exc = PyErr_GetRaisedException();
+        if (tls_call_lower(tls, tls->state->names.close, NULL) == 0) {
+            PyErr_SetRaisedException(exc);
+        }
+        else {
+            Py_DECREF(exc);
+        }
+    }
+    tls_leave(tls);
+    return result;
 }
 
 /* -- shutdown ------------------------------------------------------------------------------------ */
@@ -575,76 +629,127 @@ tls_shutdown_timed_out(PyObject *owner, PyObject *arg UNUSED)
     if (exc == NULL) {
         PyErr_Clear();
     }
-    tls_drop_output(tls);
-    lower_force_close(tls, exc);
+    tls_enter(tls);
+    int result = lower_force_close(tls, exc);
+    tls_leave(tls);
     Py_XDECREF(exc);
-    return 0;
+    return result;
 }
 
+/* The transport below is closed in the next iteration. What it did not want yet is in its queue by
+ * then, and leaves before the end: asyncio loses it. */
 static int
 tls_shutdown_done(Tls *tls)
 {
+    static const struct owed_kind close = {tls_run_close_lower, offsetof(Tls, owed_close)};
     tls_cancel_timer(tls);
-    lower_close(tls);
-    return 0;
+    if (tls->lower == NULL) {
+        return 0;
+    }
+    int result = tls_send(tls);
+    if (tls->lower != NULL) {
+        PyObject *exc = PyErr_GetRaisedException();
+        PyObject *lower = Py_NewRef(tls->lower);
+        if (loop_call_soon_surely(tls->loop, &tls->owed_close, &close, lower) < 0) {
+            PyErr_Clear();    /* the loop was closed: nobody is left to be told */
+        }
+        Py_DECREF(lower);
+        PyErr_SetRaisedException(exc);
+    }
+    return result;
 }
 
-/* SSL_shutdown() met data of the peer's: it did not know yet that we have closed. */
-static bool
-is_late_data(void)
+/* The exception that the ssl module has for data of the peer's after our close_notify. */
+static PyObject *
+make_late_error(void)
 {
+    PyObject *module = PyImport_ImportModule("asyncloop._late");
+    PyObject *exc = module == NULL ? NULL : PyObject_CallMethod(module, "late_error", NULL);
+    Py_XDECREF(module);
+    return exc != NULL ? exc : PyErr_GetRaisedException();    /* no memory: then that is the reason */
+}
+
+/* What the peer has sent since close(), and what nobody has read before. asyncio meets it in
+ * SSL_shutdown() and resets the connection, which may cost the peer what it has not read of our output.
+ * Here the protocol is told the same, but later, and the peer has the time to read.
+ * TLS_WANT: nothing is left; TLS_OK: it was too much; or the end. */
+static enum tls_status
+tls_drop_late(Tls *tls)
+{
+    enum tls_status status = tls_discard(tls);
+    if (tls->late > 0 && tls->late_error == NULL) {
+        PyObject *exc = PyErr_GetRaisedException();
+        tls->late_error = make_late_error();
+        PyErr_SetRaisedException(exc);
+    }
+    return status;
+}
+
+/* The current exception came out of the engine. */
+static int
+tls_shutdown_failed(Tls *tls)
+{
+    if (!PyErr_ExceptionMatches(tls->state->tls.SSLError)) {
+        return -1;
+    }
+    if (tls->late_error != NULL) {
+        PyErr_Clear();    /* the end has its reason */
+        return tls_shutdown_done(tls);
+    }
+    tls_cancel_timer(tls);
+    tls_send_alert(tls);
+    return tls_failed(tls, "Fatal error on transport");
+}
+
+/* asyncio's SSLProtocol._do_shutdown() */
+int
+tls_do_shutdown(Tls *tls)
+{
+    if (tls->tls_state != TLS_SHUTDOWN || tls->lower == NULL) {
+        return 0;
+    }
+    enum tls_status status = TLS_WANT;
+    bool done = tls->eof;
+    if ((!tls->eof || tls->paused) && !tls_is_foreign(&tls->engine)) {
+        status = tls_drop_late(tls);
+        done |= status == TLS_OK;
+    }
+    /* When the wire has ended a close_notify is of no use any more, and may be answered by a reset. */
+    if (status != TLS_FAILED && !tls->eof) {
+        status = tls->engine.ops->shutdown(&tls->engine);
+        done |= status == TLS_OK;
+    }
+    if (status == TLS_FAILED) {
+        return tls_shutdown_failed(tls);
+    }
+    int result = tls_process_outgoing(tls);
+    if (result < 0 || !done || tls->tls_state != TLS_SHUTDOWN) {
+        return result < 0 ? -1 : tls_control_reading(tls);
+    }
+    if (tls->late_error == NULL) {
+        result = tls_call_eof_received(tls);
+    }
     PyObject *exc = PyErr_GetRaisedException();
-    PyObject *reason = PyObject_GetAttrString(exc, "reason");
-    bool late = reason != NULL && PyUnicode_Check(reason)
-                && PyUnicode_CompareWithASCIIString(
-                       reason, "APPLICATION_DATA_AFTER_CLOSE_NOTIFY") == 0;
-    Py_XDECREF(reason);
-    PyErr_SetRaisedException(exc);    /* clears what the lookup left */
-    return late;
+    if (tls_shutdown_done(tls) < 0) {
+        result = -1;
+    }
+    if (exc != NULL) {
+        PyErr_SetRaisedException(exc);
+    }
+    return result;
 }
 
 int
-tls_advance_shutdown(Tls *tls)
+tls_do_flush(Tls *tls)
 {
-    if (tls->tls_state == TLS_FLUSHING) {
-        if (!wqueue_is_empty(&tls->output)) {
-            return tls_flush(tls);    /* comes back here when all is encrypted */
-        }
-        tls->tls_state = TLS_SHUTDOWN;
-    }
-    if (tls->tls_state != TLS_SHUTDOWN) {
-        return 0;
-    }
-    /* A peer that went without close_notify gets none: it might answer with a reset. */
-    enum tls_status status = TLS_OK;
-    bool too_late = false;
-    if (!tls->eof) {
-        status = tls_discard(tls);
-        too_late = status == TLS_OK;
-        if (status != TLS_FAILED) {
-            status = tls->engine.ops->shutdown(&tls->engine);
-        }
-    }
-    if (status == TLS_FAILED) {
-        if (is_exit_exception()) {
-            return -1;
-        }
-        if (too_late || is_late_data()) {
-            PyErr_Clear();
-            return tls_send_output(tls) < 0 ? -1 : tls_shutdown_done(tls);
-        }
-        return tls_engine_failed(tls, "Fatal error on transport");
-    }
-    if (tls_send_output(tls) < 0) {
+    if (tls_do_read(tls) < 0) {
         return -1;
     }
-    if (status == TLS_WANT && !tls->eof && !too_late) {
-        tls_update_lower(tls);
-        return 0;
+    if (tls->tls_state != TLS_FLUSHING) {
+        return 0;    /* somebody was quicker, inside a call of ours */
     }
-    int result = tls_call_eof_received(tls);
-    tls_shutdown_done(tls);
-    return result;
+    tls->tls_state = TLS_SHUTDOWN;
+    return tls_do_shutdown(tls);
 }
 
 int
@@ -653,18 +758,23 @@ tls_start_shutdown(Tls *tls)
     if (tls->tls_state == TLS_HANDSHAKE) {
         return tls_abort(tls, NULL);
     }
+    if (tls->tls_state == TLS_FLUSHING && tls->eof && tls->paused) {
+        return tls_do_flush(tls);    /* asyncio waits for a resume_reading() that nobody makes */
+    }
     if (tls->tls_state != TLS_WRAPPED) {
         return 0;
     }
     tls->closed = true;
+    tls->tls_state = TLS_FLUSHING;
     if (tls_start_timer(tls, tls->shutdown_timeout, tls_shutdown_timed_out) < 0) {
         PyObject *exc = PyErr_GetRaisedException();
-        tls_abort(tls, exc);    /* nothing would end it */
+        if (tls_abort(tls, exc) < 0) {    /* nothing would end it */
+            PyErr_Clear();
+        }
         PyErr_SetRaisedException(exc);
         return -1;
     }
-    tls->tls_state = TLS_FLUSHING;
-    return tls_advance_shutdown(tls);
+    return tls_do_flush(tls);
 }
 
 int
@@ -674,7 +784,10 @@ tls_close(Tls *tls)
         return 0;
     }
     tls->closed = true;
-    return tls_start_shutdown(tls);
+    tls_enter(tls);
+    int result = tls_start_shutdown(tls);
+    tls_leave(tls);
+    return result;
 }
 
 /* -- making ---------------------------------------------------------------------------------------- */
@@ -695,8 +808,7 @@ tls_new(Loop *loop, PyObject *protocol, PyObject *sslcontext, PyObject *waiter, 
     }
     tls->state = state;
     tls->loop = (Loop *)Py_NewRef(loop);
-    list_init(&tls->flush.node);
-    tls->flush.run = tls_flush_node;
+    list_init(&tls->pending);
     tls->engine.ops = ops;
     tls->engine.state = state;
     tls->sslcontext = Py_NewRef(sslcontext);
@@ -704,6 +816,8 @@ tls_new(Loop *loop, PyObject *protocol, PyObject *sslcontext, PyObject *waiter, 
     tls->shutdown_timeout = Py_NewRef(shutdown_timeout);
     tls->high_water = TLS_HIGH_WATER;
     tls->low_water = TLS_HIGH_WATER / 4;
+    tls->read_high_water = TLS_READ_HIGH_WATER;
+    tls->read_low_water = TLS_READ_HIGH_WATER / 4;
     tls->server_side = server_side;
     tls->app = call_connection_made ? TLS_APP_INIT : TLS_APP_MADE;
     tls->closed = true;    /* until it is complete: no warning of an unclosed transport */

@@ -14,8 +14,18 @@
  *   tls_direct.c    engine over libssl's own functions, found by tls_libssl.c
  *
  * States, each entered at most once, in this order, any of them followed by UNWRAPPED:
- *   UNWRAPPED -> HANDSHAKE -> WRAPPED -> FLUSHING (closing, output still to be encrypted)
- *   -> SHUTDOWN (close_notify is sent, the peer's is awaited) -> UNWRAPPED */
+ *   UNWRAPPED -> HANDSHAKE -> WRAPPED -> FLUSHING (the end has begun: what the peer has sent so far is
+ *   still read) -> SHUTDOWN (close_notify is sent, the peer's is awaited) -> UNWRAPPED
+ *
+ * What happens in which order is asyncio.sslproto's, call by call, so that a protocol and a transport
+ * in Python can tell no difference whatever they do inside a callback.
+ *
+ * Memory: the engine reads the peer's bytes where they lie, and writes its output into a block of
+ * scratch memory (scratch.h), each for the time of one call of ours. Either belongs to that call: a
+ * call outwards in the middle may use this connection, or any other, as it likes.
+ *
+ * Life: every way in from outside is between tls_enter() and tls_leave(). The engine is closed when the
+ * connection is lost and nobody is inside any more. */
 #ifndef ASYNCLOOP_TLS_H
 #define ASYNCLOOP_TLS_H
 
@@ -27,10 +37,10 @@
 #define TLS_RECORD_OVERHEAD 512      /* more than any cipher suite adds */
 /* Encrypted output of one system call: eight full records. */
 #define TLS_OUT_BYTES (8 * (TLS_RECORD_BYTES + TLS_RECORD_OVERHEAD))
-#define TLS_PLAIN_BYTES (256 * 1024)
-/* Queued plaintext that one connection encrypts before the others get their turn: about 80 µs. */
+/* The portable engine encrypts so much plaintext in one call. */
 #define TLS_TURN_BYTES ((size_t)256 * 1024)
-#define TLS_HIGH_WATER (512 * 1024)  /* asyncio's for TLS */
+#define TLS_HIGH_WATER (512 * 1024)          /* asyncio's for TLS */
+#define TLS_READ_HIGH_WATER (256 * 1024)     /* the same for what waits to be decrypted */
 #define TLS_LATE_BYTES (256 * 1024)  /* what may come after close() before the peer's own end */
 
 enum tls_status {
@@ -69,14 +79,16 @@ struct tls_engine_ops {
                             bool *more);
     /* All the plaintext there is, as a new bytes object. */
     enum tls_status (*read_bytes)(struct tls_engine *engine, PyObject **data, bool *more);
-    /* Encrypts. `bytes` is the object that holds the data, if it is exactly that, or NULL. */
-    enum tls_status (*write)(struct tls_engine *engine, PyObject *bytes, const char *data,
+    /* Encrypts. `object` is what was given to write(), if it holds exactly the data, or NULL. */
+    enum tls_status (*write)(struct tls_engine *engine, PyObject *object, const char *data,
                              size_t length, size_t *n);
     /* Sends close_notify; TLS_OK once the peer's has come as well. */
     enum tls_status (*shutdown)(struct tls_engine *engine);
 
     /* Nothing that was lent is used any more, neither input nor output. 0 / -1 */
     int (*settle)(struct tls_engine *engine);
+    /* Encrypted output that take() would give. */
+    size_t (*pending)(const struct tls_engine *engine);
     /* Memory for the output of the next calls, good until take(). May do nothing. */
     void (*lend)(struct tls_engine *engine, char *memory, size_t capacity);
     /* Is there no room for one more record? Then take() comes before the next write(). */
@@ -124,10 +136,10 @@ struct tls_engine {
 extern const struct tls_engine_ops tls_portable_ops;
 extern const struct tls_engine_ops tls_direct_ops;
 
-/* The engine for a new connection of this context: by ASYNCLOOP_TLS, by what the
- * self-test says, and by what the context asks for. NULL with an exception. */
 /* The engine by ASYNCLOOP_TLS and the self-test, which runs at the first call. */
 const struct tls_engine_ops *tls_default_engine(struct state *state);
+/* The engine for a new connection of this context: that one, unless the context asks for something
+ * else. NULL with an exception. */
 const struct tls_engine_ops *tls_choose_engine(struct state *state, PyObject *context);
 
 /* -- tls_shipped.c: is TLS what the standard library has? ------------------------------ */
@@ -160,15 +172,21 @@ typedef struct {
     PyObject *handshake_timeout;    /* seconds: numbers, as the user gave them */
     PyObject *shutdown_timeout;
     double handshake_started;       /* loop.time(), in debug mode */
-    struct wqueue output;           /* plaintext */
-    struct flush_node flush;
+    struct wqueue output;           /* plaintext that the engine does not take yet */
+    struct list_node pending;       /* in loop->tls_pending while there is output, encrypted or not */
     struct owed_call owed_lost;     /* connection_lost() */
     struct owed_call owed_reading;  /* what is there to be read */
+    struct owed_call owed_close;    /* the transport below is closed */
     size_t high_water;              /* bytes of output */
     size_t low_water;
+    size_t read_high_water;         /* bytes that wait to be decrypted */
+    size_t read_low_water;
     PyObject *write_limits;         /* (low, high) as the user gave them, or NULL */
     PyObject *read_limits;
+    PyObject *read_buffer;          /* bytearray of get_buffer(), or NULL */
+    PyObject *late_error;           /* bytes were dropped: the end is this exception; or NULL */
     unsigned int conn_lost;         /* 0, or 1 + writes that were dropped since */
+    unsigned int in_use;            /* calls that are under way inside */
     uint8_t tls_state;
     uint8_t app;
     bool server_side;
@@ -179,12 +197,9 @@ typedef struct {
     bool writing_paused;            /* the transport below has paused us */
     bool protocol_paused;           /* we have paused the protocol */
     bool eof;                       /* the transport below has ended, without close_notify */
-    bool feeding;                   /* inside a call of the transport below */
-    bool flushing;                  /* inside tls_flush() */
-    bool unread;                    /* the engine has more to read: paused */
+    bool encrypting;                /* inside tls_write(): what comes in the middle is queued */
     bool read_waits;                /* start_tls() returns first */
     bool handshake_waits;           /* for a later iteration: this one had enough of them */
-    bool flush_waits;               /* the same for output */
     uint32_t late;                  /* bytes of plaintext that came after close() */
 } Tls;
 
@@ -196,7 +211,33 @@ Tls *tls_new(Loop *loop, PyObject *protocol, PyObject *sslcontext, PyObject *wai
              bool server_side, PyObject *hostname, PyObject *handshake_timeout,
              PyObject *shutdown_timeout, bool call_connection_made, PyObject *context);
 
-/* -- tls.c: 0, or -1 with an exit exception (KeyboardInterrupt, SystemExit) -------------- */
+/* A way in: the transport and its engine stay until tls_leave(). */
+static inline void
+tls_enter(Tls *tls)
+{
+    Py_INCREF(tls);
+    tls->in_use++;
+}
+
+void tls_close_engine(Tls *tls);
+
+/* Keeps the current exception. */
+static inline void
+tls_leave(Tls *tls)
+{
+    assert(tls->in_use > 0);
+    tls->in_use--;
+    if (UNLIKELY(tls->lost) && tls->in_use == 0) {
+        tls_close_engine(tls);
+    }
+    Py_DECREF(tls);
+}
+
+/* All that follow return 0, or -1 with an exception, which goes to the caller, whoever that is: a
+ * user's call of write(), the transport below, a callback of the loop. That is asyncio's way, too:
+ * where it ends the connection instead, so does tls_failed(). */
+
+/* -- tls.c ------------------------------------------------------------------------------- */
 
 int tls_lower_made(Tls *tls, PyObject *transport);
 int tls_lower_lost(Tls *tls, PyObject *exc);
@@ -206,37 +247,44 @@ int tls_close(Tls *tls);
 int tls_abort(Tls *tls, PyObject *exc);
 int tls_step_handshake(Tls *tls);        /* with what the peer has sent so far */
 int tls_start_shutdown(Tls *tls);
-int tls_advance_shutdown(Tls *tls);
-void tls_update_lower(Tls *tls);         /* pauses or resumes the transport below */
-/* The current exception ends the connection. */
+int tls_do_flush(Tls *tls);              /* reads what is there, then the shutdown */
+int tls_do_shutdown(Tls *tls);
+/* A method of the transport below; `arg` may be NULL. */
+int tls_call_lower(Tls *tls, PyObject *name, PyObject *arg);
+/* The current exception ends the connection, if it is no KeyboardInterrupt or SystemExit. */
 int tls_fatal(Tls *tls, const char *message);
-int tls_engine_failed(Tls *tls, const char *message);    /* it came out of the engine */
+int tls_failed(Tls *tls, const char *message);           /* the same for an Exception only */
+/* What the engine has to tell the peer about the current exception, which stays: unless the call
+ * raises one that is no Exception. */
+void tls_send_alert(Tls *tls);
 /* The current exception came out of pause_writing() or resume_writing(): `message` */
 int tls_callback_failed(Tls *tls, const char *message);
+/* A child of fork(): what waits in this loop's connections is the parent's to send. */
+void tls_forked(Loop *loop);
 
-/* -- tls_read.c: the same ------------------------------------------------------------ */
+/* -- tls_read.c -------------------------------------------------------------------------- */
 
 int tls_received(Tls *tls, const char *data, size_t n);
 int tls_feed(PyObject *op, const char *data, size_t n);    /* state->tls_feed */
-int tls_read(Tls *tls);                  /* inside a call that brings bytes, or ends the handshake */
-int tls_read_rest(Tls *tls);             /* outside of one */
+int tls_do_read(Tls *tls);
 void tls_read_later(Tls *tls);           /* not before a later iteration */
 int tls_resume(Tls *tls);                /* resume_reading() */
+int tls_control_reading(Tls *tls);       /* pauses or resumes the transport below */
 int tls_call_eof_received(Tls *tls);
 /* What the peer sends until it knows of our close(). To end the connection at once would reset it,
  * and cost the peer what it has not read yet of our output; but who never stops does not get more
  * than TLS_LATE_BYTES. TLS_WANT: nothing is left; TLS_OK: it was too much; or the end. */
 enum tls_status tls_discard(Tls *tls);
 
-/* -- tls_write.c: 0, or -1 with what the caller of write() gets ---------------------------- */
+/* -- tls_write.c ------------------------------------------------------------------------- */
 
 int tls_write(Tls *tls, PyObject *data);
 int tls_writelines(Tls *tls, PyObject *list);
-int tls_flush(Tls *tls);
-void tls_flush_node(struct flush_node *node);
-int tls_send_output(Tls *tls);           /* what the engine has made */
+int tls_do_write(Tls *tls);              /* what is queued */
+int tls_send(Tls *tls);                  /* what the engine has made */
+int tls_process_outgoing(Tls *tls);      /* the same, unless the transport below has enough; flow control */
 int tls_control_writing(Tls *tls);
-size_t tls_queued(Tls *tls);
+size_t tls_queued(const Tls *tls);
 
 static inline Tls *
 tls_cast(PyObject *op)

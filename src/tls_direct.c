@@ -458,6 +458,12 @@ direct_write(struct tls_engine *engine, PyObject *bytes, const char *data, size_
 
 /* -- output ---------------------------------------------------------------------------------------- */
 
+static size_t
+direct_pending(const struct tls_engine *engine)
+{
+    return engine->direct.out_length;
+}
+
 static void
 direct_lend(struct tls_engine *engine, char *memory, size_t capacity)
 {
@@ -501,6 +507,7 @@ const struct tls_engine_ops tls_direct_ops = {
     .write = direct_write,
     .shutdown = direct_shutdown,
     .settle = direct_settle,
+    .pending = direct_pending,
     .lend = direct_lend,
     .is_full = direct_is_full,
     .take = direct_take,

@@ -231,6 +231,20 @@ portable_settle(struct tls_engine *engine UNUSED)
     return 0;
 }
 
+static size_t
+portable_pending(const struct tls_engine *engine)
+{
+    size_t size;
+    if (engine->portable.outgoing == NULL) {
+        return 0;
+    }
+    if (size_attribute(engine->portable.outgoing, engine->state->names.pending, &size) < 0) {
+        PyErr_Clear();
+        return 0;
+    }
+    return size;
+}
+
 static void
 portable_lend(struct tls_engine *engine UNUSED, char *memory UNUSED, size_t capacity UNUSED)
 {
@@ -239,12 +253,7 @@ portable_lend(struct tls_engine *engine UNUSED, char *memory UNUSED, size_t capa
 static bool
 portable_is_full(const struct tls_engine *engine)
 {
-    size_t size;
-    if (size_attribute(engine->portable.outgoing, engine->state->names.pending, &size) < 0) {
-        PyErr_Clear();
-        return true;
-    }
-    return size >= TLS_OUT_BYTES;
+    return portable_pending(engine) >= TLS_OUT_BYTES;
 }
 
 static int
@@ -283,6 +292,7 @@ const struct tls_engine_ops tls_portable_ops = {
     .write = portable_write,
     .shutdown = tls_object_shutdown,
     .settle = portable_settle,
+    .pending = portable_pending,
     .lend = portable_lend,
     .is_full = portable_is_full,
     .take = portable_take,

@@ -1,14 +1,16 @@
 /* tls_read.c - from the peer's bytes to the user's protocol.
  *
  * tls_received() lends the engine what the transport below has read, for the time of the call;
- * tls_read() takes plaintext out of the engine for as long as there is any, the protocol wants it
- * and the connection stands. What is left when the protocol pauses stays in the engine (`unread`).
+ * tls_do_read() takes plaintext out of the engine for as long as there is any, the protocol wants it
+ * and the connection stands. What is left when the protocol pauses stays in the engine; the transport
+ * below goes on until that is too much, as with asyncio, so that the end of the wire is noticed.
  *
  * Danger: each call of the protocol may pause, close or abort this transport, or replace the
  * protocol: the state is looked at again after each. */
 #include "tls.h"
 
 #include "scratch.h"
+#include "tls_object.h"
 
 /* -- the end --------------------------------------------------------------------- */
 
@@ -69,11 +71,22 @@ tls_take_end(struct tls_engine *engine)
 
 /* -- plaintext ------------------------------------------------------------------- */
 
+/* Does the protocol get what is there? */
+static inline bool
+tls_may_read(const Tls *tls)
+{
+    return LIKELY(tls->tls_state == TLS_WRAPPED || tls->tls_state == TLS_FLUSHING) && !tls->paused
+           && !tls->read_waits;
+}
+
+static void tls_schedule_read(Tls *tls);
+
 /* What get_buffer() gave. 0, or -1 with an exception. */
 static int
 get_view(Tls *tls, PyObject **buffer, Py_buffer *view)
 {
-    if (proto_get_buffer(&tls->proto, tls->state, buffer) < 0) {
+    size_t waiting = tls->engine.ops->waiting(&tls->engine);
+    if (proto_get_buffer(&tls->proto, tls->state, (Py_ssize_t)waiting, buffer) < 0) {
         return -1;
     }
     if (PyObject_GetBuffer(*buffer, view, PyBUF_WRITABLE) < 0) {
@@ -87,6 +100,30 @@ get_view(Tls *tls, PyObject **buffer, Py_buffer *view)
         return -1;
     }
     return 0;
+}
+
+/* By read(size, buffer) of an SSLObject whose methods are a user's, with the user's own buffer, and
+ * then with what is left of it. */
+static enum tls_status
+read_into_by_object(struct tls_engine *engine, PyObject *buffer, size_t room, size_t *total)
+{
+    enum tls_status status = TLS_OK;
+    *total = 0;
+    while (status == TLS_OK && *total < room) {
+        PyObject *rest = Py_NewRef(buffer);
+        if (*total > 0) {
+            PyObject *view = PyMemoryView_FromObject(buffer);
+            Py_SETREF(rest, view == NULL ? NULL
+                                         : PySequence_GetSlice(view, (Py_ssize_t)*total,
+                                                               (Py_ssize_t)room));
+            Py_XDECREF(view);
+        }
+        size_t n = 0;
+        status = rest == NULL ? TLS_FAILED : tls_object_read_into(engine, rest, room - *total, &n);
+        *total += status == TLS_OK ? n : 0;
+        Py_XDECREF(rest);
+    }
+    return status;
 }
 
 /* Plaintext into a BufferedProtocol's own memory. TLS_FAILED with an exception of the
@@ -103,22 +140,34 @@ tls_read_buffered(Tls *tls, bool *more)
     if (get_view(tls, &buffer, &view) < 0) {
         goto done;
     }
-    if (tls->tls_state != TLS_WRAPPED || tls->paused || tls->proto.protocol != protocol) {
+    if (!tls_may_read(tls) || tls->proto.protocol != protocol) {
         PyBuffer_Release(&view);    /* get_buffer() itself closed, paused or replaced */
         Py_DECREF(buffer);
         status = TLS_OK;
         goto done;
     }
     size_t total = 0, room = (size_t)view.len;
-    do {
-        size_t n = 0;
-        status = engine->ops->read(engine, (char *)view.buf + total, room - total, &n, more);
-        total += status == TLS_OK ? n : 0;
-    } while (status == TLS_OK && *more && total < room);
-    PyBuffer_Release(&view);
+    if (UNLIKELY(tls_is_foreign(engine))) {
+        PyBuffer_Release(&view);
+        status = read_into_by_object(engine, buffer, room, &total);
+        *more = status == TLS_OK;
+    }
+    else {
+        do {
+            size_t n = 0;
+            status = engine->ops->read(engine, (char *)view.buf + total, room - total, &n, more);
+            total += status == TLS_OK ? n : 0;
+        } while (status == TLS_OK && *more && total < room);
+        PyBuffer_Release(&view);
+    }
     Py_DECREF(buffer);
     if (total > 0) {
         tls_defer_end(engine, status, more);
+        if (total == room && !tls->eof) {
+            /* the rest, if any, in the next iteration; at the end of the wire, now */
+            *more = false;
+            tls_schedule_read(tls);
+        }
         status = proto_buffer_updated(&tls->proto, tls->state, total) < 0 ? TLS_FAILED : TLS_OK;
     }
 done:
@@ -150,6 +199,28 @@ tls_read_native(Tls *tls, bool *more)
     return status;
 }
 
+/* Bytes, or whatever a user's read() gave, into a StreamReader or another TLS transport. */
+static int
+feed_object(Tls *tls, PyObject *data)
+{
+    PyObject *bytes = PyBytes_CheckExact(data) ? Py_NewRef(data) : PyBytes_FromObject(data);
+    if (bytes == NULL) {
+        return -1;
+    }
+    int result;
+    if (UNLIKELY(tls->proto.kind == PROTO_BUFFERED)) {    /* read() has replaced the protocol */
+        PyObject *value = proto_call(&tls->proto, tls->state->names.data_received, bytes);
+        result = value == NULL ? -1 : 0;
+        Py_XDECREF(value);
+    }
+    else {
+        result = stream_feed(&tls->proto, tls->state, PyBytes_AS_STRING(bytes),
+                             (size_t)PyBytes_GET_SIZE(bytes));
+    }
+    Py_DECREF(bytes);
+    return result;
+}
+
 static enum tls_status
 tls_read_some(Tls *tls, bool *more)
 {
@@ -160,60 +231,95 @@ tls_read_some(Tls *tls, bool *more)
     if (tls->proto.kind == PROTO_BUFFERED) {
         return tls_read_buffered(tls, more);
     }
-    if (tls->proto.kind != PROTO_DATA) {
+    if (tls->proto.kind != PROTO_DATA && LIKELY(!tls_is_foreign(engine))) {
         return tls_read_native(tls, more);
     }
     PyObject *data;
     enum tls_status status = engine->ops->read_bytes(engine, &data, more);
     if (LIKELY(status == TLS_OK)) {
-        status = proto_data_received_bytes(&tls->proto, tls->state, data) < 0 ? TLS_FAILED : TLS_OK;
+        int result = LIKELY(tls->proto.kind == PROTO_DATA)
+                         ? proto_data_received_bytes(&tls->proto, tls->state, data)
+                         : feed_object(tls, data);
         Py_DECREF(data);
+        return result < 0 ? TLS_FAILED : TLS_OK;
     }
     return status;
 }
 
-int
-tls_read(Tls *tls)
+/* All the plaintext that there is. */
+static int
+tls_read_all(Tls *tls)
 {
     bool more = true;
-    while (more) {
-        if (tls->tls_state != TLS_WRAPPED) {
-            return 0;
-        }
-        if (tls->paused || tls->read_waits) {
-            tls->unread = true;
-            return 0;
-        }
-        tls->unread = false;
+    while (more && tls_may_read(tls)) {
         more = false;
         enum tls_status status = tls_read_some(tls, &more);
         if (LIKELY(status == TLS_OK)) {
             continue;
         }
         if (status == TLS_FAILED) {
-            return tls_engine_failed(tls, TLS_FATAL_MESSAGE);
+            tls_send_alert(tls);
+            return -1;
         }
-        if (status == TLS_EOF) {
-            return tls_finish_eof(tls);
-        }
-        break;
+        return status == TLS_EOF ? tls_finish_eof(tls) : 0;
     }
-    return tls->eof && tls->tls_state == TLS_WRAPPED && !tls->paused ? tls_finish_eof(tls) : 0;
+    return 0;
+}
+
+/* Pauses or resumes the transport below by what waits to be decrypted. */
+int
+tls_control_reading(Tls *tls)
+{
+    if (UNLIKELY(tls->lower == NULL)) {
+        return 0;
+    }
+    size_t size = tls->engine.ops->waiting(&tls->engine);
+    if (UNLIKELY(size >= tls->read_high_water && !tls->lower_paused)) {
+        tls->lower_paused = true;
+        return tls_call_lower(tls, tls->state->names.pause_reading, NULL);
+    }
+    if (UNLIKELY(tls->lower_paused) && size <= tls->read_low_water) {
+        tls->lower_paused = false;
+        return tls_call_lower(tls, tls->state->names.resume_reading, NULL);
+    }
+    return 0;
+}
+
+int
+tls_do_read(Tls *tls)
+{
+    if (UNLIKELY(tls->tls_state != TLS_WRAPPED && tls->tls_state != TLS_FLUSHING)) {
+        return 0;
+    }
+    int result = 0;
+    if (LIKELY(!tls->paused && !tls->read_waits)) {
+        result = tls_read_all(tls);
+        if (LIKELY(result == 0)) {
+            result = LIKELY(wqueue_is_empty(&tls->output)) ? tls_process_outgoing(tls)
+                                                           : tls_do_write(tls);
+        }
+    }
+    if (LIKELY(result == 0)) {
+        result = tls_control_reading(tls);
+    }
+    return LIKELY(result == 0) ? 0 : tls_failed(tls, TLS_FATAL_MESSAGE);
 }
 
 /* -- the peer's bytes --------------------------------------------------------------- */
 
-/* More of the peer's bytes are there. */
-static int
+/* What is there may let the connection go on. */
+static inline int
 tls_advance(Tls *tls)
 {
     switch (tls->tls_state) {
     case TLS_WRAPPED:
-        return tls_read(tls);
+        return tls_do_read(tls);
     case TLS_HANDSHAKE:
         return tls_step_handshake(tls);
+    case TLS_FLUSHING:
+        return tls_do_flush(tls);
     case TLS_SHUTDOWN:
-        return tls_advance_shutdown(tls);
+        return tls_do_shutdown(tls);
     default:
         return 0;
     }
@@ -235,23 +341,22 @@ tls_received_early(Tls *tls, const char *data, size_t n)
 int
 tls_received(Tls *tls, const char *data, size_t n)
 {
+    struct tls_engine *engine = &tls->engine;
     if (UNLIKELY(tls->tls_state == TLS_UNWRAPPED || n == 0)) {
         return tls_received_early(tls, data, n);
     }
-    struct tls_engine *engine = &tls->engine;
-    Py_INCREF(tls);
-    bool outer = tls->feeding;
-    tls->feeding = true;
-    int result = engine->ops->feed(engine, data, n) < 0 ? tls_fatal(tls, TLS_FATAL_MESSAGE)
+    tls_enter(tls);
+    int result = engine->ops->feed(engine, data, n) < 0 ? tls_failed(tls, TLS_FATAL_MESSAGE)
                                                         : tls_advance(tls);
-    if (UNLIKELY(engine->ops->keep(engine) < 0)) {
-        result = tls_fatal(tls, TLS_FATAL_MESSAGE);
-    }
-    tls->feeding = outer;
     if (LIKELY(result == 0)) {
-        result = wqueue_is_empty(&tls->output) ? tls_send_output(tls) : tls_flush(tls);
+        result = LIKELY(engine->ops->keep(engine) == 0) ? 0 : tls_failed(tls, TLS_FATAL_MESSAGE);
     }
-    Py_DECREF(tls);
+    else {
+        PyObject *exc = PyErr_GetRaisedException();
+        (void)engine->ops->keep(engine);
+        PyErr_SetRaisedException(exc);
+    }
+    tls_leave(tls);
     return result;
 }
 
@@ -261,42 +366,62 @@ tls_feed(PyObject *op, const char *data, size_t n)
     return tls_received(tls_cast(op), data, n);
 }
 
-int
-tls_read_rest(Tls *tls)
-{
-    bool outer = tls->feeding;
-    tls->feeding = true;
-    int result = tls_read(tls);
-    tls->feeding = outer;
-    if (result == 0 && !wqueue_is_empty(&tls->output)) {
-        result = tls_flush(tls);
-    }
-    return result;
-}
-
 /* -- later -------------------------------------------------------------------------- */
 
-/* Native callback */
+/* Native callback: resume_reading() */
 static int
 tls_run_resumed(PyObject *owner, PyObject *arg UNUSED)
 {
-    return tls_read_rest(tls_cast(owner));
+    Tls *tls = tls_cast(owner);
+    if (tls->tls_state == TLS_HANDSHAKE) {
+        return 0;
+    }
+    tls_enter(tls);
+    int result = tls_advance(tls);
+    tls_leave(tls);
+    return result;
+}
+
+/* Native callback: what did not fit into the protocol's buffer */
+static int
+tls_run_read(PyObject *owner, PyObject *arg UNUSED)
+{
+    Tls *tls = tls_cast(owner);
+    tls_enter(tls);
+    int result = tls_do_read(tls);
+    tls_leave(tls);
+    return result;
 }
 
 /* Native callback: start_tls() has returned, most probably */
 static int
 tls_run_begun(PyObject *owner, PyObject *arg UNUSED)
 {
-    Tls *tls = tls_cast(owner);
-    tls->read_waits = false;
-    return tls_read_rest(tls);
+    tls_cast(owner)->read_waits = false;
+    return tls_run_resumed(owner, arg);
+}
+
+static int
+tls_advance_later(Tls *tls, const struct owed_kind *kind)
+{
+    /* A call that waits for memory already becomes this one: either reads what there is. */
+    return loop_call_soon_surely(tls->loop, &tls->owed_reading, kind, NULL);
+}
+
+static void
+tls_schedule_read(Tls *tls)
+{
+    static const struct owed_kind read = {tls_run_read, offsetof(Tls, owed_reading)};
+    if (tls_advance_later(tls, &read) < 0) {
+        PyErr_Clear();    /* the loop was closed: nobody is left to be told */
+    }
 }
 
 void
 tls_read_later(Tls *tls)
 {
     static const struct owed_kind begun = {tls_run_begun, offsetof(Tls, owed_reading)};
-    tls->read_waits = loop_call_soon_surely(tls->loop, &tls->owed_reading, &begun, NULL) == 0;
+    tls->read_waits = tls_advance_later(tls, &begun) == 0;
     if (!tls->read_waits) {
         PyErr_Clear();
     }
@@ -305,19 +430,12 @@ tls_read_later(Tls *tls)
 int
 tls_resume(Tls *tls)
 {
+    static const struct owed_kind resumed = {tls_run_resumed, offsetof(Tls, owed_reading)};
     if (!tls->paused) {
         return 0;
     }
     tls->paused = false;
-    tls_update_lower(tls);
-    if (tls->tls_state != TLS_WRAPPED || !(tls->unread || tls->eof)) {
-        return 0;
-    }
-    if (tls->owed_reading.kind != NULL) {
-        return 0;    /* that comes without memory, and begins to read, too */
-    }
-    static const struct owed_kind resumed = {tls_run_resumed, offsetof(Tls, owed_reading)};
-    return loop_call_soon_surely(tls->loop, &tls->owed_reading, &resumed, NULL);
+    return tls_advance_later(tls, tls->owed_reading.kind != NULL ? tls->owed_reading.kind : &resumed);
 }
 
 /* -- after close() -------------------------------------------------------------- */

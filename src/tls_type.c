@@ -2,6 +2,8 @@
  * and of its SSLProtocol, and the attributes that libraries read of either. */
 #include "tls.h"
 
+#include <string.h>
+
 #include "args.h"
 #include "future.h"
 #include "owner.h"
@@ -27,6 +29,7 @@ Tls_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(tls->engine.failure);
     Py_VISIT(tls->sslcontext);
     Py_VISIT(tls->extra);
+    Py_VISIT(tls->late_error);
     Py_VISIT(tls->waiter);
     Py_VISIT(tls->timer);
     return proto_traverse(&tls->proto, visit, arg);
@@ -37,7 +40,7 @@ Tls_clear(PyObject *op)
 {
     Tls *tls = tls_cast(op);
     if (tls->state != NULL) {
-        list_remove(&tls->flush.node);
+        list_remove(&tls->pending);
         for (int i = 0; i < tls->state->transport_slot_count; i++) {
             Py_CLEAR(*(PyObject **)(void *)((char *)op + tls->state->transport_slots[i]));
         }
@@ -65,6 +68,8 @@ Tls_clear(PyObject *op)
     Py_CLEAR(tls->shutdown_timeout);
     Py_CLEAR(tls->write_limits);
     Py_CLEAR(tls->read_limits);
+    Py_CLEAR(tls->read_buffer);
+    Py_CLEAR(tls->late_error);
     return 0;
 }
 
@@ -87,7 +92,7 @@ tls_abandon(Tls *tls)
 static int
 tls_run_leave_loop(PyObject *op, PyObject *ignored UNUSED)
 {
-    list_remove(&tls_cast(op)->flush.node);
+    list_remove(&tls_cast(op)->pending);
     tls_abandon(tls_cast(op));
     return 0;
 }
@@ -101,7 +106,7 @@ tls_leave_loop(Tls *tls)
     PyObject *exc = PyErr_GetRaisedException();
     struct claim claim;
     if (loop_claim(&claim, tls->loop) == 0) {
-        list_remove(&tls->flush.node);
+        list_remove(&tls->pending);
         loop_unclaim(&claim);
     }
     else {
@@ -218,7 +223,18 @@ static PyObject *
 Tls_is_closing(PyObject *op, PyObject *ignored UNUSED)
 {
     Tls *tls = tls_cast(op);
-    return PyBool_FromLong(tls->closed || (tls->stream != NULL && tls->stream->base.closing));
+#if PY_VERSION_HEX >= 0x030E0000
+    if (!tls->closed && tls->stream != NULL) {
+        return PyBool_FromLong(tls->stream->base.closing);
+    }
+    if (!tls->closed && tls->lower != NULL) {
+        PyObject *lower = Py_NewRef(tls->lower);
+        PyObject *closing = PyObject_CallMethod(lower, "is_closing", NULL);
+        Py_DECREF(lower);
+        return closing;
+    }
+#endif
+    return PyBool_FromLong(tls->closed);
 }
 
 static PyObject *
@@ -230,11 +246,7 @@ Tls_is_reading(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Tls_pause_reading(PyObject *op, PyObject *ignored UNUSED)
 {
-    Tls *tls = tls_cast(op);
-    tls->paused = true;
-    if (tls->tls_state == TLS_WRAPPED) {
-        tls_update_lower(tls);
-    }
+    tls_cast(op)->paused = true;
     return Py_NewRef(Py_None);
 }
 
@@ -284,12 +296,7 @@ Tls_get_extra_info(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObje
 static PyObject *
 Tls_get_write_buffer_size(PyObject *op, PyObject *ignored UNUSED)
 {
-    Tls *tls = tls_cast(op);
-    /* what only waits for the end of the iteration counts as sent, as with asyncio */
-    if (!list_empty(&tls->flush.node) && tls_flush(tls) < 0) {
-        return NULL;
-    }
-    return PyLong_FromSize_t(tls_queued(tls));
+    return PyLong_FromSize_t(tls_queued(tls_cast(op)));
 }
 
 static PyObject *
@@ -342,6 +349,16 @@ limit_in_bytes(PyObject *limit, size_t *bytes)
     return result;
 }
 
+/* A change of limits shows at once. */
+static PyObject *
+control(Tls *tls, int (*check)(Tls *tls))
+{
+    tls_enter(tls);
+    int result = check(tls);
+    tls_leave(tls);
+    return none_or_error(result);
+}
+
 static PyObject *
 Tls_set_write_buffer_limits(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
                             PyObject *kwnames)
@@ -358,7 +375,7 @@ Tls_set_write_buffer_limits(PyObject *op, PyObject *const *args, Py_ssize_t narg
     Py_XSETREF(tls->write_limits, limits);
     tls->high_water = high;
     tls->low_water = low;
-    return none_or_error(tls_control_writing(tls));
+    return control(tls, tls_control_writing);
 }
 
 static PyObject *
@@ -376,13 +393,18 @@ Tls_set_read_buffer_limits(PyObject *op, PyObject *const *args, Py_ssize_t nargs
                            PyObject *kwnames)
 {
     Tls *tls = tls_cast(op);
-    PyObject *limits = complete_limits(tls, "set_read_buffer_limits", TLS_PLAIN_BYTES / 1024, args,
-                                       nargs, kwnames);
-    if (limits == NULL) {
+    size_t low, high;
+    PyObject *limits = complete_limits(tls, "set_read_buffer_limits", TLS_READ_HIGH_WATER / 1024,
+                                       args, nargs, kwnames);
+    if (limits == NULL || limit_in_bytes(PyTuple_GET_ITEM(limits, 0), &low) < 0
+        || limit_in_bytes(PyTuple_GET_ITEM(limits, 1), &high) < 0) {
+        Py_XDECREF(limits);
         return NULL;
     }
     Py_XSETREF(tls->read_limits, limits);
-    return Py_NewRef(Py_None);
+    tls->read_high_water = high;
+    tls->read_low_water = low;
+    return control(tls, tls_control_reading);
 }
 
 static PyObject *
@@ -392,7 +414,7 @@ Tls_get_read_buffer_limits(PyObject *op, PyObject *ignored UNUSED)
     if (tls->read_limits != NULL) {
         return Py_NewRef(tls->read_limits);
     }
-    return Py_BuildValue("(ii)", TLS_PLAIN_BYTES / 4, TLS_PLAIN_BYTES);
+    return Py_BuildValue("(ii)", TLS_READ_HIGH_WATER / 4, TLS_READ_HIGH_WATER);
 }
 
 /* -- as the protocol of the transport below ------------------------------------------------------ */
@@ -412,13 +434,60 @@ Tls_connection_lost(PyObject *op, PyObject *exc)
 static PyObject *
 Tls_data_received(PyObject *op, PyObject *data)
 {
-    Py_buffer view;
-    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
+    /* What is called meanwhile may change any other object. */
+    PyObject *bytes = PyBytes_CheckExact(data) ? Py_NewRef(data) : PyBytes_FromObject(data);
+    if (bytes == NULL) {
         return NULL;
     }
-    int result = tls_received(tls_cast(op), view.buf, (size_t)view.len);
-    PyBuffer_Release(&view);
+    int result = tls_received(tls_cast(op), PyBytes_AS_STRING(bytes),
+                              (size_t)PyBytes_GET_SIZE(bytes));
+    Py_DECREF(bytes);
     return none_or_error(result);
+}
+
+/* asyncio's SSLProtocol is a BufferedProtocol: a transport may know no other way. */
+static PyObject *
+Tls_get_buffer(PyObject *op, PyObject *size_hint)
+{
+    Tls *tls = tls_cast(op);
+    Py_ssize_t wanted = PyNumber_AsSsize_t(size_hint, PyExc_OverflowError);
+    if (wanted == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    if (wanted <= 0 || wanted > TLS_READ_HIGH_WATER) {
+        wanted = TLS_READ_HIGH_WATER;
+    }
+    if (tls->read_buffer == NULL || PyByteArray_GET_SIZE(tls->read_buffer) < wanted) {
+        PyObject *buffer = PyByteArray_FromStringAndSize(NULL, TLS_READ_HIGH_WATER);
+        if (buffer == NULL) {
+            return NULL;
+        }
+        memset(PyByteArray_AS_STRING(buffer), 0, TLS_READ_HIGH_WATER);
+        Py_XSETREF(tls->read_buffer, buffer);
+    }
+    return PyMemoryView_FromObject(tls->read_buffer);
+}
+
+static PyObject *
+Tls_buffer_updated(PyObject *op, PyObject *count)
+{
+    Tls *tls = tls_cast(op);
+    Py_ssize_t n = PyNumber_AsSsize_t(count, PyExc_OverflowError);
+    if (n == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    Py_ssize_t size = tls->read_buffer == NULL ? 0 : PyByteArray_GET_SIZE(tls->read_buffer);
+    if (n < 0) {
+        n = n + size > 0 ? n + size : 0;    /* as the end of a slice */
+    }
+    PyObject *bytes = PyBytes_FromStringAndSize(
+        size == 0 ? NULL : PyByteArray_AS_STRING(tls->read_buffer), n < size ? n : size);
+    if (bytes == NULL) {
+        return NULL;
+    }
+    PyObject *result = Tls_data_received(op, bytes);
+    Py_DECREF(bytes);
+    return result;
 }
 
 static PyObject *
@@ -443,7 +512,7 @@ Tls_resume_writing(PyObject *op, PyObject *ignored UNUSED)
 {
     Tls *tls = tls_cast(op);
     tls->writing_paused = false;
-    return none_or_error(tls_flush(tls));
+    return control(tls, tls_process_outgoing);
 }
 
 /* -- attributes -------------------------------------------------------------------------------------- */
@@ -523,6 +592,8 @@ DEFINE_OWNED(Tls, Tls__test__append_write_backlog)
 DEFINE_OWNED(Tls, Tls_connection_made)
 DEFINE_OWNED(Tls, Tls_connection_lost)
 DEFINE_OWNED(Tls, Tls_data_received)
+DEFINE_OWNED(Tls, Tls_get_buffer)
+DEFINE_OWNED(Tls, Tls_buffer_updated)
 DEFINE_OWNED(Tls, Tls_eof_received)
 DEFINE_OWNED(Tls, Tls_pause_writing)
 DEFINE_OWNED(Tls, Tls_resume_writing)
@@ -537,7 +608,7 @@ DEFINE_OWNED_GETTER(Tls, Tls_get_sslcontext)
 static PyMethodDef Tls_methods[] = {
     {"write", OWNED(Tls_write), METH_O,
      PyDoc_STR("write($self, data, /)\n--\n\n"
-               "Encrypt and send bytes, at the end of the loop's iteration at the latest.\n\n"
+               "Encrypt bytes and give them to the transport below.\n\n"
                "TypeError for anything but bytes, bytearray or memoryview. Dropped after close().")},
     {"writelines", OWNED(Tls_writelines), METH_O,
      PyDoc_STR("writelines($self, list_of_data, /)\n--\n\nwrite() for each of the pieces.")},
@@ -569,7 +640,8 @@ static PyMethodDef Tls_methods[] = {
                "'sslcontext', after the handshake 'ssl_object', 'peercert', 'cipher' and\n"
                "'compression', and what the transport below knows.")},
     {"get_write_buffer_size", OWNED(Tls_get_write_buffer_size), METH_NOARGS,
-     PyDoc_STR("get_write_buffer_size($self, /)\n--\n\nBytes that wait to be encrypted.")},
+     PyDoc_STR("get_write_buffer_size($self, /)\n--\n\n"
+               "Bytes that the transport below has not taken.")},
     {"get_write_buffer_limits", OWNED(Tls_get_write_buffer_limits), METH_NOARGS,
      PyDoc_STR("get_write_buffer_limits($self, /)\n--\n\nThe limits (low, high), in bytes.")},
     {"set_write_buffer_limits", (PyCFunction)(void (*)(void))OWNED(Tls_set_write_buffer_limits),
@@ -584,13 +656,15 @@ static PyMethodDef Tls_methods[] = {
     {"set_read_buffer_limits", (PyCFunction)(void (*)(void))OWNED(Tls_set_read_buffer_limits),
      METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("set_read_buffer_limits($self, /, high=None, low=None)\n--\n\n"
-               "Kept for asyncio's interface: pause_reading() stops the wire at once, so that\n"
-               "nothing piles up.\n\nValueError unless high >= low >= 0.")},
+               "After pause_reading() the transport below is paused when `high` bytes wait to be\n"
+               "decrypted, and resumed at `low`.\n\nValueError unless high >= low >= 0.")},
     {"_force_close", OWNED(Tls__force_close), METH_O, NULL},
     {"_test__append_write_backlog", OWNED(Tls__test__append_write_backlog), METH_O, NULL},
     {"connection_made", OWNED(Tls_connection_made), METH_O, NULL},
     {"connection_lost", OWNED(Tls_connection_lost), METH_O, NULL},
     {"data_received", OWNED(Tls_data_received), METH_O, NULL},
+    {"get_buffer", OWNED(Tls_get_buffer), METH_O, NULL},
+    {"buffer_updated", OWNED(Tls_buffer_updated), METH_O, NULL},
     {"eof_received", OWNED(Tls_eof_received), METH_NOARGS, NULL},
     {"pause_writing", OWNED(Tls_pause_writing), METH_NOARGS, NULL},
     {"resume_writing", OWNED(Tls_resume_writing), METH_NOARGS, NULL},

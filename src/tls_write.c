@@ -1,97 +1,144 @@
 /* tls_write.c - from write() to the transport below.
  *
- * What is written is queued; at the end of the loop's iteration, or of the event in which
- * it was written, the queue is encrypted into as few records as possible and goes to the
- * transport below in one call. More than FLUSH_BYTES go at once: nothing is gained by
- * waiting. While the transport below has enough, nothing is encrypted; what it takes at once goes
- * out in turns of TLS_TURN_BYTES, between which the loop serves the others. */
+ * write() encrypts and gives the output to the transport below before it returns, as asyncio does;
+ * several pieces of one call are one write there. While the transport below has enough, the output
+ * stays in the engine. Plaintext is queued only before the handshake has ended, while the peer
+ * negotiates anew, and when a call comes in the middle of another one.
+ *
+ * Small pieces of one writelines() share records, which nobody can tell as long as the output leaves
+ * at once: its length shows in get_write_buffer_size() otherwise. */
 #include "tls.h"
 
 #include <string.h>
 
 #include "scratch.h"
+#include "tls_object.h"
 
-#define FLUSH_BYTES (4 * TLS_RECORD_BYTES)
 /* asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES */
 #define DROPPED_WRITES_BEFORE_WARNING 5
 #define GATHER_PIECES 64
 
 /* -- to the transport below ------------------------------------------------------------ */
 
-/* By its method write(). */
+static void
+output_clear(struct tls_output *output)
+{
+    Py_CLEAR(output->bytes);
+    free(output->memory);
+    output->memory = NULL;
+}
+
+/* By its method write(). The engine's memory is free again before that is called. */
 static int
 lower_write(Tls *tls, struct tls_output *output)
 {
     PyObject *bytes = output->bytes != NULL
                           ? Py_NewRef(output->bytes)
                           : PyBytes_FromStringAndSize(output->data, (Py_ssize_t)output->n);
-    PyObject *lower = Py_NewRef(tls->lower);
-    PyObject *result = bytes == NULL ? NULL
-                                     : PyObject_CallMethodOneArg(lower, tls->state->names.write,
-                                                                 bytes);
-    Py_DECREF(lower);
-    Py_XDECREF(bytes);
-    if (result == NULL) {
-        return tls_fatal(tls, "Fatal error on SSL protocol");
+    output_clear(output);
+    if (bytes == NULL) {
+        return -1;
     }
-    Py_DECREF(result);
-    return 0;
+    int result = tls_call_lower(tls, tls->state->names.write, bytes);
+    Py_DECREF(bytes);
+    return result;
+}
+
+/* May the output go to the stream below without its method write()? That has to be the stream's own,
+ * and to have nothing to refuse. */
+static inline bool
+stream_takes_output(const Tls *tls)
+{
+    const Stream *stream = tls->stream;
+    return LIKELY(stream != NULL) && LIKELY(stream->base.dict == NULL)
+           && LIKELY(stream->base.conn_lost == 0) && !stream->eof && stream->empty_waiter == NULL;
 }
 
 int
-tls_send_output(Tls *tls)
+tls_send(Tls *tls)
 {
     struct tls_output output;
     if (UNLIKELY(tls->engine.ops->take(&tls->engine, &output) < 0)) {
-        return tls_fatal(tls, "Fatal error on SSL protocol");
+        return -1;
     }
     int result = 0;
     if (output.n > 0 && tls->lower != NULL) {
-        if (UNLIKELY(tls->stream == NULL)) {
+        if (UNLIKELY(!stream_takes_output(tls))) {
             result = lower_write(tls, &output);
         }
-        else if (LIKELY(tls->stream->base.conn_lost == 0 && !tls->stream->eof)) {
+        else {
             result = output.bytes != NULL
                          ? stream_write_bytes(tls->stream, output.bytes)
                          : stream_write_memory(tls->stream, output.data, output.n);
         }
     }
-    Py_XDECREF(output.bytes);
-    free(output.memory);
+    output_clear(&output);
     return result;
+}
+
+int
+tls_process_outgoing(Tls *tls)
+{
+    if (!tls->writing_paused && UNLIKELY(tls_send(tls) < 0)) {
+        return -1;
+    }
+    return tls_control_writing(tls);
 }
 
 /* -- encrypting -------------------------------------------------------------------------- */
 
-/* Is it the time to encrypt? */
-static inline bool
-tls_may_encrypt(const Tls *tls)
+/* One call of ours that encrypts: its output lies in `block`, unless the transport below has enough. */
+struct encryption {
+    char *block;      /* scratch memory, or NULL: then the engine has memory of its own */
+    size_t budget;    /* bytes that may leave in parts: beyond that, the stream below has its turns */
+    bool sends;
+};
+
+static void
+encryption_begin(Tls *tls, struct encryption *run)
 {
-    return (tls->tls_state == TLS_WRAPPED || tls->tls_state == TLS_FLUSHING)
-           && !tls->writing_paused && tls->lower != NULL;
+    tls->encrypting = true;
+    run->sends = !tls->writing_paused;
+    run->budget = WRITE_BUDGET_BYTES;
+    run->block = NULL;
+    if (LIKELY(run->sends)) {
+        run->block = scratch_take(tls->loop);
+        if (UNLIKELY(run->block == NULL)) {
+            PyErr_Clear();
+        }
+    }
 }
 
-/* Encrypts what lies at `data`; stops when the transport below has enough. `bytes` as in
- * the engine's write(). 0 with *done, or -1 with an exit exception; what a failing engine
- * leaves is a transport in another state. */
-static int
-tls_encrypt(Tls *tls, PyObject *bytes, const char *data, size_t length, size_t *done)
+/* Encrypts what lies at `data`. `object` as in the engine's write(). TLS_OK, TLS_WANT: the peer
+ * negotiates anew, the rest comes after its next bytes; TLS_FAILED with an exception. */
+static enum tls_status
+encrypt(Tls *tls, struct encryption *run, PyObject *object, const char *data, size_t length,
+        size_t *done)
 {
-    const struct tls_engine_ops *ops = tls->engine.ops;
+    struct tls_engine *engine = &tls->engine;
     *done = 0;
-    while (*done < length && tls_may_encrypt(tls)) {
-        size_t n = 0;
-        enum tls_status status = ops->write(&tls->engine, *done == 0 ? bytes : NULL, data + *done,
-                                            length - *done, &n);
-        if (UNLIKELY(status == TLS_FAILED)) {
-            return tls_fatal(tls, "Fatal error on SSL protocol");
+    while (*done < length) {
+        if (LIKELY(run->block != NULL)) {
+            engine->ops->lend(engine, run->block, TLS_OUT_BYTES);
         }
+        if (run->block != NULL && run->budget > 0 && engine->ops->is_full(engine)
+            && stream_takes_output(tls)) {
+            size_t pending = engine->ops->pending(engine);
+            run->budget -= pending < run->budget ? pending : run->budget;
+            if (UNLIKELY(tls_send(tls) < 0)) {
+                return TLS_FAILED;
+            }
+            continue;
+        }
+        size_t n = 0;
+        enum tls_status status = engine->ops->write(engine, *done == 0 ? object : NULL,
+                                                    data + *done, length - *done, &n);
         if (UNLIKELY(status != TLS_OK)) {
-            break;    /* the peer negotiates anew: again after its next bytes */
+            return status;
         }
         *done += n;
     }
-    return 0;
+    return TLS_OK;
 }
 
 /* The first pieces of the queue as one record's plaintext. */
@@ -110,163 +157,139 @@ gather(const struct iovec *iov, int count, char *memory)
     return total;
 }
 
-/* Native callback: this connection's next turn. */
-static int
-tls_run_flush(PyObject *owner, PyObject *arg UNUSED)
-{
-    Tls *tls = tls_cast(owner);
-    tls->flush_waits = false;
-    return wqueue_is_empty(&tls->output) ? 0 : tls_flush(tls);
-}
-
-/* The turn is over: the rest of the queue has to wait for the next one. 0, or -1 with an exit
- * exception. */
-static int
-tls_flush_later(Tls *tls)
-{
-    if (loop_call_soon_native(tls->loop, tls_run_flush, (PyObject *)tls, NULL) < 0) {
-        return tls_fatal(tls, "Fatal error on SSL protocol");
-    }
-    tls->flush_waits = true;
-    return 0;
-}
-
-static int
-tls_encrypt_queue(Tls *tls)
+/* The first piece of the queue, or several in one record. */
+static enum tls_status
+encrypt_first(Tls *tls, struct encryption *run)
 {
     struct wqueue *output = &tls->output;
-    size_t budget = TLS_TURN_BYTES;
-    while (!wqueue_is_empty(output) && tls_may_encrypt(tls)) {
-        if (UNLIKELY(budget == 0)) {
-            return tls_flush_later(tls);
-        }
-        struct iovec iov[GATHER_PIECES];
-        int count = wqueue_iov(output, iov, GATHER_PIECES);
-        size_t done, length = iov[0].iov_len;
-        int result;
-        if (count == 1 || length >= TLS_RECORD_BYTES) {
-            PyObject *first = Py_NewRef(wqueue_first(output));
-            bool whole = output->offset == 0 && length <= budget;
-            length = length < budget ? length : budget;
-            result = tls_encrypt(tls, whole ? first : NULL, iov[0].iov_base, length, &done);
-            Py_DECREF(first);
-        }
-        else {
-            char *plain = scratch_take(tls->loop);
-            if (plain == NULL) {
-                return tls_fatal(tls, "Fatal error on SSL protocol");
-            }
-            length = gather(iov, count, plain);
-            result = tls_encrypt(tls, NULL, plain, length, &done);
-            scratch_give(tls->loop, plain);
-        }
-        if (result < 0) {
-            return -1;
-        }
-        if (wqueue_is_empty(output)) {
-            break;    /* the connection was lost meanwhile */
-        }
-        wqueue_consume(output, done);
-        budget -= done < budget ? done : budget;
-        if (done < length) {
-            break;
+    struct iovec iov[GATHER_PIECES];
+    int count = wqueue_iov(output, iov, GATHER_PIECES);
+    size_t done;
+    enum tls_status status;
+    char *plain = NULL;
+    if (count > 1 && iov[0].iov_len < TLS_RECORD_BYTES && run->sends
+        && !tls_is_foreign(&tls->engine)) {
+        plain = scratch_take(tls->loop);
+        if (UNLIKELY(plain == NULL)) {
+            PyErr_Clear();
         }
     }
-    return 0;
+    if (plain != NULL) {
+        status = encrypt(tls, run, NULL, plain, gather(iov, count, plain), &done);
+        scratch_give(tls->loop, plain);
+    }
+    else {
+        PyObject *first = Py_NewRef(wqueue_first(output));
+        status = encrypt(tls, run, output->offset == 0 ? first : NULL, iov[0].iov_base,
+                         iov[0].iov_len, &done);
+        Py_DECREF(first);
+    }
+    if (!wqueue_is_empty(output)) {    /* the connection may be lost by now */
+        wqueue_consume(output, done);
+    }
+    return status;
+}
+
+static enum tls_status
+encrypt_queue(Tls *tls, struct encryption *run)
+{
+    enum tls_status status = TLS_OK;
+    while (status == TLS_OK && !wqueue_is_empty(&tls->output)) {
+        status = encrypt_first(tls, run);
+    }
+    return status;
+}
+
+/* Everything is encrypted, or what there is cannot be: the output leaves, and then, with nothing left
+ * to do, the protocol may be called. */
+static int
+encryption_end(Tls *tls, struct encryption *run, enum tls_status status)
+{
+    tls->encrypting = false;
+    PyObject *exc = status == TLS_FAILED ? PyErr_GetRaisedException() : NULL;
+    int result = run->sends ? tls_send(tls) : 0;
+    if (run->block != NULL) {
+        scratch_give(tls->loop, run->block);
+    }
+    if (UNLIKELY(exc != NULL)) {
+        if (result < 0 && PyErr_ExceptionMatches(PyExc_Exception)) {
+            PyErr_Clear();    /* the first one is told */
+        }
+        if (PyErr_Occurred()) {
+            Py_DECREF(exc);
+        }
+        else {
+            PyErr_SetRaisedException(exc);
+        }
+        return -1;
+    }
+    return result < 0 ? -1 : tls_control_writing(tls);
 }
 
 int
-tls_flush(Tls *tls)
+tls_do_write(Tls *tls)
 {
-    list_remove(&tls->flush.node);
-    if (tls->flushing) {
+    if (tls->encrypting) {
         return 0;    /* whoever does it looks at the queue again */
     }
-    if (UNLIKELY(tls->flush_waits)) {
-        return tls_control_writing(tls);
-    }
-    Py_INCREF(tls);
-    tls->flushing = true;
-    int result = tls_encrypt_queue(tls);
-    tls->flushing = false;
-    if (result == 0 && tls->tls_state == TLS_FLUSHING && wqueue_is_empty(&tls->output)) {
-        result = tls_advance_shutdown(tls);    /* close_notify goes out with the last data */
-    }
-    if (result == 0) {
-        result = tls_send_output(tls);
-    }
-    if (result == 0 && tls->tls_state == TLS_FLUSHING) {
-        tls_update_lower(tls);
-    }
-    if (result == 0) {
-        result = tls_control_writing(tls);
-    }
-    Py_DECREF(tls);
-    return result;
-}
-
-void
-tls_flush_node(struct flush_node *node)
-{
-    Tls *tls = container_of(node, Tls, flush);
-    Loop *loop = (Loop *)Py_NewRef(tls->loop);
-    if (tls_flush(tls) < 0) {
-        loop_propagate(loop);
-    }
-    Py_DECREF(loop);
+    struct encryption run;
+    encryption_begin(tls, &run);
+    return encryption_end(tls, &run, encrypt_queue(tls, &run));
 }
 
 /* -- flow control --------------------------------------------------------------------------- */
 
 size_t
-tls_queued(Tls *tls)
+tls_queued(const Tls *tls)
 {
-    return tls->output.bytes;
+    return tls->engine.ops->pending(&tls->engine) + tls->output.bytes;
+}
+
+/* A child of fork() has to find what waits: `size` bytes. */
+static inline void
+tls_note_pending(Tls *tls, size_t size)
+{
+    if (LIKELY((size > 0) != list_empty(&tls->pending))) {
+        return;
+    }
+    list_remove(&tls->pending);
+    if (size > 0) {
+        list_append(&tls->loop->tls_pending, &tls->pending);
+    }
 }
 
 int
 tls_control_writing(Tls *tls)
 {
-    size_t size = tls->output.bytes;
-    if (size >= tls->high_water && size > 0 && !tls->protocol_paused) {
+    if (UNLIKELY(tls->lost)) {
+        return 0;
+    }
+    size_t size = tls_queued(tls);
+    tls_note_pending(tls, size);
+    PyObject *name;
+    const char *message;
+    if (UNLIKELY(size >= tls->high_water && !tls->protocol_paused)) {
         tls->protocol_paused = true;
-        PyObject *result = proto_call(&tls->proto, tls->state->names.pause_writing, NULL);
-        if (result == NULL) {
-            return tls_callback_failed(tls, "protocol.pause_writing() failed");
-        }
-        Py_DECREF(result);
+        name = tls->state->names.pause_writing;
+        message = "protocol.pause_writing() failed";
     }
-    else if (size <= tls->low_water && tls->protocol_paused) {
+    else if (UNLIKELY(tls->protocol_paused) && size <= tls->low_water) {
         tls->protocol_paused = false;
-        PyObject *result = proto_call(&tls->proto, tls->state->names.resume_writing, NULL);
-        if (result == NULL) {
-            return tls_callback_failed(tls, "protocol.resume_writing() failed");
-        }
-        Py_DECREF(result);
+        name = tls->state->names.resume_writing;
+        message = "protocol.resume_writing() failed";
     }
+    else {
+        return 0;
+    }
+    PyObject *result = proto_call(&tls->proto, name, NULL);
+    if (result == NULL) {
+        return tls_callback_failed(tls, message);
+    }
+    Py_DECREF(result);
     return 0;
 }
 
 /* -- write() ----------------------------------------------------------------------------------- */
-
-/* Something was queued: now, or at the end of the iteration. */
-static int
-tls_schedule_flush(Tls *tls)
-{
-    if (tls->tls_state != TLS_WRAPPED) {
-        return tls_control_writing(tls);    /* it goes out after the handshake */
-    }
-    if (tls->output.bytes >= FLUSH_BYTES || tls->output.bytes >= tls->high_water) {
-        if (tls->writing_paused || tls->flush_waits) {
-            return tls_control_writing(tls);
-        }
-        return tls_flush(tls);
-    }
-    if (!tls->feeding && !tls->flush_waits && list_empty(&tls->flush.node)) {
-        list_append(&tls->loop->flush, &tls->flush.node);
-    }
-    return 0;
-}
 
 static void
 tls_drop_write(Tls *tls)
@@ -292,53 +315,88 @@ tls_takes_writes(const Tls *tls)
            || (tls->tls_state == TLS_UNWRAPPED && !tls->closed && tls->lower == NULL);
 }
 
-/* Queues memory that is not ours to keep. A large piece is encrypted where it lies, as
- * far as the transport below takes it, and at most as much as a stream sends at once. */
-static int
-tls_queue_memory(Tls *tls, const char *data, size_t length)
+/* May what is written be encrypted where it lies? */
+static inline bool
+tls_is_idle(const Tls *tls)
 {
-    size_t done = 0;
-    if (length >= TLS_RECORD_BYTES && tls->tls_state == TLS_WRAPPED && !tls->flushing
-        && !tls->flush_waits) {
-        if (!wqueue_is_empty(&tls->output) && tls_flush(tls) < 0) {
-            return -1;
-        }
-        if (wqueue_is_empty(&tls->output) && !tls->flushing) {
-            size_t most = length < WRITE_BUDGET_BYTES ? length : WRITE_BUDGET_BYTES;
-            tls->flushing = true;
-            int result = tls_encrypt(tls, NULL, data, most, &done);
-            tls->flushing = false;
-            if (result < 0 || tls_send_output(tls) < 0
-                || (done == most && most < length && tls_may_encrypt(tls)
-                    && tls_flush_later(tls) < 0)) {
-                return -1;
-            }
-        }
-    }
-    if (done == length || !tls_takes_writes(tls)) {
+    return LIKELY(tls->tls_state == TLS_WRAPPED) && LIKELY(!tls->encrypting)
+           && LIKELY(wqueue_is_empty(&tls->output));
+}
+
+/* Something was queued: it goes out after the handshake, or now. */
+static int
+tls_queue_grew(Tls *tls)
+{
+    if (tls->tls_state != TLS_WRAPPED) {
+        tls_note_pending(tls, tls->output.bytes);
         return 0;
     }
-    int result = wqueue_push_copy(&tls->output, data + done, length - done);
-    /* A part of it has gone: the connection cannot go on without the rest. */
-    return result < 0 && done > 0 ? tls_fatal(tls, "Fatal error on SSL protocol") : result;
+    return tls_do_write(tls);
 }
 
 static int
-tls_queue(Tls *tls, PyObject *data)
+tls_write_bytes(Tls *tls, PyObject *bytes)
 {
-    if (LIKELY(PyBytes_CheckExact(data))) {
-        return PyBytes_GET_SIZE(data) == 0 ? 0 : wqueue_push(&tls->output, data, 0);
+    if (!tls_is_idle(tls)) {
+        return wqueue_push(&tls->output, bytes, 0) < 0 ? -1 : tls_queue_grew(tls);
     }
+    struct encryption run;
+    size_t done, length = (size_t)PyBytes_GET_SIZE(bytes);
+    encryption_begin(tls, &run);
+    enum tls_status status = encrypt(tls, &run, bytes, PyBytes_AS_STRING(bytes), length, &done);
+    if (UNLIKELY(status == TLS_WANT) && wqueue_push(&tls->output, bytes, done) < 0) {
+        status = TLS_FAILED;    /* a part of it has gone: the connection cannot go on without the rest */
+    }
+    if (LIKELY(status == TLS_OK)) {
+        status = encrypt_queue(tls, &run);
+    }
+    return encryption_end(tls, &run, status);
+}
+
+/* Memory that is not ours to keep. `object` is what has it, or NULL. */
+static enum tls_status
+tls_encrypt_memory(Tls *tls, struct encryption *run, PyObject *object, const char *data,
+                   size_t length)
+{
+    size_t done;
+    enum tls_status status = encrypt(tls, run, object, data, length, &done);
+    if (UNLIKELY(status == TLS_WANT)
+        && wqueue_push_copy(&tls->output, data + done, length - done) < 0) {
+        status = TLS_FAILED;    /* as above */
+    }
+    return status;
+}
+
+/* A type other than exact bytes. */
+static int
+tls_write_other(Tls *tls, PyObject *data)
+{
     Py_buffer view;
     if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
         return -1;
     }
+    struct encryption run;
+    enum tls_status status = TLS_OK;
     int result = 0;
-    if (view.len > 0 && tls_takes_writes(tls)) {
-        result = tls_queue_memory(tls, view.buf, (size_t)view.len);
+    bool idle = tls_is_idle(tls), taken = view.len > 0 && tls_takes_writes(tls);
+    if (taken && idle) {
+        encryption_begin(tls, &run);
+        status = tls_encrypt_memory(tls, &run, data, view.buf, (size_t)view.len);
     }
-    PyBuffer_Release(&view);
-    return result;
+    else if (taken) {
+        result = wqueue_push_copy(&tls->output, view.buf, (size_t)view.len);
+    }
+    PyBuffer_Release(&view);    /* whoever is called now may want to change the size of the buffer */
+    if (!taken || result < 0) {
+        return result;
+    }
+    if (!idle) {
+        return tls_queue_grew(tls);
+    }
+    if (status == TLS_OK) {
+        status = encrypt_queue(tls, &run);
+    }
+    return encryption_end(tls, &run, status);
 }
 
 int
@@ -349,7 +407,8 @@ tls_write(Tls *tls, PyObject *data)
                      Py_TYPE(data)->tp_name);
         return -1;
     }
-    if (UNLIKELY(!PyBytes_CheckExact(data))) {
+    bool is_bytes = PyBytes_CheckExact(data);
+    if (UNLIKELY(!is_bytes)) {
         int has_data = PyObject_IsTrue(data);
         if (has_data <= 0) {
             return has_data;
@@ -362,37 +421,80 @@ tls_write(Tls *tls, PyObject *data)
         tls_drop_write(tls);
         return 0;
     }
-    return tls_queue(tls, data) < 0 ? -1 : tls_schedule_flush(tls);
+    tls_enter(tls);
+    int result = LIKELY(is_bytes) ? tls_write_bytes(tls, data) : tls_write_other(tls, data);
+    if (UNLIKELY(result < 0)) {
+        result = tls_failed(tls, TLS_FATAL_MESSAGE);
+    }
+    tls_leave(tls);
+    return result;
+}
+
+/* -- writelines() -------------------------------------------------------------------------------- */
+
+/* The part as exact bytes: new reference, or NULL with an exception. */
+static PyObject *
+part_as_bytes(PyObject *part)
+{
+    if (LIKELY(PyBytes_CheckExact(part))) {
+        return Py_NewRef(part);
+    }
+    if (!PyObject_CheckBuffer(part)) {
+        PyErr_Format(PyExc_TypeError, "data: expecting a bytes-like instance, got %.200s",
+                     Py_TYPE(part)->tp_name);
+        return NULL;
+    }
+    Py_buffer view;
+    if (PyObject_GetBuffer(part, &view, PyBUF_SIMPLE) < 0) {
+        return NULL;
+    }
+    PyObject *bytes = PyBytes_FromStringAndSize(view.buf, view.len);
+    PyBuffer_Release(&view);
+    return bytes;
+}
+
+/* A list of the parts as exact bytes: all or nothing. New reference or NULL. */
+static PyObject *
+parts_as_bytes(PyObject *list)
+{
+    PyObject *parts = PySequence_List(list);
+    for (Py_ssize_t i = 0; parts != NULL && i < PyList_GET_SIZE(parts); i++) {
+        PyObject *bytes = part_as_bytes(PyList_GET_ITEM(parts, i));
+        if (bytes == NULL || PyList_SetItem(parts, i, bytes) < 0) {
+            Py_CLEAR(parts);
+        }
+    }
+    return parts;
+}
+
+static int
+tls_queue_parts(Tls *tls, PyObject *parts)
+{
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(parts); i++) {
+        PyObject *part = PyList_GET_ITEM(parts, i);
+        if (PyBytes_GET_SIZE(part) > 0 && wqueue_push(&tls->output, part, 0) < 0) {
+            return -1;
+        }
+    }
+    return 0;
 }
 
 int
 tls_writelines(Tls *tls, PyObject *list)
 {
-    PyObject *parts = PySequence_Tuple(list);
+    PyObject *parts = parts_as_bytes(list);
     if (parts == NULL) {
         return -1;
     }
     int result = 0;
-    Py_ssize_t count = PyTuple_GET_SIZE(parts);
-    for (Py_ssize_t i = 0; i < count && result == 0; i++) {
-        PyObject *part = PyTuple_GET_ITEM(parts, i);
-        if (!PyObject_CheckBuffer(part)) {
-            PyErr_Format(PyExc_TypeError, "data: expecting a bytes-like instance, got %.200s",
-                         Py_TYPE(part)->tp_name);
-            result = -1;
-        }
-    }
-    if (result == 0 && !tls_takes_writes(tls)) {
+    tls_enter(tls);
+    if (!tls_takes_writes(tls)) {
         tls_drop_write(tls);
-        count = 0;
     }
-    for (Py_ssize_t i = 0; i < count && result == 0 && tls_takes_writes(tls); i++) {
-        result = tls_queue(tls, PyTuple_GET_ITEM(parts, i));
-        if (UNLIKELY(result < 0) && i > 0 && PyErr_ExceptionMatches(PyExc_MemoryError)) {
-            result = tls_fatal(tls, "Fatal error on SSL protocol");    /* as above */
-            break;
-        }
+    else if (tls_queue_parts(tls, parts) < 0 || tls_queue_grew(tls) < 0) {
+        result = tls_failed(tls, TLS_FATAL_MESSAGE);
     }
+    tls_leave(tls);
     Py_DECREF(parts);
-    return result < 0 || count == 0 ? result : tls_schedule_flush(tls);
+    return result;
 }

@@ -455,8 +455,8 @@ def test_writes_of_one_iteration_keep_their_order(run, server_context, client_co
     run(main())
 
 
-@pytest.mark.our_loop("asyncio makes a record of each write")
-def test_small_writes_of_one_iteration_are_one_record(run, server_context, client_context):
+@pytest.mark.our_loop("asyncio makes a record of each part")
+def test_small_parts_of_one_writelines_are_one_record(run, server_context, client_context):
     async def main():
         async with serving(server_context) as pair:
             transport, protocol = await connect(pair.port, client_context)
@@ -475,8 +475,7 @@ def test_small_writes_of_one_iteration_are_one_record(run, server_context, clien
                     return getattr(tls, name)
 
             below.set_protocol(Tap())
-            for _ in range(100):
-                transport.write(b"0123456789")
+            transport.writelines([b"0123456789"] * 100)
             assert transport.get_write_buffer_size() == 0
             await until(lambda: len(protocol.data) == 1005)
             assert len(wire) == 1 and 1000 < len(wire[0]) < 1100
@@ -1307,7 +1306,7 @@ def test_failed_and_cancelled_start_tls_close_the_connection(run, client_context
     run(main())
 
 
-@pytest.mark.our_loop("hangs now and then with asyncio")
+@pytest.mark.our_loop("with asyncio data may come before start_tls() has returned")
 def test_tls_inside_tls(run, server_context, client_context):
     async def main():
         loop = asyncio.get_running_loop()
@@ -1318,12 +1317,14 @@ def test_tls_inside_tls(run, server_context, client_context):
                 self.task = loop.create_task(self.upgrade())
 
             async def upgrade(self):
+                self.transport.write(b"begin")
                 self.transport = await loop.start_tls(
                     self.transport, self, server_context, server_side=True
                 )
 
         async with serving(server_context, Server) as pair:
             outer, protocol = await connect(pair.port, client_context)
+            await until(lambda: protocol.data == b"begin")
             inner = await loop.start_tls(
                 outer, protocol, client_context, server_hostname="localhost"
             )
