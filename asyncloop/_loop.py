@@ -5,14 +5,11 @@ happens once per connection or per process is `asyncio.BaseEventLoop`'s own, in 
 running Python has. The mixins give the hooks that it calls.
 """
 
-import sys
-import threading
-from asyncio import events
 from asyncio.base_events import BaseEventLoop
-from typing import Any
 
 from . import _core
 from ._datagrams import DatagramHooks
+from ._insides import InsideHooks
 from ._pipes import PipeHooks
 from ._resolve import ResolverHooks
 from ._sendfile import SendfileHooks
@@ -23,6 +20,7 @@ from ._tls import TlsHooks
 
 
 class Loop(
+    InsideHooks,
     SignalHooks,
     ResolverHooks,
     SendfileHooks,
@@ -44,6 +42,7 @@ class Loop(
         _core.Loop.__init__(self)
         BaseEventLoop.__init__(self)
         SignalHooks.__init__(self)
+        self._internal_fds = 1
 
     def run_forever(self) -> None:
         """Run until stop() is called. Follows asyncio.loop.run_forever.
@@ -53,22 +52,12 @@ class Loop(
         """
         self._check_closed()
         self._check_running()
-        asyncgen_hooks = sys.get_asyncgen_hooks()
         try:
-            self._thread_id = threading.get_ident()
-            self._set_coroutine_origin_tracking(self._debug)
-            sys.set_asyncgen_hooks(
-                firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook
-            )
-            events._set_running_loop(self)
+            self._begin_run()
             self._set_wakeup_fd_in_child()
-            self._run()
+            self._run_turns()
         finally:
-            self._stopping = False
-            self._thread_id = None
-            events._set_running_loop(None)
-            self._set_coroutine_origin_tracking(False)
-            sys.set_asyncgen_hooks(*asyncgen_hooks)
+            self._end_run()
 
     def close(self) -> None:
         """Close the loop: pending calls are dropped, the executor is told to end.
@@ -82,9 +71,8 @@ class Loop(
         self._remove_all_signal_handlers()
         self._close_resolver()
         self._close_children()
+        self._close_self_pipe()
+        self._internal_fds = 0
         BaseEventLoop.close(self)
         self._close()
         self._close_servers()
-
-    def _process_events(self, event_list: Any) -> None:
-        raise NotImplementedError("asyncloop has no selector whose events could be processed")

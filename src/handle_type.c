@@ -96,10 +96,26 @@ Handle_get_context(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Handle__run(PyObject *op, PyObject *ignored UNUSED)
 {
+    Handle *handle = (Handle *)op;
+    Loop *loop = handle_hold_loop(handle);
+    if (loop == NULL) {
+        Py_RETURN_NONE;    /* it has run, or was cancelled */
+    }
+    /* What leaves the loop leaves this call, whether the loop runs or not. */
+    struct run run = {.outer = loop->run};
     Py_INCREF(op);
-    int result = handle_run((Handle *)op);
+    Py_INCREF(loop);
+    SHARED_STORE(loop->run, &run);
+    int result = handle_run(handle);
+    SHARED_STORE(loop->run, run.outer);
+    Py_DECREF(loop);
+    handle_release_loop(loop);
     Py_DECREF(op);
-    if (result < 0 && PyErr_Occurred()) {    /* else the run has it already: loop_propagate() */
+    if (run.exception != NULL) {
+        PyErr_SetRaisedException(run.exception);
+        return NULL;
+    }
+    if (result < 0 && PyErr_Occurred()) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -144,6 +160,13 @@ static PyObject *
 Handle_get__scheduled(PyObject *op, void *closure UNUSED)
 {
     return PyBool_FromLong(SHARED_LOAD(((TimerHandle *)op)->heap_index) != TIMER_NOT_WAITING);
+}
+
+/* asyncio's own iteration sets it where it takes a timer out, which has been done by then. */
+static int
+Handle_set__scheduled(PyObject *op UNUSED, PyObject *value UNUSED, void *closure UNUSED)
+{
+    return 0;
 }
 
 static PyObject *
@@ -280,7 +303,7 @@ static PyGetSetDef Handle_getset[] = {
 static PyGetSetDef TimerHandle_getset[] = {
     HANDLE_GETSETS,
     {"__class__", TimerHandle_get___class__, NULL, NULL, NULL},
-    {"_scheduled", Handle_get__scheduled, NULL, NULL, NULL},
+    {"_scheduled", Handle_get__scheduled, Handle_set__scheduled, NULL, NULL},
     {"_when", TimerHandle_get__when, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

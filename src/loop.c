@@ -12,6 +12,7 @@
 
 #include "current.h"
 #include "inbox.h"
+#include "insides.h"
 #include "look_up.h"
 #include "owed.h"
 #include "owner.h"
@@ -449,8 +450,16 @@ loop_is_idle(Loop *loop)
  * requests that came together are answered together.
  * 1 if it has looked, 0 if not, -1 if the run has to end. */
 static int
-loop_poll(Loop *loop, struct run *run)
+loop_poll(Loop *loop, struct run *run, size_t *before)
 {
+    int by_selector = 0;
+    if (UNLIKELY(loop->looked_at)) {
+        by_selector = insides_look(loop);
+        if (by_selector < 0 || loop_check_closed(loop) < 0) {
+            loop_propagate(loop);
+            return -1;
+        }
+    }
     bool idle = loop_is_idle(loop);
     if (idle) {
         /* One that comes from here on ends the sleep, unless it comes just before that begins: asyncio
@@ -462,8 +471,9 @@ loop_poll(Loop *loop, struct run *run)
         }
         idle = loop_is_idle(loop);
     }
+    *before = ready_length(&loop->ready);
     int64_t monotonic = monotonic_ns();
-    if (!idle && LIKELY(!loop->fds.fresh)
+    if (!idle && LIKELY(!loop->fds.fresh) && LIKELY(by_selector == 0)
         && (loop->answering || monotonic - loop->last_poll_ns < POLL_INTERVAL_NS)) {
         loop->answering = false;
         loop->now_ns = monotonic;
@@ -487,7 +497,8 @@ loop_poll(Loop *loop, struct run *run)
         wait_ns = loop->state->check_operations(loop, monotonic, wait_ns);
     }
     current_leave(loop);
-    if (UNLIKELY(poll_once(loop, wait_ns) < 0 || PyErr_CheckSignals() < 0)) {
+    int result = LIKELY(by_selector == 0) ? poll_once(loop, wait_ns) : insides_poll(loop, wait_ns);
+    if (UNLIKELY(result < 0 || PyErr_CheckSignals() < 0)) {
         loop_propagate(loop);
     }
     loop->now_ns = loop->last_poll_ns = monotonic_ns();
@@ -514,8 +525,8 @@ loop_iterate(Loop *loop, struct run *run)
 {
     loop->inbox.direct = 0;
     inbox_drain(loop);
-    size_t before = ready_length(&loop->ready);
-    int polled = loop_poll(loop, run);
+    size_t before = 0;
+    int polled = loop_poll(loop, run, &before);
     if (polled < 0) {
         return -1;
     }
@@ -536,19 +547,49 @@ loop_iterate(Loop *loop, struct run *run)
     return run->exception != NULL ? -1 : loop_run_ready(loop, run, total - before);
 }
 
+void
+loop_begin_by_hand(Loop *loop, struct hand *hand)
+{
+    *hand = (struct hand){.run = {.outer = loop->run}, .task = Py_XNewRef(loop->current_task)};
+    current_leave(loop);
+    SHARED_STORE(loop->run, &hand->run);
+    Py_INCREF(loop);
+}
+
+int
+loop_end_by_hand(Loop *loop, struct hand *hand)
+{
+    PyObject *exception = hand->run.exception;
+    current_leave(loop);
+    SHARED_STORE(loop->run, hand->run.outer);
+    if (UNLIKELY(hand->task != NULL)) {
+        /* inside a step of it, which goes on */
+        if (current_enter(loop, hand->task) < 0) {
+            PyErr_Clear();
+        }
+        Py_DECREF(hand->task);
+    }
+    Py_DECREF(loop);
+    if (exception != NULL) {
+        PyErr_SetRaisedException(exception);
+        return -1;
+    }
+    return 0;
+}
+
 static int
-loop_run_owned(Loop *loop)
+loop_run_owned(Loop *loop, bool once)
 {
     if (loop_check_closed(loop) < 0) {
         return -1;
     }
-    struct run run = {.outer = loop->run};
-    SHARED_STORE(loop->run, &run);
+    struct hand hand;
+    struct run *run = &hand.run;
+    loop_begin_by_hand(loop, &hand);
     loop->answering = false;
     loop->last_poll_ns = 0;    /* the first iteration of a run always polls, as asyncio's */
-    Py_INCREF(loop);
     do {
-        int result = loop_iterate(loop, &run);
+        int result = loop_iterate(loop, run);
         loop->step++;
         if (!list_empty(&loop->flush)) {
             unsigned int crowd = loop->crowd;
@@ -557,42 +598,43 @@ loop_run_owned(Loop *loop)
             loop->crowd = crowd;
         }
         loop_push(loop);
-        if (UNLIKELY(SHARED_LOAD(loop->owed.any)) && result == 0 && run.exception == NULL) {
-            owed_pay(loop, &run);
+        if (UNLIKELY(SHARED_LOAD(loop->owed.any)) && result == 0 && run->exception == NULL) {
+            owed_pay(loop, run);
         }
-        if (result < 0 || run.exception != NULL) {
+        if (result < 0 || run->exception != NULL) {
             break;
         }
-    } while (!SHARED_LOAD(loop->stopping));
-    current_leave(loop);
-    SHARED_STORE(loop->run, run.outer);
-    Py_DECREF(loop);
-    if (run.exception != NULL) {
-        PyErr_SetRaisedException(run.exception);
-        return -1;
-    }
-    return 0;
+    } while (!once && !SHARED_LOAD(loop->stopping) && LIKELY(!loop->turn_replaced));
+    return loop_end_by_hand(loop, &hand);
 }
 
 #ifdef Py_GIL_DISABLED
-int
-loop_run(Loop *loop)
+static int
+loop_claim_and_run(Loop *loop, bool once)
 {
     struct claim claim;
     if (loop_claim_steal(&claim, (Loop *)Py_NewRef(loop)) < 0) {
         return -1;
     }
-    int result = loop_run_owned(loop);
+    int result = loop_run_owned(loop, once);
     loop_unclaim(&claim);
     return result;
 }
 #else
+#define loop_claim_and_run(loop, once) loop_run_owned(loop, once)
+#endif
+
 int
 loop_run(Loop *loop)
 {
-    return loop_run_owned(loop);
+    return loop_claim_and_run(loop, false);
 }
-#endif
+
+int
+loop_turn(Loop *loop)
+{
+    return loop_claim_and_run(loop, true);
+}
 
 /* -- life ------------------------------------------------------------------------------------------ */
 

@@ -26,6 +26,12 @@ struct run {
     PyObject *exception;          /* what run_forever() has to raise; owned */
 };
 
+/* For what is done apart from a run, or in the middle of one: an iteration or a poll by hand. */
+struct hand {
+    struct run run;
+    PyObject *task;               /* what asyncio's books said before: owned, or NULL */
+};
+
 struct fd_page;                   /* watch.c */
 struct signals;                   /* poll.c */
 
@@ -156,6 +162,8 @@ struct Loop {
     bool debug;
     bool closed;
     bool stopping;
+    bool looked_at;               /* somebody has a view of the insides: insides.h */
+    bool turn_replaced;           /* _run_once was set on the instance: each turn is a call of it */
     bool polling_blocked;         /* this poll may sleep, so it drops the GIL */
     bool forked;                  /* a child of fork() inherited this loop */
     bool forked_epoll;            /* libev makes a new epoll set in its next poll */
@@ -298,6 +306,9 @@ loop_prepare_ev(Loop *loop)
 /* -- life (loop.c) ---------------------------------------------------------- */
 int loop_open(Loop *loop);            /* makes the libev loop; called by __init__ */
 int loop_run(Loop *loop);             /* until stop(): 0, or -1 with what has to leave */
+int loop_turn(Loop *loop);            /* one iteration: the same */
+void loop_begin_by_hand(Loop *loop, struct hand *hand);
+int loop_end_by_hand(Loop *loop, struct hand *hand);    /* 0, or -1 with what has to leave */
 void loop_close(Loop *loop);          /* drops everything; safe to repeat */
 void loop_free_buffers(Loop *loop);
 int64_t monotonic_ns(void);

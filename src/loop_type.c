@@ -14,6 +14,7 @@
 #include "executor.h"
 #include "future.h"
 #include "inbox.h"
+#include "insides.h"
 #include "look_up.h"
 #include "owner.h"
 #include "poll.h"
@@ -253,9 +254,10 @@ Loop__add_callback(PyObject *op, PyObject *item)
 }
 
 static PyObject *
-Loop__timer_handle_cancelled(PyObject *op UNUSED, PyObject *handle UNUSED)
+Loop__timer_handle_cancelled(PyObject *op, PyObject *handle)
 {
-    /* asyncio counts cancelled timers in order to clean its heap; ours leave at once. */
+    /* asyncio counts cancelled timers in order to clean its heap; ours have left at once. */
+    insides_timer_cancelled((Loop *)op, handle);
     Py_RETURN_NONE;
 }
 
@@ -527,6 +529,12 @@ Loop__run(PyObject *op, PyObject *ignored UNUSED)
 }
 
 static PyObject *
+Loop__run_turn(PyObject *op, PyObject *ignored UNUSED)
+{
+    return none_or_error(loop_turn((Loop *)op));
+}
+
+static PyObject *
 Loop__close(PyObject *op, PyObject *ignored UNUSED)
 {
     loop_close((Loop *)op);
@@ -606,6 +614,8 @@ Loop_get_debug(PyObject *op, PyObject *ignored UNUSED)
 BOOL_ATTRIBUTE(closed)
 BOOL_ATTRIBUTE(stopping)
 BOOL_ATTRIBUTE(debug)
+BOOL_ATTRIBUTE(looked_at)
+BOOL_ATTRIBUTE(turn_replaced)
 #undef BOOL_ATTRIBUTE
 
 static PyObject *
@@ -691,15 +701,24 @@ Loop_set__current_handle(PyObject *op, PyObject *value, void *closure UNUSED)
     return 0;
 }
 
-/* time() may be replaced on the instance: timers have to follow it. */
+/* time() may be replaced on the instance: timers have to follow it. So may an iteration and parts of it. */
 static int
 Loop_setattro(PyObject *op, PyObject *name, PyObject *value)
 {
     if (PyObject_GenericSetAttr(op, name, value) < 0) {
         return -1;
     }
-    if (PyUnicode_Check(name) && PyUnicode_CompareWithASCIIString(name, "time") == 0) {
+    if (!PyUnicode_Check(name)) {
+        return 0;
+    }
+    if (PyUnicode_CompareWithASCIIString(name, "time") == 0) {
         SHARED_STORE(((Loop *)op)->clock_on_instance, value != NULL);
+    }
+    else if (PyUnicode_CompareWithASCIIString(name, "_run_once") == 0) {
+        ((Loop *)op)->turn_replaced = value != NULL;
+    }
+    else if (PyUnicode_CompareWithASCIIString(name, "_process_events") == 0) {
+        ((Loop *)op)->looked_at = true;
     }
     return 0;
 }
@@ -815,6 +834,17 @@ DEFINE_OWNED_LOOP(Loop__ensure_fd_no_transport)
 DEFINE_OWNED_LOOP(Loop__close)
 DEFINE_OWNED_LOOP(Loop__signal_fd)
 DEFINE_OWNED_LOOP(Loop__add_callback)
+DEFINE_OWNED_LOOP(Loop__ready_length)
+DEFINE_OWNED_LOOP(Loop__ready_list)
+DEFINE_OWNED_LOOP(Loop__ready_replace)
+DEFINE_OWNED_LOOP(Loop__ready_push)
+DEFINE_OWNED_LOOP(Loop__ready_pop)
+DEFINE_OWNED_LOOP(Loop__timer_list)
+DEFINE_OWNED_LOOP(Loop__timer_put)
+DEFINE_OWNED_LOOP(Loop__timer_take)
+DEFINE_OWNED_LOOP(Loop__select)
+DEFINE_OWNED_LOOP(Loop__watched)
+DEFINE_OWNED_LOOP(Loop__post_event)
 
 static PyMethodDef Loop_methods[] = {
     {"call_soon", FASTCALL(Loop_call_soon), METH_FASTCALL | METH_KEYWORDS,
@@ -884,6 +914,8 @@ static PyMethodDef Loop_methods[] = {
     {"_check_closed", Loop__check_closed, METH_NOARGS, NULL},
     {"_check_thread", Loop__check_thread, METH_NOARGS, NULL},
     {"_run", Loop__run, METH_NOARGS, NULL},
+    {"_run_turn", Loop__run_turn, METH_NOARGS, NULL},
+    INSIDES_METHODS,
     {"_close", OWNED(Loop__close), METH_NOARGS, NULL},
     {"_signal_fd", OWNED(Loop__signal_fd), METH_NOARGS, NULL},
     {"_write_to_self", Loop__write_to_self, METH_NOARGS, NULL},
@@ -893,6 +925,8 @@ static PyMethodDef Loop_methods[] = {
 static PyGetSetDef Loop_getset[] = {
     {"_closed", Loop_get__closed, Loop_set__closed, NULL, NULL},
     {"_stopping", Loop_get__stopping, Loop_set__stopping, NULL, NULL},
+    {"_looked_at", Loop_get__looked_at, Loop_set__looked_at, NULL, NULL},
+    {"_turn_replaced", Loop_get__turn_replaced, Loop_set__turn_replaced, NULL, NULL},
     {"_debug", Loop_get__debug, Loop_set__debug, NULL, NULL},
     {"_thread_id", Loop_get__thread_id, Loop_set__thread_id, NULL, NULL},
     {"_task_factory", Loop_get__task_factory, Loop_set__task_factory, NULL, NULL},

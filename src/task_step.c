@@ -28,6 +28,12 @@ static PyMethodDef task_step_def = {"task_step", OWNED(task_step_callback), METH
 
 /* -- scheduling --------------------------------------------------------------------- */
 
+PyObject *
+task_step_function(PyObject *task)
+{
+    return PyCFunction_New(&task_step_def, task);
+}
+
 int
 task_schedule(Task *self)
 {
@@ -610,6 +616,24 @@ task_run(Loop *loop, PyObject *op)
     return result;
 }
 
+/* A step on its own loop, out of a Handle: of the ring, or that somebody runs by hand, perhaps in the
+ * middle of another Task. 0 / -1 */
+static int
+task_step_here(Task *self, Loop *loop, PyObject *exc)
+{
+    PyObject *outer = Py_XNewRef(loop->current_task);
+    int result = current_enter(loop, (PyObject *)self) == 0 ? task_resume(self, exc)
+                                                            : task_fail(self);
+    PyObject *raised = PyErr_GetRaisedException();
+    if (outer == NULL || current_enter(loop, outer) < 0) {
+        PyErr_Clear();
+        current_leave(loop);
+    }
+    Py_XDECREF(outer);
+    PyErr_SetRaisedException(raised);
+    return result;
+}
+
 /* A step from a callback, which runs in the context already. Steals `exc` (may be NULL),
  * which comes from the future that woke the Task. */
 static PyObject *
@@ -623,7 +647,6 @@ task_step_in_callback_steal(Task *self, PyObject *exc)
         Py_XDECREF(exc);
         return NULL;
     }
-    self->parked = false;    /* whoever called knows what woke the Task */
     if (exc != NULL) {
         task_set_pending_exception_steal(self, exc);
     }
@@ -633,8 +656,7 @@ task_step_in_callback_steal(Task *self, PyObject *exc)
         pending = NULL;
     }
     else if (loop != NULL) {
-        result = current_enter(loop, (PyObject *)self) == 0 ? task_resume(self, pending)
-                                                            : task_fail(self);
+        result = task_step_here(self, loop, pending);
     }
     else {
         /* __init__ may run inside the step and bind another loop */
@@ -659,7 +681,7 @@ task_step_in_callback_steal(Task *self, PyObject *exc)
     Py_RETURN_NONE;
 }
 
-/* The callback of a first or repeated step, where there is no ready ring. */
+/* The callback of a step where there is no ready ring, or of one that was looked at there. */
 static PyObject *
 task_step_callback(PyObject *op, PyObject *ignored UNUSED)
 {
@@ -692,6 +714,7 @@ task_wakeup(PyObject *op, PyObject *future)
             outcome = PyErr_GetRaisedException();
         }
     }
+    self->parked = false;    /* whoever called knows what woke the Task */
     return task_step_in_callback_steal(self, outcome);
 }
 

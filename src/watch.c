@@ -246,15 +246,21 @@ watch_tell(struct watch *watch)
     loop_flush_late(loop);
 }
 
+static void
+watch_unnote(struct watch *watch)
+{
+    watch->noted = false;
+    list_remove(&watch->active);
+    list_append(&watch_loop(watch)->fds.active, &watch->active);
+}
+
 void
 watch_dispatch(Loop *loop)
 {
     struct fds *fds = &loop->fds;
     while (!list_empty(&fds->noted) && LIKELY(loop->run->exception == NULL)) {
         struct watch *watch = container_of(fds->noted.next, struct watch, active);
-        watch->noted = false;
-        list_remove(&watch->active);
-        list_append(&fds->active, &watch->active);
+        watch_unnote(watch);
         watch_tell(watch);
     }
 }
@@ -724,6 +730,155 @@ watch_set_callback(Loop *loop, int fd, int event, Handle *handle_steal, PyObject
         handle_leave_steal(old);
     }
     return result;
+}
+
+/* -- as a list --------------------------------------------------------------------------- */
+
+static PyObject *
+watch_handle(struct watch *watch)
+{
+    struct fd_callback *callback = container_of(watch, struct fd_callback, watch);
+    return watch->ready == fd_callback_ready && callback->handle != NULL
+               ? (PyObject *)callback->handle
+               : Py_None;
+}
+
+/* What is told of a watch, taken out of it before any object is made: that may run the collector,
+ * and so stop and start watches. */
+struct watched {
+    int fd;
+    int event;
+    PyObject *fileobj;    /* strong, or NULL */
+    PyObject *handle;     /* strong */
+};
+
+static struct watched *
+list_to_array(Loop *loop, struct list_node *head, struct watched *to)
+{
+    for (struct list_node *node = head->next; node != head; node = node->next, to++) {
+        struct watch *watch = container_of(node, struct watch, active);
+        struct fd_entry *entry = fds_find(loop, watch->io.fd);
+        to->fd = watch->io.fd;
+        to->event = watch->io.events & (EV_READ | EV_WRITE);
+        to->fileobj = entry == NULL ? NULL : Py_XNewRef(entry->fileobj);
+        to->handle = Py_NewRef(watch_handle(watch));
+    }
+    return to;
+}
+
+static size_t
+list_length(struct list_node *head)
+{
+    size_t length = 0;
+    for (struct list_node *node = head->next; node != head; node = node->next) {
+        length++;
+    }
+    return length;
+}
+
+PyObject *
+watch_list(Loop *loop)
+{
+    size_t length = list_length(&loop->fds.active) + list_length(&loop->fds.noted);
+    struct watched *all = PyMem_New(struct watched, length + 1);
+    if (all == NULL) {
+        return PyErr_NoMemory();
+    }
+    list_to_array(loop, &loop->fds.noted, list_to_array(loop, &loop->fds.active, all));
+    PyObject *list = PyList_New(0);
+    for (size_t i = 0; i < length; i++) {
+        struct watched *one = &all[i];
+        PyObject *entry = list == NULL ? NULL
+                          : one->fileobj == NULL
+                              ? Py_BuildValue("(iiiO)", one->fd, one->event, one->fd, one->handle)
+                              : Py_BuildValue("(iiOO)", one->fd, one->event, one->fileobj,
+                                              one->handle);
+        if (entry == NULL || PyList_Append(list, entry) < 0) {
+            Py_CLEAR(list);
+        }
+        Py_XDECREF(entry);
+        Py_XDECREF(one->fileobj);
+        Py_DECREF(one->handle);
+    }
+    PyMem_Free(all);
+    return list;
+}
+
+static struct watch *
+watch_find(Loop *loop, int fd, int event)
+{
+    struct list_node *heads[] = {&loop->fds.active, &loop->fds.noted};
+    for (int i = 0; i < 2; i++) {
+        for (struct list_node *node = heads[i]->next; node != heads[i]; node = node->next) {
+            struct watch *watch = container_of(node, struct watch, active);
+            if (watch->io.fd == fd && (watch->io.events & event) != 0) {
+                return watch;
+            }
+        }
+    }
+    return NULL;
+}
+
+/* Out of the ring: the watch may have been stopped since. */
+static int
+posted_event_run(PyObject *loop, PyObject *event)
+{
+    long number = PyLong_AsLong(event);
+    struct watch *watch = watch_find((Loop *)loop, (int)(number >> 2), (int)(number & 3));
+    if (watch != NULL) {
+        watch_unnote(watch);
+        watch_tell(watch);
+    }
+    return 0;
+}
+
+static int
+watch_post(Loop *loop, struct watch *watch)
+{
+    PyObject *handle = watch_handle(watch);
+    if (handle != Py_None && LIKELY(ev_is_active(&watch->io))) {
+        return ready_push_steal(&loop->ready, Py_NewRef(handle), READY_HANDLE);
+    }
+    long number = (long)watch->io.fd << 2 | (watch->io.events & (EV_READ | EV_WRITE));
+    PyObject *event = PyLong_FromLong(number);
+    int result = event == NULL
+                     ? -1
+                     : loop_call_soon_native(loop, posted_event_run, (PyObject *)loop, event);
+    Py_XDECREF(event);
+    return result;
+}
+
+int
+watch_post_event(Loop *loop, int fd, int event)
+{
+    struct watch *watch = watch_find(loop, fd, event);
+    return watch == NULL ? 0 : watch_post(loop, watch);
+}
+
+PyObject *
+watch_take_events(Loop *loop)
+{
+    struct fds *fds = &loop->fds;
+    PyObject *list = PyList_New(0);
+    while (list != NULL && !list_empty(&fds->noted)) {
+        struct watch *watch = container_of(fds->noted.next, struct watch, active);
+        int fd = watch->io.fd, event = watch->io.events & (EV_READ | EV_WRITE);
+        watch_unnote(watch);
+        PyObject *entry = NULL;
+        int result;
+        if (UNLIKELY(!ev_is_active(&watch->io))) {
+            result = watch_post(loop, watch);    /* it was refused: nobody else would tell */
+        }
+        else {
+            entry = Py_BuildValue("(ii)", fd, event);
+            result = entry == NULL ? -1 : PyList_Append(list, entry);
+        }
+        Py_XDECREF(entry);
+        if (result < 0) {
+            Py_CLEAR(list);
+        }
+    }
+    return list;
 }
 
 /* -- the loop's end ------------------------------------------------------------------------- */

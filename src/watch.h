@@ -80,6 +80,14 @@ void watch_end_batch(Loop *loop);         /* libev has told of all events of one
 /* Whether libev may have had no room for more events than the last batch has, so that there may be more. */
 bool watch_batch_was_full(Loop *loop);
 void watch_dispatch(Loop *loop);          /* tells what was noted, until the run has to end */
+
+/* -- for insides.c: the events of a poll as a list, and not told by themselves ---- */
+PyObject *watch_list(Loop *loop);         /* all that is watched: [(descriptor, event, what it
+                                           * was registered by, its Handle or None)] */
+PyObject *watch_take_events(Loop *loop);  /* [(descriptor, event)]: what was noted */
+/* The reader or the writer is told in the iteration that runs what is ready now. 0 / -1 */
+int watch_post_event(Loop *loop, int fd, int event);
+
 void watch_clear(Loop *loop);             /* stops everything: the loop closes */
 void watch_free(Loop *loop);
 int watch_traverse(Loop *loop, visitproc visit, void *arg);
