@@ -96,20 +96,46 @@ class ReadyView(collections.deque[Any]):
     def __reduce__(self) -> Any:
         return collections.deque, (list(self),)
 
-    def __copy__(self) -> collections.deque[Any]:
+    def copy(self) -> Any:
         return collections.deque(self)
 
-    copy = __copy__
+    __copy__ = copy
 
-    for _name in ("__contains__", "__getitem__", "__reversed__", "__add__", "__mul__", "__rmul__",
-                  "__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "count", "index"):
+    for _name in (
+        "__contains__",
+        "__getitem__",
+        "__reversed__",
+        "__add__",
+        "__mul__",
+        "__rmul__",
+        "__eq__",
+        "__ne__",
+        "__lt__",
+        "__le__",
+        "__gt__",
+        "__ge__",
+        "count",
+        "index",
+    ):
         if hasattr(collections.deque, _name):
             locals()[_name] = _of_deque(_name, changes=False)
-    for _name in ("__setitem__", "__delitem__", "__iadd__", "__imul__", "appendleft", "extend",
-                  "extendleft", "insert", "pop", "remove", "reverse", "rotate"):
+    for _name in (
+        "__setitem__",
+        "__delitem__",
+        "__iadd__",
+        "__imul__",
+        "appendleft",
+        "extend",
+        "extendleft",
+        "insert",
+        "pop",
+        "remove",
+        "reverse",
+        "rotate",
+    ):
         locals()[_name] = _of_deque(_name, changes=True)
     del _name
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
 
 # -- _scheduled --------------------------------------------------------------------------------
@@ -179,18 +205,44 @@ class ScheduledView(list[Any]):
     def __reduce__(self) -> Any:
         return list, (list(self),)
 
-    __reduce_ex__ = None  # type: ignore[assignment]
-
-    for _name in ("__contains__", "__getitem__", "__iter__", "__len__", "__reversed__", "__add__",
-                  "__mul__", "__rmul__", "__eq__", "__ne__", "__lt__", "__le__", "__gt__",
-                  "__ge__", "__repr__", "copy", "count", "index"):
+    for _name in (
+        "__contains__",
+        "__getitem__",
+        "__iter__",
+        "__len__",
+        "__reversed__",
+        "__add__",
+        "__mul__",
+        "__rmul__",
+        "__eq__",
+        "__ne__",
+        "__lt__",
+        "__le__",
+        "__gt__",
+        "__ge__",
+        "__repr__",
+        "copy",
+        "count",
+        "index",
+    ):
         locals()[_name] = _of_list(_name, changes=False)
-    for _name in ("__setitem__", "__delitem__", "__iadd__", "__imul__", "append", "clear",
-                  "extend", "insert", "pop", "remove", "reverse", "sort"):
+    for _name in (
+        "__setitem__",
+        "__delitem__",
+        "__iadd__",
+        "__imul__",
+        "append",
+        "clear",
+        "extend",
+        "insert",
+        "pop",
+        "remove",
+        "reverse",
+        "sort",
+    ):
         locals()[_name] = _of_list(_name, changes=True)
     del _name
-    del __reduce_ex__
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
 
 # -- _selector ---------------------------------------------------------------------------------
@@ -300,8 +352,8 @@ _own_select = LoopSelector.select
 class InsideHooks(_Base):
     """The part of `asyncloop.Loop` that shows what is inside, and takes turns by hand."""
 
-    # nest_asyncio leaves a class alone that has this: its own methods would run the loop through the
-    # views below, slowly. Running a loop inside itself is refused, as asyncio does.
+    # nest_asyncio leaves a class alone that has this: its own methods would run the loop through
+    # the views below, slowly. Running a loop inside itself is refused, as asyncio does.
     _nest_patched = True
 
     _ready_view: ReadyView | None = None
@@ -401,8 +453,9 @@ class InsideHooks(_Base):
         """Make ready what a call of `_selector.select()` has returned."""
         for key, mask in event_list:
             handles = key.data if isinstance(key.data, tuple) else (None, None)
-            for event, handle in zip((selectors.EVENT_READ, selectors.EVENT_WRITE), handles,
-                                     strict=True):
+            for event, handle in zip(
+                (selectors.EVENT_READ, selectors.EVENT_WRITE), handles, strict=True
+            ):
                 if not mask & event:
                     continue
                 if handle is None or type(handle) is _core.Handle:

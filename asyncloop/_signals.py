@@ -1,7 +1,7 @@
 """Signals: add_signal_handler() and its kin, and the descriptor that a signal wakes the loop with.
 
-As with asyncio, `signal.set_wakeup_fd` is called by each `add_signal_handler()`, and taken back with
-the last handler; a run alone leaves it as it is, because any signal ends a sleeping poll.
+As with asyncio, `signal.set_wakeup_fd` is called by each `add_signal_handler()`, and taken back
+with the last handler; a run alone leaves it as it is, because any signal ends a sleeping poll.
 Python's own C handler writes the number of each signal to that descriptor. The core owns both ends
 of the pipe and calls `_signals_arrived` with what it has read, after the interpreter has run its
 Python-level handlers. A flood of signals can fill the pipe while a callback runs for long; the
@@ -94,9 +94,7 @@ class SignalHooks(_Base):
         if sig not in signal.valid_signals():
             raise ValueError(f"invalid signal number {sig}")
 
-    def add_signal_handler(
-        self, sig: int, callback: Callable[[*_Ts], object], *args: *_Ts
-    ) -> None:
+    def add_signal_handler(self, sig: int, callback: Callable[[*_Ts], object], *args: *_Ts) -> None:
         """Call callback(*args) in the loop whenever the process gets the signal `sig`.
 
         Takes the place of an earlier handler. Raises TypeError for a coroutine function, ValueError

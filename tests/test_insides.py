@@ -17,7 +17,7 @@ import pytest
 
 from .support import check_script, turns, until
 
-# -- _ready ---------------------------------------------------------------------------------------
+# -- _ready ------------------------------------------------------------
 
 
 def test_ready_shows_what_runs_next(run, loop):
@@ -247,7 +247,7 @@ def test_views_keep_no_loop_alive(impl):
     assert not ready and not scheduled
 
 
-# -- _scheduled -----------------------------------------------------------------------------------
+# -- _scheduled ------------------------------------------------------------
 
 
 def test_scheduled_shows_the_timers(run, loop):
@@ -361,7 +361,7 @@ def test_many_timers_and_views(run, loop):
     run(main())
 
 
-# -- _run_once, and hosts ---------------------------------------------------------------------------
+# -- _run_once, and hosts ------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -571,7 +571,7 @@ def test_turn_of_a_closed_loop(impl):
         loop._run_once()
 
 
-# -- _selector ----------------------------------------------------------------------------------------
+# -- _selector ------------------------------------------------------------
 
 
 def test_selector_tells_what_is_watched(run, loop):
@@ -838,7 +838,7 @@ def test_selector_that_sees_nothing_is_refused(loop):
         loop._selector.modify(0, selectors.EVENT_READ)
 
 
-# -- the pair of sockets --------------------------------------------------------------------------
+# -- the pair of sockets ------------------------------------------------------------
 
 
 def test_self_pipe(impl):
@@ -882,7 +882,7 @@ def test_wakeup_fd_of_the_self_pipe(run, loop):
     assert woken == [bytes([signal.SIGUSR1])]
 
 
-# -- nest_asyncio -------------------------------------------------------------------------------------
+# -- nest_asyncio ------------------------------------------------------------
 
 
 def test_marked_for_nest_asyncio(impl):

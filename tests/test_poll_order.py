@@ -1,4 +1,4 @@
-"""In which order, and when, descriptors are told: the kernel's order, the reader first, no poll late."""
+"""In which order, and when, descriptors are told: as the kernel tells, and the reader first."""
 
 import asyncio
 import contextlib
@@ -122,7 +122,9 @@ def test_listener_and_its_clients(run, loop):
         with contextlib.ExitStack() as stack:
             listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=100))
             listener.setblocking(False)
-            loop.add_reader(listener, lambda: (order.append("accept"), loop.remove_reader(listener)))
+            loop.add_reader(
+                listener, lambda: (order.append("accept"), loop.remove_reader(listener))
+            )
             await asyncio.sleep(0.001)
             for number in range(6):
                 client = stack.enter_context(socket.socket())

@@ -1,4 +1,4 @@
-"""signal.set_wakeup_fd(): when the loop takes it, when it leaves it, and what wakes the loop without."""
+"""signal.set_wakeup_fd(): when the loop takes it and leaves it, and what wakes the loop without."""
 
 import asyncio
 import os
