@@ -107,6 +107,9 @@ Handle__run(PyObject *op, PyObject *ignored UNUSED)
     Py_INCREF(loop);
     SHARED_STORE(loop->run, &run);
     int result = handle_run(handle);
+    PyObject *raised = PyErr_GetRaisedException();
+    loop_end_turn_by_hand(loop, &run);
+    PyErr_SetRaisedException(raised);
     SHARED_STORE(loop->run, run.outer);
     Py_DECREF(loop);
     handle_release_loop(loop);

@@ -547,6 +547,31 @@ loop_iterate(Loop *loop, struct run *run)
     return run->exception != NULL ? -1 : loop_run_ready(loop, run, total - before);
 }
 
+/* What comes at the end of each iteration, also of one that ends with an exception. */
+static void
+loop_end_turn(Loop *loop)
+{
+    loop->step++;
+    if (!list_empty(&loop->flush)) {
+        unsigned int crowd = loop->crowd;
+        loop->crowd = 0;    /* the end of the turn is here */
+        loop_flush(loop);
+        loop->crowd = crowd;
+    }
+    loop_push(loop);
+}
+
+void
+loop_end_turn_by_hand(Loop *loop, struct run *run)
+{
+    if (run->outer == NULL && LIKELY(!loop->closed)) {
+        loop_end_turn(loop);
+        if (UNLIKELY(SHARED_LOAD(loop->owed.any)) && run->exception == NULL) {
+            owed_pay(loop, run);
+        }
+    }
+}
+
 void
 loop_begin_by_hand(Loop *loop, struct hand *hand)
 {
@@ -590,14 +615,7 @@ loop_run_owned(Loop *loop, bool once)
     loop->last_poll_ns = 0;    /* the first iteration of a run always polls, as asyncio's */
     do {
         int result = loop_iterate(loop, run);
-        loop->step++;
-        if (!list_empty(&loop->flush)) {
-            unsigned int crowd = loop->crowd;
-            loop->crowd = 0;    /* the end of the turn is here */
-            loop_flush(loop);
-            loop->crowd = crowd;
-        }
-        loop_push(loop);
+        loop_end_turn(loop);
         if (UNLIKELY(SHARED_LOAD(loop->owed.any)) && result == 0 && run->exception == NULL) {
             owed_pay(loop, run);
         }

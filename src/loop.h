@@ -307,6 +307,8 @@ loop_prepare_ev(Loop *loop)
 int loop_open(Loop *loop);            /* makes the libev loop; called by __init__ */
 int loop_run(Loop *loop);             /* until stop(): 0, or -1 with what has to leave */
 int loop_turn(Loop *loop);            /* one iteration: the same */
+/* The end of an iteration, for a handle or a poll that nobody makes part of one: nothing inside a run. */
+void loop_end_turn_by_hand(Loop *loop, struct run *run);
 void loop_begin_by_hand(Loop *loop, struct hand *hand);
 int loop_end_by_hand(Loop *loop, struct hand *hand);    /* 0, or -1 with what has to leave */
 void loop_close(Loop *loop);          /* drops everything; safe to repeat */
