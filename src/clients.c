@@ -4,6 +4,8 @@
  * somebody else called add(). */
 #include "clients.h"
 
+#include "args.h"
+
 #if PY_VERSION_HEX >= 0x030D0000 && !defined(Py_GIL_DISABLED)
 #define HAVE_CLIENTS 1
 #else
@@ -37,6 +39,49 @@ clients_cast(PyObject *op)
     return (Clients *)op;
 }
 
+/* -- the list ------------------------------------------------------------------------------ */
+
+static PyObject *
+nothing(PyObject *self UNUSED, PyObject *reference UNUSED)
+{
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef nothing_def = {"nothing", nothing, METH_O, NULL};
+
+/* 0 / -1. The weak reference has a callback because the collector clears these before it calls any,
+ * the others only later on some versions. */
+static int
+clients_append(struct state *state, Clients *self, Transport *tr)
+{
+    if (tr->client_ref == NULL) {
+        tr->client_ref = PyWeakref_NewRef((PyObject *)tr, state->clients_nothing);
+        if (tr->client_ref == NULL) {
+            return -1;
+        }
+    }
+    list_append(&self->transports, &tr->client);
+    return 0;
+}
+
+static void
+clients_remove(Transport *tr)
+{
+    list_remove(&tr->client);
+    Py_CLEAR(tr->client_ref);
+}
+
+/* New reference, or NULL: it is dying. */
+static PyObject *
+clients_get(struct list_node *node)
+{
+    PyObject *transport;
+    if (PyWeakref_GetRef(container_of(node, Transport, client)->client_ref, &transport) < 0) {
+        PyErr_Clear();
+    }
+    return transport;
+}
+
 /* -- the way of each connection ----------------------------------------------------------- */
 
 /* What Server._attach() does. False (and no exception): call it. */
@@ -56,9 +101,7 @@ attach_directly(Transport *tr, PyObject *server)
     PyObject *sockets = PyDict_GetItemWithError(dict, state->names._sockets);
     bool direct = clients != NULL && Py_IS_TYPE(clients, state->ClientsType) && sockets != NULL
                   && sockets != Py_None;
-    if (direct) {
-        list_append(&clients_cast(clients)->transports, &tr->client);
-    }
+    direct = direct && clients_append(state, clients_cast(clients), tr) == 0;
     PyErr_Clear();
     Py_DECREF(dict);
     return direct;
@@ -69,7 +112,7 @@ static bool
 detach_directly(Transport *tr)
 {
     bool direct = !list_empty(&tr->client) && tr->client.prev != tr->client.next;
-    list_remove(&tr->client);
+    clients_remove(tr);
     return direct;
 }
 
@@ -100,9 +143,9 @@ Clients_add(PyObject *op, PyObject *transport)
     if (clients_have(self, transport)) {
         Py_RETURN_NONE;
     }
-    if (is_free_transport(state_of_type(Py_TYPE(op)), transport)) {
-        list_append(&self->transports, &((Transport *)transport)->client);
-        Py_RETURN_NONE;
+    struct state *state = state_of_type(Py_TYPE(op));
+    if (is_free_transport(state, transport)) {
+        return none_or_error(clients_append(state, self, (Transport *)transport));
     }
     if (self->others == NULL) {
         PyObject *module = PyImport_ImportModule("weakref");
@@ -120,7 +163,7 @@ Clients_discard(PyObject *op, PyObject *transport)
 {
     Clients *self = clients_cast(op);
     if (clients_have(self, transport)) {
-        list_remove(&((Transport *)transport)->client);
+        clients_remove((Transport *)transport);
         Py_RETURN_NONE;
     }
     return self->others == NULL ? Py_NewRef(Py_None)
@@ -134,9 +177,11 @@ Clients_copy(PyObject *op, PyObject *ignored UNUSED)
     PyObject *list = self->others == NULL ? PyList_New(0) : PySequence_List(self->others);
     struct list_node *head = &self->transports;
     for (struct list_node *node = head->next; list != NULL && node != head; node = node->next) {
-        if (PyList_Append(list, (PyObject *)container_of(node, Transport, client)) < 0) {
+        PyObject *transport = clients_get(node);
+        if (transport != NULL && PyList_Append(list, transport) < 0) {
             Py_CLEAR(list);
         }
+        Py_XDECREF(transport);    /* the list has it */
     }
     return list;
 }
@@ -157,7 +202,9 @@ Clients_length(PyObject *op)
     Py_ssize_t length = self->others == NULL ? 0 : PyObject_Size(self->others);
     struct list_node *head = &self->transports;
     for (struct list_node *node = head->next; length >= 0 && node != head; node = node->next) {
-        length++;
+        PyObject *transport = clients_get(node);
+        length += transport != NULL;
+        Py_XDECREF(transport);
     }
     return length;
 }
@@ -201,7 +248,7 @@ Clients_clear(PyObject *op)
 {
     Clients *self = clients_cast(op);
     while (!list_empty(&self->transports)) {
-        list_remove(self->transports.next);
+        clients_remove(container_of(self->transports.next, Transport, client));
     }
     Py_CLEAR(self->others);
     return 0;
@@ -256,6 +303,10 @@ clients_type_init(PyObject *module, struct state *state)
         return -1;
     }
     state->ServerType = (PyTypeObject *)server;
+    state->clients_nothing = PyCFunction_New(&nothing_def, NULL);
+    if (state->clients_nothing == NULL) {
+        return -1;
+    }
     return state_add_type(module, &Clients_spec, NULL, 0, &state->ClientsType);
 }
 
@@ -317,10 +368,17 @@ server_detach(Transport *tr, bool abandoned)
 }
 
 void
-server_forget(Transport *tr)
+server_leave(Transport *tr)
 {
     if (tr->client.next != NULL) {    /* else it was never made */
         list_remove(&tr->client);
     }
+    Py_CLEAR(tr->client_ref);
+}
+
+void
+server_forget(Transport *tr)
+{
+    server_leave(tr);
     Py_CLEAR(tr->server);
 }

@@ -5,7 +5,8 @@
  * themselves, which costs no weak reference and no Python call per connection (benchmark rows
  * "accept" and "idle connection").
  *
- * Owns:     nothing. A transport leaves the list before it dies, and holds the server.
+ * Owns:     nothing. A transport leaves the list before it dies, and holds the server. One that the
+ *           collector has found to be garbage is not seen any more: its weak reference is gone.
  * Ignores:  free-threaded builds, where a transport may die in another thread: they keep the
  *           WeakSet. */
 #ifndef ASYNCLOOP_CLIENTS_H
@@ -24,5 +25,8 @@ void server_detach(Transport *tr, bool abandoned);
 
 /* For tp_clear: runs no code of the server's. */
 void server_forget(Transport *tr);
+
+/* For tp_dealloc, before weak references are cleared: whoever hears of that does not find it. */
+void server_leave(Transport *tr);
 
 #endif

@@ -196,7 +196,7 @@ state_init(PyObject *module, struct state *state)
 #define STATE_OBJECTS(X) \
     X(LoopType) X(HandleType) X(TimerHandleType) X(FutureType) X(FutureIterType) \
     X(TaskType) X(TransportType) X(StreamType) X(DatagramType) X(AcceptorType) X(OperationType) \
-    X(ReadPipeType) X(WritePipeType) X(ClientsType) X(ServerType) \
+    X(ReadPipeType) X(WritePipeType) X(ClientsType) X(ServerType) X(clients_nothing) \
     X(asyncio_Future) X(asyncio_Task) X(asyncio_Handle) X(asyncio_ThreadSafeHandle) X(asyncio_TimerHandle) \
     X(asyncio_FlowControlMixin) X(asyncio_BaseEventLoop) X(asyncio_BufferedProtocol) \
     X(asyncio_CancelledError) X(asyncio_InvalidStateError) X(concurrent_Future) X(ExecutorLinkType) \

@@ -146,6 +146,7 @@ struct state {
     PyTypeObject *asyncio_Future;         /* _asyncio.Future */
     PyTypeObject *asyncio_Task;           /* _asyncio.Task */
     PyTypeObject *ServerType;             /* asyncio.base_events.Server */
+    PyObject *clients_nothing;            /* clients.c: a function that does nothing, or NULL */
     PyObject *asyncio_Handle;             /* asyncio.events.Handle */
     PyObject *asyncio_ThreadSafeHandle;   /* asyncio.events._ThreadSafeHandle, NULL before 3.14 */
     PyObject *asyncio_TimerHandle;        /* asyncio.events.TimerHandle */

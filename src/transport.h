@@ -67,6 +67,7 @@ struct Transport {
     PyObject *made;                /* connection_made() of the protocol, until it is called; or NULL */
     PyObject *server;              /* asyncio.Server that we are attached to, or NULL: clients.c */
     struct list_node client;       /* in the server's list */
+    PyObject *client_ref;          /* while it is there: a weak reference to this transport */
     PyObject *extra;               /* dict of extra information, made on first need */
     PyObject *socket_view;         /* asyncio's TransportSocket, made on first need */
     PyObject *sockname;            /* both once asked for, the first before it is too late */

@@ -37,6 +37,7 @@ transport_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(tr->file);
     Py_VISIT(tr->made);
     Py_VISIT(tr->server);
+    Py_VISIT(tr->client_ref);
     Py_VISIT(tr->extra);
     Py_VISIT(tr->socket_view);
     Py_VISIT(tr->limits);
@@ -83,6 +84,7 @@ transport_dealloc(PyObject *op)
     }
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
+    server_leave(transport_cast(op));
     if (transport_cast(op)->weakrefs != NULL) {
         PyObject_ClearWeakRefs(op);
     }
