@@ -14,6 +14,7 @@
 
 #include "current.h"
 #include "poll.h"
+#include "watch.h"
 
 #include <errno.h>
 #include <string.h>
@@ -154,7 +155,10 @@ inbox_open(Loop *loop)
         return -1;
     }
     ev_io_init(&loop->inbox.wake_watcher, inbox_woken, loop->inbox.wake_fd, EV_READ);
-    ev_io_start(loop->ev, &loop->inbox.wake_watcher);
+    if (watch_start_io(loop, &loop->inbox.wake_watcher) < 0) {
+        wake_fds_close(&loop->inbox);
+        return -1;
+    }
     loop->inbox.open = true;
     return 0;
 }
@@ -170,7 +174,7 @@ inbox_set_count(struct inbox *inbox, size_t count)
 void
 inbox_close(Loop *loop)
 {
-    ev_io_stop(loop->ev, &loop->inbox.wake_watcher);
+    watch_stop_io(loop, &loop->inbox.wake_watcher);
     pthread_mutex_lock(&loop->inbox.lock);
     loop->inbox.open = false;
     wake_fds_close(&loop->inbox);
@@ -216,7 +220,7 @@ inbox_after_fork(Loop *loop)
 {
     /* The descriptor is the parent's too. While there is none for the child, calls are taken
      * nevertheless: a loop that cannot sleep needs nobody to wake it. */
-    ev_io_stop(loop->ev, &loop->inbox.wake_watcher);
+    watch_stop_io(loop, &loop->inbox.wake_watcher);
     wake_fds_close(&loop->inbox);
     return inbox_open(loop);
 }

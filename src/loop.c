@@ -725,6 +725,7 @@ loop_open(Loop *loop)
     if (inbox_open(loop) < 0) {
         ev_loop_destroy(loop->ev);
         loop->ev = NULL;
+        reserve_close(&loop->reserve);
         return -1;
     }
     state_lock_lists(loop->state);
@@ -764,6 +765,7 @@ loop_close(Loop *loop)
     if (ev != NULL) {
         ev_loop_destroy(ev);
     }
+    reserve_close(&loop->reserve);
     loop_free_buffers(loop);
 }
 

@@ -17,6 +17,7 @@
 #include "ready.h"
 #include "handle.h"
 #include "owed.h"
+#include "reserve.h"
 
 /* The state of one run_forever(): lives on that call's C stack, so that a run
  * inside a run finds its own. */
@@ -54,6 +55,7 @@ struct Loop {
     PyObject_HEAD
     struct state *state;          /* borrowed: the type keeps the module alive */
     struct ev_loop *ev;           /* NULL once closed */
+    struct reserve reserve;       /* memory for it */
     struct list_node all_loops;   /* in state->loops */
 
     struct ready ready;

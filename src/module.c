@@ -33,6 +33,17 @@ module_drain_free_lists(PyObject *module, PyObject *ignored UNUSED)
     return Py_NewRef(Py_None);
 }
 
+static PyObject *
+module_libev_memory(PyObject *module UNUSED, PyObject *args)
+{
+    int system, blocks;
+    if (!PyArg_ParseTuple(args, "pp:_libev_memory", &system, &blocks)) {
+        return NULL;
+    }
+    reserve_set_failing(!system, !blocks);
+    return Py_NewRef(Py_None);
+}
+
 static PyMethodDef module_methods[] = {
     {"build_info", module_build_info, METH_NOARGS,
      PyDoc_STR("build_info()\n--\n\nHow the core was built: libev ('system' or 'embedded'), "
@@ -42,6 +53,9 @@ static PyMethodDef module_methods[] = {
     {"_drain_free_lists", module_drain_free_lists, METH_NOARGS,
      PyDoc_STR("_drain_free_lists()\n--\n\n"
                "For tests: from now on each object is an allocation.")},
+    {"_libev_memory", module_libev_memory, METH_VARARGS,
+     PyDoc_STR("_libev_memory(system, blocks, /)\n--\n\n"
+               "For tests: whether libev gets memory from the system from now on, and its reserve.")},
     {NULL, NULL, 0, NULL},
 };
 

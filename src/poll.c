@@ -71,7 +71,11 @@ timer_fd_open(Loop *loop)
     /* -1 (no descriptor left): timers are then exact to a millisecond */
     if (loop->timer_fd >= 0) {
         ev_io_init(&loop->timer_fd_watcher, timer_fd_fired, loop->timer_fd, EV_READ);
-        ev_io_start(loop->ev, &loop->timer_fd_watcher);
+        if (watch_start_io(loop, &loop->timer_fd_watcher) < 0) {
+            PyErr_Clear();    /* nor without memory for it */
+            close(loop->timer_fd);
+            loop->timer_fd = -1;
+        }
     }
 }
 
@@ -109,7 +113,7 @@ timer_fd_close(Loop *loop)
 {
     if (loop->timer_fd >= 0) {
         if (loop->ev != NULL) {
-            ev_io_stop(loop->ev, &loop->timer_fd_watcher);
+            watch_stop_io(loop, &loop->timer_fd_watcher);
         }
         close(loop->timer_fd);
         loop->timer_fd = -1;
@@ -132,7 +136,9 @@ poll_arm(Loop *loop, int64_t now, int64_t deadline)
     }
     ev_now_update(loop->ev);    /* a timer is set relative to it, and it may be long ago */
     ev_timer_set(&loop->poll_timer, (double)(deadline - now) * 1e-9, 0.);
+    struct reserve *outer = reserve_enter(&loop->reserve);
     ev_timer_start(loop->ev, &loop->poll_timer);
+    reserve_leave(&loop->reserve, outer);
     loop->poll_timer_deadline = deadline;
 }
 
@@ -195,6 +201,7 @@ poll_once(Loop *loop, int64_t wait_ns)
     }
     loop->events = 0;
     loop->fds.fresh = false;
+    struct reserve *outer = reserve_enter(&loop->reserve);
     ev_run(loop->ev, wait_ns > 0 ? EVRUN_ONCE : EVRUN_NOWAIT);
     if (loop->polling_blocked) {
         loop->polling_blocked = false;
@@ -203,6 +210,7 @@ poll_once(Loop *loop, int64_t wait_ns)
     while (UNLIKELY(watch_batch_was_full(loop)) && poll_errno == 0) {
         ev_run(loop->ev, EVRUN_NOWAIT);
     }
+    reserve_leave(&loop->reserve, outer);
     if (UNLIKELY(poll_errno != 0)) {
         errno = poll_errno;
         PyErr_SetFromErrno(PyExc_OSError);
@@ -391,9 +399,18 @@ poll_open(Loop *loop)
     unsigned int wanted = backends & EVBACKEND_EPOLL    ? EVBACKEND_EPOLL
                           : backends & EVBACKEND_KQUEUE ? EVBACKEND_KQUEUE
                                                         : EVBACKEND_POLL;
+    reserve_install();
+    if (reserve_open(&loop->reserve) < 0) {
+        return -1;
+    }
+    struct reserve *outer = reserve_enter(&loop->reserve);
     loop->ev = ev_loop_new(EVFLAG_NOENV | wanted);
+    reserve_leave(&loop->reserve, outer);
     if (loop->ev == NULL) {
-        if (errno != 0) {
+        int err = errno;
+        reserve_close(&loop->reserve);
+        errno = err;
+        if (err != 0) {
             PyErr_SetFromErrno(PyExc_OSError);
         }
         else {

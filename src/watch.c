@@ -279,6 +279,35 @@ watch_init(struct watch *watch, Loop *loop, PyObject *owner, int fd, int event,
 }
 
 int
+watch_start_io(Loop *loop, ev_io *io)
+{
+    if (UNLIKELY(reserve_for_one_more(&loop->reserve, io->fd) < 0)) {
+        return -1;
+    }
+    struct reserve *outer = reserve_enter(&loop->reserve);
+    ev_io_start(loop->ev, io);
+    reserve_leave(&loop->reserve, outer);
+    return 0;
+}
+
+static inline void
+io_stop(Loop *loop, ev_io *io)
+{
+    struct reserve *outer = reserve_enter(&loop->reserve);
+    ev_io_stop(loop->ev, io);
+    reserve_leave(&loop->reserve, outer);
+    loop->reserve.watchers--;
+}
+
+void
+watch_stop_io(Loop *loop, ev_io *io)
+{
+    if (ev_is_active(io)) {
+        io_stop(loop, io);
+    }
+}
+
+int
 watch_start(struct watch *watch)
 {
     Loop *loop = watch_loop(watch);
@@ -292,15 +321,17 @@ watch_start(struct watch *watch)
     if (UNLIKELY(entry == NULL)) {
         return -1;
     }
-    if (UNLIKELY(fds_note_change(&loop->fds, watch->io.fd) < 0)) {
-        loop->fds.check_all = true;    /* what is watched for the second time never fails */
-    }
-    entry->watched++;
     if (UNLIKELY(loop_prepare_ev(loop) < 0)) {
         PyErr_Clear();    /* the next poll tells */
     }
     ev_io_set(&watch->io, watch->io.fd, watch->io.events & (EV_READ | EV_WRITE));
-    ev_io_start(loop->ev, &watch->io);
+    if (UNLIKELY(watch_start_io(loop, &watch->io) < 0)) {
+        return -1;
+    }
+    if (UNLIKELY(fds_note_change(&loop->fds, watch->io.fd) < 0)) {
+        loop->fds.check_all = true;    /* what is watched for the second time never fails */
+    }
+    entry->watched++;
     list_append(&loop->fds.active, &watch->active);
     loop->fds.fresh = true;
     Py_INCREF(watch->owner);
@@ -323,7 +354,7 @@ watch_stop(struct watch *watch)
     list_remove(&watch->active);
     uint32_t left = --entry->watched;
     if (loop->ev != NULL) {
-        ev_io_stop(loop->ev, &watch->io);
+        io_stop(loop, &watch->io);
         /* Where nothing is left to watch libev makes no call that could fail. */
         if (left > 0 && fds_note_change(&loop->fds, watch->io.fd) < 0) {
             loop->fds.check_all = true;

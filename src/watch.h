@@ -74,6 +74,11 @@ int watch_find_fileobj(Loop *loop, PyObject *fileobj);
 /* -1 with the OSError of asyncio's selector if the descriptor is closed, or nothing to wait for. */
 int watch_check_pollable(int fd);
 
+/* ev_io_start() and ev_io_stop(), with memory for libev: for the loop's own watchers. 0, or -1 with
+ * MemoryError. */
+int watch_start_io(Loop *loop, ev_io *io);
+void watch_stop_io(Loop *loop, ev_io *io);
+
 /* -- for loop.c ---------------------------------------------------------------- */
 void watch_check_changed(Loop *loop);     /* before each poll */
 void watch_end_batch(Loop *loop);         /* libev has told of all events of one look */

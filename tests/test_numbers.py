@@ -22,7 +22,7 @@ class Double:
     def fileno(self):
         number = self.numbers.pop(0) if len(self.numbers) > 1 else self.numbers[0]
         if isinstance(number, Exception):
-            raise number
+            raise type(number)(*number.args)  # one that is kept would keep its frames
         return number
 
     def gettimeout(self):
