@@ -5,6 +5,7 @@
 #   make guard        the guard alone: instructions of the hot paths against the kept counts
 #   make conformance  all of CPython's own asyncio tests that apply
 #   make thirdparty   other projects' servers, clients and test plugins on asyncloop
+#   make selection    servers and tools of all kinds started by asyncloop-run: which loop ran?
 #   make check-all    `make test` on every Python found (3.11 to 3.15)
 #   make fuzz         random programs, compared with the standard loop: PROGRAMS=20000
 #   make soak         the secrets soak, for MINUTES=1
@@ -44,7 +45,7 @@ PYTEST_PARALLEL ?= -n auto --dist loadfile
 
 SOURCES := $(wildcard src/*.c src/*.h) setup.py
 
-.PHONY: help run test guard bench lint asan asan-build asan-conformance asan-core clean build conformance thirdparty check-all soak hostile \
+.PHONY: help run test guard bench lint asan asan-build asan-conformance asan-core clean build conformance thirdparty selection selection-tests check-all soak hostile \
 	connections fuzz freethreaded freethreaded-tests tsan tsan-tests FORCE
 
 help:
@@ -107,6 +108,16 @@ THIRDPARTY_ARGS ?=
 
 thirdparty: $(VENV)/.ready-test-thirdparty $(VENV)/.built
 	timeout -k 10 $(THIRDPARTY_SECONDS) $(PY) -m pytest $(THIRDPARTY_ARGS) tests/thirdparty </dev/null
+
+# In an environment of its own: one of the servers brings uvloop along.
+SELECTION_SECONDS ?= 1800
+SELECTION_ARGS ?=
+
+selection:
+	@$(MAKE) --no-print-directory VENV=$(VENV)-selection selection-tests
+
+selection-tests: $(VENV)/.ready-test-selection $(VENV)/.built
+	timeout -k 10 $(SELECTION_SECONDS) $(PY) -m pytest -p no:anyio -p no:aiohttp -p no:pytest_aiohttp $(SELECTION_ARGS) tests/selection </dev/null
 
 # Connections under every kind of trouble, with every byte checked. SOAK_ARGS=--seed=N
 MINUTES ?= 1

@@ -32,10 +32,9 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "asyncloop._core":
         raise
-    raise ImportError(
-        f"asyncloop's C core is not built for Python {sys.version_info[0]}.{sys.version_info[1]} "
-        "here: run `pip install .` in a checkout, or `make build` to use the checkout itself."
-    ) from None
+    from ._missing import not_built
+
+    raise ImportError(not_built()) from None
 
 from ._loop import Loop
 

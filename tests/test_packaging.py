@@ -145,12 +145,21 @@ def test_installed_package_works_outside_the_checkout(wheel, tmp_path):
     assert done.stdout == "0.1.0\n"
 
 
-def test_package_that_is_not_built_says_what_to_do(source, tmp_path):
-    done = run(sys.executable, "-c", "import asyncloop", cwd=source, check=False)
+def import_line(source, *flags):
+    done = run(sys.executable, *flags, "-c", "import asyncloop", cwd=source, check=False)
     assert done.returncode == 1
-    line = done.stdout.splitlines()[-1]
+    return done.stdout.splitlines()[-1]
+
+
+def test_package_that_is_not_built_says_what_to_do(source):
+    line = import_line(source, "-S")  # where nothing is installed
     assert line.startswith("ImportError: asyncloop's C core is not built for Python")
     assert "pip install ." in line and "make build" in line
+
+
+def test_checkout_that_hides_an_installed_package_says_so(source):
+    line = import_line(source)
+    assert line.startswith("ImportError: the folder ") and "make build" in line
 
 
 def refusing_compiler(folder, header):

@@ -1,0 +1,22 @@
+"""What to say where the C core cannot be imported."""
+
+import os
+import sys
+from importlib.machinery import PathFinder
+
+
+def not_built() -> str:
+    """What to type where this package has no core."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    parent = os.path.dirname(here)
+    elsewhere = [entry for entry in sys.path if os.path.abspath(entry) != parent]
+    version = f"Python {sys.version_info[0]}.{sys.version_info[1]}"
+    if PathFinder.find_spec("asyncloop", elsewhere) is not None:
+        return (
+            f"the folder {parent} hides the asyncloop that is installed, and its own C core is not "
+            f"built for {version}: type `make build` there, or the same command in another folder"
+        )
+    return (
+        f"asyncloop's C core is not built for {version} here: run `pip install .` in a checkout "
+        "and leave it, or `make build` to use the checkout itself."
+    )
