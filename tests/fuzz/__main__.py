@@ -1,6 +1,7 @@
 """python -m tests.fuzz: many random programs; ends with 1 after a difference."""
 
 import argparse
+import ast
 import faulthandler
 import gc
 import multiprocessing
@@ -8,6 +9,7 @@ import sys
 import time
 
 from . import compare
+from .choices import program_bytes
 
 
 def work(kind, seeds, limit):
@@ -17,7 +19,7 @@ def work(kind, seeds, limit):
     found, done = [], 0
     for seed in seeds:
         faulthandler.dump_traceback_later(120, exit=True)
-        text = compare.check(kind, seed)
+        text = compare.check(kind, program_bytes(seed))
         done += 1
         if text:
             found.append((seed, text))
@@ -34,12 +36,15 @@ def main():
     parser.add_argument("--seed", type=int, default=0, help="number of the first program")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--limit", type=int, default=3, help="differences to stop after, a batch")
-    parser.add_argument("--hex", help="one program by its bytes, as a report prints them")
+    parser.add_argument("--program", help="one program, as a report prints it")
+    parser.add_argument("--on", default="asyncloop", help="the implementation, for --program")
     options = parser.parse_args()
     kinds = options.kind or [*compare.KINDS]
-    if options.hex:
-        print(compare.difference(kinds[0], bytes.fromhex(options.hex)))
-        return 0
+    if options.program:
+        program = ast.literal_eval(options.program)
+        lines = compare.explained(kinds[0], options.on, program)
+        print(*lines or ["no difference"], sep="\n")
+        return bool(lines)
     status = 0
     for kind in kinds:
         began = time.monotonic()
