@@ -118,9 +118,9 @@ class Memory(transports._FlowControlMixin, asyncio.Transport):
             self._queue.clear()
         if not self._lost:
             self._maybe_resume_protocol()
-        if self._queue or peer._paused:
+        if self._queue:
             return
-        if self._end_wanted and not self._end_told:
+        if self._end_wanted and not self._end_told and not peer._paused:
             self._end_told = True
             if not peer._closing:
                 peer._end_came()

@@ -15,6 +15,8 @@ and the life of the protocols are compared, when
   of who closes;
 - pausing or resuming in the middle of a large transfer makes somebody do something;
 - more is written over TLS than ours encrypts in one turn, and somebody acts when it is paused;
+- an end has paused reading over TLS, and the other one ends the connection: the standard loop goes on
+  reading below TLS, and so knows of it at once, ours does not (docs/tls.md);
 - something is written to an end that closes over TLS, where the standard loop breaks it off and ours
   drops what comes;
 - two ends do something to the same connection in one phase, or the program does several things
@@ -280,6 +282,7 @@ class End:
         self.layers = []
         self.state = "new"
         self.ended = self.paused = self.closed = self.broken = self.pause_told = False
+        self.reading_paused = False
         self.tasks = []
         self.place = (stack.number, number)
         self.reactions = [
@@ -331,7 +334,7 @@ class End:
         """Whether it is sure how much of what this end wrote the transport below has taken."""
         under_way = self.written - self.peer.received
         if self.stack.in_python:
-            return not self.stack.tls or under_way <= TURN
+            return not self.stack.tls or (under_way <= TURN and not self.peer.reading_paused)
         return under_way <= self.stack.small
 
     def took(self, data, later=False):
@@ -715,6 +718,8 @@ class Machine:
         leaving = end.written - end.peer.received
         if end.peer.written > end.received or (not orderly and leaving > end.stack.small):
             self.free(end.stack.number)
+        if end.stack.tls and end.peer.reading_paused:
+            self.free(end.stack.number)
         end.closed = True
 
     def data_of(self, end, size, kind):
@@ -811,10 +816,12 @@ class Machine:
 
     def do_pause_reading(self, end, i, _):
         if end.reader is None:
+            end.reading_paused = True
             end.transport.pause_reading()
 
     def do_resume_reading(self, end, i, _):
         if end.reader is None:
+            end.reading_paused = False
             end.transport.resume_reading()
 
     def do_close(self, end, i, _):
