@@ -367,6 +367,8 @@ class Frames(Pass):
             self.corked += [head, bytes(data)]
             return
         self.outbox.append((head, bytes(data) if self.sending else data))
+
+    def empty_outbox(self):
         if self.sending:
             return  # inside of a write() of the transport below: whoever it is goes on with it
         self.sending = True
@@ -403,6 +405,7 @@ class Frames(Pass):
                 self.send(DATA, data[i : i + 5000])
         else:
             self.send(DATA, data)
+        self.empty_outbox()
 
     def writelines(self, parts):
         self.write(b"".join(parts))
@@ -411,14 +414,16 @@ class Frames(Pass):
         """Something of the tunnel's own, beside what it carries."""
         if not self.closing and not self.end_sent:
             self.send(CONTROL, self.secret)
+            self.empty_outbox()
 
     def can_write_eof(self):
         return True
 
     def write_eof(self):
         if not self.closing and not self.end_sent:
-            self.send(END, b"")
             self.end_sent = True
+            self.send(END, b"")
+            self.empty_outbox()
 
     def get_write_buffer_size(self):
         return self.lower.get_write_buffer_size() + sum(map(len, self.corked))
