@@ -234,7 +234,7 @@ class Pass(asyncio.Transport):
         self.busy = busy
         self.loop, self.above, self.lower = loop, above, None
         self.feet = (BufferedFeet if buffered else Feet)(self)
-        self.closing = self.paused = self.ended = False
+        self.closing = self.paused = self.ended = self.stays_open = False
         self.inbox = collections.deque()
         # What connection_lost() will be told, as soon as all data before it is told.
         self.loss = ()
@@ -315,23 +315,30 @@ class Pass(asyncio.Transport):
         while self.inbox and not self.paused and not self.closing:
             data = self.inbox.popleft()
             if data is not None:
-                feed(self.above, data)
+                try:
+                    feed(self.above, data)
+                except BaseException:
+                    self.stop()  # as a transport does, or what comes next would follow a hole
+                    raise
             elif not self.ended:
                 self.ended = True
-                if not self.above.eof_received():
+                self.stays_open = self.above.eof_received()
+                if not self.stays_open:
                     self.close()
         if self.loss and (self.closing or not self.inbox):
             (exc,), self.loss = self.loss, ()
             self.above.connection_lost(exc)
 
     def end_came(self):
+        # Once: the standard transport tells again after a pause_reading() and resume_reading().
         if self.ended:
-            return False
+            return self.stays_open
         if self.inbox:
             self.inbox.append(None)
             return True
         self.ended = True
-        return self.above.eof_received()
+        self.stays_open = self.above.eof_received()
+        return self.stays_open
 
     def gone(self, exc):
         self.loss = (exc,)

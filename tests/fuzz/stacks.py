@@ -677,10 +677,14 @@ class Machine:
 
     def reacted(self, end, operation):
         """An end does something, when something has happened to it."""
+        if operation[1] == "raise":
+            operation = (end.place, *operation[1:])
         target = operation[0][0]
         if self.touched.setdefault(target, end.place) != end.place:
             self.free(target)
             self.free(end.stack.number)
+        if end.stack.number in self.free_from:
+            self.free(target)
         self.perform(operation)
 
     def end_at(self, place):
@@ -721,7 +725,7 @@ class Machine:
         leaving = end.written - end.peer.received
         if end.peer.written > end.received or (not orderly and leaving > end.stack.small):
             self.free(end.stack.number)
-        if end.stack.tls and end.peer.reading_paused:
+        if end.stack.tls and (end.reading_paused or end.peer.reading_paused):
             self.free(end.stack.number)
         end.closed = True
 
@@ -924,6 +928,7 @@ class Machine:
                 self.building = True
                 self.loop.run_until_complete(asyncio.wait_for(stack.build(), HANG))
                 self.building = False
+                self.settle()
         finally:
             if self.ours:
                 choose_engine("direct")
