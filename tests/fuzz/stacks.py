@@ -470,7 +470,7 @@ class StreamEnd(End):
         try:
             while True:
                 if self.option == 1:
-                    data = await self.reader.readexactly(16)
+                    data = await self.reader.readexactly(500)
                 else:
                     data = await self.reader.read([65_536, 0, 1000, 100_000][self.option])
                 if not data:
