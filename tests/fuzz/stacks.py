@@ -14,11 +14,6 @@ and the life of the protocols are compared, when
 - what is under way is cut off, and is more than the kernel takes at once, or comes from the peer
   of who closes;
 - pausing or resuming in the middle of a large transfer makes somebody do something;
-- more is written over TLS than ours encrypts in one turn, and somebody acts when it is paused;
-- an end has paused reading over TLS, and the other one ends the connection: the standard loop goes on
-  reading below TLS, and so knows of it at once, ours does not (docs/tls.md);
-- something is written to an end that closes over TLS, where the standard loop breaks it off and ours
-  drops what comes;
 - two ends do something to the same connection in one phase, or the program does several things
   at a time ("wild").
 
@@ -62,8 +57,6 @@ OPERATIONS = [
 
 # The most that every kernel takes at once, whatever it has already.
 SMALL = 8192
-# The most that TLS of ours encrypts at once.
-TURN = 256 * 1024
 HANG = 5  # seconds
 PERIOD = 65_521  # a prime: no size of a record or a buffer is a part of it
 CONTROL = b"the tunnel's own secret %d"
@@ -334,9 +327,7 @@ class End:
     def is_certain(self):
         """Whether it is sure how much of what this end wrote the transport below has taken."""
         under_way = self.written - self.peer.received
-        if self.stack.in_python:
-            return not self.stack.tls or (under_way <= TURN and not self.peer.reading_paused)
-        return under_way <= self.stack.small
+        return self.stack.in_python or under_way <= self.stack.small
 
     def took(self, data, later=False):
         if self.state != "made" and not later:
@@ -364,8 +355,6 @@ class End:
 
     def payload(self, size):
         """What comes next of this end's bytes."""
-        if self.peer.closed and self.stack.tls:
-            self.machine.free(self.stack.number)
         self.written += size
         return expected(self.pattern, self.written - size, size)
 
@@ -724,8 +713,6 @@ class Machine:
         """Somebody ends the connection: what is under way may come or not."""
         leaving = end.written - end.peer.received
         if end.peer.written > end.received or (not orderly and leaving > end.stack.small):
-            self.free(end.stack.number)
-        if end.stack.tls and (end.reading_paused or end.peer.reading_paused):
             self.free(end.stack.number)
         end.closed = True
 
