@@ -2,7 +2,7 @@
 
 import pytest
 
-from .fuzz import compare
+from .fuzz import compare, layers
 from .fuzz.choices import program_bytes
 
 KINDS = sorted(compare.KINDS)
@@ -33,3 +33,79 @@ def test_programs_from_hypothesis(kind):
         assert not (text := compare.check(kind, data)), text
 
     check()
+
+
+# What the programs over stacks have to notice.
+
+PLAIN = ("plain", 0)
+TWO = {
+    "engines": ("direct", "portable"),
+    "wild": False,
+    "gentle": False,
+    "stacks": (
+        ("soon", (None, None), (("tls", 0),), (PLAIN, PLAIN)),
+        ("soon", (None, None), (), (PLAIN, PLAIN)),
+    ),
+    "reactions": (),
+    "steps": ((((0, 0), "write", 2, 0),), (((1, 0), "write", 2, 0),)),
+    "turns": 0,
+    "end": (0, 0),
+}
+
+
+def test_a_program_that_nothing_is_wrong_with():
+    assert compare.explained("stacks", "asyncloop", TWO) == []
+
+
+def lossy(data):
+    return data[:-1]
+
+
+def doubled(data):
+    return data + data
+
+
+def turned(data):
+    return data[500:] + data[:500]
+
+
+@pytest.mark.parametrize("damage", [lossy, doubled, turned])
+def test_damaged_bytes_are_noticed(monkeypatch, damage):
+    write = layers.Memory.write
+
+    def wrong(self, data):
+        write(self, damage(data) if len(data) == 1024 else data)
+
+    monkeypatch.setattr(layers.Memory, "write", wrong)
+    lines = compare.explained("stacks", "asyncloop", TWO)
+    assert any("bytes" in line for line in lines)
+
+
+def test_bytes_of_another_connection_are_noticed(monkeypatch):
+    write = layers.Memory.write
+    seen = []
+
+    def wrong(self, data):
+        if len(data) == 1024:
+            seen.append(data)
+            data = seen[0]
+        write(self, data)
+
+    monkeypatch.setattr(layers.Memory, "write", wrong)
+    program = TWO | {"stacks": (TWO["stacks"][1], TWO["stacks"][1])}
+    lines = compare.explained("stacks", "asyncloop", program)
+    assert any("bytes of connection 0 from its end 0" in line for line in lines)
+
+
+def test_an_event_that_is_missing_is_noticed(monkeypatch):
+    """On one of the two implementations alone."""
+    tell = layers.Memory._tell_lost
+
+    def silent(self, exc):
+        if type(self._loop).__module__.startswith("asyncloop"):
+            self._protocol = layers.Feet(None)
+            self._protocol.connection_lost = lambda exc: None
+        tell(self, exc)
+
+    monkeypatch.setattr(layers.Memory, "_tell_lost", silent)
+    assert compare.explained("stacks", "asyncloop", TWO) != []

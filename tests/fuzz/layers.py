@@ -353,7 +353,9 @@ class Frames(Pass):
     `secret` what control() sends beside the data; `report` is told of anything else that comes.
     """
 
-    def __init__(self, loop, above, busy, buffered=False, how="two", mark=0, secret=b"", report=None):
+    def __init__(
+        self, loop, above, busy, buffered=False, how="two", mark=0, secret=b"", report=None
+    ):
         super().__init__(loop, above, busy, buffered)
         self.how, self.mark, self.secret, self.report = how, mark, secret, report
         self.sent = self.seen = 0
