@@ -389,7 +389,8 @@ class Frames(Pass):
 
     def put(self, head, data):
         if self.how == "lines":
-            self.lower.writelines([head, data])
+            # No empty part: the standard transport keeps it, and finds a peer gone with it.
+            self.lower.writelines([head, data] if len(data) else [head])
         elif self.how == "join":
             self.lower.write(head + bytes(data))
         else:
