@@ -7,9 +7,9 @@
 #include "reader.h"
 
 int
-proto_init(struct proto *proto, PyObject *protocol, PyObject *context)
+proto_init(struct proto *proto, PyObject *protocol, PyObject *context, bool binds)
 {
-    *proto = (struct proto){0};
+    *proto = (struct proto){.seen = INSTANCE_UNSEEN, .binds = binds};
     proto->context = context != NULL ? Py_NewRef(context) : PyContext_CopyCurrent();
     if (proto->context == NULL) {
         return -1;
@@ -18,18 +18,12 @@ proto_init(struct proto *proto, PyObject *protocol, PyObject *context)
     return 0;
 }
 
-static void
-method_clear(struct proto_method *method)
-{
-    Py_CLEAR(method->function);
-    Py_CLEAR(method->self);
-}
-
 void
 proto_drop_protocol(struct proto *proto)
 {
-    method_clear(&proto->feed);
-    method_clear(&proto->updated);
+    proto->seen.version = INSTANCE_NEVER;
+    Py_CLEAR(proto->feed);
+    Py_CLEAR(proto->updated);
     Py_CLEAR(proto->protocol);
 }
 
@@ -45,10 +39,8 @@ proto_traverse(struct proto *proto, visitproc visit, void *arg)
 {
     Py_VISIT(proto->protocol);
     Py_VISIT(proto->context);
-    Py_VISIT(proto->feed.function);
-    Py_VISIT(proto->feed.self);
-    Py_VISIT(proto->updated.function);
-    Py_VISIT(proto->updated.self);
+    Py_VISIT(proto->feed);
+    Py_VISIT(proto->updated);
     return 0;
 }
 
@@ -69,11 +61,21 @@ proto_set(struct proto *proto, struct state *state, PyObject *protocol)
         }
         kind = buffered ? PROTO_BUFFERED : PROTO_DATA;
     }
+    PyObject *feed = NULL, *updated = NULL;
+    if (proto->binds && kind == PROTO_BUFFERED
+        && ((feed = PyObject_GetAttr(protocol, state->names.get_buffer)) == NULL
+            || (updated = PyObject_GetAttr(protocol, state->names.buffer_updated)) == NULL)) {
+        Py_XDECREF(feed);
+        return -1;
+    }
     /* What is dropped may run Python, so the new state is complete before. */
     struct proto old = *proto;
     proto->protocol = Py_NewRef(protocol);
     proto->kind = kind;
-    proto->feed = proto->updated = (struct proto_method){0};
+    proto->feed = feed;
+    proto->updated = updated;
+    proto->seen.version = INSTANCE_NEVER;
+    proto->looks = 0;
     old.context = NULL;
     proto_clear(&old);
     return 0;
@@ -139,69 +141,110 @@ proto_call_method(struct proto *proto, PyObject *name, PyObject **args, size_t n
 
 /* -- per packet ----------------------------------------------------------------------- */
 
-static int
-method_look_up(struct proto *proto, struct proto_method *method, PyObject *name)
+/* The function behind a method of the protocol's class: new reference, NULL if it is none that may
+ * be kept. Sets no exception. */
+static PyObject *
+class_function(PyObject *protocol, PyObject *name)
 {
-    if (UNLIKELY(proto->protocol == NULL)) {
-        PyErr_SetString(PyExc_RuntimeError, "the transport has no protocol");
-        return -1;
-    }
-    PyObject *bound = PyObject_GetAttr(proto->protocol, name);
+    PyObject *class = (PyObject *)Py_TYPE(protocol);
+    PyObject *function = PyObject_GetAttr(class, name);
+    PyObject *bound = function == NULL ? NULL : PyObject_GetAttr(protocol, name);
     if (bound == NULL) {
-        return -1;
+        PyErr_Clear();
     }
-    struct proto_method old = *method;
-    if (PyMethod_Check(bound)) {
-        method->function = Py_NewRef(PyMethod_GET_FUNCTION(bound));
-        method->self = Py_NewRef(PyMethod_GET_SELF(bound));
-        Py_DECREF(bound);
+    if (bound == NULL || !PyFunction_Check(function) || !PyMethod_Check(bound)
+        || PyMethod_GET_FUNCTION(bound) != function || PyMethod_GET_SELF(bound) != protocol) {
+        Py_CLEAR(function);
     }
-    else {
-        method->function = bound;
-        method->self = NULL;
-    }
-    method_clear(&old);    /* a __getattr__ of the user's may have come here as well */
-    return 0;
+    Py_XDECREF(bound);
+    return function;
 }
 
-/* Calls the method with one argument, or none. New reference or NULL. */
-static inline PyObject *
-method_call(struct proto *proto, struct proto_method *method, PyObject *name, PyObject *arg)
+/* Looks up what is called per packet. False: nothing can be kept, or was often enough. */
+static __attribute__((noinline)) bool
+proto_keep(struct proto *proto, struct state *state)
 {
-    if (UNLIKELY(method->function == NULL) && method_look_up(proto, method, name) < 0) {
-        return NULL;
+    bool buffered = proto->kind == PROTO_BUFFERED;
+    PyObject *names[2] = {state->names.data_received, NULL};
+    if (buffered) {
+        names[0] = state->names.get_buffer;
+        names[1] = state->names.buffer_updated;
     }
-    PyObject *function = Py_NewRef(method->function);
-    PyObject *self = Py_XNewRef(method->self);
+    if (!state->instances_known || proto->looks == UINT8_MAX || proto->protocol == NULL
+        || proto->kind == PROTO_READER || (buffered && proto->binds)) {
+        return false;
+    }
+    proto->looks++;
+    PyObject *protocol = Py_NewRef(proto->protocol);
+    PyObject *feed = class_function(protocol, names[0]);
+    PyObject *updated = feed == NULL || !buffered ? NULL : class_function(protocol, names[1]);
+    struct instance_seen seen = INSTANCE_UNSEEN;
+    /* Looking up may have run Python, which may have set another protocol. */
+    bool kept = feed != NULL && (updated != NULL || !buffered) && protocol == proto->protocol
+                && buffered == (proto->kind == PROTO_BUFFERED)
+                && instance_see(state, protocol, &seen, names, 1 + buffered);
+    if (kept) {
+        PyObject *old_feed = proto->feed, *old_updated = proto->updated;
+        proto->feed = feed;
+        proto->updated = updated;
+        proto->seen = seen;
+        Py_XDECREF(old_feed);
+        Py_XDECREF(old_updated);
+    }
+    else {
+        proto->looks = UINT8_MAX;
+        Py_XDECREF(feed);
+        Py_XDECREF(updated);
+    }
+    Py_DECREF(protocol);
+    return kept && proto->seen.version != INSTANCE_NEVER;
+}
+
+static PyObject *
+proto_call_bound(struct proto *proto, PyObject *method, PyObject *arg)
+{
+    Py_INCREF(method);
+    PyObject *result = NULL;
+    PyObject *context = context_enter(proto);
+    if (context != NULL) {
+        result = context_leave(proto, context, PyObject_CallOneArg(method, arg));
+    }
+    Py_DECREF(method);
+    return result;
+}
+
+/* Calls a method of the protocol with one argument. New reference or NULL. */
+static inline PyObject *
+method_call(struct proto *proto, struct state *state, PyObject **kept, PyObject *name, PyObject *arg)
+{
+    PyObject *protocol = proto->protocol;
+    if (UNLIKELY(protocol == NULL || !instance_is_as_seen(protocol, &proto->seen))
+        && !proto_keep(proto, state)) {
+        PyObject *stack[2] = {NULL, arg};
+        bool bound = proto->binds && proto->kind == PROTO_BUFFERED && *kept != NULL;
+        return bound ? proto_call_bound(proto, *kept, arg)
+                     : proto_call_method(proto, name, stack, 2);
+    }
+    PyObject *function = Py_NewRef(*kept);
+    PyObject *self = Py_NewRef(proto->protocol);
     PyObject *result = NULL;
     PyObject *context = context_enter(proto);
     if (LIKELY(context != NULL)) {
         PyObject *stack[3] = {NULL, self, arg};
-        if (LIKELY(self != NULL && PyFunction_Check(function))) {
-            /* what PyObject_Vectorcall() would find, without its detours */
-            vectorcallfunc call = ((PyFunctionObject *)function)->vectorcall;
-            result = call(function, stack + 1,
-                          (1 + (arg != NULL)) | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
-        }
-        else if (self != NULL) {
-            result = PyObject_Vectorcall(
-                function, stack + 1, (1 + (arg != NULL)) | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
-        }
-        else {
-            result = PyObject_Vectorcall(
-                function, stack + 2, (arg != NULL) | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
-        }
+        /* what PyObject_Vectorcall() would find, without its detours */
+        vectorcallfunc call = ((PyFunctionObject *)function)->vectorcall;
+        result = call(function, stack + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
         result = context_leave(proto, context, result);
     }
     Py_DECREF(function);
-    Py_XDECREF(self);
+    Py_DECREF(self);
     return result;
 }
 
 static inline int
 call_data_received(struct proto *proto, struct state *state, PyObject *bytes_steal, size_t capacity)
 {
-    PyObject *result = method_call(proto, &proto->feed, state->names.data_received, bytes_steal);
+    PyObject *result = method_call(proto, state, &proto->feed, state->names.data_received, bytes_steal);
     packet_done(state, bytes_steal, capacity);
     if (UNLIKELY(result == NULL)) {
         return -1;
@@ -228,7 +271,7 @@ proto_data_received_packet(struct proto *proto, struct state *state, PyObject *b
 int
 proto_data_received_bytes(struct proto *proto, struct state *state, PyObject *bytes)
 {
-    PyObject *result = method_call(proto, &proto->feed, state->names.data_received, bytes);
+    PyObject *result = method_call(proto, state, &proto->feed, state->names.data_received, bytes);
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;
 }
@@ -240,7 +283,7 @@ proto_get_buffer(struct proto *proto, struct state *state, Py_ssize_t size_hint,
     if (hint == NULL) {
         return -1;
     }
-    *buffer = method_call(proto, &proto->feed, state->names.get_buffer, hint);
+    *buffer = method_call(proto, state, &proto->feed, state->names.get_buffer, hint);
     Py_DECREF(hint);
     return *buffer == NULL ? -1 : 0;
 }
@@ -271,7 +314,7 @@ proto_buffer_updated(struct proto *proto, struct state *state, size_t n)
     if (UNLIKELY(count == NULL)) {
         return -1;
     }
-    PyObject *result = method_call(proto, &proto->updated, state->names.buffer_updated, count);
+    PyObject *result = method_call(proto, state, &proto->updated, state->names.buffer_updated, count);
     Py_DECREF(count);
     if (UNLIKELY(result == NULL)) {
         return -1;

@@ -1,13 +1,16 @@
 /* proto.h - every call into a user's protocol.
  *
- * Owns:     the protocol, its methods that are called per packet, and the context in
+ * Owns:     the protocol, its class's methods that are called per packet, and the context in
  *           which each call runs: the one in which the transport was made.
- * Promises: each function holds what it calls for the call: the protocol may close its
+ * Promises: what is called is what the protocol's attribute is at that moment: what was looked up
+ *           is used again only while the protocol and its class are as they were (instance.h).
+ *           Each function holds what it calls for the call: the protocol may close its
  *           transport, be replaced, or lose its last other reference meanwhile.
  * Ignores:  what to do about an exception: the caller decides (transport.h). */
 #ifndef ASYNCLOOP_PROTO_H
 #define ASYNCLOOP_PROTO_H
 
+#include "instance.h"
 #include "loop.h"
 
 /* How a protocol takes bytes. */
@@ -18,19 +21,16 @@ enum proto_kind {
     PROTO_TLS,         /* a TLS transport of ours: state->tls.feed() */
 };
 
-/* A method that was looked up: a plain bound method is taken apart, which saves a hop. */
-struct proto_method {
-    PyObject *function;    /* strong; NULL: not looked up yet */
-    PyObject *self;        /* strong; NULL: function is called without it */
-};
-
 struct proto {
     PyObject *protocol;            /* strong; NULL once the connection is lost */
     PyObject *context;             /* strong */
-    struct proto_method feed;      /* data_received or get_buffer, looked up at first use;
-                                    * PROTO_READER: self is the weak reference to the reader */
-    struct proto_method updated;   /* buffer_updated */
+    PyObject *feed;                /* data_received or get_buffer of its class, strong, or NULL */
+    PyObject *updated;             /* buffer_updated of its class, strong, or NULL */
+    struct instance_seen seen;     /* the protocol, when these were looked up */
     uint8_t kind;
+    bool binds;                    /* TLS: a BufferedProtocol's methods are those that it had when it was
+                                    * set, in feed and updated, bound; as in asyncio */
+    uint8_t looks;                 /* how often that was: never more than 255 times */
     uint8_t misfits;               /* packets in a row that were shorter than expected */
     uint16_t entered;              /* calls that are under way in `context` */
     uint32_t expected;             /* bytes to receive straight into an object for data_received():
@@ -38,7 +38,7 @@ struct proto {
 };
 
 /* `context` NULL: a copy of the current one. 0 / -1. */
-int proto_init(struct proto *proto, PyObject *protocol, PyObject *context);
+int proto_init(struct proto *proto, PyObject *protocol, PyObject *context, bool binds);
 /* Replaces the protocol. 0, or -1 with the exception of its __class__. */
 int proto_set(struct proto *proto, struct state *state, PyObject *protocol);
 void proto_clear(struct proto *proto);           /* also the context */

@@ -4,7 +4,9 @@
 #include <string.h>
 
 #include "future.h"
+#include "instance.h"
 #include "operation.h"
+#include "proto.h"
 
 /* The feature rests on what feed_data() does in the versions that were read. */
 #define READER_KNOWN (PY_VERSION_HEX < 0x03100000)
@@ -27,6 +29,7 @@ static const struct {
     [OWN_READEXACTLY] = {READER, "readexactly"},
     [OWN_READLINE] = {READER, "readline"},
     [OWN_READUNTIL] = {READER, "readuntil"},
+    [OWN_EXCEPTION] = {READER, "exception"},
     [OWN_WRITE] = {WRITER, "write"},
     [OWN_DRAIN] = {WRITER, "drain"},
 };
@@ -201,29 +204,51 @@ weakref_get(PyObject *reference)
 #endif
 }
 
-PyObject *
-reader_bind(struct state *state, PyObject *protocol)
+/* The protocol's instance has changed, or was never looked at. */
+static __attribute__((noinline)) bool
+protocol_looks_standard(struct state *state, struct proto *proto)
 {
     struct reader_state *reader = &state->reader;
-    if (!reader_protocol_is_plain(state, protocol)
-        || !method_is(protocol, "data_received", reader->own[OWN_DATA_RECEIVED])) {
-        return NULL;
+    PyObject *protocol = proto->protocol;
+    PyObject *names[] = {state->names.data_received, state->names._drain_helper};
+    if (protocol == NULL || (PyObject *)Py_TYPE(protocol) != reader->ProtocolType
+        || !method_is(protocol, "data_received", reader->own[OWN_DATA_RECEIVED])
+        || !method_is(protocol, "_drain_helper", reader->own[OWN_DRAIN_HELPER])) {
+        return false;
     }
-    PyObject *reference = PyObject_GetAttr(protocol, state->names._stream_reader_wr);
-    if (reference == NULL) {
-        PyErr_Clear();
-        return NULL;
+    if (instance_see(state, protocol, &proto->seen, names, ARRAY_LEN(names))) {
+        Py_XSETREF(proto->feed, Py_NewRef(reader->own[OWN_DATA_RECEIVED]));    /* see proto.h */
     }
-    PyObject *target = PyWeakref_CheckRefExact(reference) ? weakref_get(reference) : NULL;
-    if (target == NULL
-        || ((PyObject *)Py_TYPE(target) != reader->ReaderType
-            && Py_TYPE(target) != reader->FastReaderType)
-        || !method_is(target, "feed_data", reader->own[OWN_FEED_DATA])
-        || !method_is(target, "_wakeup_waiter", reader->own[OWN_WAKEUP_WAITER])) {
-        Py_CLEAR(reference);
+    return true;
+}
+
+bool
+reader_proto_is_standard(struct state *state, struct proto *proto)
+{
+    return LIKELY(reader_classes_are_standard(state))
+           && (LIKELY(proto->protocol != NULL && instance_is_as_seen(proto->protocol, &proto->seen))
+               || protocol_looks_standard(state, proto));
+}
+
+bool
+reader_has_own_methods(struct state *state, PyObject *op, PyObject *dict)
+{
+    static const enum own_function looked_up[] = {
+        OWN_FEED_DATA, OWN_WAKEUP_WAITER, OWN_WAIT_FOR_DATA, OWN_MAYBE_RESUME_TRANSPORT,
+        OWN_READUNTIL, OWN_EXCEPTION,
+    };
+    for (size_t i = 0; i < ARRAY_LEN(looked_up); i++) {
+        const char *name = own_names[looked_up[i]].name;
+        if (dict == NULL) {
+            if (!method_is(op, name, state->reader.own[looked_up[i]])) {
+                return true;
+            }
+        }
+        else if (PyDict_GetItemString(dict, name) != NULL) {
+            return true;
+        }
     }
-    Py_XDECREF(target);
-    return reference;
+    return false;
 }
 
 /* -- feed_data() ------------------------------------------------------------------------------ */
@@ -380,7 +405,8 @@ feeding_begin(struct feeding *feeding, struct state *state, PyObject *reader_ste
     limit = feeding->buffer == NULL ? NULL : reader_field(reader_steal, dict, state->names._limit);
     feeding->waiter = limit == NULL ? NULL
                                     : reader_field(reader_steal, dict, state->names._waiter);
-    bool usual = eof == Py_False && feeding->waiter != NULL && PyLong_CheckExact(limit)
+    bool usual = eof == Py_False && reader_is_plain(state, reader_steal, dict)
+                 && feeding->waiter != NULL && PyLong_CheckExact(limit)
                  && PyByteArray_CheckExact(feeding->buffer);
     if (LIKELY(usual)) {
         feeding->limit = PyLong_AsSsize_t(limit);
@@ -417,17 +443,32 @@ feeding_done(struct feeding *feeding, struct state *state)
     return 0;
 }
 
-/* New reference, or NULL where the standard method is to do it. Sets no exception. */
+/* The protocol's reader, a new reference, or NULL where the standard method is to do it. Sets no
+ * exception. */
 static inline PyObject *
-feedable_reader(struct state *state, PyObject *reader_ref)
+feedable_reader(struct state *state, struct proto *proto)
 {
-    return LIKELY(reader_classes_are_standard(state)) ? weakref_get(reader_ref) : NULL;
+    if (UNLIKELY(!reader_proto_is_standard(state, proto))) {
+        return NULL;
+    }
+    PyObject *reference = PyObject_GetAttr(proto->protocol, state->names._stream_reader_wr);
+    if (UNLIKELY(reference == NULL)) {
+        PyErr_Clear();
+        return NULL;
+    }
+    PyObject *reader = PyWeakref_CheckRefExact(reference) ? weakref_get(reference) : NULL;
+    Py_DECREF(reference);
+    if (UNLIKELY(reader != NULL && Py_TYPE(reader) != state->reader.FastReaderType
+                 && (PyObject *)Py_TYPE(reader) != state->reader.ReaderType)) {
+        Py_CLEAR(reader);
+    }
+    return reader;
 }
 
 int
-reader_feed(struct state *state, PyObject *reader_ref, const char *data, size_t n)
+reader_feed(struct state *state, struct proto *proto, const char *data, size_t n)
 {
-    PyObject *reader = feedable_reader(state, reader_ref);
+    PyObject *reader = feedable_reader(state, proto);
     if (UNLIKELY(reader == NULL)) {
         return 0;
     }
@@ -444,10 +485,10 @@ reader_feed(struct state *state, PyObject *reader_ref, const char *data, size_t 
 }
 
 int
-reader_receive(struct state *state, PyObject *reader_ref, struct io *io, size_t max,
+reader_receive(struct state *state, struct proto *proto, struct io *io, size_t max,
                enum io_status *status, size_t *n, bool *complete)
 {
-    PyObject *reader = feedable_reader(state, reader_ref);
+    PyObject *reader = feedable_reader(state, proto);
     if (UNLIKELY(reader == NULL)) {
         return 0;
     }

@@ -11,12 +11,14 @@
 #include "freelist.h"
 #include "future.h"
 #include "handle.h"
+#include "instance.h"
 #include "introspect.h"
 #include "loop_type.h"
 #include "pipe.h"
 #include "server.h"
 #include "resolve.h"
 #include "sockop.h"
+#include "standard.h"
 #include "stream.h"
 #include "stream_api.h"
 #include "task.h"
@@ -163,6 +165,7 @@ state_init(PyObject *module, struct state *state)
     if (state->empty_tuple == NULL
         || intern_names(&state->names) < 0
         || import_asyncio(state) < 0
+        || instance_init(state) < 0
         || handle_types_init(module, state) < 0
         || future_types_init(module, state) < 0
         || current_init(module, state) < 0
@@ -180,7 +183,8 @@ state_init(PyObject *module, struct state *state)
         || stream_api_init(module, state) < 0
         || resolve_init(module, state) < 0
         || executor_init(module, state) < 0
-        || loop_type_init(module, state) < 0) {
+        || loop_type_init(module, state) < 0
+        || standard_init(module, state) < 0) {
         return -1;
     }
     state->free_handles.type = state->HandleType;
@@ -215,7 +219,7 @@ state_init(PyObject *module, struct state *state)
     X(reader.own[OWN_WAKEUP_WAITER]) X(reader.own[OWN_WAIT_FOR_DATA]) \
     X(reader.own[OWN_MAYBE_RESUME_TRANSPORT]) X(reader.own[OWN_READ]) \
     X(reader.own[OWN_READEXACTLY]) X(reader.own[OWN_READLINE]) X(reader.own[OWN_READUNTIL]) \
-    X(reader.own[OWN_WRITE]) X(reader.own[OWN_DRAIN]) \
+    X(reader.own[OWN_EXCEPTION]) X(reader.own[OWN_WRITE]) X(reader.own[OWN_DRAIN]) \
     X(reader.FastReaderType) X(reader.FastWriterType) \
     X(tls.Type) X(tls.SSLError) X(tls.SSLWantReadError) X(tls.SSLSyscallError) \
     X(tls.SSLZeroReturnError) X(tls.CertificateError) X(tls.MemoryBIO) X(tls.SSLObject) \
@@ -232,6 +236,9 @@ state_traverse(struct state *state, visitproc visit, void *arg)
 #define X(field) Py_VISIT(state->field);
     STATE_OBJECTS(X)
 #undef X
+    for (int i = 0; i < STANDARD_MODULE_COUNT; i++) {
+        Py_VISIT(state->standard.modules[i].dict);
+    }
     return 0;
 }
 
@@ -250,6 +257,7 @@ void
 state_clear(struct state *state)
 {
     state_drain_free_lists(state);
+    standard_clear(state);
 #define X(field) Py_CLEAR(state->field);
     STATE_OBJECTS(X)
 #undef X

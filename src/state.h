@@ -32,7 +32,7 @@ typedef struct Task Task;
     X(_attach) X(_buffer) X(_client_connected_cb) X(_clients) X(_closed) X(_detach) X(_eof) X(_exception) X(_limit) \
     X(_paused) X(_reader) X(_sockets) X(_stream_reader_wr) \
     X(_transport) X(_waiter) X(pause_reading) X(throw) X(time) X(transport) X(uncancel) X(values) \
-    X(_check_default_executor) X(_default_executor) X(_executor_shutdown_called) X(_result) X(create_future) \
+    X(_check_default_executor) X(_default_executor) X(_drain_helper) X(_executor_shutdown_called) X(_result) X(create_future) \
     X(run_in_executor) X(submit) \
     X(accept) X(connect) X(family) X(getaddrinfo) X(proto) X(recv) X(recv_into) X(recvfrom) X(recvfrom_into) \
     X(recvmsg) X(sendmsg) X(sendto) X(type) \
@@ -41,6 +41,59 @@ typedef struct Task Task;
     X(ssl_object) X(sslcontext) X(unwrap) X(wrap_bio) X(write) X(_wrap_bio) X(_encode_hostname) X(sslobject_class)
 
 struct proto;
+
+/* standard.h: globals that short ways pass over. X(name, module, attribute, kind) */
+#define STANDARD_GLOBALS(X) \
+    X(TIME_MONOTONIC, TIME, "monotonic", BUILTIN) \
+    X(OS_READ, OS, "read", BUILTIN) \
+    X(OS_WRITE, OS, "write", BUILTIN) \
+    X(OS_WRITEV, OS, "writev", BUILTIN) \
+    X(SOCKET_GETADDRINFO, SOCKET, "getaddrinfo", FUNCTION) \
+    X(SOCKET_GETNAMEINFO, SOCKET, "getnameinfo", BUILTIN) \
+    X(SOCKET_SOCKET, SOCKET, "socket", CLASS) \
+    X(EVENTS_HANDLE, EVENTS, "Handle", CLASS) \
+    X(EVENTS_TIMER_HANDLE, EVENTS, "TimerHandle", CLASS) \
+    X(EVENTS_THREAD_SAFE_HANDLE, EVENTS, "_ThreadSafeHandle", CLASS) \
+    X(FUTURES_FUTURE, FUTURES, "Future", ASYNCIO) \
+    X(FUTURES_SET_RESULT, FUTURES, "_set_result_unless_cancelled", FUNCTION) \
+    X(TASKS_TASK, TASKS, "Task", ASYNCIO) \
+    X(BASE_EVENTS_TIME, BASE_EVENTS, "time", MODULE) \
+    X(BASE_EVENTS_SOCKET, BASE_EVENTS, "socket", MODULE) \
+    X(BASE_EVENTS_EVENTS, BASE_EVENTS, "events", MODULE) \
+    X(BASE_EVENTS_FUTURES, BASE_EVENTS, "futures", MODULE) \
+    X(BASE_EVENTS_TASKS, BASE_EVENTS, "tasks", MODULE) \
+    X(UNIX_EVENTS_OS, UNIX_EVENTS, "os", MODULE)
+
+#define STANDARD_MODULES(X) \
+    X(TIME, "time") X(OS, "os") X(SOCKET, "socket") X(EVENTS, "asyncio.events") \
+    X(FUTURES, "asyncio.futures") X(TASKS, "asyncio.tasks") X(BASE_EVENTS, "asyncio.base_events") \
+    X(UNIX_EVENTS, "asyncio.unix_events")
+
+enum standard_module {
+#define X(name, ...) MODULE_##name,
+    STANDARD_MODULES(X)
+#undef X
+    STANDARD_MODULE_COUNT,
+};
+
+enum standard_global {
+#define X(name, ...) STANDARD_##name,
+    STANDARD_GLOBALS(X)
+#undef X
+    STANDARD_GLOBAL_COUNT,
+};
+
+struct standard {
+    struct {
+        PyObject *dict;                   /* of the module */
+        const uint64_t *current;          /* before 3.12: where the dict has its version */
+        uint64_t version;                 /* and which one that was at the last look */
+    } modules[STANDARD_MODULE_COUNT];
+    unsigned int changes;                 /* from 3.12 on: standard_changes at the last look */
+    int watcher;                          /* -1: none is to be had, so each use is a look */
+    unsigned int missing;                 /* a bit for each that this Python has not */
+    unsigned int replaced;                /* a bit for each enum standard_global that is not as it was */
+};
 
 /* reader.c: what asyncio.streams looked like at import */
 enum own_function {
@@ -55,6 +108,7 @@ enum own_function {
     OWN_READEXACTLY,
     OWN_READLINE,
     OWN_READUNTIL,
+    OWN_EXCEPTION,
     OWN_WRITE,                            /* of StreamWriter */
     OWN_DRAIN,
     OWN_FUNCTIONS,                        /* how many */
@@ -188,6 +242,7 @@ struct state {
      * their slots all the same is dropped with the object. Offsets of those slots. */
     Py_ssize_t transport_slots[8];
     int transport_slot_count;
+    struct standard standard;
     struct reader_state reader;
     struct tls_objects tls;
     struct {
@@ -199,6 +254,7 @@ struct state {
         size_t value;
     } count;                              /* of the last buffer_updated() */
     bool keeps_freed;                     /* see stream_read.c */
+    bool instances_known;                 /* instance.c: it looks at the right places */
     PyObject *stop_iteration;             /* a spare one: see stop_iteration_bytes_steal() */
     struct resolve_state resolve;
 

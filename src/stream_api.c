@@ -69,6 +69,7 @@ view_open(Operation *op, struct reader_view *view)
     }
     PyObject *buffer = field(view->dict, state->names._buffer);
     if (UNLIKELY(buffer == NULL || !PyByteArray_CheckExact(buffer)
+                 || !reader_is_plain(state, op->args[0], view->dict)
                  || (!op->started && field(view->dict, state->names._exception) != Py_None))) {
         view_release(view);
         return false;
@@ -346,9 +347,13 @@ reader_is_well(struct state *state, PyObject *writer)
     PyObject *reader = own_field(writer, state->names._reader);
     bool well = reader == Py_None;
     if (LIKELY(reader != NULL && Py_IS_TYPE(reader, state->reader.FastReaderType))) {
-        PyObject *exception = own_field(reader, state->names._exception);
-        well = exception == Py_None;
-        Py_XDECREF(exception);
+        PyObject *dict = PyObject_GenericGetDict(reader, NULL);
+        well = dict != NULL && field(dict, state->names._exception) == Py_None
+               && reader_is_plain(state, reader, dict);
+        if (UNLIKELY(dict == NULL)) {
+            PyErr_Clear();
+        }
+        Py_XDECREF(dict);
     }
     Py_XDECREF(reader);
     return well;

@@ -86,33 +86,16 @@ stream_read_stopped(Transport *tr, enum io_status status)
 
 /* -- Protocol --------------------------------------------------------------------- */
 
-/* First packet of a StreamReaderProtocol: finds its reader, or treats it as any other. */
-static void
-stream_bind_reader(struct proto *proto, struct state *state)
-{
-    PyObject *reader = reader_bind(state, proto->protocol);
-    if (reader == NULL) {
-        proto->kind = PROTO_DATA;
-    }
-    Py_XSETREF(proto->feed.self, reader);
-}
-
 int
 stream_feed(struct proto *proto, struct state *state, const char *data, size_t n)
 {
     if (proto->kind == PROTO_READER) {
-        if (UNLIKELY(proto->feed.self == NULL)) {
-            stream_bind_reader(proto, state);
-        }
-        PyObject *reader = proto->kind == PROTO_READER ? Py_NewRef(proto->feed.self) : NULL;
-        int fed = reader == NULL ? 0 : reader_feed(state, reader, data, n);
-        Py_XDECREF(reader);
+        int fed = reader_feed(state, proto, data, n);
         if (LIKELY(fed != 0)) {
             return fed < 0 ? -1 : 0;
         }
         if (proto->kind == PROTO_READER) {
             proto->kind = PROTO_DATA;
-            Py_CLEAR(proto->feed.self);
         }
     }
     else if (proto->kind == PROTO_TLS) {
@@ -192,9 +175,8 @@ stream_read_message(Transport *tr, size_t *n, enum read_outcome *outcome)
 {
     enum io_status status = IO_OK;
     bool complete = false;
-    PyObject *reader = Py_NewRef(tr->proto.feed.self);
-    int result = reader_receive(tr->state, reader, &tr->io, SCRATCH_BYTES, &status, n, &complete);
-    Py_DECREF(reader);
+    int result = reader_receive(tr->state, &tr->proto, &tr->io, SCRATCH_BYTES, &status, n,
+                                &complete);
     if (result < 0) {
         *outcome = outcome_of_fatal(tr->kind->data_failed(tr));
     }
@@ -232,7 +214,7 @@ stream_read_data(Transport *tr, Loop *loop, size_t *n)
         if (tr->proto.kind == PROTO_DATA) {
             return stream_read_large(tr, n);
         }
-        if (tr->proto.kind == PROTO_READER && tr->proto.feed.self != NULL
+        if (tr->proto.kind == PROTO_READER
             && stream_read_message(tr, n, &outcome)) {
             return outcome;
         }

@@ -542,7 +542,7 @@ transport_new(PyTypeObject *type, const struct transport_kind *kind, Loop *loop,
     watch_init(&tr->write_watch, loop, (PyObject *)tr, fd, EV_WRITE, transport_on_no_event);
     tr->loop = (Loop *)Py_NewRef(loop);
     tr->extra = Py_XNewRef(extra);
-    if (proto_init(&tr->proto, protocol, context) < 0
+    if (proto_init(&tr->proto, protocol, context, false) < 0
         || proto_set(&tr->proto, tr->state, protocol) < 0
         || (kind->is_socket && watch_claim_fd(loop, fd, (PyObject *)tr) < 0)) {
         Py_DECREF(tr);

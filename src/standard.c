@@ -1,0 +1,245 @@
+/* standard.c - see standard.h.
+ *
+ * From 3.12 on a watcher of dicts (an interpreter has eight for everybody) tells of changes; before
+ * that each dict has a version. Where no watcher is left, each use looks. */
+#include "standard.h"
+
+#include <string.h>
+
+enum kind {
+    KIND_BUILTIN,     /* a function of C of that name */
+    KIND_FUNCTION,    /* a function of the module */
+    KIND_CLASS,       /* a class of the module */
+    KIND_ASYNCIO,     /* the class of the C module _asyncio, or ours in its place */
+    KIND_MODULE,      /* the module of that name */
+};
+
+static const struct {
+    const char *attribute;
+    enum standard_module module;
+    enum kind kind;
+} globals[] = {
+#define X(name, module, attribute, kind) {attribute, MODULE_##module, KIND_##kind},
+    STANDARD_GLOBALS(X)
+#undef X
+};
+
+static const char *const module_names[] = {
+#define X(name, module) module,
+    STANDARD_MODULES(X)
+#undef X
+};
+
+/* -- what is the standard library's own? ----------------------------------------------- */
+
+static bool
+string_is(PyObject *text, const char *expected)
+{
+    return text != NULL && PyUnicode_Check(text)
+           && PyUnicode_CompareWithASCIIString(text, expected) == 0;
+}
+
+/* Is op.name that string? */
+static bool
+attribute_is(PyObject *op, const char *name, const char *expected)
+{
+    PyObject *value = PyObject_GetAttrString(op, name);
+    bool same = string_is(value, expected);
+    if (value == NULL) {
+        PyErr_Clear();
+    }
+    Py_XDECREF(value);
+    return same;
+}
+
+bool
+standard_function(PyObject *function, PyObject *namespace, const char *qualname)
+{
+    if (!PyFunction_Check(function) || PyFunction_GET_GLOBALS(function) != namespace) {
+        return false;
+    }
+    return attribute_is(PyFunction_GET_CODE(function), "co_qualname", qualname);
+}
+
+static bool
+global_is_own(struct state *state, int i, PyObject *value)
+{
+    const char *name = globals[i].attribute;
+    PyObject *namespace = state->standard.modules[globals[i].module].dict;
+    switch (globals[i].kind) {
+    case KIND_BUILTIN:
+        return PyCFunction_CheckExact(value) && attribute_is(value, "__name__", name);
+    case KIND_FUNCTION:
+        return standard_function(value, namespace, name);
+    case KIND_CLASS:
+        return PyType_Check(value) && attribute_is(value, "__qualname__", name)
+               && attribute_is(value, "__module__", module_names[globals[i].module]);
+    case KIND_ASYNCIO:
+        return i == STANDARD_TASKS_TASK ? value == (PyObject *)state->asyncio_Task
+                                              || value == (PyObject *)state->TaskType
+                                        : value == (PyObject *)state->asyncio_Future
+                                              || value == (PyObject *)state->FutureType;
+    case KIND_MODULE:
+        for (int module = 0; PyModule_Check(value) && module < STANDARD_MODULE_COUNT; module++) {
+            const char *dot = strrchr(module_names[module], '.');
+            if (strcmp(dot == NULL ? module_names[module] : dot + 1, name) == 0) {
+                return PyModule_GetDict(value) == state->standard.modules[module].dict;
+            }
+        }
+        return false;
+    }
+    return false;
+}
+
+void
+standard_look(struct state *state)
+{
+    struct standard *standard = &state->standard;
+    if (standard->modules[0].dict == NULL) {
+        return;    /* the interpreter ends */
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    unsigned int replaced = 0;
+#if PY_VERSION_HEX >= 0x030C0000
+    /* Noted before the look: what changes meanwhile is looked at the next time. */
+    unsigned int changes = __atomic_load_n(&standard_changes, __ATOMIC_ACQUIRE);
+    if (standard->watcher < 0) {
+        changes--;
+    }
+#else
+    for (int i = 0; i < STANDARD_MODULE_COUNT; i++) {
+        standard->modules[i].version = *standard->modules[i].current;
+    }
+#endif
+    for (int i = 0; i < STANDARD_GLOBAL_COUNT; i++) {
+        PyObject *value = NULL;
+        PyObject *dict = standard->modules[globals[i].module].dict;
+        PyObject *name = PyUnicode_FromString(globals[i].attribute);
+        if (name == NULL || PyDict_GetItemRef(dict, name, &value) < 0) {
+            PyErr_Clear();
+        }
+        Py_XDECREF(name);
+        /* What was not there at import (os.writev, _ThreadSafeHandle) is no short way's concern. */
+        bool own = value == NULL ? (standard->missing & (1u << i)) != 0
+                                 : global_is_own(state, i, value);
+        replaced |= own ? 0 : 1u << i;
+        Py_XDECREF(value);
+    }
+    SHARED_STORE(standard->replaced, replaced);
+#if PY_VERSION_HEX >= 0x030C0000
+    SHARED_STORE(standard->changes, changes);
+#endif
+    PyErr_SetRaisedException(exc);
+}
+
+bool
+standard_class_has(PyTypeObject *type, const char *name, PyTypeObject *owner)
+{
+    PyObject *mine = PyObject_GetAttrString((PyObject *)type, name);
+    PyObject *theirs = mine == NULL ? NULL : PyObject_GetAttrString((PyObject *)owner, name);
+    bool same = mine != NULL && mine == theirs;
+    if (theirs == NULL) {
+        PyErr_Clear();
+    }
+    Py_XDECREF(mine);
+    Py_XDECREF(theirs);
+    return same;
+}
+
+/* -- being told -------------------------------------------------------------------------- */
+
+#if PY_VERSION_HEX >= 0x030C0000
+
+unsigned int standard_changes;
+
+static int
+dict_has_changed(PyDict_WatchEvent event UNUSED, PyObject *dict UNUSED, PyObject *key UNUSED,
+                 PyObject *value UNUSED)
+{
+    __atomic_fetch_add(&standard_changes, 1, __ATOMIC_ACQ_REL);
+    return 0;
+}
+
+static int
+watch_modules(struct standard *standard)
+{
+    standard->watcher = PyDict_AddWatcher(dict_has_changed);
+    if (standard->watcher < 0) {
+        PyErr_Clear();    /* all are taken: see standard_look() */
+        return 0;
+    }
+    for (int i = 0; i < STANDARD_MODULE_COUNT; i++) {
+        if (PyDict_Watch(standard->watcher, standard->modules[i].dict) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+#else
+
+static int
+watch_modules(struct standard *standard)
+{
+    for (int i = 0; i < STANDARD_MODULE_COUNT; i++) {
+        standard->modules[i].current =
+            &((PyDictObject *)standard->modules[i].dict)->ma_version_tag;
+    }
+    return 0;
+}
+
+#endif
+
+int
+standard_init(PyObject *module UNUSED, struct state *state)
+{
+    struct standard *standard = &state->standard;
+    standard->watcher = -1;
+    for (int i = 0; i < STANDARD_MODULE_COUNT; i++) {
+        PyObject *imported = PyImport_ImportModule(module_names[i]);
+        if (imported == NULL) {
+            return -1;
+        }
+        standard->modules[i].dict = Py_XNewRef(PyModule_GetDict(imported));
+        Py_DECREF(imported);
+        if (standard->modules[i].dict == NULL) {
+            return -1;
+        }
+    }
+    for (int i = 0; i < STANDARD_GLOBAL_COUNT; i++) {
+        PyObject *dict = standard->modules[globals[i].module].dict;
+        if (PyDict_GetItemString(dict, globals[i].attribute) == NULL) {
+            standard->missing |= 1u << i;
+        }
+    }
+    if (watch_modules(standard) < 0) {
+        return -1;
+    }
+    standard_look(state);
+    return 0;
+}
+
+void
+standard_clear(struct state *state)
+{
+    struct standard *standard = &state->standard;
+#if PY_VERSION_HEX >= 0x030C0000
+    if (standard->watcher >= 0 && standard->modules[0].dict != NULL) {
+        for (int i = 0; i < STANDARD_MODULE_COUNT; i++) {
+            if (PyDict_Unwatch(standard->watcher, standard->modules[i].dict) < 0) {
+                PyErr_Clear();
+            }
+        }
+        if (PyDict_ClearWatcher(standard->watcher) < 0) {
+            PyErr_Clear();
+        }
+        standard->watcher = -1;
+    }
+#endif
+    /* From here on everything is taken for replaced. */
+    standard->replaced = ~0u;
+    for (int i = 0; i < STANDARD_MODULE_COUNT; i++) {
+        standard->modules[i].current = &standard->modules[i].version;
+        Py_CLEAR(standard->modules[i].dict);
+    }
+}
