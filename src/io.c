@@ -256,9 +256,20 @@ flaky_shutdown(struct io *io)
 const struct io_ops io_flaky_plain_ops = FLAKY_OPS;
 const struct io_ops io_flaky_pipe_ops = FLAKY_OPS;
 
+/* No class has this version, so that whoever looks at it looks further. */
+static const unsigned int no_version = UINT_MAX;
+
+void
+io_forget_class(struct io *io)
+{
+    io->class_version = &no_version;
+    io->seen_version = 0;
+}
+
 static void
 io_init(struct io *io, int fd, const int *owned, const struct io_ops *ops)
 {
+    io_forget_class(io);
     io->ops = ops;
     io->fd = fd;
     io->owned = owned;

@@ -43,6 +43,8 @@ struct io {
     const struct io_ops *ops;
     int fd;               /* borrowed; -1 once closed */
     int err;              /* errno of the last IO_ERROR */
+    const unsigned int *class_version;    /* of the class of the owner, now, */
+    unsigned int seen_version;            /* and when `ops` was chosen: io_methods.h */
     const int *owned;     /* where its owner keeps the number; NULL: not known */
     uint64_t random;      /* state of the flaky implementation; unused otherwise */
 };
@@ -76,6 +78,9 @@ io_is_gone(const struct io *io)
 {
     return UNLIKELY(io->owned != NULL && *io->owned != io->fd);
 }
+
+/* The next io_choose() looks at everything. */
+void io_forget_class(struct io *io);
 
 /* A test's switch for the whole process: from now on new sockets and pipes get the flaky
  * implementation, whose whims are a function of the seed. 0 switches it off. */

@@ -7,9 +7,10 @@
 #include "reader.h"
 
 int
-proto_init(struct proto *proto, PyObject *protocol, PyObject *context, bool binds)
+proto_init(struct proto *proto, PyObject *protocol, PyObject *context,
+           enum proto_use use)
 {
-    *proto = (struct proto){.seen = INSTANCE_UNSEEN, .binds = binds};
+    *proto = (struct proto){.seen = INSTANCE_UNSEEN, .use = use};
     proto->context = context != NULL ? Py_NewRef(context) : PyContext_CopyCurrent();
     if (proto->context == NULL) {
         return -1;
@@ -23,6 +24,7 @@ proto_drop_protocol(struct proto *proto)
 {
     proto->seen.version = INSTANCE_NEVER;
     Py_CLEAR(proto->feed);
+    Py_CLEAR(proto->get);
     Py_CLEAR(proto->updated);
     Py_CLEAR(proto->protocol);
 }
@@ -40,6 +42,7 @@ proto_traverse(struct proto *proto, visitproc visit, void *arg)
     Py_VISIT(proto->protocol);
     Py_VISIT(proto->context);
     Py_VISIT(proto->feed);
+    Py_VISIT(proto->get);
     Py_VISIT(proto->updated);
     return 0;
 }
@@ -61,18 +64,22 @@ proto_set(struct proto *proto, struct state *state, PyObject *protocol)
         }
         kind = buffered ? PROTO_BUFFERED : PROTO_DATA;
     }
-    PyObject *feed = NULL, *updated = NULL;
-    if (proto->binds && kind == PROTO_BUFFERED
-        && ((feed = PyObject_GetAttr(protocol, state->names.get_buffer)) == NULL
+    PyObject *get = NULL, *updated = NULL;
+    if (proto->use == PROTO_FOR_PIPE && kind == PROTO_BUFFERED) {
+        kind = PROTO_DATA;
+    }
+    if (proto->use == PROTO_FOR_TLS && kind == PROTO_BUFFERED
+        && ((get = PyObject_GetAttr(protocol, state->names.get_buffer)) == NULL
             || (updated = PyObject_GetAttr(protocol, state->names.buffer_updated)) == NULL)) {
-        Py_XDECREF(feed);
+        Py_XDECREF(get);
         return -1;
     }
     /* What is dropped may run Python, so the new state is complete before. */
     struct proto old = *proto;
     proto->protocol = Py_NewRef(protocol);
     proto->kind = kind;
-    proto->feed = feed;
+    proto->feed = NULL;
+    proto->get = get;
     proto->updated = updated;
     proto->seen.version = INSTANCE_NEVER;
     proto->looks = 0;
@@ -160,8 +167,8 @@ class_function(PyObject *protocol, PyObject *name)
     return function;
 }
 
-/* Looks up what is called per packet. False: nothing can be kept, or was often enough. */
-static __attribute__((noinline)) bool
+/* Looks up what is called per packet, to keep it if that is possible; not for ever again. */
+static __attribute__((noinline)) void
 proto_keep(struct proto *proto, struct state *state)
 {
     bool buffered = proto->kind == PROTO_BUFFERED;
@@ -171,33 +178,36 @@ proto_keep(struct proto *proto, struct state *state)
         names[1] = state->names.buffer_updated;
     }
     if (!state->instances_known || proto->looks == UINT8_MAX || proto->protocol == NULL
-        || proto->kind == PROTO_READER || (buffered && proto->binds)) {
-        return false;
+        || proto->kind == PROTO_READER || (buffered && proto->use == PROTO_FOR_TLS)) {
+        return;
     }
     proto->looks++;
     PyObject *protocol = Py_NewRef(proto->protocol);
-    PyObject *feed = class_function(protocol, names[0]);
-    PyObject *updated = feed == NULL || !buffered ? NULL : class_function(protocol, names[1]);
+    PyObject *first = class_function(protocol, names[0]);
+    PyObject *updated = first == NULL || !buffered ? NULL : class_function(protocol, names[1]);
     struct instance_seen seen = INSTANCE_UNSEEN;
-    /* Looking up may have run Python, which may have set another protocol. */
-    bool kept = feed != NULL && (updated != NULL || !buffered) && protocol == proto->protocol
-                && buffered == (proto->kind == PROTO_BUFFERED)
-                && instance_see(state, protocol, &seen, names, 1 + buffered);
-    if (kept) {
-        PyObject *old_feed = proto->feed, *old_updated = proto->updated;
-        proto->feed = feed;
-        proto->updated = updated;
-        proto->seen = seen;
-        Py_XDECREF(old_feed);
-        Py_XDECREF(old_updated);
+    if (protocol != proto->protocol) {    /* the looking up ran Python, which has set another one */
+        Py_XDECREF(first);
+        Py_XDECREF(updated);
+        Py_DECREF(protocol);
+        return;
     }
-    else {
+    bool kept = first != NULL && (updated != NULL || !buffered)
+                && instance_see(state, protocol, &seen, names, 1 + buffered);
+    struct proto old = *proto;
+    proto->feed = kept && !buffered ? first : NULL;
+    proto->get = kept && buffered ? first : NULL;
+    proto->updated = kept ? updated : NULL;
+    proto->seen = seen;
+    if (!kept) {
         proto->looks = UINT8_MAX;
-        Py_XDECREF(feed);
+        Py_XDECREF(first);
         Py_XDECREF(updated);
     }
+    Py_XDECREF(old.feed);
+    Py_XDECREF(old.get);
+    Py_XDECREF(old.updated);
     Py_DECREF(protocol);
-    return kept && proto->seen.version != INSTANCE_NEVER;
 }
 
 static PyObject *
@@ -213,20 +223,31 @@ proto_call_bound(struct proto *proto, PyObject *method, PyObject *arg)
     return result;
 }
 
+/* Nothing that may be called at once is kept. */
+static __attribute__((noinline)) PyObject *
+method_call_slowly(struct proto *proto, struct state *state, PyObject **kept, PyObject *name,
+                   PyObject *arg)
+{
+    if (*kept != NULL && proto->use == PROTO_FOR_TLS && proto->kind == PROTO_BUFFERED) {
+        return proto_call_bound(proto, *kept, arg);
+    }
+    proto_keep(proto, state);    /* for the next one */
+    PyObject *stack[2] = {NULL, arg};
+    return proto_call_method(proto, name, stack, 2);
+}
+
 /* Calls a method of the protocol with one argument. New reference or NULL. */
 static inline PyObject *
 method_call(struct proto *proto, struct state *state, PyObject **kept, PyObject *name, PyObject *arg)
 {
     PyObject *protocol = proto->protocol;
-    if (UNLIKELY(protocol == NULL || !instance_is_as_seen(protocol, &proto->seen))
-        && !proto_keep(proto, state)) {
-        PyObject *stack[2] = {NULL, arg};
-        bool bound = proto->binds && proto->kind == PROTO_BUFFERED && *kept != NULL;
-        return bound ? proto_call_bound(proto, *kept, arg)
-                     : proto_call_method(proto, name, stack, 2);
+    PyObject *function = *kept;
+    if (UNLIKELY(protocol == NULL || function == NULL
+                 || !instance_is_as_seen(protocol, &proto->seen))) {
+        return method_call_slowly(proto, state, kept, name, arg);
     }
-    PyObject *function = Py_NewRef(*kept);
-    PyObject *self = Py_NewRef(proto->protocol);
+    Py_INCREF(function);
+    PyObject *self = Py_NewRef(protocol);
     PyObject *result = NULL;
     PyObject *context = context_enter(proto);
     if (LIKELY(context != NULL)) {
@@ -283,7 +304,7 @@ proto_get_buffer(struct proto *proto, struct state *state, Py_ssize_t size_hint,
     if (hint == NULL) {
         return -1;
     }
-    *buffer = method_call(proto, state, &proto->feed, state->names.get_buffer, hint);
+    *buffer = method_call(proto, state, &proto->get, state->names.get_buffer, hint);
     Py_DECREF(hint);
     return *buffer == NULL ? -1 : 0;
 }

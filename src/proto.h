@@ -21,15 +21,22 @@ enum proto_kind {
     PROTO_TLS,         /* a TLS transport of ours: state->tls.feed() */
 };
 
+enum proto_use {
+    PROTO_FOR_SOCKET,
+    PROTO_FOR_PIPE,    /* asyncio's pipes know no BufferedProtocol: data_received() */
+    PROTO_FOR_TLS,     /* a BufferedProtocol's methods are those that it has when it is set, as in
+                        * asyncio: bound in `get` and `updated` */
+};
+
 struct proto {
     PyObject *protocol;            /* strong; NULL once the connection is lost */
     PyObject *context;             /* strong */
-    PyObject *feed;                /* data_received or get_buffer of its class, strong, or NULL */
-    PyObject *updated;             /* buffer_updated of its class, strong, or NULL */
+    PyObject *feed;                /* data_received of its class, strong, or NULL */
+    PyObject *get;                 /* get_buffer and buffer_updated */
+    PyObject *updated;
     struct instance_seen seen;     /* the protocol, when these were looked up */
     uint8_t kind;
-    bool binds;                    /* TLS: a BufferedProtocol's methods are those that it had when it was
-                                    * set, in feed and updated, bound; as in asyncio */
+    uint8_t use;                   /* enum proto_use */
     uint8_t looks;                 /* how often that was: never more than 255 times */
     uint8_t misfits;               /* packets in a row that were shorter than expected */
     uint16_t entered;              /* calls that are under way in `context` */
@@ -38,7 +45,7 @@ struct proto {
 };
 
 /* `context` NULL: a copy of the current one. 0 / -1. */
-int proto_init(struct proto *proto, PyObject *protocol, PyObject *context, bool binds);
+int proto_init(struct proto *proto, PyObject *protocol, PyObject *context, enum proto_use use);
 /* Replaces the protocol. 0, or -1 with the exception of its __class__. */
 int proto_set(struct proto *proto, struct state *state, PyObject *protocol);
 void proto_clear(struct proto *proto);           /* also the context */

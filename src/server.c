@@ -15,6 +15,7 @@
 #include "addr.h"
 #include "io.h"
 #include "owner.h"
+#include "standard.h"
 #include "stream.h"
 #include "timer.h"
 #include "watch.h"
@@ -555,12 +556,9 @@ static PyMethodDef server_functions[] = {
 int
 server_type_init(PyObject *module, struct state *state)
 {
-    PyObject *socket_module = PyImport_ImportModule("socket");
-    if (socket_module == NULL) {
-        return -1;
-    }
-    state->socket_class = PyObject_GetAttrString(socket_module, "socket");
-    Py_DECREF(socket_module);
+    PyObject *socket_module = PyImport_ImportModule("socket");    /* where the class is made */
+    Py_XDECREF(socket_module);
+    state->socket_class = socket_module == NULL ? NULL : standard_socket_class();
     if (state->socket_class == NULL
         || state_add_type(module, &Acceptor_spec, NULL, 0, &state->AcceptorType) < 0) {
         return -1;

@@ -1,8 +1,8 @@
 /* sockop.c - see sockop.h.
  *
- * A socket that is exactly a socket.socket is read and written by the system calls; anything
- * else (subclasses, wrappers, doubles of tests) by its own methods, whose BlockingIOError
- * means "wait". Calls never block, not even on a blocking socket. */
+ * A socket that is exactly a socket.socket, whose method nobody has replaced, is read and written
+ * by the system calls; anything else (subclasses, wrappers, doubles of tests) by its own methods,
+ * whose BlockingIOError means "wait". Calls never block, not even on a blocking socket. */
 #include "sockop.h"
 
 #include <arpa/inet.h>
@@ -16,6 +16,7 @@
 #include "addr.h"
 #include "args.h"
 #include "io.h"
+#include "standard.h"
 #include "scratch.h"
 
 #ifndef MSG_NOSIGNAL
@@ -33,12 +34,19 @@ is_plain_socket(Operation *op)
     return Py_IS_TYPE(op->sock, (PyTypeObject *)op->state->socket_class);
 }
 
+/* Is that method of the socket nobody's but the standard library's? */
+static inline bool
+has_own(Operation *op, enum standard_socket_method method)
+{
+    return standard_socket_has(op->state, op->sock, method);
+}
+
 /* Fills op->fd of a plain socket: 0 / -1. A closed one has -1, which the system calls refuse. */
 static int
 sockop_find_plain_fd(Operation *op)
 {
     PyCFunction fileno = op->state->socket_fileno;
-    PyObject *number = LIKELY(fileno != NULL)
+    PyObject *number = LIKELY(fileno != NULL) && has_own(op, SOCKET_FILENO)
                            ? fileno(op->sock, NULL)
                            : PyObject_CallMethodNoArgs(op->sock, op->state->names.fileno);
     if (number == NULL) {
@@ -198,7 +206,7 @@ attempt_recv(Operation *op, PyObject **result)
     if (sockop_begin(op) < 0) {
         return ATTEMPT_FAILED;
     }
-    if (UNLIKELY(!is_plain_socket(op))) {
+    if (UNLIKELY(!has_own(op, SOCKET_RECV))) {
         return sockop_call(op, op->state->names.recv, 1, ATTEMPT_WAIT_READ, result);
     }
     if (sockop_parse_size(op, "recv") < 0) {
@@ -217,7 +225,7 @@ attempt_recv_into(Operation *op, PyObject **result)
     if (sockop_begin(op) < 0) {
         return ATTEMPT_FAILED;
     }
-    if (UNLIKELY(!is_plain_socket(op))) {
+    if (UNLIKELY(!has_own(op, SOCKET_RECV_INTO))) {
         return sockop_call(op, op->state->names.recv_into, 1, ATTEMPT_WAIT_READ, result);
     }
     /* Taken anew for each attempt: a bytearray may change its size while we wait. */
@@ -271,7 +279,7 @@ attempt_recvfrom(Operation *op, PyObject **result)
     if (sockop_begin(op) < 0) {
         return ATTEMPT_FAILED;
     }
-    int native = is_plain_socket(op) ? sockop_knows_family(op) : 0;
+    int native = has_own(op, SOCKET_RECVFROM) ? sockop_knows_family(op) : 0;
     if (native <= 0) {
         return native < 0 ? ATTEMPT_FAILED
                           : sockop_call(op, op->state->names.recvfrom, 1, ATTEMPT_WAIT_READ,
@@ -439,7 +447,7 @@ attempt_sendall(Operation *op, PyObject **result)
     if (sockop_begin(op) < 0) {
         return ATTEMPT_FAILED;
     }
-    if (UNLIKELY(!is_plain_socket(op))) {
+    if (UNLIKELY(!has_own(op, SOCKET_SEND))) {
         return sockop_sendall_method(op, result);
     }
     PyObject *data = op->args[0];
@@ -593,7 +601,7 @@ connect_start(Operation *op, int family, PyObject **result)
         return ATTEMPT_FAILED;
     }
     struct addr addr;
-    if ((family == AF_INET || family == AF_INET6) && is_plain_socket(op)
+    if ((family == AF_INET || family == AF_INET6) && has_own(op, SOCKET_CONNECT)
         && addr_parse(&addr, family, op->args[0])) {
         return connect_natively(op, &addr, result);
     }
@@ -623,7 +631,7 @@ connect_error(Operation *op)
 {
     int number;
     socklen_t size = sizeof(number);
-    if (!is_plain_socket(op)) {
+    if (!has_own(op, SOCKET_GETSOCKOPT)) {
         return PyObject_CallMethod(op->sock, "getsockopt", "ii", SOL_SOCKET, SO_ERROR);
     }
     if (getsockopt(op->fd, SOL_SOCKET, SO_ERROR, &number, &size) < 0) {
@@ -775,13 +783,21 @@ accept_by_method(Operation *op, PyObject **result)
     return outcome;
 }
 
+/* socket.socket.accept() makes an object of what socket.socket is now. */
+static bool
+accepts_natively(Operation *op)
+{
+    return has_own(op, SOCKET_ACCEPT) && has_own(op, SOCKET_RAW_ACCEPT)
+           && standard_is(op->state, STANDARD_SOCKET_SOCKET);
+}
+
 static enum attempt
 attempt_accept(Operation *op, PyObject **result)
 {
     if (sockop_begin(op) < 0) {
         return ATTEMPT_FAILED;
     }
-    int native = is_plain_socket(op) ? sockop_knows_family(op) : 0;
+    int native = accepts_natively(op) ? sockop_knows_family(op) : 0;
     if (native <= 0) {
         return native < 0 ? ATTEMPT_FAILED : accept_by_method(op, result);
     }

@@ -146,6 +146,91 @@ standard_class_has(PyTypeObject *type, const char *name, PyTypeObject *owner)
     return same;
 }
 
+/* -- sockets -------------------------------------------------------------------------- */
+
+static const char *const socket_methods[] = {
+#define X(name, attribute) attribute,
+    STANDARD_SOCKET_METHODS(X)
+#undef X
+};
+
+/* Is the attribute what socket.py or the C module _socket defines? */
+static bool
+socket_attribute_is_own(PyTypeObject *class, PyObject *name, PyObject *namespace)
+{
+    PyTypeObject *base = class->tp_base;    /* _socket.socket */
+    PyObject *value = PyDict_GetItemWithError(class->tp_dict, name);
+    if (value == NULL) {
+        PyErr_Clear();
+        return PyDict_GetItemWithError(base->tp_dict, name) != NULL
+               || PyUnicode_CompareWithASCIIString(name, "__getattribute__") == 0;
+    }
+    if (Py_IS_TYPE(value, &PyProperty_Type)) {
+        PyObject *getter = PyObject_GetAttrString(value, "fget");
+        bool own = getter != NULL && PyFunction_Check(getter)
+                   && PyFunction_GET_GLOBALS(getter) == namespace;
+        PyErr_Clear();
+        Py_XDECREF(getter);
+        return own;
+    }
+    PyObject *qualname = PyUnicode_FromFormat("socket.%U", name);
+    const char *expected = qualname == NULL ? NULL : PyUnicode_AsUTF8(qualname);
+    bool own = expected != NULL && standard_function(value, namespace, expected);
+    PyErr_Clear();
+    Py_XDECREF(qualname);
+    return own;
+}
+
+bool
+standard_socket_look(struct state *state, PyObject *sock, unsigned int methods)
+{
+    PyTypeObject *class = (PyTypeObject *)state->socket_class;
+    PyObject *namespace = state->standard.modules[MODULE_SOCKET].dict;
+    if (!Py_IS_TYPE(sock, class)) {
+        return false;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    unsigned int replaced = 0;
+    for (int i = 0; i < SOCKET_METHOD_COUNT; i++) {
+        PyObject *name = PyUnicode_InternFromString(socket_methods[i]);
+        PyObject *value = name == NULL ? NULL : PyObject_GetAttr((PyObject *)class, name);
+        /* The look-up has given the class a version. */
+        if (value == NULL || !socket_attribute_is_own(class, name, namespace)) {
+            replaced |= 1u << i;
+        }
+        Py_XDECREF(value);
+        Py_XDECREF(name);
+    }
+    PyErr_Clear();
+    PyErr_SetRaisedException(exc);
+    unsigned int version = standard_version(class);
+    SHARED_STORE(state->standard.socket_replaced, replaced);
+    SHARED_STORE(state->standard.socket_version, version != 0 ? version : UINT_MAX);
+    return (replaced & methods) == 0;
+}
+
+PyObject *
+standard_socket_class(void)
+{
+    PyObject *socket_module = PyImport_ImportModule("_socket");
+    PyObject *base = socket_module == NULL ? NULL : PyObject_GetAttrString(socket_module, "socket");
+    PyObject *classes = base == NULL ? NULL : PyObject_CallMethod(base, "__subclasses__", NULL);
+    PyObject *found = NULL;
+    for (Py_ssize_t i = 0; classes != NULL && found == NULL && i < PyList_GET_SIZE(classes); i++) {
+        PyObject *class = PyList_GET_ITEM(classes, i);
+        if (attribute_is(class, "__module__", "socket") && attribute_is(class, "__qualname__", "socket")) {
+            found = Py_NewRef(class);
+        }
+    }
+    if (classes != NULL && found == NULL) {
+        PyErr_SetString(PyExc_ImportError, "the class socket.socket is missing");
+    }
+    Py_XDECREF(classes);
+    Py_XDECREF(base);
+    Py_XDECREF(socket_module);
+    return found;
+}
+
 /* -- being told -------------------------------------------------------------------------- */
 
 #if PY_VERSION_HEX >= 0x030C0000

@@ -71,6 +71,29 @@ standard_class_is_same(PyTypeObject *type, unsigned int *version)
  * own function or method of C? Gives the class its version. Sets no exception. */
 bool standard_class_has(PyTypeObject *type, const char *name, PyTypeObject *owner);
 
+/* The class socket.socket of the standard library, whatever socket.socket is now: new reference. */
+PyObject *standard_socket_class(void);
+
+/* Looks at the class socket.socket again. True if it gives this object these methods (bits). */
+bool standard_socket_look(struct state *state, PyObject *sock, unsigned int methods);
+
+/* Is it exactly a socket.socket, with the standard library's own method? What it has then, a system
+ * call does as well. Instances have no dict. */
+static inline bool
+standard_socket_has_all(struct state *state, PyObject *sock, unsigned int methods)
+{
+    if (UNLIKELY(standard_version(Py_TYPE(sock)) != SHARED_LOAD(state->standard.socket_version))) {
+        return standard_socket_look(state, sock, methods);
+    }
+    return LIKELY((SHARED_LOAD(state->standard.socket_replaced) & methods) == 0);
+}
+
+static inline bool
+standard_socket_has(struct state *state, PyObject *sock, enum standard_socket_method method)
+{
+    return standard_socket_has_all(state, sock, 1u << method | 1u << SOCKET_GETATTRIBUTE);
+}
+
 /* Is owner.name a function that was compiled in the module with these globals, as Class.name?
  * Sets no exception. */
 bool standard_function(PyObject *function, PyObject *globals, const char *qualname);

@@ -83,7 +83,23 @@ enum standard_global {
     STANDARD_GLOBAL_COUNT,
 };
 
+/* Methods of socket.socket that short ways pass over. X(name, attribute) */
+#define STANDARD_SOCKET_METHODS(X) \
+    X(RECV, "recv") X(RECV_INTO, "recv_into") X(RECVFROM, "recvfrom") X(SEND, "send") X(SENDMSG, "sendmsg") \
+    X(SENDTO, "sendto") X(SHUTDOWN, "shutdown") X(ACCEPT, "accept") X(RAW_ACCEPT, "_accept") \
+    X(CONNECT, "connect") X(GETSOCKOPT, "getsockopt") X(FILENO, "fileno") X(FAMILY, "family") \
+    X(SETBLOCKING, "setblocking") X(GETATTRIBUTE, "__getattribute__")
+
+enum standard_socket_method {
+#define X(name, ...) SOCKET_##name,
+    STANDARD_SOCKET_METHODS(X)
+#undef X
+    SOCKET_METHOD_COUNT,
+};
+
 struct standard {
+    unsigned int socket_version;          /* tp_version_tag of socket.socket at the last look */
+    unsigned int socket_replaced;         /* a bit for each enum standard_socket_method */
     struct {
         PyObject *dict;                   /* of the module */
         const uint64_t *current;          /* before 3.12: where the dict has its version */
@@ -233,7 +249,7 @@ struct state {
     PyObject *asyncio_logger;             /* asyncio.log.logger */
     PyObject *TransportSocket;            /* asyncio.trsock.TransportSocket */
 
-    PyObject *socket_class;               /* socket.socket */
+    PyObject *socket_class;               /* the class socket.socket of the standard library */
     PyObject *socket_family;              /* _socket.socket.family, the descriptor */
     PyCFunction socket_fileno;            /* _socket.socket.fileno(), or NULL */
     PyObject *check_ssl_socket;           /* asyncio.base_events._check_ssl_socket */

@@ -5,6 +5,7 @@
  * or run the loop inside itself: transport_wants_data() is asked again each time. */
 #include "stream.h"
 
+#include "io_methods.h"
 #include "packet.h"
 #include "reader.h"
 #include "scratch.h"
@@ -209,7 +210,7 @@ stream_read_into(Transport *tr, char *buffer, size_t *n)
 static enum read_outcome
 stream_read_data(Transport *tr, Loop *loop, size_t *n)
 {
-    if (UNLIKELY(tr->proto.expected != 0)) {
+    if (UNLIKELY(tr->proto.expected != 0) && !io_is_by_method(tr)) {
         enum read_outcome outcome;
         if (tr->proto.kind == PROTO_DATA) {
             return stream_read_large(tr, n);
@@ -279,8 +280,15 @@ stream_read_buffered(Transport *tr, size_t *n)
         goto done;
     }
     size_t room = (size_t)view.len < READ_BUDGET_BYTES ? (size_t)view.len : READ_BUDGET_BYTES;
-    enum io_status status = tr->io.ops->read(&tr->io, view.buf, room, n);
-    PyBuffer_Release(&view);
+    enum io_status status;
+    if (io_is_by_method(tr)) {
+        PyBuffer_Release(&view);
+        status = io_recv_into(tr, buffer, n);
+    }
+    else {
+        status = tr->io.ops->read(&tr->io, view.buf, room, n);
+        PyBuffer_Release(&view);
+    }
     if (UNLIKELY(status != IO_OK)) {
         outcome = stream_read_stopped(tr, status);
         goto done;
@@ -304,13 +312,13 @@ stream_read(Transport *tr, Loop *loop)
 {
     enum read_outcome outcome = READ_DONE;
     size_t total = 0;
+    io_choose(tr);
     for (int calls = 0; calls < READ_BUDGET_CALLS && total < READ_BUDGET_BYTES; calls++) {
         if (UNLIKELY(!transport_wants_data(tr))) {
             return READ_DONE;
         }
         size_t n = 0;
-        /* asyncio's pipes know no BufferedProtocol */
-        outcome = tr->proto.kind == PROTO_BUFFERED && tr->kind->is_socket
+        outcome = tr->proto.kind == PROTO_BUFFERED
                       ? stream_read_buffered(tr, &n)
                       : stream_read_data(tr, loop, &n);
         if (LIKELY(outcome != READ_MORE)) {

@@ -18,6 +18,7 @@
 #include <limits.h>
 
 #include "future.h"
+#include "io_methods.h"
 
 /* Calls of writev() per writable event: each takes up to IO_IOV_MAX buffers, and a second
  * one makes sense only if the first took them all. */
@@ -40,6 +41,9 @@ stream_wait_writable(Stream *stream, enum io_status status)
     Transport *tr = &stream->base;
     if (status == IO_ERROR) {
         return transport_fatal_errno(tr, tr->io.err, WRITE_FAILED(tr)) < 0 ? -1 : 1;
+    }
+    if (UNLIKELY(tr->loop == NULL || tr->conn_lost > 0)) {
+        return 1;    /* a method of the socket has ended it: io_methods.h */
     }
     return watch_start(&tr->write_watch);
 }
@@ -188,6 +192,18 @@ iov_within(const struct iovec *iov, size_t budget, size_t *over)
     return count;
 }
 
+/* What is queued is asyncio's sock.sendmsg(), from 3.12 on, which raises an audit event. 0 / -1 */
+static inline int
+stream_audit(Transport *tr UNUSED)
+{
+#if PY_VERSION_HEX >= 0x030C0000
+    if (tr->kind->is_socket && !io_is_by_method(tr)) {
+        return PySys_Audit("socket.sendmsg", "OO", tr->file, Py_None);
+    }
+#endif
+    return 0;
+}
+
 /* One call of the kernel. IO_OK: it took all; IO_WANT_WRITE: a part, maybe nothing. Sends no more
  * than the budget, which shrinks by what was sent. */
 static enum io_status
@@ -204,6 +220,10 @@ stream_send(Stream *stream, struct iovec *iov, int count, bool more, size_t *bud
         iov[count - 1].iov_len -= over;
     }
     *n = 0;
+    if (UNLIKELY(stream_audit(&stream->base) < 0)) {
+        io->err = 0;
+        return IO_ERROR;
+    }
     enum io_status status = io->ops->writev(io, iov, count, more, n);
     if (UNLIKELY(over > 0)) {
         iov[count - 1].iov_len += over;
@@ -240,7 +260,7 @@ stream_send_batch(Stream *stream, size_t *budget)
     size_t n;
     int count = wqueue_iov(&stream->output, iov, IO_IOV_MAX);
     enum io_status status = stream_send(stream, iov, count, false, budget, &n);
-    if (LIKELY(status != IO_ERROR)) {
+    if (LIKELY(status != IO_ERROR && stream->base.conn_lost == 0)) {
         wqueue_consume(&stream->output, n);
     }
     return status;
@@ -335,6 +355,7 @@ stream_write_memory(Stream *stream, const char *data, size_t length)
 static inline int
 stream_check_open(Stream *stream, const char *eof_message, const char *sendfile_message)
 {
+    io_choose(&stream->base);
     if (UNLIKELY(stream->eof)) {
         PyErr_SetString(PyExc_RuntimeError, eof_message);
         return -1;
@@ -608,6 +629,7 @@ static void
 stream_shutdown(Stream *stream)
 {
     struct io *io = &stream->base.io;
+    io_choose(&stream->base);
     if (!stream->base.file_closed && !stream->base.fd_gone) {
         (void)io->ops->shutdown(io);
     }
@@ -668,18 +690,24 @@ stream_flush_failed(Stream *stream)
 {
     Transport *tr = &stream->base;
     int err = tr->io.err;
-    int result = transport_fatal_errno(tr, err, WRITE_FAILED(tr));
-    if (result == 0 && stream->empty_waiter != NULL) {
+    PyObject *exc;
+    if (err != 0) {
         errno = err;
         PyErr_SetFromErrno(PyExc_OSError);
-        PyObject *exc = PyErr_GetRaisedException();
+    }
+    exc = PyErr_GetRaisedException();
+    if (err == 0) {
+        PyErr_SetRaisedException(Py_NewRef(exc));
+    }
+    int result = transport_fatal_errno(tr, err, WRITE_FAILED(tr));
+    if (result == 0 && stream->empty_waiter != NULL) {
         PyObject *waiter = Py_NewRef(stream->empty_waiter);
         if (future_settle_exception(tr->state, waiter, exc) < 0) {
             PyErr_WriteUnraisable(waiter);
         }
         Py_DECREF(waiter);
-        Py_DECREF(exc);
     }
+    Py_DECREF(exc);
     return result;
 }
 
@@ -703,6 +731,7 @@ stream_on_writable(struct watch *watch, int revents)
     Transport *tr = container_of(watch, Transport, write_watch);
     Loop *loop = watch_loop(watch);
     Py_INCREF(tr);
+    io_choose(tr);
     int result = UNLIKELY(revents & EV_ERROR) ? transport_descriptor_gone(tr)
                                               : stream_flush((Stream *)tr);
     if (UNLIKELY(result < 0)) {

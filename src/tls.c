@@ -824,7 +824,7 @@ tls_new(Loop *loop, PyObject *protocol, PyObject *sslcontext, PyObject *waiter, 
     tls->extra = PyDict_New();
     if (tls->extra == NULL
         || PyDict_SetItem(tls->extra, state->names.sslcontext, sslcontext) < 0
-        || proto_init(&tls->proto, protocol, context, true) < 0
+        || proto_init(&tls->proto, protocol, context, PROTO_FOR_TLS) < 0
         || proto_set(&tls->proto, state, protocol) < 0
         || ops->open(&tls->engine, sslcontext, server_side, hostname) < 0) {
         Py_DECREF(tls);

@@ -368,8 +368,10 @@ transport_fatal_errno(Transport *tr, int err, const char *message)
         transport_stop_watches(tr);
         transport_release_fd(tr);
     }
-    errno = err;
-    PyErr_SetFromErrno(PyExc_OSError);
+    if (err != 0) {
+        errno = err;
+        PyErr_SetFromErrno(PyExc_OSError);
+    }
     return transport_fatal(tr, message);
 }
 
@@ -542,7 +544,8 @@ transport_new(PyTypeObject *type, const struct transport_kind *kind, Loop *loop,
     watch_init(&tr->write_watch, loop, (PyObject *)tr, fd, EV_WRITE, transport_on_no_event);
     tr->loop = (Loop *)Py_NewRef(loop);
     tr->extra = Py_XNewRef(extra);
-    if (proto_init(&tr->proto, protocol, context, false) < 0
+    if (proto_init(&tr->proto, protocol, context,
+                   kind->is_socket ? PROTO_FOR_SOCKET : PROTO_FOR_PIPE) < 0
         || proto_set(&tr->proto, tr->state, protocol) < 0
         || (kind->is_socket && watch_claim_fd(loop, fd, (PyObject *)tr) < 0)) {
         Py_DECREF(tr);
@@ -604,6 +607,7 @@ transport_undo(Transport *tr)
     server_detach(tr, true);
     tr->closing = tr->file_closed = true;
     tr->conn_lost = 1;
+    io_forget_class(&tr->io);
     Py_CLEAR(tr->file);
     Py_CLEAR(tr->made);
     Py_DECREF(tr);

@@ -181,7 +181,7 @@ int transport_drained(Transport *tr);
 int transport_fatal(Transport *tr, const char *message);
 /* The descriptor was closed by somebody else: the end, with EBADF. 0 / -1 as above. */
 int transport_descriptor_gone(Transport *tr);
-/* The same as transport_fatal() for an errno. */
+/* The same as transport_fatal() for an errno; 0: an exception is set. */
 int transport_fatal_errno(Transport *tr, int err, const char *message);
 
 /* -- flow control --------------------------------------------------------------------- */

@@ -64,6 +64,7 @@ transport_clear(PyObject *op)
         tr->conn_lost = 1;
     }
     proto_clear(&tr->proto);
+    io_forget_class(&tr->io);
     Py_CLEAR(tr->file);
     Py_CLEAR(tr->made);
     server_forget(tr);
