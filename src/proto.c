@@ -210,26 +210,16 @@ proto_keep(struct proto *proto, struct state *state)
     Py_DECREF(protocol);
 }
 
-static PyObject *
-proto_call_bound(struct proto *proto, PyObject *method, PyObject *arg)
-{
-    Py_INCREF(method);
-    PyObject *result = NULL;
-    PyObject *context = context_enter(proto);
-    if (context != NULL) {
-        result = context_leave(proto, context, PyObject_CallOneArg(method, arg));
-    }
-    Py_DECREF(method);
-    return result;
-}
-
 /* Nothing that may be called at once is kept. */
 static __attribute__((noinline)) PyObject *
 method_call_slowly(struct proto *proto, struct state *state, PyObject **kept, PyObject *name,
                    PyObject *arg)
 {
     if (*kept != NULL && proto->use == PROTO_FOR_TLS && proto->kind == PROTO_BUFFERED) {
-        return proto_call_bound(proto, *kept, arg);
+        PyObject *method = Py_NewRef(*kept);
+        PyObject *result = proto_call_bound(proto, method, arg);
+        Py_DECREF(method);
+        return result;
     }
     proto_keep(proto, state);    /* for the next one */
     PyObject *stack[2] = {NULL, arg};
