@@ -231,6 +231,44 @@ standard_socket_class(void)
     return found;
 }
 
+/* -- our transports -------------------------------------------------------------------- */
+
+int
+standard_transport_init(struct state *state, struct standard_transport *transport,
+                        PyTypeObject *type)
+{
+#define X(name)                                                                         \
+    transport->own.name = PyObject_GetAttr((PyObject *)type, state->names.name);        \
+    if (transport->own.name == NULL) {                                                  \
+        return -1;                                                                      \
+    }
+    STANDARD_TRANSPORT_METHODS(X)
+#undef X
+    return 0;
+}
+
+bool
+standard_transport_look(struct state *state, struct standard_transport *transport,
+                        PyTypeObject *type)
+{
+    PyObject *exc = PyErr_GetRaisedException();
+    bool replaced = type->tp_getattro != PyObject_GenericGetAttr;
+#define X(name)                                                                         \
+    {                                                                                   \
+        PyObject *value = PyObject_GetAttr((PyObject *)type, state->names.name);        \
+        replaced |= value != transport->own.name;                                       \
+        Py_XDECREF(value);                                                              \
+    }
+    STANDARD_TRANSPORT_METHODS(X)
+#undef X
+    PyErr_Clear();
+    PyErr_SetRaisedException(exc);
+    unsigned int version = standard_version(type);
+    SHARED_STORE(transport->replaced, replaced);
+    SHARED_STORE(transport->version, version != 0 ? version : UINT_MAX);
+    return !replaced;
+}
+
 /* -- being told -------------------------------------------------------------------------- */
 
 #if PY_VERSION_HEX >= 0x030C0000
@@ -297,7 +335,10 @@ standard_init(PyObject *module UNUSED, struct state *state)
             standard->missing |= 1u << i;
         }
     }
-    if (watch_modules(standard) < 0) {
+    if (watch_modules(standard) < 0
+        || standard_transport_init(state, &standard->stream, state->StreamType) < 0
+        || (state->tls.Type != NULL
+            && standard_transport_init(state, &standard->tls, state->tls.Type) < 0)) {
         return -1;
     }
     standard_look(state);
@@ -327,4 +368,7 @@ standard_clear(struct state *state)
         standard->modules[i].current = &standard->modules[i].version;
         Py_CLEAR(standard->modules[i].dict);
     }
+#define X(name) Py_CLEAR(standard->stream.own.name); Py_CLEAR(standard->tls.own.name);
+    STANDARD_TRANSPORT_METHODS(X)
+#undef X
 }

@@ -71,6 +71,27 @@ standard_class_is_same(PyTypeObject *type, unsigned int *version)
  * own function or method of C? Gives the class its version. Sets no exception. */
 bool standard_class_has(PyTypeObject *type, const char *name, PyTypeObject *owner);
 
+/* -- our transports ------------------------------------------------------------------ */
+
+/* What the class was made with: 0 / -1. */
+int standard_transport_init(struct state *state, struct standard_transport *transport,
+                            PyTypeObject *type);
+bool standard_transport_look(struct state *state, struct standard_transport *transport,
+                             PyTypeObject *type);
+
+/* Has nobody put another method on the class of our transport? For the instance, its dict is NULL. */
+static inline bool
+standard_transport_class(struct state *state, struct standard_transport *transport,
+                         PyTypeObject *type)
+{
+    if (UNLIKELY(standard_version(type) != SHARED_LOAD(transport->version))) {
+        return standard_transport_look(state, transport, type);
+    }
+    return LIKELY(!SHARED_LOAD(transport->replaced));
+}
+
+/* -- sockets -------------------------------------------------------------------- */
+
 /* The class socket.socket of the standard library, whatever socket.socket is now: new reference. */
 PyObject *standard_socket_class(void);
 

@@ -239,6 +239,9 @@ state_traverse(struct state *state, visitproc visit, void *arg)
     for (int i = 0; i < STANDARD_MODULE_COUNT; i++) {
         Py_VISIT(state->standard.modules[i].dict);
     }
+#define X(name) Py_VISIT(state->standard.stream.own.name); Py_VISIT(state->standard.tls.own.name);
+    STANDARD_TRANSPORT_METHODS(X)
+#undef X
     return 0;
 }
 

@@ -38,7 +38,7 @@ typedef struct Task Task;
     X(recvmsg) X(sendmsg) X(sendto) X(type) \
     X(_force_close) X(_msg_callback) X(_sslobj) X(abort) X(cipher) X(compression) X(do_handshake) \
     X(get_extra_info) X(getpeercert) X(join) X(peercert) X(pending) X(read) X(resume_reading) \
-    X(ssl_object) X(sslcontext) X(unwrap) X(wrap_bio) X(write) X(_wrap_bio) X(_encode_hostname) X(sslobject_class)
+    X(ssl_object) X(sslcontext) X(is_closing) X(unwrap) X(wrap_bio) X(write) X(_wrap_bio) X(_encode_hostname) X(sslobject_class)
 
 struct proto;
 
@@ -97,7 +97,22 @@ enum standard_socket_method {
     SOCKET_METHOD_COUNT,
 };
 
+/* Methods of our transports that short ways pass over. */
+#define STANDARD_TRANSPORT_METHODS(X) X(write) X(is_closing)
+
+struct standard_transport {
+    unsigned int version;                 /* tp_version_tag of the class at the last look */
+    bool replaced;                        /* something is not as the class was made */
+    struct {
+#define X(name) PyObject *name;
+        STANDARD_TRANSPORT_METHODS(X)
+#undef X
+    } own;                                /* what it was made with */
+};
+
 struct standard {
+    struct standard_transport stream;     /* StreamTransport */
+    struct standard_transport tls;        /* TlsTransport */
     unsigned int socket_version;          /* tp_version_tag of socket.socket at the last look */
     unsigned int socket_replaced;         /* a bit for each enum standard_socket_method */
     struct {

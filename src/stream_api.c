@@ -326,19 +326,23 @@ transport_loop(struct state *state, PyObject *transport)
     return Py_IS_TYPE(transport, state->tls.Type) ? tls_cast(transport)->loop : NULL;
 }
 
-/* Does a transport of ours take output at once, on behalf of the same protocol? What the
- * protocol knows of it (_paused, _connection_lost) it was told by the transport. */
+/* Does a transport of ours take output at once, on behalf of the same protocol, and has nobody put
+ * a method on either? What the protocol knows of it (_paused, _connection_lost) it was told by the
+ * transport. */
 static bool
 transport_is_free(struct state *state, PyObject *transport)
 {
     if (LIKELY(Py_IS_TYPE(transport, state->StreamType))) {
         Transport *tr = (Transport *)transport;
         return !tr->closing && tr->conn_lost == 0 && !tr->protocol_paused
-               && tr->proto.kind == PROTO_READER;
+               && tr->proto.kind == PROTO_READER && transport_is_plain_stream(state, transport)
+               && reader_proto_is_standard(state, &tr->proto);
     }
     Tls *tls = tls_cast(transport);
     return !tls->closed && tls->conn_lost == 0 && !tls->protocol_paused
-           && tls->proto.kind == PROTO_READER;
+           && tls->proto.kind == PROTO_READER && tls->dict == NULL
+           && standard_transport_class(state, &state->standard.tls, state->tls.Type)
+           && reader_proto_is_standard(state, &tls->proto);
 }
 
 static bool
@@ -367,7 +371,7 @@ attempt_drain(Operation *op, PyObject **result)
     if (is_answered(op, result)) {
         return ATTEMPT_DONE;
     }
-    if (UNLIKELY(!reader_classes_are_standard(state) || !transport_is_free(state, op->sock)
+    if (UNLIKELY(!transport_is_free(state, op->sock)
                  || !reader_is_well(state, op->args[0]))) {
         return leave_to_standard(op, OWN_DRAIN);
     }
@@ -537,7 +541,7 @@ Writer_write(METHOD_ARGS)
         return NULL;
     }
     int failed;
-    if (LIKELY(Py_IS_TYPE(transport, state->StreamType))) {
+    if (LIKELY(transport_is_plain_stream(state, transport))) {
         failed = stream_write(stream_cast(transport), args[0]);
     }
     else {

@@ -11,6 +11,7 @@
 
 #include <string.h>
 
+#include "io_methods.h"
 #include "scratch.h"
 #include "tls_object.h"
 
@@ -49,9 +50,12 @@ lower_write(Tls *tls, struct tls_output *output)
 static inline bool
 stream_takes_output(const Tls *tls)
 {
-    const Stream *stream = tls->stream;
-    return LIKELY(stream != NULL) && LIKELY(stream->base.dict == NULL)
-           && LIKELY(stream->base.conn_lost == 0) && !stream->eof && stream->empty_waiter == NULL;
+    Stream *stream = tls->stream;
+    if (UNLIKELY(stream == NULL || !transport_is_plain_stream(tls->state, (PyObject *)stream))) {
+        return false;
+    }
+    io_choose(&stream->base);
+    return LIKELY(stream->base.conn_lost == 0) && !stream->eof && stream->empty_waiter == NULL;
 }
 
 int

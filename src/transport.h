@@ -21,6 +21,7 @@
 #include "addr.h"
 #include "io.h"
 #include "proto.h"
+#include "standard.h"
 #include "watch.h"
 
 typedef struct Transport Transport;
@@ -131,6 +132,15 @@ static inline Transport *
 transport_cast(PyObject *op)
 {
     return (Transport *)op;
+}
+
+/* Is it exactly our transport of a stream socket, with nothing put on it or its class? Then to write
+ * is to call stream_write(). */
+static inline bool
+transport_is_plain_stream(struct state *state, PyObject *op)
+{
+    return LIKELY(Py_IS_TYPE(op, state->StreamType)) && LIKELY(transport_cast(op)->dict == NULL)
+           && standard_transport_class(state, &state->standard.stream, state->StreamType);
 }
 
 /* -- what is known of a connection (transport_info.c) ------------------------------ */
