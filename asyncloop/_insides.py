@@ -188,7 +188,7 @@ class ScheduledView(list[Any]):
             if id(handle) not in after:
                 loop._timer_take(handle)
         for handle in items:
-            if id(handle) not in before:
+            if id(handle) not in before and not handle._cancelled:
                 loop._timer_put(handle)
 
     def _refresh(self) -> None:
@@ -418,6 +418,10 @@ class InsideHooks(_Base):
             )
         self._selector_view = selector
         self._looked_at = True
+
+    @property
+    def _transports(self) -> Any:
+        return weakref.WeakValueDictionary({} if self._closed else self._transport_dict())
 
     def _look_at_insides(self) -> bool:
         """Called by the core at the beginning of each iteration while `_looked_at`."""

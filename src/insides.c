@@ -341,6 +341,12 @@ Loop__watched(PyObject *op, PyObject *ignored UNUSED)
 }
 
 PyObject *
+Loop__transport_dict(PyObject *op, PyObject *ignored UNUSED)
+{
+    return watch_transports((Loop *)op);
+}
+
+PyObject *
 Loop__post_event(PyObject *op, PyObject *event)
 {
     int fd, events;

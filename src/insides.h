@@ -30,6 +30,7 @@ PyObject *Loop__timer_put(PyObject *op, PyObject *handle);
 PyObject *Loop__timer_take(PyObject *op, PyObject *handle);
 PyObject *Loop__select(PyObject *op, PyObject *timeout);
 PyObject *Loop__watched(PyObject *op, PyObject *ignored);
+PyObject *Loop__transport_dict(PyObject *op, PyObject *ignored);
 PyObject *Loop__post_event(PyObject *op, PyObject *event);
 
 /* Entries of the loop's method table: private, each for one method of a view. */
@@ -44,6 +45,7 @@ PyObject *Loop__post_event(PyObject *op, PyObject *event);
     {"_timer_take", OWNED(Loop__timer_take), METH_O, NULL},            \
     {"_select", OWNED(Loop__select), METH_O, NULL},                    \
     {"_watched", OWNED(Loop__watched), METH_NOARGS, NULL},             \
+    {"_transport_dict", OWNED(Loop__transport_dict), METH_NOARGS, NULL}, \
     {"_post_event", OWNED(Loop__post_event), METH_O, NULL}
 
 #endif

@@ -845,6 +845,7 @@ DEFINE_OWNED_LOOP(Loop__timer_take)
 DEFINE_OWNED_LOOP(Loop__select)
 DEFINE_OWNED_LOOP(Loop__watched)
 DEFINE_OWNED_LOOP(Loop__post_event)
+DEFINE_OWNED_LOOP(Loop__transport_dict)
 
 static PyMethodDef Loop_methods[] = {
     {"call_soon", FASTCALL(Loop_call_soon), METH_FASTCALL | METH_KEYWORDS,

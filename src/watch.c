@@ -835,6 +835,24 @@ watch_list(Loop *loop)
     return list;
 }
 
+PyObject *
+watch_transports(Loop *loop)
+{
+    PyObject *all = PyDict_New();
+    struct fd_entry *entry;
+    /* by number: an object that is made may run the collector, and the table may grow */
+    for (size_t fd = 0; all != NULL && (entry = fds_next(loop, &fd)) != NULL; fd++) {
+        PyObject *transport = watch_fd_transport(loop, (int)fd);
+        PyObject *number = transport == NULL ? NULL : PyLong_FromSize_t(fd);
+        if (transport != NULL && (number == NULL || PyDict_SetItem(all, number, transport) < 0)) {
+            Py_CLEAR(all);
+        }
+        Py_XDECREF(number);
+        Py_XDECREF(transport);
+    }
+    return all;
+}
+
 static struct watch *
 watch_find(Loop *loop, int fd, int event)
 {

@@ -89,6 +89,7 @@ void watch_dispatch(Loop *loop);          /* tells what was noted, until the run
 /* -- for insides.c: the events of a poll as a list, and not told by themselves ---- */
 PyObject *watch_list(Loop *loop);         /* all that is watched: [(descriptor, event, what it
                                            * was registered by, its Handle or None)] */
+PyObject *watch_transports(Loop *loop);   /* {descriptor: transport} */
 PyObject *watch_take_events(Loop *loop);  /* [(descriptor, event)]: what was noted */
 /* The reader or the writer is told in the iteration that runs what is ready now. 0 / -1 */
 int watch_post_event(Loop *loop, int fd, int event);

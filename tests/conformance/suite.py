@@ -203,11 +203,11 @@ def _replacing(module, cls, hook, seen, name, types, loop=None):
 
 
 def _with_one_turn(cls, run_once, types):
-    """Let ``loop._run_once()`` run one turn of the loop under test.
+    """Let ``loop._run_once()`` run one turn of a loop that does not have it.
 
     For tests of public behaviour that happen to turn the standard loop by hand.
     """
-    if types.stock:
+    if types.stock or hasattr(types.Loop, "_run_once"):
         return
     original = cls.setUp
 
@@ -428,14 +428,6 @@ def _unix_events(module, types):
                    ["os"])
     _looks_through(module.SelectorEventLoopSignalTests, _signals, unix_events,
                    ["signal", "sys"])
-    cls = module.SelectorEventLoopSignalTests
-    original = cls.setUp
-
-    def setUp(self):
-        original(self)
-        self.loop._handle_signal = (
-            lambda number: self.loop._signals_arrived(bytes([number]), False))
-    cls.setUp = setUp
 
 
 @adapts("test_base_events")
@@ -445,7 +437,9 @@ def _base_events(module, types):
     _with_one_turn(module.BaseEventLoopTests, module.test_utils.run_once, types)
     _in_fresh_interpreters(module, types)
     # These make a subclass of their own.
-    turned = type("Loop", (types.Loop,), {"_run_once": module.test_utils.run_once})
+    turned = types.Loop
+    if not hasattr(turned, "_run_once"):
+        turned = type("Loop", (turned,), {"_run_once": module.test_utils.run_once})
     for test in ("test_create_task", "test_default_exc_handler_broken"):
         _replacing(module, module.BaseEventLoopTests, test, "base_events",
                    "BaseEventLoop", types, loop=turned)
