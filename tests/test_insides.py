@@ -352,9 +352,8 @@ def test_many_timers_and_views(run, loop):
         timers = [loop.call_later(0.001 * (n % 7), fired.append, n) for n in range(200)]
         for timer in timers[::3]:
             timer.cancel()
-        scheduled = loop._scheduled
         while len(fired) < 133:
-            when = [handle.when() for handle in scheduled if not handle.cancelled()]
+            when = [handle.when() for handle in loop._scheduled if not handle.cancelled()]
             assert len(when) + len(fired) == 133
             await asyncio.sleep(0.0005)
 
@@ -636,8 +635,13 @@ def test_wrapped_select(impl, how):
     seen = []
     select = loop._selector.select
 
-    def wrapped(timeout=None):
+    def note(timeout):
         timeouts.append(timeout)
+        if timeout is None:
+            threading.Timer(0.001, loop.call_soon_threadsafe, [loop.stop]).start()
+
+    def wrapped(timeout=None):
+        note(timeout)
         events = select(timeout)
         if hidden:
             events = [(key, mask) for key, mask in events if key.fd != one.fileno()]
@@ -662,7 +666,7 @@ def test_wrapped_select(impl, how):
 
         class Selector(type(loop._selector)):
             def select(self, timeout=None):
-                timeouts.append(timeout)
+                note(timeout)
                 events = super().select(timeout)
                 return [pair for pair in events if not hidden or pair[0].fd != one.fileno()]
 
@@ -689,10 +693,7 @@ def test_wrapped_select(impl, how):
         one.setblocking(False)
         loop.run_until_complete(main())
         timeouts.clear()
-        timer = threading.Timer(0.005, loop.call_soon_threadsafe, [loop.stop])
-        loop.call_soon(timer.start)
         loop.run_forever()
-        timer.join()
         assert None in timeouts
     assert seen == [b"x"]
     loop.close()
