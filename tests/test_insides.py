@@ -354,7 +354,7 @@ def test_many_timers_and_views(run, loop):
             timer.cancel()
         while len(fired) < 133:
             when = [handle.when() for handle in loop._scheduled if not handle.cancelled()]
-            assert len(when) + len(fired) == 133
+            assert len(when) + len(loop._ready) + len(fired) == 133
             await asyncio.sleep(0.0005)
 
     run(main())
