@@ -6,6 +6,7 @@
 #   make conformance  all of CPython's own asyncio tests that apply
 #   make thirdparty   other projects' servers, clients and test plugins on asyncloop
 #   make selection    servers and tools of all kinds started by asyncloop-run: which loop ran?
+#   make upstream     other projects' own test suites on asyncloop: UPSTREAM="anyio twisted"
 #   make check-all    `make test` on every Python found (3.11 to 3.15)
 #   make fuzz         random programs, compared with the standard loop: PROGRAMS=20000
 #   make soak         the secrets soak, for MINUTES=1
@@ -45,7 +46,7 @@ PYTEST_PARALLEL ?= -n auto --dist loadfile
 
 SOURCES := $(wildcard src/*.c src/*.h) setup.py
 
-.PHONY: help run test guard bench lint asan asan-build asan-conformance asan-core clean build conformance thirdparty selection selection-tests check-all soak hostile \
+.PHONY: help run test guard bench lint asan asan-build asan-conformance asan-core clean build conformance thirdparty upstream selection selection-tests check-all soak hostile \
 	connections fuzz freethreaded freethreaded-tests tsan tsan-tests FORCE
 
 help:
@@ -118,6 +119,13 @@ selection:
 
 selection-tests: $(VENV)/.ready-test-selection $(VENV)/.built
 	timeout -k 10 $(SELECTION_SECONDS) $(PY) -m pytest -p no:anyio -p no:aiohttp -p no:pytest_aiohttp $(SELECTION_ARGS) tests/selection </dev/null
+
+# An environment for each suite below build/upstream; the standard loop's results are the baseline.
+UPSTREAM ?=
+UPSTREAM_ARGS ?=
+
+upstream: $(VENV)/.ready-build $(VENV)/.built
+	$(PY) -m tests.upstream $(UPSTREAM_ARGS) $(UPSTREAM) </dev/null
 
 # Connections under every kind of trouble, with every byte checked. SOAK_ARGS=--seed=N
 MINUTES ?= 1

@@ -122,9 +122,7 @@ async def stream_connection(loop, other):
 
 @case("transport")
 async def datagrams(loop, other):
-    await loop.create_datagram_endpoint(
-        asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0)
-    )
+    await loop.create_datagram_endpoint(asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0))
 
 
 @case("transport")

@@ -155,13 +155,13 @@ def run_suite(child_env, loop_name, tmp_path):
     """Run `pytest` with a file of suites/ in a child process, far from our own conftest.py."""
     suites = Path(__file__).parent / "suites"
 
-    def run(impl, name, *args, module=False):
+    def run(impl, name, *args, module=False, python=sys.executable):
         shutil.copy(suites / name, tmp_path / name)
         shutil.copy(suites / "name_the_loop.py", tmp_path / "conftest.py")
         # Either the suite names the loop, or `python -m asyncloop` decides for all of it.
         switch = ["-m", "asyncloop"] if module and impl.ours else []
         done = subprocess.run(
-            [sys.executable, *switch, "-m", "pytest", "-c", "/dev/null", "-q", "-W", "error"]
+            [python, *switch, "-m", "pytest", "-c", "/dev/null", "-q", "-W", "error"]
             + ["-p", "no:cacheprovider", "--rootdir", str(tmp_path), *args, name],
             cwd=tmp_path,
             env={
