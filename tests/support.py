@@ -104,7 +104,9 @@ def descriptors():
 """For the same scripts."""
 
 
-def run_script(impl, source, *, limit=50, env=None, args=(), flags=("-W", "error")):
+def run_script(
+    impl, source, *, limit=50, env=None, args=(), flags=("-W", "error"), python=sys.executable
+):
     """Run `source` in a child interpreter; return the CompletedProcess.
 
     The child finds `new_event_loop` and `Loop` of this run's loop. It ends
@@ -117,7 +119,7 @@ def run_script(impl, source, *, limit=50, env=None, args=(), flags=("-W", "error
         child_env["PYTHONPATH"] = root + (os.pathsep + rest if rest else "")
     code = PREAMBLE.format(limit=limit, loops=impl.loops) + source
     return subprocess.run(
-        [sys.executable, *flags, "-c", code, *args],
+        [python, *flags, "-c", code, *args],
         env=child_env,
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -16,17 +16,17 @@ PROGRAMS = Path(__file__).parent / "programs"
 POSTGRESQL = "postgres_psycopg", "sqlalchemy_engines"
 
 
-def check(impl, name, *args):
+def check(impl, name, *args, **options):
     source = (PROGRAMS / f"{name}.py").read_text()
-    done = check_script(impl, f"{source}\nprint('well')", args=args, flags=())
+    done = check_script(impl, f"{source}\nprint('well')", args=args, flags=(), **options)
     assert done.stdout.strip().endswith("well"), done.stdout + done.stderr
     for trouble in ("Traceback", "never awaited", "never retrieved"):
         assert trouble not in done.stderr, done.stderr
 
 
 def names():
-    """Every program but those that have a test of their own below."""
-    others = (*POSTGRESQL, "dbus", "prompt")
+    """Every program but those that have a test of their own, below or in test_apart.py."""
+    others = (*POSTGRESQL, "dbus", "prompt", "trio_guest")
     return sorted(path.stem for path in PROGRAMS.glob("*.py") if path.stem not in others)
 
 
