@@ -16,8 +16,8 @@
 #include "look_up.h"
 #include "owed.h"
 #include "owner.h"
-#include "scratch.h"
 #include "poll.h"
+#include "scratch.h"
 #include "timer.h"
 #include "watch.h"
 
@@ -25,11 +25,6 @@
  * one iteration. It looks in any case after a descriptor was added: data that is there already
  * is told in the next iteration. (Benchmark row: sleep(0), 100 tasks.) */
 #define POLL_INTERVAL_NS 20000
-
-/* What waits for the end of an iteration leaves after this time all the same, if callbacks go on
- * for so long; looked at after every so many of them. */
-#define FLUSH_INTERVAL_NS 500000
-#define FLUSH_LOOK 4
 
 /* -- clocks ------------------------------------------------------------------------- */
 
@@ -353,32 +348,6 @@ loop_run_item_debug(Loop *loop, uintptr_t item)
     return result;
 }
 
-/* What was written in this iteration leaves, also when it ends with an exception. */
-static void
-loop_flush(Loop *loop)
-{
-    current_leave(loop);
-    while (!list_empty(&loop->flush)) {
-        struct flush_node *node = container_of(loop->flush.next, struct flush_node, node);
-        list_remove(&node->node);
-        node->run(node);
-    }
-}
-
-void
-loop_flush_overdue(Loop *loop)
-{
-    if (++loop->flush_looks % FLUSH_LOOK != 0) {
-        return;
-    }
-    int64_t now = monotonic_ns();
-    int64_t since = loop->flushed_ns > loop->now_ns ? loop->flushed_ns : loop->now_ns;
-    if (now - since > FLUSH_INTERVAL_NS) {
-        loop->flushed_ns = now;
-        loop_flush(loop);
-    }
-}
-
 /* While a handle runs, memory fetches the ones after it: timers fire in another order than that in
  * which they were made and lie (benchmark row: 100,000 timers). Tasks are made and woken in the same
  * order, so that the processor does it by itself. Inlined, or GCC drops it as without effect. */
@@ -418,7 +387,6 @@ loop_run_ready(Loop *loop, struct run *run, size_t count)
             loop_propagate(loop);
         }
         loop_step_done(loop);
-        loop_flush_late(loop);
         if (UNLIKELY(run->exception != NULL)) {
             return -1;
         }
@@ -552,12 +520,6 @@ static void
 loop_end_turn(Loop *loop)
 {
     loop->step++;
-    if (!list_empty(&loop->flush)) {
-        unsigned int crowd = loop->crowd;
-        loop->crowd = 0;    /* the end of the turn is here */
-        loop_flush(loop);
-        loop->crowd = crowd;
-    }
     loop_push(loop);
 }
 

@@ -38,13 +38,6 @@ struct signals;                   /* poll.c */
 
 #define SCRATCH_KEPT 4            /* free blocks that a loop keeps */
 
-/* Output that waits for the end of the iteration, in loop->flush (borrowed: whoever dies
- * leaves the list). run() takes it out of the list, and lets no exception out. */
-struct flush_node {
-    struct list_node node;
-    void (*run)(struct flush_node *node);
-};
-
 /* What a thread that Python knows nothing of hands to the loop's: embedded in its owner. */
 struct posted {
     struct posted *next;
@@ -139,9 +132,6 @@ struct Loop {
         unsigned int taken;       /* that are out; debug build */
     } scratch;
 
-    struct list_node flush;       /* struct flush_node: run at the end of each iteration */
-    int64_t flushed_ns;           /* when that came before the end */
-    unsigned int flush_looks;
     struct owed owed;             /* what could not be put into the ring for want of memory */
     uint32_t step;                /* callbacks and parts of tasks so far; wraps */
     struct unpushed {
@@ -235,17 +225,6 @@ void loop_wake(Loop *loop);       /* from any thread: ends the poll */
 
 /* Runs a callback of add_reader() or add_writer(), out of the poll. */
 void loop_run_handle(Loop *loop, Handle *handle);
-
-void loop_flush_overdue(Loop *loop);
-
-/* After each callback: what waits for the end of the iteration does not wait for too long. */
-static inline void
-loop_flush_late(Loop *loop)
-{
-    if (UNLIKELY(!list_empty(&loop->flush))) {
-        loop_flush_overdue(loop);
-    }
-}
 
 /* stream_write.c: what the kernel holds leaves; the second one may put it off to the turn's end.
  * The third is for a child of fork(): its parent does it. */

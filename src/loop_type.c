@@ -742,7 +742,6 @@ Loop_new(PyTypeObject *type, PyObject *args UNUSED, PyObject *kwargs UNUSED)
     loop->timer_fd = -1;
     loop->slow_callback_duration = 0.1;
     list_init(&loop->all_loops);
-    list_init(&loop->flush);
     list_init(&loop->tls_pending);
     owed_init(&loop->owed);
     list_init(&loop->fds.active);

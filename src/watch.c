@@ -243,7 +243,6 @@ watch_tell(struct watch *watch)
     }
     Py_DECREF(owner);
     loop_step_done(loop);
-    loop_flush_late(loop);
 }
 
 static void
