@@ -129,6 +129,14 @@ tls_run_close_lower(PyObject *owner, PyObject *lower)
     return result;
 }
 
+/* Is the transport below one of ours? */
+static bool
+tls_is_over_ours(const Tls *tls)
+{
+    return tls->stream != NULL
+           || (tls->lower != NULL && Py_IS_TYPE(tls->lower, tls->state->tls.Type));
+}
+
 /* Has it a method _force_close(), as asyncio's own have? */
 static bool
 has_force_close(Tls *tls)
@@ -209,8 +217,8 @@ tls_failed(Tls *tls, const char *message)
 void
 tls_send_alert(Tls *tls)
 {
-    if (tls->writing_paused || tls->lower == NULL || !PyErr_ExceptionMatches(PyExc_Exception)) {
-        return;
+    if (tls->writing_paused || !tls_is_over_ours(tls) || !PyErr_ExceptionMatches(PyExc_Exception)) {
+        return;    /* a transport of somebody else's gets what asyncio gives to it */
     }
     PyObject *exc = PyErr_GetRaisedException();
     if (tls_send(tls) == 0 || PyErr_ExceptionMatches(PyExc_Exception)) {
@@ -295,6 +303,7 @@ tls_lower_lost(Tls *tls, PyObject *exc)
     tls_enter(tls);
     tls->lost = tls->closed = true;
     tls->conn_lost++;
+    tls->never_read = tls->engine.ops->waiting(&tls->engine);
     tls_drop_output(tls);
     tls_cancel_timer(tls);
     if (tls->late_error != NULL) {
@@ -564,6 +573,8 @@ tls_lower_made(Tls *tls, PyObject *transport)
 
 /* -- the end of the wire -------------------------------------------------------- */
 
+static int tls_enter_shutdown(Tls *tls);
+
 static int
 tls_take_eof(Tls *tls, bool *keep_open)
 {
@@ -582,10 +593,7 @@ tls_take_eof(Tls *tls, bool *keep_open)
         if (tls_do_write(tls) < 0) {
             return -1;
         }
-        if (tls->tls_state == TLS_FLUSHING) {
-            tls->tls_state = TLS_SHUTDOWN;
-        }
-        return tls_do_shutdown(tls);
+        return tls_enter_shutdown(tls);
     case TLS_SHUTDOWN:
         return tls_do_shutdown(tls);
     default:
@@ -636,8 +644,8 @@ tls_shutdown_timed_out(PyObject *owner, PyObject *arg UNUSED)
     return result;
 }
 
-/* The transport below is closed in the next iteration. What it did not want yet is in its queue by
- * then, and leaves before the end: asyncio loses it. */
+/* The transport below is closed in the next iteration. What was written and it did not want yet is in
+ * its queue by then, and leaves before the end: asyncio loses it. */
 static int
 tls_shutdown_done(Tls *tls)
 {
@@ -646,7 +654,7 @@ tls_shutdown_done(Tls *tls)
     if (tls->lower == NULL) {
         return 0;
     }
-    int result = tls_send(tls);
+    int result = tls->owes_output ? tls_send(tls) : 0;
     if (tls->lower != NULL) {
         PyObject *exc = PyErr_GetRaisedException();
         PyObject *lower = Py_NewRef(tls->lower);
@@ -685,6 +693,14 @@ tls_drop_late(Tls *tls)
     return status;
 }
 
+/* Down to the socket every transport has to be ours, to know what it means to close it. And a user's
+ * SSLObject is asked for nothing that asyncio does not ask it for. */
+static bool
+tls_may_drop_late(Tls *tls)
+{
+    return (tls_is_over_ours(tls) || tls->eof) && !tls_is_foreign(&tls->engine);
+}
+
 /* The current exception came out of the engine. */
 static int
 tls_shutdown_failed(Tls *tls)
@@ -710,7 +726,7 @@ tls_do_shutdown(Tls *tls)
     }
     enum tls_status status = TLS_WANT;
     bool done = tls->eof;
-    if ((!tls->eof || tls->paused) && !tls_is_foreign(&tls->engine)) {
+    if ((!tls->eof || tls->paused) && tls_may_drop_late(tls)) {
         status = tls_drop_late(tls);
         done |= status == TLS_OK;
     }
@@ -739,17 +755,24 @@ tls_do_shutdown(Tls *tls)
     return result;
 }
 
+static int
+tls_enter_shutdown(Tls *tls)
+{
+    if (tls->tls_state != TLS_FLUSHING) {
+        return 0;    /* somebody was quicker, inside a call of ours */
+    }
+    tls->tls_state = TLS_SHUTDOWN;
+    tls->owes_output = tls_queued(tls) > 0;
+    return tls_do_shutdown(tls);
+}
+
 int
 tls_do_flush(Tls *tls)
 {
     if (tls_do_read(tls) < 0) {
         return -1;
     }
-    if (tls->tls_state != TLS_FLUSHING) {
-        return 0;    /* somebody was quicker, inside a call of ours */
-    }
-    tls->tls_state = TLS_SHUTDOWN;
-    return tls_do_shutdown(tls);
+    return tls_enter_shutdown(tls);
 }
 
 int

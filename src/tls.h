@@ -181,6 +181,7 @@ typedef struct {
     size_t low_water;
     size_t read_high_water;         /* bytes that wait to be decrypted */
     size_t read_low_water;
+    size_t never_read;              /* what waited when the connection was lost */
     PyObject *write_limits;         /* (low, high) as the user gave them, or NULL */
     PyObject *read_limits;
     PyObject *read_buffer;          /* bytearray of get_buffer(), or NULL */
@@ -196,6 +197,7 @@ typedef struct {
     bool lower_paused;              /* we have paused the transport below */
     bool writing_paused;            /* the transport below has paused us */
     bool protocol_paused;           /* we have paused the protocol */
+    bool owes_output;               /* something was written before the shutdown, and waits */
     bool eof;                       /* the transport below has ended, without close_notify */
     bool encrypting;                /* inside tls_write(): what comes in the middle is queued */
     bool read_waits;                /* start_tls() returns first */

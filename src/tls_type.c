@@ -303,7 +303,7 @@ static PyObject *
 Tls_get_read_buffer_size(PyObject *op, PyObject *ignored UNUSED)
 {
     Tls *tls = tls_cast(op);
-    return PyLong_FromSize_t(tls->lost ? 0 : tls->engine.ops->waiting(&tls->engine));
+    return PyLong_FromSize_t(tls->lost ? tls->never_read : tls->engine.ops->waiting(&tls->engine));
 }
 
 /* asyncio's own rules for water marks: new (low, high), or NULL. `kib` is the default. */

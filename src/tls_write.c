@@ -5,8 +5,8 @@
  * stays in the engine. Plaintext is queued only before the handshake has ended, while the peer
  * negotiates anew, and when a call comes in the middle of another one.
  *
- * Small pieces of one writelines() share records, which nobody can tell as long as the output leaves
- * at once: its length shows in get_write_buffer_size() otherwise. */
+ * Small pieces of one writelines() share records, where nobody can tell: the length of the output shows
+ * in get_write_buffer_size() while it waits, and in what a transport in Python gets. */
 #include "tls.h"
 
 #include <string.h>
@@ -171,7 +171,7 @@ encrypt_first(Tls *tls, struct encryption *run)
     size_t done;
     enum tls_status status;
     char *plain = NULL;
-    if (count > 1 && iov[0].iov_len < TLS_RECORD_BYTES && run->sends
+    if (count > 1 && iov[0].iov_len < TLS_RECORD_BYTES && run->sends && stream_takes_output(tls)
         && !tls_is_foreign(&tls->engine)) {
         plain = scratch_take(tls->loop);
         if (UNLIKELY(plain == NULL)) {
