@@ -486,13 +486,17 @@ tls_queue_parts(Tls *tls, PyObject *parts)
 int
 tls_writelines(Tls *tls, PyObject *list)
 {
+    if (UNLIKELY(!tls_takes_writes(tls))) {
+        tls_drop_write(tls);    /* and nobody asks for what is in it */
+        return 0;
+    }
     PyObject *parts = parts_as_bytes(list);
     if (parts == NULL) {
         return -1;
     }
     int result = 0;
     tls_enter(tls);
-    if (!tls_takes_writes(tls)) {
+    if (UNLIKELY(!tls_takes_writes(tls))) {    /* an iterator, or a __buffer__(), of the user's */
         tls_drop_write(tls);
     }
     else if (tls_queue_parts(tls, parts) < 0 || tls_queue_grew(tls) < 0) {
