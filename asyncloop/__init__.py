@@ -40,10 +40,14 @@ from ._loop import Loop
 
 if TYPE_CHECKING:
     from ._policy import EventLoopPolicy, install
+    from ._watchdog import BlockedError, Stall, Watchdog, watchdog
 
 __version__ = "0.1.0"
 
 __all__ = ["Future", "Loop", "Task", "build_info", "new_event_loop", "run"]
+# Imported on first use: most programs have no watchdog.
+_WATCHDOG_NAMES = ("BlockedError", "Stall", "Watchdog", "watchdog")
+__all__ += ["BlockedError", "Stall", "Watchdog", "watchdog"]
 
 # Python 3.16 has no event loop policies any more, and there these two do not exist.
 _POLICY_NAMES = ("EventLoopPolicy", "install")
@@ -105,6 +109,11 @@ def build_info() -> dict[str, Any]:
     }
 
 
+if os.environ.get("ASYNCLOOP_WATCHDOG"):
+    from ._watchdog import start_from_environment
+
+    start_from_environment(os.environ["ASYNCLOOP_WATCHDOG"])
+
 if os.environ.get("ASYNCLOOP_CHECK"):
     from . import _switch
 
@@ -115,6 +124,11 @@ if not TYPE_CHECKING:  # a type checker takes the names from the import above
     def __getattr__(name: str) -> Callable[..., Any]:
         # Made on first use: Python 3.14 and 3.15 warn as soon as asyncio's policies are touched,
         # and importing asyncloop must not warn those who have no use for a policy.
+        if name in _WATCHDOG_NAMES:
+            from . import _watchdog
+
+            globals().update({each: getattr(_watchdog, each) for each in _WATCHDOG_NAMES})
+            return globals()[name]
         if name not in _POLICY_NAMES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         if name not in __all__:

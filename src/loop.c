@@ -10,6 +10,7 @@
 #include <sched.h>
 #include <time.h>
 
+#include "activity.h"
 #include "current.h"
 #include "inbox.h"
 #include "insides.h"
@@ -541,6 +542,9 @@ loop_begin_by_hand(Loop *loop, struct hand *hand)
     current_leave(loop);
     SHARED_STORE(loop->run, &hand->run);
     Py_INCREF(loop);
+    if (hand->run.outer == NULL) {
+        activity_set_thread(loop->activity, PyThread_get_thread_ident());
+    }
 }
 
 int
@@ -548,6 +552,9 @@ loop_end_by_hand(Loop *loop, struct hand *hand)
 {
     PyObject *exception = hand->run.exception;
     current_leave(loop);
+    if (hand->run.outer == NULL) {
+        activity_set_thread(loop->activity, 0);
+    }
     SHARED_STORE(loop->run, hand->run.outer);
     if (UNLIKELY(hand->task != NULL)) {
         /* inside a step of it, which goes on */
@@ -576,6 +583,7 @@ loop_run_owned(Loop *loop, bool once)
     loop->answering = false;
     loop->last_poll_ns = 0;    /* the first iteration of a run always polls, as asyncio's */
     do {
+        activity_begin_turn(loop->activity);
         int result = loop_iterate(loop, run);
         loop_end_turn(loop);
         if (UNLIKELY(SHARED_LOAD(loop->owed.any)) && result == 0 && run->exception == NULL) {
@@ -680,6 +688,13 @@ loop_open(Loop *loop)
 {
     if (loop->ev != NULL) {
         return 0;    /* __init__ once more: it is open */
+    }
+    if (loop->activity == NULL) {
+        loop->activity = activity_new(loop->state->activities);
+        if (loop->activity == NULL) {
+            PyErr_NoMemory();
+            return -1;
+        }
     }
     if (poll_open(loop) < 0) {
         return -1;

@@ -50,6 +50,7 @@ struct Loop {
     struct ev_loop *ev;           /* NULL once closed */
     struct reserve reserve;       /* memory for it */
     struct list_node all_loops;   /* in state->loops */
+    struct activity *activity;    /* owned: what others see of the loop; from loop_open() on */
 
     struct ready ready;
 

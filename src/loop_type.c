@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <limits.h>
 
+#include "activity.h"
 #include "args.h"
 #include "current.h"
 #include "executor.h"
@@ -810,6 +811,7 @@ Loop_dealloc(PyObject *op)
     Loop_clear(op);
     loop_free_buffers(loop);    /* an Operation goes on after close(), too */
     inbox_free(loop);
+    activity_free(loop->activity);
     current_forget_loop(loop);
     ready_free(&loop->ready);
     watch_free(loop);
@@ -957,6 +959,29 @@ static PyType_Spec Loop_spec = {
     .slots = Loop_slots,
 };
 
+/* -- finding a loop by its number ----------------------------------------------------------- */
+
+PyObject *
+loop_by_number(PyObject *module, PyObject *number)
+{
+    struct state *state = PyModule_GetState(module);
+    unsigned long long wanted = PyLong_AsUnsignedLongLong(number);
+    PyObject *found = NULL;
+    if (wanted == (unsigned long long)-1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    state_lock_lists(state);
+    for (struct list_node *node = state->loops.next; node != &state->loops; node = node->next) {
+        Loop *loop = container_of(node, Loop, all_loops);
+        if (loop->activity->number == wanted && SHARED_LOAD(loop->run) != NULL) {
+            found = Py_NewRef((PyObject *)loop);    /* its run holds it */
+            break;
+        }
+    }
+    state_unlock_lists(state);
+    return found == NULL ? Py_NewRef(Py_None) : found;
+}
+
 /* -- fork ---------------------------------------------------------------------------------------------- */
 
 /* Called in the child of each os.fork(): its loops get a kernel side of their own before
@@ -969,6 +994,7 @@ after_fork_in_child(PyObject *module, PyObject *ignored UNUSED)
     /* A thread that is gone may have held it. */
     pthread_mutex_init(&state->lists_lock, NULL);
 #endif
+    activities_forked(state->activities);
     for (struct list_node *node = state->loops.next; node != &state->loops; node = node->next) {
         Loop *loop = container_of(node, Loop, all_loops);
         inbox_forked(loop);

@@ -6,4 +6,7 @@
 
 int loop_type_init(PyObject *module, struct state *state);
 
+/* The running loop of that number (activity.h), or None. New reference, or NULL. */
+PyObject *loop_by_number(PyObject *module, PyObject *number);
+
 #endif

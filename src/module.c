@@ -1,4 +1,5 @@
 /* module.c - the definition of asyncloop._core. */
+#include "loop_type.h"
 #include "resolve.h"
 #include "state.h"
 #include "tls.h"
@@ -50,6 +51,9 @@ static PyMethodDef module_methods[] = {
                "libev_version, backend, and the\n"
                "TLS engine: 'direct' or 'portable' (None without the ssl module).")},
     RESOLVE_FUNCTIONS,
+    {"_loop_by_number", loop_by_number, METH_O,
+     PyDoc_STR("_loop_by_number(number, /)\n--\n\n"
+               "The loop that is told of under this number, or None if it does not run.")},
     {"_drain_free_lists", module_drain_free_lists, METH_NOARGS,
      PyDoc_STR("_drain_free_lists()\n--\n\n"
                "For tests: from now on each object is an allocation.")},

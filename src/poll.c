@@ -13,6 +13,7 @@
 #include <sys/timerfd.h>
 #endif
 
+#include "activity.h"
 #include "inbox.h"
 #include "timer.h"
 #include "watch.h"
@@ -27,6 +28,7 @@ poll_release(struct ev_loop *ev)
 {
     Loop *loop = ev_userdata(ev);
     if (loop->polling_blocked) {
+        activity_sleep(loop->activity);
         loop->run->released = PyEval_SaveThread();
     }
 }
@@ -39,6 +41,7 @@ poll_acquire(struct ev_loop *ev)
     if (run != NULL && run->released != NULL) {
         PyThreadState *released = run->released;
         run->released = NULL;
+        activity_begin_turn(loop->activity);    /* to wait for the GIL is not to sleep */
         PyEval_RestoreThread(released);
     }
 }

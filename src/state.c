@@ -4,6 +4,7 @@
  * before it is made. */
 #include "state.h"
 
+#include "activity.h"
 #include "clients.h"
 #include "current.h"
 #include "datagram.h"
@@ -24,6 +25,7 @@
 #include "task.h"
 #include "tls.h"
 #include "transport.h"
+#include "watchdog.h"
 
 struct state *
 state_of_type(PyTypeObject *type)
@@ -183,6 +185,7 @@ state_init(PyObject *module, struct state *state)
         || stream_api_init(module, state) < 0
         || resolve_init(module, state) < 0
         || executor_init(module, state) < 0
+        || watchdog_init(module, state) < 0
         || loop_type_init(module, state) < 0
         || standard_init(module, state) < 0) {
         return -1;
@@ -198,7 +201,7 @@ state_init(PyObject *module, struct state *state)
 
 /* Every owned reference of the state, once: for traverse and clear. */
 #define STATE_OBJECTS(X) \
-    X(LoopType) X(HandleType) X(TimerHandleType) X(FutureType) X(FutureIterType) \
+    X(LoopType) X(WatchdogType) X(HandleType) X(TimerHandleType) X(FutureType) X(FutureIterType) \
     X(TaskType) X(TransportType) X(StreamType) X(DatagramType) X(AcceptorType) X(OperationType) \
     X(ReadPipeType) X(WritePipeType) X(ClientsType) X(ServerType) X(clients_nothing) \
     X(asyncio_Future) X(asyncio_Task) X(asyncio_Handle) X(asyncio_ThreadSafeHandle) X(asyncio_TimerHandle) \
@@ -259,6 +262,8 @@ state_drain_free_lists(struct state *state)
 void
 state_clear(struct state *state)
 {
+    activities_drop(state->activities);
+    state->activities = NULL;
     state_drain_free_lists(state);
     standard_clear(state);
 #define X(field) Py_CLEAR(state->field);

@@ -226,6 +226,7 @@ struct state {
     PyTypeObject *OperationType;
     PyTypeObject *ExecutorLinkType;
     PyTypeObject *ClientsType;            /* NULL where clients.h says so */
+    PyTypeObject *WatchdogType;
 
     /* standard library: types that ours derive from or recognise */
     PyTypeObject *asyncio_Future;         /* _asyncio.Future */
@@ -339,6 +340,7 @@ struct state {
                                         PyObject *transport);
 
     struct list_node loops;               /* every Loop that is not closed, for fork */
+    struct activities *activities;        /* activity.h: the same for threads outside of Python */
 #ifdef Py_GIL_DISABLED
     pthread_mutex_t lists_lock;           /* loops are made and closed, Tasks owed in any thread */
 #endif

@@ -1,0 +1,450 @@
+"""The watchdog: what holds up a loop, said while it does.
+
+The core looks, in a thread without the GIL (`_core.Watchdog`); here what it has seen becomes a
+report: a thread of Python's waits for events, looks at the stack of the loop's thread, and logs.
+"""
+
+import asyncio
+import atexit
+import contextlib
+import faulthandler
+import gc
+import logging
+import math
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+import weakref
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from types import FrameType, TracebackType
+from typing import Any, Literal
+
+from . import _core
+
+__all__ = ["BlockedError", "Stall", "Watchdog", "watchdog"]
+
+logger = logging.getLogger("asyncio")
+
+_FOLDER = os.path.dirname(os.path.abspath(__file__))
+_OWN_FILES = {os.path.join(_FOLDER, name) for name in ("_loop.py", "_insides.py")}
+_KEPT = 1000  # stalls that a watchdog remembers
+
+
+class BlockedError(RuntimeError):
+    """A loop was blocked under `watchdog(on_stall="raise")`. `stalls` has what was seen."""
+
+    def __init__(self, stalls: "list[Stall]") -> None:
+        super().__init__("the event loop was blocked: " + "; ".join(map(str, stalls)))
+        self.stalls = stalls
+
+
+@dataclass(frozen=True)
+class Stall:
+    """One time that a loop did not go on for longer than the threshold.
+
+    loop: the number of the loop in its interpreter, as in what is logged
+    thread: threading.get_ident() of the thread that runs it
+    duration: seconds, so far or in all
+    still_running: is it blocked still?
+    task: the repr() of the task that runs, or None: a callback does
+    stack: what runs, outermost frame first; the last entry has the blocking line
+    gil_held: the stack is what faulthandler wrote, since the call that blocks holds the GIL
+    gc_seconds: time that the garbage collector took of it
+    """
+
+    loop: int
+    thread: int
+    duration: float
+    still_running: bool
+    task: str | None
+    stack: tuple[traceback.FrameSummary, ...]
+    gil_held: bool
+    gc_seconds: float
+
+    @property
+    def where(self) -> str:
+        """The blocking line, as `file:line in function`."""
+        if not self.stack:
+            return "an unknown place"
+        frame = self.stack[-1]
+        return f"{frame.filename}:{frame.lineno} in {frame.name}()"
+
+    def __str__(self) -> str:
+        so_far = " so far" if self.still_running else ""
+        return f"{self.duration:.3f} s{so_far} at {self.where}"
+
+
+class _Collector:
+    """How long the collector runs, by thread: what counts for a stall began after it."""
+
+    def __init__(self) -> None:
+        self._users = 0
+        self._began: dict[int, float] = {}
+        self._runs: deque[tuple[int, float, float]] = deque(maxlen=64)
+
+    def __call__(self, phase: str, info: dict[str, int]) -> None:
+        thread = threading.get_ident()
+        if phase == "start":
+            self._began[thread] = time.monotonic()
+        else:
+            began = self._began.pop(thread, None)
+            if began is not None:
+                self._runs.append((thread, began, time.monotonic()))
+
+    def use(self) -> None:
+        self._users += 1
+        if self._users == 1:
+            gc.callbacks.append(self)
+
+    def leave(self) -> None:
+        self._users -= 1
+        if self._users == 0:
+            with contextlib.suppress(ValueError):
+                gc.callbacks.remove(self)
+
+    def seconds(self, thread: int, since: float) -> float:
+        runs = [run for run in list(self._runs) if run[0] == thread]
+        total = sum(max(0.0, end - max(began, since)) for _, began, end in runs)
+        began_now = self._began.get(thread)
+        if began_now is not None:
+            total += time.monotonic() - max(began_now, since)
+        return total
+
+
+_collector = _Collector()
+
+
+def _seconds(value: Any, name: str, *, zero: bool = False) -> float:
+    number = float("nan")
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):
+            number = float(value)
+    if not math.isfinite(number) or number < 0 or (number == 0 and not zero) or number >= 1e9:
+        kind = "a finite number of seconds, 0 or more" if zero else "a finite number of seconds > 0"
+        raise ValueError(f"{name} has to be {kind}, not {value!r}")
+    return number
+
+
+class Watchdog:
+    """What `watchdog()` gives: a context manager, with `stalls`, `dropped` and `failures`."""
+
+    def __init__(
+        self,
+        threshold: float,
+        repeat: float,
+        on_stall: "Callable[[Stall], object] | Literal['raise'] | None",
+    ) -> None:
+        self.threshold = _seconds(threshold, "threshold")
+        self.repeat = _seconds(repeat, "repeat", zero=True)
+        if on_stall is not None and on_stall != "raise" and not callable(on_stall):
+            raise ValueError(f"on_stall has to be callable, 'raise' or None, not {on_stall!r}")
+        self.on_stall = on_stall
+        #: the last stalls, each once, as it was when it was last told
+        self.stalls: deque[Stall] = deque(maxlen=_KEPT)
+        #: what on_stall or the logging has raised: how often
+        self.failures = 0
+        self._core: _core.Watchdog | None = None
+        self._thread: threading.Thread | None = None
+        self._open: dict[int, Stall] = {}
+        self._dump: _Dump | None = None
+        self._pid = 0
+
+    def start(self) -> None:
+        """Begin to watch. RuntimeError if it does already."""
+        if self._core is not None and self._pid == os.getpid():
+            raise RuntimeError("this watchdog is started already")
+        self._pid = os.getpid()
+        self._open.clear()
+        self._dump = _Dump.shared()
+        number, descriptor = self._dump.acquire()
+        self._core = _core.Watchdog(self.threshold, self.repeat, number, descriptor)
+        _collector.use()
+        self._thread = threading.Thread(
+            target=self._report, args=(self._core,), name="asyncloop-watchdog", daemon=True
+        )
+        try:
+            self._thread.start()
+        except RuntimeError:  # a sub-interpreter that has no daemon threads
+            self._thread = threading.Thread(target=self._report, args=(self._core,))
+            self._thread.start()
+        _running.add(self)
+
+    def stop(self) -> None:
+        """End it. What is noted by then is still told."""
+        core, self._core = self._core, None
+        if core is None:
+            return
+        _running.discard(self)
+        core.stop()
+        if self._pid != os.getpid():
+            return  # the threads were the parent's
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(10)
+        _collector.leave()
+        if self._dump is not None:
+            self._dump.release()
+
+    def __enter__(self) -> "Watchdog":
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self.stop()
+        if self.on_stall == "raise" and self.stalls and error is None:
+            raise BlockedError(list(self.stalls))
+
+    # -- in the thread ---------------------------------------------------------------
+
+    def _report(self, core: "_core.Watchdog") -> None:
+        while True:
+            event = core.wait()
+            if event is None:
+                return
+            try:
+                self._tell(*event)
+            except Exception:
+                self.failures += 1
+
+    def _tell(self, kind: str, number: int, thread: int, lasted: float, dump: str | None) -> None:
+        before = self._open.pop(number, None)
+        if kind == "end":
+            if before is None:
+                return
+            stall = replace(before, duration=lasted, still_running=False)
+            if self.stalls and before in self.stalls:
+                self.stalls.remove(before)
+        else:
+            stall = self._look(number, thread, lasted, dump)
+            if before is not None and before in self.stalls:
+                self.stalls.remove(before)
+            self._open[number] = stall
+        self.stalls.append(stall)
+        if callable(self.on_stall):
+            self.on_stall(stall)
+        elif self.on_stall is None:
+            _log(stall)
+
+    def _look(self, number: int, thread: int, lasted: float, dump: str | None) -> Stall:
+        if dump is not None:
+            stack = _stack_of_dump(dump)
+        else:
+            stack = _stack_of_frame(sys._current_frames().get(thread))
+        return Stall(
+            loop=number,
+            thread=thread,
+            duration=lasted,
+            still_running=True,
+            task=_current_task(number),
+            stack=stack,
+            gil_held=dump is not None,
+            gc_seconds=_collector.seconds(thread, time.monotonic() - lasted),
+        )
+
+
+def _stack_of_frame(frame: FrameType | None) -> tuple[traceback.FrameSummary, ...]:
+    """The frames above the run of the loop, outermost first."""
+    if frame is None:
+        return ()
+    stack = traceback.StackSummary.extract(
+        traceback.walk_stack(frame), limit=200, lookup_lines=False
+    )
+    stack.reverse()
+    return _above_the_loop(list(stack))
+
+
+def _stack_of_dump(dump: str) -> tuple[traceback.FrameSummary, ...]:
+    found = []
+    for line in dump.splitlines():
+        line = line.strip()
+        if not line.startswith('File "'):
+            continue
+        name, _, rest = line[len('File "') :].rpartition('", line ')
+        number, _, function = rest.partition(" in ")
+        if number.isdigit():
+            found.append(
+                traceback.FrameSummary(name, int(number), function, lookup_line=False)
+            )
+    found.reverse()
+    return _above_the_loop(found)
+
+
+def _above_the_loop(
+    stack: list[traceback.FrameSummary],
+) -> tuple[traceback.FrameSummary, ...]:
+    """Without the loop's own frames and what is below them, unless that is all there is."""
+    for index in range(len(stack) - 1, -1, -1):
+        if stack[index].filename in _OWN_FILES:
+            return tuple(stack[index + 1 :]) or tuple(stack[index:])
+    return tuple(stack)
+
+
+def _current_task(number: int) -> str | None:
+    loop = _core._loop_by_number(number)
+    if loop is None:
+        return None
+    try:
+        task = asyncio.current_task(loop)
+        return None if task is None else repr(task)
+    except Exception as error:
+        return f"<a task whose repr() raised {error!r}>"
+
+
+def _log(stall: Stall) -> None:
+    if not stall.still_running:
+        logger.warning(
+            "event loop %d was blocked for %.3f s at %s", stall.loop, stall.duration, stall.where
+        )
+        return
+    notes = [f", {stall.gc_seconds:.3f} s of it in the collector"] if stall.gc_seconds else []
+    if stall.gil_held:
+        notes.append(", in a call that holds the GIL")
+    running = f"task: {stall.task}\n" if stall.task else ""
+    logger.warning(
+        "event loop %d is blocked, for %.3f s so far%s, at %s\n"
+        "%sStack (most recent call last):\n%s",
+        stall.loop,
+        stall.duration,
+        "".join(notes),
+        stall.where,
+        running,
+        "".join(traceback.StackSummary.from_list(list(stall.stack)).format()).rstrip(),
+    )
+
+
+# -- a stack while the GIL is held -------------------------------------------------------
+
+
+class _Dump:
+    """A signal whose handler, faulthandler's, writes the stack of its thread into a pipe.
+
+    The handler is C and asks nobody, so it works in the middle of a call that holds the GIL.
+    """
+
+    _one: "_Dump | None" = None
+    _lock = threading.Lock()
+
+    def __init__(self) -> None:
+        self._users = 0
+        self._number = 0
+        self._read = self._write = -1
+
+    @classmethod
+    def shared(cls) -> "_Dump":
+        with cls._lock:
+            if cls._one is None:
+                cls._one = cls()
+            return cls._one
+
+    def acquire(self) -> tuple[int, int]:
+        """The signal, 0 where there is none, and the descriptor to read from."""
+        with self._lock:
+            self._users += 1
+            if self._users == 1:
+                self._open()
+            return self._number, self._read
+
+    def release(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0 and self._number:
+                faulthandler.unregister(self._number)
+                self._number = 0
+            if self._users == 0 and self._read >= 0:
+                os.close(self._read)
+                os.close(self._write)
+                self._read = self._write = -1
+
+    def _open(self) -> None:
+        if not hasattr(signal, "SIGRTMAX") or not hasattr(faulthandler, "register"):
+            return
+        if self._read < 0:
+            self._read, self._write = os.pipe()
+            os.set_blocking(self._read, False)
+            os.set_blocking(self._write, False)
+        for number in range(signal.SIGRTMAX - 1, signal.SIGRTMIN, -1):
+            if signal.getsignal(number) == signal.SIG_DFL:
+                try:
+                    faulthandler.register(number, self._write, all_threads=False, chain=False)
+                except (OSError, RuntimeError, ValueError):
+                    continue
+                self._number = number
+                return
+
+
+# -- life ------------------------------------------------------------------------------------
+
+
+_running: "weakref.WeakSet[Watchdog]" = weakref.WeakSet()
+
+
+def _stop_all() -> None:
+    for dog in list(_running):
+        dog.stop()
+
+
+def _after_fork() -> None:
+    """The child has none of the threads: those that are to watch there begin anew."""
+    for dog in list(_running):
+        _running.discard(dog)
+        if dog is _of_environment:
+            dog._core = None
+            dog.start()
+
+
+atexit.register(_stop_all)
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def watchdog(
+    threshold: float = 0.1,
+    *,
+    repeat: float = 10.0,
+    on_stall: "Callable[[Stall], object] | Literal['raise'] | None" = None,
+) -> Watchdog:
+    """Return a watchdog that says what blocks the loops of this process, while it blocks them.
+
+    threshold: seconds that one turn of a loop may take before it is told of
+    repeat: seconds after which a stall that goes on is told of again; 0: never
+    on_stall: None logs to the logger `asyncio`; a callable gets a `Stall` instead, in the
+        watchdog's own thread, when a stall is seen, each `repeat` seconds, and at its end; "raise"
+        makes the end of the `with` block raise BlockedError, for tests
+
+    Use it as a context manager, or call `start()` and `stop()`. A stall is seen within a fifth of
+    the threshold; if the blocking call holds the GIL, the stack is written to standard error at
+    once and told as usual afterwards. Exceptions of on_stall are counted in `failures`.
+
+    Raises ValueError for a threshold that is not a finite number above zero, and alike.
+    """
+    return Watchdog(threshold, repeat, on_stall)
+
+
+_of_environment: Watchdog | None = None
+
+
+def start_from_environment(value: str) -> None:
+    """What ASYNCLOOP_WATCHDOG asks for. One line where it is no threshold."""
+    global _of_environment
+    try:
+        dog = watchdog(float(value))
+    except ValueError:
+        sys.stderr.write(
+            f"asyncloop: ASYNCLOOP_WATCHDOG={value!r} is no time in seconds above zero: "
+            "no watchdog\n"
+        )
+        return
+    try:
+        dog.start()
+    except (OSError, RuntimeError, MemoryError) as error:
+        sys.stderr.write(f"asyncloop: ASYNCLOOP_WATCHDOG: {error}\n")
+        return
+    _of_environment = dog
