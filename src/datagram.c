@@ -465,6 +465,7 @@ queue_pop(Datagram *dgram)
     struct datagram item = *queue_at(dgram, 0);
     dgram->queue_head++;
     dgram->queue_length--;
+    dgram->queue_number++;
     dgram->queued_bytes -= (size_t)PyBytes_GET_SIZE(item.data) + DATAGRAM_OVERHEAD;
     if (dgram->queue_length == 0) {
         PyMem_Free(dgram->queue);
@@ -611,29 +612,39 @@ send_batch(Datagram *dgram UNUSED, size_t *count)
 }
 #endif
 
-/* Sends the oldest messages. The outcome is about the first one that stays. */
+/* Drops the messages before that number, as far as they are still there; keeps the exception. */
+static void
+queue_pop_until(Datagram *dgram, size_t number)
+{
+    PyObject *exc = PyErr_GetRaisedException();
+    while (dgram->queue_length > 0 && dgram->queue_number < number) {
+        queue_pop(dgram);
+    }
+    PyErr_SetRaisedException(exc);
+}
+
+/* Sends the oldest messages, or fails with the first one and drops it. SEND_FULL: the first one has
+ * to wait. */
 static enum send_outcome
 flush_some(Datagram *dgram)
 {
-    size_t count;
+    size_t number = dgram->queue_number, count;
     enum send_outcome outcome = send_batch(dgram, &count);
-    for (size_t i = 0; i < count; i++) {
-        queue_pop(dgram);
+    if (outcome == SEND_DONE && count == 0) {
+        struct datagram *item = queue_at(dgram, 0);
+        PyObject *data = Py_NewRef(item->data);
+        PyObject *address = Py_XNewRef(item->address);
+        struct addr target = item->target;
+        outcome = datagram_try_send(dgram, data, PyBytes_AS_STRING(data),
+                                    (size_t)PyBytes_GET_SIZE(data), address, &target);
+        Py_DECREF(data);
+        Py_XDECREF(address);
+        count = outcome != SEND_FULL;
     }
-    if (outcome != SEND_DONE || count > 0 || dgram->queue_length == 0) {
-        return outcome;
+    else if (outcome == SEND_FAILED) {
+        count = 1;
     }
-    struct datagram *item = queue_at(dgram, 0);
-    PyObject *data = Py_NewRef(item->data);
-    PyObject *address = Py_XNewRef(item->address);
-    struct addr target = item->target;
-    outcome = datagram_try_send(dgram, data, PyBytes_AS_STRING(data),
-                                (size_t)PyBytes_GET_SIZE(data), address, &target);
-    if (outcome == SEND_DONE && dgram->queue_length > 0 && queue_at(dgram, 0)->data == data) {
-        queue_pop(dgram);
-    }
-    Py_DECREF(data);
-    Py_XDECREF(address);
+    queue_pop_until(dgram, number + count);
     return outcome;
 }
 
@@ -646,15 +657,7 @@ datagram_flush(Datagram *dgram)
             break;
         }
         if (outcome == SEND_FAILED) {
-            /* The message that failed is dropped; the next event goes on behind it. */
-            if (dgram->queue_length > 0) {
-                PyObject *exc = PyErr_GetRaisedException();
-                queue_pop(dgram);
-                PyErr_SetRaisedException(exc);
-            }
-            if (datagram_failed_write(dgram) < 0) {
-                return -1;
-            }
+            return datagram_failed_write(dgram);    /* the next event goes on behind it */
         }
         if (dgram->base.conn_lost > 0) {
             return 0;

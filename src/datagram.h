@@ -36,6 +36,7 @@ typedef struct {
     struct datagram *queue;       /* a ring */
     size_t queue_head;
     size_t queue_length;
+    size_t queue_number;          /* how many messages have left the queue so far */
     size_t queue_capacity;        /* a power of two, or 0 */
     size_t queued_bytes;          /* with DATAGRAM_OVERHEAD for each */
     struct address_cache *cache;  /* made with the first address */

@@ -143,6 +143,9 @@ stream_may_hold(Stream *stream, size_t length)
     if (length > HOLD_BYTES || loop->run == NULL || loop->run->released != NULL) {
         return false;    /* no step that would end: outside of a run, or in another thread */
     }
+    if (io_is_by_method(&stream->base)) {
+        return false;    /* a send() of the user's knows of no flag */
+    }
     if (stream->holds == HOLDS_UNKNOWN) {
         stream->holds = stream->base.kind->is_socket && io_holds(&stream->base.io) ? HOLDS
                                                                                  : HOLDS_NOT;
@@ -568,12 +571,13 @@ parts_send(Stream *stream, const struct parts *parts, size_t *sent)
     return 0;
 }
 
-/* As stream_take_memory(). */
+/* As stream_take_memory(), and 2 if there was output before. */
 static int
 stream_write_parts(Stream *stream, const struct parts *parts)
 {
     size_t sent = 0;
-    if (wqueue_is_empty(&stream->output)) {
+    bool first = wqueue_is_empty(&stream->output);
+    if (first) {
         int result = parts_send(stream, parts, &sent);
         if (result != 0) {
             return result < 0 ? -1 : 0;
@@ -585,8 +589,10 @@ stream_write_parts(Stream *stream, const struct parts *parts)
     if (parts_queue(parts, &stream->output, sent) < 0) {
         return stream_queue_failed(stream);
     }
-    return 1;
+    return first ? 1 : 2;
 }
+
+static int stream_flush(Stream *stream);
 
 int
 stream_writelines(Stream *stream, PyObject *list)
@@ -619,6 +625,15 @@ stream_writelines(Stream *stream, PyObject *list)
         }
     }
     parts_free(&parts);
+#if PY_VERSION_HEX >= 0x030C0000
+    /* asyncio's writelines() tries the kernel also where output waits, as if it were writable */
+    if (result == 2 && stream->base.kind->is_socket) {
+        int flushed = stream_flush(stream);
+        if (flushed < 0 || wqueue_is_empty(&stream->output)) {
+            return flushed;
+        }
+    }
+#endif
     return result > 0 ? stream_rest_queued(stream) : result;
 }
 
@@ -696,6 +711,8 @@ stream_flush_failed(Stream *stream)
         PyErr_SetFromErrno(PyExc_OSError);
     }
     exc = PyErr_GetRaisedException();
+    watch_stop(&tr->write_watch);
+    wqueue_clear(&stream->output);
     if (err == 0) {
         PyErr_SetRaisedException(Py_NewRef(exc));
     }
@@ -718,7 +735,9 @@ stream_flush(Stream *stream)
     if (UNLIKELY(stream_send_queue(stream, FLUSH_BUDGET_CALLS) == IO_ERROR)) {
         return stream_flush_failed(stream);
     }
-    if (transport_maybe_resume(&stream->base) < 0) {
+    /* asyncio's pipes resume when all of it has gone */
+    if ((wqueue_is_empty(&stream->output) || !stream->base.kind->close_ends_output)
+        && transport_maybe_resume(&stream->base) < 0) {
         return -1;
     }
     /* resume_writing() may have written, closed or aborted */

@@ -312,12 +312,13 @@ transport_force_close(Transport *tr, PyObject *exc)
     if (tr->conn_lost > 0) {
         return 0;
     }
-    tr->kind->discard_output(tr);
     watch_stop(&tr->write_watch);
     if (!tr->closing) {
         transport_set_closing(tr);
     }
-    return transport_schedule_lost(tr, exc);
+    int result = transport_schedule_lost(tr, exc);
+    tr->kind->discard_output(tr);    /* last: to drop an address of the user's may run Python */
+    return result;
 }
 
 int

@@ -415,7 +415,6 @@ def test_options_of_the_user(run, nodelay, cork):
         sock = transport.get_extra_info("socket")
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, nodelay)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, cork)
-        got = b""
         for count in (1, 3, 2, 5, 1, 1, 4):
             for number in range(count):
                 transport.write(b"%d" % number)
@@ -617,5 +616,3 @@ print("ok")
 def test_a_child_drops_what_waits(impl, kind, how):
     """asyncio's child sends it once more if it runs the loop: there it does not."""
     check_script(impl, WAITING, "ok", args=(kind, how), flags=())
-
-
