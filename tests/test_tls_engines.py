@@ -1,6 +1,7 @@
 """What only the engines of the TLS transport know: which library serves, and who is inside a call."""
 
 import asyncio
+import contextlib
 import re
 import ssl
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from .certificates import make_certificate
-from .support import PY, check_script, compile_hook, turns
+from .support import PY, check_script, compile_hook, turns, until
 
 TIMEOUT = 10
 
@@ -318,6 +319,56 @@ def test_end_in_a_method_of_a_subclass(loop, run, contexts_of_a_test, end, name)
     set_trap(loop, trap, False)
     check_end(loop, run, contexts_of_a_test)
     assert trap.sprung
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("end", ENDS)
+def test_end_in_a_new_handshake(loop, run, contexts_of_a_test, end):
+    """TLS 1.2, and the client asks for a new handshake: the callback for names runs inside read()."""
+    trap = Trap(end)
+    names = []
+    server, _ = contexts_of_a_test
+    server.options |= 1 << 8    # SSL_OP_ALLOW_CLIENT_RENEGOTIATION
+
+    def on_name(made, name, context):
+        names.append(name)
+        if len(names) > 1:
+            trap()
+
+    server.sni_callback = on_name
+    set_trap(loop, trap, True)
+    loop.set_exception_handler(lambda loop, context: None)
+
+    async def main():
+        made = []
+
+        def factory():
+            made.append(Echo())
+            return made[0]
+
+        listener = await loop.create_server(factory, "127.0.0.1", 0, ssl=server)
+        host, port = listener.sockets[0].getsockname()
+        process = await asyncio.create_subprocess_exec(
+            *("openssl", "s_client", "-connect", f"{host}:{port}", "-tls1_2", "-servername", "x"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        try:
+            await until(lambda: made and hasattr(made[0], "transport"))
+            process.stdin.write(b"R\n")
+            await until(lambda: trap.sprung)
+            await asyncio.wait([made[0].lost], timeout=1)
+            made[0].transport.abort()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.communicate()
+            listener.close()
+            await turns(10)
+
+    run(asyncio.wait_for(main(), TIMEOUT))
+    assert len(names) == 2
 
 
 # -- the object after the end -----------------------------------------------------------------

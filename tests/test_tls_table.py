@@ -50,6 +50,7 @@ class Row:
     peer: Any = None  # what the thread does after its handshake
     raw: Any = None  # what it does instead of one
     act: Any = None  # what the loop's side does instead of an exchange of words
+    kind: str = "protocol"  # or buffered, streams
     sides: tuple[str, ...] = ("client", "server")
     # fields of the outcome in which asyncloop differs, by side, each with a reason
     differs: dict[str, str] = field(default_factory=dict)
@@ -410,7 +411,8 @@ LATER = [
 ]
 
 ENDS = [
-    Row(f"{name}{suffix}", client=limit, peer=peer)
+    Row(f"{name}{suffix}, {kind}", client=limit, peer=peer, kind=kind)
+    for kind in ("protocol", "buffered", "streams")
     for suffix, limit in (("", None), (", 1.2", until_12))
     for name, peer in (
         ("truncated", truncate),
@@ -551,6 +553,61 @@ class Side(asyncio.Protocol):
         self.lost.set_result(None)
 
 
+class BufferedSide(asyncio.BufferedProtocol, Side):
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.memory = bytearray(7)
+
+    def get_buffer(self, hint):
+        return memoryview(self.memory)
+
+    def buffer_updated(self, n):
+        self.data_received(bytes(self.memory[:n]))
+
+
+class StreamSide(asyncio.StreamReaderProtocol):
+    """The same over a StreamReader and a task."""
+
+    def __init__(self, row, outcome, server_side):
+        self.outcome = outcome
+        self.data = b""
+        self.lost = asyncio.get_running_loop().create_future()
+        super().__init__(asyncio.StreamReader(), self.talk)
+        self.reader = self._stream_reader    # the base forgets it
+
+    def connection_made(self, transport):
+        self.outcome["extra"] = extra(transport)
+        super().connection_made(transport)
+
+    async def talk(self, reader, writer):
+        try:
+            writer.write(b"hello")
+            self.data += await reader.readexactly(5)
+            writer.write(b"thank")
+            await writer.drain()
+            while part := await reader.read(100):
+                self.data += part
+        except Exception as exc:
+            self.outcome["read"] = describe(exc)
+        writer.close()
+        try:
+            await writer.wait_closed()
+        except Exception as exc:
+            self.outcome["closed"] = describe(exc)
+        self.lost.done() or self.lost.set_result(None)
+
+    def eof_received(self):
+        self.outcome["eof"] = True
+        return super().eof_received()
+
+    def connection_lost(self, exc):
+        self.outcome["lost"] = describe(exc)
+        super().connection_lost(exc)
+
+
+KINDS = {"protocol": Side, "buffered": BufferedSide, "streams": StreamSide}
+
+
 def make_contexts(row, pki):
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(*pki.chain(row.certificate))
@@ -617,7 +674,7 @@ async def as_client(row, pki, outcome, client, server):
     try:
         _, protocol = await asyncio.wait_for(
             loop.create_connection(
-                lambda: Side(row, outcome, False),
+                lambda: KINDS[row.kind](row, outcome, False),
                 *listener.getsockname(),
                 ssl=client,
                 server_hostname=row.hostname,
@@ -644,7 +701,7 @@ async def as_server(row, pki, outcome, client, server):
     failed = loop.create_future()
 
     def factory():
-        made.append(Side(row, outcome, True))
+        made.append(KINDS[row.kind](row, outcome, True))
         made[0].lost.add_done_callback(lambda future: failed.done() or failed.set_result(None))
         return made[-1]
 
