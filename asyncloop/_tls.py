@@ -62,7 +62,7 @@ class TlsHooks(_Base):
         if not sslcontext:
             sslcontext = sslproto._create_transport_context(server_side, server_hostname)
         if not is_shipped(sslcontext):
-            return sslproto.SSLProtocol(
+            tls: Any = sslproto.SSLProtocol(
                 self,
                 protocol,
                 sslcontext,
@@ -73,6 +73,10 @@ class TlsHooks(_Base):
                 ssl_handshake_timeout=ssl_handshake_timeout,
                 ssl_shutdown_timeout=ssl_shutdown_timeout,
             )
+            # The core's transport is its own protocol: whoever tells it that the connection is
+            # lost may tell this one in the same way.
+            tls._app_transport.connection_lost = tls.connection_lost
+            return tls
         return _core._tls_new(
             self,
             protocol,

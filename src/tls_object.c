@@ -70,7 +70,11 @@ look(const struct tls_engine *engine)
                  || PyFunction_GET_CODE(shipped->write) != shipped->write_code)) {
         return true;
     }
-    return PyDict_GetItemWithError(dict, engine->state->names._sslobj) != engine->inner;
+    /* its only attribute */
+    Py_ssize_t position = 0;
+    PyObject *name, *value;
+    return !PyDict_Next(dict, &position, &name, &value) || value != engine->inner
+           || name != engine->state->names._sslobj;
 }
 
 bool

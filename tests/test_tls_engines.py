@@ -75,6 +75,45 @@ def test_library(impl, tmp_path, text, symbol, engine):
     check_script(impl, RESEMBLING.format(library=library, text=text), engine)
 
 
+# -- the short way is taken -----------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.our_loop("asyncio calls the methods of each object")
+def test_standard_objects_need_no_python(run, contexts_of_a_test):
+    """Or everything would be right, and slow."""
+    called = set()
+
+    def note(frame, event, arg):
+        if event == "call" and frame.f_globals.get("__name__") in ("ssl", "asyncio.sslproto"):
+            called.add(frame.f_code.co_name)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(Echo, "127.0.0.1", 0, ssl=contexts_of_a_test[0])
+        transport, protocol = await loop.create_connection(
+            Client,
+            *server.sockets[0].getsockname(),
+            ssl=contexts_of_a_test[1],
+            server_hostname="localhost",
+        )
+        sys.setprofile(note)
+        try:
+            transport.write(b"hello")
+            await until(lambda: protocol.data == b"hello")
+            transport.write(b"x" * 100000)
+            await until(lambda: len(protocol.data) == 100005)
+        finally:
+            sys.setprofile(None)
+        transport.close()
+        await protocol.lost
+        server.close()
+
+    run(main())
+    # the server's handshake may not be over before
+    assert called <= {"do_handshake", "getpeercert", "cipher", "compression"}
+
+
 # -- the end comes inside a call ----------------------------------------------------------
 
 
