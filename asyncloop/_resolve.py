@@ -150,7 +150,8 @@ class ResolverHooks(_Base):
 
         Raises socket.gaierror for what is not found.
         """
-        if flags & _NUMERIC == _NUMERIC:
+        self._check_closed()
+        if isinstance(flags, int) and flags & _NUMERIC == _NUMERIC:
             return socket.getnameinfo(sockaddr, flags)
         answer: tuple[str, str] = await self._by_thread(socket.getnameinfo, sockaddr, flags)
         return answer

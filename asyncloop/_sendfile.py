@@ -51,6 +51,7 @@ class SendfileHooks(_Base):
         transp.pause_reading()
         try:
             await all_sent  # what was written before goes out before
+            self._check_sendfile_params(transp._sock, file, offset, count)
             return await self._send_file(transp._sock, file, offset, count, owned=True)
         finally:
             transp._reset_empty_waiter()

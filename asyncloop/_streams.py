@@ -162,6 +162,8 @@ class StreamHooks(_Base):
         if (
             options
             or type(host) is not str
+            or type(port) is not int  # a service by name, and what is no port
+            or not 0 <= port <= 65535
             or "\0" in host
             or self._debug
             or _base_events.socket is not socket

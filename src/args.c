@@ -1,6 +1,8 @@
 /* args.c - unpacking of arguments: cold enough for plain loops. */
 #include "args.h"
 
+#include "loop.h"
+
 #include <limits.h>
 
 int
@@ -132,6 +134,17 @@ args_size(PyObject *whole, size_t *bytes)
         PyErr_Clear();
     }
     return 0;
+}
+
+void
+args_not_writable(PyObject *object)
+{
+    if (!is_exit_exception()) {
+        PyErr_Clear();
+        PyErr_Format(PyExc_TypeError,
+                     "recv_into() argument 1 must be read-write bytes-like object, not %.50s",
+                     object == Py_None ? "None" : Py_TYPE(object)->tp_name);
+    }
 }
 
 Loop *

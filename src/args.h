@@ -41,6 +41,10 @@ int args_descriptor(PyObject *object);
  * or -1 with an exception that is no OverflowError. */
 int args_size(PyObject *whole, size_t *bytes);
 
+/* Of an object that gave no writable buffer: the TypeError of socket.recv_into(), in place of the
+ * current exception, unless that is to leave the loop. */
+void args_not_writable(PyObject *object);
+
 /* A loop of ours (borrowed) for a function of the module, or NULL with TypeError. */
 Loop *args_loop(PyObject *module, PyObject *object);
 

@@ -149,6 +149,7 @@ struct Loop {
     PyObject *current_handle;     /* debug mode: what runs now, or NULL */
     PyObject *task_factory;       /* or NULL; set through the attribute _task_factory */
     double slow_callback_duration;    /* seconds */
+    PyObject *slow_callback_number;   /* the same as it was given, if that was no float; or NULL */
     unsigned int clock_version;   /* tp_version_tag of the type when custom_clock was looked up */
     bool custom_clock;            /* time() is overridden: timers follow it */
     bool clock_on_instance;       /* time was set on the instance */

@@ -368,19 +368,25 @@ descriptor_known_steal(Loop *loop, PyObject *object, PyObject *number, bool *clo
     return fd;
 }
 
-/* add_reader() of an object that is registered and was closed since: asyncio exchanges the callback;
- * what the kernel is to be told of fails, and takes the rest with it. */
+/* Of a descriptor that was closed, asyncio can tell the kernel no change: that fails, and takes reader
+ * and writer with it. Always -1. */
 static int
-add_callback_of_closed(Loop *loop, int fd, int event, Handle *handle)
+fail_closed(Loop *loop, int fd)
 {
-    if (watch_change_callback(loop, fd, event, (Handle *)Py_NewRef(handle))) {
-        return 0;
-    }
     watch_remove(loop, fd, EV_READ);
     watch_remove(loop, fd, EV_WRITE);
     errno = fcntl(fd, F_GETFD) < 0 ? EBADF : ENOENT;
     PyErr_SetFromErrno(PyExc_OSError);
     return -1;
+}
+
+/* add_reader() of an object that is registered and was closed since: the callback alone is changed. */
+static int
+add_callback_of_closed(Loop *loop, int fd, int event, Handle *handle)
+{
+    return watch_change_callback(loop, fd, event, (Handle *)Py_NewRef(handle))
+               ? 0
+               : fail_closed(loop, fd);
 }
 
 static PyObject *
@@ -448,6 +454,10 @@ remove_callback(Loop *loop, const char *function, int event, bool check_transpor
         }
         PyErr_Clear();    /* asyncio only looks it up */
         Py_RETURN_FALSE;
+    }
+    if (UNLIKELY(watch_has_both(loop, fd)) && (closed || fcntl(fd, F_GETFD) < 0)) {
+        (void)fail_closed(loop, fd);
+        return NULL;
     }
     return PyBool_FromLong(watch_remove(loop, fd, event));
 }
@@ -670,7 +680,11 @@ Loop_set__task_factory(PyObject *op, PyObject *value, void *closure UNUSED)
 static PyObject *
 Loop_get_slow_callback_duration(PyObject *op, void *closure UNUSED)
 {
-    return PyFloat_FromDouble(((Loop *)op)->slow_callback_duration);
+    PyObject *number;
+    Py_BEGIN_CRITICAL_SECTION(op);
+    number = Py_XNewRef(((Loop *)op)->slow_callback_number);
+    Py_END_CRITICAL_SECTION();
+    return number != NULL ? number : PyFloat_FromDouble(((Loop *)op)->slow_callback_duration);
 }
 
 static int
@@ -680,7 +694,14 @@ Loop_set_slow_callback_duration(PyObject *op, PyObject *value, void *closure UNU
     if (seconds == -1. && PyErr_Occurred()) {
         return -1;
     }
+    PyObject *old;
+    Py_BEGIN_CRITICAL_SECTION(op);
+    old = ((Loop *)op)->slow_callback_number;
+    ((Loop *)op)->slow_callback_number =
+        value == NULL || PyFloat_CheckExact(value) ? NULL : Py_NewRef(value);
     ((Loop *)op)->slow_callback_duration = seconds;
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(old);
     return 0;
 }
 
@@ -773,6 +794,7 @@ Loop_traverse(PyObject *op, visitproc visit, void *arg)
     Loop *loop = (Loop *)op;
     Py_VISIT(Py_TYPE(op));
     Py_VISIT(loop->task_factory);
+    Py_VISIT(loop->slow_callback_number);
     Py_VISIT(loop->current_handle);
     int result = ready_traverse(&loop->ready, visit, arg);
     if (result == 0) {
@@ -798,6 +820,7 @@ Loop_clear(PyObject *op)
         loop_close(loop);
     }
     Py_CLEAR(loop->task_factory);
+    Py_CLEAR(loop->slow_callback_number);
     Py_CLEAR(loop->current_handle);
     return 0;
 }

@@ -449,6 +449,9 @@ static enum attempt
 attempt_getaddrinfo(Operation *op, PyObject **result)
 {
     if (op->phase == LOOK_UP_NEW || op->phase == LOOK_UP_ASKED) {
+        if (loop_check_closed(op->loop) < 0) {
+            return ATTEMPT_FAILED;
+        }
         return ask(op, result);    /* once more where somebody else has settled the future */
     }
     PyObject *value = op->value;

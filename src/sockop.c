@@ -152,7 +152,9 @@ sockop_parse_size(Operation *op, const char *function)
     if (op->phase > 0) {
         return 0;
     }
-    op->count = PyNumber_AsSsize_t(op->args[0], PyExc_OverflowError);
+    PyObject *number = PyNumber_Index(op->args[0]);
+    op->count = number == NULL ? -1 : PyLong_AsSsize_t(number);
+    Py_XDECREF(number);
     if (op->count == -1 && PyErr_Occurred()) {
         return -1;
     }
@@ -231,11 +233,7 @@ attempt_recv_into(Operation *op, PyObject **result)
     /* Taken anew for each attempt: a bytearray may change its size while we wait. */
     Py_buffer view;
     if (PyObject_GetBuffer(op->args[0], &view, PyBUF_WRITABLE) < 0) {
-        if (PyErr_ExceptionMatches(PyExc_BufferError)) {
-            PyErr_Format(PyExc_TypeError,
-                         "recv_into() argument 1 must be read-write bytes-like object, not %.50s",
-                         Py_TYPE(op->args[0])->tp_name);
-        }
+        args_not_writable(op->args[0]);
         return ATTEMPT_FAILED;
     }
     ssize_t got = view.len == 0 ? 0 : receive(op->fd, view.buf, (size_t)view.len, NULL, NULL);

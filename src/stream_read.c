@@ -5,6 +5,7 @@
  * or run the loop inside itself: transport_wants_data() is asked again each time. */
 #include "stream.h"
 
+#include "args.h"
 #include "io_methods.h"
 #include "packet.h"
 #include "reader.h"
@@ -246,12 +247,7 @@ buffer_view(PyObject *buffer, Py_buffer *view, const char **message)
     }
     *message = "Fatal read error on socket transport";
     if (PyObject_GetBuffer(buffer, view, PyBUF_WRITABLE) < 0) {
-        if (!is_exit_exception()) {
-            PyErr_Clear();
-            PyErr_Format(PyExc_TypeError,
-                         "get_buffer() must return a read-write bytes-like object, not %.100s",
-                         Py_TYPE(buffer)->tp_name);
-        }
+        args_not_writable(buffer);
         return -1;
     }
     if (view->len == 0) {

@@ -471,6 +471,13 @@ watch_remove(Loop *loop, int fd, int event)
     return 1;
 }
 
+bool
+watch_has_both(Loop *loop, int fd)
+{
+    struct fd_entry *entry = fds_find(loop, fd);
+    return entry != NULL && entry->place[0] != NULL && entry->place[1] != NULL;
+}
+
 int
 watch_find_fileobj(Loop *loop, PyObject *fileobj)
 {

@@ -69,6 +69,8 @@ int watch_set_callback(Loop *loop, int fd, int event, Handle *handle_steal, PyOb
  * now on (stolen, also if not) and nothing else changes. */
 bool watch_change_callback(Loop *loop, int fd, int event, Handle *handle_steal);
 int watch_remove(Loop *loop, int fd, int event);    /* 1, or 0: there was none */
+/* Are there both a reader and a writer? */
+bool watch_has_both(Loop *loop, int fd);
 /* The number under which an object that may be closed by now was registered, or -1. */
 int watch_find_fileobj(Loop *loop, PyObject *fileobj);
 /* -1 with the OSError of asyncio's selector if the descriptor is closed, or nothing to wait for. */
