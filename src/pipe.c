@@ -414,7 +414,7 @@ WritePipe_can_write_eof(PyObject *op UNUSED, PyObject *ignored UNUSED)
 static PyObject *
 WritePipe_no_reading(PyObject *op UNUSED, PyObject *ignored UNUSED)
 {
-    PyErr_SetString(PyExc_NotImplementedError, "the transport is for writing only");
+    PyErr_SetNone(PyExc_NotImplementedError);
     return NULL;
 }
 

@@ -309,8 +309,8 @@ tls_lower_lost(Tls *tls, PyObject *exc)
     if (tls->late_error != NULL) {
         exc = tls->late_error;
     }
-    bool tell = tls->tls_state != TLS_HANDSHAKE
-                && (tls->app == TLS_APP_MADE || tls->app == TLS_APP_EOF);
+    bool made = tls->app == TLS_APP_MADE || tls->app == TLS_APP_EOF;
+    bool tell = made && tls->tls_state != TLS_HANDSHAKE;
     tls->tls_state = TLS_UNWRAPPED;
     tls->app = TLS_APP_LOST;
     if (tell) {
@@ -324,7 +324,7 @@ tls_lower_lost(Tls *tls, PyObject *exc)
     }
     tls->stream = NULL;
     Py_CLEAR(tls->lower);
-    if (tls->waiter != NULL && exc == NULL && !tell) {
+    if (tls->waiter != NULL && exc == NULL && !made) {
         /* asyncio reports success here, of a handshake that has not taken place; in start_tls() it
          * has no transport to give, and says so. */
         PyObject *aborted = PyObject_CallFunction(PyExc_ConnectionAbortedError, "s",

@@ -708,17 +708,27 @@ bool
 watch_change_callback(Loop *loop, int fd, int event, Handle *handle_steal)
 {
     struct fd_entry *entry = fds_find(loop, fd);
-    struct watch *watch = entry == NULL ? NULL : *place_of(entry, event);
-    if (watch == NULL || watch->ready != fd_callback_ready) {
+    struct watch **place = entry == NULL ? NULL : place_of(entry, event);
+    struct fd_callbacks *callbacks =
+        place == NULL || *place == NULL ? NULL : fds_callbacks(loop, fd);
+    if (callbacks == NULL) {
+        PyErr_Clear();
         Py_DECREF(handle_steal);
         return false;
     }
-    struct fd_callback *callback = container_of(watch, struct fd_callback, watch);
+    struct fd_callback *callback = callback_of(callbacks, event);
+    struct watch *other = *place == &callback->watch ? NULL : *place;
     Handle *old = callback->handle;
     callback->handle = handle_steal;
     handle_set_place(handle_steal, HANDLE_WATCHING);
-    handle_cancel(old);
-    handle_leave_steal(old);
+    *place = &callback->watch;
+    if (other != NULL) {
+        watch_put_out(other);
+    }
+    if (old != NULL) {
+        handle_cancel(old);
+        handle_leave_steal(old);
+    }
     return true;
 }
 

@@ -65,8 +65,8 @@ PyObject *watch_fd_transport(Loop *loop, int fd);
 int watch_take_place(struct watch *watch);
 /* add_reader() and friends; event is EV_READ or EV_WRITE; fileobj is what the user gave. */
 int watch_set_callback(Loop *loop, int fd, int event, Handle *handle_steal, PyObject *fileobj);
-/* Has the descriptor a callback of add_reader() or add_writer()? Then the handle is another one from
- * now on (stolen, also if not) and nothing else changes. */
+/* Has the descriptor a reader or writer? Then it is the handle from now on (stolen, also if not), and
+ * the kernel is not told of it. */
 bool watch_change_callback(Loop *loop, int fd, int event, Handle *handle_steal);
 int watch_remove(Loop *loop, int fd, int event);    /* 1, or 0: there was none */
 /* Are there both a reader and a writer? */

@@ -95,7 +95,7 @@ class Log:
             return result
 
 
-def told(program, loops, *args):
+def told(program, loops, *args, caught_by_collector=True):
     """The lines that `program` notes on one kind of loop."""
     loop = Impl.named(loops).new_event_loop()
     log = Log(loop)
@@ -110,16 +110,20 @@ def told(program, loops, *args):
                     task.cancel()
                 loop.run_until_complete(asyncio.sleep(0))
                 loop.run_until_complete(asyncio.sleep(0))
-            loop.run_until_complete(loop.shutdown_default_executor())
+            if loop._default_executor is not None:
+                loop.run_until_complete(loop.shutdown_default_executor())
             loop.close()
-            gc.collect()
+            if caught_by_collector:
+                gc.collect()
     for warning in caught:
         log(f"warned: {warning.category.__name__}: {plain(str(warning.message)).partition(' <')[0]}")
     return log.lines
 
 
-def same(program, *args, only=None):
+def same(program, *args, only=None, **options):
     """Both runs are told the same, of the lines that are asked for."""
-    standard, ours = (list(filter(only, told(program, loops, *args))) for loops in LOOPS)
+    standard, ours = (
+        list(filter(only, told(program, loops, *args, **options))) for loops in LOOPS
+    )
     if ours != standard:
         raise AssertionError("\n".join(difflib.unified_diff(standard, ours, *LOOPS, lineterm="")))
