@@ -139,7 +139,6 @@ struct Loop {
         PyObject **streams;       /* borrowed: who dies leaves */
         uint32_t length;
         uint32_t capacity;
-        unsigned int looks;
         int64_t pushed_ns;        /* when that came before the end of the turn */
     } unpushed;                   /* stream_write.c: streams of which the kernel holds output */
     struct list_node tls_pending; /* tls.h: TLS transports whose output waits (borrowed) */
@@ -239,7 +238,7 @@ void loop_forget_unpushed(Loop *loop);
  * that many events have woken at once leaves at the end of the turn. (Benchmark rows: aiohttp, where
  * it saves a fifth; streams, where there is nothing to save.) */
 #define CROWD_EVENTS 4
-#define SLOW_ANSWER_NS 8000
+#define SLOW_ANSWER_NS 11000
 
 static inline bool
 loop_gathers(const Loop *loop)
