@@ -4,10 +4,11 @@
 
 Clients connect over TCP and Unix sockets, in plain and over TLS (both engines of asyncloop), by
 name, by number and by a socket of their own, with streams, Protocol, BufferedProtocol and the
-loop's socket methods. Each connection has a secret of 16 bytes. All that a client sends is its
-secret over and over, all that a server sends back is the same with every bit turned, so that each
-end knows at each byte what it has to be: a byte of another connection, a lost, doubled or moved
-one shows at once.
+loop's socket methods; through a proxy that they talk TLS to, with TLS inside of that or not;
+through tunnels in Python that frame, over TLS or not, with TLS inside or not. Each connection has
+a secret of 16 bytes. All that a client sends is its secret over and over, all that a server sends
+back is the same with every bit turned, so that each end knows at each byte what it has to be: a
+byte of another connection, a lost, doubled or moved one shows at once.
 
 Meanwhile tasks are cancelled after random numbers of iterations or random times, time limits
 expire, both sides reset, close and half close, strangers talk nonsense to the TLS ports or leave
@@ -39,6 +40,7 @@ import warnings
 import weakref
 
 from .certificates import make_contexts
+from .fuzz.layers import Frames
 from .support import FREE_THREADED, collect, open_descriptors, rss_kib
 
 KEY = 16
@@ -136,12 +138,22 @@ class Watched:
             self.tally.fail(f"{type(self).__name__}: {what} when {self.state}")
 
     def made(self, transport):
-        self.expect("connection_made", "new")
+        self.expect("connection_made", "new", "upgrading")
         self.state = "made"
         self.transport = transport
         self.tally.counts["connections made"] += 1
 
+    def excuse(self):
+        """start_tls() has failed: asyncio tells that to the protocol for some reasons only."""
+        if self.state == "made":
+            self.tally.counts["connections lost"] += 1
+            self.state = "excused"
+
     def lost(self):
+        # start_tls() takes its protocol for one that is connected.
+        if self.state in ("upgrading", "excused"):
+            self.state = "lost"
+            return
         self.expect("connection_lost", "made")
         self.state = "lost"
         self.tally.counts["connections lost"] += 1
@@ -169,7 +181,7 @@ class WatchedStreams(Watched, asyncio.StreamReaderProtocol):
         super().connection_lost(exc)
         # Asked for here, because its __del__() may come too late for that: see test_soak.py,
         # test_collector_may_reach_the_future_before_its_protocol().
-        if exc is not None:
+        if exc is not None and not self._closed.cancelled():
             self._closed.exception()
 
 
@@ -220,7 +232,7 @@ class Client(Watched, asyncio.Protocol):
 
 class BufferedClient(Client, asyncio.BufferedProtocol):
     def get_buffer(self, hint):
-        self.expect("get_buffer", "made")
+        self.expect("get_buffer", "made", "upgrading")
         self.buffer = bytearray(self.tally.rng.choice([1000, 65536]))
         return self.buffer
 
@@ -265,12 +277,55 @@ class Echo(Watched, asyncio.Protocol):
 
 class BufferedEcho(Echo, asyncio.BufferedProtocol):
     def get_buffer(self, hint):
-        self.expect("get_buffer", "made")
+        self.expect("get_buffer", "made", "upgrading")
         self.buffer = bytearray(self.tally.rng.choice([500, 65536]))
         return self.buffer
 
     def buffer_updated(self, size):
         self.data_received(self.buffer[:size])
+
+
+class Line(asyncio.Protocol):
+    """The first line that comes, as a future."""
+
+    def __init__(self):
+        self.line = asyncio.get_running_loop().create_future()
+        self.data = b""
+
+    def data_received(self, data):
+        self.data += data
+        if self.data.endswith(b"\n") and not self.line.done():
+            self.line.set_result(self.data)
+
+    def connection_lost(self, exc):
+        if not self.line.done():
+            self.line.set_exception(exc or EOFError("no line"))
+            self.line.exception()
+
+
+class Tunnel(Frames):
+    def can_write_eof(self):
+        # Over TLS streams take it for TLS itself, and close where they could still answer.
+        return False
+
+    def hold(self):
+        """Keep what comes, without a word to the transport below."""
+        self.paused = True
+
+
+class Gate(asyncio.Protocol):
+    """The protocol of a tunnel that is not open yet: calls `opened` with it."""
+
+    def __init__(self, opened=lambda layer: None):
+        self.opened = opened
+        self.lost = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, layer):
+        self.opened(layer)
+
+    def connection_lost(self, exc):
+        if not self.lost.done():
+            self.lost.set_result(exc)
 
 
 def reset(transport):
@@ -298,9 +353,18 @@ def disturb(tally, incoming, transport):
         incoming.answered = True
     elif fault == PAUSE and not transport.is_closing():
         transport.pause_reading()
-        asyncio.get_running_loop().call_later(
-            tally.rng.random() * 0.01, transport.resume_reading
-        )
+        asyncio.get_running_loop().call_later(tally.rng.random() * 0.01, transport.resume_reading)
+
+
+async def carry(reader, writer):
+    """One direction of the proxy."""
+    try:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+    except EXPECTED:
+        writer.transport.abort()
 
 
 class Soak:
@@ -338,18 +402,89 @@ class Soak:
 
     async def serve_upgrade(self, reader, writer):
         """A plain connection that goes on with TLS after its first line."""
+        protocol = writer.transport.get_protocol()
         try:
             if await reader.readline() != b"STARTTLS\n":
                 return
             if not self.ours:
                 writer.write(b"GO\n")
-            await writer.start_tls(self.server_context)
+            try:
+                await writer.start_tls(self.server_context)
+            except BaseException:
+                protocol.excuse()
+                raise
         except EXPECTED:
             return
         finally:
             if asyncio.current_task().cancelling() or sys.exc_info()[0]:
                 writer.transport.abort()
         await self.serve_streams(reader, writer)
+
+    async def serve_proxy(self, reader, writer):
+        """Reads whereto, and carries what comes then, both ways."""
+        try:
+            kind, tls = (await reader.readline()).decode().split()
+            other_reader, other_writer = await asyncio.open_connection(
+                "127.0.0.1", self.ports[kind, tls == "tls", "tcp"]
+            )
+        except (*EXPECTED, ValueError):
+            return
+        try:
+            writer.write(b"OK\n")
+            await asyncio.gather(carry(reader, other_writer), carry(other_reader, writer))
+        finally:
+            other_writer.transport.abort()
+
+    def make_tunnel(self, gate):
+        rng = self.rng
+        return Tunnel(
+            asyncio.get_running_loop(),
+            gate,
+            lambda: None,
+            rng.random() < 0.5,
+            how=rng.choice(["two", "join", "lines", "split", "cork"]),
+            mark=77,
+            secret=b"the tunnel's own secret",
+            report=self.tally.fail,
+        )
+
+    async def enter(self, transport, protocol, inside, server):
+        """Put the protocol on a transport, with TLS in between or not."""
+        if inside:
+            self.choose_engine()
+            if server:
+                context, extra = self.server_context, {"server_side": True}
+            else:
+                context, extra = self.client_context, {"server_hostname": "localhost"}
+            loop = asyncio.get_running_loop()
+            protocol.state = "upgrading"
+            transport = await loop.start_tls(transport, protocol, context, **extra)
+            if protocol.state == "lost":
+                raise EOFError("lost in the handshake")
+        else:
+            transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        if isinstance(transport, Tunnel):
+            transport.resume_reading()
+        return transport
+
+    def tunnel_factory(self, inside, factories):
+        """The server's end of tunnels: another protocol for each, with TLS inside or not."""
+
+        async def serve(layer):
+            try:
+                await self.enter(layer, self.rng.choice(factories)(), inside, True)
+                layer.control()  # now the client may talk
+            except EXPECTED:
+                layer.abort()
+
+        def opened(layer):
+            layer.hold()  # what comes before the protocol is there
+            task = asyncio.get_running_loop().create_task(serve(layer))
+            self.handlers.add(task)
+            task.add_done_callback(self.handlers.discard)
+
+        return lambda: self.make_tunnel(Gate(opened)).feet
 
     def streams_factory(self, serve):
         async def handle(reader, writer):
@@ -374,8 +509,12 @@ class Soak:
             "streams": self.streams_factory(self.serve_streams),
             "upgrade": self.streams_factory(self.serve_upgrade),
         }
+        echoes = [factories[kind] for kind in ("protocol", "buffered", "streams")]
+        factories["proxy"] = self.streams_factory(self.serve_proxy)
+        factories["tunnel"] = self.tunnel_factory(False, echoes)
+        factories["secured tunnel"] = self.tunnel_factory(True, echoes)
         for kind, factory in factories.items():
-            for tls in ([False] if kind == "upgrade" else [False, True]):
+            for tls in [False] if kind == "upgrade" else [False, True]:
                 extra = {"ssl": self.server_context} if tls else {}
                 server = await loop.create_server(factory, "127.0.0.1", 0, backlog=500, **extra)
                 self.servers.append(server)
@@ -426,12 +565,72 @@ class Soak:
         host = self.rng.choice(["127.0.0.1", "127.0.0.1", "localhost"])
         return await loop.create_connection(factory, host, address, **extra)
 
+    async def connect_by_proxy(self, factory, family, kind, inside):
+        """Over TLS to a proxy, and from there on; TLS in TLS, if `inside`."""
+        transport, line = await self.connect(Line, family, self.ports["proxy", True, family], True)
+        try:
+            transport.write(f"{kind} {'tls' if inside else 'plain'}\n".encode())
+            if await line.line != b"OK\n":
+                self.tally.fail(f"the proxy said {line.data!r}")
+            protocol = factory()
+            transport = await self.enter(transport, protocol, inside, False)
+        except BaseException:
+            transport.abort()
+            raise
+        self.tally.counts["by proxy"] += 1
+        return transport, protocol
+
+    async def connect_by_tunnel(self, factory, family, tls, inside):
+        """Through a tunnel in Python, over TLS or not, with TLS inside or not."""
+        loop = asyncio.get_running_loop()
+        gate = Gate()
+        layer = self.make_tunnel(gate)
+        heard = loop.create_future()
+        layer.heard = lambda: heard.done() or heard.set_result(None)
+        port = self.ports["secured tunnel" if inside else "tunnel", tls, family]
+        await self.connect(lambda: layer.feet, family, port, tls)
+        try:
+            if not inside:
+                # The server's end is open when it says so, or else is gone.
+                await asyncio.wait([heard, gate.lost], return_when="FIRST_COMPLETED")
+                if gate.lost.done():
+                    raise EOFError("the tunnel is closed")
+            protocol = factory()
+            transport = await self.enter(layer, protocol, inside, False)
+            if inside:
+                await self.wait_unless_lost(protocol, heard)
+        except BaseException:
+            layer.abort()
+            raise
+        self.tally.counts["by tunnel"] += 1
+        return transport, protocol
+
+    async def wait_unless_lost(self, protocol, heard):
+        while not heard.done():
+            if protocol.state == "lost":
+                raise EOFError("the tunnel is closed")
+            await asyncio.wait([heard], timeout=0.01)
+
+    async def connect_somehow(self, factory, family, tls, kind):
+        """By the straight way mostly, else through something. `kind` is the server's."""
+        way = self.rng.random()
+        task = asyncio.current_task()
+        task.set_name(f"{family} {kind} {tls}")
+        if way < 0.7:
+            return await self.connect(factory, family, self.ports[kind, tls, family], tls)
+        if way < 0.85:
+            task.set_name(f"by proxy, {task.get_name()}")
+            return await self.connect_by_proxy(factory, family, kind, tls)
+        outside = self.rng.random() < 0.6
+        task.set_name(f"by tunnel over {'TLS' if outside else 'plain'}, {task.get_name()}")
+        return await self.connect_by_tunnel(factory, family, outside, tls)
+
     async def protocol_client(self, key, family, tls, kind, buffered):
         tally, rng = self.tally, self.rng
         outgoing = Stream(tally, key)
         made = BufferedClient if buffered else Client
-        transport, protocol = await self.connect(
-            lambda: made(tally, key), family, self.ports[kind, tls, family], tls
+        transport, protocol = await self.connect_somehow(
+            lambda: made(tally, key), family, tls, kind
         )
         sent = 0
         half_closed = False
@@ -471,11 +670,15 @@ class Soak:
         tally, rng = self.tally, self.rng
         outgoing, incoming = Stream(tally, key), Stream(tally, key, turned=True)
         reader = asyncio.StreamReader()
-        transport, protocol = await self.connect(
-            lambda: WatchedStreams(tally, reader),
-            family,
-            self.ports[kind, tls, family],
-            tls,
+        connect = self.connect_somehow
+        if kind == "upgrade":
+            port = self.ports[kind, tls, family]
+
+            def connect(factory, family, tls, kind):
+                return self.connect(factory, family, port, tls)
+
+        transport, protocol = await connect(
+            lambda: WatchedStreams(tally, reader), family, tls, kind
         )
         writer = asyncio.StreamWriter(transport, protocol, reader, asyncio.get_running_loop())
         sent = 0
@@ -485,7 +688,11 @@ class Soak:
                 if not self.ours:
                     assert await reader.readexactly(3) == b"GO\n"
                 self.choose_engine()
-                await writer.start_tls(self.client_context, server_hostname="localhost")
+                try:
+                    await writer.start_tls(self.client_context, server_hostname="localhost")
+                except BaseException:
+                    protocol.excuse()
+                    raise
             for _ in range(rng.choice(EXCHANGES)):
                 size = rng.choice(SIZES) if sent else rng.choice(SIZES) + KEY
                 writer.write(outgoing.expected(sent, size))
@@ -604,9 +811,11 @@ class Soak:
                 await coroutine
             self.tally.counts["honest connections"] += 1
         except TimeoutError:
-            self.tally.fail(f"honest connection {key.hex()} hangs")
+            way = asyncio.current_task().get_name()
+            self.tally.fail(f"honest connection {key.hex()} hangs ({way})")
         except EXPECTED as exc:
-            self.tally.fail(f"honest connection {key.hex()}: {exc!r}")
+            way = asyncio.current_task().get_name()
+            self.tally.fail(f"honest connection {key.hex()}: {exc!r} ({way})")
 
     async def pipes(self):
         """Takes descriptor numbers that get free, and looks whether they stay its own."""

@@ -15,18 +15,21 @@ HEADER = struct.Struct("!BBHI")
 DATA, CONTROL, END = range(3)
 
 
-def feed(protocol, data):
-    """What a transport does with received bytes."""
+def feed(protocol, queue):
+    """What a transport does with received bytes: the first of the queue, or a part of it.
+
+    Nothing is half done when the protocol is called, which may make more come.
+    """
     if not isinstance(protocol, asyncio.BufferedProtocol):
-        protocol.data_received(data)
+        protocol.data_received(queue.popleft())
         return
-    data = memoryview(data)
-    while data:
-        buffer = protocol.get_buffer(len(data))
-        n = min(len(buffer), len(data))
-        buffer[:n] = data[:n]
-        protocol.buffer_updated(n)
-        data = data[n:]
+    buffer = protocol.get_buffer(len(queue[0]))
+    data = queue.popleft()
+    n = min(len(buffer), len(data))
+    buffer[:n] = data[:n]
+    if n < len(data):
+        queue.appendleft(data[n:])
+    protocol.buffer_updated(n)
 
 
 class Memory(transports._FlowControlMixin, asyncio.Transport):
@@ -107,9 +110,8 @@ class Memory(transports._FlowControlMixin, asyncio.Transport):
         """Give the peer what is queued, as far as it reads, then the end."""
         peer = self._peer
         while self._queue and not peer._paused and not peer._closing:
-            data = self._queue.popleft()
             try:
-                feed(peer._protocol, data)
+                feed(peer._protocol, self._queue)
             except (KeyboardInterrupt, SystemExit):
                 raise
             except BaseException as exc:
@@ -313,14 +315,15 @@ class Pass(asyncio.Transport):
 
     def deliver(self):
         while self.inbox and not self.paused and not self.closing:
-            data = self.inbox.popleft()
-            if data is not None:
+            if self.inbox[0] is not None:
                 try:
-                    feed(self.above, data)
+                    feed(self.above, self.inbox)
                 except BaseException:
                     self.stop()  # as a transport does, or what comes next would follow a hole
                     raise
-            elif not self.ended:
+                continue
+            self.inbox.popleft()
+            if not self.ended:
                 self.ended = True
                 self.stays_open = self.above.eof_received()
                 if not self.stays_open:
@@ -363,6 +366,8 @@ class Frames(Pass):
         self.corked = []
         self.outbox = collections.deque()
         self.sending = self.end_sent = False
+        # Called when the other end's control() comes.
+        self.heard = lambda: None
 
     def header(self, kind, size):
         self.sent = (self.sent + 1) & 0xFFFF
@@ -373,7 +378,8 @@ class Frames(Pass):
         if self.how == "cork":
             if not self.corked:
                 self.loop.call_soon(self.uncork)
-            self.corked += [head, bytes(data)]
+            # No empty part: the standard transport keeps it, and finds a peer gone with it.
+            self.corked += [head, bytes(data)] if len(data) else [head]
             return
         self.outbox.append((head, bytes(data) if self.sending else data))
 
@@ -389,7 +395,6 @@ class Frames(Pass):
 
     def put(self, head, data):
         if self.how == "lines":
-            # No empty part: the standard transport keeps it, and finds a peer gone with it.
             self.lower.writelines([head, data] if len(data) else [head])
         elif self.how == "join":
             self.lower.write(head + bytes(data))
@@ -459,6 +464,7 @@ class Frames(Pass):
             if kind == CONTROL:
                 if body != self.secret:
                     self.report(f"a tunnel read {body[:40]!r} in place of its own words")
+                self.heard()
             else:
                 self.inbox.append(body if kind == DATA else None)
         self.deliver()
