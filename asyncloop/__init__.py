@@ -39,15 +39,22 @@ except ModuleNotFoundError as error:
 from ._loop import Loop
 
 if TYPE_CHECKING:
+    from ._dump import dump
     from ._policy import EventLoopPolicy, install
     from ._watchdog import BlockedError, Stall, Watchdog, watchdog
 
 __version__ = "0.1.0"
 
 __all__ = ["Future", "Loop", "Task", "build_info", "new_event_loop", "run"]
-# Imported on first use: most programs have no watchdog.
-_WATCHDOG_NAMES = ("BlockedError", "Stall", "Watchdog", "watchdog")
-__all__ += ["BlockedError", "Stall", "Watchdog", "watchdog"]
+# Imported on first use: most programs need none of it.
+_LATE_NAMES = {
+    "BlockedError": "_watchdog",
+    "Stall": "_watchdog",
+    "Watchdog": "_watchdog",
+    "dump": "_dump",
+    "watchdog": "_watchdog",
+}
+__all__ += ["BlockedError", "Stall", "Watchdog", "dump", "watchdog"]
 
 # Python 3.16 has no event loop policies any more, and there these two do not exist.
 _POLICY_NAMES = ("EventLoopPolicy", "install")
@@ -110,9 +117,14 @@ def build_info() -> dict[str, Any]:
 
 
 if os.environ.get("ASYNCLOOP_WATCHDOG"):
-    from ._watchdog import start_from_environment
+    from ._watchdog import start_from_environment as _start_watchdog
 
-    start_from_environment(os.environ["ASYNCLOOP_WATCHDOG"])
+    _start_watchdog(os.environ["ASYNCLOOP_WATCHDOG"])
+
+if os.environ.get("ASYNCLOOP_DUMP_SIGNAL"):
+    from ._dump import start_from_environment as _start_dump
+
+    _start_dump(os.environ["ASYNCLOOP_DUMP_SIGNAL"])
 
 if os.environ.get("ASYNCLOOP_CHECK"):
     from . import _switch
@@ -124,11 +136,12 @@ if not TYPE_CHECKING:  # a type checker takes the names from the import above
     def __getattr__(name: str) -> Callable[..., Any]:
         # Made on first use: Python 3.14 and 3.15 warn as soon as asyncio's policies are touched,
         # and importing asyncloop must not warn those who have no use for a policy.
-        if name in _WATCHDOG_NAMES:
-            from . import _watchdog
+        if name in _LATE_NAMES:
+            from importlib import import_module
 
-            globals().update({each: getattr(_watchdog, each) for each in _WATCHDOG_NAMES})
-            return globals()[name]
+            value = getattr(import_module(f".{_LATE_NAMES[name]}", __name__), name)
+            globals()[name] = value
+            return value
         if name not in _POLICY_NAMES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         if name not in __all__:

@@ -83,3 +83,12 @@ activity_set_thread(struct activity *activity, unsigned long thread)
     activity->pthread = pthread_self();
     pthread_mutex_unlock(&activity->all->lock);
 }
+
+unsigned long
+activity_thread(struct activity *activity)
+{
+    pthread_mutex_lock(&activity->all->lock);
+    unsigned long thread = activity->thread;
+    pthread_mutex_unlock(&activity->all->lock);
+    return thread;
+}

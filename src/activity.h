@@ -41,6 +41,8 @@ void activity_free(struct activity *activity);         /* may be NULL */
 /* Around a run, in its thread; 0 as the thread ends it. */
 void activity_set_thread(struct activity *activity, unsigned long thread);
 
+unsigned long activity_thread(struct activity *activity);    /* who runs it; 0: nobody */
+
 static inline void
 activity_begin_turn(struct activity *activity)
 {

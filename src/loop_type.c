@@ -1005,6 +1005,41 @@ loop_by_number(PyObject *module, PyObject *number)
     return found == NULL ? Py_NewRef(Py_None) : found;
 }
 
+/* A reference to each in a list: a run holds its loop. */
+static PyObject *
+running_loops_list(struct state *state)
+{
+    PyObject *list = PyList_New(0);
+    state_lock_lists(state);
+    for (struct list_node *node = state->loops.next; list != NULL && node != &state->loops;
+         node = node->next) {
+        Loop *loop = container_of(node, Loop, all_loops);
+        if (SHARED_LOAD(loop->run) != NULL && PyList_Append(list, (PyObject *)loop) < 0) {
+            Py_CLEAR(list);
+        }
+    }
+    state_unlock_lists(state);
+    return list;
+}
+
+PyObject *
+running_loops(PyObject *module, PyObject *ignored UNUSED)
+{
+    PyObject *list = running_loops_list(PyModule_GetState(module));
+    for (Py_ssize_t i = 0; list != NULL && i < PyList_GET_SIZE(list); i++) {
+        Loop *loop = (Loop *)PyList_GET_ITEM(list, i);
+        PyObject *entry = Py_BuildValue("(KkO)", (unsigned long long)loop->activity->number,
+                                        activity_thread(loop->activity), loop);
+        if (entry == NULL) {
+            Py_CLEAR(list);
+        }
+        else {
+            PyList_SetItem(list, i, entry);
+        }
+    }
+    return list;
+}
+
 /* -- fork ---------------------------------------------------------------------------------------------- */
 
 /* Called in the child of each os.fork(): its loops get a kernel side of their own before

@@ -9,4 +9,7 @@ int loop_type_init(PyObject *module, struct state *state);
 /* The running loop of that number (activity.h), or None. New reference, or NULL. */
 PyObject *loop_by_number(PyObject *module, PyObject *number);
 
+/* The running loops: a list of (number, the thread's number, loop). New reference, or NULL. */
+PyObject *running_loops(PyObject *module, PyObject *ignored);
+
 #endif

@@ -51,6 +51,9 @@ static PyMethodDef module_methods[] = {
                "libev_version, backend, and the\n"
                "TLS engine: 'direct' or 'portable' (None without the ssl module).")},
     RESOLVE_FUNCTIONS,
+    {"_running_loops", running_loops, METH_NOARGS,
+     PyDoc_STR("_running_loops()\n--\n\n"
+               "A list of (number, thread, loop), one for each loop that runs.")},
     {"_loop_by_number", loop_by_number, METH_O,
      PyDoc_STR("_loop_by_number(number, /)\n--\n\n"
                "The loop that is told of under this number, or None if it does not run.")},

@@ -1,0 +1,307 @@
+"""What every loop of the process is about: its tasks as a tree, with all that they wait for.
+
+`asyncio.format_call_graph` and `python -m asyncio pstree` show such trees from Python 3.14 on; this
+works on all of them, and shows the loop's timers and transports as well.
+"""
+
+import asyncio
+import contextlib
+import faulthandler
+import gc
+import io
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from types import AsyncGeneratorType, CoroutineType, FrameType, FunctionType, GeneratorType
+from typing import Any, TextIO
+
+from . import _core
+
+__all__ = ["dump"]
+
+_MOST_TASKS = 20_000
+_MOST_OTHERS = 50  # timers, transports: so many of each are written out
+_MOST_FRAMES = 100
+_WRAPPERS = {
+    *("async_generator_asend", "async_generator_athrow", "anext_awaitable", "coroutine_wrapper")
+}
+
+
+def dump(file: TextIO | None = None) -> None:
+    """Write what the running loops of this process are doing to `file` (sys.stderr if None).
+
+    For each loop: what is ready and scheduled, its transports with the bytes that they have
+    buffered, and its tasks as a tree: below each task those that it waits for, with the whole chain
+    of coroutines of each, down to the line that waits. For this thread's own stack and those of
+    others see `faulthandler`. Works from any thread, and from a signal handler; the loops need not
+    come to a turn. What raises while it is looked at is written as such.
+
+    Raises what `file` raises when it is written to.
+    """
+    text = io.StringIO()
+    loops = _core._running_loops()
+    text.write(f"asyncloop: process {os.getpid()}, {len(loops)} running loop(s)\n")
+    for number, thread, loop in loops:
+        _dump_loop(text, number, thread, loop)
+    target = sys.stderr if file is None else file
+    target.write(text.getvalue())
+    target.flush()
+
+
+def _safely(function: Any, *args: Any) -> str:
+    try:
+        return str(function(*args))
+    except Exception as error:
+        return f"<{getattr(function, '__name__', 'it')} raised {type(error).__name__}>"
+
+
+def _dump_loop(text: io.StringIO, number: int, thread: int, loop: Any) -> None:
+    names = {each.ident: each.name for each in threading.enumerate()}
+    text.write(
+        f"\nloop {number} in thread {names.get(thread, '?')} ({thread}): "
+        f"{len(loop._ready)} ready, {len(loop._scheduled)} timers\n"
+    )
+    _dump_stack(text, thread)
+    _dump_some(text, "timers", list(loop._scheduled), _describe_timer(loop))
+    _dump_some(text, "transports", _transports(loop), _describe_transport)
+    tasks = asyncio.all_tasks(loop)
+    text.write(f"  {len(tasks)} task(s)\n")
+    _dump_tree(text, tasks)
+
+
+def _dump_stack(text: io.StringIO, thread: int) -> None:
+    """Where the loop's thread is, unless it only waits for events."""
+    frame = sys._current_frames().get(thread)
+    frames = list(_frames_above_the_loop(frame))
+    if frames:
+        text.write("  running now, outermost first:\n")
+        for each, line in frames:
+            text.write(f"    {_place(each, line)}\n")
+
+
+def _frames_above_the_loop(frame: FrameType | None) -> Iterator[tuple[FrameType, int]]:
+    folder = os.path.dirname(os.path.abspath(__file__))
+    loop_files = {os.path.join(folder, "_loop.py"), os.path.join(folder, "_insides.py")}
+    found = []
+    while frame is not None and len(found) < _MOST_FRAMES:
+        name = frame.f_code.co_filename
+        if name in loop_files:
+            break
+        if name != __file__:
+            found.append((frame, frame.f_lineno))
+        frame = frame.f_back
+    if frame is None:
+        return  # no loop below: what runs there is not the loop's
+    yield from reversed(found)
+
+
+def _dump_some(text: io.StringIO, kind: str, found: list[Any], describe: Any) -> None:
+    if not found:
+        return
+    text.write(f"  {len(found)} {kind}\n")
+    for each in found[:_MOST_OTHERS]:
+        text.write(f"    {_safely(describe, each)}\n")
+    if len(found) > _MOST_OTHERS:
+        text.write(f"    ... and {len(found) - _MOST_OTHERS} more\n")
+
+
+def _describe_timer(loop: Any) -> Any:
+    def describe(timer: Any) -> str:
+        return f"in {timer.when() - loop.time():.3f} s: {timer!r}"
+
+    return describe
+
+
+def _transports(loop: Any) -> list[Any]:
+    found: list[Any] = []
+    with contextlib.suppress(Exception):
+        found = list(loop._transports.values())
+    return sorted(found, key=_buffered, reverse=True)
+
+
+def _buffered(transport: Any) -> int:
+    try:
+        return int(transport.get_write_buffer_size())
+    except Exception:
+        return 0
+
+
+def _describe_transport(transport: Any) -> str:
+    peer = transport.get_extra_info("peername")
+    return f"{_buffered(transport)} bytes buffered, peer {peer!r}: {transport!r}"
+
+
+# -- the tree of tasks -------------------------------------------------------------------
+
+
+def _dump_tree(text: io.StringIO, tasks: set[Any]) -> None:
+    awaited: dict[Any, list[Any]] = {}
+    roots = []
+    for task in sorted(tasks, key=_number_of):
+        by = [each for each in _awaited_by(task) if each in tasks and each is not task]
+        for each in by:
+            awaited.setdefault(each, []).append(task)
+        if not by:
+            roots.append(task)
+    written: set[Any] = set()
+    stack = [(task, 1) for task in reversed(roots)]
+    rest = [task for task in tasks if task not in roots]
+    while stack or rest:
+        if not stack:
+            # Tasks that wait for each other in a circle have no root.
+            stack = [(rest.pop(), 1)]
+        task, depth = stack.pop()
+        if task in written:
+            continue
+        written.add(task)
+        if len(written) > _MOST_TASKS:
+            text.write(f"  ... and {len(tasks) - _MOST_TASKS} more tasks\n")
+            return
+        _dump_task(text, task, depth)
+        stack.extend((each, depth + 1) for each in reversed(awaited.get(task, [])))
+
+
+def _number_of(task: Any) -> tuple[int, str]:
+    name = _safely(task.get_name)
+    _, _, digits = name.rpartition("-")
+    return (int(digits) if digits.isdigit() and len(digits) < 19 else 0), name
+
+
+def _dump_task(text: io.StringIO, task: Any, depth: int) -> None:
+    indent = "  " * depth
+    name = _safely(task.get_name)
+    cancelling = getattr(task, "cancelling", int)()
+    note = f", cancelled {cancelling} time(s)" if cancelling else ""
+    text.write(f"{indent}task {name}{note}\n")
+    count = 0
+    for place in _chain(task):
+        text.write(f"{indent}    {place}\n")
+        count += 1
+    if count == 0:
+        text.write(f"{indent}    not started, or a coroutine that cannot be looked into\n")
+
+
+def _place(frame: FrameType, line: int) -> str:
+    code = frame.f_code
+    return f"{code.co_filename}:{line} in {getattr(code, 'co_qualname', code.co_name)}()"
+
+
+def _chain(task: Any) -> Iterator[str]:
+    """The coroutines of a task, outermost first, and what the last one waits for."""
+    awaited = task.get_coro()
+    for _ in range(_MOST_FRAMES):
+        if isinstance(awaited, CoroutineType):
+            frame, awaited = awaited.cr_frame, awaited.cr_await
+        elif isinstance(awaited, GeneratorType):
+            frame, awaited = awaited.gi_frame, awaited.gi_yieldfrom
+        elif isinstance(awaited, AsyncGeneratorType):
+            frame, awaited = awaited.ag_frame, awaited.ag_await
+        else:
+            inside = _inside(awaited)
+            if inside is None:
+                break
+            awaited = inside
+            continue
+        if frame is not None:
+            yield _place(frame, frame.f_lineno)
+    waiter = getattr(task, "_fut_waiter", None)
+    if waiter is not None and not asyncio.isfuture(awaited):
+        awaited = waiter
+    if awaited is not None:
+        yield f"waits for {_safely(_describe_awaited, awaited)}"
+
+
+def _inside(awaited: Any) -> Any:
+    """The generator or coroutine that one of the interpreter's own awaitables stands for."""
+    if type(awaited).__name__ not in _WRAPPERS:
+        return None
+    for found in gc.get_referents(awaited):
+        if isinstance(found, (CoroutineType, GeneratorType, AsyncGeneratorType)):
+            return found
+        if type(found).__name__ in _WRAPPERS:
+            return found
+    return None
+
+
+def _describe_awaited(awaited: Any) -> str:
+    if isinstance(awaited, asyncio.Task):
+        return f"task {awaited.get_name()}"
+    return repr(awaited)
+
+
+def _awaited_by(future: Any, depth: int = 0) -> Iterator[Any]:
+    """The tasks that wait for this task or future, through gather(), TaskGroup and the like."""
+    known = getattr(future, "_asyncio_awaited_by", None)
+    if known:
+        for each in list(known):
+            if isinstance(each, asyncio.Task):
+                yield each
+            elif depth < 10:
+                yield from _awaited_by(each, depth + 1)
+        return
+    for entry in list(getattr(future, "_callbacks", None) or ()):
+        callback = entry[0] if isinstance(entry, tuple) else entry
+        owner = getattr(callback, "__self__", None)
+        if isinstance(owner, asyncio.Task):
+            yield owner
+        elif isinstance(owner, asyncio.TaskGroup):
+            parent = owner._parent_task
+            if parent is not None:
+                yield parent
+        elif isinstance(callback, FunctionType) and depth < 10:
+            for cell in callback.__closure__ or ():
+                with contextlib.suppress(ValueError):
+                    if asyncio.isfuture(cell.cell_contents) and cell.cell_contents is not future:
+                        yield from _awaited_by(cell.cell_contents, depth + 1)
+
+
+# -- by a signal ----------------------------------------------------------------------------
+
+
+_dumping = threading.Lock()
+
+
+def _on_signal(number: int, frame: Any) -> None:
+    if not _dumping.acquire(blocking=False):
+        return  # one is being written, perhaps by the very code that this has interrupted
+    try:
+        dump()
+    except Exception:
+        with contextlib.suppress(Exception):
+            traceback.print_exc()
+    finally:
+        _dumping.release()
+
+
+def start_from_environment(value: str) -> None:
+    """What ASYNCLOOP_DUMP_SIGNAL asks for; one line where that cannot be had.
+
+    The stacks of all threads are written first, by faulthandler, whatever the threads do; the
+    loops and their tasks as soon as the main thread comes to its next instruction of Python.
+    """
+    number = _signal_number(value)
+    if number is None:
+        sys.stderr.write(f"asyncloop: ASYNCLOOP_DUMP_SIGNAL={value!r} is no signal to be caught\n")
+        return
+    try:
+        if signal.getsignal(number) not in (signal.SIG_DFL, None):
+            raise ValueError("the program handles it already")
+        signal.signal(number, _on_signal)
+        faulthandler.register(number, sys.stderr, all_threads=True, chain=True)
+    except (ValueError, OSError, RuntimeError, AttributeError) as error:
+        sys.stderr.write(f"asyncloop: ASYNCLOOP_DUMP_SIGNAL={value}: {error}\n")
+
+
+def _signal_number(value: str) -> int | None:
+    name = value.strip().upper()
+    if name.isdigit():
+        number = int(name) if len(name) < 4 else 0
+    else:
+        found = getattr(signal, name if name.startswith("SIG") else f"SIG{name}", None)
+        number = int(found) if isinstance(found, signal.Signals) else 0
+    if number not in signal.valid_signals() or number in (signal.SIGKILL, signal.SIGSTOP):
+        return None
+    return number
