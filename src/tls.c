@@ -442,10 +442,9 @@ tls_handshake_done(Tls *tls)
     }
     if (tls->paused || tls->read_waits) {
         /* asyncio keeps the last message of the handshake until the protocol resumes */
-        if (tls_process_outgoing(tls) < 0) {
-            return tls_failed(tls, TLS_FATAL_MESSAGE);
-        }
-        return wqueue_is_empty(&tls->output) || tls->tls_state != TLS_WRAPPED ? 0 : tls_do_write(tls);
+        bool queued = !wqueue_is_empty(&tls->output) && tls->tls_state == TLS_WRAPPED;
+        int result = queued ? tls_do_write(tls) : tls_process_outgoing(tls);
+        return result < 0 ? tls_failed(tls, TLS_FATAL_MESSAGE) : 0;
     }
     return tls_do_read(tls);
 }
