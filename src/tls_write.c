@@ -80,13 +80,15 @@ tls_send(Tls *tls)
     return result;
 }
 
+static int control_writing_sent(Tls *tls);
+
 int
 tls_process_outgoing(Tls *tls)
 {
-    if (!tls->writing_paused && UNLIKELY(tls_send(tls) < 0)) {
-        return -1;
+    if (UNLIKELY(tls->writing_paused)) {
+        return tls_control_writing(tls);
     }
-    return tls_control_writing(tls);
+    return UNLIKELY(tls_send(tls) < 0) ? -1 : control_writing_sent(tls);
 }
 
 /* -- encrypting -------------------------------------------------------------------------- */
@@ -227,7 +229,10 @@ encryption_end(Tls *tls, struct encryption *run, enum tls_status status)
         }
         return -1;
     }
-    return result < 0 ? -1 : tls_control_writing(tls);
+    if (result < 0) {
+        return -1;
+    }
+    return LIKELY(run->sends) ? control_writing_sent(tls) : tls_control_writing(tls);
 }
 
 int
@@ -262,13 +267,13 @@ tls_note_pending(Tls *tls, size_t size)
     }
 }
 
-int
-tls_control_writing(Tls *tls)
+/* With `size` bytes that wait. */
+static int
+control_writing(Tls *tls, size_t size)
 {
     if (UNLIKELY(tls->lost)) {
         return 0;
     }
-    size_t size = tls_queued(tls);
     tls_note_pending(tls, size);
     PyObject *name;
     const char *message;
@@ -291,6 +296,19 @@ tls_control_writing(Tls *tls)
     }
     Py_DECREF(result);
     return 0;
+}
+
+int
+tls_control_writing(Tls *tls)
+{
+    return control_writing(tls, tls_queued(tls));
+}
+
+/* The same after tls_send(): the engine has nothing left, unless the transport below has enough now. */
+static int
+control_writing_sent(Tls *tls)
+{
+    return control_writing(tls, LIKELY(!tls->writing_paused) ? tls->output.bytes : tls_queued(tls));
 }
 
 /* -- write() ----------------------------------------------------------------------------------- */
