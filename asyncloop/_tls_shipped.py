@@ -12,6 +12,7 @@ remembers what was seen, with the classes' version tags, and compares that for e
 """
 
 import sys
+from collections.abc import Set as AbstractSet
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -23,6 +24,11 @@ _OBJECT = {
     *("getpeercert", "cipher", "compression", "__init__"),
 }
 _CONTEXT = {"__new__", "wrap_bio", "_encode_hostname"}
+# Settings, and what is for sockets: nobody calls it for a connection.
+_CONTEXT_OTHERS = {
+    *("wrap_socket", "set_npn_protocols", "set_alpn_protocols", "set_servername_callback"),
+    *("load_default_certs", "_load_windows_store_certs"),
+}
 _CONTEXT_DATA = {"sslsocket_class": None, "sslobject_class": None, "_windows_cert_stores": None}
 _PROTOCOL = {
     *("__init__", "connection_made", "connection_lost", "get_buffer", "buffer_updated"),
@@ -83,6 +89,8 @@ def _look(context: Any) -> tuple[Any, Any, Any] | None:
         *_name(ssl, "SSLError", c_ssl.SSLError),
         *_name(ssl, "CertificateError", c_ssl.SSLCertVerificationError),
     )
+    if hasattr(ssl, "_check_sslobject_params"):
+        names += _name(ssl, "_check_sslobject_params", ssl._check_sslobject_params)
     if limits != (256, 512) or sslproto.SSLAgainErrors != again or not _holds(names):
         return None
     functions: list[FunctionType] = []
@@ -90,6 +98,7 @@ def _look(context: Any) -> tuple[Any, Any, Any] | None:
         not _functions(
             sslproto.add_flowcontrol_defaults, "add_flowcontrol_defaults", protocol_file, functions
         )
+        or not _functions_of_module(ssl, "_check_sslobject_params", ssl_file, functions)
         or not _class(
             protocol_class, "SSLProtocol", _PROTOCOL, _PROTOCOL_DATA, protocol_file, functions
         )
@@ -110,7 +119,9 @@ def _look(context: Any) -> tuple[Any, Any, Any] | None:
         if (
             isinstance(candidate, type)
             and candidate.__bases__ == (c_ssl._SSLContext,)
-            and _class(candidate, "SSLContext", _CONTEXT, _CONTEXT_DATA, ssl_file, found)
+            and _class(
+                candidate, "SSLContext", _CONTEXT, _CONTEXT_DATA, ssl_file, found, _CONTEXT_OTHERS
+            )
         ):
             object_class = vars(candidate).get("sslobject_class")
             if (
@@ -152,6 +163,13 @@ def _functions(value: Any, name: str, file: str, found: list[FunctionType]) -> b
     return bool(functions)
 
 
+def _functions_of_module(
+    module: ModuleType, name: str, file: str, found: list[FunctionType]
+) -> bool:
+    """The same for a name of the module, which not every version has."""
+    return not hasattr(module, name) or _functions(getattr(module, name), name, file, found)
+
+
 def _class(
     cls: Any,
     name: str,
@@ -159,12 +177,15 @@ def _class(
     data: dict[str, Any],
     file: str,
     found: list[FunctionType],
+    others: AbstractSet[str] = frozenset(),
 ) -> bool:
-    """Is everything in this class from the file? Adds its functions to `found`."""
+    """Is everything in this class, but the others, from the file? Adds its functions to `found`."""
     if type(cls) is not type or cls.__qualname__ != name:
         return False
-    attributes = vars(cls)
+    attributes = dict(vars(cls))  # another thread may change them
     for key, value in attributes.items():
+        if key in others:
+            continue
         if key in data:
             if data[key] is not None and data[key] != value:
                 return False

@@ -63,7 +63,7 @@ look(const struct tls_engine *engine)
 {
     const struct tls_shipped *shipped = &engine->state->tls.shipped;
     PyObject *dict = engine->dict;
-    if (UNLIKELY(dict == NULL || Py_TYPE(engine->object) != engine->type
+    if (UNLIKELY(dict == NULL || shipped->functions == NULL || Py_TYPE(engine->object) != engine->type
                  || SHARED_LOAD(engine->type->tp_version_tag) != engine->version
                  || engine->version == 0 || *engine->own != dict || PyDict_GET_SIZE(dict) != 1
                  || PyFunction_GET_CODE(shipped->read) != shipped->read_code

@@ -203,6 +203,29 @@ def test_replaced_method_of_contexts(run, monkeypatch, files, server_context, na
     assert recorder.names() == {name}
 
 
+def test_methods_for_sockets_and_settings_do_not_count(
+    impl, run, monkeypatch, server_context, client_context
+):
+    """Tools replace these, and no connection of asyncio's calls them."""
+    for name in ("wrap_socket", "load_default_certs", "set_alpn_protocols"):
+        method = Recorder().method(getattr(ssl.SSLContext, name))
+        monkeypatch.setattr(ssl.SSLContext, name, method)
+    protocol = run(talk(server_context, client_context))
+    if impl.ours:
+        assert type(protocol.transport).__name__ == "SSLTransport"
+
+
+@pytest.mark.skipif(
+    not hasattr(ssl, "_check_sslobject_params"), reason="a function of newer versions"
+)
+def test_replaced_function_of_the_module(run, monkeypatch, server_context, client_context):
+    recorder = Recorder()
+    replacement = recorder.method(ssl._check_sslobject_params)
+    monkeypatch.setattr(ssl, "_check_sslobject_params", replacement)
+    run(talk(server_context, client_context))
+    assert recorder.calls
+
+
 def test_private_wrap_bio_of_a_context(run, server_context, client_context):
     recorder = Recorder()
     client_context._wrap_bio = recorder.method(client_context._wrap_bio, "_wrap_bio")
