@@ -45,7 +45,7 @@ class TlsHooks(_Base):
         *,
         call_connection_made: bool = True,
         context: Context | None = None,
-    ) -> "_core.SSLTransport | sslproto.SSLProtocol":
+    ) -> Any:  # SSLTransport or SSLProtocol
         """A TLS transport, which has to become the protocol of the transport below it.
 
         Where TLS is not what the interpreter ships it is asyncio's protocol; `_app_transport` is
@@ -62,7 +62,8 @@ class TlsHooks(_Base):
         if not sslcontext:
             sslcontext = sslproto._create_transport_context(server_side, server_hostname)
         if not is_shipped(sslcontext):
-            tls: Any = sslproto.SSLProtocol(
+            make: Any = sslproto.SSLProtocol
+            tls = make(
                 self,
                 protocol,
                 sslcontext,
@@ -118,7 +119,7 @@ class TlsHooks(_Base):
             call_connection_made=call_connection_made,
             context=context,
         )
-        tls_transport = tls._app_transport
+        tls_transport: asyncio.Transport = tls._app_transport
         try:
             self._make_socket_transport(rawsock, tls, extra=extra, server=server, context=context)
         except BaseException:
@@ -186,7 +187,8 @@ class TlsHooks(_Base):
             raise
         finally:
             del waiter  # an exception in it would keep its own traceback alive
-        return tls._app_transport
+        upgraded: asyncio.Transport = tls._app_transport
+        return upgraded
 
 
 def _take_unread(protocol: asyncio.BaseProtocol) -> bytes | None:

@@ -1,4 +1,4 @@
-"""What only the engines of the TLS transport know: which library serves, and who is inside a call."""
+"""What the engines of the TLS transport know: which library serves, and who is inside a call."""
 
 import asyncio
 import contextlib
@@ -363,11 +363,11 @@ def test_end_in_a_method_of_a_subclass(loop, run, contexts_of_a_test, end, name)
 @pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("end", ENDS)
 def test_end_in_a_new_handshake(loop, run, contexts_of_a_test, end):
-    """TLS 1.2, and the client asks for a new handshake: the callback for names runs inside read()."""
+    """TLS 1.2, and the client asks for it: the callback for names runs inside read()."""
     trap = Trap(end)
     names = []
     server, _ = contexts_of_a_test
-    server.options |= 1 << 8    # SSL_OP_ALLOW_CLIENT_RENEGOTIATION
+    server.options |= 1 << 8  # SSL_OP_ALLOW_CLIENT_RENEGOTIATION
 
     def on_name(made, name, context):
         names.append(name)

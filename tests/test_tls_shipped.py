@@ -271,7 +271,7 @@ def test_replaced_memory_bio(run, monkeypatch, server_context, client_context):
             server_hostname="localhost",
         )
         transport.write(b"hello")
-        await until(lambda: any(bio.pending for bio in made))    # the answer waits to be decrypted
+        await until(lambda: any(bio.pending for bio in made))  # the answer waits to be decrypted
         transport.resume_reading()
         await until(lambda: protocol.data == b"hello")
         transport.close()
@@ -297,15 +297,13 @@ def test_replaced_memory_bio(run, monkeypatch, server_context, client_context):
         (sslproto, "add_flowcontrol_defaults"),
     ],
 )
-def test_replaced_parts_of_asyncio(
-    run, monkeypatch, server_context, client_context, owner, name
-):
+def test_replaced_parts_of_asyncio(run, monkeypatch, server_context, client_context, owner, name):
     if not hasattr(owner, name):
         pytest.skip("not in this version")
     recorder = Recorder()
     monkeypatch.setattr(owner, name, recorder.method(getattr(owner, name)))
     run(talk(server_context, client_context))
-    if name != "data_received":    # nobody calls that of a BufferedProtocol
+    if name != "data_received":  # nobody calls that of a BufferedProtocol
         assert recorder.names() == {name}
 
 
@@ -357,7 +355,7 @@ def test_refusing_check(run, monkeypatch, server_context, client_context, side, 
             try:
                 assert await asyncio.wait_for(reader.read(), TIMEOUT) == b""
             except ConnectionError:
-                pass    # a reset; what counts is that there is no answer
+                pass  # a reset; what counts is that there is no answer
             writer.close()
             assert not upgrade or isinstance(refused[0], ssl.SSLCertVerificationError)
         finally:
@@ -728,7 +726,7 @@ def unwrap(self):
 
 def change_code(made, recorder):
     """The functions stay, their code is another."""
-    ssl.noted = recorder.calls    # where the functions look for names
+    ssl.noted = recorder.calls  # where the functions look for names
     functions = {}
     exec(NOTED, functions)
     standard = {}

@@ -2,8 +2,8 @@
 
 Each row runs on the standard loop and on the loop under test, with either engine, and the two have
 to say the same: the exception with all its fields, the order of a protocol's events, the extra
-information, what the loop's exception handler hears. The loop is the client in one run and the server
-in the other; its peer is a blocking socket in a thread, the same for both.
+information, what the loop's exception handler hears. The loop is the client in one run and the
+server in the other; its peer is a blocking socket in a thread, the same for both.
 
 What differs is named in the row with the reason, and in docs/tls.md.
 """
@@ -36,7 +36,7 @@ def pki(tmp_path_factory):
     return Pki(tmp_path_factory.mktemp("pki"))
 
 
-# -- rows ---------------------------------------------------------------------------------
+# -- rows --------------------
 
 
 @dataclass
@@ -199,7 +199,7 @@ def with_bad_class(name):
     return change
 
 
-# -- what the peer does ------------------------------------------------------------------------
+# -- what the peer does --------------------
 
 
 def say_hello(sock):
@@ -234,9 +234,7 @@ def truncate_in_a_record(sock):
 
 def reset(sock):
     say_hello(sock)
-    socket.socket.setsockopt(
-        sock, socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
-    )
+    socket.socket.setsockopt(sock, socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def raw_send(sock, data, cork=None):
@@ -310,7 +308,7 @@ def answer_the_question(sock):
             sock.sendall(b"more")
 
 
-# -- the rows ------------------------------------------------------------------------------------
+# -- the rows --------------------
 
 STRICT = ssl.VERIFY_X509_STRICT
 PARTIAL = getattr(ssl, "VERIFY_X509_PARTIAL_CHAIN", 0x80000)
@@ -352,15 +350,21 @@ TRUST = [
     Row("lax", "lax", client=no_flags(STRICT)),
     Row("intermediate is not trusted", "below"),
     Row("partial chain", "below", client=trust_only("intermediate", PARTIAL)),
-    Row("partial chain is not allowed", "below", client=both(
-        trust_only("intermediate"), no_flags(PARTIAL))),
+    Row(
+        "partial chain is not allowed",
+        "below",
+        client=both(trust_only("intermediate"), no_flags(PARTIAL)),
+    ),
 ]
 
 NEGOTIATION = [
     Row("no version in common", client=until_12, server=from_13),
     Row("no version in common, the other way", client=from_13, server=until_12),
-    Row("no cipher in common", client=ciphers("ECDHE-ECDSA-AES128-GCM-SHA256"),
-        server=ciphers("ECDHE-ECDSA-AES256-GCM-SHA384")),
+    Row(
+        "no cipher in common",
+        client=ciphers("ECDHE-ECDSA-AES128-GCM-SHA256"),
+        server=ciphers("ECDHE-ECDSA-AES256-GCM-SHA384"),
+    ),
     Row("cipher", client=ciphers("ECDHE-ECDSA-AES128-GCM-SHA256")),
     Row("ALPN", client=alpn("h2", "http/1.1"), server=alpn("http/1.1", "h2")),
     Row("ALPN, nothing in common", client=alpn("h2"), server=alpn("http/1.1")),
@@ -368,11 +372,17 @@ NEGOTIATION = [
     Row("ALPN, the server's alone", server=alpn("h2")),
     Row("names: nothing happens", server=server_names(lambda *args: None)),
     Row("names: another context", hostname="other.example", server=server_names(switch)),
-    Row("names: another context, 1.2", hostname="other.example", server=server_names(switch),
-        client=until_12),
+    Row(
+        "names: another context, 1.2",
+        hostname="other.example",
+        server=server_names(switch),
+        client=until_12,
+    ),
     Row("names: alert", server=server_names(lambda *args: ssl.ALERT_DESCRIPTION_HANDSHAKE_FAILURE)),
-    Row("names: unknown name",
-        server=server_names(lambda *args: ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME)),
+    Row(
+        "names: unknown name",
+        server=server_names(lambda *args: ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME),
+    ),
     Row("names: no number", server=server_names(lambda *args: "what?")),
     Row("names: exception", server=server_names(raising)),
     Row("names: exception, 1.2", server=server_names(raising), client=until_12),
@@ -397,17 +407,39 @@ CLIENTS = [
 ]
 
 LATER = [
-    Row("later certificate", server=wants(ssl.CERT_REQUIRED, post=True), client=post_handshake,
-        chain="client", peer=ask_for_a_certificate, sides=("client",)),
-    *(
-        Row(f"later certificate, {given}", server=wants(ssl.CERT_REQUIRED, post=True),
-            client=post_handshake, chain=chain, peer=answer_the_question, act="ask",
-            sides=("server",))
-        for given, chain in (("given", "client"), ("missing", None), ("untrusted", "badclient"),
-                             ("a server's", "serveronly"))
+    Row(
+        "later certificate",
+        server=wants(ssl.CERT_REQUIRED, post=True),
+        client=post_handshake,
+        chain="client",
+        peer=ask_for_a_certificate,
+        sides=("client",),
     ),
-    Row("later certificate, the client cannot", server=wants(ssl.CERT_REQUIRED, post=True),
-        chain="client", peer=answer_the_question, act="ask", sides=("server",)),
+    *(
+        Row(
+            f"later certificate, {given}",
+            server=wants(ssl.CERT_REQUIRED, post=True),
+            client=post_handshake,
+            chain=chain,
+            peer=answer_the_question,
+            act="ask",
+            sides=("server",),
+        )
+        for given, chain in (
+            ("given", "client"),
+            ("missing", None),
+            ("untrusted", "badclient"),
+            ("a server's", "serveronly"),
+        )
+    ),
+    Row(
+        "later certificate, the client cannot",
+        server=wants(ssl.CERT_REQUIRED, post=True),
+        chain="client",
+        peer=answer_the_question,
+        act="ask",
+        sides=("server",),
+    ),
 ]
 
 ENDS = [
@@ -430,10 +462,15 @@ ENDS = [
 
 # All in one segment: asyncio drops what it has decrypted when it meets the garbage.
 BEHIND_DATA = [
-    Row("garbage behind data", client=limit, peer=garbage_behind_data, differs={
-        "data": "what came in order before the garbage reaches the protocol",
-        "events": "the same",
-    })
+    Row(
+        "garbage behind data",
+        client=limit,
+        peer=garbage_behind_data,
+        differs={
+            "data": "what came in order before the garbage reaches the protocol",
+            "events": "the same",
+        },
+    )
     for limit in (None, until_12)
 ]
 
@@ -457,8 +494,9 @@ BEFORE = [
 ]
 
 OBJECTS = [
-    Row("method that fails: do_handshake", server=with_bad_class("do_handshake"),
-        sides=("server",)),
+    Row(
+        "method that fails: do_handshake", server=with_bad_class("do_handshake"), sides=("server",)
+    ),
     *(
         Row(f"method that fails: {name}", client=with_bad_class(name), server=with_bad_class(name))
         for name in ("getpeercert", "cipher", "read", "write", "unwrap")
@@ -466,11 +504,19 @@ OBJECTS = [
 ]
 
 ROWS = [
-    *NAMES, *TRUST, *NEGOTIATION, *CLIENTS, *LATER, *ENDS, *BEHIND_DATA, *BEFORE, *OBJECTS,
+    *NAMES,
+    *TRUST,
+    *NEGOTIATION,
+    *CLIENTS,
+    *LATER,
+    *ENDS,
+    *BEHIND_DATA,
+    *BEFORE,
+    *OBJECTS,
 ]
 
 
-# -- running one ------------------------------------------------------------------------------------
+# -- running one --------------------
 
 
 def describe(exc):
@@ -573,7 +619,7 @@ class StreamSide(asyncio.StreamReaderProtocol):
         self.data = b""
         self.lost = asyncio.get_running_loop().create_future()
         super().__init__(asyncio.StreamReader(), self.talk)
-        self.reader = self._stream_reader    # the base forgets it
+        self.reader = self._stream_reader  # the base forgets it
 
     def connection_made(self, transport):
         self.outcome["extra"] = extra(transport)
@@ -645,7 +691,7 @@ def peer_of(row, raw, context, server_side):
             server_hostname=None if server_side else row.hostname,
             do_handshake_on_connect=False,
         )
-    except ValueError:    # a name that is none
+    except ValueError:  # a name that is none
         raw.close()
         return
     with sock, contextlib.suppress(OSError):
@@ -733,7 +779,7 @@ def report(outcome, context):
 
 def outcome_of(new_event_loop, row, pki, side):
     loop = new_event_loop()
-    loop.set_debug(True)    # a server tells of failed handshakes only then
+    loop.set_debug(True)  # a server tells of failed handshakes only then
     outcome = {}
     loop.set_exception_handler(lambda loop, context: report(outcome, context))
     client, server = make_contexts(row, pki)
@@ -743,15 +789,11 @@ def outcome_of(new_event_loop, row, pki, side):
         loop.run_until_complete(loop.shutdown_default_executor())
     finally:
         loop.close()
-        gc.collect()    # asyncio leaves sockets open when a name is none
+        gc.collect()  # asyncio leaves sockets open when a name is none
     return outcome
 
 
-CASES = [
-    pytest.param(row, side, id=f"{row.name} / {side}")
-    for row in ROWS
-    for side in row.sides
-]
+CASES = [pytest.param(row, side, id=f"{row.name} / {side}") for row in ROWS for side in row.sides]
 
 
 @pytest.mark.parametrize("row, side", CASES)
@@ -764,14 +806,14 @@ def test_table(impl, pki, row, side, asyncio_log, unraisable):
         expected.pop(key, None)
         got.pop(key, None)
     asyncio_log.take()
-    unraisable.clear()    # what callbacks for names raise
+    unraisable.clear()  # what callbacks for names raise
     assert got == expected
 
 
-# -- in the middle of a connection: new keys, a new handshake -------------------------------
+# -- in the middle of a connection: new keys, a new handshake --------------------
 
-# The ssl module cannot ask for these: the peer is the `openssl` command. A letter at the beginning of
-# a line that it reads is a command: K for new keys, r and R for a new handshake.
+# The ssl module cannot ask for these: the peer is the `openssl` command. A letter at the beginning
+# of a line that it reads is a command: K for new keys, r and R for a new handshake.
 
 
 class Command:
@@ -789,7 +831,7 @@ class Command:
     def read(self):
         try:
             return os.read(self.terminal, 1000)
-        except OSError:    # nobody has the other end any more
+        except OSError:  # nobody has the other end any more
             return b""
 
     def wait_for(self, text):
