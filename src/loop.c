@@ -715,6 +715,8 @@ void
 loop_free_buffers(Loop *loop)
 {
     scratch_clear(&loop->scratch);
+    free(loop->behind_room);
+    loop->behind_room = NULL;
     loop_push(loop);
     PyMem_Free(loop->unpushed.streams);
     loop->unpushed = (struct unpushed){0};

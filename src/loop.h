@@ -132,6 +132,7 @@ struct Loop {
         unsigned int count;
         unsigned int taken;       /* that are out; debug build */
     } scratch;
+    void *behind_room;            /* stream_read.c: of malloc(), or NULL */
 
     struct owed owed;             /* what could not be put into the ring for want of memory */
     uint32_t step;                /* callbacks and parts of tasks so far; wraps */

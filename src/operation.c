@@ -581,6 +581,9 @@ Operation_dealloc(PyObject *self)
     Operation *op = (Operation *)self;
     struct state *state = op->state;
     PyObject_GC_UnTrack(self);
+    if (UNLIKELY(op->weakrefs != NULL)) {
+        PyObject_ClearWeakRefs(self);
+    }
     if (UNLIKELY(op->kind->warns && !op->started && op->loop != NULL)) {
         operation_warn_never_awaited(op);
     }
@@ -633,6 +636,11 @@ static PyGetSetDef Operation_getset[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
+static PyMemberDef Operation_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(Operation, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
 static PyType_Slot Operation_slots[] = {
     {Py_tp_doc, "What a method of the loop returns to be awaited; it begins when it is."},
     {Py_tp_dealloc, Operation_dealloc},
@@ -644,6 +652,7 @@ static PyType_Slot Operation_slots[] = {
     {Py_am_await, Operation_await},
     {Py_am_send, Operation_am_send},
     {Py_tp_methods, Operation_methods},
+    {Py_tp_members, Operation_members},
     {Py_tp_getset, Operation_getset},
     {0, NULL},
 };

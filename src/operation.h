@@ -63,6 +63,7 @@ struct Operation {
     struct watch watch;
     struct list_node waiting;               /* in loop->waiting_operations, with a watch */
     PyObject *number;                       /* what fileno() of a socket of another kind gave, or NULL */
+    PyObject *weakrefs;
     int fd;                                 /* what to watch; -1: not known */
     uint8_t nargs;
     uint8_t retries;

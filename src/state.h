@@ -285,7 +285,6 @@ struct state {
         PyObject *object;                 /* an int, or NULL */
         size_t value;
     } count;                              /* of the last buffer_updated() */
-    bool keeps_freed;                     /* see stream_read.c */
     bool instances_known;                 /* instance.c: it looks at the right places */
     PyObject *stop_iteration;             /* a spare one: see stop_iteration_bytes_steal() */
     struct resolve_state resolve;

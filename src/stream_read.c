@@ -27,13 +27,15 @@
  * for that. */
 #define MISFITS 4
 
-/* Before a program frees its first large block, glibc gives blocks of 128 KiB back to the system at
- * once, and everybody who makes messages of such blocks (a StreamReader's bytearray, most of all)
- * pays a page fault for every 4 KiB of each message: half of the time of an echo of 1 MiB by streams
- * (benchmark row: streams, with --sizes 1048576). From then on it keeps what is smaller than the
- * largest one, and twice as much altogether: so a block of this size is freed, untouched, when the
- * first large packet comes. */
-#define KEPT_BYTES ((size_t)4 << 20)
+/* glibc gives what is free at the end of its heap back to the system at once, and everybody who makes
+ * messages of large blocks (a StreamReader's bytearray, most of all) pays a page fault for every 4 KiB of
+ * each message: more than half of the time of an echo of 1 MiB by streams (benchmark row: streams, with
+ * --sizes 1048576). Its thresholds for that are the process's and stay as they are. But what lies before
+ * a block in use is kept for the next message: so a block of the loop's own is put behind room of this
+ * size, which is free, untouched, when the first large packet comes; until the loop is closed. The pieces
+ * are smaller than what glibc takes from the system one by one. */
+#define ROOM_BYTES (4 * 1024 * 1024)
+#define ROOM_PIECE (96 * 1024)
 
 /* What came of one attempt. */
 enum read_outcome {
@@ -157,17 +159,35 @@ stream_read_large(Transport *tr, size_t *n)
     return LIKELY(result == 0) ? outcome : outcome_of_fatal(tr->kind->data_failed(tr));
 }
 
+/* malloc() itself: nothing that a program makes, and nothing to fill or to account for. */
+static void
+loop_keep_room(Loop *loop)
+{
+#ifdef __GLIBC__
+    void *pieces[ROOM_BYTES / ROOM_PIECE];
+    size_t count = 0;
+    while (count < ROOM_BYTES / ROOM_PIECE && (pieces[count] = malloc(ROOM_PIECE)) != NULL) {
+        count++;
+    }
+    loop->behind_room = malloc(ROOM_PIECE);
+    while (count > 0) {
+        free(pieces[--count]);
+    }
+#else
+    (void)loop;
+#endif
+}
+
 /* The first of many large packets, maybe. */
 static void
 stream_expect_large(Transport *tr, size_t n)
 {
-    struct state *state = tr->state;
     if (tr->proto.kind == PROTO_DATA || tr->proto.kind == PROTO_READER) {
         tr->proto.expected = packet_room(n);
     }
-    if (!SHARED_LOAD(state->keeps_freed)) {
-        SHARED_STORE(state->keeps_freed, true);
-        PyMem_RawFree(PyMem_RawMalloc(KEPT_BYTES));
+    Loop *loop = tr->loop;
+    if (loop != NULL && loop->behind_room == NULL) {
+        loop_keep_room(loop);
     }
 }
 
