@@ -76,7 +76,7 @@ class Log:
             self(f"{name} -> {shown(result)}")
         return result
 
-    async def wait(self, name, function, *args, seconds=0.05, **kwargs):
+    async def wait(self, name, function, *args, seconds=5, **kwargs):
         """The same for what is to be awaited, for as long."""
         try:
             awaitable = function(*args, **kwargs)
@@ -95,28 +95,36 @@ class Log:
             return result
 
 
-def told(program, loops, *args, caught_by_collector=True):
-    """The lines that `program` notes on one kind of loop."""
+def _told(program, loops, *args):
     loop = Impl.named(loops).new_event_loop()
     log = Log(loop)
+    try:
+        loop.run_until_complete(program(log, loop, *args))
+        loop.run_until_complete(asyncio.sleep(0))
+    finally:
+        with contextlib.suppress(Exception):
+            for task in asyncio.all_tasks(loop):
+                task.cancel()
+            loop.run_until_complete(asyncio.sleep(0))
+            loop.run_until_complete(asyncio.sleep(0))
+        if loop._default_executor is not None:
+            loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+    return log
+
+
+def told(program, loops, *args, caught_by_collector=True):
+    """The lines that `program` notes on one kind of loop."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        try:
-            loop.run_until_complete(program(log, loop, *args))
-            loop.run_until_complete(asyncio.sleep(0))
-        finally:
-            with contextlib.suppress(Exception):
-                for task in asyncio.all_tasks(loop):
-                    task.cancel()
-                loop.run_until_complete(asyncio.sleep(0))
-                loop.run_until_complete(asyncio.sleep(0))
-            if loop._default_executor is not None:
-                loop.run_until_complete(loop.shutdown_default_executor())
-            loop.close()
-            if caught_by_collector:
-                gc.collect()
-    for warning in caught:
-        log(f"warned: {warning.category.__name__}: {plain(str(warning.message)).partition(' <')[0]}")
+        log = _told(program, loops, *args)
+        if caught_by_collector:
+            gc.collect()
+        while caught:  # one holds what it is about, which may cause the next
+            warning = caught.pop(0)
+            words = plain(str(warning.message)).partition(" <")[0]
+            log(f"warned: {warning.category.__name__}: {words}")
+            del warning
     return log.lines
 
 
