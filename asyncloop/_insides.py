@@ -267,6 +267,8 @@ class LoopSelector(selectors.BaseSelector):
     def _keys(self) -> dict[int, selectors.SelectorKey]:
         keys: dict[int, selectors.SelectorKey] = {}
         for fd, event, fileobj, handle in self._loop()._watched():
+            if fd < 0:
+                continue  # a forked child has nothing yet that wakes it
             known = keys.get(fd)
             mask = event if known is None else known.events | event
             reader, writer = (None, None) if known is None else known.data
@@ -475,6 +477,8 @@ class InsideHooks(_Base):
 
     def _run_once(self) -> None:
         """One iteration, as run_forever() makes them."""
+        if self._has_other("_process_events", _own_process_events):
+            self._looked_at = True
         if BaseEventLoop._run_once is not _stock_run_once:  # type: ignore[attr-defined]
             BaseEventLoop._run_once(self)  # type: ignore[attr-defined]
         else:

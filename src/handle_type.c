@@ -102,15 +102,20 @@ Handle__run(PyObject *op, PyObject *ignored UNUSED)
         Py_RETURN_NONE;    /* it has run, or was cancelled */
     }
     /* What leaves the loop leaves this call, whether the loop runs or not. */
-    struct run run = {.outer = loop->run};
+    struct run run = {0};
+    bool mine = loop_is_mine(loop);
     Py_INCREF(op);
     Py_INCREF(loop);
-    SHARED_STORE(loop->run, &run);
+    if (mine) {
+        loop_begin_run(loop, &run);
+    }
     int result = handle_run(handle);
-    PyObject *raised = PyErr_GetRaisedException();
-    loop_end_turn_by_hand(loop, &run);
-    PyErr_SetRaisedException(raised);
-    SHARED_STORE(loop->run, run.outer);
+    if (mine) {
+        PyObject *raised = PyErr_GetRaisedException();
+        loop_end_turn_by_hand(loop, &run);
+        PyErr_SetRaisedException(raised);
+        loop_end_run(loop, &run);
+    }
     Py_DECREF(loop);
     handle_release_loop(loop);
     Py_DECREF(op);

@@ -33,13 +33,19 @@
 /* -- waking ------------------------------------------------------------------------- */
 
 static void
-inbox_woken(struct ev_loop *ev, ev_io *io, int revents UNUSED)
+inbox_woken(struct ev_loop *ev, ev_io *io UNUSED, int revents UNUSED)
 {
     Loop *loop = ev_userdata(ev);
     loop->fds.events++;
+    inbox_empty(loop);
+}
+
+void
+inbox_empty(Loop *loop)
+{
     /* The iteration drains the inbox after each poll; here only the descriptor. */
     char waste[64];
-    ssize_t ignored UNUSED = read(io->fd, waste, sizeof(waste));
+    ssize_t ignored UNUSED = read(loop->inbox.wake_fd, waste, sizeof(waste));
 }
 
 static void

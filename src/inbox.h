@@ -16,6 +16,7 @@ int inbox_after_fork(Loop *loop);       /* 0, or -1 with OSError */
 /* Around a poll that may sleep. False: there is something to drain, do not sleep. */
 bool inbox_may_sleep(Loop *loop);
 void inbox_awake(Loop *loop);
+void inbox_empty(Loop *loop);           /* the descriptor: somebody else has polled */
 /* To the ready ring, not more than one iteration is to run, nor than there is memory for */
 void inbox_drain_some(Loop *loop);
 void inbox_drain_all(Loop *loop);       /* the same without the first bound, for a loop that stands */

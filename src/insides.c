@@ -291,9 +291,21 @@ insides_poll(Loop *loop, int64_t wait_ns)
     PyObject *timeout = wait_ns == TIMER_NEVER ? Py_NewRef(Py_None)
                         : wait_ns > 0          ? PyFloat_FromDouble((double)wait_ns * 1e-9)
                                                : PyLong_FromLong(0);
+    /* As before any poll that sleeps, for a select() that does not come to poll_once(). */
+    loop->fds.events = 0;
+    bool asleep = wait_ns > 0 && inbox_may_sleep(loop);
+    if (wait_ns > 0 && !asleep) {
+        Py_XSETREF(timeout, PyLong_FromLong(0));
+    }
     PyObject *result = timeout == NULL ? NULL
                                        : PyObject_CallMethod((PyObject *)loop, "_poll_by_selector",
                                                              "O", timeout);
+    if (asleep) {
+        inbox_awake(loop);
+        if (LIKELY(loop->ev != NULL)) {
+            inbox_empty(loop);
+        }
+    }
     Py_XDECREF(result);
     Py_XDECREF(timeout);
     return result == NULL ? -1 : 0;

@@ -467,7 +467,8 @@ loop_poll(Loop *loop, struct run *run, size_t *before)
     }
     current_leave(loop);
     int result = LIKELY(by_selector == 0) ? poll_once(loop, wait_ns) : insides_poll(loop, wait_ns);
-    if (UNLIKELY(result < 0 || PyErr_CheckSignals() < 0)) {
+    /* A signal ends a sleep without an event. With one, whatever Python runs now handles it first. */
+    if (UNLIKELY(result < 0 || (loop->fds.events == 0 && PyErr_CheckSignals() < 0))) {
         loop_propagate(loop);
     }
     loop->now_ns = loop->last_poll_ns = monotonic_ns();
@@ -536,11 +537,32 @@ loop_end_turn_by_hand(Loop *loop, struct run *run)
 }
 
 void
+loop_begin_run(Loop *loop, struct run *run)
+{
+    *run = (struct run){.outer = loop->run};
+    SHARED_STORE(loop->run, run);
+}
+
+void
+loop_end_run(Loop *loop, struct run *run)
+{
+    if (LIKELY(loop->run == run)) {
+        SHARED_STORE(loop->run, run->outer);
+        return;
+    }
+    struct run *inner = loop->run;
+    while (inner->outer != run) {
+        inner = inner->outer;
+    }
+    inner->outer = run->outer;
+}
+
+void
 loop_begin_by_hand(Loop *loop, struct hand *hand)
 {
-    *hand = (struct hand){.run = {.outer = loop->run}, .task = Py_XNewRef(loop->current_task)};
+    hand->task = Py_XNewRef(loop->current_task);
     current_leave(loop);
-    SHARED_STORE(loop->run, &hand->run);
+    loop_begin_run(loop, &hand->run);
     Py_INCREF(loop);
     if (hand->run.outer == NULL) {
         activity_set_thread(loop->activity, PyThread_get_thread_ident());
@@ -555,7 +577,7 @@ loop_end_by_hand(Loop *loop, struct hand *hand)
     if (hand->run.outer == NULL) {
         activity_set_thread(loop->activity, 0);
     }
-    SHARED_STORE(loop->run, hand->run.outer);
+    loop_end_run(loop, &hand->run);
     if (UNLIKELY(hand->task != NULL)) {
         /* inside a step of it, which goes on */
         if (current_enter(loop, hand->task) < 0) {

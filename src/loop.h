@@ -19,11 +19,10 @@
 #include "owed.h"
 #include "reserve.h"
 
-/* The state of one run_forever(): lives on that call's C stack, so that a run
- * inside a run finds its own. */
+/* The state of one run_forever(), or of a part of one by hand: lives on that call's C stack, so that
+ * a run inside a run finds its own. */
 struct run {
     struct run *outer;
-    PyThreadState *released;      /* while the poll sleeps without the GIL */
     PyObject *exception;          /* what run_forever() has to raise; owned */
 };
 
@@ -72,8 +71,8 @@ struct Loop {
         size_t changed_capacity;
         struct list_node active;      /* every started struct watch, but for those that are noted */
         struct list_node noted;       /* those that an event has come for, to be told in this order */
-        struct list_node batch;       /* while libev tells of one look at the kernel: the same */
-        unsigned int events;          /* of the batch: descriptors, the loop's own among them */
+        struct list_node *before;     /* the events of this look at the kernel come behind it */
+        unsigned int events;          /* of this look: descriptors, the loop's own among them */
         int event_fd;                 /* the last of these */
         unsigned int room;            /* libev takes more events than this from one look */
         bool fresh;                   /* something was started since the last poll */
@@ -104,12 +103,12 @@ struct Loop {
     unsigned long owner;          /* the thread that has the loop, 0 for none: owner.h */
 #endif
     struct run *run;              /* innermost run, NULL when not running */
+    PyThreadState *released;      /* while the poll sleeps without the GIL */
     unsigned long thread_id;      /* of the running thread; 0 when not running */
     int64_t now_ns;               /* clock at the start of the iteration */
     int64_t last_poll_ns;
     uint32_t polls;               /* so far; wraps */
-    unsigned int events;          /* of the last poll */
-    unsigned int crowd;           /* the same once they were told; 0 while they are */
+    unsigned int crowd;           /* events of the last poll, once they were told; 0 while they are */
     bool slow_answers;            /* the last crowd took long for each: see loop_gathers() */
     bool answering;               /* the last iteration had events: see loop_poll() */
 
@@ -292,6 +291,9 @@ int loop_run(Loop *loop);             /* until stop(): 0, or -1 with what has to
 int loop_turn(Loop *loop);            /* one iteration: the same */
 /* The end of an iteration, for a handle or a poll that nobody makes part of one: nothing inside a run. */
 void loop_end_turn_by_hand(Loop *loop, struct run *run);
+/* A run begins and ends. Not always the last that began: a thread may run a handle by hand meanwhile. */
+void loop_begin_run(Loop *loop, struct run *run);
+void loop_end_run(Loop *loop, struct run *run);
 void loop_begin_by_hand(Loop *loop, struct hand *hand);
 int loop_end_by_hand(Loop *loop, struct hand *hand);    /* 0, or -1 with what has to leave */
 void loop_close(Loop *loop);          /* drops everything; safe to repeat */

@@ -768,7 +768,6 @@ Loop_new(PyTypeObject *type, PyObject *args UNUSED, PyObject *kwargs UNUSED)
     owed_init(&loop->owed);
     list_init(&loop->fds.active);
     list_init(&loop->fds.noted);
-    list_init(&loop->fds.batch);
     list_init(&loop->waiting_operations);
     inbox_init(loop);
     if (ready_init(&loop->ready) < 0) {

@@ -29,7 +29,7 @@ poll_release(struct ev_loop *ev)
     Loop *loop = ev_userdata(ev);
     if (loop->polling_blocked) {
         activity_sleep(loop->activity);
-        loop->run->released = PyEval_SaveThread();
+        loop->released = PyEval_SaveThread();
     }
 }
 
@@ -37,10 +37,10 @@ static void
 poll_acquire(struct ev_loop *ev)
 {
     Loop *loop = ev_userdata(ev);
-    struct run *run = loop->run;
-    if (run != NULL && run->released != NULL) {
-        PyThreadState *released = run->released;
-        run->released = NULL;
+    PyThreadState *released = loop->released;
+    if (released != NULL) {
+        /* Nobody else polls meanwhile: poll_once() sees to that. */
+        loop->released = NULL;
         activity_begin_turn(loop->activity);    /* to wait for the GIL is not to sleep */
         PyEval_RestoreThread(released);
     }
@@ -174,10 +174,34 @@ poll_check_new_epoll(Loop *loop)
     return 0;
 }
 
+/* How many events libev takes from the kernel at once, until it has once had as many. */
+#define LIBEV_ROOM 64
+
+/* asyncio gives all events of a moment to one iteration. libev asks for more from the next time on
+ * whenever it has got as many as it has room for, and does not tell how many that is: once there was
+ * another look after `events`, it is more than these. */
+static void
+poll_for_the_rest(Loop *loop)
+{
+    struct fds *fds = &loop->fds;
+    unsigned int total = fds->events;
+    while (fds->events >= LIBEV_ROOM && fds->events >= fds->room && poll_errno == 0) {
+        fds->room = fds->events + 1;
+        fds->events = 0;
+        fds->before = fds->noted.prev;
+        ev_run(loop->ev, EVRUN_NOWAIT);
+    }
+    fds->events = total;
+}
+
 int
 poll_once(Loop *loop, int64_t wait_ns)
 {
     if (UNLIKELY(loop_prepare_ev(loop) < 0)) {
+        return -1;
+    }
+    if (UNLIKELY(loop->polling_blocked)) {
+        PyErr_SetString(PyExc_RuntimeError, "Another thread polls for this event loop");
         return -1;
     }
     watch_check_changed(loop);
@@ -202,16 +226,18 @@ poll_once(Loop *loop, int64_t wait_ns)
         }
         return -1;
     }
-    loop->events = 0;
     loop->fds.fresh = false;
+    loop->fds.events = 0;
+    /* The head, where the poll may sleep, in which another thread may stop a watch. */
+    loop->fds.before = loop->fds.noted.prev;
     struct reserve *outer = reserve_enter(&loop->reserve);
     ev_run(loop->ev, wait_ns > 0 ? EVRUN_ONCE : EVRUN_NOWAIT);
     if (loop->polling_blocked) {
         loop->polling_blocked = false;
         inbox_awake(loop);
     }
-    while (UNLIKELY(watch_batch_was_full(loop)) && poll_errno == 0) {
-        ev_run(loop->ev, EVRUN_NOWAIT);
+    if (UNLIKELY(loop->fds.events >= LIBEV_ROOM)) {
+        poll_for_the_rest(loop);
     }
     reserve_leave(&loop->reserve, outer);
     if (UNLIKELY(poll_errno != 0)) {
@@ -222,17 +248,6 @@ poll_once(Loop *loop, int64_t wait_ns)
     return 0;
 }
 
-/* In place of ev_invoke_pending(). libev calls the watchers of one look at the kernel last first,
- * so all that a call does is to note the watch: see watch_note(). */
-static void
-poll_note(struct ev_loop *ev)
-{
-    Loop *loop = ev_userdata(ev);
-    loop->events += ev_pending_count(ev);
-    ev_invoke_pending(ev);
-    watch_end_batch(loop);
-}
-
 /* Apart from the poll, because asyncio's order is: what was ready before the poll, then
  * what the poll has brought, then due timers. */
 void
@@ -241,8 +256,8 @@ poll_dispatch(Loop *loop)
     loop->polls++;
     loop->crowd = 0;
     watch_dispatch(loop);
-    loop->answering = loop->events > 0;
-    loop->crowd = loop->events;
+    loop->answering = loop->fds.events > 0;
+    loop->crowd = loop->fds.events;
 }
 
 /* -- signals ---------------------------------------------------------------------------------- */
@@ -423,7 +438,6 @@ poll_open(Loop *loop)
     }
     ev_set_syserr_cb(poll_failed);
     ev_set_userdata(loop->ev, loop);
-    ev_set_invoke_pending_cb(loop->ev, poll_note);
     ev_set_loop_release_cb(loop->ev, poll_release, poll_acquire);
     ev_timer_init(&loop->poll_timer, poll_timer_fired, 0., 0.);
     return 0;
@@ -444,6 +458,9 @@ poll_after_fork(Loop *loop)
     timer_fd_close(loop);
     ev_loop_fork(loop->ev);
     loop->forked_epoll = true;
+    /* It may have slept, in a thread that the child does not have. */
+    loop->polling_blocked = false;
+    loop->released = NULL;
     loop->fds.check_all = true;
     return signal_fds_renew(loop);
 }

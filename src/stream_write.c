@@ -137,7 +137,7 @@ static __attribute__((noinline)) bool
 stream_may_hold(Stream *stream, size_t length)
 {
     Loop *loop = stream->base.loop;
-    if (length > HOLD_BYTES || loop->run == NULL || loop->run->released != NULL) {
+    if (length > HOLD_BYTES || loop->run == NULL || loop->released != NULL) {
         return false;    /* no step that would end: outside of a run, or in another thread */
     }
     if (io_is_by_method(&stream->base)) {

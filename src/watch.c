@@ -40,9 +40,6 @@ struct fd_entry {
     struct fd_callbacks *callbacks;    /* from the first call on */
 };
 
-/* What libev takes from the kernel at once, until it has been more. */
-#define LIBEV_FIRST_ROOM 64
-
 /* The table is made of pages, each from its first use on: entries stay where they are, and a program
  * that moves a descriptor to a high number pays for one page. */
 #define PAGE_BITS 6
@@ -167,8 +164,8 @@ fds_note_change(struct fds *fds, int fd)
     return 0;
 }
 
-/* libev's call. It comes for the last event first, and for the watches of one descriptor together:
- * so in front of the batch, but behind those of the same descriptor that go first. */
+/* libev's call, while it polls. It comes for the last event first, and for the watches of one descriptor
+ * together: so in front of the others of this look, but behind those of its descriptor that go first. */
 static void
 watch_note(struct ev_loop *ev UNUSED, ev_io *io, int revents UNUSED)
 {
@@ -179,48 +176,16 @@ watch_note(struct ev_loop *ev UNUSED, ev_io *io, int revents UNUSED)
     if (UNLIKELY(watch->noted)) {
         return;
     }
-    bool is_reader = (io->events & EV_READ) != 0;
-    struct list_node *next = fds->batch.next;
-    for (; next != &fds->batch; next = next->next) {
+    struct list_node *next = fds->before->next;
+    for (; next != &fds->noted; next = next->next) {
         ev_io *other = &container_of(next, struct watch, active)->io;
-        if (other->fd != io->fd || (is_reader && !(other->events & EV_READ))) {
+        if (other->fd != io->fd || ((io->events & EV_READ) && !(other->events & EV_READ))) {
             break;
         }
     }
     watch->noted = true;
     list_remove(&watch->active);
     list_append(next, &watch->active);
-}
-
-void
-watch_end_batch(Loop *loop)
-{
-    struct fds *fds = &loop->fds;
-    if (list_empty(&fds->batch)) {
-        return;
-    }
-    /* behind what is noted already */
-    struct list_node *first = fds->batch.next, *last = fds->batch.prev;
-    list_init(&fds->batch);
-    first->prev = fds->noted.prev;
-    first->prev->next = first;
-    last->next = &fds->noted;
-    fds->noted.prev = last;
-}
-
-/* Nothing tells how many events libev asks the kernel for: 64 at first, and more from the next time
- * on whenever it has got so many. Once there was another look after `events`, it is more than these. */
-bool
-watch_batch_was_full(Loop *loop)
-{
-    struct fds *fds = &loop->fds;
-    unsigned int events = fds->events;
-    fds->events = 0;
-    if (LIKELY(events < LIBEV_FIRST_ROOM || events < fds->room)) {
-        return false;
-    }
-    fds->room = events + 1;
-    return true;
 }
 
 static void
@@ -826,12 +791,14 @@ list_length(struct list_node *head)
 PyObject *
 watch_list(Loop *loop)
 {
-    size_t length = list_length(&loop->fds.active) + list_length(&loop->fds.noted);
-    struct watched *all = PyMem_New(struct watched, length + 1);
+    size_t length = list_length(&loop->fds.active) + list_length(&loop->fds.noted) + 1;
+    struct watched *all = PyMem_New(struct watched, length);
     if (all == NULL) {
         return PyErr_NoMemory();
     }
-    list_to_array(loop, &loop->fds.noted, list_to_array(loop, &loop->fds.active, all));
+    all[0] = (struct watched){.fd = loop->inbox.wake_fd, .event = EV_READ,
+                              .handle = Py_NewRef(Py_None)};
+    list_to_array(loop, &loop->fds.noted, list_to_array(loop, &loop->fds.active, all + 1));
     PyObject *list = PyList_New(0);
     for (size_t i = 0; i < length; i++) {
         struct watched *one = &all[i];

@@ -83,14 +83,12 @@ void watch_stop_io(Loop *loop, ev_io *io);
 
 /* -- for loop.c ---------------------------------------------------------------- */
 void watch_check_changed(Loop *loop);     /* before each poll */
-void watch_end_batch(Loop *loop);         /* libev has told of all events of one look */
-/* Whether libev may have had no room for more events than the last batch has, so that there may be more. */
-bool watch_batch_was_full(Loop *loop);
 void watch_dispatch(Loop *loop);          /* tells what was noted, until the run has to end */
 
 /* -- for insides.c: the events of a poll as a list, and not told by themselves ---- */
-PyObject *watch_list(Loop *loop);         /* all that is watched: [(descriptor, event, what it
-                                           * was registered by, its Handle or None)] */
+PyObject *watch_list(Loop *loop);         /* all that is watched, and what wakes the loop:
+                                           * [(descriptor, event, what it was registered by,
+                                           * its Handle or None)] */
 PyObject *watch_transports(Loop *loop);   /* {descriptor: transport} */
 PyObject *watch_take_events(Loop *loop);  /* [(descriptor, event)]: what was noted */
 /* The reader or the writer is told in the iteration that runs what is ready now. 0 / -1 */

@@ -741,6 +741,127 @@ def test_wrapped_select_and_connections(impl):
     loop.close()
 
 
+def test_select_of_a_host(impl):
+    """A poll of its own, over what the map of the selector has: call_soon_threadsafe() ends it."""
+    loop = impl.new_event_loop()
+    polls = []
+
+    def select(timeout):
+        polls.append(timeout)
+        with selectors.DefaultSelector() as own:
+            keys = dict(loop._selector.get_map())
+            for key in keys.values():
+                own.register(key.fd, key.events)
+            return [(keys[key.fd], mask) for key, mask in own.select(timeout)]
+
+    one, other = socket.socketpair()
+    with one, other:
+        one.setblocking(False)
+
+        async def main():
+            timer = threading.Timer(0.01, loop.call_soon_threadsafe, [done.set_result, 1])
+            timer.start()
+            assert await done == 1
+            timer.join()
+            threading.Timer(0.005, other.send, [b"x"]).start()
+            assert await loop.sock_recv(one, 10) == b"x"
+            await asyncio.sleep(0.002)
+
+        done = loop.create_future()
+        map_of = loop._selector.get_map
+        assert len(map_of()) == 1
+        loop._selector.select = select
+        loop.run_until_complete(main())
+        assert len(polls) < 30
+    loop.close()
+
+
+@pytest.mark.our_loop("asyncio polls in both threads")
+def test_select_in_another_thread_while_the_loop_sleeps(run, loop):
+    outcome = []
+
+    def poll():
+        try:
+            loop._selector.select(0)
+        except RuntimeError as exc:
+            outcome.append(str(exc))
+        loop.call_soon_threadsafe(done.set_result, None)
+
+    async def main():
+        loop._selector.get_map()
+        thread = threading.Thread(target=lambda: (time.sleep(0.02), poll()))
+        thread.start()
+        await done
+        thread.join()
+
+    done = loop.create_future()
+    run(main())
+    assert len(outcome) == 1
+
+
+def test_guest(impl):
+    """The poll in another thread, all else in this one: a loop that is a guest of an interface."""
+    loop = impl.new_event_loop()
+
+    async def main():
+        server = await asyncio.start_server(lambda r, w: (w.write(b"x"), w.close()), "127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        assert await reader.read() == b"x"
+        writer.close()
+        await writer.wait_closed()
+        server.close()
+        await server.wait_closed()
+        await asyncio.sleep(0.002)
+        return "done"
+
+    def poll(timeout, into):
+        into.append(loop._selector.select(timeout))
+
+    with running(loop):
+        task = loop.create_task(main())
+        while not task.done():
+            timeout = 0 if loop._ready else None
+            if timeout is None and loop._scheduled:
+                timeout = max(0, loop._scheduled[0].when() - loop.time())
+            polled = []
+            thread = threading.Thread(target=poll, args=(timeout, polled))
+            thread.start()
+            thread.join()
+            loop._process_events(polled[0])
+            end = loop.time() + loop._clock_resolution
+            while loop._scheduled and loop._scheduled[0].when() < end:
+                handle = heapq.heappop(loop._scheduled)
+                handle._scheduled = False
+                loop._ready.append(handle)
+            for _ in range(len(loop._ready)):
+                handle = loop._ready.popleft()
+                if not handle.cancelled():
+                    handle._run()
+    assert task.result() == "done"
+    loop.close()
+
+
+def test_handle_that_runs_while_the_loop_begins_and_ends(loop):
+    """By hand, in another thread, from before a run until after it."""
+    began, go_on = threading.Event(), threading.Event()
+
+    def body():
+        began.set()
+        go_on.wait(20)
+
+    handle = loop.call_soon(body)
+    loop._ready.clear()
+    thread = threading.Thread(target=handle._run)
+    thread.start()
+    began.wait(20)
+    loop.run_until_complete(turns(3))
+    loop.call_soon(go_on.set)
+    loop.call_soon(thread.join)
+    loop.run_until_complete(asyncio.sleep(0.001))
+    assert not thread.is_alive()
+    loop.run_until_complete(turns(1))
+
+
 def test_select_that_raises(impl):
     loop = impl.new_event_loop()
     select = loop._selector.select
