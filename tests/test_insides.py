@@ -781,15 +781,18 @@ def test_select_in_another_thread_while_the_loop_sleeps(run, loop):
     outcome = []
 
     def poll():
-        try:
-            loop._selector.select(0)
-        except RuntimeError as exc:
-            outcome.append(str(exc))
+        for _ in range(1000):  # until the loop sleeps
+            time.sleep(0.005)
+            try:
+                loop._selector.select(0)
+            except RuntimeError as exc:
+                outcome.append(str(exc))
+                break
         loop.call_soon_threadsafe(done.set_result, None)
 
     async def main():
         loop._selector.get_map()
-        thread = threading.Thread(target=lambda: (time.sleep(0.02), poll()))
+        thread = threading.Thread(target=poll)
         thread.start()
         await done
         thread.join()
