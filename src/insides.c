@@ -338,7 +338,9 @@ Loop__select(PyObject *op, PyObject *timeout)
         return NULL;
     }
     struct hand hand;
-    loop_begin_by_hand(loop, &hand);
+    if (loop_begin_by_hand(loop, &hand) < 0) {
+        return NULL;
+    }
     loop_end_turn_by_hand(loop, &hand.run);    /* asyncio's own, that ended before this poll */
     if (poll_once(loop, wait_ns) < 0 || PyErr_CheckSignals() < 0) {
         loop_propagate(loop);

@@ -557,16 +557,25 @@ loop_end_run(Loop *loop, struct run *run)
     inner->outer = run->outer;
 }
 
-void
+int
 loop_begin_by_hand(Loop *loop, struct hand *hand)
 {
+    unsigned long me = PyThread_get_thread_ident();
+    for (struct run *run = loop->run; run != NULL; run = run->outer) {
+        if (run->thread != 0 && run->thread != me) {
+            PyErr_SetString(PyExc_RuntimeError, "Another thread runs this event loop");
+            return -1;
+        }
+    }
     hand->task = Py_XNewRef(loop->current_task);
     current_leave(loop);
     loop_begin_run(loop, &hand->run);
+    hand->run.thread = me;
     Py_INCREF(loop);
     if (hand->run.outer == NULL) {
-        activity_set_thread(loop->activity, PyThread_get_thread_ident());
+        activity_set_thread(loop->activity, me);
     }
+    return 0;
 }
 
 int
@@ -601,7 +610,9 @@ loop_run_owned(Loop *loop, bool once)
     }
     struct hand hand;
     struct run *run = &hand.run;
-    loop_begin_by_hand(loop, &hand);
+    if (UNLIKELY(loop_begin_by_hand(loop, &hand) < 0)) {
+        return -1;
+    }
     loop->answering = false;
     loop->last_poll_ns = 0;    /* the first iteration of a run always polls, as asyncio's */
     do {

@@ -24,6 +24,7 @@
 struct run {
     struct run *outer;
     PyObject *exception;          /* what run_forever() has to raise; owned */
+    unsigned long thread;         /* that makes iterations or polls; 0: only a handle that is run by hand */
 };
 
 /* For what is done apart from a run, or in the middle of one: an iteration or a poll by hand. */
@@ -294,7 +295,7 @@ void loop_end_turn_by_hand(Loop *loop, struct run *run);
 /* A run begins and ends. Not always the last that began: a thread may run a handle by hand meanwhile. */
 void loop_begin_run(Loop *loop, struct run *run);
 void loop_end_run(Loop *loop, struct run *run);
-void loop_begin_by_hand(Loop *loop, struct hand *hand);
+int loop_begin_by_hand(Loop *loop, struct hand *hand);    /* 0, or -1: another thread runs it */
 int loop_end_by_hand(Loop *loop, struct hand *hand);    /* 0, or -1 with what has to leave */
 void loop_close(Loop *loop);          /* drops everything; safe to repeat */
 void loop_free_buffers(Loop *loop);

@@ -1058,6 +1058,10 @@ after_fork_in_child(PyObject *module, PyObject *ignored UNUSED)
         look_ups_forked(loop);
         loop_forget_unpushed(loop);
         loop->forked = true;
+        if (loop->run != NULL && loop->run->thread != 0
+            && loop->run->thread != PyThread_get_thread_ident()) {
+            loop->run = NULL;    /* of a thread that the child does not have */
+        }
         tls_forked(loop);
     }
     transports_forked(state);

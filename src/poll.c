@@ -39,7 +39,7 @@ poll_acquire(struct ev_loop *ev)
     Loop *loop = ev_userdata(ev);
     PyThreadState *released = loop->released;
     if (released != NULL) {
-        /* Nobody else polls meanwhile: poll_once() sees to that. */
+        /* Nobody else polls meanwhile: loop_begin_by_hand() sees to that. */
         loop->released = NULL;
         activity_begin_turn(loop->activity);    /* to wait for the GIL is not to sleep */
         PyEval_RestoreThread(released);
@@ -198,10 +198,6 @@ int
 poll_once(Loop *loop, int64_t wait_ns)
 {
     if (UNLIKELY(loop_prepare_ev(loop) < 0)) {
-        return -1;
-    }
-    if (UNLIKELY(loop->polling_blocked)) {
-        PyErr_SetString(PyExc_RuntimeError, "Another thread polls for this event loop");
         return -1;
     }
     watch_check_changed(loop);
