@@ -38,6 +38,9 @@ class Loop(
     several threads at a time, except `call_soon_threadsafe`.
     """
 
+    # Whoever gets hold of the instance's dict may put a method into it, which has to be called.
+    __dict__ = property(_core.Loop._instance_dict, _core.Loop._set_instance_dict)  # type: ignore
+
     def __init__(self) -> None:
         _core.Loop.__init__(self)
         BaseEventLoop.__init__(self)

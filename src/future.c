@@ -38,7 +38,7 @@ future_wake(Future *self)
         if (self->parked0) {
             self->callback0 = NULL;
             self->parked0 = false;
-            return future_push_task_steal(self->own_loop, first);
+            return future_wake_task_steal(self, first);
         }
     }
     return future_wake_several(self);

@@ -18,6 +18,7 @@
 #define ASYNCLOOP_FUTURE_H
 
 #include "loop.h"
+#include "overrides.h"
 
 /* Beyond FUTURE_PENDING it is done. */
 enum future_state {
@@ -137,6 +138,19 @@ future_push_task_steal(Loop *loop, PyObject *task)
         return -1;
     }
     return loop_push_task_steal(loop, task);
+}
+
+/* The Task's wake-up goes through call_soon(), with the future that is done. 0 / -1 */
+int future_wake_task_by_call_steal(Future *future, PyObject *task);
+
+/* A Task that was parked in the future goes on. */
+static inline int
+future_wake_task_steal(Future *future, PyObject *task)
+{
+    if (UNLIKELY(loop_replaced(future->own_loop) & LOOP_SOON)) {
+        return future_wake_task_by_call_steal(future, task);
+    }
+    return future_push_task_steal(future->own_loop, task);
 }
 
 /* -- waiters (future_waiters.c) -------------------------------------------------- */

@@ -11,6 +11,7 @@
 #include "future.h"
 
 #include "args.h"
+#include "overrides.h"
 #include "owed.h"
 
 /* -- waking --------------------------------------------------------------------- */
@@ -32,9 +33,13 @@ future_call_soon(Future *self, PyObject *callback, PyObject *argument, PyObject 
         if (UNLIKELY(SHARED_LOAD(loop->debug)) && future_check_own_loop(loop) < 0) {
             return -1;
         }
-        Handle *handle = loop_call_soon(loop, callback, &argument, argument != NULL, context);
-        Py_XDECREF(handle);
-        return handle == NULL ? -1 : 0;
+        unsigned int replaced = loop_replaced(loop);
+        if (LIKELY((replaced & LOOP_BIT(call_soon)) == 0)) {
+            PyObject *handle = loop_call_soon_knowing(loop, replaced, callback, &argument,
+                                                      argument != NULL, context);
+            Py_XDECREF(handle);
+            return handle == NULL ? -1 : 0;
+        }
     }
     struct state *state = self->state_ptr;
     PyObject *loop_object = Py_NewRef(self->loop);
@@ -55,9 +60,23 @@ int
 future_wake_one(Future *self, PyObject *callback, PyObject *context)
 {
     if (context == NULL) {
-        return future_push_task_steal(self->own_loop, Py_NewRef(callback));
+        return future_wake_task_steal(self, Py_NewRef(callback));
     }
     return future_call_soon(self, callback, (PyObject *)self, context);
+}
+
+int
+future_wake_task_by_call_steal(Future *self, PyObject *task)
+{
+    PyObject *callback, *context;
+    int result = -1;
+    if (self->state_ptr->task_as_callback(task, &callback, &context) == 0) {
+        result = future_call_soon(self, callback, (PyObject *)self, context);
+        Py_DECREF(callback);
+        Py_DECREF(context);
+    }
+    Py_DECREF(task);
+    return result;
 }
 
 /* After the first failure (a closed loop) the others still come: the exception of the first is

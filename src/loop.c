@@ -15,6 +15,7 @@
 #include "inbox.h"
 #include "insides.h"
 #include "look_up.h"
+#include "overrides.h"
 #include "owed.h"
 #include "owner.h"
 #include "poll.h"
@@ -45,36 +46,6 @@ loop_time(Loop *loop UNUSED)
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
-/* Does a subclass, or a patch of the class, define time()? Asked again only when the
- * type has changed. -1 with an exception. */
-static int
-loop_look_up_clock(Loop *loop)
-{
-    PyTypeObject *type = Py_TYPE(loop);
-    PyObject *ours = PyObject_GetAttr((PyObject *)loop->state->LoopType, loop->state->names.time);
-    PyObject *theirs = ours == NULL ? NULL
-                                    : PyObject_GetAttr((PyObject *)type, loop->state->names.time);
-    if (theirs != NULL) {
-        SHARED_STORE(loop->custom_clock, theirs != ours);
-        SHARED_STORE(loop->clock_version, SHARED_LOAD(type->tp_version_tag));
-    }
-    Py_XDECREF(ours);
-    Py_XDECREF(theirs);
-    return theirs == NULL ? -1 : 0;
-}
-
-/* 1: time() is somebody else's, 0: ours, -1 with an exception */
-static inline int
-loop_has_custom_clock(Loop *loop)
-{
-    unsigned int version = SHARED_LOAD(Py_TYPE(loop)->tp_version_tag);
-    if (UNLIKELY((version != SHARED_LOAD(loop->clock_version) || version == 0)
-                 && loop_look_up_clock(loop) < 0)) {
-        return -1;
-    }
-    return SHARED_LOAD(loop->custom_clock) || SHARED_LOAD(loop->clock_on_instance);
-}
-
 /* What time() says, where it is somebody else's: 0 / -1 */
 static int
 loop_ask_clock(Loop *loop, double *now)
@@ -91,13 +62,12 @@ loop_ask_clock(Loop *loop, double *now)
 int
 loop_now_ns(Loop *loop, int64_t *now)
 {
-    int custom = loop_has_custom_clock(loop);
-    if (LIKELY(custom == 0)) {
+    if (LIKELY(!loop_has_custom_clock(loop))) {
         *now = monotonic_ns();
         return 0;
     }
     double seconds;
-    if (custom < 0 || loop_ask_clock(loop, &seconds) < 0) {
+    if (loop_ask_clock(loop, &seconds) < 0) {
         return -1;
     }
     *now = timer_deadline(seconds);
@@ -108,12 +78,11 @@ loop_now_ns(Loop *loop, int64_t *now)
 int
 loop_now_seconds(Loop *loop, double *now)
 {
-    int custom = loop_has_custom_clock(loop);
-    if (LIKELY(custom == 0)) {
+    if (LIKELY(!loop_has_custom_clock(loop))) {
         *now = loop_time(loop);
         return 0;
     }
-    return custom < 0 ? -1 : loop_ask_clock(loop, now);
+    return loop_ask_clock(loop, now);
 }
 
 /* -- checks ------------------------------------------------------------------------------ */
@@ -139,12 +108,56 @@ loop_check_thread(Loop *loop)
 
 /* -- scheduling ----------------------------------------------------------------------------- */
 
-Handle *
+/* asyncio's own Handle, or what is in its place, made as asyncio makes it. */
+static PyObject *
+make_foreign_handle(Loop *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
+                    PyObject *context)
+{
+    PyObject *handle = NULL;
+    PyObject *events = PyObject_GetAttrString(loop->state->base_events, "events");
+    PyObject *class = events == NULL ? NULL : PyObject_GetAttrString(events, "Handle");
+    PyObject *tuple = class == NULL ? NULL : PyTuple_New(nargs);
+    if (tuple != NULL) {
+        for (Py_ssize_t i = 0; i < nargs; i++) {
+            PyTuple_SET_ITEM(tuple, i, Py_NewRef(args[i]));
+        }
+        handle = PyObject_CallFunctionObjArgs(class, callback, tuple, (PyObject *)loop,
+                                              context != NULL ? context : Py_None, NULL);
+    }
+    Py_XDECREF(tuple);
+    Py_XDECREF(class);
+    Py_XDECREF(events);
+    return handle;
+}
+
+/* What asyncio's Handle shows of who made it begins with the caller of call_soon(). */
+static PyObject *
+call_soon_by_foreign_handle(Loop *loop, PyObject *callback, PyObject *const *args,
+                            Py_ssize_t nargs, PyObject *context)
+{
+    PyObject *handle = make_foreign_handle(loop, callback, args, nargs, context);
+    if (handle != NULL && loop_push_steal(loop, Py_NewRef(handle), READY_FOREIGN) < 0) {
+        Py_CLEAR(handle);
+    }
+    return handle;
+}
+
+PyObject *
 loop_call_soon(Loop *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
                PyObject *context)
 {
+    return loop_call_soon_knowing(loop, loop_replaced(loop), callback, args, nargs, context);
+}
+
+PyObject *
+loop_call_soon_knowing(Loop *loop, unsigned int replaced, PyObject *callback,
+                       PyObject *const *args, Py_ssize_t nargs, PyObject *context)
+{
     if (UNLIKELY(loop_check_closed(loop) < 0)) {
         return NULL;
+    }
+    if (UNLIKELY(replaced & (LOOP_HANDLE_CLASS | LOOP_HANDLE_RUN))) {
+        return call_soon_by_foreign_handle(loop, callback, args, nargs, context);
     }
     Handle *handle = handle_new(loop, callback, args, nargs, context);
     if (handle == NULL
@@ -152,7 +165,32 @@ loop_call_soon(Loop *loop, PyObject *callback, PyObject *const *args, Py_ssize_t
         Py_XDECREF(handle);
         return NULL;
     }
-    return handle;
+    return (PyObject *)handle;
+}
+
+/* A call of our own for which the program wants to be asked: `self` is its handle, which has no
+ * other way to run. */
+static PyObject *
+run_native_handle(PyObject *self, PyObject *ignored UNUSED)
+{
+    return handle_run((Handle *)self) < 0 && PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+}
+
+static PyMethodDef native_call_def = {"asyncloop_callback", run_native_handle, METH_NOARGS, NULL};
+
+static int
+call_soon_by_method_steal(Loop *loop, Handle *handle)
+{
+    PyObject *callback = PyCFunction_New(&native_call_def, (PyObject *)handle);
+    Py_DECREF(handle);
+    if (callback == NULL) {
+        return -1;
+    }
+    PyObject *result = PyObject_CallMethodOneArg((PyObject *)loop, loop->state->names.call_soon,
+                                                 callback);
+    Py_DECREF(callback);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
 }
 
 int
@@ -164,6 +202,9 @@ loop_call_soon_native(Loop *loop, native_callback run, PyObject *owner, PyObject
     Handle *handle = handle_new_native(loop, run, owner, arg);
     if (handle == NULL) {
         return -1;
+    }
+    if (UNLIKELY(loop_replaced(loop) & LOOP_SOON)) {
+        return call_soon_by_method_steal(loop, handle);
     }
     return loop_push_steal(loop, (PyObject *)handle, READY_HANDLE);
 }
@@ -232,10 +273,7 @@ TimerHandle *
 loop_call_later(Loop *loop, double delay, PyObject *callback, PyObject *const *args,
                 Py_ssize_t nargs, PyObject *context)
 {
-    double now;
-    if (loop_now_seconds(loop, &now) < 0) {
-        return NULL;
-    }
+    double now = loop_time(loop);
     return loop_call_at(loop, now + delay, callback, args, nargs, context);
 }
 
@@ -285,11 +323,10 @@ loop_warn_slow(Loop *loop, PyObject *item, double started)
     PyErr_SetRaisedException(exc);
 }
 
-/* an object with _run() that somebody gave to _add_callback() */
+/* Steals what _run() has returned, or NULL. */
 static int
-loop_run_foreign(Loop *loop, PyObject *item)
+loop_foreign_ran(Loop *loop, PyObject *item, PyObject *result)
 {
-    PyObject *result = PyObject_CallMethodNoArgs(item, loop->state->names._run);
     if (result == NULL) {
         if (is_exit_exception()) {
             return -1;
@@ -300,6 +337,30 @@ loop_run_foreign(Loop *loop, PyObject *item)
     return 0;
 }
 
+/* an object with _run() that somebody gave to _add_callback() */
+static int
+loop_run_foreign(Loop *loop, PyObject *item)
+{
+    return loop_foreign_ran(loop, item,
+                            PyObject_CallMethodNoArgs(item, loop->state->names._run));
+}
+
+/* A handle of ours, and Handle._run() is somebody else's, who may look at it and at what it calls. */
+static int
+loop_run_replaced(Loop *loop, PyObject *op)
+{
+    handle_set_place((Handle *)op, HANDLE_SHARED);
+    return loop_foreign_ran(loop, op, PyObject_CallMethodOneArg(loop->state->asyncio_Handle,
+                                                                loop->state->names._run, op));
+}
+
+/* Before 3.12, what was replaced since the iteration began, or since the last push. */
+#if PY_VERSION_HEX >= 0x030C0000
+#define LOOP_REPLACED_MEANWHILE(loop) loop_replaced(loop)
+#else
+#define LOOP_REPLACED_MEANWHILE(loop) ((loop)->overrides.replaced)
+#endif
+
 static inline int
 loop_run_item(Loop *loop, uintptr_t item)
 {
@@ -309,6 +370,10 @@ loop_run_item(Loop *loop, uintptr_t item)
         return loop->state->run_task(loop, op);
     case READY_HANDLE:
         current_leave(loop);
+        if (UNLIKELY(LOOP_REPLACED_MEANWHILE(loop) & LOOP_HANDLE_RUN)
+            && !((Handle *)op)->is_native) {
+            return loop_run_replaced(loop, op);
+        }
         return handle_run((Handle *)op);
     case READY_DONE:
         current_leave(loop);
@@ -482,7 +547,7 @@ loop_collect_timers(Loop *loop)
         return 0;
     }
     int64_t now = loop->now_ns;
-    if (loop_has_custom_clock(loop) != 0 && loop_now_ns(loop, &now) < 0) {
+    if (loop_has_custom_clock(loop) && loop_now_ns(loop, &now) < 0) {
         return -1;
     }
     timer_collect(loop, now);
@@ -493,6 +558,7 @@ loop_collect_timers(Loop *loop)
 static int
 loop_iterate(Loop *loop, struct run *run)
 {
+    overrides_look_at_modules(loop);
     loop->inbox.direct = 0;
     inbox_drain(loop);
     size_t before = 0;

@@ -44,6 +44,20 @@ struct posted {
     void (*run)(struct posted *posted, Loop *loop);    /* lets no exception out */
 };
 
+/* overrides.h: what is replaced, as bits, and at which versions that was found out. */
+struct overrides {
+    unsigned int replaced;
+    unsigned int base;            /* those of BaseEventLoop, and what its methods call */
+#if PY_VERSION_HEX >= 0x030C0000
+    unsigned int changes;
+#else
+    unsigned int versions;        /* of the loop's class and of asyncio's Handle, added */
+    PyObject *exposed;            /* the instance's dict, once somebody has got hold of it; or NULL */
+    uint64_t exposed_version;
+    unsigned int exposed_versions;
+#endif
+};
+
 struct Loop {
     PyObject_HEAD
     struct state *state;          /* borrowed: the type keeps the module alive */
@@ -150,9 +164,7 @@ struct Loop {
     PyObject *task_factory;       /* or NULL; set through the attribute _task_factory */
     double slow_callback_duration;    /* seconds */
     PyObject *slow_callback_number;   /* the same as it was given, if that was no float; or NULL */
-    unsigned int clock_version;   /* tp_version_tag of the type when custom_clock was looked up */
-    bool custom_clock;            /* time() is overridden: timers follow it */
-    bool clock_on_instance;       /* time was set on the instance */
+    struct overrides overrides;
     bool debug;
     bool closed;
     bool stopping;
@@ -200,9 +212,13 @@ loop_push_task_steal(Loop *loop, PyObject *task)
     return loop_push_task_slowly_steal(loop, task);
 }
 
-/* call_soon(): a new Handle, or NULL. `context` may be NULL: the current one is copied. */
-Handle *loop_call_soon(Loop *loop, PyObject *callback, PyObject *const *args,
-                       Py_ssize_t nargs, PyObject *context);
+/* call_soon() of ours: a new Handle, or asyncio's (see overrides.h), or NULL. `context` may be NULL:
+ * the current one is copied. */
+PyObject *loop_call_soon(Loop *loop, PyObject *callback, PyObject *const *args,
+                         Py_ssize_t nargs, PyObject *context);
+/* The same where loop_replaced() was asked: `replaced` is what it said. */
+PyObject *loop_call_soon_knowing(Loop *loop, unsigned int replaced, PyObject *callback,
+                                 PyObject *const *args, Py_ssize_t nargs, PyObject *context);
 
 /* Runs run(owner, arg) in the next iteration: for our own C code, no context is entered.
  * Both references are borrowed and held until then; arg may be NULL. 0 / -1. */

@@ -17,6 +17,7 @@
 #include "inbox.h"
 #include "insides.h"
 #include "look_up.h"
+#include "overrides.h"
 #include "owner.h"
 #include "poll.h"
 #include "resolve.h"
@@ -72,6 +73,10 @@ Loop_call_soon(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *
 {
     Loop *loop = (Loop *)op;
     PyObject *context;
+    unsigned int replaced = loop_replaced(loop);
+    if (UNLIKELY(replaced & LOOP_BIT(call_soon)) && (loop->overrides.base & LOOP_BIT(call_soon))) {
+        return overrides_call_base(loop, loop->state->names.call_soon, args, nargs, kwnames);
+    }
     if (UNLIKELY(nargs < 1)) {
         PyObject *values[2];
         if (unpack_by_name("call_soon", args, nargs, kwnames, soon_names, 1, values) < 0
@@ -79,7 +84,7 @@ Loop_call_soon(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *
             || (loop->debug && check_debug(loop, values[0], "call_soon", true) < 0)) {
             return NULL;
         }
-        return (PyObject *)loop_call_soon(loop, values[0], NULL, 0, values[1]);
+        return loop_call_soon_knowing(loop, replaced, values[0], NULL, 0, values[1]);
     }
     PyObject *callback = args[0];
     if (args_context("call_soon", args, nargs, kwnames, &context) < 0
@@ -87,7 +92,19 @@ Loop_call_soon(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *
         || (UNLIKELY(loop->debug) && check_debug(loop, callback, "call_soon", true) < 0)) {
         return NULL;
     }
-    return (PyObject *)loop_call_soon(loop, callback, args + 1, nargs - 1, context);
+    return loop_call_soon_knowing(loop, replaced, callback, args + 1, nargs - 1, context);
+}
+
+/* What BaseEventLoop.call_soon() calls, for who has replaced that and calls it. */
+static PyObject *
+Loop__call_soon(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs != 3 || !PyTuple_Check(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "_call_soon(callback, args, context): args is a tuple");
+        return NULL;
+    }
+    return loop_call_soon((Loop *)op, args[0], &PyTuple_GET_ITEM(args[1], 0),
+                          PyTuple_GET_SIZE(args[1]), args[2] == Py_None ? NULL : args[2]);
 }
 
 static PyObject *
@@ -97,6 +114,11 @@ Loop_call_soon_threadsafe(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
     Loop *loop = (Loop *)op;
     PyObject *context;
     PyObject *values[2];
+    if (loop_base_replaced(loop, LOOP_BIT(call_soon_threadsafe))
+        || UNLIKELY(loop_replaced(loop) & (LOOP_HANDLE_CLASS | LOOP_HANDLE_RUN))) {
+        return overrides_call_base(loop, loop->state->names.call_soon_threadsafe, args, nargs,
+                                   kwnames);
+    }
     if (UNLIKELY(nargs < 1)) {
         if (unpack_by_name("call_soon_threadsafe", args, nargs, kwnames, soon_names, 1, values)
             < 0) {
@@ -213,19 +235,36 @@ schedule_timer(Loop *loop, const char *function, bool later, schedule_function s
 static PyObject *
 Loop_call_later(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    return schedule_timer((Loop *)op, "call_later", true, loop_call_later, args, nargs, kwnames);
+    Loop *loop = (Loop *)op;
+    /* asyncio's method calls the others */
+    unsigned int replaced = loop_replaced(loop);
+    if (UNLIKELY(replaced & (LOOP_BIT(call_at) | LOOP_BIT(time)))
+        || UNLIKELY(loop->overrides.base & LOOP_BIT(call_later))
+        || GLOBAL_REPLACED(loop->state, TIME_MONOTONIC)) {
+        return overrides_call_base(loop, loop->state->names.call_later, args, nargs, kwnames);
+    }
+    return schedule_timer(loop, "call_later", true, loop_call_later, args, nargs, kwnames);
 }
 
 static PyObject *
 Loop_call_at(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    return schedule_timer((Loop *)op, "call_at", false, loop_call_at, args, nargs, kwnames);
+    Loop *loop = (Loop *)op;
+    if (loop_base_replaced(loop, LOOP_BIT(call_at))
+        || UNLIKELY(!standard_is(loop->state, STANDARD_EVENTS_TIMER_HANDLE))) {
+        return overrides_call_base(loop, loop->state->names.call_at, args, nargs, kwnames);
+    }
+    return schedule_timer(loop, "call_at", false, loop_call_at, args, nargs, kwnames);
 }
 
 static PyObject *
 Loop_time(PyObject *op, PyObject *ignored UNUSED)
 {
-    return PyFloat_FromDouble(loop_time((Loop *)op));
+    Loop *loop = (Loop *)op;
+    if (loop_base_replaced(loop, LOOP_BIT(time)) || GLOBAL_REPLACED(loop->state, TIME_MONOTONIC)) {
+        return overrides_call_base(loop, loop->state->names.time, NULL, 0, NULL);
+    }
+    return PyFloat_FromDouble(loop_time(loop));
 }
 
 static PyObject *
@@ -267,34 +306,12 @@ Loop__timer_handle_cancelled(PyObject *op, PyObject *handle)
 static PyObject *
 Loop_create_future(PyObject *op, PyObject *ignored UNUSED)
 {
-    return future_new(((Loop *)op)->state, op);
-}
-
-/* With a task factory of the user's, asyncio's own method does what this version does. */
-static PyObject *
-create_task_by_factory(Loop *loop, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
-{
-    PyObject *method = PyObject_GetAttr(loop->state->asyncio_BaseEventLoop,
-                                        loop->state->names.create_task);
-    if (method == NULL) {
-        return NULL;
+    Loop *loop = (Loop *)op;
+    if (loop_base_replaced(loop, LOOP_BIT(create_future))
+        || GLOBAL_REPLACED(loop->state, FUTURES_FUTURE)) {
+        return overrides_call_base(loop, loop->state->names.create_future, NULL, 0, NULL);
     }
-    Py_ssize_t count = nargs + (kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames));
-    PyObject **stack = PyMem_New(PyObject *, count + 1);
-    PyObject *result = NULL;
-    if (stack == NULL) {
-        PyErr_NoMemory();
-    }
-    else {
-        stack[0] = (PyObject *)loop;
-        for (Py_ssize_t i = 0; i < count; i++) {
-            stack[i + 1] = args[i];
-        }
-        result = PyObject_Vectorcall(method, stack, nargs + 1, kwnames);
-    }
-    PyMem_Free(stack);
-    Py_DECREF(method);
-    return result;
+    return future_new(loop->state, op);
 }
 
 static PyObject *
@@ -314,8 +331,10 @@ Loop_create_task(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject
     }
     PyObject *factory = SHARED_LOAD(loop->task_factory);    /* only compared */
     bool eager_factory = factory != NULL && factory == loop->state->eager_task_factory;
-    if (factory != NULL && !eager_factory) {
-        return create_task_by_factory(loop, args, nargs, kwnames);
+    if ((factory != NULL && !eager_factory) || loop_base_replaced(loop, LOOP_BIT(create_task))
+        || GLOBAL_REPLACED(loop->state, TASKS_TASK)) {
+        /* Asyncio's own method does what this version does. */
+        return overrides_call_base(loop, loop->state->names.create_task, args, nargs, kwnames);
     }
     if (args_unpack("create_task", args, nargs, kwnames, names, 1, 1, values) < 0) {
         return NULL;
@@ -723,26 +742,41 @@ Loop_set__current_handle(PyObject *op, PyObject *value, void *closure UNUSED)
     return 0;
 }
 
-/* time() may be replaced on the instance: timers have to follow it. So may an iteration and parts of it. */
+/* What is put on the instance has to be called: see overrides.h; an iteration and its parts as well. */
 static int
 Loop_setattro(PyObject *op, PyObject *name, PyObject *value)
 {
     if (PyObject_GenericSetAttr(op, name, value) < 0) {
         return -1;
     }
+    overrides_attribute_set((Loop *)op, name);
     if (!PyUnicode_Check(name)) {
         return 0;
     }
-    if (PyUnicode_CompareWithASCIIString(name, "time") == 0) {
-        SHARED_STORE(((Loop *)op)->clock_on_instance, value != NULL);
-    }
-    else if (PyUnicode_CompareWithASCIIString(name, "_run_once") == 0) {
+    if (PyUnicode_CompareWithASCIIString(name, "_run_once") == 0) {
         ((Loop *)op)->turn_replaced = value != NULL;
     }
     else if (PyUnicode_CompareWithASCIIString(name, "_process_events") == 0) {
         ((Loop *)op)->looked_at = true;
     }
     return 0;
+}
+
+static PyObject *
+Loop__instance_dict(PyObject *op, PyObject *ignored UNUSED)
+{
+    return overrides_expose_dict((Loop *)op);
+}
+
+static PyObject *
+Loop__set_instance_dict(PyObject *op, PyObject *dict)
+{
+    if (PyObject_GenericSetDict(op, dict, NULL) < 0) {
+        return NULL;
+    }
+    PyObject *exposed = overrides_expose_dict((Loop *)op);
+    Py_XDECREF(exposed);
+    return none_or_error(exposed == NULL ? -1 : 0);
 }
 
 /* -- the type ------------------------------------------------------------------------------------------ */
@@ -795,6 +829,9 @@ Loop_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(loop->task_factory);
     Py_VISIT(loop->slow_callback_number);
     Py_VISIT(loop->current_handle);
+#if PY_VERSION_HEX < 0x030C0000
+    Py_VISIT(loop->overrides.exposed);
+#endif
     int result = ready_traverse(&loop->ready, visit, arg);
     if (result == 0) {
         result = timer_traverse(loop, visit, arg);
@@ -821,6 +858,9 @@ Loop_clear(PyObject *op)
     Py_CLEAR(loop->task_factory);
     Py_CLEAR(loop->slow_callback_number);
     Py_CLEAR(loop->current_handle);
+#if PY_VERSION_HEX < 0x030C0000
+    Py_CLEAR(loop->overrides.exposed);
+#endif
     return 0;
 }
 
@@ -935,7 +975,10 @@ static PyMethodDef Loop_methods[] = {
     {"_remove_writer", FASTCALL(OWNED(Loop__remove_writer)), METH_FASTCALL | METH_KEYWORDS, NULL},
     {"_ensure_fd_no_transport", OWNED(Loop__ensure_fd_no_transport), METH_O, NULL},
     {"_timer_handle_cancelled", Loop__timer_handle_cancelled, METH_O, NULL},
+    {"_call_soon", (PyCFunction)(void (*)(void))Loop__call_soon, METH_FASTCALL, NULL},
     {"_check_closed", Loop__check_closed, METH_NOARGS, NULL},
+    {"_instance_dict", Loop__instance_dict, METH_NOARGS, NULL},
+    {"_set_instance_dict", Loop__set_instance_dict, METH_O, NULL},
     {"_check_thread", Loop__check_thread, METH_NOARGS, NULL},
     {"_run", Loop__run, METH_NOARGS, NULL},
     {"_run_turn", Loop__run_turn, METH_NOARGS, NULL},

@@ -284,8 +284,33 @@ dict_has_changed(PyDict_WatchEvent event UNUSED, PyObject *dict UNUSED, PyObject
 }
 
 static int
+class_has_changed(PyTypeObject *type UNUSED)
+{
+    __atomic_fetch_add(&standard_changes, 1, __ATOMIC_ACQ_REL);
+    return 0;
+}
+
+bool
+standard_watch_class(struct state *state, PyTypeObject *type)
+{
+    int watcher = state->standard.class_watcher;
+    if (watcher < 0 || standard_version(type) == 0) {
+        return false;
+    }
+    if (PyType_Watch(watcher, (PyObject *)type) < 0) {
+        PyErr_Clear();
+        return false;
+    }
+    return standard_version(type) != 0;
+}
+
+static int
 watch_modules(struct standard *standard)
 {
+    standard->class_watcher = PyType_AddWatcher(class_has_changed);
+    if (standard->class_watcher < 0) {
+        PyErr_Clear();
+    }
     standard->watcher = PyDict_AddWatcher(dict_has_changed);
     if (standard->watcher < 0) {
         PyErr_Clear();    /* all are taken: see standard_look() */
@@ -317,7 +342,7 @@ int
 standard_init(PyObject *module UNUSED, struct state *state)
 {
     struct standard *standard = &state->standard;
-    standard->watcher = -1;
+    standard->watcher = standard->class_watcher = -1;
     for (int i = 0; i < STANDARD_MODULE_COUNT; i++) {
         PyObject *imported = PyImport_ImportModule(module_names[i]);
         if (imported == NULL) {
@@ -356,10 +381,12 @@ standard_clear(struct state *state)
                 PyErr_Clear();
             }
         }
-        if (PyDict_ClearWatcher(standard->watcher) < 0) {
+        if (PyDict_ClearWatcher(standard->watcher) < 0
+            || (standard->class_watcher >= 0
+                && PyType_ClearWatcher(standard->class_watcher) < 0)) {
             PyErr_Clear();
         }
-        standard->watcher = -1;
+        standard->watcher = standard->class_watcher = -1;
     }
 #endif
     /* From here on everything is taken for replaced. */

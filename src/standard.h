@@ -26,9 +26,20 @@ void standard_look(struct state *state);
 /* Goes up whenever one of the watched dicts, in whatever interpreter, is changed: the only variable
  * that interpreters share, and all that a watcher touches. */
 extern unsigned int standard_changes;
+
+static inline unsigned int
+standard_change_count(void)
+{
+    return __atomic_load_n(&standard_changes, __ATOMIC_ACQUIRE);
+}
+
+/* From now on changes of the class count as well, until it has changed: then it has to be looked at
+ * again. False: they cannot be had. */
+bool standard_watch_class(struct state *state, PyTypeObject *type);
 #define standard_seen(state, module) \
     (SHARED_LOAD((state)->standard.changes) == __atomic_load_n(&standard_changes, __ATOMIC_ACQUIRE))
 #else
+#define standard_change_count() 0u
 #define standard_seen(state, module)                                                 \
     (*(state)->standard.modules[module].current                                      \
      == (state)->standard.modules[module].version)

@@ -15,6 +15,7 @@
 #include "instance.h"
 #include "introspect.h"
 #include "loop_type.h"
+#include "overrides.h"
 #include "pipe.h"
 #include "server.h"
 #include "resolve.h"
@@ -187,6 +188,7 @@ state_init(PyObject *module, struct state *state)
         || executor_init(module, state) < 0
         || watchdog_init(module, state) < 0
         || loop_type_init(module, state) < 0
+        || overrides_init(state) < 0
         || standard_init(module, state) < 0) {
         return -1;
     }
@@ -242,6 +244,9 @@ state_traverse(struct state *state, visitproc visit, void *arg)
     for (int i = 0; i < STANDARD_MODULE_COUNT; i++) {
         Py_VISIT(state->standard.modules[i].dict);
     }
+    for (int i = 0; i < LOOP_METHOD_COUNT; i++) {
+        Py_VISIT(state->loop_own[i]);
+    }
 #define X(name) Py_VISIT(state->standard.stream.own.name); Py_VISIT(state->standard.tls.own.name);
     STANDARD_TRANSPORT_METHODS(X)
 #undef X
@@ -266,6 +271,9 @@ state_clear(struct state *state)
     state->activities = NULL;
     state_drain_free_lists(state);
     standard_clear(state);
+    for (int i = 0; i < LOOP_METHOD_COUNT; i++) {
+        Py_CLEAR(state->loop_own[i]);
+    }
 #define X(field) Py_CLEAR(state->field);
     STATE_OBJECTS(X)
 #undef X

@@ -100,6 +100,18 @@ enum standard_socket_method {
 /* Methods of our transports that short ways pass over. */
 #define STANDARD_TRANSPORT_METHODS(X) X(write) X(is_closing)
 
+/* overrides.h: methods of ours that asyncio's own code calls. */
+#define LOOP_METHODS(X) \
+    X(call_soon) X(call_soon_threadsafe) X(call_at) X(call_later) X(time) X(create_future) \
+    X(create_task) X(run_in_executor) X(getaddrinfo)
+
+enum loop_method {
+#define X(name) LOOP_##name,
+    LOOP_METHODS(X)
+#undef X
+    LOOP_METHOD_COUNT,
+};
+
 struct standard_transport {
     unsigned int version;                 /* tp_version_tag of the class at the last look */
     bool replaced;                        /* something is not as the class was made */
@@ -121,7 +133,8 @@ struct standard {
         uint64_t version;                 /* and which one that was at the last look */
     } modules[STANDARD_MODULE_COUNT];
     unsigned int changes;                 /* from 3.12 on: standard_changes at the last look */
-    int watcher;                          /* -1: none is to be had, so each use is a look */
+    int class_watcher;                    /* of classes, the same */
+    int watcher;                          /* of dicts; -1: none is to be had, so each use is a look */
     unsigned int missing;                 /* a bit for each that this Python has not */
     unsigned int replaced;                /* a bit for each enum standard_global that is not as it was */
 };
@@ -275,6 +288,7 @@ struct state {
     Py_ssize_t transport_slots[8];
     int transport_slot_count;
     struct standard standard;
+    PyObject *loop_own[LOOP_METHOD_COUNT];    /* what LoopType was made with */
     struct reader_state reader;
     struct tls_objects tls;
     struct {

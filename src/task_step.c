@@ -38,7 +38,7 @@ int
 task_schedule(Task *self)
 {
     Loop *loop = self->future.own_loop;
-    if (LIKELY(loop != NULL)) {
+    if (LIKELY(loop != NULL && (loop_replaced(loop) & LOOP_SOON) == 0)) {
         return future_push_task_steal(loop, Py_NewRef(self));
     }
     PyObject *step = PyCFunction_New(&task_step_def, (PyObject *)self);
@@ -252,7 +252,7 @@ task_await_native_steal(Task *self, PyObject *waiter)
         bool done;
         result = future_park(future, (PyObject *)self, &done);
         if (UNLIKELY(done)) {
-            result = future_push_task_steal(self->future.own_loop, Py_NewRef(self));
+            result = future_wake_task_steal((Future *)waiter, Py_NewRef(self));
         }
         self->parked = true;
     }
