@@ -449,7 +449,7 @@ class InsideHooks(_Base):
         ) or self._has_other("_process_events", _own_process_events)
 
     def _has_other(self, name: str, own: Any) -> bool:
-        return name in self.__dict__ or getattr(type(self), name) is not own
+        return self._has_own(name) or getattr(type(self), name) is not own
 
     def _poll_by_selector(self, timeout: float | None) -> None:
         """Called by the core in place of its own poll."""

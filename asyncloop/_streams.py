@@ -18,6 +18,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from . import _core
+from ._lazy import lazy
 
 if TYPE_CHECKING:
     import ssl
@@ -68,12 +69,12 @@ class StreamHooks(_Base):
     create_unix_connection = _UnixLoop.create_unix_connection
     create_unix_server = _UnixLoop.create_unix_server
 
-    @functools.cached_property
+    @lazy
     def _acceptors(self) -> dict[Any, Any]:
         """Listening socket to the core's Acceptor, for `_stop_serving`."""
         return {}
 
-    @functools.cached_property
+    @lazy
     def _unix_server_sockets(self) -> "weakref.WeakKeyDictionary[Any, int]":
         """Listening Unix socket to the inode of its path; filled by `create_unix_server`.
 

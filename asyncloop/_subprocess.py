@@ -12,7 +12,6 @@ asyncio's function for all of it is called, and asks that watcher.
 import asyncio
 import collections
 import contextlib
-import functools
 import os
 import struct
 import subprocess
@@ -24,6 +23,8 @@ from asyncio import base_events, base_subprocess, events, unix_events
 from asyncio.log import logger
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
+
+from ._lazy import lazy
 
 if TYPE_CHECKING:
     from ._core import _MixinBase as _Base
@@ -261,7 +262,7 @@ class SubprocessTransport(_UnixTransport):  # type: ignore[misc]
 class SubprocessHooks(_Base):
     """The part of `asyncloop.Loop` that starts child processes."""
 
-    @functools.cached_property
+    @lazy
     def _children(self) -> set[SubprocessTransport]:
         """Those whose end has not been noticed yet."""
         return set()
@@ -333,7 +334,7 @@ class SubprocessHooks(_Base):
 
     if sys.version_info >= (3, 14):
 
-        @functools.cached_property
+        @lazy
         def _watcher(self) -> Any:
             """As asyncio's, which asks it for each child; ours only if it is another one."""
             pidfd = unix_events.can_use_pidfd()

@@ -769,6 +769,15 @@ Loop__instance_dict(PyObject *op, PyObject *ignored UNUSED)
 }
 
 static PyObject *
+Loop__has_own(PyObject *op, PyObject *name)
+{
+    PyObject *dict = PyObject_GenericGetDict(op, NULL);
+    int found = dict == NULL ? -1 : PyDict_Contains(dict, name);
+    Py_XDECREF(dict);
+    return found < 0 ? NULL : PyBool_FromLong(found);
+}
+
+static PyObject *
 Loop__set_instance_dict(PyObject *op, PyObject *dict)
 {
     if (PyObject_GenericSetDict(op, dict, NULL) < 0) {
@@ -977,6 +986,7 @@ static PyMethodDef Loop_methods[] = {
     {"_timer_handle_cancelled", Loop__timer_handle_cancelled, METH_O, NULL},
     {"_call_soon", (PyCFunction)(void (*)(void))Loop__call_soon, METH_FASTCALL, NULL},
     {"_check_closed", Loop__check_closed, METH_NOARGS, NULL},
+    {"_has_own", Loop__has_own, METH_O, NULL},
     {"_instance_dict", Loop__instance_dict, METH_NOARGS, NULL},
     {"_set_instance_dict", Loop__set_instance_dict, METH_O, NULL},
     {"_check_thread", Loop__check_thread, METH_NOARGS, NULL},
