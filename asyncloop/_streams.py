@@ -31,9 +31,6 @@ _ProtocolFactory = Callable[[], asyncio.BaseProtocol]
 _base_events: Any = base_events
 _UnixLoop: Any = unix_events._UnixSelectorEventLoop
 
-_NONBLOCKING = getattr(socket, "SOCK_NONBLOCK", 0)
-"""Flag of `socket()` for a socket that does not block; 0 where the system has none."""
-
 _Server: Any = base_events.Server
 _SERVER_METHODS = (_Server._attach, _Server._detach)
 _Clients: Any = getattr(_core, "Clients", None)
@@ -168,6 +165,7 @@ class StreamHooks(_Base):
             or "\0" in host
             or self._debug
             or _base_events.socket is not socket
+            or self._has_replaced("getaddrinfo")
         ):
             return await super().create_connection(protocol_factory, host, port, **options)
         sock = await self._connect_to(host, port)
@@ -182,9 +180,8 @@ class StreamHooks(_Base):
             ):
                 sock = None
                 try:
-                    sock = socket.socket(family, kind | _NONBLOCKING, proto)
-                    if not _NONBLOCKING:
-                        sock.setblocking(False)
+                    sock = socket.socket(family=family, type=kind, proto=proto)
+                    sock.setblocking(False)
                     await self.sock_connect(sock, address)
                     return sock
                 except OSError as exc:

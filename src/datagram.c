@@ -16,6 +16,7 @@
 #include "args.h"
 #include "owner.h"
 #include "packet.h"
+#include "standard.h"
 #include "scratch.h"
 
 /* From 3.13 on asyncio sends empty datagrams (before, it drops them without a word), and
@@ -226,6 +227,49 @@ datagram_received(Datagram *dgram, Loop *loop, const char *data, size_t n,
     return result;
 }
 
+/* -- by the socket's own methods ------------------------------------------------------------ */
+
+/* May system calls do what asyncio has the socket do? */
+static inline bool
+datagram_is_native(Datagram *dgram)
+{
+    return dgram->base.file == NULL
+           || standard_socket_has_all(dgram->base.state, dgram->base.file,
+                                      1u << SOCKET_RECVFROM | 1u << SOCKET_SENDTO | 1u << SOCKET_SEND
+                                          | 1u << SOCKET_GETATTRIBUTE);
+}
+
+/* One message by recvfrom(). 0, or -1 with an exit exception. */
+static int
+datagram_read_by_method(Datagram *dgram, Loop *loop)
+{
+    PyObject *file = Py_NewRef(dgram->base.file);
+    PyObject *size = PyLong_FromSize_t(SCRATCH_BYTES);
+    PyObject *pair = size == NULL ? NULL
+                                  : PyObject_CallMethodOneArg(file, dgram->base.state->names.recvfrom,
+                                                              size);
+    Py_XDECREF(size);
+    Py_DECREF(file);
+    if (pair == NULL) {
+        if (PyErr_ExceptionMatches(PyExc_BlockingIOError)
+            || PyErr_ExceptionMatches(PyExc_InterruptedError)) {
+            PyErr_Clear();
+            return 0;
+        }
+        if (PyErr_ExceptionMatches(PyExc_OSError)) {
+            int result = datagram_error(dgram);
+            return result < 0 ? datagram_raised(dgram, loop) : 0;
+        }
+        return transport_fatal(&dgram->base, "Fatal read error on datagram transport");
+    }
+    PyObject *data = PySequence_GetItem(pair, 0);
+    PyObject *sender = data == NULL ? NULL : PySequence_GetItem(pair, 1);
+    Py_DECREF(pair);
+    int result = datagram_deliver(dgram, loop, data, sender);
+    Py_XDECREF(data);
+    return result;
+}
+
 /* -- receiving ----------------------------------------------------------------------------- */
 
 struct batch {
@@ -400,6 +444,11 @@ datagram_on_readable(struct watch *watch, int revents)
     if (UNLIKELY(revents & EV_ERROR) || io_is_gone(&dgram->base.io)) {
         result = transport_descriptor_gone(&dgram->base);
     }
+    else if (UNLIKELY(!datagram_is_native(dgram))) {
+        if (dgram->held == NULL && transport_wants_data(&dgram->base)) {
+            result = datagram_read_by_method(dgram, loop);
+        }
+    }
     else {
         bool more = true;
         for (int n = 0; more && n < DATAGRAM_BUDGET && dgram->held == NULL
@@ -493,10 +542,17 @@ enum send_outcome {
     SEND_REFUSED,   /* one about its bytes, for the caller */
 };
 
+static inline bool is_connected(Datagram *dgram);
+
+/* As asyncio: a socket that was connected by the loop is given no address. */
 static enum send_outcome
 send_by_python(Datagram *dgram, PyObject *data, PyObject *address)
 {
-    PyObject *result = PyObject_CallMethod(dgram->base.file, "sendto", "OO", data, address);
+    PyObject *file = Py_NewRef(dgram->base.file);
+    PyObject *result = is_connected(dgram)
+                           ? PyObject_CallMethod(file, "send", "O", data)
+                           : PyObject_CallMethod(file, "sendto", "OO", data, address);
+    Py_DECREF(file);
     if (result != NULL) {
         Py_DECREF(result);
         return SEND_DONE;
@@ -554,12 +610,24 @@ datagram_failed_write(Datagram *dgram)
     return transport_fatal(&dgram->base, "Fatal write error on datagram transport");
 }
 
+/* The event of socket.sendto(), which asyncio calls where the socket is not connected. 0 / -1 */
+static int
+datagram_audit(Datagram *dgram, PyObject *address)
+{
+    return is_connected(dgram) || address == NULL
+               ? 0
+               : PySys_Audit("socket.sendto", "OO", dgram->base.file, address);
+}
+
 static enum send_outcome
 datagram_try_send(Datagram *dgram, PyObject *data, const void *bytes, size_t n, PyObject *address,
                   const struct addr *target)
 {
-    if (UNLIKELY(!is_connected(dgram) && target->length == 0)) {
+    if (UNLIKELY((!is_connected(dgram) && target->length == 0) || !datagram_is_native(dgram))) {
         return send_by_python(dgram, data, address != NULL ? address : Py_None);
+    }
+    if (datagram_audit(dgram, address) < 0) {
+        return SEND_FAILED;
     }
     return send_by_kernel(dgram, bytes, n, target);
 }
@@ -578,6 +646,17 @@ send_batch(Datagram *dgram, size_t *count)
         if (item->target.length == 0 && !is_connected(dgram)) {
             break;
         }
+        PyObject *address = Py_XNewRef(item->address);
+        int refused = datagram_audit(dgram, address);
+        Py_XDECREF(address);
+        if (refused < 0 && length == 0) {
+            *count = 0;
+            return SEND_FAILED;
+        }
+        if (refused < 0) {
+            PyErr_Clear();    /* the next call comes to it */
+            break;
+        }
         iov[length] = (struct iovec){.iov_base = PyBytes_AS_STRING(item->data),
                                      .iov_len = (size_t)PyBytes_GET_SIZE(item->data)};
         messages[length] = (struct mmsghdr){
@@ -586,7 +665,7 @@ send_batch(Datagram *dgram, size_t *count)
                         .msg_namelen = item->target.length}};
     }
     *count = 0;
-    if (length == 0) {
+    if (length == 0 || !datagram_is_native(dgram)) {
         return SEND_DONE;
     }
     if (io_is_gone(&dgram->base.io)) {

@@ -283,7 +283,8 @@ static PyObject *
 wrap(Loop *loop, PyObject *source)
 {
     struct state *state = loop->state;
-    if (UNLIKELY(!Py_IS_TYPE(source, (PyTypeObject *)state->concurrent_Future))) {
+    if (UNLIKELY(!Py_IS_TYPE(source, (PyTypeObject *)state->concurrent_Future))
+        || UNLIKELY(loop_replaced(loop) & LOOP_BIT(call_soon_threadsafe))) {
         PyObject *stack[] = {source, (PyObject *)loop};
         return PyObject_Vectorcall(state->wrap_future, stack, 1, state->keywords_loop);
     }
@@ -371,6 +372,9 @@ Loop_run_in_executor(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyOb
     static const char *const names[] = {"executor", "func", NULL};
     Loop *loop = (Loop *)op;
     PyObject *values[2];
+    if (loop_base_replaced(loop, LOOP_BIT(run_in_executor))) {
+        return overrides_call_base(loop, loop->state->names.run_in_executor, args, nargs, kwnames);
+    }
     if (UNLIKELY(nargs < 2 || kwnames != NULL)) {
         if (args_unpack("run_in_executor", args, nargs, kwnames, names, 2, 2, values) < 0) {
             return NULL;

@@ -194,18 +194,24 @@ overrides_modules_changed(Loop *loop)
 }
 #endif
 
+unsigned int
+overrides_bit(PyObject *name)
+{
+    for (int i = 0; PyUnicode_Check(name) && i < LOOP_METHOD_COUNT; i++) {
+        if (PyUnicode_CompareWithASCIIString(name, method_names[i]) == 0) {
+            return 1u << i;
+        }
+    }
+    return 0;
+}
+
 void
 overrides_attribute_set(Loop *loop, PyObject *name)
 {
     if (!PyUnicode_Check(name)) {
         return;
     }
-    for (int i = 0; i < LOOP_METHOD_COUNT; i++) {
-        if (PyUnicode_CompareWithASCIIString(name, method_names[i]) == 0) {
-            overrides_forget(loop);
-        }
-    }
-    if (PyUnicode_CompareWithASCIIString(name, "__class__") == 0
+    if (overrides_bit(name) != 0 || PyUnicode_CompareWithASCIIString(name, "__class__") == 0
         || PyUnicode_CompareWithASCIIString(name, "__dict__") == 0) {
         overrides_forget(loop);
     }

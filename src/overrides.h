@@ -42,6 +42,9 @@ overrides_look_at_modules(Loop *loop)
 #endif
 void overrides_look(Loop *loop);
 
+/* The bit of a method; 0 for another name. */
+unsigned int overrides_bit(PyObject *name);
+
 /* An attribute of the instance was set or deleted. */
 void overrides_attribute_set(Loop *loop, PyObject *name);
 /* Somebody gets hold of the instance's dict: new reference, or NULL. */

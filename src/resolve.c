@@ -18,6 +18,7 @@
 #include "addr.h"
 #include "args.h"
 #include "look_up.h"
+#include "overrides.h"
 
 struct question {
     PyObject *host;
@@ -471,6 +472,12 @@ Loop_getaddrinfo(PyObject *loop, PyObject *const *args, Py_ssize_t nargs, PyObje
         .name = "getaddrinfo", .attempt = attempt_getaddrinfo, .leave = look_up_leave};
     static const char *const names[] = {"host", "port", "family", "type", "proto", "flags", NULL};
     PyObject *values[OPERATION_MAX_ARGS] = {NULL};
+    /* asyncio's method asks run_in_executor() */
+    if (UNLIKELY(loop_replaced((Loop *)loop) & LOOP_BIT(run_in_executor))
+        || loop_base_replaced((Loop *)loop, LOOP_BIT(getaddrinfo))) {
+        return overrides_call_base((Loop *)loop, ((Loop *)loop)->state->names.getaddrinfo, args,
+                                   nargs, kwnames);
+    }
     if (args_unpack("getaddrinfo", args, nargs, kwnames, names, 2, 2, values) < 0) {
         return NULL;
     }

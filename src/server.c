@@ -107,7 +107,15 @@ wrap_socket(Acceptor *acceptor, struct state *state, int fd)
     }
     if (sock == NULL) {
         close(fd);
+        return NULL;
     }
+    /* It does not block; the object has to know. asyncio makes it so, too: audit hooks see its type. */
+    PyObject *done = PyObject_CallMethodOneArg(sock, state->names.setblocking, Py_False);
+    if (done == NULL) {
+        close_socket(state, sock);
+        Py_CLEAR(sock);
+    }
+    Py_XDECREF(done);
     return sock;
 }
 
@@ -140,9 +148,9 @@ call_in_context(PyObject *context, PyObject *callable, PyObject *const *args, si
 /* A connection that others make a transport of. Takes over the socket object. */
 static int
 hand_over(Acceptor *acceptor, Loop *loop, PyObject *sock, PyObject *context,
-          const struct sockaddr *peer, socklen_t peer_length)
+          const struct sockaddr *peer, socklen_t peer_length, PyObject *known_name)
 {
-    PyObject *peername = addr_build(peer, peer_length);
+    PyObject *peername = known_name != NULL ? Py_NewRef(known_name) : addr_build(peer, peer_length);
     PyObject *result = NULL;
     if (peername == NULL && !PyErr_Occurred()) {
         peername = Py_NewRef(Py_None);
@@ -165,7 +173,7 @@ hand_over(Acceptor *acceptor, Loop *loop, PyObject *sock, PyObject *context,
 /* The usual case: protocol and transport. */
 static int
 make_stream(Acceptor *acceptor, Loop *loop, PyObject *sock, int fd, PyObject *context,
-            const struct sockaddr *peer, socklen_t peer_length)
+            const struct sockaddr *peer, socklen_t peer_length, PyObject *extra)
 {
     PyObject *factory = Py_NewRef(acceptor->protocol_factory);
     PyObject *server = Py_XNewRef(acceptor->server);
@@ -173,7 +181,7 @@ make_stream(Acceptor *acceptor, Loop *loop, PyObject *sock, int fd, PyObject *co
     PyObject *protocol = call_in_context(context, factory, NULL, 0);
     int result = 0;
     if (protocol != NULL) {
-        transport = stream_new(loop, sock, fd, protocol, NULL, NULL, server, context, peer,
+        transport = stream_new(loop, sock, fd, protocol, NULL, extra, server, context, peer,
                                peer_length);
     }
     if (transport == NULL) {
@@ -231,12 +239,91 @@ accept_connection(Acceptor *acceptor, Loop *loop, int fd, const struct sockaddr 
         Py_XDECREF(peername);
     }
     result = acceptor->accepted != NULL
-                 ? hand_over(acceptor, loop, sock, context, peer, peer_length)
-                 : make_stream(acceptor, loop, sock, fd, context, peer, peer_length);
+                 ? hand_over(acceptor, loop, sock, context, peer, peer_length, NULL)
+                 : make_stream(acceptor, loop, sock, fd, context, peer, peer_length, NULL);
     Py_DECREF(sock);
 done:
     Py_DECREF(context);
     return result;
+}
+
+/* -- by the socket's own method ------------------------------------------------------------ */
+
+/* What socket.socket.accept() does is done here as well, unless somebody has replaced it, or what it
+ * makes its sockets of. */
+static bool
+accepts_natively(Acceptor *acceptor, struct state *state)
+{
+    return standard_socket_has_all(state, acceptor->sock,
+                                   1u << SOCKET_ACCEPT | 1u << SOCKET_RAW_ACCEPT
+                                       | 1u << SOCKET_SETBLOCKING | 1u << SOCKET_GETATTRIBUTE)
+           && standard_is(state, STANDARD_SOCKET_SOCKET);
+}
+
+/* Takes over a socket that accept() has given, and its address. 0, or -1 with an exit exception. */
+static int
+accept_socket(Acceptor *acceptor, Loop *loop, PyObject *sock, PyObject *peername)
+{
+    int result = -1;
+    PyObject *extra = NULL, *context = NULL;
+    PyObject *done = PyObject_CallMethod(sock, "setblocking", "O", Py_False);
+    int fd = done == NULL ? -1 : args_descriptor(sock);
+    Py_XDECREF(done);
+    if (fd < 0) {
+        goto failed;
+    }
+    if (evict_stale_owner(loop, fd) < 0) {
+        close_socket(loop->state, sock);
+        return -1;
+    }
+    if (acceptor->nodelay) {
+        io_set_nodelay(fd);
+    }
+    context = PyContext_Copy(acceptor->context);
+    extra = context == NULL ? NULL : PyDict_New();
+    if (extra == NULL || PyDict_SetItem(extra, loop->state->names.peername, peername) < 0) {
+        goto failed;
+    }
+    if (UNLIKELY(loop->debug)) {
+        log_connection(acceptor, loop->state, sock, peername);
+    }
+    result = acceptor->accepted != NULL
+                 ? hand_over(acceptor, loop, sock, context, NULL, 0, peername)
+                 : make_stream(acceptor, loop, sock, fd, context, NULL, 0, extra);
+    Py_DECREF(extra);
+    Py_DECREF(context);
+    return result;
+failed:
+    Py_XDECREF(extra);
+    Py_XDECREF(context);
+    close_socket(loop->state, sock);
+    return accept_failed(loop, NULL);
+}
+
+/* 1: a connection was taken, 0: there is none, -1 with what accept() has raised. */
+static int
+accept_by_method(Acceptor *acceptor, PyObject **sock, PyObject **peername)
+{
+    PyObject *listening = Py_NewRef(acceptor->sock);
+    PyObject *pair = PyObject_CallMethodNoArgs(listening, acceptor->loop->state->names.accept);
+    Py_DECREF(listening);
+    if (pair == NULL) {
+        if (PyErr_ExceptionMatches(PyExc_BlockingIOError)
+            || PyErr_ExceptionMatches(PyExc_InterruptedError)
+            || PyErr_ExceptionMatches(PyExc_ConnectionAbortedError)) {
+            PyErr_Clear();
+            return 0;
+        }
+        return -1;
+    }
+    *sock = PySequence_GetItem(pair, 0);
+    *peername = *sock == NULL ? NULL : PySequence_GetItem(pair, 1);
+    Py_DECREF(pair);
+    if (*peername == NULL) {
+        Py_CLEAR(*sock);
+        return -1;
+    }
+    return 1;
 }
 
 /* -- errors of the listening socket --------------------------------------------------------- */
@@ -339,6 +426,53 @@ acceptor_budget(Acceptor *acceptor, Loop *loop)
     return acceptor->budget;
 }
 
+/* What accept() has raised: a shortage pauses, anything else goes to the exception handler, and has
+ * to leave the loop if it is an exit exception. */
+static void
+acceptor_method_failed(Acceptor *acceptor, Loop *loop)
+{
+    if (is_exit_exception()) {
+        loop_propagate(loop);
+        return;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    PyObject *number = PyErr_GivenExceptionMatches(exc, PyExc_OSError)
+                           ? PyObject_GetAttrString(exc, "errno")
+                           : NULL;
+    bool shortage = number != NULL && PyLong_Check(number) && is_shortage((int)PyLong_AsLong(number));
+    Py_XDECREF(number);
+    PyErr_Clear();
+    PyErr_SetRaisedException(exc);
+    if (shortage) {
+        acceptor_back_off(acceptor, loop, "socket.accept() out of system resource");
+    }
+    else {
+        loop_report(loop, "Exception in a callback of the event loop", NULL, NULL);
+    }
+}
+
+static void
+acceptor_accept_by_method(Acceptor *acceptor, Loop *loop, int budget)
+{
+    for (; budget > 0 && watch_is_active(&acceptor->watch); budget--) {
+        PyObject *sock, *peername;
+        int taken = accept_by_method(acceptor, &sock, &peername);
+        if (taken <= 0) {
+            if (taken < 0) {
+                acceptor_method_failed(acceptor, loop);
+            }
+            return;
+        }
+        int result = accept_socket(acceptor, loop, sock, peername);
+        Py_DECREF(sock);
+        Py_DECREF(peername);
+        if (result < 0) {
+            loop_propagate(loop);
+            return;
+        }
+    }
+}
+
 static void
 acceptor_on_readable(struct watch *watch, int revents)
 {
@@ -350,8 +484,12 @@ acceptor_on_readable(struct watch *watch, int revents)
         Py_DECREF(acceptor);
         return;
     }
-    for (int budget = acceptor_budget(acceptor, loop); budget > 0 && watch_is_active(watch);
-         budget--) {
+    int budget = acceptor_budget(acceptor, loop);
+    if (UNLIKELY(!accepts_natively(acceptor, loop->state))) {
+        acceptor_accept_by_method(acceptor, loop, budget);
+        budget = 0;
+    }
+    for (; budget > 0 && watch_is_active(watch); budget--) {
         struct sockaddr_storage peer;
         socklen_t peer_length;
         int fd;
@@ -497,9 +635,6 @@ acceptor_learn_socket(Acceptor *acceptor)
     acceptor->nodelay = (family == AF_INET || family == AF_INET6) && stream == SOCK_STREAM
                         && PyLong_AsLong(acceptor->proto) == IPPROTO_TCP;
     Py_DECREF(type);
-#ifdef SOCK_NONBLOCK
-    stream |= SOCK_NONBLOCK;    /* tells the socket object what the descriptor is already */
-#endif
     acceptor->type = PyLong_FromLong(stream);
     return acceptor->type == NULL ? -1 : 0;
 }

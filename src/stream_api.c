@@ -180,7 +180,7 @@ wait_for_data(Operation *op, struct reader_view *view, enum own_function which)
     bool busy = field(view->dict, state->names._waiter) != Py_None;
     PyObject *dict = Py_NewRef(view->dict);
     view_release(view);
-    if (UNLIKELY(busy)) {
+    if (UNLIKELY(busy || loop_has_custom_futures(op->loop))) {
         Py_DECREF(dict);
         return leave_to_standard(op, which);
     }
