@@ -165,7 +165,6 @@ class StreamHooks(_Base):
             or "\0" in host
             or self._debug
             or _base_events.socket is not socket
-            or self._has_replaced("getaddrinfo")
         ):
             return await super().create_connection(protocol_factory, host, port, **options)
         sock = await self._connect_to(host, port)
@@ -175,8 +174,8 @@ class StreamHooks(_Base):
         """A non-blocking socket connected to the first address of the host that answers."""
         exceptions = []
         try:
-            for family, kind, proto, _, address in await self.getaddrinfo(
-                host, port, type=socket.SOCK_STREAM
+            for family, kind, proto, _, address in await self._ensure_resolved(
+                (host, port), type=socket.SOCK_STREAM, loop=self
             ):
                 sock = None
                 try:

@@ -778,14 +778,6 @@ Loop__has_own(PyObject *op, PyObject *name)
 }
 
 static PyObject *
-Loop__has_replaced(PyObject *op, PyObject *name)
-{
-    Loop *loop = (Loop *)op;
-    unsigned int bit = overrides_bit(name);
-    return PyBool_FromLong((loop_replaced(loop) & bit) != 0);
-}
-
-static PyObject *
 Loop__set_instance_dict(PyObject *op, PyObject *dict)
 {
     if (PyObject_GenericSetDict(op, dict, NULL) < 0) {
@@ -995,7 +987,6 @@ static PyMethodDef Loop_methods[] = {
     {"_call_soon", (PyCFunction)(void (*)(void))Loop__call_soon, METH_FASTCALL, NULL},
     {"_check_closed", Loop__check_closed, METH_NOARGS, NULL},
     {"_has_own", Loop__has_own, METH_O, NULL},
-    {"_has_replaced", Loop__has_replaced, METH_O, NULL},
     {"_instance_dict", Loop__instance_dict, METH_NOARGS, NULL},
     {"_set_instance_dict", Loop__set_instance_dict, METH_O, NULL},
     {"_check_thread", Loop__check_thread, METH_NOARGS, NULL},

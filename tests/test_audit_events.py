@@ -118,3 +118,19 @@ def test_audit_events_of_a_tour(impl):
         return {name: sorted(found) for name, found in steps.items()}
 
     assert events(impl) == events(Impl.named("asyncio"))
+
+
+def test_every_short_way_has_its_test():
+    """The table names tests that exist."""
+    import pathlib
+    import re
+
+    tests = pathlib.Path(__file__).parent
+    table = tests.parent / "src" / "short_ways.md"
+    if not table.exists():
+        pytest.skip("no source tree")
+    known = set()
+    for path in tests.glob("test_*.py"):
+        known.update(re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE))
+    named = set(re.findall(r"`(test_\w+)`", table.read_text()))
+    assert named and named <= known, named - known
