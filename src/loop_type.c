@@ -806,6 +806,7 @@ Loop_new(PyTypeObject *type, PyObject *args UNUSED, PyObject *kwargs UNUSED)
     }
     loop->timer_fd = -1;
     loop->slow_callback_duration = 0.1;
+    overrides_forget(loop);
     list_init(&loop->all_loops);
     list_init(&loop->tls_pending);
     owed_init(&loop->owed);

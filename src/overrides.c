@@ -174,8 +174,7 @@ overrides_look(Loop *loop)
     PyErr_SetRaisedException(exc);
 }
 
-/* The next use looks. */
-static void
+void
 overrides_forget(Loop *loop)
 {
 #if PY_VERSION_HEX >= 0x030C0000

@@ -41,6 +41,7 @@ overrides_look_at_modules(Loop *loop)
 }
 #endif
 void overrides_look(Loop *loop);
+void overrides_forget(Loop *loop);    /* the next use looks: of a new loop, too */
 
 /* The bit of a method; 0 for another name. */
 unsigned int overrides_bit(PyObject *name);
