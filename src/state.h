@@ -231,6 +231,7 @@ struct state {
     PyTypeObject *FutureIterType;
     PyTypeObject *TaskType;
     PyTypeObject *TransportType;          /* base of all transports */
+    unsigned int info_version;            /* transport_type.c: a version of a class of ours, or 0 */
     PyTypeObject *StreamType;
     PyTypeObject *DatagramType;
     PyTypeObject *ReadPipeType;

@@ -12,6 +12,7 @@
 #include "args.h"
 #include "clients.h"
 #include "owner.h"
+#include "standard.h"
 
 /* -- life ----------------------------------------------------------------------- */
 
@@ -256,9 +257,45 @@ Transport_get_protocol(PyObject *op, PyObject *ignored UNUSED)
     return Py_NewRef(protocol != NULL ? protocol : Py_None);
 }
 
+/* asyncio's transports inherit it from BaseTransport: whoever replaces it there, or in a class between,
+ * means ours as well. What a program has put there, bound to the transport: new reference. NULL:
+ * nothing, or with an exception. */
+static PyObject *
+replaced_get_extra_info(PyObject *op)
+{
+    struct state *state = transport_cast(op)->state;
+    if (standard_class_is_same(Py_TYPE(op), &state->info_version)) {
+        return NULL;
+    }
+    PyObject *transports = PyImport_ImportModule("asyncio.transports");
+    PyObject *above = transports == NULL ? NULL
+                                         : PyObject_CallFunctionObjArgs((PyObject *)&PySuper_Type,
+                                                                        state->TransportType, op, NULL);
+    PyObject *found = above == NULL ? NULL
+                                    : PyObject_GetAttr(above, state->names.get_extra_info);
+    bool own = found != NULL && PyMethod_Check(found)
+               && standard_function(PyMethod_GET_FUNCTION(found), PyModule_GetDict(transports),
+                                    "BaseTransport.get_extra_info");
+    Py_XDECREF(above);
+    Py_XDECREF(transports);
+    if (own) {
+        (void)standard_class_has(Py_TYPE(op), "get_extra_info", Py_TYPE(op));    /* gives it a version */
+        SHARED_STORE(state->info_version, standard_version(Py_TYPE(op)));
+        Py_CLEAR(found);
+    }
+    return found;
+}
+
 static PyObject *
 Transport_get_extra_info(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
+    PyObject *replaced = replaced_get_extra_info(op);
+    if (UNLIKELY(replaced != NULL || PyErr_Occurred())) {
+        PyObject *result = replaced == NULL ? NULL
+                                            : PyObject_Vectorcall(replaced, args, (size_t)nargs, kwnames);
+        Py_XDECREF(replaced);
+        return result;
+    }
     static const char *const names[] = {"name", "default", NULL};
     PyObject *values[2] = {NULL, Py_None};
     if (args_unpack("get_extra_info", args, nargs, kwnames, names, 2, 1, values) < 0) {
