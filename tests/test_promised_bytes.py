@@ -581,6 +581,8 @@ async def main():
                     transport.close()
                 if HOW == "abort":
                     transport.abort()
+                if sys.version_info >= (3, 14):
+                    os._exit(0)    # a forked child has no running loop there: tasks cannot wait
                 for _ in range(3):
                     waiter = loop.create_future()
                     loop.call_later(0.02, waiter.set_result, None)
