@@ -18,7 +18,7 @@ def work(kind, seeds, limit):
     gc.freeze()
     found, done = [], 0
     for seed in seeds:
-        faulthandler.dump_traceback_later(120, exit=True)
+        faulthandler.dump_traceback_later(600, exit=True)  # a difference is shrunk meanwhile
         text = compare.check(kind, program_bytes(seed))
         done += 1
         if text:

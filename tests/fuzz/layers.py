@@ -49,6 +49,8 @@ class Memory(transports._FlowControlMixin, asyncio.Transport):
         self._scheduled = self._paused = self._closing = self._lost = False
         # The end of what this end writes: asked for, and told to the peer.
         self._end_wanted = self._end_told = self._broken = False
+        # What the next write() raises, None: nothing.
+        self.failure = None
         if high is not None:
             self.set_write_buffer_limits(high)
 
@@ -80,6 +82,9 @@ class Memory(transports._FlowControlMixin, asyncio.Transport):
             raise RuntimeError("Cannot call write() after write_eof()")
         if self._closing or not data:
             return
+        if self.failure is not None:
+            failure, self.failure = self.failure, None
+            raise failure
         data = bytes(data)
         step = self._portion or len(data)
         self._queue.extend(data[i : i + step] for i in range(0, len(data), step))

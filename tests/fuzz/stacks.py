@@ -16,6 +16,8 @@ and the life of the protocols are compared, when
 - pausing or resuming in the middle of a large transfer makes somebody do something;
 - something is written to an end that closes over TLS: the standard loop breaks the connection
   off, ours drops what comes, and says so in the end (docs/tls.md);
+- something is written over TCP to an end that is gone: the second piece may meet the answer to the
+  first, if that has left already;
 - two ends do something to the same connection in one phase, or the program does several things
   at a time ("wild").
 
@@ -54,7 +56,7 @@ BUFFERS = [65_536, 1000, 300, 20_000]
 OPERATIONS = [
     "write", "burst", "writelines", "write", "control", "limits", "look", "pause_reading",
     "resume_reading", "close", "write_eof", "burst", "set_protocol", "drain", "abort",
-    "lower_close", "lower_abort", "write", "raise", "later",
+    "lower_close", "lower_abort", "write", "raise", "fail", "later",
 ]  # fmt: skip
 
 # The most that every kernel takes at once, whatever it has already.
@@ -157,7 +159,7 @@ def _operation(choices, count, place=None, nested=False):
     return place, name, choices.below(256), 0
 
 
-GENTLE = {"close", "abort", "write_eof", "lower_close", "lower_abort", "raise"}
+GENTLE = {"close", "abort", "write_eof", "lower_close", "lower_abort", "raise", "fail"}
 """What a gentle program leaves out: all that was written has to come."""
 
 
@@ -280,6 +282,7 @@ class End:
         self.layers = []
         self.state = "new"
         self.ended = self.paused = self.closed = self.broken = self.pause_told = False
+        self.failing = False
         self.tasks = []
         self.place = (stack.number, number)
         self.reactions = [
@@ -359,10 +362,15 @@ class End:
             self.event("data")
         self.phase_received += len(data)
 
+    def speaks(self):
+        """It is about to send something, to a peer that may be gone."""
+        gone = self.peer.closed or self.peer.ended or self.peer.state == "lost"
+        if gone and (self.stack.tls or self.stack.bottom == "tcp"):
+            self.machine.free(self.stack.number)
+
     def payload(self, size):
         """What comes next of this end's bytes."""
-        if self.peer.closed and self.stack.tls:
-            self.machine.free(self.stack.number)
+        self.speaks()
         self.written += size
         return expected(self.pattern, self.written - size, size)
 
@@ -790,6 +798,7 @@ class Machine:
 
     def do_control(self, end, i, _):
         """A tunnel below says something of its own."""
+        end.speaks()
         for layer in end.layers:
             if isinstance(layer, layers.Frames) and end.state == "made":
                 layer.control()
@@ -820,6 +829,7 @@ class Machine:
         return end.transport.abort()
 
     def do_write_eof(self, end, i, _):
+        end.speaks()
         if end.transport.can_write_eof() and not end.transport.is_closing():
             end.transport.write_eof()
 
@@ -836,6 +846,13 @@ class Machine:
             end.layers[i % len(end.layers)].abort()
         else:
             end.bottom.abort()
+
+    def do_fail(self, end, i, _):
+        """The next write() of a transport in Python raises."""
+        # Below TLS, which gives up then: a tunnel would go on behind a hole.
+        if end.stack.in_python and end.stack.kinds and end.stack.kinds[0][0] == "tls":
+            end.failing = True
+            end.bottom.failure = [ConnectionResetError("broken"), Boom("broken")][i % 2]
 
     def do_set_protocol(self, end, i, _):
         if end.reader is None and end.state == "made":
@@ -953,7 +970,9 @@ class Machine:
                 end.took(end.reader._buffer, True)
                 end.reader._buffer.clear()
         for stack in self.stacks:
-            if not any(end.closed or end.state != "made" or end.ended for end in stack.ends):
+            if not any(
+                end.closed or end.failing or end.ended or end.state != "made" for end in stack.ends
+            ):
                 for end in stack.ends:
                     if end.received != end.peer.written:
                         end.wrong(f"{end.received} of {end.peer.written} bytes came")
