@@ -78,10 +78,10 @@ class Memory(transports._FlowControlMixin, asyncio.Transport):
     def write(self, data):
         if not isinstance(data, bytes | bytearray | memoryview):
             raise TypeError(f"bytes, please, not {type(data).__name__}")
-        if self._end_wanted:
-            raise RuntimeError("Cannot call write() after write_eof()")
         if self._closing or not data:
             return
+        if self._end_wanted:
+            raise RuntimeError("Cannot call write() after write_eof()")
         if self.failure is not None:
             failure, self.failure = self.failure, None
             raise failure
