@@ -337,6 +337,18 @@ proto_buffer_updated(struct proto *proto, struct state *state, size_t n)
 /* -- per connection --------------------------------------------------------------------- */
 
 PyObject *
+proto_call_here(struct proto *proto, PyObject *name)
+{
+    if (proto->protocol == NULL) {
+        return Py_NewRef(Py_None);
+    }
+    PyObject *protocol = Py_NewRef(proto->protocol);
+    PyObject *result = PyObject_CallMethodNoArgs(protocol, name);
+    Py_DECREF(protocol);
+    return result;
+}
+
+PyObject *
 proto_call(struct proto *proto, PyObject *name, PyObject *arg)
 {
     if (proto->protocol == NULL) {

@@ -69,6 +69,10 @@ PyObject *proto_connection_made(struct proto *proto, struct state *state, PyObje
 /* Per connection: looked up at each call. New reference or NULL. `arg` may be NULL. */
 PyObject *proto_call(struct proto *proto, PyObject *name, PyObject *arg);
 
+/* Without an argument, in the context that is current: for what asyncio calls from within the
+ * user's own call (pause_writing() from write()). */
+PyObject *proto_call_here(struct proto *proto, PyObject *name);
+
 /* A method of the protocol that was looked up before. New reference or NULL. */
 PyObject *proto_call_bound(struct proto *proto, PyObject *method, PyObject *arg);
 

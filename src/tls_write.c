@@ -275,22 +275,21 @@ control_writing(Tls *tls, size_t size)
         return 0;
     }
     tls_note_pending(tls, size);
-    PyObject *name;
     const char *message;
+    PyObject *result;
     if (UNLIKELY(size >= tls->high_water && !tls->protocol_paused)) {
         tls->protocol_paused = true;
-        name = tls->state->names.pause_writing;
         message = "protocol.pause_writing() failed";
+        result = proto_call_here(&tls->proto, tls->state->names.pause_writing);
     }
     else if (UNLIKELY(tls->protocol_paused) && size <= tls->low_water) {
         tls->protocol_paused = false;
-        name = tls->state->names.resume_writing;
         message = "protocol.resume_writing() failed";
+        result = proto_call(&tls->proto, tls->state->names.resume_writing, NULL);
     }
     else {
         return 0;
     }
-    PyObject *result = proto_call(&tls->proto, name, NULL);
     if (result == NULL) {
         return tls_callback_failed(tls, message);
     }

@@ -406,7 +406,7 @@ transport_maybe_pause(Transport *tr)
         return 0;
     }
     tr->protocol_paused = true;
-    PyObject *result = proto_call(&tr->proto, tr->state->names.pause_writing, NULL);
+    PyObject *result = proto_call_here(&tr->proto, tr->state->names.pause_writing);
     if (result == NULL) {
         return transport_callback_failed(tr, "protocol.pause_writing() failed");
     }

@@ -3,6 +3,7 @@ what is written arrives in the order in which asyncio sends it, and each call fi
 around it done."""
 
 import asyncio
+import contextvars
 import contextlib
 import os
 import random
@@ -570,6 +571,29 @@ def test_the_end_inside_error_received(run, then):
         await until(lambda: "lost" in protocol.names)
         assert protocol.names == ["error", "lost"]
         peer.close()
+
+    run(main())
+
+
+# -- contexts ----------------------------------------------------------------------------
+
+
+def test_pause_writing_runs_in_the_context_of_the_write(run, connect):
+    var = contextvars.ContextVar("var", default="none")
+
+    async def main():
+        ends = await connect()
+        seen = []
+        ends.protocol.on_pause = lambda: seen.append(var.get())
+
+        async def writes():
+            var.set("who writes")
+            while not seen:
+                ends.transport.write(b"x" * 1_000_000)
+
+        await asyncio.create_task(writes())
+        assert seen == ["who writes"]
+        await ends.end()
 
     run(main())
 
