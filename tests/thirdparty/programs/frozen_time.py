@@ -5,6 +5,7 @@ import datetime
 
 from freezegun import freeze_time
 
+asyncio.new_event_loop = new_event_loop  # freezegun asks it for the class of loops
 DAY = "2031-05-06 07:08:09"
 
 
