@@ -158,7 +158,7 @@ class Future(asyncio.Future[_T]):
 
 # Covariant as asyncio.Task is: set_result() of a Task always raises.
 @disjoint_base
-class Task(asyncio.Task[_T_co]):
+class Task(Future[_T_co], asyncio.Task[_T_co]):  # type: ignore[type-var, misc]
     if sys.version_info >= (3, 12):
         def __init__(
             self,

@@ -4,8 +4,8 @@
  * `await` drives, future_type.c makes and ends one and defines the type.
  *
  * Both types derive from _asyncio.Future and _asyncio.Task, whose structs come first
- * and stay empty (their __init__ never runs); everything is overridden. Task has the
- * same fields first, so every function here takes either.
+ * and stay empty (their __init__ never runs); everything is overridden. Task derives from Future as
+ * well: it has the same fields first, so every function here takes either.
  *
  * Waiters:  the first one is a field, later ones are in a list; they are woken in the
  *           order in which they came. A Task of our own loop is parked as itself: no

@@ -92,8 +92,7 @@ future_new(struct state *state, PyObject *loop)
 bool
 future_is_ours(struct state *state, PyObject *op)
 {
-    return future_check_native(state, op) || PyObject_TypeCheck(op, state->FutureType)
-           || PyObject_TypeCheck(op, state->TaskType);
+    return future_check_native(state, op) || PyObject_TypeCheck(op, state->FutureType);
 }
 
 int

@@ -52,28 +52,41 @@ freelist_drain(struct freelist *list)
 }
 
 int
-state_add_type(PyObject *module, PyType_Spec *spec, PyObject *base,
-               Py_ssize_t base_size, PyTypeObject **slot)
+state_check_base(PyTypeObject *base, Py_ssize_t room)
 {
-    if (base != NULL && ((PyTypeObject *)base)->tp_basicsize > base_size) {
+    if (base->tp_basicsize > room) {
         PyErr_Format(PyExc_ImportError,
                      "asyncloop was built for another build of CPython: %s has %zd bytes, "
                      "there is room for %zd; build asyncloop again with this interpreter",
-                     ((PyTypeObject *)base)->tp_name, ((PyTypeObject *)base)->tp_basicsize,
-                     base_size);
+                     base->tp_name, base->tp_basicsize, room);
         return -1;
     }
-    PyObject *bases = base == NULL ? NULL : PyTuple_Pack(1, base);
-    if (base != NULL && bases == NULL) {
-        return -1;
-    }
+    return 0;
+}
+
+int
+state_add_type_with_bases(PyObject *module, PyType_Spec *spec, PyObject *bases, PyTypeObject **slot)
+{
     PyObject *type = PyType_FromModuleAndSpec(module, spec, bases);
-    Py_XDECREF(bases);
     if (type == NULL) {
         return -1;
     }
     *slot = (PyTypeObject *)type;
     return PyModule_AddType(module, (PyTypeObject *)type);
+}
+
+int
+state_add_type(PyObject *module, PyType_Spec *spec, PyObject *base,
+               Py_ssize_t base_size, PyTypeObject **slot)
+{
+    if (base == NULL) {
+        return state_add_type_with_bases(module, spec, NULL, slot);
+    }
+    PyObject *bases = state_check_base((PyTypeObject *)base, base_size) < 0 ? NULL
+                                                                            : PyTuple_Pack(1, base);
+    int result = bases == NULL ? -1 : state_add_type_with_bases(module, spec, bases, slot);
+    Py_XDECREF(bases);
+    return result;
 }
 
 /* new reference to module.name; NULL without an exception where it is missing and optional */

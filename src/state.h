@@ -398,5 +398,10 @@ void state_drain_free_lists(struct state *state);    /* and they stay empty */
  * must fit into `base_size`, the room that the struct leaves for it. */
 int state_add_type(PyObject *module, PyType_Spec *spec, PyObject *base,
                    Py_ssize_t base_size, PyTypeObject **slot);
+/* The same with a tuple of bases, or NULL, whose sizes the caller has checked. */
+int state_add_type_with_bases(PyObject *module, PyType_Spec *spec, PyObject *bases,
+                              PyTypeObject **slot);
+/* ImportError and -1 if the base's struct has more than `room` bytes. */
+int state_check_base(PyTypeObject *base, Py_ssize_t room);
 
 #endif

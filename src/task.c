@@ -724,12 +724,31 @@ static PyType_Spec task_spec = {
     .slots = task_slots,
 };
 
+/* Task with both bases, asyncio's Task and our Future: its struct begins like either one's. CPython
+ * does not know that what our Future adds lies behind what asyncio's Task adds, and refuses two bases
+ * that are both longer than the one they share; so for the moment of the question ours is not. It has
+ * no instances yet, nor subclasses. */
+static int
+task_type_make(PyObject *module, struct state *state)
+{
+    PyTypeObject *future = state->FutureType;
+    PyObject *bases = PyTuple_Pack(2, (PyObject *)future, state->asyncio_Task);
+    if (bases == NULL) {
+        return -1;
+    }
+    Py_ssize_t size = future->tp_basicsize;
+    future->tp_basicsize = state->asyncio_Future->tp_basicsize;
+    int result = state_add_type_with_bases(module, &task_spec, bases, &state->TaskType);
+    future->tp_basicsize = size;
+    Py_DECREF(bases);
+    return result;
+}
+
 int
 task_type_init(PyObject *module, struct state *state)
 {
     PyTypeObject *base = state->asyncio_Task;
     state->task_base = (struct base_slots){base->tp_traverse, base->tp_clear, base->tp_dealloc};
     task_step_init(state);
-    return state_add_type(module, &task_spec, (PyObject *)base, ASYNCIO_FUTURE_SIZE,
-                          &state->TaskType);
+    return state_check_base(base, ASYNCIO_FUTURE_SIZE) < 0 ? -1 : task_type_make(module, state);
 }

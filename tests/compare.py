@@ -25,6 +25,7 @@ _PLAIN = [
     (r"(File descriptor|Bad file descriptor:) \d+", r"\1 N"),
     (r"('|\b)127\.0\.0\.1('|\b), \d+", "127.0.0.1, N"),
     (r"\b_?(asyncio|asyncloop)(\.\w+)*\.", ""),
+    (r"'Task-\d+'", "'Task-N'"),
     (r"\b(StreamTransport|_SelectorSocketTransport)\b", "Stream"),
     (r"\b(DatagramTransport|_SelectorDatagramTransport)\b", "Datagram"),
     (r"\b(_UnixReadPipeTransport|ReadPipeTransport)\b", "ReadPipe"),

@@ -32,6 +32,7 @@ async def connection(log, loop, factory):
             ("connect", lambda sock: loop.create_connection(factory, sock=sock)),
             ("accepted", lambda sock: loop.connect_accepted_socket(factory, sock)),
         ]:
+            gc.collect()  # asyncio's own, half made, whose descriptor may be taken again
             one, other = socket.socketpair()
             await log.wait(name, call, one)
             keep.append(other)
@@ -73,3 +74,113 @@ def test_factory_that_gives_no_protocol(program, name):
         return not line.startswith("warned: ")
 
     same(program, FACTORIES[name], only=quiet)
+
+
+# -- a Task given to the methods of Future ----------------------------------------------------
+
+SETTLING = {
+    "set_result": (1,),
+    "set_exception": (ZeroDivisionError,),
+    "cancel": ("why",),
+    "add_done_callback": (len,),
+    "remove_done_callback": (len,),
+}
+ATTRIBUTES = ["_state", "_result", "_exception", "_callbacks", "_log_traceback", "_cancel_message",
+              "_source_traceback", "_asyncio_future_blocking"]  # fmt: skip
+WITHOUT_ARGUMENTS = ["done", "cancelled", "result", "exception", "__repr__", "__del__",
+                     "_make_cancelled_error", "__iter__"]  # fmt: skip
+
+
+async def future_methods_of_tasks(log, loop, state):
+    future_type = type(loop.create_future())
+    keep = []
+
+    async def body(blocker):
+        try:
+            return await blocker
+        finally:
+            log("body ends")
+
+    for name in [*SETTLING, *ATTRIBUTES, *WITHOUT_ARGUMENTS]:
+        log("--", name)
+        blocker = loop.create_future()
+        task = loop.create_task(body(blocker))
+        keep += [task, task.get_coro(), blocker]
+        if state != "new":
+            await asyncio.sleep(0)
+        if state == "ready":
+            blocker.set_result(5)
+        elif state == "done":
+            blocker.set_result(5)
+            await task
+        elif state == "cancelling":
+            task.cancel()
+        log(isinstance(task, future_type), issubclass(type(task), future_type))
+        method = getattr(future_type, name)
+        if name in ATTRIBUTES:
+            log(str(method.__get__(task, type(task))).partition(" at ")[0])
+        else:
+            result = log.call(name, method, task, *SETTLING.get(name, ()))
+            keep.append(result)
+        log(task.done(), task.cancelled(), task in asyncio.all_tasks(loop))
+        await asyncio.sleep(0)
+        if not blocker.done():
+            blocker.set_result(6)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        await log.wait("task", asyncio.shield, task)
+        log(task.cancelling(), task.done())
+    keep.clear()
+
+
+@pytest.mark.parametrize("state", ["new", "waiting", "ready", "done", "cancelling"])
+def test_task_given_to_methods_of_future(state):
+    def told(line):
+        return "coroutine" not in line and not line.startswith(("__iter__", "warned"))
+
+    same(future_methods_of_tasks, state, only=told)
+
+
+async def made_again(log, loop):
+    """Future.__init__() of a Task leaves one that fails or ends, but never the process."""
+    for settle in (False, True):
+        blocker = loop.create_future()
+        task = loop.create_task(asyncio.wait_for(blocker, 1))
+        await asyncio.sleep(0)
+        try:
+            type(blocker).__init__(task, loop=loop)
+        except RuntimeError:
+            pass  # from 3.15 on
+        if settle:
+            type(blocker).set_result(task, 3)
+        blocker.set_result(None)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        log(task.done())
+
+
+def test_future_init_of_a_task():
+    same(made_again, only=lambda line: not line.startswith("warned"))
+
+
+async def subclass_of_both(log, loop):
+    future_type, task_type = type(loop.create_future()), type(asyncio.current_task())
+
+    class Both(task_type, future_type):
+        def set_result(self, value):
+            super(task_type, self).set_result(value)
+
+    async def nothing():
+        pass
+
+    task = Both(nothing(), loop=loop)
+    log.call("set_result", task.set_result, 7)
+    log(task.done(), await task)
+    log([kind.__name__ for kind in Both.__mro__])
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+def test_subclass_of_both():
+    # Asyncio's have one class less.
+    same(subclass_of_both, only=lambda line: "'Both'" not in line and "warned" not in line)
