@@ -16,17 +16,12 @@
 
 /* A timer that is in the heap for an asyncio.TimerHandle. */
 static int
-foreign_timer_run(PyObject *handle, PyObject *arg UNUSED)
+foreign_timer_run(PyObject *handle, PyObject *loop)
 {
-    PyObject *cancelled = PyObject_GetAttrString(handle, "_cancelled");
-    int is_cancelled = cancelled == NULL ? -1 : PyObject_IsTrue(cancelled);
-    Py_XDECREF(cancelled);
-    if (is_cancelled != 0) {
-        return is_cancelled < 0 ? -1 : 0;
+    if (loop_run_foreign((Loop *)loop, handle) < 0) {
+        loop_propagate((Loop *)loop);
     }
-    PyObject *result = PyObject_CallMethod(handle, "_run", NULL);
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
+    return 0;
 }
 
 /* What a user is to see of a handle of ours; borrowed. */
@@ -227,7 +222,7 @@ Loop__timer_put(PyObject *op, PyObject *handle)
     if (seconds == -1. && PyErr_Occurred()) {
         return NULL;
     }
-    TimerHandle *timer = timer_handle_new_native(loop, foreign_timer_run, handle, NULL);
+    TimerHandle *timer = timer_handle_new_native(loop, foreign_timer_run, handle, op);
     if (timer == NULL) {
         return NULL;
     }

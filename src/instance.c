@@ -37,6 +37,14 @@ names_are_usual(const struct instance_names *names)
     return names != NULL && (names->kind == KIND_UNICODE || names->kind == KIND_SPLIT);
 }
 
+/* The table that objects of a class share lives as long as the class, and only grows. One of the
+ * object's own is nothing to hold on to: it may be emptied, and the next one be in its place. */
+static bool
+names_are_shared(PyObject *op, const struct instance_names *names)
+{
+    return (const void *)names == ((PyHeapTypeObject *)Py_TYPE(op))->ht_cached_keys;
+}
+
 bool
 instance_see(struct state *state, PyObject *op, struct instance_seen *seen, PyObject *const *names,
              size_t count)
@@ -46,7 +54,7 @@ instance_see(struct state *state, PyObject *op, struct instance_seen *seen, PyOb
         return false;
     }
     const struct instance_names *table = instance_names(op);
-    if (!names_are_usual(table)) {
+    if (!names_are_usual(table) || !names_are_shared(op, table)) {
         return false;
     }
     const struct entry *entries = first_entry(table);
@@ -71,7 +79,7 @@ names_are(PyObject *op, bool shared, Py_ssize_t count)
     static const char *const expected[] = {"first", "second"};
     const struct instance_names *table = instance_names(op);
     if (!names_are_usual(table) || table->count != count
-        || shared != (table == (const void *)((PyHeapTypeObject *)Py_TYPE(op))->ht_cached_keys)) {
+        || shared != names_are_shared(op, table)) {
         return false;
     }
     for (Py_ssize_t i = 0; i < count; i++) {

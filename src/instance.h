@@ -2,8 +2,9 @@
  *
  * What a class gives may be kept (a method that is called for each packet) as long as the class is
  * the same and the object itself has nothing of that name. The class has a version; for the object
- * there is the table of the names that it has or may have, which only grows or is replaced by
- * another one. To compare both costs a tenth of a look-up (benchmark rows: Protocol echo, streams).
+ * there is the table of the names that the objects of its class have or may have, which only grows.
+ * To compare both costs a tenth of a look-up (benchmark rows: Protocol echo, streams). An object with a
+ * table of its own (a dict that was given to it, or emptied) is looked at each time.
  *
  * Where CPython keeps that table no public header says. So it is tried out at import, with objects
  * whose names are known; where it is not as expected, and without a GIL, nothing is ever kept, and

@@ -323,26 +323,25 @@ loop_warn_slow(Loop *loop, PyObject *item, double started)
     PyErr_SetRaisedException(exc);
 }
 
-/* Steals what _run() has returned, or NULL. */
+/* Steals what _run() has returned, or NULL: asyncio lets out whatever that raises. */
 static int
-loop_foreign_ran(Loop *loop, PyObject *item, PyObject *result)
+loop_foreign_ran(PyObject *result)
 {
-    if (result == NULL) {
-        if (is_exit_exception()) {
-            return -1;
-        }
-        loop_report(loop, "Exception in callback", "handle", item);
-    }
     Py_XDECREF(result);
-    return 0;
+    return result == NULL ? -1 : 0;
 }
 
-/* an object with _run() that somebody gave to _add_callback() */
-static int
+/* What somebody else has put into the ring. */
+int
 loop_run_foreign(Loop *loop, PyObject *item)
 {
-    return loop_foreign_ran(loop, item,
-                            PyObject_CallMethodNoArgs(item, loop->state->names._run));
+    PyObject *cancelled = PyObject_GetAttrString(item, "_cancelled");
+    int skip = cancelled == NULL ? -1 : PyObject_IsTrue(cancelled);
+    Py_XDECREF(cancelled);
+    if (skip != 0) {
+        return skip < 0 ? -1 : 0;
+    }
+    return loop_foreign_ran(PyObject_CallMethodNoArgs(item, loop->state->names._run));
 }
 
 /* A handle of ours, and Handle._run() is somebody else's, who may look at it and at what it calls. */
@@ -350,8 +349,8 @@ static int
 loop_run_replaced(Loop *loop, PyObject *op)
 {
     handle_set_place((Handle *)op, HANDLE_SHARED);
-    return loop_foreign_ran(loop, op, PyObject_CallMethodOneArg(loop->state->asyncio_Handle,
-                                                                loop->state->names._run, op));
+    return loop_foreign_ran(PyObject_CallMethodOneArg(loop->state->asyncio_Handle,
+                                                      loop->state->names._run, op));
 }
 
 /* Before 3.12, what was replaced since the iteration began, or since the last push. */

@@ -243,6 +243,7 @@ void loop_wake(Loop *loop);       /* from any thread: ends the poll */
 
 /* Runs a callback of add_reader() or add_writer(), out of the poll. */
 void loop_run_handle(Loop *loop, Handle *handle);
+int loop_run_foreign(Loop *loop, PyObject *item);    /* 0, or -1 with whatever it raised */
 
 /* stream_write.c: what the kernel holds leaves; the second one may put it off to the turn's end.
  * The third is for a child of fork(): its parent does it. */

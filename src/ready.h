@@ -1,7 +1,7 @@
 /* ready.h - the queue of what runs next: a ring of tagged object pointers.
  *
- * Owns:     one strong reference per item. Objects are aligned to 16 bytes, so the
- *           low bits of the pointer tell what the item is without touching it.
+ * Owns:     one strong reference per item. The low bits of the pointer, which are free in whatever
+ *           has a reference count, tell what the item is without touching it.
  * Promises: items leave in the order in which they came. Runs no Python. */
 #ifndef ASYNCLOOP_READY_H
 #define ASYNCLOOP_READY_H
@@ -14,7 +14,7 @@ enum ready_kind {
     READY_FOREIGN = 2,    /* anything with _run() and _cancelled, given to _add_callback() */
     READY_DONE = 3,       /* a Future or Task whose callbacks there was no memory to queue */
 };
-#define READY_KIND_MASK ((uintptr_t)15)
+#define READY_KIND_MASK ((uintptr_t)3)    /* what the interpreter has in itself is aligned to 8 only */
 
 struct ready {
     uintptr_t *items;

@@ -192,16 +192,24 @@ iov_within(const struct iovec *iov, size_t budget, size_t *over)
     return count;
 }
 
-/* What is queued is asyncio's sock.sendmsg(), from 3.12 on, which raises an audit event. 0 / -1 */
-static inline int
-stream_audit(Transport *tr UNUSED)
+/* What is queued is asyncio's sock.sendmsg(), from 3.12 on, which raises an audit event: before
+ * anything of the queue is looked at, because a hook may do anything with it. IO_OK: go on. */
+static inline enum io_status
+stream_audit(Stream *stream UNUSED)
 {
 #if PY_VERSION_HEX >= 0x030C0000
+    Transport *tr = &stream->base;
     if (tr->kind->is_socket && !io_is_by_method(tr)) {
-        return PySys_Audit("socket.sendmsg", "OO", tr->file, Py_None);
+        if (PySys_Audit("socket.sendmsg", "OO", tr->file, Py_None) < 0) {
+            tr->io.err = 0;
+            return IO_ERROR;
+        }
+        if (UNLIKELY(tr->conn_lost > 0)) {
+            return IO_WANT_WRITE;
+        }
     }
 #endif
-    return 0;
+    return IO_OK;
 }
 
 /* One call of the kernel. IO_OK: it took all; IO_WANT_WRITE: a part, maybe nothing. Sends no more
@@ -220,10 +228,6 @@ stream_send(Stream *stream, struct iovec *iov, int count, bool more, size_t *bud
         iov[count - 1].iov_len -= over;
     }
     *n = 0;
-    if (UNLIKELY(stream_audit(&stream->base) < 0)) {
-        io->err = 0;
-        return IO_ERROR;
-    }
     enum io_status status = io->ops->writev(io, iov, count, more, n);
     if (UNLIKELY(over > 0)) {
         iov[count - 1].iov_len += over;
@@ -258,8 +262,12 @@ stream_send_batch(Stream *stream, size_t *budget)
 {
     struct iovec iov[IO_IOV_MAX];
     size_t n;
-    int count = wqueue_iov(&stream->output, iov, IO_IOV_MAX);
-    enum io_status status = stream_send(stream, iov, count, false, budget, &n);
+    enum io_status status = stream_audit(stream);
+    int count = status == IO_OK ? wqueue_iov(&stream->output, iov, IO_IOV_MAX) : 0;
+    if (UNLIKELY(count == 0)) {
+        return status;    /* or a hook has sent all of it, by a turn of the loop */
+    }
+    status = stream_send(stream, iov, count, false, budget, &n);
     if (LIKELY(status != IO_ERROR && stream->base.conn_lost == 0)) {
         wqueue_consume(&stream->output, n);
     }
@@ -556,9 +564,15 @@ parts_send(Stream *stream, const struct parts *parts, size_t *sent)
     size_t first = 0, budget = WRITE_BUDGET_BYTES;
     bool more = stream_holds(stream, parts->bytes);
     while (first < parts->count) {
-        size_t left = parts->count - first, n;
+        size_t left = parts->count - first, n = 0;
         int count = left < IO_IOV_MAX ? (int)left : IO_IOV_MAX;
-        enum io_status status = stream_send(stream, &parts->iov[first], count, more, &budget, &n);
+        enum io_status status = stream_audit(stream);
+        if (UNLIKELY(!wqueue_is_empty(&stream->output)) && status == IO_OK) {
+            status = IO_WANT_WRITE;    /* a hook, or a send() of the user's, has written: behind that */
+        }
+        if (LIKELY(status == IO_OK)) {
+            status = stream_send(stream, &parts->iov[first], count, more, &budget, &n);
+        }
         *sent += n;
         if (status != IO_OK || (budget == 0 && *sent < parts->bytes)) {
             return stream_wait_writable(stream, status);

@@ -28,7 +28,7 @@ static void
 transport_report(Transport *tr, PyObject *message_steal, PyObject *exc)
 {
     struct state_names *names = &tr->state->names;
-    PyObject *protocol = tr->proto.protocol != NULL ? tr->proto.protocol : Py_None;
+    PyObject *protocol = Py_NewRef(tr->proto.protocol != NULL ? tr->proto.protocol : Py_None);
     PyObject *context = message_steal == NULL ? NULL : PyDict_New();
     if (context == NULL
         || PyDict_SetItem(context, names->message, message_steal) < 0
@@ -44,6 +44,7 @@ transport_report(Transport *tr, PyObject *message_steal, PyObject *exc)
     }
     Py_XDECREF(context);
     Py_XDECREF(message_steal);
+    Py_DECREF(protocol);
 }
 
 int

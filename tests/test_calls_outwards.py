@@ -1,0 +1,153 @@
+"""Calls outwards that do what nobody expects, in the middle of what a transport or the loop does."""
+
+import asyncio
+import contextlib
+import socket
+
+import pytest
+
+from .support import check_script, turns, until
+
+# -- a dict that is emptied and filled again ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("names", [("x",), ("x", "y", "z")], ids=len)
+@pytest.mark.parametrize("buffered", [False, True], ids=["Protocol", "BufferedProtocol"])
+def test_dict_of_a_protocol_is_emptied_and_filled(run, loop, names, buffered):
+    """What comes into its place may be as long as what was there, and at the same address."""
+    seen = []
+    room = bytearray(100)
+    method = "buffer_updated" if buffered else "data_received"
+
+    class Base(asyncio.BufferedProtocol if buffered else asyncio.Protocol):
+        def __init__(self):
+            self.__dict__ = dict.fromkeys(names, 1)
+
+        def get_buffer(self, hint):
+            return room
+
+    setattr(Base, method, lambda self, data: seen.append("class"))
+
+    async def main():
+        near, far = socket.socketpair()
+        transport, protocol = await loop.create_connection(Base, sock=near)
+        with contextlib.closing(transport), far:
+            for _ in range(3):
+                before = len(seen)
+                far.send(b"a")
+                await until(lambda before=before: len(seen) > before)
+            attributes = protocol.__dict__
+            attributes.clear()
+            attributes[method] = lambda data: seen.append("instance")
+            for name in names[1:]:
+                attributes[name] = 1
+            far.send(b"b")
+            await until(lambda: len(seen) > 3)
+            assert seen[3:] == ["instance"]
+            del attributes[method]
+            far.send(b"c")
+            await until(lambda: len(seen) > 4)
+            assert seen[4:] == ["class"]
+
+    run(main())
+
+
+# -- what a hook does while queued output is sent -----------------------------------------------------
+
+HOOKED = """
+import asyncio, gc, socket, sys
+
+def hook(event, args):
+    global armed
+    if event == "socket.sendmsg" and armed:
+        armed = False
+        WHAT
+        gc.collect()
+        others.append([bytes([i]) * 100000 for i in range(97, 123)] * 2)
+
+armed, others = False, []
+sys.addaudithook(hook)
+written = b"".join(bytes([65 + i % 26]) * 100000 for i in range(50))
+
+async def main():
+    global armed, transport
+    loop = asyncio.get_running_loop()
+    near, far = socket.socketpair()
+    far.setblocking(False)
+    transport, _ = await loop.create_connection(asyncio.Protocol, sock=near)
+    if LINES:
+        armed = True
+        transport.writelines(written[i:i + 100000] for i in range(0, len(written), 100000))
+    else:
+        for i in range(0, len(written), 100000):
+            transport.write(written[i:i + 100000])
+        armed = True
+    got = bytearray()
+    while True:
+        try:
+            data = await asyncio.wait_for(loop.sock_recv(far, 1 << 16), 0.3)
+        except (asyncio.TimeoutError, ConnectionError):
+            break
+        if not data:
+            break
+        got += data
+    assert not armed or sys.version_info < (3, 12), "the event did not come"
+    assert got == written[:len(got)], "what was never written was sent"
+    transport.abort()
+    far.close()
+
+new_event_loop().run_until_complete(main())
+print("fine")
+"""
+
+
+@pytest.mark.parametrize("lines", [False, True], ids=["write", "writelines"])
+@pytest.mark.parametrize("what", ["transport.abort()", "raise ValueError('no')"])
+def test_hook_ends_the_transport_whose_output_is_sent(impl, what, lines):
+    source = HOOKED.replace("WHAT", what).replace("LINES", str(lines))
+    check_script(impl, source, expect="fine", flags=())
+
+
+# -- what is put into _ready and _scheduled -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "item", [42, True, None, "a", b"", (), int, object()], ids=lambda item: repr(item)[:9]
+)
+def test_anything_in_ready_ends_the_run(loop, item):
+    """Also what lies in the interpreter itself, and not in memory of its own."""
+    ran = []
+    loop.call_soon(ran.append, 1)
+    loop._ready.append(item)
+    loop.call_soon(ran.append, 2)
+    loop.call_soon(loop.stop)
+    assert list(loop._ready)[1] is item
+    with pytest.raises(AttributeError, match="_cancelled"):
+        loop.run_forever()
+    assert ran == [1]
+    loop.run_forever()
+    assert ran == [1, 2]
+
+
+@pytest.mark.parametrize("scheduled", [False, True], ids=["_ready", "_scheduled"])
+def test_what_a_handle_of_somebody_elses_raises_ends_the_run(loop, scheduled):
+    class Raising(asyncio.TimerHandle):
+        def _run(self):
+            raise ValueError("out")
+
+    handle = Raising(loop.time(), print, (), loop)
+    (loop._scheduled if scheduled else loop._ready).append(handle)
+    loop.call_later(0.02, loop.stop)
+    with pytest.raises(ValueError, match="out"):
+        loop.run_forever()
+    loop.run_forever()
+
+
+def test_handle_of_somebody_elses_is_cancelled_while_it_is_ready(loop, reports):
+    ran = []
+    handle = asyncio.Handle(ran.append, (1,), loop)
+    loop._ready.append(handle)
+    loop.call_soon(loop.stop)
+    handle.cancel()
+    loop.run_forever()
+    assert ran == [] and reports == []
