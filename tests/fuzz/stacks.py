@@ -77,13 +77,13 @@ def _is_known(report):
     return any(text in report for text in STANDARD_FAILS.values())
 
 
-# A program is not compared after one of these errors on the standard loop. Nor is one in which
+# A program is not compared that makes one of these errors on the standard loop. Nor is one in which
 # the bytes are wrong there: from 3.12 on it keeps views of what was written, and a bytearray that
 # is changed afterwards is sent as it is then. eof_received() comes a second time from it after
 # pause_reading() and resume_reading().
 STANDARD_FAILS = {
     # _SSLProtocolTransport._force_close() calls SSLProtocol._abort() with an argument that it
-    # does not take before 3.12: a TLS connection above another cannot be broken off.
+    # does not take before 3.13: a TLS connection above another cannot be broken off.
     "force_close of TLS above TLS": "_abort() takes 1 positional argument",
     # close() twice, or an operation behind it, finds the transport without its protocol.
     "operations after close() over TLS": "'NoneType' object has no attribute",
@@ -667,7 +667,7 @@ class Machine:
         self.active = True
         exc = context.get("exception")
         text = f"{type(exc).__name__}: {exc}" if exc else context["message"]
-        if _is_known(text):
+        if _is_known(text) and not self.ours:
             self.known.append(text)
             return
         if not isinstance(exc, OSError | Boom):
@@ -713,7 +713,7 @@ class Machine:
             result = getattr(self, "do_" + name)(end, *arguments)
         except Exception as exc:
             text = f"{type(exc).__name__}: {exc}"
-            if _is_known(text):
+            if _is_known(text) and not self.ours:
                 self.known.append(text)
                 self.free(end.stack.number)
             else:
@@ -1054,5 +1054,5 @@ def explain(program, theirs, ours):
     return []
 
 
-if sys.version_info >= (3, 12):
+if sys.version_info >= (3, 13):
     del STANDARD_FAILS["force_close of TLS above TLS"]
