@@ -122,6 +122,7 @@ struct tls_engine {
             const char *in;         /* the peer's bytes that are not used yet */
             size_t in_length;
             char *kept;             /* our copy of them, or NULL while they are borrowed */
+            size_t kept_capacity;
             size_t partial;         /* bytes of a record that libssl has only a part of */
             char *out;
             size_t out_length;

@@ -201,26 +201,44 @@ direct_close(struct tls_engine *engine)
 
 /* -- the peer's bytes ------------------------------------------------------------------------ */
 
+/* Behind those that are not used yet. With room for as many again, from the second time: who has
+ * paused may get a lot of small packets. */
 static int
-direct_feed(struct tls_engine *engine, const char *data, size_t n)
+direct_append(struct tls_engine *engine, const char *data, size_t n)
 {
-    if (LIKELY(engine->direct.in_length == 0)) {
-        free(engine->direct.kept);
-        engine->direct.kept = NULL;
-        engine->direct.in = data;
-        engine->direct.in_length = n;
+    size_t length = engine->direct.in_length;
+    char *kept = engine->direct.kept;
+    size_t used = kept == NULL ? length : (size_t)(engine->direct.in - kept) + length;
+    if (kept != NULL && n <= engine->direct.kept_capacity - used) {
+        memcpy(kept + used, data, n);
+        engine->direct.in_length += n;
         return 0;
     }
-    char *kept = malloc(engine->direct.in_length + n);
-    if (kept == NULL) {
+    size_t capacity = (length + n) * (kept == NULL ? 1 : 2);
+    char *memory = malloc(capacity);
+    if (memory == NULL) {
         PyErr_NoMemory();
         return -1;
     }
-    memcpy(kept, engine->direct.in, engine->direct.in_length);
-    memcpy(kept + engine->direct.in_length, data, n);
-    free(engine->direct.kept);
-    engine->direct.in = engine->direct.kept = kept;
+    memcpy(memory, engine->direct.in, length);
+    memcpy(memory + length, data, n);
+    free(kept);
+    engine->direct.in = engine->direct.kept = memory;
+    engine->direct.kept_capacity = capacity;
     engine->direct.in_length += n;
+    return 0;
+}
+
+static int
+direct_feed(struct tls_engine *engine, const char *data, size_t n)
+{
+    if (UNLIKELY(engine->direct.in_length > 0)) {
+        return direct_append(engine, data, n);
+    }
+    free(engine->direct.kept);
+    engine->direct.kept = NULL;
+    engine->direct.in = data;
+    engine->direct.in_length = n;
     return 0;
 }
 
@@ -243,6 +261,7 @@ direct_keep(struct tls_engine *engine)
     }
     memcpy(kept, engine->direct.in, engine->direct.in_length);
     engine->direct.in = engine->direct.kept = kept;
+    engine->direct.kept_capacity = engine->direct.in_length;
     return 0;
 }
 
@@ -411,8 +430,13 @@ direct_read_bytes(struct tls_engine *engine, PyObject **data, bool *more)
     if (UNLIKELY(tls_is_foreign(engine))) {
         return tls_object_read_bytes(engine, data, more);
     }
-    /* decrypted data is never longer than encrypted data */
-    size_t capacity = engine->direct.partial + engine->direct.in_length;
+    /* Decrypted data is never longer than encrypted data. libssl has a part of one record at most;
+     * what else it took was no data: keys, tickets, handshakes. */
+    size_t partial = engine->direct.partial;
+    if (UNLIKELY(partial > TLS_RECORD_BYTES + TLS_RECORD_OVERHEAD)) {
+        partial = TLS_RECORD_BYTES + TLS_RECORD_OVERHEAD;
+    }
+    size_t capacity = partial + engine->direct.in_length;
     if (capacity <= SMALL_BYTES) {
         char small[SMALL_BYTES];
         status = read_records(engine, small, sizeof(small), &n, more);

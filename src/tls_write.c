@@ -173,6 +173,7 @@ encrypt_first(Tls *tls, struct encryption *run)
     size_t done;
     enum tls_status status;
     char *plain = NULL;
+    PyObject *first = Py_NewRef(wqueue_first(output));
     if (count > 1 && iov[0].iov_len < TLS_RECORD_BYTES && run->sends && stream_takes_output(tls)
         && !tls_is_foreign(&tls->engine)) {
         plain = scratch_take(tls->loop);
@@ -185,14 +186,15 @@ encrypt_first(Tls *tls, struct encryption *run)
         scratch_give(tls->loop, plain);
     }
     else {
-        PyObject *first = Py_NewRef(wqueue_first(output));
         status = encrypt(tls, run, output->offset == 0 ? first : NULL, iov[0].iov_base,
                          iov[0].iov_len, &done);
-        Py_DECREF(first);
     }
-    if (!wqueue_is_empty(output)) {    /* the connection may be lost by now */
+    /* The connection may be lost by now, or this a child of fork() that has written itself: then it
+     * is another queue. */
+    if (!wqueue_is_empty(output) && wqueue_first(output) == first && done <= output->bytes) {
         wqueue_consume(output, done);
     }
+    Py_DECREF(first);
     return status;
 }
 
@@ -355,6 +357,14 @@ tls_queue_grew(Tls *tls)
     return tls_do_write(tls);
 }
 
+/* The peer wants to be heard before the rest of `bytes`, which is older than what was written
+ * meanwhile, inside a call of the engine's. */
+static int
+tls_keep_rest(Tls *tls, PyObject *bytes, size_t done)
+{
+    return tls->lost ? 0 : wqueue_push_front(&tls->output, bytes, done);
+}
+
 static int
 tls_write_bytes(Tls *tls, PyObject *bytes)
 {
@@ -365,7 +375,7 @@ tls_write_bytes(Tls *tls, PyObject *bytes)
     size_t done, length = (size_t)PyBytes_GET_SIZE(bytes);
     encryption_begin(tls, &run);
     enum tls_status status = encrypt(tls, &run, bytes, PyBytes_AS_STRING(bytes), length, &done);
-    if (UNLIKELY(status == TLS_WANT) && wqueue_push(&tls->output, bytes, done) < 0) {
+    if (UNLIKELY(status == TLS_WANT) && tls_keep_rest(tls, bytes, done) < 0) {
         status = TLS_FAILED;    /* a part of it has gone: the connection cannot go on without the rest */
     }
     if (LIKELY(status == TLS_OK)) {
@@ -381,9 +391,12 @@ tls_encrypt_memory(Tls *tls, struct encryption *run, PyObject *object, const cha
 {
     size_t done;
     enum tls_status status = encrypt(tls, run, object, data, length, &done);
-    if (UNLIKELY(status == TLS_WANT)
-        && wqueue_push_copy(&tls->output, data + done, length - done) < 0) {
-        status = TLS_FAILED;    /* as above */
+    if (UNLIKELY(status == TLS_WANT)) {
+        PyObject *rest = PyBytes_FromStringAndSize(data + done, (Py_ssize_t)(length - done));
+        if (rest == NULL || tls_keep_rest(tls, rest, 0) < 0) {
+            status = TLS_FAILED;    /* as above */
+        }
+        Py_XDECREF(rest);
     }
     return status;
 }

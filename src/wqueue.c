@@ -69,6 +69,25 @@ wqueue_push(struct wqueue *queue, PyObject *bytes, size_t skip)
 }
 
 int
+wqueue_push_front(struct wqueue *queue, PyObject *bytes, size_t skip)
+{
+    if (queue->length == 0) {
+        return wqueue_push(queue, bytes, skip);
+    }
+    assert(queue->offset == 0);
+    assert((size_t)PyBytes_GET_SIZE(bytes) > skip);
+    if (wqueue_push(queue, bytes, 0) < 0) {
+        return -1;
+    }
+    PyObject **items = wqueue_items(queue) + queue->head;
+    memmove(items + 1, items, (queue->length - 1) * sizeof(*items));
+    items[0] = bytes;
+    queue->offset = skip;
+    queue->bytes -= skip;
+    return 0;
+}
+
+int
 wqueue_push_copy(struct wqueue *queue, const char *data, size_t length)
 {
     PyObject *copy = PyBytes_FromStringAndSize(data, (Py_ssize_t)length);

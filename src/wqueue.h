@@ -40,6 +40,8 @@ wqueue_first(const struct wqueue *queue)
 /* Append what follows the first `skip` bytes of an exact bytes object (borrowed).
  * skip > 0 only into an empty queue. 0 / -1 with MemoryError. */
 int wqueue_push(struct wqueue *queue, PyObject *bytes, size_t skip);
+/* The same in front of everything else; skip > 0 only if no piece is sent in part. */
+int wqueue_push_front(struct wqueue *queue, PyObject *bytes, size_t skip);
 /* Append a copy. 0 / -1 with MemoryError. */
 int wqueue_push_copy(struct wqueue *queue, const char *data, size_t length);
 
