@@ -163,8 +163,7 @@ class StreamHooks(_Base):
             or type(port) is not int  # a service by name, and what is no port
             or not 0 <= port <= 65535
             or "\0" in host
-            or self._debug
-            or _base_events.socket is not socket
+            or not _core._connects_as_usual(self)
         ):
             return await super().create_connection(protocol_factory, host, port, **options)
         sock = await self._connect_to(host, port)
@@ -172,6 +171,15 @@ class StreamHooks(_Base):
 
     async def _connect_to(self, host: Any, port: Any) -> socket.socket:
         """A non-blocking socket connected to the first address of the host that answers."""
+        made = _core._socket_for(self, host, port)
+        if made is not None:
+            sock, address = made
+            try:
+                await self.sock_connect(sock, address)
+            except BaseException:
+                sock.close()
+                raise
+            return sock  # type: ignore[no-any-return]
         exceptions = []
         try:
             for family, kind, proto, _, address in await self._ensure_resolved(

@@ -13,9 +13,13 @@ int
 overrides_init(struct state *state)
 {
     for (int i = 0; i < LOOP_METHOD_COUNT; i++) {
-        state->loop_own[i] = PyObject_GetAttrString((PyObject *)state->LoopType, method_names[i]);
-        if (state->loop_own[i] == NULL) {
-            return -1;
+        PyObject *type = (PyObject *)state->LoopType;
+        /* BaseEventLoop's own methods, and what is not the core's, it has not. */
+        if (PyObject_HasAttrString(type, method_names[i])) {
+            state->loop_own[i] = PyObject_GetAttrString(type, method_names[i]);
+            if (state->loop_own[i] == NULL) {
+                return -1;
+            }
         }
     }
     return 0;
@@ -46,12 +50,24 @@ class_has_standard(PyObject *class, const char *name, PyObject *namespace, const
 }
 
 static bool
-base_has_standard(struct state *state, const char *name)
+loop_has_standard(struct state *state, PyObject *class, const char *name)
 {
     char qualname[64];
     PyOS_snprintf(qualname, sizeof(qualname), "BaseEventLoop.%s", name);
     PyObject *namespace = state->standard.modules[MODULE_BASE_EVENTS].dict;
-    return namespace == NULL || class_has_standard(state->asyncio_BaseEventLoop, name, namespace, qualname);
+    return namespace == NULL || class_has_standard(class, name, namespace, qualname);
+}
+
+/* Does the class of the loop have what it has for us? */
+static bool
+loop_class_has_own(struct state *state, PyTypeObject *class, int method)
+{
+    if (state->loop_own[method] != NULL) {
+        return class_has((PyObject *)class, method_names[method], state->loop_own[method]);
+    }
+    /* Ours is in Python, and whatever is put in its place is found there. */
+    return method == LOOP_create_connection
+           || loop_has_standard(state, (PyObject *)class, method_names[method]);
 }
 
 /* Bits of what the instance itself has. */
@@ -158,10 +174,10 @@ overrides_look(Loop *loop)
     unsigned int replaced = handle_overrides(state) | global_overrides(state) | instance_overrides(loop);
     unsigned int base = 0;
     for (int i = 0; i < LOOP_METHOD_COUNT; i++) {
-        if (!class_has((PyObject *)Py_TYPE(loop), method_names[i], state->loop_own[i])) {
+        if (!loop_class_has_own(state, Py_TYPE(loop), i)) {
             replaced |= 1u << i;
         }
-        if (!base_has_standard(state, method_names[i])) {
+        if (!loop_has_standard(state, state->asyncio_BaseEventLoop, method_names[i])) {
             base |= 1u << i;
         }
     }

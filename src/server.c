@@ -15,6 +15,7 @@
 #include "addr.h"
 #include "io.h"
 #include "owner.h"
+#include "sockets.h"
 #include "standard.h"
 #include "stream.h"
 #include "timer.h"
@@ -45,8 +46,8 @@ typedef struct {
     PyObject *accepted;         /* callable(sock, peername, context) that takes connections in
                                  * our place (TLS), or NULL */
     PyObject *family;           /* of the listening socket: ints */
-    PyObject *type;
     PyObject *proto;
+    int type;
     TimerHandle *retry;         /* while accepting is stopped for want of resources */
     struct io io;
     struct watch watch;
@@ -91,32 +92,6 @@ close_socket(struct state *state, PyObject *sock)
     }
     Py_XDECREF(result);
     PyErr_SetRaisedException(exc);
-}
-
-/* A socket object that owns fd from now on: new reference. On failure fd is closed. */
-static PyObject *
-wrap_socket(Acceptor *acceptor, struct state *state, int fd)
-{
-    PyObject *number = PyLong_FromLong(fd);
-    PyObject *sock = NULL;
-    if (number != NULL) {
-        PyObject *args[] = {NULL, acceptor->family, acceptor->type, acceptor->proto, number};
-        sock = PyObject_Vectorcall(state->socket_class, args + 1,
-                                   4 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
-        Py_DECREF(number);
-    }
-    if (sock == NULL) {
-        close(fd);
-        return NULL;
-    }
-    /* It does not block; the object has to know. asyncio makes it so, too: audit hooks see its type. */
-    PyObject *done = PyObject_CallMethodOneArg(sock, state->names.setblocking, Py_False);
-    if (done == NULL) {
-        close_socket(state, sock);
-        Py_CLEAR(sock);
-    }
-    Py_XDECREF(done);
-    return sock;
 }
 
 static void
@@ -227,7 +202,8 @@ accept_connection(Acceptor *acceptor, Loop *loop, int fd, const struct sockaddr 
         return accept_failed(loop, NULL);
     }
     int result = -1;
-    PyObject *sock = wrap_socket(acceptor, loop->state, fd);
+    PyObject *sock = sockets_accepted(loop->state, acceptor->family, acceptor->type,
+                                      acceptor->proto, fd);
     if (sock == NULL) {
         result = accept_failed(loop, NULL);
         goto done;
@@ -256,7 +232,8 @@ accepts_natively(Acceptor *acceptor, struct state *state)
 {
     return standard_socket_has_all(state, acceptor->sock,
                                    1u << SOCKET_ACCEPT | 1u << SOCKET_RAW_ACCEPT
-                                       | 1u << SOCKET_SETBLOCKING | 1u << SOCKET_GETATTRIBUTE)
+                                       | 1u << SOCKET_SETBLOCKING | 1u << SOCKET_NEW
+                                       | 1u << SOCKET_INIT | 1u << SOCKET_GETATTRIBUTE)
            && standard_is(state, STANDARD_SOCKET_SOCKET);
 }
 
@@ -565,7 +542,6 @@ Acceptor_clear(PyObject *op)
     Py_CLEAR(self->context);
     Py_CLEAR(self->accepted);
     Py_CLEAR(self->family);
-    Py_CLEAR(self->type);
     Py_CLEAR(self->proto);
     return 0;
 }
@@ -635,8 +611,8 @@ acceptor_learn_socket(Acceptor *acceptor)
     acceptor->nodelay = (family == AF_INET || family == AF_INET6) && stream == SOCK_STREAM
                         && PyLong_AsLong(acceptor->proto) == IPPROTO_TCP;
     Py_DECREF(type);
-    acceptor->type = PyLong_FromLong(stream);
-    return acceptor->type == NULL ? -1 : 0;
+    acceptor->type = (int)stream;
+    return 0;
 }
 
 static PyObject *

@@ -16,6 +16,7 @@
 #include "addr.h"
 #include "args.h"
 #include "io.h"
+#include "sockets.h"
 #include "standard.h"
 #include "scratch.h"
 
@@ -741,20 +742,14 @@ socket_like(Operation *op, int fd)
     PyObject *family = PyObject_GetAttr(op->sock, state->names.family);
     PyObject *type = family == NULL ? NULL : PyObject_GetAttr(op->sock, state->names.type);
     PyObject *proto = type == NULL ? NULL : PyObject_GetAttr(op->sock, state->names.proto);
-    PyObject *number = proto == NULL ? NULL : PyLong_FromLong(fd);
     PyObject *conn = NULL;
-    if (number != NULL) {
-        PyObject *args[] = {NULL, family, type, proto, number};
-        conn = PyObject_Vectorcall(state->socket_class, args + 1,
-                                   4 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
-    }
-    if (conn == NULL) {
+    long kind = proto == NULL ? -1 : PyLong_AsLong(type);
+    if (kind < 0) {
         close(fd);
     }
-    else if (set_nonblocking(conn) < 0) {
-        Py_CLEAR(conn);
+    else {
+        conn = sockets_accepted(state, family, (int)kind, proto, fd);
     }
-    Py_XDECREF(number);
     Py_XDECREF(proto);
     Py_XDECREF(type);
     Py_XDECREF(family);
@@ -786,6 +781,7 @@ static bool
 accepts_natively(Operation *op)
 {
     return has_own(op, SOCKET_ACCEPT) && has_own(op, SOCKET_RAW_ACCEPT)
+           && has_own(op, SOCKET_NEW) && has_own(op, SOCKET_INIT)
            && standard_is(op->state, STANDARD_SOCKET_SOCKET);
 }
 

@@ -181,14 +181,11 @@ socket_attribute_is_own(PyTypeObject *class, PyObject *name, PyObject *namespace
     return own;
 }
 
-bool
-standard_socket_look(struct state *state, PyObject *sock, unsigned int methods)
+void
+standard_sockets_look(struct state *state)
 {
     PyTypeObject *class = (PyTypeObject *)state->socket_class;
     PyObject *namespace = state->standard.modules[MODULE_SOCKET].dict;
-    if (!Py_IS_TYPE(sock, class)) {
-        return false;
-    }
     PyObject *exc = PyErr_GetRaisedException();
     unsigned int replaced = 0;
     for (int i = 0; i < SOCKET_METHOD_COUNT; i++) {
@@ -206,7 +203,16 @@ standard_socket_look(struct state *state, PyObject *sock, unsigned int methods)
     unsigned int version = standard_version(class);
     SHARED_STORE(state->standard.socket_replaced, replaced);
     SHARED_STORE(state->standard.socket_version, version != 0 ? version : UINT_MAX);
-    return (replaced & methods) == 0;
+}
+
+bool
+standard_socket_look(struct state *state, PyObject *sock, unsigned int methods)
+{
+    if (!Py_IS_TYPE(sock, (PyTypeObject *)state->socket_class)) {
+        return false;
+    }
+    standard_sockets_look(state);
+    return (SHARED_LOAD(state->standard.socket_replaced) & methods) == 0;
 }
 
 PyObject *

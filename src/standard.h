@@ -106,8 +106,21 @@ standard_transport_class(struct state *state, struct standard_transport *transpo
 /* The class socket.socket of the standard library, whatever socket.socket is now: new reference. */
 PyObject *standard_socket_class(void);
 
-/* Looks at the class socket.socket again. True if it gives this object these methods (bits). */
+/* Looks at the class socket.socket again. */
+void standard_sockets_look(struct state *state);
+/* The same. True if it gives this object these methods (bits). */
 bool standard_socket_look(struct state *state, PyObject *sock, unsigned int methods);
+
+/* Has the class socket.socket of the standard library its own methods? */
+static inline bool
+standard_sockets_have(struct state *state, unsigned int methods)
+{
+    PyTypeObject *class = (PyTypeObject *)state->socket_class;
+    if (UNLIKELY(standard_version(class) != SHARED_LOAD(state->standard.socket_version))) {
+        standard_sockets_look(state);
+    }
+    return LIKELY((SHARED_LOAD(state->standard.socket_replaced) & methods) == 0);
+}
 
 /* Is it exactly a socket.socket, with the standard library's own method? What it has then, a system
  * call does as well. Instances have no dict. */

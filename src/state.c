@@ -18,6 +18,7 @@
 #include "overrides.h"
 #include "pipe.h"
 #include "server.h"
+#include "sockets.h"
 #include "resolve.h"
 #include "sockop.h"
 #include "standard.h"
@@ -198,6 +199,7 @@ state_init(PyObject *module, struct state *state)
         || sockop_init(module, state) < 0
         || stream_api_init(module, state) < 0
         || resolve_init(module, state) < 0
+        || sockets_init(module, state) < 0
         || executor_init(module, state) < 0
         || watchdog_init(module, state) < 0
         || loop_type_init(module, state) < 0

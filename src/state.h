@@ -51,6 +51,8 @@ struct proto;
     X(SOCKET_GETADDRINFO, SOCKET, "getaddrinfo", FUNCTION) \
     X(SOCKET_GETNAMEINFO, SOCKET, "getnameinfo", BUILTIN) \
     X(SOCKET_SOCKET, SOCKET, "socket", CLASS) \
+    X(SOCKET_INET_PTON, SOCKET, "inet_pton", BUILTIN) \
+    X(BASE_EVENTS_IPADDR_INFO, BASE_EVENTS, "_ipaddr_info", FUNCTION) \
     X(EVENTS_HANDLE, EVENTS, "Handle", CLASS) \
     X(EVENTS_TIMER_HANDLE, EVENTS, "TimerHandle", CLASS) \
     X(EVENTS_THREAD_SAFE_HANDLE, EVENTS, "_ThreadSafeHandle", CLASS) \
@@ -88,7 +90,8 @@ enum standard_global {
     X(RECV, "recv") X(RECV_INTO, "recv_into") X(RECVFROM, "recvfrom") X(SEND, "send") X(SENDMSG, "sendmsg") \
     X(SENDTO, "sendto") X(SHUTDOWN, "shutdown") X(ACCEPT, "accept") X(RAW_ACCEPT, "_accept") \
     X(CONNECT, "connect") X(GETSOCKOPT, "getsockopt") X(FILENO, "fileno") X(FAMILY, "family") \
-    X(SETBLOCKING, "setblocking") X(GETATTRIBUTE, "__getattribute__")
+    X(SETBLOCKING, "setblocking") X(GETATTRIBUTE, "__getattribute__") X(NEW, "__new__") \
+    X(INIT, "__init__")
 
 enum standard_socket_method {
 #define X(name, ...) SOCKET_##name,
@@ -103,7 +106,8 @@ enum standard_socket_method {
 /* overrides.h: methods of ours that asyncio's own code calls. */
 #define LOOP_METHODS(X) \
     X(call_soon) X(call_soon_threadsafe) X(call_at) X(call_later) X(time) X(create_future) \
-    X(create_task) X(run_in_executor) X(getaddrinfo)
+    X(create_task) X(run_in_executor) X(getaddrinfo) X(create_connection) X(_connect_sock) \
+    X(_ensure_resolved)
 
 enum loop_method {
 #define X(name) LOOP_##name,
