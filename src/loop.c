@@ -835,6 +835,18 @@ loop_close(Loop *loop)
     ready_clear(&loop->ready);
     owed_clear(loop);
     timer_clear(loop);
+    if (UNLIKELY(loop->polling_blocked) && !loop->forked) {
+        loop->left_to_poll = true;    /* of another thread, in a turn by hand */
+        loop_wake(loop);
+        return;
+    }
+    loop_close_kernel_side(loop);
+}
+
+void
+loop_close_kernel_side(Loop *loop)
+{
+    loop->left_to_poll = false;
     inbox_close(loop);
     poll_close(loop);
     struct ev_loop *ev = loop->ev;

@@ -171,6 +171,7 @@ struct Loop {
     bool looked_at;               /* somebody has a view of the insides: insides.h */
     bool turn_replaced;           /* _run_once was set on the instance: each turn is a call of it */
     bool polling_blocked;         /* this poll may sleep, so it drops the GIL */
+    bool left_to_poll;            /* closed by another thread during a poll, which closes the rest */
     bool forked;                  /* a child of fork() inherited this loop */
     bool forked_epoll;            /* libev makes a new epoll set in its next poll */
 };
@@ -315,6 +316,7 @@ void loop_end_run(Loop *loop, struct run *run);
 int loop_begin_by_hand(Loop *loop, struct hand *hand);    /* 0, or -1: another thread runs it */
 int loop_end_by_hand(Loop *loop, struct hand *hand);    /* 0, or -1 with what has to leave */
 void loop_close(Loop *loop);          /* drops everything; safe to repeat */
+void loop_close_kernel_side(Loop *loop);    /* the last part of it, which no poll survives */
 void loop_free_buffers(Loop *loop);
 int64_t monotonic_ns(void);
 /* Nanoseconds of loop.time(), whoever defines it. -1 with an exception. */

@@ -232,10 +232,14 @@ poll_once(Loop *loop, int64_t wait_ns)
         loop->polling_blocked = false;
         inbox_awake(loop);
     }
-    if (UNLIKELY(loop->fds.events >= LIBEV_ROOM)) {
+    if (UNLIKELY(loop->fds.events >= LIBEV_ROOM) && !loop->left_to_poll) {
         poll_for_the_rest(loop);
     }
     reserve_leave(&loop->reserve, outer);
+    if (UNLIKELY(loop->left_to_poll)) {
+        loop_close_kernel_side(loop);
+        return loop_closed_error(loop);
+    }
     if (UNLIKELY(poll_errno != 0)) {
         errno = poll_errno;
         PyErr_SetFromErrno(PyExc_OSError);

@@ -151,3 +151,49 @@ def test_handle_of_somebody_elses_is_cancelled_while_it_is_ready(loop, reports):
     handle.cancel()
     loop.run_forever()
     assert ran == [] and reports == []
+
+
+# -- close() in the middle ---------------------------------------------------------------------------------
+
+
+def test_loop_is_closed_while_another_thread_polls_by_hand(impl):
+    """Nothing is freed that the poll needs. asyncio's own goes on to poll what is closed, for ever."""
+    check_script(
+        impl,
+        """
+import threading, time, socket
+for turn in ("_run_once", "select") * 3:
+    loop = new_event_loop()
+    near, far = socket.socketpair()
+    loop.add_reader(near, print, "never")
+    loop.call_later(0.3, print, "never")
+    selector = loop._selector
+    started = threading.Event()
+
+    def poll():
+        started.set()
+        try:
+            loop._run_once() if turn == "_run_once" else selector.select(0.3)
+        except (RuntimeError, OSError, AttributeError, KeyError, IndexError):
+            pass
+
+    thread = threading.Thread(target=poll, daemon=True)
+    thread.start()
+    started.wait()
+    time.sleep(0.05)
+    loop.close()
+    assert loop.is_closed()
+    for _ in range(20):
+        other = new_event_loop()
+        other.call_soon(other.stop)
+        other.run_forever()
+        other.close()
+    thread.join(5)
+    near.close()
+    far.close()
+    assert not thread.is_alive() or "asyncloop" not in type(loop).__module__
+print("fine")
+""",
+        expect="fine",
+        flags=(),
+    )
