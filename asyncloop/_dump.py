@@ -85,7 +85,7 @@ def _dump_stack(text: io.StringIO, thread: int) -> None:
 def _frames_above_the_loop(frame: FrameType | None) -> Iterator[tuple[FrameType, int]]:
     folder = os.path.dirname(os.path.abspath(__file__))
     loop_files = {os.path.join(folder, "_loop.py"), os.path.join(folder, "_insides.py")}
-    found = []
+    found: list[tuple[FrameType, int]] = []
     while frame is not None and len(found) < _MOST_FRAMES:
         name = frame.f_code.co_filename
         if name in loop_files:
@@ -248,7 +248,7 @@ def _awaited_by(future: Any, depth: int = 0) -> Iterator[Any]:
         if isinstance(owner, asyncio.Task):
             yield owner
         elif isinstance(owner, asyncio.TaskGroup):
-            parent = owner._parent_task
+            parent = getattr(owner, "_parent_task", None)
             if parent is not None:
                 yield parent
         elif isinstance(callback, FunctionType) and depth < 10:

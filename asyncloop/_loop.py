@@ -39,7 +39,7 @@ class Loop(
     """
 
     # Whoever gets hold of the instance's dict may put a method into it, which has to be called.
-    __dict__ = property(_core.Loop._instance_dict, _core.Loop._set_instance_dict)  # type: ignore
+    __dict__ = property(_core.Loop._instance_dict, _core.Loop._set_instance_dict)
 
     def __init__(self) -> None:
         _core.Loop.__init__(self)

@@ -86,7 +86,8 @@ class Log:
                 return awaitable
             result = await asyncio.wait_for(awaitable, seconds)
         except TimeoutError as exc:
-            self(f"{name} waits" if type(exc) is TimeoutError and not str(exc) else f"{name} {exc!r}")
+            waits = type(exc) is TimeoutError and not str(exc)
+            self(f"{name} waits" if waits else f"{name} {exc!r}")
         except asyncio.CancelledError:
             self(f"{name} was cancelled")
         except Exception as exc:

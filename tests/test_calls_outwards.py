@@ -1,4 +1,4 @@
-"""Calls outwards that do what nobody expects, in the middle of what a transport or the loop does."""
+"""Calls outwards that do what nobody expects, in the middle of what a transport or a loop does."""
 
 import asyncio
 import contextlib
@@ -6,9 +6,9 @@ import socket
 
 import pytest
 
-from .support import check_script, turns, until
+from .support import check_script, until
 
-# -- a dict that is emptied and filled again ---------------------------------------------------------
+# -- a dict that is emptied and filled again ------------------------------------------------------
 
 
 @pytest.mark.parametrize("names", [("x",), ("x", "y", "z")], ids=len)
@@ -52,7 +52,7 @@ def test_dict_of_a_protocol_is_emptied_and_filled(run, loop, names, buffered):
     run(main())
 
 
-# -- what a hook does while queued output is sent -----------------------------------------------------
+# -- what a hook does while queued output is sent -------------------------------------------------
 
 HOOKED = """
 import asyncio, gc, socket, sys
@@ -108,7 +108,7 @@ def test_hook_ends_the_transport_whose_output_is_sent(impl, what, lines):
     check_script(impl, source, expect="fine", flags=())
 
 
-# -- what is put into _ready and _scheduled -------------------------------------------------------------
+# -- what is put into _ready and _scheduled -------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -153,11 +153,11 @@ def test_handle_of_somebody_elses_is_cancelled_while_it_is_ready(loop, reports):
     assert ran == [] and reports == []
 
 
-# -- close() in the middle ---------------------------------------------------------------------------------
+# -- close() in the middle ------------------------------------------------------------------------
 
 
 def test_loop_is_closed_while_another_thread_polls_by_hand(impl):
-    """Nothing is freed that the poll needs. asyncio's own goes on to poll what is closed, for ever."""
+    """Nothing is freed that the poll needs. asyncio's own goes on to poll what is closed."""
     check_script(
         impl,
         """

@@ -1436,7 +1436,7 @@ def test_sendto_in_connection_made(endpoint, peer):
     assert peer.recv(10) == b"first"
 
 
-# -- options and information -----------------------------------------------------------------------
+# -- options and information ----------------------------------------------------------------------
 
 
 def test_is_a_datagram_transport(endpoint, impl):

@@ -1,7 +1,7 @@
-"""Every name that asyncio's loop, transports, servers, handles, futures and tasks have, of all Pythons.
+"""Every name of asyncio's loop, transports, servers, handles, futures and tasks, of all Pythons.
 
-A name of a new Python fails here until somebody has looked at it: it works on asyncloop, or it is in
-ABSENT and in docs/differences.md.
+A name of a new Python fails here until somebody has looked at it: it works on asyncloop, or it is
+in ABSENT and in docs/differences.md.
 """
 
 import asyncio

@@ -239,7 +239,9 @@ async def sent_datagrams(log, loop, host, values):
 
 async def ports_and_backlogs(log, loop):
     for value in VALUES:
-        await log.wait("connect", loop.create_connection, asyncio.Protocol, "127.0.0.1", value, seconds=5)
+        await log.wait(
+            "connect", loop.create_connection, asyncio.Protocol, "127.0.0.1", value, seconds=5
+        )
         for options in ({"port": value}, {"port": 0, "backlog": value}):
             if options["port"] in (1, True, 0.5, 3):
                 continue
@@ -372,7 +374,9 @@ def test_addresses_of_datagrams(host, values):
 
 
 @pytest.mark.parametrize(
-    "give", [*VALUES, bytearray(), bytearray(10), b"abc", memoryview(bytearray(10))[::2]], ids=plain_repr
+    "give",
+    [*VALUES, bytearray(), bytearray(10), b"abc", memoryview(bytearray(10))[::2]],
+    ids=plain_repr,
 )
 def test_buffer_of_a_protocol(give):
     same(buffers, give, None)

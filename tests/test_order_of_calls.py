@@ -3,8 +3,8 @@ what is written arrives in the order in which asyncio sends it, and each call fi
 around it done."""
 
 import asyncio
-import contextvars
 import contextlib
+import contextvars
 import os
 import random
 import socket

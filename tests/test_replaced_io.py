@@ -96,7 +96,7 @@ def test_tls_calls_write_of_the_transport_below(run, contexts):
     run(main())
 
 
-# -- sockets ----------------------------------------------------------------------------------------
+# -- sockets --------------------------------------------------------------------------------------
 
 NAMES = ["recv", "recv_into", "send", "sendmsg", "shutdown"]
 
@@ -415,7 +415,7 @@ def test_pipes_call_os_functions(run, loop, monkeypatch, where):
     run(main())
 
 
-# -- datagrams ----------------------------------------------------------------------------------------
+# -- datagrams ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("where", ["subclass", "class"])

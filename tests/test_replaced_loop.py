@@ -17,7 +17,7 @@ from .support import turns
 METHODS = ["call_soon", "call_at", "call_later", "create_future", "create_task", "time"]
 
 
-# -- scenarios: what tasks, futures and timers do --------------------------------------------------
+# -- scenarios: what tasks, futures and timers do -------------------------------------------------
 
 
 async def nothing():
@@ -105,7 +105,7 @@ SCENARIOS = [
 ]
 
 
-# -- ways to replace a method: each a context manager around (loop class) -> a loop ------------------
+# -- ways to replace a method: each a context manager around (loop class) -> a loop ---------------
 
 
 def noting(name, function, log):
@@ -311,7 +311,7 @@ def test_call_soon_that_raises(impl, unraisable):
     assert not reports
 
 
-# -- the clock -----------------------------------------------------------------------------------------
+# -- the clock ------------------------------------------------------------------------------------
 
 
 def test_monotonic_is_replaced(impl, monkeypatch):
@@ -356,7 +356,7 @@ def test_module_time_of_base_events_is_replaced(impl, monkeypatch):
         loop.run_until_complete(main())
 
 
-# -- handles, futures, tasks --------------------------------------------------------------------------
+# -- handles, futures, tasks ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)

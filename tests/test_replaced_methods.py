@@ -10,7 +10,7 @@ import pytest
 
 from .support import turns, until
 
-# -- connections: each gives (a transport, send(bytes)) ---------------------------------------------
+# -- connections: each gives (a transport, send(bytes)) -------------------------------------------
 
 
 @contextlib.asynccontextmanager
@@ -92,7 +92,7 @@ async def over_pipe(factory, contexts):
 CONNECTIONS = {"unix": over_unix, "tcp": over_tcp, "tls": over_tls, "pipe": over_pipe}
 
 
-# -- protocols: each notes (who was called, the bytes) ----------------------------------------------
+# -- protocols: each notes (who was called, the bytes) --------------------------------------------
 
 
 def make_plain():
@@ -168,7 +168,7 @@ def make_getting():
 PROTOCOLS = [make_plain, make_buffered, make_getting]
 
 
-# -- ways to replace: each makes protocol.<name> another one ------------------------------------------
+# -- ways to replace: each makes protocol.<name> another one --------------------------------------
 
 
 def on_instance(protocol, replacement):
@@ -389,7 +389,7 @@ def test_datagram_protocol_gives_itself_other_methods(run):
     ]
 
 
-# -- streams ----------------------------------------------------------------------------------------
+# -- streams --------------------------------------------------------------------------------------
 
 
 @contextlib.asynccontextmanager

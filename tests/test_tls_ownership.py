@@ -1,7 +1,7 @@
 """TLS: whose memory it is, whose bytes, and whose process.
 
-Connections of one loop lie above and inside each other here: what comes out at the far end is compared
-byte for byte with what went in, and each piece names its connection.
+Connections of one loop lie above and inside each other here: what comes out at the far end is
+compared byte for byte with what went in, and each piece names its connection.
 """
 
 import asyncio
@@ -242,7 +242,9 @@ class Level:
         self.protocols = make(), make()
         self.transports = await asyncio.wait_for(
             asyncio.gather(
-                loop.start_tls(ends[0], self.protocols[0], contexts[1], server_hostname="localhost"),
+                loop.start_tls(
+                    ends[0], self.protocols[0], contexts[1], server_hostname="localhost"
+                ),
                 loop.start_tls(ends[1], self.protocols[1], contexts[0], server_side=True),
             ),
             TIMEOUT,
@@ -549,7 +551,8 @@ if pid == 0:
         await asyncio.sleep(0.4)
         transport.write(b" again")
         status = os.waitpid(child, 0)[1]
-        while transport.get_write_buffer_size() or transport._ssl_protocol._transport.get_write_buffer_size():
+        below = transport._ssl_protocol._transport
+        while transport.get_write_buffer_size() or below.get_write_buffer_size():
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.05)
         os._exit(os.waitstatus_to_exitcode(status))

@@ -1,12 +1,11 @@
 """For the tests of TLS: a transport in Python below it, and a peer that is the `ssl` module alone.
 
-Both are the same on each loop, take no time and know no socket, so that what one loop tells a protocol
-and the transport below can be compared with what another one tells, call by call.
+Both are the same on each loop, take no time and know no socket, so that what one loop tells a
+protocol and the transport below can be compared with what another one tells, call by call.
 """
 
 import asyncio
 import ssl
-
 
 PIECE = 100_000  # bytes of one delivery; asyncio's protocol takes up to 256 KiB
 

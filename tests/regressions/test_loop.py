@@ -12,7 +12,7 @@ import pytest
 
 from ..support import PY, check_script, collect, rss_kib, spin, turns, until, without_collector
 
-# -- 12 --------------------------------------------------------------------------------------------
+# -- 12 -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("then", ["stays", "stops and runs"])
@@ -65,7 +65,7 @@ def test_12_wakeup_out_of_a_signal_handler(loop, thread):
     assert seen == [signal.SIGUSR1] * 20
 
 
-# -- 14 --------------------------------------------------------------------------------------------
+# -- 14 -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.our_loop("asyncio keeps cancelled timers until it has many of them")
@@ -112,7 +112,7 @@ def test_14_cancelled_timers(loop, run, size):
         run(main())
 
 
-# -- 22 --------------------------------------------------------------------------------------------
+# -- 22 -------------------------------------------------------------------------------------------
 
 
 def futures_of(impl, loop):
@@ -301,7 +301,7 @@ def test_22_task_whose_coroutine_is_evil(impl, loop, reports):
     del task  # asyncio.iscoroutine() keeps the class, and so what its methods refer to
 
 
-# -- 23 --------------------------------------------------------------------------------------------
+# -- 23 -------------------------------------------------------------------------------------------
 
 needs_eager = pytest.mark.skipif(PY < (3, 12), reason="eager tasks came in 3.12")
 
@@ -411,7 +411,7 @@ def test_23_eager_start_in_a_foreign_thread(impl, loop, thread):
         assert loop.run_until_complete(found) == threading.get_ident()
 
 
-# -- next in line ----------------------------------------------------------------------------------
+# -- next in line ---------------------------------------------------------------------------------
 
 FUZZ = """
 import asyncloop._core as core, inspect, types

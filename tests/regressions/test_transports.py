@@ -209,7 +209,7 @@ def test_05_calls_after_close(run, loop, engine, contexts, tmp_path, asyncio_log
     asyncio_log.take()
 
 
-# -- 6, 7, 8 ---------------------------------------------------------------------------------------
+# -- 6, 7, 8 --------------------------------------------------------------------------------------
 
 
 def tls_peer(context, work):
@@ -359,7 +359,7 @@ def test_08_tls_calls_from_inside_callbacks(run, loop, engine, contexts, seed):
     run(main())
 
 
-# -- 9 ---------------------------------------------------------------------------------------------
+# -- 9 --------------------------------------------------------------------------------------------
 
 FLOOD = """
 import pathlib, tempfile
@@ -425,7 +425,7 @@ def test_09_tls_flood(impl, engine, size):
     check_script(impl, FLOOD.format(count=size(400, 4000), engine=name), "ok", env=env)
 
 
-# -- 10, 11 ----------------------------------------------------------------------------------------
+# -- 10, 11 ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.our_loop("releases of asyncio lose the tail, or never pause after writelines()")
@@ -505,7 +505,7 @@ def test_11_buffers_changed_after_write(run, loop, engine, contexts, how, tls):
     run(main())
 
 
-# -- 16 --------------------------------------------------------------------------------------------
+# -- 16 -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("tls", [False, True])
