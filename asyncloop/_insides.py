@@ -149,6 +149,9 @@ def _of_list(name: str, changes: bool) -> Callable[..., Any]:
     own = getattr(list, name)
 
     def method(self: "ScheduledView", *args: Any, **kwargs: Any) -> Any:
+        loop = self._of()
+        if loop is not None and loop._runs_elsewhere():
+            self = ScheduledView(loop)
         self._refresh()
         result = own(self, *args, **kwargs)
         if changes:
@@ -164,7 +167,8 @@ class ScheduledView(list[Any]):
 
     A real list, because the functions of heapq take nothing else, and work on its items directly.
     What they have done is carried out when the view is looked at again, and at the next iteration
-    at the latest.
+    at the latest. That is the business of the thread that runs the loop: any other one looks at a
+    view of its own, which nobody else changes meanwhile.
     """
 
     def __init__(self, loop: "InsideHooks") -> None:
@@ -384,7 +388,9 @@ class InsideHooks(_Base):
         if self._closed:
             return []
         view = self._scheduled_view
-        if view is None:
+        if self._runs_elsewhere():
+            view = ScheduledView(self)
+        elif view is None:
             view = self._scheduled_view = ScheduledView(self)
             self._looked_at = True
         view._refresh()
@@ -396,8 +402,12 @@ class InsideHooks(_Base):
             self._scheduled[:] = items
 
     def _carry_out_scheduled(self) -> None:
-        if self._scheduled_view is not None:
+        if self._scheduled_view is not None and not self._runs_elsewhere():
             self._scheduled_view._carry_out()
+
+    def _runs_elsewhere(self) -> bool:
+        thread = self._thread_id
+        return thread is not None and thread != threading.get_ident()
 
     # -- the poll
 

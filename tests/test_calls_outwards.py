@@ -1,8 +1,12 @@
 """Calls outwards that do what nobody expects, in the middle of what a transport or a loop does."""
 
 import asyncio
+import collections
 import contextlib
 import socket
+import sys
+import threading
+import time
 
 import pytest
 
@@ -197,3 +201,44 @@ print("fine")
         expect="fine",
         flags=(),
     )
+
+
+# -- other threads that look ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("look", ["len", "held"])
+def test_timers_are_counted_by_a_thread_that_is_slow(run, loop, look):
+    """No timer is lost, wherever the thread is interrupted: a profiler may be on."""
+    fired = collections.Counter()
+    ended = threading.Event()
+    held = loop._scheduled
+
+    def slowly(frame, event, arg):
+        if event == "c_return":
+            time.sleep(0.0005)
+
+    def spy():
+        sys.setprofile(slowly)
+        while not ended.is_set():
+            len(held if look == "held" else loop._scheduled)
+        sys.setprofile(None)
+
+    async def main():
+        spies = [threading.Thread(target=spy) for _ in range(4)]
+        for each in spies:
+            each.start()
+        count = 0
+        try:
+            for _ in range(4000):
+                for _ in range(2):
+                    loop.call_later(0.2, fired.update, [count])
+                    count += 1
+                await asyncio.sleep(0)
+            await until(lambda: len(fired) == count)
+        finally:
+            ended.set()
+            for each in spies:
+                each.join()
+        assert set(fired.values()) == {1}
+
+    run(main())
