@@ -56,12 +56,24 @@ inbox_write(struct inbox *inbox)
     ssize_t ignored UNUSED = write(inbox->wake_write_fd, &one, sizeof(one));
 }
 
+static inline bool
+inbox_is_asleep(struct inbox *inbox)
+{
+    return __atomic_load_n(&inbox->asleep, __ATOMIC_SEQ_CST);
+}
+
+static inline void
+inbox_set_asleep(struct inbox *inbox, bool asleep)
+{
+    __atomic_store_n(&inbox->asleep, asleep, __ATOMIC_RELAXED);
+}
+
 /* with the lock held */
 static void
 inbox_wake_locked(struct inbox *inbox)
 {
-    if (inbox->asleep && inbox->wake_write_fd >= 0) {
-        inbox->asleep = false;
+    if (inbox_is_asleep(inbox) && inbox->wake_write_fd >= 0) {
+        inbox_set_asleep(inbox, false);
         inbox_write(inbox);
     }
 }
@@ -69,20 +81,25 @@ inbox_wake_locked(struct inbox *inbox)
 bool
 inbox_may_sleep(Loop *loop)
 {
-    pthread_mutex_lock(&loop->inbox.lock);
-    bool idle = !loop->inbox.any && !loop->inbox.poked;
-    loop->inbox.asleep = idle;
-    loop->inbox.poked = false;
-    pthread_mutex_unlock(&loop->inbox.lock);
-    return idle;
+    /* Without the lock (guarded path: protocol): who has work first says so, then looks whether the
+     * loop sleeps; the loop first says that it sleeps, then looks for work. One sees the other. */
+    struct inbox *inbox = &loop->inbox;
+    __atomic_store_n(&inbox->asleep, true, __ATOMIC_SEQ_CST);
+    if (LIKELY(!__atomic_load_n(&inbox->any, __ATOMIC_SEQ_CST)
+               && !__atomic_load_n(&inbox->poked, __ATOMIC_SEQ_CST))) {
+        return true;
+    }
+    inbox_awake(loop);
+    return false;
 }
 
 void
 inbox_awake(Loop *loop)
 {
-    pthread_mutex_lock(&loop->inbox.lock);
-    loop->inbox.asleep = false;
-    pthread_mutex_unlock(&loop->inbox.lock);
+    inbox_set_asleep(&loop->inbox, false);    /* who saw it asleep wakes the next poll: no matter */
+    if (UNLIKELY(__atomic_load_n(&loop->inbox.poked, __ATOMIC_SEQ_CST))) {
+        __atomic_store_n(&loop->inbox.poked, false, __ATOMIC_RELAXED);
+    }
 }
 
 /* -- waiting for a callback ------------------------------------------------------------ */
@@ -174,7 +191,7 @@ static void
 inbox_set_count(struct inbox *inbox, size_t count)
 {
     __atomic_store_n(&inbox->count, count, __ATOMIC_RELEASE);
-    __atomic_store_n(&inbox->any, count > 0 || inbox->posted != NULL, __ATOMIC_RELAXED);
+    __atomic_store_n(&inbox->any, count > 0 || inbox->posted != NULL, __ATOMIC_SEQ_CST);
 }
 
 void
@@ -214,7 +231,7 @@ inbox_forked(Loop *loop)
     pthread_mutex_init(&loop->inbox.lock, NULL);
     pthread_cond_init(&loop->inbox.told, NULL);
     loop->inbox.waiters = 0;
-    loop->inbox.asleep = false;
+    inbox_set_asleep(&loop->inbox, false);
     /* Whoever has posted them does so again: see look_up.c. */
     loop->inbox.posted = NULL;
     loop->inbox.posted_end = &loop->inbox.posted;
@@ -273,8 +290,8 @@ inbox_post(Loop *loop, struct posted *posted)
     *inbox->posted_end = posted;
     inbox->posted_end = &posted->next;
     inbox_set_count(inbox, inbox->count);
-    bool asleep = inbox->asleep && inbox->wake_write_fd >= 0;
-    inbox->asleep = false;
+    bool asleep = inbox_is_asleep(inbox) && inbox->wake_write_fd >= 0;
+    inbox_set_asleep(inbox, false);
     pthread_mutex_unlock(&inbox->lock);
     if (asleep) {
         inbox_write(inbox);    /* after the lock, which the loop wants as soon as it is awake */
@@ -320,7 +337,7 @@ void
 loop_wake(Loop *loop)
 {
     pthread_mutex_lock(&loop->inbox.lock);
-    loop->inbox.poked = !loop->inbox.asleep;
+    __atomic_store_n(&loop->inbox.poked, true, __ATOMIC_SEQ_CST);
     inbox_wake_locked(&loop->inbox);
     pthread_mutex_unlock(&loop->inbox.lock);
 }
@@ -406,7 +423,7 @@ loop_call_soon_threadsafe(Loop *loop, Handle *handle_steal)
     if (ready_push_steal(&loop->ready, (PyObject *)handle_steal, READY_HANDLE) < 0) {
         return -1;
     }
-    if (inbox->asleep) {
+    if (inbox_is_asleep(inbox)) {
         loop_wake(loop);
     }
     return 0;

@@ -478,6 +478,49 @@ loop_is_idle(Loop *loop)
            && LIKELY(!SHARED_LOAD(loop->owed.any));
 }
 
+/* Of the last poll: did its events take their tasks long? */
+static inline void
+loop_judge_crowd(Loop *loop, int64_t now)
+{
+    if (UNLIKELY(loop->crowd >= CROWD_EVENTS)) {
+        loop->slow_answers = now - loop->last_poll_ns >= (int64_t)loop->crowd * SLOW_ANSWER_NS;
+    }
+}
+
+/* A look at the kernel only because a descriptor was added, in the middle of work: no more than it
+ * takes for that to be told in this iteration (guarded path: reader). It runs no user code, so the
+ * current task stays in asyncio's books; signals have their turn in the polls between. */
+static int
+loop_glance(Loop *loop, struct run *run, int64_t now)
+{
+    loop->now_ns = now;
+    if (UNLIKELY(poll_once(loop, 0) < 0)) {
+        loop_propagate(loop);
+    }
+    if (loop->fds.events > 0) {
+        loop_judge_crowd(loop, now);
+        loop->last_poll_ns = now;
+    }
+    return run->exception == NULL ? 1 : -1;
+}
+
+/* How long the poll may sleep. -1 with an exception. */
+static int
+loop_idle_time(Loop *loop, int64_t *wait_ns)
+{
+    int64_t next = timer_next(loop);
+    if (next == TIMER_NEVER) {
+        *wait_ns = TIMER_NEVER;
+        return 0;
+    }
+    int64_t now;
+    if (loop_now_ns(loop, &now) < 0) {
+        return -1;
+    }
+    *wait_ns = next > now ? next - now : 0;
+    return 0;
+}
+
 /* Sleeps if there is nothing to do; looks at the kernel if it has not for a while. What events
  * have made ready (the tasks that wait for their bytes) runs before the next look, so that
  * requests that came together are answered together.
@@ -505,29 +548,31 @@ loop_poll(Loop *loop, struct run *run, size_t *before)
         idle = loop_is_idle(loop);
     }
     *before = ready_length(&loop->ready);
-    int64_t monotonic = monotonic_ns();
-    if (!idle && LIKELY(!loop->fds.fresh) && LIKELY(by_selector == 0)
-        && (loop->answering || monotonic - loop->last_poll_ns < POLL_INTERVAL_NS)) {
-        loop->answering = false;
-        loop->now_ns = monotonic;
-        return 0;
-    }
-    if (loop->crowd >= CROWD_EVENTS) {
-        loop->slow_answers = monotonic - loop->last_poll_ns
-                             >= (int64_t)loop->crowd * SLOW_ANSWER_NS;
-    }
     int64_t wait_ns = 0;
-    if (idle) {
-        int64_t next = timer_next(loop);
-        int64_t now = monotonic;
-        if (next != TIMER_NEVER && loop_now_ns(loop, &now) < 0) {
+    if (!idle) {
+        int64_t now = monotonic_ns();
+        if (LIKELY(by_selector == 0)
+            && (loop->answering || now - loop->last_poll_ns < POLL_INTERVAL_NS)) {
+            if (UNLIKELY(loop->fds.fresh)) {
+                return loop_glance(loop, run, now);
+            }
+            loop->answering = false;
+            loop->now_ns = now;
+            return 0;
+        }
+        loop_judge_crowd(loop, now);
+    }
+    else {
+        if (UNLIKELY(loop->crowd >= CROWD_EVENTS)) {
+            loop_judge_crowd(loop, monotonic_ns());
+        }
+        if (UNLIKELY(loop_idle_time(loop, &wait_ns) < 0)) {
             loop_propagate(loop);
             return -1;
         }
-        wait_ns = next == TIMER_NEVER ? TIMER_NEVER : next > now ? next - now : 0;
     }
-    if (!list_empty(&loop->waiting_operations)) {
-        wait_ns = loop->state->check_operations(loop, monotonic, wait_ns);
+    if (UNLIKELY(!list_empty(&loop->waiting_operations))) {
+        wait_ns = loop->state->check_operations(loop, monotonic_ns(), wait_ns);
     }
     current_leave(loop);
     int result = LIKELY(by_selector == 0) ? poll_once(loop, wait_ns) : insides_poll(loop, wait_ns);
@@ -577,7 +622,6 @@ loop_iterate(Loop *loop, struct run *run)
     if (loop_run_ready(loop, run, before) < 0) {
         return -1;
     }
-    current_leave(loop);
     poll_dispatch(loop);
     return run->exception != NULL ? -1 : loop_run_ready(loop, run, total - before);
 }
@@ -587,7 +631,9 @@ static void
 loop_end_turn(Loop *loop)
 {
     loop->step++;
-    loop_push(loop);
+    if (UNLIKELY(loop->unpushed.length > 0)) {
+        loop_push(loop);
+    }
 }
 
 void
@@ -632,6 +678,7 @@ loop_begin_by_hand(Loop *loop, struct hand *hand)
             return -1;
         }
     }
+    loop->libev = libev_call();
     hand->task = Py_XNewRef(loop->current_task);
     current_leave(loop);
     loop_begin_run(loop, &hand->run);

@@ -119,6 +119,7 @@ struct Loop {
 #endif
     struct run *run;              /* innermost run, NULL when not running */
     PyThreadState *released;      /* while the poll sleeps without the GIL */
+    struct libev_call *libev;     /* reserve.h: of the thread that polls; set as it begins a run */
     unsigned long thread_id;      /* of the running thread; 0 when not running */
     int64_t now_ns;               /* clock at the start of the iteration */
     int64_t last_poll_ns;

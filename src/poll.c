@@ -14,6 +14,7 @@
 #endif
 
 #include "activity.h"
+#include "current.h"
 #include "inbox.h"
 #include "timer.h"
 #include "watch.h"
@@ -139,20 +140,28 @@ poll_arm(Loop *loop, int64_t now, int64_t deadline)
     }
     ev_now_update(loop->ev);    /* a timer is set relative to it, and it may be long ago */
     ev_timer_set(&loop->poll_timer, (double)(deadline - now) * 1e-9, 0.);
-    struct reserve *outer = reserve_enter(&loop->reserve);
+    struct reserve *outer = reserve_enter(loop->libev, &loop->reserve);
     ev_timer_start(loop->ev, &loop->poll_timer);
-    reserve_leave(&loop->reserve, outer);
+    reserve_leave(loop->libev, &loop->reserve, outer);
     loop->poll_timer_deadline = deadline;
 }
 
-/* What libev would end the process for, of this thread's last poll. Thread-local, because
- * libev's callback for it is one per process and knows no loop. */
-static _Thread_local int poll_errno;
-
+/* What libev would end the process for. Kept by thread, because libev's callback for it is one
+ * per process and knows no loop. */
 static void
 poll_failed(const char *message UNUSED)
 {
-    poll_errno = errno;
+    libev_call()->error = errno;
+}
+
+/* libev comes here before each look as well, and looks through all its priorities then (guarded
+ * paths: protocol, reader). */
+static void
+poll_invoke(struct ev_loop *ev)
+{
+    if (ev_pending_count(ev) > 0) {
+        ev_invoke_pending(ev);
+    }
 }
 
 /* libev asks for a new epoll set until it has one, and nothing else happens meanwhile: only where
@@ -185,7 +194,7 @@ poll_for_the_rest(Loop *loop)
 {
     struct fds *fds = &loop->fds;
     unsigned int total = fds->events;
-    while (fds->events >= LIBEV_ROOM && fds->events >= fds->room && poll_errno == 0) {
+    while (fds->events >= LIBEV_ROOM && fds->events >= fds->room && loop->libev->error == 0) {
         fds->room = fds->events + 1;
         fds->events = 0;
         fds->before = fds->noted.prev;
@@ -210,7 +219,6 @@ poll_once(Loop *loop, int64_t wait_ns)
         wait_ns = 0;    /* the check made work, another thread did, or a run was broken off */
     }
     loop->polling_blocked = wait_ns > 0;
-    poll_errno = 0;
     if (wait_ns > 0 && wait_ns != TIMER_NEVER) {
         int64_t now = monotonic_ns();
         poll_arm(loop, now, wait_ns > TIMER_NEVER - now ? TIMER_NEVER : now + wait_ns);
@@ -226,7 +234,9 @@ poll_once(Loop *loop, int64_t wait_ns)
     loop->fds.events = 0;
     /* The head, where the poll may sleep, in which another thread may stop a watch. */
     loop->fds.before = loop->fds.noted.prev;
-    struct reserve *outer = reserve_enter(&loop->reserve);
+    struct libev_call *call = loop->libev;
+    struct reserve *outer = reserve_enter(call, &loop->reserve);
+    call->error = 0;
     ev_run(loop->ev, wait_ns > 0 ? EVRUN_ONCE : EVRUN_NOWAIT);
     if (loop->polling_blocked) {
         loop->polling_blocked = false;
@@ -235,13 +245,13 @@ poll_once(Loop *loop, int64_t wait_ns)
     if (UNLIKELY(loop->fds.events >= LIBEV_ROOM) && !loop->left_to_poll) {
         poll_for_the_rest(loop);
     }
-    reserve_leave(&loop->reserve, outer);
+    reserve_leave(call, &loop->reserve, outer);
     if (UNLIKELY(loop->left_to_poll)) {
         loop_close_kernel_side(loop);
         return loop_closed_error(loop);
     }
-    if (UNLIKELY(poll_errno != 0)) {
-        errno = poll_errno;
+    if (UNLIKELY(call->error != 0)) {
+        errno = call->error;
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
     }
@@ -255,7 +265,10 @@ poll_dispatch(Loop *loop)
 {
     loop->polls++;
     loop->crowd = 0;
-    watch_dispatch(loop);
+    if (!list_empty(&loop->fds.noted)) {
+        current_leave(loop);
+        watch_dispatch(loop);
+    }
     loop->answering = loop->fds.events > 0;
     loop->crowd = loop->fds.events;
 }
@@ -421,9 +434,10 @@ poll_open(Loop *loop)
     if (reserve_open(&loop->reserve) < 0) {
         return -1;
     }
-    struct reserve *outer = reserve_enter(&loop->reserve);
+    struct libev_call *call = libev_call();
+    struct reserve *outer = reserve_enter(call, &loop->reserve);
     loop->ev = ev_loop_new(EVFLAG_NOENV | wanted);
-    reserve_leave(&loop->reserve, outer);
+    reserve_leave(call, &loop->reserve, outer);
     if (loop->ev == NULL) {
         int err = errno;
         reserve_close(&loop->reserve);
@@ -438,6 +452,7 @@ poll_open(Loop *loop)
     }
     ev_set_syserr_cb(poll_failed);
     ev_set_userdata(loop->ev, loop);
+    ev_set_invoke_pending_cb(loop->ev, poll_invoke);
     ev_set_loop_release_cb(loop->ev, poll_release, poll_acquire);
     ev_timer_init(&loop->poll_timer, poll_timer_fired, 0., 0.);
     return 0;

@@ -26,7 +26,7 @@
 #define TABLE_BYTES(count) (2 * ELEMENT_BYTES * ((count) + 2) + 4352)
 #define BLOCK_BYTES(count) TABLE_BYTES(2 * (count))
 
-static _Thread_local struct reserve *current;
+static _Thread_local struct libev_call this_call;
 static bool system_fails, blocks_fail;
 
 static void *
@@ -66,7 +66,7 @@ allocate(void *old, long size)
         return NULL;
     }
     void *block = system_realloc(old, (size_t)size);
-    if (LIKELY(block != NULL) || current == NULL) {
+    if (LIKELY(block != NULL) || this_call.reserve == NULL) {
         return block;
     }
     size_t old_size = old == NULL ? 0 : block_size(old);
@@ -76,7 +76,7 @@ allocate(void *old, long size)
     if (old != NULL && old_size == 0) {
         return NULL;    /* nothing tells here how much there is to copy */
     }
-    block = reserve_take(current, (size_t)size);
+    block = reserve_take(this_call.reserve, (size_t)size);
     if (block != NULL && old != NULL) {
         memcpy(block, old, old_size);
         free(old);
@@ -90,22 +90,17 @@ reserve_install(void)
     ev_set_allocator(allocate);
 }
 
-struct reserve *
-reserve_enter(struct reserve *reserve)
+struct libev_call *
+libev_call(void)
 {
-    struct reserve *outer = current;
-    current = reserve;
-    return outer;
+    return &this_call;
 }
 
 void
-reserve_leave(struct reserve *reserve, struct reserve *outer)
+reserve_drop_table(struct reserve *reserve)
 {
-    if (UNLIKELY(reserve->table != NULL)) {
-        free(reserve->table);
-        reserve->table = NULL;
-    }
-    current = outer;
+    free(reserve->table);
+    reserve->table = NULL;
 }
 
 static void

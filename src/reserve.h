@@ -8,7 +8,8 @@
  *
  * Owns:     the blocks. One that libev was given is libev's: all are plain malloc() memory, as its
  *           own, and any free() will do.
- * Threads:  the reserve of the innermost call into libev is the thread's.
+ * Threads:  the reserve of a call into libev is the thread's. The loop that a thread runs knows where that is, since
+ *           a thread's own variables are dear to find from a shared library (guarded path: protocol).
  * Shared:   where libev is the system's library its allocator is one per process. Ours does what
  *           libev's own does for everybody else's loops. It must not meet memory of a third one: no
  *           other module of the process may call ev_set_allocator(). */
@@ -30,6 +31,14 @@ struct reserve {
     size_t watchers;                 /* started */
     size_t numbers;                  /* the table by descriptor has room for those below this */
 };
+
+/* What libev does for a thread just now. */
+struct libev_call {
+    struct reserve *reserve;         /* whose memory it may take; NULL: no loop of ours */
+    int error;                       /* what it would end the process for: poll.c */
+};
+
+struct libev_call *libev_call(void);    /* of this thread */
 
 void reserve_install(void);
 
@@ -54,9 +63,26 @@ reserve_for_one_more(struct reserve *reserve, int fd)
     return 0;
 }
 
-/* Around each call of libev that may want memory; the value is to be given back. */
-struct reserve *reserve_enter(struct reserve *reserve);
-void reserve_leave(struct reserve *reserve, struct reserve *outer);
+/* Around each call of libev that may want memory; the value is to be given back. `call` is the
+ * thread's. */
+static inline struct reserve *
+reserve_enter(struct libev_call *call, struct reserve *reserve)
+{
+    struct reserve *outer = call->reserve;
+    call->reserve = reserve;
+    return outer;
+}
+
+void reserve_drop_table(struct reserve *reserve);
+
+static inline void
+reserve_leave(struct libev_call *call, struct reserve *reserve, struct reserve *outer)
+{
+    if (UNLIKELY(reserve->table != NULL)) {
+        reserve_drop_table(reserve);
+    }
+    call->reserve = outer;
+}
 
 /* For tests: what the system and the reserve are refused from now on. */
 void reserve_set_failing(bool system, bool blocks);

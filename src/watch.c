@@ -10,6 +10,8 @@
  *     new to libev: a number that was closed and opened again is then added again. */
 #include "watch.h"
 
+#include "current.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -248,18 +250,20 @@ watch_start_io(Loop *loop, ev_io *io)
     if (UNLIKELY(reserve_for_one_more(&loop->reserve, io->fd) < 0)) {
         return -1;
     }
-    struct reserve *outer = reserve_enter(&loop->reserve);
+    struct libev_call *call = libev_call();
+    struct reserve *outer = reserve_enter(call, &loop->reserve);
     ev_io_start(loop->ev, io);
-    reserve_leave(&loop->reserve, outer);
+    reserve_leave(call, &loop->reserve, outer);
     return 0;
 }
 
 static inline void
 io_stop(Loop *loop, ev_io *io)
 {
-    struct reserve *outer = reserve_enter(&loop->reserve);
+    struct libev_call *call = libev_call();
+    struct reserve *outer = reserve_enter(call, &loop->reserve);
     ev_io_stop(loop->ev, io);
-    reserve_leave(&loop->reserve, outer);
+    reserve_leave(call, &loop->reserve, outer);
     loop->reserve.watchers--;
 }
 
@@ -358,6 +362,7 @@ watch_fail_fd_in(struct list_node *head, int fd)
 static void
 watch_fail_fd(Loop *loop, int fd)
 {
+    current_leave(loop);
     watch_fail_fd_in(&loop->fds.noted, fd);
     watch_fail_fd_in(&loop->fds.active, fd);
 }
