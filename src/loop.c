@@ -610,7 +610,9 @@ loop_iterate(Loop *loop, struct run *run)
     if (polled < 0) {
         return -1;
     }
-    inbox_drain(loop);
+    if (polled) {
+        inbox_drain(loop);
+    }
     if (loop_collect_timers(loop) < 0) {
         loop_propagate(loop);
         return -1;

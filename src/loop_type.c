@@ -88,11 +88,21 @@ Loop_call_soon(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *
     }
     PyObject *callback = args[0];
     if (args_context("call_soon", args, nargs, kwnames, &context) < 0
-        || loop_check_closed(loop) < 0
-        || (UNLIKELY(loop->debug) && check_debug(loop, callback, "call_soon", true) < 0)) {
+        || loop_check_closed(loop) < 0) {
         return NULL;
     }
-    return loop_call_soon_knowing(loop, replaced, callback, args + 1, nargs - 1, context);
+    if (UNLIKELY(loop->debug || (replaced & (LOOP_HANDLE_CLASS | LOOP_HANDLE_RUN)) != 0)) {
+        if (loop->debug && check_debug(loop, callback, "call_soon", true) < 0) {
+            return NULL;
+        }
+        return loop_call_soon_knowing(loop, replaced, callback, args + 1, nargs - 1, context);
+    }
+    /* The same without a call and a second look (guarded path: call-soon). */
+    Handle *handle = handle_new(loop, callback, args + 1, nargs - 1, context);
+    if (handle != NULL && loop_push_steal(loop, Py_NewRef(handle), READY_HANDLE) < 0) {
+        Py_CLEAR(handle);
+    }
+    return (PyObject *)handle;
 }
 
 /* What BaseEventLoop.call_soon() calls, for who has replaced that and calls it. */

@@ -155,8 +155,8 @@ static inline bool
 stream_holds(Stream *stream, size_t length)
 {
     Loop *loop = stream->base.loop;
-    if (UNLIKELY(loop == NULL)) {
-        return false;
+    if (UNLIKELY(loop == NULL || stream->holds == HOLDS_NOT)) {
+        return false;    /* guarded path: write-burst */
     }
     if (LIKELY(stream->step != loop->step)) {
         stream->step = loop->step;

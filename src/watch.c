@@ -244,8 +244,8 @@ watch_init(struct watch *watch, Loop *loop, PyObject *owner, int fd, int event,
     list_init(&watch->active);
 }
 
-int
-watch_start_io(Loop *loop, ev_io *io)
+static inline int
+io_start(Loop *loop, ev_io *io)
 {
     if (UNLIKELY(reserve_for_one_more(&loop->reserve, io->fd) < 0)) {
         return -1;
@@ -255,6 +255,12 @@ watch_start_io(Loop *loop, ev_io *io)
     ev_io_start(loop->ev, io);
     reserve_leave(call, &loop->reserve, outer);
     return 0;
+}
+
+int
+watch_start_io(Loop *loop, ev_io *io)
+{
+    return io_start(loop, io);
 }
 
 static inline void
@@ -275,8 +281,9 @@ watch_stop_io(Loop *loop, ev_io *io)
     }
 }
 
-int
-watch_start(struct watch *watch)
+/* `entry` is its descriptor's (guarded paths: sock, reader). */
+static inline int
+watch_start_at(struct watch *watch, struct fd_entry *entry)
 {
     Loop *loop = watch_loop(watch);
     if (watch_is_active(watch)) {
@@ -285,15 +292,11 @@ watch_start(struct watch *watch)
     if (UNLIKELY(loop_check_closed(loop) < 0)) {
         return -1;
     }
-    struct fd_entry *entry = fds_entry(loop, watch->io.fd);
-    if (UNLIKELY(entry == NULL)) {
-        return -1;
-    }
     if (UNLIKELY(loop_prepare_ev(loop) < 0)) {
         PyErr_Clear();    /* the next poll tells */
     }
     ev_io_set(&watch->io, watch->io.fd, watch->io.events & (EV_READ | EV_WRITE));
-    if (UNLIKELY(watch_start_io(loop, &watch->io) < 0)) {
+    if (UNLIKELY(io_start(loop, &watch->io) < 0)) {
         return -1;
     }
     if (UNLIKELY(fds_note_change(&loop->fds, watch->io.fd) < 0)) {
@@ -309,15 +312,24 @@ watch_start(struct watch *watch)
     return 0;
 }
 
-void
-watch_stop(struct watch *watch)
+int
+watch_start(struct watch *watch)
 {
-    if (!watch_is_active(watch)) {
-        return;
+    if (watch_is_active(watch)) {
+        return 0;
     }
+    if (UNLIKELY(loop_check_closed(watch_loop(watch)) < 0)) {
+        return -1;
+    }
+    struct fd_entry *entry = fds_entry(watch_loop(watch), watch->io.fd);
+    return LIKELY(entry != NULL) ? watch_start_at(watch, entry) : -1;
+}
+
+static inline void
+watch_stop_at(struct watch *watch, struct fd_entry *entry)
+{
     Loop *loop = watch_loop(watch);
     watch->noted = false;
-    struct fd_entry *entry = fds_find(loop, watch->io.fd);
     PyObject *owner = watch->owner;
     list_remove(&watch->active);
     uint32_t left = --entry->watched;
@@ -337,6 +349,14 @@ watch_stop(struct watch *watch)
         }
     }
     Py_DECREF(owner);
+}
+
+void
+watch_stop(struct watch *watch)
+{
+    if (watch_is_active(watch)) {
+        watch_stop_at(watch, fds_find(watch_loop(watch), watch->io.fd));
+    }
 }
 
 /* -- the check before each poll -------------------------------------------------------- */
@@ -415,7 +435,7 @@ int
 watch_take_place(struct watch *watch)
 {
     struct fd_entry *entry = fds_entry(watch_loop(watch), watch->io.fd);
-    if (UNLIKELY(entry == NULL || watch_start(watch) < 0)) {
+    if (UNLIKELY(entry == NULL || watch_start_at(watch, entry) < 0)) {
         return -1;
     }
     struct watch **place = place_of(entry, watch->io.events & (EV_READ | EV_WRITE));
@@ -665,7 +685,9 @@ fd_callback_remove(struct fd_callback *callback)
     if (*place == &callback->watch) {
         *place = NULL;
     }
-    watch_stop(&callback->watch);
+    if (LIKELY(watch_is_active(&callback->watch))) {
+        watch_stop_at(&callback->watch, entry);
+    }
     if (handle != NULL) {
         handle_cancel(handle);
         handle_leave_steal(handle);
@@ -735,7 +757,7 @@ watch_set_callback(Loop *loop, int fd, int event, Handle *handle_steal, PyObject
     /* Started anew each time: the number may stand for another file by now. The loop
      * must survive the moment in which neither watch holds it: the caller does. */
     watch_stop(&callback->watch);
-    int result = watch_start(&callback->watch);
+    int result = watch_start_at(&callback->watch, entry);
     if (result < 0) {
         fd_callback_remove(callback);
     }
