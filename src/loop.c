@@ -521,21 +521,11 @@ loop_idle_time(Loop *loop, int64_t *wait_ns)
     return 0;
 }
 
-/* Sleeps if there is nothing to do; looks at the kernel if it has not for a while. What events
- * have made ready (the tasks that wait for their bytes) runs before the next look, so that
- * requests that came together are answered together.
- * 1 if it has looked, 0 if not, -1 if the run has to end. */
-static int
-loop_poll(Loop *loop, struct run *run, size_t *before)
+/* loop_poll(), with a poll by whatever is the loop's _selector, or, nearly always, by our own: inlined,
+ * so that what is about the other costs that nothing (guarded path: call-soon). */
+static inline __attribute__((always_inline)) int
+loop_poll_by(Loop *loop, struct run *run, size_t *before, const int by_selector)
 {
-    int by_selector = 0;
-    if (UNLIKELY(loop->looked_at)) {
-        by_selector = insides_look(loop);
-        if (by_selector < 0 || loop_check_closed(loop) < 0) {
-            loop_propagate(loop);
-            return -1;
-        }
-    }
     bool idle = loop_is_idle(loop);
     if (idle) {
         /* One that comes from here on ends the sleep, unless it comes just before that begins: asyncio
@@ -582,6 +572,29 @@ loop_poll(Loop *loop, struct run *run, size_t *before)
     }
     loop->now_ns = loop->last_poll_ns = monotonic_ns();
     return run->exception == NULL ? 1 : -1;
+}
+
+/* Somebody has a view of the insides. */
+static __attribute__((noinline)) int
+loop_poll_looked_at(Loop *loop, struct run *run, size_t *before)
+{
+    int by_selector = insides_look(loop);
+    if (by_selector < 0 || loop_check_closed(loop) < 0) {
+        loop_propagate(loop);
+        return -1;
+    }
+    return loop_poll_by(loop, run, before, by_selector);
+}
+
+/* Sleeps if there is nothing to do; looks at the kernel if it has not for a while. What events
+ * have made ready (the tasks that wait for their bytes) runs before the next look, so that
+ * requests that came together are answered together.
+ * 1 if it has looked, 0 if not, -1 if the run has to end. */
+static inline int
+loop_poll(Loop *loop, struct run *run, size_t *before)
+{
+    return LIKELY(!loop->looked_at) ? loop_poll_by(loop, run, before, 0)
+                                    : loop_poll_looked_at(loop, run, before);
 }
 
 static int

@@ -124,8 +124,10 @@ Loop_call_soon_threadsafe(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
     Loop *loop = (Loop *)op;
     PyObject *context;
     PyObject *values[2];
-    if (loop_base_replaced(loop, LOOP_BIT(call_soon_threadsafe))
-        || UNLIKELY(loop_replaced(loop) & (LOOP_HANDLE_CLASS | LOOP_HANDLE_RUN))) {
+    unsigned int replaced = loop_replaced(loop);
+    if (UNLIKELY(replaced & (LOOP_BIT(call_soon_threadsafe) | LOOP_HANDLE_CLASS | LOOP_HANDLE_RUN))
+        && ((replaced & (LOOP_HANDLE_CLASS | LOOP_HANDLE_RUN)) != 0
+            || loop_base_replaced(loop, LOOP_BIT(call_soon_threadsafe)))) {
         return overrides_call_base(loop, loop->state->names.call_soon_threadsafe, args, nargs,
                                    kwnames);
     }
