@@ -69,6 +69,7 @@ def _look(context: Any) -> tuple[Any, Any, Any] | None:
         ssl = sys.modules["ssl"]
         c_ssl = sys.modules["_ssl"]
         constants = sys.modules["asyncio.constants"]
+        log = sys.modules["asyncio.log"]
         protocol_file = sslproto._create_transport_context.__code__.co_filename
         ssl_file = ssl._sslcopydoc.__code__.co_filename
         protocol_class, transport_class = sslproto.SSLProtocol, sslproto._SSLProtocolTransport
@@ -79,6 +80,7 @@ def _look(context: Any) -> tuple[Any, Any, Any] | None:
     names = (
         *_name(sslproto, "ssl", ssl),
         *_name(sslproto, "constants", constants),
+        *_name(sslproto, "logger", log.logger),
         *_name(sslproto, "SSLProtocol", protocol_class),
         *_name(sslproto, "_SSLProtocolTransport", transport_class),
         *_name(sslproto, "SSLAgainErrors", sslproto.SSLAgainErrors),

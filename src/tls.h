@@ -142,6 +142,7 @@ const struct tls_engine_ops *tls_default_engine(struct state *state);
 /* The engine for a new connection of this context: that one, unless the context asks for something
  * else. NULL with an exception. */
 const struct tls_engine_ops *tls_choose_engine(struct state *state, PyObject *context);
+int tls_has_message_callback(struct state *state, PyObject *context);
 
 /* -- tls_shipped.c: is TLS what the standard library has? ------------------------------ */
 

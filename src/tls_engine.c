@@ -243,6 +243,19 @@ tls_default_engine(struct state *state)
     return engine;
 }
 
+/* 1 / 0 / -1 */
+int
+tls_has_message_callback(struct state *state, PyObject *context)
+{
+    PyObject *callback;
+    if (PyObject_GetOptionalAttr(context, state->names._msg_callback, &callback) < 0) {
+        return -1;
+    }
+    bool any = callback != NULL && callback != Py_None;
+    Py_XDECREF(callback);
+    return any;
+}
+
 const struct tls_engine_ops *
 tls_choose_engine(struct state *state, PyObject *context)
 {
@@ -251,12 +264,6 @@ tls_choose_engine(struct state *state, PyObject *context)
         return engine;
     }
     /* A message callback's exceptions are for the caller of the SSLObject's methods. */
-    PyObject *callback;
-    int found = PyObject_GetOptionalAttr(context, state->names._msg_callback, &callback);
-    if (found < 0) {
-        return NULL;
-    }
-    bool none = found == 0 || callback == Py_None;
-    Py_XDECREF(callback);
-    return none ? engine : &tls_portable_ops;
+    int any = tls_has_message_callback(state, context);
+    return any < 0 ? NULL : any ? &tls_portable_ops : engine;
 }

@@ -86,6 +86,23 @@ tls_is_foreign(struct tls_engine *engine)
     return engine->foreign = look(engine);
 }
 
+/* The callback for names has given the connection another context, maybe: with a message callback,
+ * whose exceptions come out of the object's methods alone. */
+static int
+watch_context(struct tls_engine *engine)
+{
+    PyObject *context;
+    int any = PyObject_GetOptionalAttr(engine->inner, engine->state->names.context, &context);
+    if (any > 0) {
+        any = tls_has_message_callback(engine->state, context);
+        Py_DECREF(context);
+    }
+    if (any > 0) {
+        Py_CLEAR(engine->dict);
+    }
+    return any < 0 ? -1 : 0;
+}
+
 /* -- the methods ------------------------------------------------------------------------- */
 
 enum tls_status
@@ -101,7 +118,7 @@ tls_object_handshake(struct tls_engine *engine)
         return tls_status_of_exception(engine);
     }
     Py_DECREF(result);
-    return TLS_OK;
+    return watch_context(engine) < 0 ? TLS_FAILED : TLS_OK;
 }
 
 enum tls_status

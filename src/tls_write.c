@@ -487,10 +487,18 @@ part_as_bytes(PyObject *part)
     return bytes;
 }
 
-/* A list of the parts as exact bytes: all or nothing. New reference or NULL. */
-static PyObject *
-parts_as_bytes(PyObject *list)
+static int
+tls_queue_part(Tls *tls, PyObject *bytes)
 {
+    return PyBytes_GET_SIZE(bytes) > 0 && tls_takes_writes(tls) ? wqueue_push(&tls->output, bytes, 0)
+                                                                : 0;
+}
+
+/* A list or a tuple: all the parts or, if one of them is nothing to write, none. */
+static int
+tls_queue_all(Tls *tls, PyObject *list)
+{
+    int result = 0;
     PyObject *parts = PySequence_List(list);
     for (Py_ssize_t i = 0; parts != NULL && i < PyList_GET_SIZE(parts); i++) {
         PyObject *bytes = part_as_bytes(PyList_GET_ITEM(parts, i));
@@ -498,19 +506,34 @@ parts_as_bytes(PyObject *list)
             Py_CLEAR(parts);
         }
     }
-    return parts;
+    if (parts == NULL) {
+        return -1;
+    }
+    for (Py_ssize_t i = 0; result == 0 && i < PyList_GET_SIZE(parts); i++) {
+        result = tls_queue_part(tls, PyList_GET_ITEM(parts, i));
+    }
+    Py_DECREF(parts);
+    return result < 0 ? tls_failed(tls, TLS_FATAL_MESSAGE) : 0;
 }
 
+/* A generator or the like, which may write in between: each part as it comes. */
 static int
-tls_queue_parts(Tls *tls, PyObject *parts)
+tls_queue_each(Tls *tls, PyObject *iterable)
 {
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(parts); i++) {
-        PyObject *part = PyList_GET_ITEM(parts, i);
-        if (PyBytes_GET_SIZE(part) > 0 && wqueue_push(&tls->output, part, 0) < 0) {
-            return -1;
-        }
+    PyObject *iterator = PyObject_GetIter(iterable);
+    PyObject *part;
+    int result = 0;
+    if (iterator == NULL) {
+        return -1;
     }
-    return 0;
+    while (result == 0 && (part = PyIter_Next(iterator)) != NULL) {
+        PyObject *bytes = part_as_bytes(part);
+        result = bytes == NULL ? -1 : tls_queue_part(tls, bytes);
+        Py_XDECREF(bytes);
+        Py_DECREF(part);
+    }
+    Py_DECREF(iterator);
+    return result < 0 || PyErr_Occurred() ? -1 : 0;
 }
 
 int
@@ -520,19 +543,17 @@ tls_writelines(Tls *tls, PyObject *list)
         tls_drop_write(tls);    /* and nobody asks for what is in it */
         return 0;
     }
-    PyObject *parts = parts_as_bytes(list);
-    if (parts == NULL) {
-        return -1;
-    }
-    int result = 0;
     tls_enter(tls);
-    if (UNLIKELY(!tls_takes_writes(tls))) {    /* an iterator, or a __buffer__(), of the user's */
-        tls_drop_write(tls);
+    int result = PyList_CheckExact(list) || PyTuple_CheckExact(list) ? tls_queue_all(tls, list)
+                                                                     : tls_queue_each(tls, list);
+    if (UNLIKELY(result < 0)) {
+        if (!tls->lost) {
+            tls_note_pending(tls, tls_queued(tls));
+        }
     }
-    else if (tls_queue_parts(tls, parts) < 0 || tls_queue_grew(tls) < 0) {
+    else if (LIKELY(tls_takes_writes(tls)) && tls_queue_grew(tls) < 0) {
         result = tls_failed(tls, TLS_FATAL_MESSAGE);
     }
     tls_leave(tls);
-    Py_DECREF(parts);
     return result;
 }
