@@ -15,7 +15,8 @@
  * level-triggered: what is left makes the next one. 256 KiB take about 50 µs, against
  * 1 µs for the extra poll. */
 #define READ_BUDGET_BYTES SCRATCH_BYTES
-/* A BufferedProtocol may offer small buffers: calls that one event may make. */
+/* Buffers of the core's that one event may fill. Of a BufferedProtocol's it is one, as with asyncio,
+ * which asks for the next when there is something to put into it. */
 #define READ_BUDGET_CALLS 16
 
 /* Packets of so many bytes are received straight into the object that data_received() gets, if
@@ -279,10 +280,9 @@ buffer_view(PyObject *buffer, Py_buffer *view, const char **message)
 }
 
 static enum read_outcome
-stream_read_buffered(Transport *tr, size_t *n)
+stream_read_buffered(Transport *tr)
 {
     const char *message = "Fatal error: protocol.get_buffer() call failed.";
-    PyObject *protocol = Py_XNewRef(tr->proto.protocol);
     PyObject *buffer = NULL;
     Py_buffer view;
     enum read_outcome outcome = READ_DONE;
@@ -291,33 +291,29 @@ stream_read_buffered(Transport *tr, size_t *n)
         outcome = outcome_of_fatal(transport_fatal(tr, message));
         goto done;
     }
-    if (!transport_wants_data(tr) || tr->proto.protocol != protocol) {
-        PyBuffer_Release(&view);    /* get_buffer() itself closed, paused or replaced */
-        goto done;
-    }
+    /* Also where get_buffer() has closed, paused or replaced: asyncio goes on, and tells whoever is
+     * the protocol now. */
     size_t room = (size_t)view.len < READ_BUDGET_BYTES ? (size_t)view.len : READ_BUDGET_BYTES;
+    size_t n = 0;
     enum io_status status;
     if (io_is_by_method(tr)) {
         PyBuffer_Release(&view);
-        status = io_recv_into(tr, buffer, n);
+        status = io_recv_into(tr, buffer, &n);
     }
     else {
-        status = tr->io.ops->read(&tr->io, view.buf, room, n);
+        status = tr->io.ops->read(&tr->io, view.buf, room, &n);
         PyBuffer_Release(&view);
     }
     if (UNLIKELY(status != IO_OK)) {
         outcome = stream_read_stopped(tr, status);
         goto done;
     }
-    if (UNLIKELY(proto_buffer_updated(&tr->proto, tr->state, *n) < 0)) {
+    if (UNLIKELY(proto_buffer_updated(&tr->proto, tr->state, n) < 0)) {
         outcome = outcome_of_fatal(
             transport_fatal(tr, "Fatal error: protocol.buffer_updated() call failed."));
-        goto done;
     }
-    outcome = *n == room ? READ_MORE : READ_DONE;
 done:
     Py_XDECREF(buffer);
-    Py_XDECREF(protocol);
     return outcome;
 }
 
@@ -333,10 +329,11 @@ stream_read(Transport *tr, Loop *loop)
         if (UNLIKELY(!transport_wants_data(tr))) {
             return READ_DONE;
         }
+        if (tr->proto.kind == PROTO_BUFFERED) {
+            return stream_read_buffered(tr);
+        }
         size_t n = 0;
-        outcome = tr->proto.kind == PROTO_BUFFERED
-                      ? stream_read_buffered(tr, &n)
-                      : stream_read_data(tr, loop, &n);
+        outcome = stream_read_data(tr, loop, &n);
         if (LIKELY(outcome != READ_MORE)) {
             return outcome;
         }

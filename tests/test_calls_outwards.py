@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from .support import check_script, until
+from .support import check_script, turns, until
 
 # -- a dict that is emptied and filled again ------------------------------------------------------
 
@@ -242,3 +242,74 @@ def test_timers_are_counted_by_a_thread_that_is_slow(run, loop, look):
         assert set(fired.values()) == {1}
 
     run(main())
+
+
+# -- the buffers of a BufferedProtocol --------------------------------------------------------------------
+
+
+class Buffered(asyncio.BufferedProtocol):
+    def __init__(self, size, act=None):
+        self.calls, self.size, self.act = [], size, act
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def get_buffer(self, hint):
+        self.calls.append("get")
+        if self.act is not None:
+            self.act(self)
+        return bytearray(self.size)
+
+    def buffer_updated(self, count):
+        self.calls.append(count)
+        asyncio.get_running_loop().call_soon(self.calls.append, "soon")
+
+    def connection_lost(self, exc):
+        self.calls.append(repr(exc))
+
+
+async def buffered(protocol, data):
+    loop = asyncio.get_running_loop()
+    near, far = socket.socketpair()
+    with far:
+        transport, _ = await loop.create_connection(lambda: protocol, sock=near)
+        far.send(data)
+        await asyncio.sleep(0.05)
+        transport.abort()
+        await turns(3)
+
+
+def test_each_event_asks_for_one_buffer(run):
+    protocol = Buffered(2)
+    run(buffered(protocol, b"abcde"))
+    assert protocol.calls == ["get", 2, "soon", "get", 2, "soon", "get", 1, "soon", "None"]
+
+
+@pytest.mark.parametrize("act", ["close", "abort", "pause_reading"])
+def test_get_buffer_ends_or_pauses_reading(run, act):
+    """What is there is still received, and told."""
+    protocol = Buffered(9, lambda self: getattr(self.transport, act)())
+    run(buffered(protocol, b"abc"))
+    assert protocol.calls[:2] == ["get", 3] and protocol.calls.count("get") == 1
+    assert protocol.calls[-1] == "None" or protocol.calls[-2:] == ["None", "soon"]
+
+
+@pytest.mark.parametrize("kind", [asyncio.BufferedProtocol, asyncio.Protocol])
+def test_get_buffer_sets_another_protocol(run, kind, reports):
+    """It is told of a buffer that it did not give, if it takes that."""
+    calls = []
+
+    class Other(kind):
+        def connection_lost(self, exc):
+            calls.append(type(exc))
+
+    if kind is asyncio.BufferedProtocol:
+        Other.buffer_updated = lambda self, count: calls.append(count)
+    protocol = Buffered(9, lambda self: self.transport.set_protocol(Other()))
+    run(buffered(protocol, b"abc"))
+    if kind is asyncio.BufferedProtocol:
+        assert calls == [3, type(None)] and reports == []
+    else:
+        assert calls == [AttributeError]
+        assert "buffer_updated() call failed" in reports[0]["message"]
+    assert protocol.calls == ["get"]
