@@ -494,11 +494,11 @@ static int
 loop_glance(Loop *loop, struct run *run, int64_t now)
 {
     loop->now_ns = now;
+    loop_judge_crowd(loop, now);
     if (UNLIKELY(poll_once(loop, 0) < 0)) {
         loop_propagate(loop);
     }
     if (loop->fds.events > 0) {
-        loop_judge_crowd(loop, now);
         loop->last_poll_ns = now;
     }
     return run->exception == NULL ? 1 : -1;
