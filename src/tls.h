@@ -103,6 +103,7 @@ struct tls_engine {
     PyObject *object;               /* ssl.SSLObject */
     PyObject *inner;                /* what its methods call: _ssl._SSLSocket, or the same */
     /* tls_object.c: what the object looks like while nobody has replaced its methods */
+    PyObject *context;              /* borrowed: to see whether there is another one */
     PyTypeObject *type;             /* borrowed */
     PyObject *dict;                 /* its attributes; strong, or NULL: it is not the standard one */
     PyObject **own;                 /* where it keeps them */

@@ -161,7 +161,7 @@ direct_open(struct tls_engine *engine, PyObject *context, bool server_side, PyOb
         Py_XDECREF(outgoing);
         return -1;
     }
-    tls_watch_object(engine);
+    tls_watch_object(engine, context);
     BIO *bio = ssl != NULL && libssl_object_holds(engine->inner, ssl) ? bio_new(engine) : NULL;
     if (bio == NULL) {
         /* Not what was expected: these objects serve the portable engine as they are. */

@@ -37,9 +37,10 @@ tls_status_of_exception(struct tls_engine *engine)
 /* -- is it still the standard library's? ------------------------------------------------- */
 
 void
-tls_watch_object(struct tls_engine *engine)
+tls_watch_object(struct tls_engine *engine, PyObject *context)
 {
     struct tls_shipped *shipped = &engine->state->tls.shipped;
+    engine->context = context;
     engine->foreign = true;
     if (shipped->classes == NULL
         || (PyObject *)Py_TYPE(engine->object)
@@ -94,7 +95,7 @@ watch_context(struct tls_engine *engine)
     PyObject *context;
     int any = PyObject_GetOptionalAttr(engine->inner, engine->state->names.context, &context);
     if (any > 0) {
-        any = tls_has_message_callback(engine->state, context);
+        any = context == engine->context ? 0 : tls_has_message_callback(engine->state, context);
         Py_DECREF(context);
     }
     if (any > 0) {

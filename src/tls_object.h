@@ -12,8 +12,8 @@ PyObject *tls_call(PyObject *op, PyObject *name, PyObject *arg1, PyObject *arg2)
 /* The current exception of a method: TLS_WANT, and it is gone, or TLS_FAILED. */
 enum tls_status tls_status_of_exception(struct tls_engine *engine);
 
-/* Remembers what a new object looks like. */
-void tls_watch_object(struct tls_engine *engine);
+/* Remembers what a new object looks like, and the context that it was made of, which has to stay. */
+void tls_watch_object(struct tls_engine *engine, PyObject *context);
 /* Have its methods been replaced, in its class or in itself? Costs some nanoseconds. */
 bool tls_is_foreign(struct tls_engine *engine);
 

@@ -51,7 +51,7 @@ portable_open(struct tls_engine *engine, PyObject *context, bool server_side, Py
     if (engine->inner == NULL) {
         return -1;
     }
-    tls_watch_object(engine);
+    tls_watch_object(engine, context);
     return 0;
 }
 
