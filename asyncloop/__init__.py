@@ -22,7 +22,6 @@ if sys.platform == "win32":
 
 import asyncio
 import os
-import platform
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -108,6 +107,8 @@ def build_info() -> dict[str, Any]:
     new loops wait with, such as ``epoll``), and `libev`: ``system`` where the library of the
     system is linked, ``embedded`` where libev was compiled into the extension.
     """
+    import platform  # takes longer to import than most of the package
+
     return {
         "asyncloop": __version__,
         "python": platform.python_version(),

@@ -8,7 +8,6 @@ while the default executor is full of other work.
 
 import asyncio
 import os
-import queue
 import socket
 import threading
 from asyncio import base_events
@@ -16,6 +15,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import queue
+
     from ._core import _MixinBase as _Base
 else:
     _Base = object
@@ -38,6 +39,8 @@ class Resolver:
     """
 
     def __init__(self) -> None:
+        import queue  # most programs resolve no name by a thread of Python's
+
         self.pid = os.getpid()
         self._lock = threading.Lock()
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -79,6 +82,8 @@ class Resolver:
             self._threads += 1
 
     def _work(self) -> None:
+        import queue
+
         while True:
             try:
                 item = self._queue.get(timeout=IDLE_SECONDS)

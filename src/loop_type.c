@@ -252,7 +252,7 @@ Loop_call_later(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject 
     unsigned int replaced = loop_replaced(loop);
     if (UNLIKELY(replaced & (LOOP_BIT(call_at) | LOOP_BIT(time)))
         || UNLIKELY(loop->overrides.base & LOOP_BIT(call_later))
-        || GLOBAL_REPLACED(loop->state, TIME_MONOTONIC)) {
+        || UNLIKELY(!loop_timer_handles_are_own(loop)) || GLOBAL_REPLACED(loop->state, TIME_MONOTONIC)) {
         return overrides_call_base(loop, loop->state->names.call_later, args, nargs, kwnames);
     }
     return schedule_timer(loop, "call_later", true, loop_call_later, args, nargs, kwnames);
@@ -263,7 +263,7 @@ Loop_call_at(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kw
 {
     Loop *loop = (Loop *)op;
     if (loop_base_replaced(loop, LOOP_BIT(call_at))
-        || UNLIKELY(!standard_is(loop->state, STANDARD_EVENTS_TIMER_HANDLE))) {
+        || UNLIKELY(!loop_timer_handles_are_own(loop))) {
         return overrides_call_base(loop, loop->state->names.call_at, args, nargs, kwnames);
     }
     return schedule_timer(loop, "call_at", false, loop_call_at, args, nargs, kwnames);

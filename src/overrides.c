@@ -105,6 +105,26 @@ handle_overrides(struct state *state)
     return found;
 }
 
+bool
+overrides_timer_handle_look(struct state *state)
+{
+    static const char *const methods[] = {"__init__", "cancel", "when"};
+    PyTypeObject *class = (PyTypeObject *)state->asyncio_TimerHandle;
+    PyObject *namespace = state->standard.modules[MODULE_EVENTS].dict;
+    PyObject *exc = PyErr_GetRaisedException();
+    bool own = true;
+    for (size_t i = 0; namespace != NULL && i < ARRAY_LEN(methods); i++) {
+        char qualname[64];
+        PyOS_snprintf(qualname, sizeof(qualname), "TimerHandle.%s", methods[i]);
+        own = own && class_has_standard((PyObject *)class, methods[i], namespace, qualname);
+    }
+    PyErr_SetRaisedException(exc);
+    if (own) {
+        SHARED_STORE(state->timer_handle_version, standard_version(class));
+    }
+    return own;
+}
+
 /* What is not a method, but is called by one of asyncio's. */
 static unsigned int
 global_overrides(struct state *state)

@@ -89,6 +89,19 @@ loop_base_replaced(Loop *loop, unsigned int bit)
 #define GLOBAL_REPLACED(state, global) UNLIKELY(!standard_is(state, STANDARD_##global))
 #endif
 
+bool overrides_timer_handle_look(struct state *state);
+
+/* Are asyncio.events.TimerHandle and its methods asyncio's? Ours stand for such only then. */
+static inline bool
+loop_timer_handles_are_own(Loop *loop)
+{
+    struct state *state = loop->state;
+    return LIKELY(standard_is(state, STANDARD_EVENTS_TIMER_HANDLE))
+           && (standard_class_is_same((PyTypeObject *)state->asyncio_TimerHandle,
+                                      &state->timer_handle_version)
+               || overrides_timer_handle_look(state));
+}
+
 /* Does time() come from elsewhere than our own clock? */
 static inline bool
 loop_has_custom_clock(Loop *loop)

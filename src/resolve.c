@@ -19,6 +19,7 @@
 #include "args.h"
 #include "look_up.h"
 #include "overrides.h"
+#include "standard.h"
 
 struct question {
     PyObject *host;
@@ -356,16 +357,8 @@ read_look_up(struct state *state, int code, int error, const struct addrinfo *fo
 static bool
 getaddrinfo_is_replaced(struct state *state)
 {
-    PyObject *module = PyObject_GetAttr(state->base_events, state->names.socket);
-    if (module == NULL || !PyModule_Check(module)) {
-        PyErr_Clear();
-        Py_XDECREF(module);
-        return true;
-    }
-    PyObject *function = PyDict_GetItemWithError(PyModule_GetDict(module),
-                                                 state->names.getaddrinfo);
-    Py_DECREF(module);
-    return function != state->resolve.getaddrinfo;
+    return !standard_is(state, STANDARD_BASE_EVENTS_SOCKET)
+           || !standard_is(state, STANDARD_SOCKET_GETADDRINFO);
 }
 
 /* Calls loop.name(host, port, family, type, proto, flags). */
@@ -505,13 +498,11 @@ resolve_init(PyObject *module UNUSED, struct state *state)
     if (socket_module == NULL) {
         return -1;
     }
-    resolve->getaddrinfo = PyObject_GetAttr(socket_module, state->names.getaddrinfo);
     resolve->gaierror = PyObject_GetAttrString(socket_module, "gaierror");
     resolve->AddressFamily = PyObject_GetAttrString(socket_module, "AddressFamily");
     resolve->SocketKind = PyObject_GetAttrString(socket_module, "SocketKind");
     Py_DECREF(socket_module);
-    if (resolve->getaddrinfo == NULL || resolve->gaierror == NULL
-        || resolve->AddressFamily == NULL || resolve->SocketKind == NULL) {
+    if (resolve->gaierror == NULL || resolve->AddressFamily == NULL || resolve->SocketKind == NULL) {
         return -1;
     }
     resolve->inet = enum_member(resolve->AddressFamily, AF_INET);

@@ -247,7 +247,7 @@ state_init(PyObject *module, struct state *state)
     X(tls.flowcontrol_defaults) \
     X(tls.shipped.classes) X(tls.shipped.functions) X(tls.shipped.names) \
     X(spare.bytes) X(count.object) X(stop_iteration) X(loop_class) \
-    X(resolve.getaddrinfo) X(resolve.gaierror) X(resolve.AddressFamily) \
+    X(resolve.gaierror) X(resolve.AddressFamily) \
     X(resolve.SocketKind) X(resolve.inet) X(resolve.inet6) X(resolve.stream) X(resolve.dgram)
 
 int

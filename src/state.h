@@ -179,7 +179,6 @@ struct reader_state {
 
 /* resolve.c: what answers are made of */
 struct resolve_state {
-    PyObject *getaddrinfo;                /* socket.getaddrinfo, as it was at import */
     PyObject *gaierror;
     PyObject *AddressFamily;
     PyObject *SocketKind;
@@ -254,6 +253,7 @@ struct state {
     PyObject *asyncio_Handle;             /* asyncio.events.Handle */
     PyObject *asyncio_ThreadSafeHandle;   /* asyncio.events._ThreadSafeHandle, NULL before 3.14 */
     PyObject *asyncio_TimerHandle;        /* asyncio.events.TimerHandle */
+    unsigned int timer_handle_version;    /* its tp_version_tag when it was asyncio's own */
     PyObject *asyncio_FlowControlMixin;   /* asyncio.transports._FlowControlMixin */
     PyObject *asyncio_BaseEventLoop;      /* asyncio.base_events.BaseEventLoop */
     PyObject *asyncio_BufferedProtocol;   /* asyncio.protocols.BufferedProtocol */
