@@ -244,6 +244,7 @@ poll_once(Loop *loop, int64_t wait_ns)
     }
     if (UNLIKELY(loop->fds.events >= LIBEV_ROOM) && !loop->left_to_poll) {
         poll_for_the_rest(loop);
+        loop->fds.fresh = true;    /* the kernel's order is that of polls: the next one is not left out */
     }
     reserve_leave(call, &loop->reserve, outer);
     if (UNLIKELY(loop->left_to_poll)) {
