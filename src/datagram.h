@@ -32,7 +32,6 @@ struct address_cache {
 typedef struct {
     Transport base;
     PyObject *address;            /* _address: the only allowed target, or NULL */
-    PyObject *held;               /* list of (bytes, sender) to deliver before more is received, or NULL */
     struct datagram *queue;       /* a ring */
     size_t queue_head;
     size_t queue_length;

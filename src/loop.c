@@ -740,6 +740,7 @@ loop_run_owned(Loop *loop, bool once)
     if (UNLIKELY(loop_begin_by_hand(loop, &hand) < 0)) {
         return -1;
     }
+    run->once = once;
     loop->answering = false;
     loop->last_poll_ns = 0;    /* the first iteration of a run always polls, as asyncio's */
     do {

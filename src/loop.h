@@ -25,6 +25,7 @@ struct run {
     struct run *outer;
     PyObject *exception;          /* what run_forever() has to raise; owned */
     unsigned long thread;         /* that makes iterations or polls; 0: only a handle that is run by hand */
+    bool once;                    /* one iteration by hand */
 };
 
 /* For what is done apart from a run, or in the middle of one: an iteration or a poll by hand. */
@@ -274,6 +275,16 @@ loop_step_done(Loop *loop)
     if (UNLIKELY(loop->unpushed.length > 0)) {
         loop_push_after_step(loop);
     }
+}
+
+/* In a callback of the only event of a poll: does nothing else wait, and does nobody count iterations, so
+ * that the next one would only ask the kernel for the next event? Then it may be told at once. */
+static inline bool
+loop_has_only_this_event(const Loop *loop)
+{
+    return loop->fds.events == 1 && !loop->fds.fresh && ready_length(&loop->ready) == 0
+           && !SHARED_LOAD(loop->stopping) && loop->run->exception == NULL && !loop->run->once
+           && !loop->looked_at && !loop->turn_replaced && !loop->debug;
 }
 
 /* In debug mode: what runs now, or NULL. Steals the handle. */

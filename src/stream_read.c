@@ -1,23 +1,19 @@
 /* stream_read.c - from a readable descriptor to the protocol.
  *
- * The protocol is called straight from the poll. Between any two lines that call into it,
+ * The protocol is called straight from the poll, once for each readable event, as asyncio does: what a
+ * callback schedules runs before the next data, and other connections get their turn. The poll is
+ * level-triggered: what is left makes the next event. Between any two lines that call into the protocol,
  * it may close, abort or pause the transport, give it another protocol of another kind,
  * or run the loop inside itself: transport_wants_data() is asked again each time. */
 #include "stream.h"
+
+#include <sys/ioctl.h>
 
 #include "args.h"
 #include "io_methods.h"
 #include "packet.h"
 #include "reader.h"
 #include "scratch.h"
-
-/* How much one readable event may bring before the others get their turn. The poll is
- * level-triggered: what is left makes the next one. 256 KiB take about 50 µs, against
- * 1 µs for the extra poll. */
-#define READ_BUDGET_BYTES SCRATCH_BYTES
-/* Buffers of the core's that one event may fill. Of a BufferedProtocol's it is one, as with asyncio,
- * which asks for the next when there is something to put into it. */
-#define READ_BUDGET_CALLS 16
 
 /* Packets of so many bytes are received straight into the object that data_received() gets, if
  * they keep coming: to copy them costs as much as a tenth of all that an echo of them does
@@ -40,8 +36,8 @@
 
 /* What came of one attempt. */
 enum read_outcome {
-    READ_MORE,     /* the buffer was filled: there may be more */
-    READ_DONE,     /* nothing more for now */
+    READ_AGAIN,    /* nothing was read: by another way */
+    READ_DONE,     /* the event has brought what it brings */
     READ_LEAVE,    /* an exit exception is set */
 };
 
@@ -120,44 +116,78 @@ packet_room(size_t n)
     return (uint32_t)(n < SCRATCH_BYTES ? n : SCRATCH_BYTES);
 }
 
+/* Whether a read() gives bytes, and not an error, which the kernel would tell only once. */
+static bool
+stream_has_bytes(Transport *tr)
+{
+    int waiting = 0;
+    return !io_is_gone(&tr->io) && ioctl(tr->fd, FIONREAD, &waiting) == 0 && waiting > 0;
+}
+
+/* More came than was expected: `bytes` is full (stolen), and the rest of what one recv() of asyncio's would
+ * give goes into the same message. */
+static __attribute__((noinline)) enum read_outcome
+stream_read_longer(Transport *tr, Loop *loop, PyObject *bytes, size_t capacity, size_t n)
+{
+    struct state *state = tr->state;
+    size_t more = 0;
+    char *buffer = stream_has_bytes(tr) ? scratch_take(loop) : NULL;
+    PyErr_Clear();    /* no memory: the rest waits in the kernel */
+    int result;
+    if (buffer != NULL
+        && tr->io.ops->read(&tr->io, buffer + n, SCRATCH_BYTES - n, &more) == IO_OK) {
+        memcpy(buffer, PyBytes_AS_STRING(bytes), n);
+        packet_done(state, bytes, capacity);
+        result = proto_data_received(&tr->proto, state, buffer, n + more);
+    }
+    else {
+        packet_set_length(bytes, n);
+        result = proto_data_received_packet(&tr->proto, state, bytes, capacity);
+    }
+    if (buffer != NULL) {
+        scratch_give(loop, buffer);
+    }
+    return LIKELY(result == 0) ? READ_DONE : outcome_of_fatal(tr->kind->data_failed(tr));
+}
+
 /* Into an object with room for what is expected. A packet that fills it is the object; a shorter
  * one, which may be kept for long, is copied. */
 static __attribute__((noinline)) enum read_outcome
-stream_read_large(Transport *tr, size_t *n)
+stream_read_large(Transport *tr, Loop *loop)
 {
     struct proto *proto = &tr->proto;
     struct state *state = tr->state;
-    size_t capacity, room = proto->expected;
+    size_t n, capacity, room = proto->expected;
     PyObject *bytes = packet_reserve(state, room, &capacity);
     if (UNLIKELY(bytes == NULL)) {
         proto->expected = 0;    /* the loop's buffer serves as well */
         PyErr_Clear();
-        return READ_MORE;
+        return READ_AGAIN;
     }
-    enum io_status status = tr->io.ops->read(&tr->io, PyBytes_AS_STRING(bytes), room, n);
+    enum io_status status = tr->io.ops->read(&tr->io, PyBytes_AS_STRING(bytes), room, &n);
     if (UNLIKELY(status != IO_OK)) {
         packet_done(state, bytes, capacity);
         return stream_read_stopped(tr, status);
     }
-    enum read_outcome outcome = *n == room ? READ_MORE : READ_DONE;
     int result;
-    if (LIKELY(spare_fits(capacity, *n))) {
+    if (UNLIKELY(n == room && room < SCRATCH_BYTES)) {
+        proto->expected = packet_room(2 * room);
+        return stream_read_longer(tr, loop, bytes, capacity, n);
+    }
+    if (LIKELY(spare_fits(capacity, n))) {
         proto->misfits = 0;
-        if (*n == room) {
-            proto->expected = packet_room(2 * room);
-        }
-        packet_set_length(bytes, *n);
+        packet_set_length(bytes, n);
         result = proto_data_received_packet(proto, state, bytes, capacity);
     }
     else {
         if (++proto->misfits == MISFITS) {
             proto->misfits = 0;
-            proto->expected = *n >= LARGE_BYTES ? packet_room(*n) : 0;
+            proto->expected = n >= LARGE_BYTES ? packet_room(n) : 0;
         }
-        result = proto_data_received(proto, state, PyBytes_AS_STRING(bytes), *n);
+        result = proto_data_received(proto, state, PyBytes_AS_STRING(bytes), n);
         packet_done(state, bytes, capacity);
     }
-    return LIKELY(result == 0) ? outcome : outcome_of_fatal(tr->kind->data_failed(tr));
+    return LIKELY(result == 0) ? READ_DONE : outcome_of_fatal(tr->kind->data_failed(tr));
 }
 
 /* malloc() itself: nothing that a program makes, and nothing to fill or to account for. */
@@ -194,11 +224,12 @@ stream_expect_large(Transport *tr, size_t n)
 
 /* Into the buffer of a reader that waits for a large message. False: it does not. */
 static __attribute__((noinline)) bool
-stream_read_message(Transport *tr, size_t *n, enum read_outcome *outcome)
+stream_read_message(Transport *tr, enum read_outcome *outcome)
 {
+    size_t n = 0;
     enum io_status status = IO_OK;
     bool complete = false;
-    int result = reader_receive(tr->state, &tr->proto, &tr->io, SCRATCH_BYTES, &status, n,
+    int result = reader_receive(tr->state, &tr->proto, &tr->io, SCRATCH_BYTES, &status, &n,
                                 &complete);
     if (result < 0) {
         *outcome = outcome_of_fatal(tr->kind->data_failed(tr));
@@ -207,38 +238,41 @@ stream_read_message(Transport *tr, size_t *n, enum read_outcome *outcome)
         *outcome = stream_read_stopped(tr, status);
     }
     else {
-        *outcome = *n == SCRATCH_BYTES && !complete ? READ_MORE : READ_DONE;
+        *outcome = READ_DONE;
     }
     return result != 0;
 }
 
 /* Into the loop's memory, and from there to the protocol. */
 static inline enum read_outcome
-stream_read_into(Transport *tr, char *buffer, size_t *n)
+stream_read_into(Transport *tr, char *buffer)
 {
-    enum io_status status = tr->io.ops->read(&tr->io, buffer, SCRATCH_BYTES, n);
+    size_t n;
+    enum io_status status = tr->io.ops->read(&tr->io, buffer, SCRATCH_BYTES, &n);
     if (UNLIKELY(status != IO_OK)) {
         return stream_read_stopped(tr, status);
     }
-    if (UNLIKELY(*n >= LARGE_BYTES)) {
-        stream_expect_large(tr, *n);
+    if (UNLIKELY(n >= LARGE_BYTES)) {
+        stream_expect_large(tr, n);
     }
-    if (UNLIKELY(stream_feed(&tr->proto, tr->state, buffer, *n) < 0)) {
+    if (UNLIKELY(stream_feed(&tr->proto, tr->state, buffer, n) < 0)) {
         return outcome_of_fatal(tr->kind->data_failed(tr));
     }
-    return *n == SCRATCH_BYTES ? READ_MORE : READ_DONE;
+    return READ_DONE;
 }
 
 static enum read_outcome
-stream_read_data(Transport *tr, Loop *loop, size_t *n)
+stream_read_data(Transport *tr, Loop *loop)
 {
     if (UNLIKELY(tr->proto.expected != 0) && !io_is_by_method(tr)) {
-        enum read_outcome outcome;
+        enum read_outcome outcome = READ_AGAIN;
         if (tr->proto.kind == PROTO_DATA) {
-            return stream_read_large(tr, n);
+            outcome = stream_read_large(tr, loop);
         }
-        if (tr->proto.kind == PROTO_READER
-            && stream_read_message(tr, n, &outcome)) {
+        else if (tr->proto.kind == PROTO_READER) {
+            (void)stream_read_message(tr, &outcome);
+        }
+        if (LIKELY(outcome != READ_AGAIN)) {
             return outcome;
         }
     }
@@ -246,7 +280,7 @@ stream_read_data(Transport *tr, Loop *loop, size_t *n)
     if (UNLIKELY(buffer == NULL)) {
         return outcome_of_fatal(transport_fatal(tr, READ_FAILED(tr)));
     }
-    enum read_outcome outcome = stream_read_into(tr, buffer, n);
+    enum read_outcome outcome = stream_read_into(tr, buffer);
     scratch_give(loop, buffer);
     return outcome;
 }
@@ -282,6 +316,7 @@ buffer_view(PyObject *buffer, Py_buffer *view, const char **message)
 static enum read_outcome
 stream_read_buffered(Transport *tr)
 {
+    size_t n = 0;
     const char *message = "Fatal error: protocol.get_buffer() call failed.";
     PyObject *buffer = NULL;
     Py_buffer view;
@@ -293,15 +328,13 @@ stream_read_buffered(Transport *tr)
     }
     /* Also where get_buffer() has closed, paused or replaced: asyncio goes on, and tells whoever is
      * the protocol now. */
-    size_t room = (size_t)view.len < READ_BUDGET_BYTES ? (size_t)view.len : READ_BUDGET_BYTES;
-    size_t n = 0;
     enum io_status status;
     if (io_is_by_method(tr)) {
         PyBuffer_Release(&view);
         status = io_recv_into(tr, buffer, &n);
     }
     else {
-        status = tr->io.ops->read(&tr->io, view.buf, room, &n);
+        status = tr->io.ops->read(&tr->io, view.buf, (size_t)view.len, &n);
         PyBuffer_Release(&view);
     }
     if (UNLIKELY(status != IO_OK)) {
@@ -322,24 +355,11 @@ done:
 static enum read_outcome
 stream_read(Transport *tr, Loop *loop)
 {
-    enum read_outcome outcome = READ_DONE;
-    size_t total = 0;
     io_choose(tr);
-    for (int calls = 0; calls < READ_BUDGET_CALLS && total < READ_BUDGET_BYTES; calls++) {
-        if (UNLIKELY(!transport_wants_data(tr))) {
-            return READ_DONE;
-        }
-        if (tr->proto.kind == PROTO_BUFFERED) {
-            return stream_read_buffered(tr);
-        }
-        size_t n = 0;
-        outcome = stream_read_data(tr, loop, &n);
-        if (LIKELY(outcome != READ_MORE)) {
-            return outcome;
-        }
-        total += n;
+    if (UNLIKELY(!transport_wants_data(tr))) {
+        return READ_DONE;
     }
-    return outcome;
+    return tr->proto.kind == PROTO_BUFFERED ? stream_read_buffered(tr) : stream_read_data(tr, loop);
 }
 
 void

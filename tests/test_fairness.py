@@ -48,12 +48,12 @@ class Flooded(asyncio.Protocol):
 
 
 class FloodedBuffer(asyncio.BufferedProtocol):
-    """The same into memory of its own, which is larger than what a turn may bring."""
+    """The same into memory of its own, whose size is what a turn may bring."""
 
     received = 0
 
     def __init__(self):
-        self.memory = bytearray(4 * MIB)
+        self.memory = bytearray(READ_BUDGET)
 
     def connection_made(self, transport):
         self.transport = transport
@@ -154,15 +154,7 @@ async def assert_waits_at_most(limit, flooded):
         transport.abort()
 
 
-@pytest.mark.parametrize(
-    "factory",
-    [
-        Flooded,
-        pytest.param(
-            FloodedBuffer, marks=pytest.mark.our_loop("the standard one fills any buffer")
-        ),
-    ],
-)
+@pytest.mark.parametrize("factory", [Flooded, FloodedBuffer])
 def test_a_flood_of_input_leaves_the_others_their_turn(run, secure, factory, contexts):
     """Who waits for a byte has it when the flood was served twice at most: by what the last poll
     had brought already, and before it in the next."""
