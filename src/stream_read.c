@@ -269,8 +269,8 @@ stream_read_data(Transport *tr, Loop *loop)
         if (tr->proto.kind == PROTO_DATA) {
             outcome = stream_read_large(tr, loop);
         }
-        else if (tr->proto.kind == PROTO_READER) {
-            (void)stream_read_message(tr, &outcome);
+        else if (tr->proto.kind == PROTO_READER && !stream_read_message(tr, &outcome)) {
+            outcome = READ_AGAIN;
         }
         if (LIKELY(outcome != READ_AGAIN)) {
             return outcome;
