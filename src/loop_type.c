@@ -283,9 +283,6 @@ static PyObject *
 Loop__add_callback(PyObject *op, PyObject *item)
 {
     Loop *loop = (Loop *)op;
-    if (loop_check_closed(loop) < 0) {
-        return NULL;
-    }
     bool ours = Py_IS_TYPE(item, loop->state->HandleType)
                 || Py_IS_TYPE(item, loop->state->TimerHandleType);
     if (!ours) {
@@ -298,6 +295,9 @@ Loop__add_callback(PyObject *op, PyObject *item)
         if (is_cancelled) {
             Py_RETURN_NONE;
         }
+    }
+    if (loop->closed) {
+        Py_RETURN_NONE;    /* nothing will run it */
     }
     if (ours) {
         handle_set_place((Handle *)item, HANDLE_SHARED);
@@ -460,6 +460,25 @@ add_callback(Loop *loop, const char *function, int event, bool check_transport,
     return (PyObject *)handle;
 }
 
+/* The private methods take a transport's own reader or writer away, as asyncio's do: it is not told any
+ * more. True if there was one. */
+static bool
+remove_of_transport(Loop *loop, int fd, int event)
+{
+    PyObject *transport = watch_fd_transport(loop, fd);
+    bool found = false;
+    if (transport != NULL && PyObject_TypeCheck(transport, loop->state->TransportType)) {
+        Transport *tr = (Transport *)transport;
+        struct watch *watch = event == EV_READ ? &tr->read_watch : &tr->write_watch;
+        found = watch_is_active(watch);
+        if (found) {
+            watch_stop(watch);
+        }
+    }
+    Py_XDECREF(transport);
+    return found;
+}
+
 static PyObject *
 remove_callback(Loop *loop, const char *function, int event, bool check_transport,
                 PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
@@ -490,7 +509,8 @@ remove_callback(Loop *loop, const char *function, int event, bool check_transpor
         (void)fail_closed(loop, fd);
         return NULL;
     }
-    return PyBool_FromLong(watch_remove(loop, fd, event));
+    bool found = watch_remove(loop, fd, event) != 0;
+    return PyBool_FromLong(found || (!check_transport && remove_of_transport(loop, fd, event)));
 }
 
 static PyObject *

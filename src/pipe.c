@@ -456,7 +456,29 @@ static PyMethodDef WritePipe_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+/* The base's methods of the other direction, and abort(): asyncio's has none of them. */
+static PyObject *
+ReadPipe_get_absent(PyObject *op, void *name)
+{
+    PyErr_Format(PyExc_AttributeError, "'%.100s' object has no attribute '%s'", Py_TYPE(op)->tp_name,
+                 (const char *)name);
+    return NULL;
+}
+
+#define READ_PIPE_ABSENT(name) {name, ReadPipe_get_absent, NULL, NULL, (void *)name}
+
 static PyGetSetDef ReadPipe_getset[] = {
+    READ_PIPE_ABSENT("abort"),
+    READ_PIPE_ABSENT("write"),
+    READ_PIPE_ABSENT("writelines"),
+    READ_PIPE_ABSENT("write_eof"),
+    READ_PIPE_ABSENT("can_write_eof"),
+    READ_PIPE_ABSENT("get_write_buffer_size"),
+    READ_PIPE_ABSENT("get_write_buffer_limits"),
+    READ_PIPE_ABSENT("set_write_buffer_limits"),
+    READ_PIPE_ABSENT("_set_write_buffer_limits"),
+    READ_PIPE_ABSENT("_maybe_pause_protocol"),
+    READ_PIPE_ABSENT("_maybe_resume_protocol"),
     {"_pipe", OWNED(Pipe_get_pipe), Pipe_set_pipe, NULL, NULL},
     {"_fileno", Pipe_get_fileno, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},

@@ -608,18 +608,11 @@ static int stream_flush(Stream *stream);
 int
 stream_writelines(Stream *stream, PyObject *list)
 {
-    if (stream_check_open(stream,
 #if PY_VERSION_HEX >= 0x030C0000
-                          "Cannot call writelines() after write_eof()",
-                          "unable to writelines; sendfile is in progress"
-#else
-                          "Cannot call write() after write_eof()",
-                          "unable to write; sendfile is in progress"
-#endif
-                          ) < 0) {
+    if (stream_check_open(stream, "Cannot call writelines() after write_eof()",
+                          "unable to writelines; sendfile is in progress") < 0) {
         return -1;
     }
-#if PY_VERSION_HEX >= 0x030C0000
     int has_parts = PyObject_IsTrue(list);    /* asyncio takes None for nothing, too */
     if (has_parts <= 0) {
         return has_parts;
@@ -627,6 +620,13 @@ stream_writelines(Stream *stream, PyObject *list)
 #endif
     struct parts parts = {0};
     int result = parts_take(&parts, list);
+#if PY_VERSION_HEX < 0x030C0000
+    /* asyncio joins the parts, and gives them to write() */
+    if (result == 0) {
+        result = stream_check_open(stream, "Cannot call write() after write_eof()",
+                                   "unable to write; sendfile is in progress");
+    }
+#endif
     if (result == 0 && parts.count > 0 && !stream->eof) {
         if (stream_drops(&stream->base)) {
             stream->base.kind->drop_write(&stream->base);

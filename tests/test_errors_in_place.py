@@ -8,6 +8,7 @@ import socket
 import pytest
 
 from .compare import same
+from .support import PY
 
 
 async def no_protocol():
@@ -184,3 +185,95 @@ async def subclass_of_both(log, loop):
 def test_subclass_of_both():
     # Asyncio's have one class less.
     same(subclass_of_both, only=lambda line: "'Both'" not in line and "warned" not in line)
+
+
+# -- smaller things ---------------------------------------------------------------------------
+
+
+async def writelines_after_eof(log, loop):
+    one, other = socket.socketpair()
+    transport, _ = await loop.create_connection(asyncio.Protocol, sock=one)
+    for ended in (False, True):
+        if ended:
+            transport.write_eof()
+        for parts in ([b"a", 5], ["a"], [None, b"a"], [b"a"], (), [], [bytearray(b"x")], "ab"):
+            log.call(f"writelines {parts!r}", transport.writelines, parts)
+    await asyncio.sleep(0)
+    log(other.recv(100))
+    transport.close()
+    other.close()
+
+
+def test_writelines_after_write_eof():
+    def told(line):
+        # From 3.12 on asyncio puts whatever it gets into its queue, and fails later.
+        return PY < (3, 12) or "RuntimeError" in line
+
+    same(writelines_after_eof, only=told)
+
+
+METHODS_OF_TRANSPORTS = """abort can_write_eof close get_extra_info get_protocol get_write_buffer_limits
+    get_write_buffer_size is_closing is_reading pause_reading resume_reading set_protocol
+    set_write_buffer_limits write write_eof writelines _maybe_pause_protocol""".split()
+
+
+async def methods_of_pipes(log, loop):
+    reading, writing = os.pipe()
+    one, _ = await loop.connect_read_pipe(asyncio.Protocol, os.fdopen(reading, "rb", 0))
+    other, _ = await loop.connect_write_pipe(asyncio.Protocol, os.fdopen(writing, "wb", 0))
+    for name in METHODS_OF_TRANSPORTS:
+        log(name, hasattr(one, name), hasattr(other, name))
+    log.call("abort", lambda: one.abort())
+    other.close()
+    one.close()
+    await asyncio.sleep(0.001)
+
+
+def test_methods_of_pipes():
+    same(methods_of_pipes)
+
+
+class Received(asyncio.Protocol):
+    def __init__(self, log):
+        self.log = log
+
+    def data_received(self, data):
+        self.log(data)
+
+
+async def reader_of_a_transport(log, loop):
+    one, other = socket.socketpair()
+    transport, _ = await loop.create_connection(lambda: Received(log), sock=one)
+    fd = one.fileno()
+    await asyncio.sleep(0.001)
+    for _ in range(2):
+        log.call("_remove_reader", loop._remove_reader, fd)
+        log.call("_remove_writer", loop._remove_writer, fd)
+    other.send(b"not told")
+    await asyncio.sleep(0.002)
+    transport.pause_reading()
+    transport.resume_reading()
+    await asyncio.sleep(0.002)
+    transport.write(bytes(3_000_000))
+    log.call("_remove_writer", loop._remove_writer, fd)
+    log.call("_remove_reader", loop._remove_reader, fd)
+    transport.abort()
+    await asyncio.sleep(0.001)
+    log.call("_remove_reader", loop._remove_reader, fd)
+    other.close()
+
+
+def test_reader_of_a_transport_is_taken_away():
+    same(reader_of_a_transport)
+
+
+async def add_callback_to_closed_loop(log, loop):
+    closed = type(loop)()
+    handle = closed.call_soon(int)
+    closed.close()
+    for item in (handle, 5, None):
+        log.call(f"{type(item).__name__}", closed._add_callback, item)
+
+
+def test_add_callback_to_a_closed_loop():
+    same(add_callback_to_closed_loop)
