@@ -5,6 +5,7 @@
 #include "clients.h"
 
 #include "args.h"
+#include "standard.h"
 
 #if PY_VERSION_HEX >= 0x030D0000 && !defined(Py_GIL_DISABLED)
 #define HAVE_CLIENTS 1
@@ -84,17 +85,59 @@ clients_get(struct list_node *node)
 
 /* -- the way of each connection ----------------------------------------------------------- */
 
+static bool
+class_has_own(struct state *state, PyObject *name, const char *qualname)
+{
+    PyObject *namespace = state->standard.modules[MODULE_BASE_EVENTS].dict;
+    PyObject *value = PyObject_GetAttr((PyObject *)state->ServerType, name);
+    bool own = value != NULL && namespace != NULL && standard_function(value, namespace, qualname);
+    PyErr_Clear();
+    Py_XDECREF(value);
+    return own;
+}
+
+/* Are _attach() and _detach() asyncio's, in the class? Sets no exception, keeps the current one. */
+static bool
+class_is_own(struct state *state)
+{
+    if (UNLIKELY(!standard_class_is_same(state->ServerType, &state->server_version))) {
+        PyObject *exc = PyErr_GetRaisedException();
+        bool own = class_has_own(state, state->names._attach, "Server._attach");
+        own = own && class_has_own(state, state->names._detach, "Server._detach");
+        state->server_is_own = own && state->ServerType->tp_getattro == PyObject_GenericGetAttr;
+        state->server_version = standard_version(state->ServerType);
+        PyErr_SetRaisedException(exc);
+    }
+    return state->server_is_own;
+}
+
+/* The server's dict (new reference) if the methods of class and instance are asyncio's, or NULL. Sets no
+ * exception, keeps the current one. */
+static PyObject *
+dict_of_usual_server(struct state *state, PyObject *server)
+{
+    if (!Py_IS_TYPE(server, state->ServerType) || !class_is_own(state)) {
+        return NULL;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    PyObject *dict = PyObject_GenericGetDict(server, NULL);
+    if (dict != NULL
+        && (PyDict_GetItemWithError(dict, state->names._attach) != NULL
+            || PyDict_GetItemWithError(dict, state->names._detach) != NULL)) {
+        Py_CLEAR(dict);
+    }
+    PyErr_Clear();
+    PyErr_SetRaisedException(exc);
+    return dict;
+}
+
 /* What Server._attach() does. False (and no exception): call it. */
 static bool
 attach_directly(Transport *tr, PyObject *server)
 {
     struct state *state = tr->state;
-    if (!Py_IS_TYPE(server, state->ServerType)) {
-        return false;
-    }
-    PyObject *dict = PyObject_GenericGetDict(server, NULL);
+    PyObject *dict = dict_of_usual_server(state, server);
     if (dict == NULL) {
-        PyErr_Clear();
         return false;
     }
     PyObject *clients = PyDict_GetItemWithError(dict, state->names._clients);
@@ -109,11 +152,18 @@ attach_directly(Transport *tr, PyObject *server)
 
 /* What Server._detach() does for all but the last. False: call it. */
 static bool
-detach_directly(Transport *tr)
+detach_directly(Transport *tr, PyObject *server)
 {
-    bool direct = !list_empty(&tr->client) && tr->client.prev != tr->client.next;
+    if (list_empty(&tr->client) || tr->client.prev == tr->client.next) {
+        return false;
+    }
+    PyObject *dict = dict_of_usual_server(tr->state, server);
+    if (dict == NULL) {
+        return false;
+    }
     clients_remove(tr);
-    return direct;
+    Py_DECREF(dict);
+    return true;
 }
 
 /* -- for the methods of asyncio.Server ------------------------------------------------------ */
@@ -319,7 +369,7 @@ attach_directly(Transport *tr UNUSED, PyObject *server UNUSED)
 }
 
 static bool
-detach_directly(Transport *tr UNUSED)
+detach_directly(Transport *tr UNUSED, PyObject *server UNUSED)
 {
     return false;
 }
@@ -352,7 +402,7 @@ server_detach(Transport *tr, bool abandoned)
         return;
     }
     tr->server = NULL;
-    if (!detach_directly(tr)) {
+    if (!detach_directly(tr, server)) {
         PyObject *exc = PyErr_GetRaisedException();
         if (server_call(server, tr->state->names._detach, tr) < 0) {
             if (abandoned) {

@@ -248,7 +248,9 @@ struct state {
     /* standard library: types that ours derive from or recognise */
     PyTypeObject *asyncio_Future;         /* _asyncio.Future */
     PyTypeObject *asyncio_Task;           /* _asyncio.Task */
-    PyTypeObject *ServerType;             /* asyncio.base_events.Server */
+    PyTypeObject *ServerType;             /* asyncio.base_events.Server, */
+    unsigned int server_version;          /* as it was when clients.c last looked, */
+    bool server_is_own;                   /* and what that has found */
     PyObject *clients_nothing;            /* clients.c: a function that does nothing, or NULL */
     PyObject *asyncio_Handle;             /* asyncio.events.Handle */
     PyObject *asyncio_ThreadSafeHandle;   /* asyncio.events._ThreadSafeHandle, NULL before 3.14 */

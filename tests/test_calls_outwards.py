@@ -313,3 +313,35 @@ def test_get_buffer_sets_another_protocol(run, kind, reports):
         assert calls == [AttributeError]
         assert "buffer_updated() call failed" in reports[0]["message"]
     assert protocol.calls == ["get"]
+
+
+# -- a server's books --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["class", "instance"])
+def test_server_is_told_of_its_connections(run, monkeypatch, where):
+    """By methods that were replaced after it was made."""
+    calls = []
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
+        owner = asyncio.base_events.Server if where == "class" else server
+        for name in ("_attach", "_detach"):
+            inner = getattr(owner, name)
+
+            def method(*args, name=name, inner=inner):
+                calls.append(name)
+                return inner(*args)
+
+            monkeypatch.setattr(owner, name, method)
+        address = server.sockets[0].getsockname()
+        transports = [(await loop.create_connection(asyncio.Protocol, *address))[0] for _ in range(3)]
+        await until(lambda: calls == ["_attach"] * 3)
+        for transport in transports:
+            transport.abort()
+        await until(lambda: calls[3:] == ["_detach"] * 3)
+        server.close()
+        await server.wait_closed()
+
+    run(main())
