@@ -210,7 +210,8 @@ portable_write(struct tls_engine *engine, PyObject *bytes, const char *data, siz
         length = TLS_TURN_BYTES;    /* it would encrypt all at once */
         bytes = NULL;
     }
-    PyObject *source = bytes != NULL
+    /* whose __buffer__() is in Python may give other memory the next time */
+    PyObject *source = bytes != NULL && PyBytes_CheckExact(bytes)
                            ? Py_NewRef(bytes)
                            : PyMemoryView_FromMemory((char *)data, (Py_ssize_t)length, PyBUF_READ);
     PyObject *count = source == NULL

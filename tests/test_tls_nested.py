@@ -12,7 +12,7 @@ from asyncio import sslproto
 import pytest
 
 from .certificates import make_certificate
-from .support import turns
+from .support import PY, turns
 from .test_tls_order import Recorder, connection  # noqa: F401
 from .tls_below import Below, Peer
 
@@ -89,6 +89,28 @@ def test_a_generator_of_lines_that_writes(run, connection, what, before):  # noq
             return bytes(made.peer.got)
 
     assert run(main()) == expected[what]
+
+
+@pytest.mark.skipif(PY < (3, 12), reason="__buffer__() came in 3.12")
+@pytest.mark.our_loop("the standard loop asks again while it is asked, without an end")
+def test_a_buffer_is_asked_once(run, connection):  # noqa: F811
+    """It may write, and give other memory the next time."""
+
+    async def main():
+        async with connection() as made:
+            asked = []
+
+            class Buffer(bytearray):
+                def __buffer__(self, flags):
+                    asked.append(flags)
+                    made.transport.write(b"inside ")
+                    return memoryview(b"memory" * len(asked))
+
+            made.transport.write(Buffer(b"x"))
+            await turns(3)
+            return bytes(made.peer.got), len(asked)
+
+    assert run(main()) == (b"inside memory", 1)
 
 
 # -- what is replaced -------------------------------------------------------------------------
