@@ -180,6 +180,44 @@ const struct io_ops io_pipe_ops = {
     .close = plain_close,
 };
 
+/* -- a child of fork() -------------------------------------------------------- */
+
+static enum io_status
+dropping_writev(struct io *io UNUSED, const struct iovec *iov, int count, bool more UNUSED, size_t *n)
+{
+    *n = 0;
+    for (int i = 0; i < count; i++) {
+        *n += iov[i].iov_len;
+    }
+    return IO_OK;
+}
+
+static enum io_status
+dropping_shutdown(struct io *io UNUSED)
+{
+    return IO_OK;
+}
+
+static const struct io_ops io_dropping_plain_ops = {
+    .read = plain_read,
+    .writev = dropping_writev,
+    .shutdown = dropping_shutdown,
+    .close = plain_close,
+};
+
+static const struct io_ops io_dropping_pipe_ops = {
+    .read = pipe_read,
+    .writev = dropping_writev,
+    .shutdown = dropping_shutdown,
+    .close = plain_close,
+};
+
+void
+io_drop_output(struct io *io, bool is_socket)
+{
+    io->ops = is_socket ? &io_dropping_plain_ops : &io_dropping_pipe_ops;
+}
+
 /* -- flaky ------------------------------------------------------------------- */
 
 static uint64_t flaky_seed;

@@ -71,6 +71,10 @@ extern const struct io_ops io_flaky_pipe_ops;
 void io_init_socket(struct io *io, int fd, const int *owned);
 void io_init_pipe(struct io *io, int fd);
 
+/* From now on output goes nowhere, and its end is not told: for a child of fork(), whose bytes would
+ * come in the middle of what the parent has yet to send. */
+void io_drop_output(struct io *io, bool is_socket);
+
 /* Has the owner closed the descriptor? Its number may be another connection's by now, so no
  * call may use it: read, writev and shutdown of a socket fail with EBADF by themselves. */
 static inline bool

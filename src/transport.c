@@ -201,6 +201,7 @@ transports_forked(struct state *state)
     }
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(found); i++) {
         Transport *tr = transport_cast(PyList_GET_ITEM(found, i));
+        io_drop_output(&tr->io, tr->kind->is_socket);
         tr->kind->discard_output(tr);
     }
     Py_DECREF(found);

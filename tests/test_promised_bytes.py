@@ -577,6 +577,12 @@ async def main():
         try:
             if LOOP == "asyncloop":
                 assert transport.get_write_buffer_size() == 0
+                if HOW == "write":
+                    transport.write(b"of the child")
+                    transport.writelines([b"of", bytearray(b"the child")])
+                    assert transport.get_write_buffer_size() == 0
+                    if transport.can_write_eof():
+                        transport.write_eof()
                 if HOW == "close":
                     transport.close()
                 if HOW == "abort":
@@ -614,7 +620,7 @@ print("ok")
 )
 
 
-@pytest.mark.parametrize("how", ["run", "close", "abort"])
+@pytest.mark.parametrize("how", ["run", "write", "close", "abort"])
 def test_a_child_drops_what_waits(impl, kind, how):
     """asyncio's child sends it once more if it runs the loop: there it does not."""
     check_script(impl, WAITING, "ok", args=(kind, how), flags=())
