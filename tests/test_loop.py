@@ -1076,7 +1076,7 @@ def test_signal_handler_in_idle_loop_raises(loop, thread):
 
     with signal_handler(handler):
         loop.call_later(3600, loop.stop)
-        thread(signal_main_thread, 0.05)
+        loop.call_soon(thread, signal_main_thread, 0.3)  # the loop is asleep by then
         with pytest.raises(Stop):
             loop.run_forever()
     assert not loop.is_running()

@@ -149,10 +149,10 @@ def test_interrupt_from_outside_while_asleep(impl):
         impl,
         """
 def send():
-    time.sleep(0.05)
+    time.sleep(0.3)
     os.kill(os.getpid(), signal.SIGINT)
-threading.Thread(target=send).start()
 loop = new_event_loop()
+loop.call_soon(threading.Thread(target=send).start)
 try:
     loop.run_until_complete(asyncio.sleep(60))
 except KeyboardInterrupt:
@@ -216,7 +216,9 @@ def handler(number, frame):
     raise Ours
 signal.signal(signal.SIGUSR1, handler)
 loop = new_event_loop()
-threading.Timer(0.02, os.kill, [os.getpid(), signal.SIGUSR1]).start()
+# From inside of the run, and late enough for the loop to be asleep.
+timer = threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGUSR1])
+loop.call_soon(timer.start)
 try:
     loop.run_until_complete(asyncio.sleep(60))
 except Ours:
