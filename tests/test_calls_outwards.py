@@ -203,7 +203,7 @@ print("fine")
     )
 
 
-# -- other threads that look ------------------------------------------------------------------------------
+# -- other threads that look ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("look", ["len", "held"])
@@ -244,7 +244,7 @@ def test_timers_are_counted_by_a_thread_that_is_slow(run, loop, look):
     run(main())
 
 
-# -- the buffers of a BufferedProtocol --------------------------------------------------------------------
+# -- the buffers of a BufferedProtocol ------------------------------------------------------------
 
 
 class Buffered(asyncio.BufferedProtocol):
@@ -315,7 +315,7 @@ def test_get_buffer_sets_another_protocol(run, kind, reports):
     assert protocol.calls == ["get"]
 
 
-# -- a server's books --------------------------------------------------------------------------------------
+# -- a server's books -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("where", ["class", "instance"])
@@ -336,7 +336,9 @@ def test_server_is_told_of_its_connections(run, monkeypatch, where):
 
             monkeypatch.setattr(owner, name, method)
         address = server.sockets[0].getsockname()
-        transports = [(await loop.create_connection(asyncio.Protocol, *address))[0] for _ in range(3)]
+        transports = [
+            (await loop.create_connection(asyncio.Protocol, *address))[0] for _ in range(3)
+        ]
         await until(lambda: calls == ["_attach"] * 3)
         for transport in transports:
             transport.abort()

@@ -212,8 +212,9 @@ def test_writelines_after_write_eof():
     same(writelines_after_eof, only=told)
 
 
-METHODS_OF_TRANSPORTS = """abort can_write_eof close get_extra_info get_protocol get_write_buffer_limits
-    get_write_buffer_size is_closing is_reading pause_reading resume_reading set_protocol
+METHODS_OF_TRANSPORTS = """abort can_write_eof close get_extra_info get_protocol
+    get_write_buffer_limits get_write_buffer_size is_closing is_reading pause_reading
+    resume_reading set_protocol
     set_write_buffer_limits write write_eof writelines _maybe_pause_protocol""".split()
 
 

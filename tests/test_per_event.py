@@ -64,7 +64,9 @@ async def small_buffers(log, loop, size):
     transports, peers = [], []
     for name in "AB":
         one, other = pair()
-        transport, _ = await loop.create_connection(lambda name=name: Fills(log, name, size), sock=one)
+        transport, _ = await loop.create_connection(
+            lambda name=name: Fills(log, name, size), sock=one
+        )
         transports.append(transport)
         peers.append(other)
     await quiet_turns(3)

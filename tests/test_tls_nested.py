@@ -6,7 +6,6 @@ import logging
 import random
 import ssl
 import tracemalloc
-
 from asyncio import sslproto
 
 import pytest

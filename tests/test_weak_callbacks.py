@@ -54,7 +54,9 @@ def test_tasks(run, by_collector):
             if by_collector:
                 garbage.itself = garbage
             garbage.future = loop.create_future()
-            garbage.task = loop.create_task(waits(garbage.future, garbage if by_collector else None))
+            kept = garbage if by_collector else None
+            garbage.task = loop.create_task(waits(garbage.future, kept))
+            del kept
             for thing in garbage, garbage.future, garbage.task, garbage.task.get_coro():
                 looks.watch(thing)
             await asyncio.sleep(0)
