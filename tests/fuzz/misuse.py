@@ -33,6 +33,7 @@ STEPS = 60
 # What runs a loop would wait for ever; what closes one ends a round too soon most of the time.
 WAITING = {
     "__init__",
+    *("_run_turns", "_ready_pop", "_ready_replace", "_select"),  # take out what ends the run, or wait for events
     "run_forever",
     "run_until_complete",
     "_run_once",
