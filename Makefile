@@ -38,7 +38,7 @@ endif
 PY := $(VENV)/bin/python
 
 # Bounds of whole runs, in seconds; tests/conftest.py bounds each test.
-TEST_SECONDS ?= 1200
+TEST_SECONDS ?= 2400
 CONFORMANCE_SECONDS ?= 600
 PYTEST_ARGS ?=
 # The files side by side on all cores; PYTEST_PARALLEL= runs them one after the other.
