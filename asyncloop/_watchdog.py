@@ -131,7 +131,7 @@ def _seconds(value: Any, name: str, *, zero: bool = False) -> float:
 
 
 class Watchdog:
-    """What `watchdog()` gives: a context manager, with `stalls`, `dropped` and `failures`."""
+    """What `watchdog()` gives: a context manager, with `stalls` and `failures`."""
 
     def __init__(
         self,

@@ -53,9 +53,6 @@ struct watch {
     struct event events[EVENTS_MAX];
     unsigned int first;
     unsigned int count;
-    uint64_t taken;              /* events so far */
-    uint64_t written;
-    uint64_t dropped;
 
     /* set before the thread starts */
     struct activities *all;
@@ -150,15 +147,11 @@ watch_write(struct watch *watch, enum event_kind kind, const struct seen *seen,
             unsigned long thread, int64_t now)
 {
     pthread_mutex_lock(&watch->lock);
-    if (watch->count == EVENTS_MAX) {
-        watch->dropped++;
-    }
-    else {
+    if (watch->count < EVENTS_MAX) {
         watch->events[(watch->first + watch->count++) % EVENTS_MAX] = (struct event){
             .kind = kind, .number = seen->number, .thread = thread,
             .lasted_ns = now - seen->since_ns,
         };
-        watch->written++;
         pthread_cond_broadcast(&watch->changed);
     }
     pthread_mutex_unlock(&watch->lock);
@@ -468,7 +461,6 @@ Watchdog_wait(PyObject *op, PyObject *ignored UNUSED)
     if (watch->count > 0) {
         event = watch->events[watch->first++ % EVENTS_MAX];
         watch->count--;
-        watch->taken++;
         there = true;
     }
     pthread_mutex_unlock(&watch->lock);
