@@ -44,7 +44,7 @@ PYTEST_ARGS ?=
 # The files side by side on all cores; PYTEST_PARALLEL= runs them one after the other.
 PYTEST_PARALLEL ?= -n auto --dist loadfile
 
-SOURCES := $(wildcard src/*.c src/*.h) setup.py
+SOURCES := $(wildcard src/*.[ch] src/*/*.[ch]) setup.py
 
 .PHONY: help run test guard bench lint asan asan-build asan-conformance asan-core clean build conformance thirdparty upstream selection selection-tests check-all soak hostile \
 	connections fuzz freethreaded freethreaded-tests tsan tsan-tests FORCE

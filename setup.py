@@ -1,4 +1,4 @@
-"""Builds the C core: every src/*.c into the extension asyncloop._core.
+"""Builds the C core: every C file below src/ into the extension asyncloop._core.
 
 Switches, all of them environment variables:
 
@@ -140,8 +140,9 @@ def core_extension():
 
     return Extension(
         "asyncloop._core",
-        sources=sorted(glob("src/*.c")),
-        depends=[*sorted(glob("src/*.h")), "setup.py"],
+        sources=sorted(glob("src/**/*.c", recursive=True)),
+        depends=[*sorted(glob("src/**/*.h", recursive=True)), "setup.py"],
+        include_dirs=["src"],
         define_macros=list(macros.items()),
         extra_compile_args=compile_args,
         extra_link_args=link_args,

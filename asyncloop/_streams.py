@@ -34,7 +34,7 @@ _UnixLoop: Any = unix_events._UnixSelectorEventLoop
 _Server: Any = base_events.Server
 _SERVER_METHODS = (_Server._attach, _Server._detach)
 _Clients: Any = getattr(_core, "Clients", None)
-"""The core's list of a server's connections; None where there is none (src/clients.h)."""
+"""The core's list of a server's connections; None where there is none (src/net/clients.h)."""
 
 
 def _list_clients(server: Any) -> None:

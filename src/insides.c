@@ -1,16 +1,16 @@
 /* insides.c - the ring, the heap and the poll, for asyncloop/_insides.py. */
-#include "owner.h"
+#include "loop/owner.h"
 #include "insides.h"
 
-#include "current.h"
-#include "future.h"
-#include "handle_inside.h"
-#include "inbox.h"
-#include "owed.h"
-#include "poll.h"
-#include "task.h"
-#include "timer.h"
-#include "watch.h"
+#include "loop/current.h"
+#include "tasks/future.h"
+#include "loop/handle_inside.h"
+#include "loop/inbox.h"
+#include "loop/owed.h"
+#include "loop/poll.h"
+#include "tasks/task.h"
+#include "loop/timer.h"
+#include "loop/watch.h"
 
 /* -- handles of somebody else's ------------------------------------------------------ */
 

@@ -8,7 +8,7 @@
 #ifndef ASYNCLOOP_INSIDES_H
 #define ASYNCLOOP_INSIDES_H
 
-#include "loop.h"
+#include "loop/loop.h"
 
 /* At the beginning of an iteration while loop->looked_at: what was done to the views is carried out.
  * 1 if the poll is to be made by select() and _process_events(), because somebody has replaced one of

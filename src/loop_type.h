@@ -2,7 +2,7 @@
 #ifndef ASYNCLOOP_LOOP_TYPE_H
 #define ASYNCLOOP_LOOP_TYPE_H
 
-#include "state.h"
+#include "base/state.h"
 
 int loop_type_init(PyObject *module, struct state *state);
 

@@ -1,8 +1,8 @@
 /* module.c - the definition of asyncloop._core. */
 #include "loop_type.h"
-#include "resolve.h"
-#include "state.h"
-#include "tls.h"
+#include "ops/resolve.h"
+#include "base/state.h"
+#include "tls/tls.h"
 
 #include <ev.h>
 

@@ -69,7 +69,7 @@ def source(tmp_path_factory):
     copy.mkdir()
     for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
         (copy / name).write_bytes((ROOT / name).read_bytes())
-    for pattern in ("CHANGELOG.md", "Makefile", "src/*.[ch]", "asyncloop/*.py", "asyncloop/*.pyi",
+    for pattern in ("CHANGELOG.md", "Makefile", "src/**/*.[ch]", "asyncloop/*.py", "asyncloop/*.pyi",
                     "benchmarks/**/*.[ch]"):
         for path in ROOT.glob(pattern):
             target = copy / path.relative_to(ROOT)
@@ -98,7 +98,7 @@ def test_source_archive_is_whole(source):
     assert source.name == "asyncloop_libev-0.1.0"
     held = {str(path.relative_to(source)) for path in source.rglob("*") if path.is_file()}
     wanted = {"LICENSE", "README.md", "CHANGELOG.md", "setup.py", "pyproject.toml"}
-    wanted |= {str(path.relative_to(ROOT)) for path in ROOT.glob("src/*.[ch]")}
+    wanted |= {str(path.relative_to(ROOT)) for path in ROOT.glob("src/**/*.[ch]")}
     wanted |= {str(path.relative_to(ROOT)) for path in ROOT.glob("benchmarks/**/*.[ch]")}
     wanted |= {str(path.relative_to(ROOT)) for path in ROOT.glob("asyncloop/*.py*")}
     assert wanted <= held

@@ -1,0 +1,67 @@
+/* args.h - arguments of METH_FASTCALL | METH_KEYWORDS methods, and what methods return. */
+#ifndef ASYNCLOOP_ARGS_H
+#define ASYNCLOOP_ARGS_H
+
+#include "base/state.h"
+
+/* The only keyword that call_soon() and its kin take: *context (borrowed; NULL for none
+ * and for None). 0, or -1 with TypeError. */
+int args_context_keyword(const char *function, PyObject *const *args, Py_ssize_t nargs,
+                         PyObject *kwnames, PyObject **context);
+
+static inline int
+args_context(const char *function, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+             PyObject **context)
+{
+    *context = NULL;
+    return LIKELY(kwnames == NULL)
+               ? 0
+               : args_context_keyword(function, args, nargs, kwnames, context);
+}
+
+/* Fills values[] (borrowed; left alone where not given) from positional arguments and
+ * keywords, in the order of `names` (NULL at its end). The first `positional` may be
+ * given by position. 0, or -1 with TypeError. */
+int args_unpack(const char *function, PyObject *const *args, Py_ssize_t nargs,
+                PyObject *kwnames, const char *const *names, Py_ssize_t positional,
+                Py_ssize_t required, PyObject **values);
+
+/* Descriptors: whatever comes from outside goes through these two, and asyncio's errors come out. */
+
+/* The number of a descriptor or of an object with fileno(), of any size: new reference, or NULL with
+ * ValueError for what is none. */
+PyObject *args_fileno(PyObject *object);
+/* Such a number as an int that is not negative; -1 with ValueError or OverflowError. */
+int args_fd(PyObject *number);
+
+/* Both. */
+int args_descriptor(PyObject *object);
+
+/* An int that is not negative as a number of bytes; SIZE_MAX for what is too large for a size. 0,
+ * or -1 with an exception that is no OverflowError. */
+int args_size(PyObject *whole, size_t *bytes);
+
+/* Of an object that gave no writable buffer: the TypeError of socket.recv_into(), in place of the
+ * current exception, unless that is to leave the loop. */
+void args_not_writable(PyObject *object);
+
+/* A loop of ours (borrowed) for a function of the module, or NULL with TypeError. */
+Loop *args_loop(PyObject *module, PyObject *object);
+
+static inline PyObject *
+args_null_for_none(PyObject *object)
+{
+    return object == Py_None ? NULL : object;
+}
+
+/* What a method returns that only succeeds or fails. */
+static inline PyObject *
+none_or_error(int result)
+{
+    return UNLIKELY(result < 0) ? NULL : Py_NewRef(Py_None);
+}
+
+/* function(first, second), of which only matters whether it raises: 0 / -1. `second` may be NULL. */
+int call_for_effect(PyObject *function, PyObject *first, PyObject *second);
+
+#endif

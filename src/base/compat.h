@@ -1,0 +1,148 @@
+/* compat.h - <Python.h> and the differences between CPython 3.11 and 3.15.
+ *
+ * The only way by which Python.h enters, so that it always comes before any
+ * system header. A shim has the name that newer CPython versions give it. */
+#ifndef ASYNCLOOP_COMPAT_H
+#define ASYNCLOOP_COMPAT_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <structmember.h>
+
+#include "base/base.h"
+
+#if PY_VERSION_HEX < 0x030B0000
+#error "asyncloop needs CPython 3.11 or newer"
+#endif
+
+#if PY_VERSION_HEX < 0x030C0000
+/* new reference to the raised exception with its traceback set, or NULL */
+static inline PyObject *
+PyErr_GetRaisedException(void)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    if (type == NULL) {
+        return NULL;
+    }
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (traceback != NULL) {
+        PyException_SetTraceback(value, traceback);
+    }
+    Py_XDECREF(type);
+    Py_XDECREF(traceback);
+    return value;
+}
+
+/* steals exc */
+static inline void
+PyErr_SetRaisedException(PyObject *exc)
+{
+    if (exc == NULL) {
+        PyErr_Clear();
+        return;
+    }
+    PyErr_Restore(Py_NewRef((PyObject *)Py_TYPE(exc)), exc,
+                  PyException_GetTraceback(exc));
+}
+#endif
+
+#if PY_VERSION_HEX < 0x030D0000
+/* 1 with a new reference, 0 with NULL and no exception, -1 with an exception */
+static inline int
+PyObject_GetOptionalAttr(PyObject *object, PyObject *name, PyObject **result)
+{
+    *result = PyObject_GetAttr(object, name);
+    if (*result != NULL) {
+        return 1;
+    }
+    if (PyErr_ExceptionMatches(PyExc_AttributeError)) {
+        PyErr_Clear();
+        return 0;
+    }
+    return -1;
+}
+
+static inline int
+PyDict_GetItemRef(PyObject *dict, PyObject *key, PyObject **result)
+{
+    *result = Py_XNewRef(PyDict_GetItemWithError(dict, key));
+    if (*result != NULL) {
+        return 1;
+    }
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+static inline int
+PyList_Extend(PyObject *list, PyObject *iterable)
+{
+    return PyList_SetSlice(list, PY_SSIZE_T_MAX, PY_SSIZE_T_MAX, iterable);
+}
+
+static inline int
+Py_IsFinalizing(void)
+{
+    return _Py_IsFinalizing();
+}
+#endif
+
+/* New list with `item` in it, whose reference it steals, or NULL. */
+static inline PyObject *
+list_of_one_steal(PyObject *item)
+{
+#ifdef Py_GIL_DISABLED
+    /* PyList_New(1) of 3.13 and 3.14 frees rubbish if it gets no memory for the items there. */
+    PyObject *list = PyList_New(0);
+    if (list != NULL && PyList_Append(list, item) < 0) {
+        Py_CLEAR(list);
+    }
+    Py_DECREF(item);
+#else
+    PyObject *list = PyList_New(1);
+    if (list == NULL) {
+        Py_DECREF(item);
+        return NULL;
+    }
+    PyList_SET_ITEM(list, 0, item);
+#endif
+    return list;
+}
+
+#ifndef Py_BEGIN_CRITICAL_SECTION
+#define Py_BEGIN_CRITICAL_SECTION(op) {
+#define Py_END_CRITICAL_SECTION() }
+#endif
+
+/* SYNCHRONIZED_GETTER(name)(PyObject *op, void *closure) { ... } defines a getter, or a method of one
+ * argument or none, that runs in the critical section of its object. */
+#ifdef Py_GIL_DISABLED
+#define SYNCHRONIZED_AS(argument, name)                  \
+    PyObject *name(PyObject *op, argument arg);          \
+    static PyObject *name##_inside(PyObject *op, argument arg); \
+    PyObject *                                           \
+    name(PyObject *op, argument arg)                     \
+    {                                                    \
+        PyObject *synchronized_result;                   \
+        Py_BEGIN_CRITICAL_SECTION(op);                   \
+        synchronized_result = name##_inside(op, arg);    \
+        Py_END_CRITICAL_SECTION();                       \
+        return synchronized_result;                      \
+    }                                                    \
+    static PyObject *                                    \
+    name##_inside
+#else
+#define SYNCHRONIZED_AS(argument, name) PyObject *name
+#endif
+#define SYNCHRONIZED_GETTER(name) SYNCHRONIZED_AS(void *, name)
+#define SYNCHRONIZED_METHOD(name) SYNCHRONIZED_AS(PyObject *, name)
+
+/* Flags and numbers that other threads look at without a lock: see owner.h. */
+#ifdef Py_GIL_DISABLED
+#define SHARED_LOAD(place) __atomic_load_n(&(place), __ATOMIC_ACQUIRE)
+#define SHARED_STORE(place, value) __atomic_store_n(&(place), (value), __ATOMIC_RELEASE)
+#else
+#define SHARED_LOAD(place) (place)
+#define SHARED_STORE(place, value) ((void)((place) = (value)))
+#endif
+
+#endif

@@ -1,0 +1,61 @@
+/* activity.h - what a loop shows to those who look at it from outside: from another thread, without
+ * the GIL, while it is blocked.
+ *
+ * Owns:     the list of the loops of an interpreter, for threads that know no Python.
+ * Promises: a loop's part is a relaxed store when a turn begins and one when it falls asleep; who
+ *           looks holds the lock, so that no loop dies, and no thread leaves a run, meanwhile.
+ * Ignores:  what is made of it: watchdog.c. */
+#ifndef ASYNCLOOP_ACTIVITY_H
+#define ASYNCLOOP_ACTIVITY_H
+
+#include <pthread.h>
+
+#include "base/base.h"
+
+/* All loops of an interpreter. Lives as long as one of its holders: the module, the loops, the
+ * watchdogs. */
+struct activities {
+    pthread_mutex_t lock;     /* for all that follows; held across no Python */
+    struct list_node list;
+    unsigned int holders;
+    uint64_t last_number;
+};
+
+struct activity {
+    struct list_node node;
+    struct activities *all;
+    uint64_t number;          /* of the loop in its interpreter, from 1; never used again */
+    uint64_t pulse;           /* twice the turns so far, and 1 while one is under way */
+    unsigned long thread;     /* threading.get_ident() of who runs the loop; 0: nobody. Under the lock */
+    pthread_t pthread;        /* the same */
+};
+
+struct activities *activities_new(void);               /* NULL without memory; sets no exception */
+void activities_hold(struct activities *all);
+void activities_drop(struct activities *all);          /* NULL is nobody's */
+void activities_forked(struct activities *all);        /* in the child: only this thread is left */
+
+/* For a new loop. NULL without memory; sets no exception. */
+struct activity *activity_new(struct activities *all);
+void activity_free(struct activity *activity);         /* may be NULL */
+/* Around a run, in its thread; 0 as the thread ends it. */
+void activity_set_thread(struct activity *activity, unsigned long thread);
+
+unsigned long activity_thread(struct activity *activity);    /* who runs it; 0: nobody */
+
+static inline void
+activity_begin_turn(struct activity *activity)
+{
+    uint64_t pulse = __atomic_load_n(&activity->pulse, __ATOMIC_RELAXED);
+    __atomic_store_n(&activity->pulse, (pulse | 1) + 2, __ATOMIC_RELAXED);
+}
+
+/* Until the next turn begins. */
+static inline void
+activity_sleep(struct activity *activity)
+{
+    uint64_t pulse = __atomic_load_n(&activity->pulse, __ATOMIC_RELAXED);
+    __atomic_store_n(&activity->pulse, pulse & ~UINT64_C(1), __ATOMIC_RELAXED);
+}
+
+#endif

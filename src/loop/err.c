@@ -1,0 +1,61 @@
+/* err.c - where an exception goes that nobody waits for: the loop's exception handler,
+ * or out of run_forever(). */
+#include "loop/loop.h"
+
+bool
+is_exit_exception(void)
+{
+    return PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)
+           || PyErr_ExceptionMatches(PyExc_SystemExit);
+}
+
+void
+loop_propagate(Loop *loop)
+{
+    if (!PyErr_Occurred()) {
+        return;
+    }
+    if (loop->run == NULL || loop->run->exception != NULL) {
+        PyErr_WriteUnraisable((PyObject *)loop);
+        return;
+    }
+    loop->run->exception = PyErr_GetRaisedException();
+}
+
+void
+loop_call_exception_handler(Loop *loop, PyObject *context)
+{
+    PyObject *result = PyObject_CallMethodOneArg(
+        (PyObject *)loop, loop->state->names.call_exception_handler, context);
+    if (result != NULL) {
+        Py_DECREF(result);
+        return;
+    }
+    if (is_exit_exception()) {
+        loop_propagate(loop);
+    }
+    else {
+        PyErr_WriteUnraisable((PyObject *)loop);
+    }
+}
+
+void
+loop_report(Loop *loop, const char *message, const char *key, PyObject *value)
+{
+    if (is_exit_exception()) {
+        loop_propagate(loop);
+        return;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    PyObject *context = Py_BuildValue("{s:s,s:O}", "message", message, "exception",
+                                      exc == NULL ? Py_None : exc);
+    Py_XDECREF(exc);
+    if (context == NULL
+        || (key != NULL && value != NULL && PyDict_SetItemString(context, key, value) < 0)) {
+        PyErr_WriteUnraisable((PyObject *)loop);
+    }
+    else {
+        loop_call_exception_handler(loop, context);
+    }
+    Py_XDECREF(context);
+}

@@ -1,0 +1,320 @@
+/* handle.c - handles are made, cancelled and dropped.
+ *
+ * Owns: what a handle calls, until it runs (handle_run.c) or is cancelled; its loop, until it is
+ *       done. What few keep lies apart, made when there is something to keep. */
+#include "loop/handle_inside.h"
+
+#include <string.h>
+
+#include "base/freelist.h"
+#include "loop/loop.h"
+
+/* -- what few handles keep --------------------------------------------------------- */
+
+/* NULL without memory, with no exception. */
+static struct handle_extra *
+handle_extra(Handle *handle)
+{
+    if (handle->extra == NULL) {
+        handle->extra = PyMem_Calloc(1, sizeof(struct handle_extra));
+    }
+    return handle->extra;
+}
+
+void
+handle_free_extra(Handle *handle)
+{
+    struct handle_extra *extra = handle->extra;
+    handle->extra = NULL;
+    Py_XDECREF(extra->source_traceback);
+    Py_XDECREF(extra->repr);
+    Py_XDECREF(extra->when);
+    PyMem_Free(extra);
+}
+
+int
+timer_handle_keep_when(TimerHandle *timer, PyObject *when)
+{
+    struct handle_extra *extra = handle_extra(&timer->handle);
+    if (extra == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    extra->when = Py_NewRef(when);
+    return 0;
+}
+
+static int
+handle_set_source_traceback(Handle *handle)
+{
+    struct state *state = handle->loop->state;
+    if (handle_extra(handle) == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    PyObject *frame = PyObject_CallNoArgs(state->sys_getframe);
+    if (frame == NULL) {
+        /* no Python frame: called by an embedding program */
+        PyErr_Clear();
+        return 0;
+    }
+    handle->extra->source_traceback = PyObject_CallOneArg(state->extract_stack, frame);
+    Py_DECREF(frame);
+    return handle->extra->source_traceback == NULL ? -1 : 0;
+}
+
+static const char *
+handle_name(Handle *handle)
+{
+    return Py_IS_TYPE(handle, handle_state(handle)->TimerHandleType) ? "TimerHandle"
+           : handle->threadsafe ? "_ThreadSafeHandle" : "Handle";
+}
+
+void
+handle_keep_repr(Handle *handle)
+{
+    PyObject *exc = PyErr_GetRaisedException();
+    PyObject *repr, *kept;
+    Py_BEGIN_CRITICAL_SECTION(handle);
+    kept = Py_XNewRef(handle_kept_repr(handle));
+    Py_END_CRITICAL_SECTION();
+    if (kept == NULL) {
+        repr = PyObject_Repr((PyObject *)handle);
+    }
+    else {
+        /* it has run, and was cancelled after that */
+        Py_ssize_t length = PyUnicode_GET_LENGTH(kept);
+        Py_ssize_t space = PyUnicode_FindChar(kept, ' ', 0, length, 1);
+        PyObject *rest = PyUnicode_Substring(kept, space < 0 ? length : space, length);
+        repr = rest == NULL ? NULL : PyUnicode_FromFormat("<%s cancelled%U",
+                                                          handle_name(handle), rest);
+        Py_XDECREF(rest);
+        Py_DECREF(kept);
+    }
+    if (repr == NULL) {
+        PyErr_Clear();
+    }
+    else {
+        Py_BEGIN_CRITICAL_SECTION(handle);
+        struct handle_extra *extra = handle_extra(handle);
+        kept = extra == NULL ? repr : extra->repr;
+        if (extra != NULL) {
+            extra->repr = repr;
+        }
+        Py_END_CRITICAL_SECTION();
+        Py_XDECREF(kept);
+    }
+    PyErr_SetRaisedException(exc);
+}
+
+/* -- making ---------------------------------------------------------------------- */
+
+static int
+handle_set_args(Handle *handle, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (LIKELY(nargs <= HANDLE_INLINE_ARGS)) {
+        for (Py_ssize_t i = 0; i < nargs; i++) {
+            handle->args[i] = Py_NewRef(args[i]);
+        }
+    }
+    else {
+        PyObject *tuple = PyTuple_New(nargs);
+        if (tuple == NULL) {
+            return -1;
+        }
+        for (Py_ssize_t i = 0; i < nargs; i++) {
+            PyTuple_SET_ITEM(tuple, i, Py_NewRef(args[i]));
+        }
+        handle->args[0] = tuple;
+        nargs = HANDLE_ARGS_TUPLE;
+    }
+    handle->nargs = (uint8_t)nargs;
+    return 0;
+}
+
+static int
+handle_init(Handle *handle, Loop *loop, PyObject *callback, PyObject *const *args,
+            Py_ssize_t nargs, PyObject *context)
+{
+    handle->callback = Py_NewRef(callback);
+    handle->how.context = context != NULL ? Py_NewRef(context) : PyContext_CopyCurrent();
+    if (handle->how.context == NULL || handle_set_args(handle, args, nargs) < 0) {
+        return -1;
+    }
+    return UNLIKELY(loop->debug) ? handle_set_source_traceback(handle) : 0;
+}
+
+static void
+handle_init_native(Handle *handle, native_callback run, PyObject *owner, PyObject *arg)
+{
+    handle->is_native = true;
+    handle->how.native = run;
+    handle->callback = Py_NewRef(owner);
+    handle->args[0] = Py_XNewRef(arg);
+    handle->nargs = arg != NULL;
+}
+
+/* Memory of a Handle or TimerHandle with nothing in it but its loop. */
+static inline Handle *
+handle_alloc_type(Loop *loop, struct freelist *list, PyTypeObject *type)
+{
+    Handle *handle = (Handle *)freelist_take_plain(list, type);
+    if (LIKELY(handle != NULL)) {
+        size_t head = offsetof(Handle, loop);
+        memset((char *)handle + head, 0, sizeof(Handle) - head);
+        handle->loop = (Loop *)Py_NewRef(loop);
+    }
+    return handle;
+}
+
+static inline Handle *
+handle_alloc(Loop *loop)
+{
+    struct state *state = loop->state;
+    return handle_alloc_type(loop, &state->free_handles, state->HandleType);
+}
+
+static inline TimerHandle *
+timer_handle_alloc(Loop *loop)
+{
+    struct state *state = loop->state;
+    Handle *handle = handle_alloc_type(loop, &state->free_timer_handles, state->TimerHandleType);
+    if (LIKELY(handle != NULL)) {
+        ((TimerHandle *)handle)->heap_index = TIMER_NOT_WAITING;
+    }
+    return (TimerHandle *)handle;
+}
+
+Handle *
+handle_new(Loop *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
+           PyObject *context)
+{
+    Handle *handle = handle_alloc(loop);
+    if (handle != NULL && handle_init(handle, loop, callback, args, nargs, context) < 0) {
+        Py_CLEAR(handle);
+    }
+    return handle;
+}
+
+Handle *
+handle_new_native(Loop *loop, native_callback run, PyObject *owner, PyObject *arg)
+{
+    Handle *handle = handle_alloc(loop);
+    if (handle != NULL) {
+        handle_init_native(handle, run, owner, arg);
+    }
+    return handle;
+}
+
+TimerHandle *
+timer_handle_new(Loop *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
+                 PyObject *context)
+{
+    TimerHandle *timer = timer_handle_alloc(loop);
+    if (timer != NULL && handle_init(&timer->handle, loop, callback, args, nargs, context) < 0) {
+        Py_CLEAR(timer);
+    }
+    return timer;
+}
+
+TimerHandle *
+timer_handle_new_native(Loop *loop, native_callback run, PyObject *owner, PyObject *arg)
+{
+    TimerHandle *timer = timer_handle_alloc(loop);
+    if (timer != NULL) {
+        handle_init_native(&timer->handle, run, owner, arg);
+    }
+    return timer;
+}
+
+/* -- dropping -------------------------------------------------------------------- */
+
+void
+handle_let_loop_go(Handle *handle)
+{
+    Loop *loop = NULL;
+    Py_BEGIN_CRITICAL_SECTION(handle);
+    if (handle->place == HANDLE_ONCE && handle->callback == NULL && handle->lookers == 0
+        && SHARED_LOAD(handle->runner) == 0) {
+        loop = handle->loop;
+        handle->loop = NULL;
+    }
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(loop);
+}
+
+static inline void
+handle_drop_cancelled(Handle *handle)
+{
+    bool tells;
+    Py_BEGIN_CRITICAL_SECTION(handle);
+    tells = handle->loop != NULL ? SHARED_LOAD(handle->loop->debug)
+                                 : handle_kept_repr(handle) != NULL;
+    Py_END_CRITICAL_SECTION();
+    if (UNLIKELY(tells && !handle->is_native)) {
+        /* As asyncio: what was cancelled can still be told from its repr. */
+        handle_keep_repr(handle);
+    }
+    handle_discard(handle);
+}
+
+bool
+handle_try_cancel(Handle *handle)
+{
+#ifdef Py_GIL_DISABLED
+    bool busy, cancelled;
+    Py_BEGIN_CRITICAL_SECTION(handle);
+    busy = handle_runs_elsewhere(handle);
+    cancelled = handle->cancelled;
+    if (!busy) {
+        SHARED_STORE(handle->cancelled, true);
+    }
+    Py_END_CRITICAL_SECTION();
+    if (!busy && !cancelled) {
+        handle_drop_cancelled(handle);
+    }
+    return !busy;
+#else
+    handle_cancel(handle);
+    return true;
+#endif
+}
+
+void
+handle_cancel(Handle *handle)
+{
+    bool cancelled;
+    Py_BEGIN_CRITICAL_SECTION(handle);
+    cancelled = handle->cancelled;
+    SHARED_STORE(handle->cancelled, true);
+    Py_END_CRITICAL_SECTION();
+    if (!cancelled) {
+        handle_drop_cancelled(handle);
+    }
+}
+
+void
+handle_discard(Handle *handle)
+{
+    struct call call;
+    Py_BEGIN_CRITICAL_SECTION(handle);
+    handle_take_call(handle, &call);
+    Py_END_CRITICAL_SECTION();
+    call_release(&call);
+}
+
+int
+handle_traverse(Handle *handle, enum handle_place place, visitproc visit, void *arg)
+{
+    if (handle->place != place) {
+        return 0;
+    }
+    Py_VISIT(handle->loop);
+    Py_VISIT(handle->callback);
+    Py_VISIT(handle_context(handle));
+    for (int i = 0; i < HANDLE_INLINE_ARGS; i++) {
+        Py_VISIT(handle->args[i]);
+    }
+    Py_VISIT(handle_source_traceback(handle));
+    return 0;
+}

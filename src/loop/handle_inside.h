@@ -1,0 +1,122 @@
+/* handle_inside.h - what the files of handles share, and nobody else uses. */
+#ifndef ASYNCLOOP_HANDLE_INSIDE_H
+#define ASYNCLOOP_HANDLE_INSIDE_H
+
+#include "loop/handle.h"
+#include "loop/loop.h"
+
+/* -- what a handle calls ------------------------------------------------------------ */
+
+/* What a handle calls, taken out of it or held beside it. `args` is the end of an array whose
+ * first slot is the callee's to use (PY_VECTORCALL_ARGUMENTS_OFFSET). */
+struct call {
+    PyObject *callback;
+    PyObject *context;
+    PyObject *scratch;
+    PyObject *args[HANDLE_INLINE_ARGS];
+    unsigned nargs;
+    native_callback native;    /* or NULL */
+};
+
+/* Borrowed, or NULL. */
+static inline PyObject *
+handle_context(const Handle *handle)
+{
+    return handle->is_native ? NULL : handle->how.context;
+}
+
+static inline void
+handle_copy_call(const Handle *handle, struct call *call)
+{
+    call->callback = handle->callback;
+    call->context = handle_context(handle);
+    call->native = handle->is_native ? handle->how.native : NULL;
+    call->nargs = handle->nargs;
+}
+
+static inline unsigned
+call_slots(unsigned nargs)
+{
+    return nargs == HANDLE_ARGS_TUPLE ? 1 : nargs;
+}
+
+static inline void
+handle_take_call(Handle *handle, struct call *call)
+{
+    handle_copy_call(handle, call);
+    for (unsigned i = 0, slots = call_slots(call->nargs); i < slots; i++) {
+        call->args[i] = handle->args[i];
+        handle->args[i] = NULL;
+    }
+    SHARED_STORE(handle->callback, NULL);
+    handle->how.context = NULL;
+    handle->nargs = 0;
+}
+
+static inline void
+call_release(struct call *call)
+{
+    Py_XDECREF(call->callback);
+    for (unsigned i = 0, slots = call_slots(call->nargs); i < slots; i++) {
+        Py_XDECREF(call->args[i]);
+    }
+    Py_XDECREF(call->context);
+}
+
+/* A tuple of the arguments that are kept so (new reference), or NULL. */
+static inline PyObject *
+args_as_tuple(PyObject *const *args, unsigned nargs)
+{
+    if (nargs == HANDLE_ARGS_TUPLE) {
+        return Py_NewRef(args[0]);
+    }
+    PyObject *tuple = PyTuple_New(nargs);
+    for (unsigned i = 0; tuple != NULL && i < nargs; i++) {
+        PyTuple_SET_ITEM(tuple, i, Py_NewRef(args[i]));
+    }
+    return tuple;
+}
+
+/* -- handle.c ------------------------------------------------------------------------ */
+
+/* Also of a handle that has let its loop go. */
+static inline struct state *
+handle_state(const Handle *handle)
+{
+#ifndef Py_GIL_DISABLED    /* another thread may make it do so just now */
+    if (LIKELY(handle->loop != NULL)) {
+        return handle->loop->state;
+    }
+#endif
+    return PyType_GetModuleState(Py_TYPE(handle));
+}
+
+/* Borrowed, or NULL. */
+static inline PyObject *
+handle_source_traceback(const Handle *handle)
+{
+    return handle->extra == NULL ? NULL : handle->extra->source_traceback;
+}
+
+static inline PyObject *
+handle_kept_repr(const Handle *handle)
+{
+    return handle->extra == NULL ? NULL : handle->extra->repr;
+}
+
+/* In debug mode: what the handle is called when it holds its callback no more. */
+void handle_keep_repr(Handle *handle);
+void handle_free_extra(Handle *handle);    /* there must be something */
+
+/* False: another thread runs it just now. */
+bool handle_try_cancel(Handle *handle);
+
+/* -- handle_run.c -------------------------------------------------------------------- */
+
+/* asyncio's handles of call_soon_threadsafe() have, from 3.14 on, a lock: another thread
+ * that cancels one, or asks whether it is cancelled, waits for the end of a callback that
+ * has begun, whichever thread runs it. Here it waits to be told. */
+bool handle_runs_elsewhere(const Handle *handle);
+void handle_wait(Handle *handle);
+
+#endif

@@ -1,0 +1,315 @@
+/* handle_run.c - handles run.
+ *
+ * The callback and its arguments are copied to the C stack, with references of its
+ * own, before they are called: the call itself may cancel the handle. */
+#include "loop/handle_inside.h"
+
+#include "loop/inbox.h"
+#include "loop/loop.h"
+
+#ifdef Py_GIL_DISABLED
+/* What is cancelled is marked first, and dropped a moment later. */
+#define IS_CANCELLED_MEANWHILE(handle) (handle)->cancelled
+#else
+#define IS_CANCELLED_MEANWHILE(handle) false
+#endif
+
+/* -- an exception ------------------------------------------------------------------ */
+
+static void
+handle_report(Handle *handle, Loop *loop, PyObject *callback, PyObject *exc)
+{
+    struct state *state = loop->state;
+    PyObject *context = NULL, *source = NULL, *message = NULL;
+    PyObject *args = PyObject_GetAttrString((PyObject *)handle, "_args");
+    if (args == NULL || args == Py_None) {
+        PyErr_Clear();
+        Py_XSETREF(args, Py_NewRef(state->empty_tuple));
+    }
+#if PY_VERSION_HEX >= 0x030D0000
+    /* arguments may be secrets: only debug mode tells them */
+    PyObject *stack[] = {callback, args, loop->debug ? Py_True : Py_False};
+    source = PyObject_Vectorcall(state->format_callback_source, stack, 2, state->keywords_debug);
+#else
+    source = PyObject_CallFunctionObjArgs(state->format_callback_source, callback, args, NULL);
+#endif
+    if (source == NULL) {
+        PyErr_Clear();    /* a failing repr must not hide the exception itself */
+        source = PyUnicode_FromFormat("<%s>", Py_TYPE(callback)->tp_name);
+    }
+    message = source == NULL ? NULL : PyUnicode_FromFormat("Exception in callback %U", source);
+    context = message == NULL ? NULL : PyDict_New();
+    if (context == NULL
+        || PyDict_SetItem(context, state->names.message, message) < 0
+        || PyDict_SetItem(context, state->names.exception, exc) < 0
+        || PyDict_SetItem(context, state->names.handle, (PyObject *)handle) < 0
+        || (handle_source_traceback(handle) != NULL
+            && PyDict_SetItem(context, state->names.source_traceback,
+                              handle_source_traceback(handle)) < 0)) {
+        goto done;
+    }
+    loop_call_exception_handler(loop, context);
+done:
+    if (PyErr_Occurred()) {
+        PyErr_WriteUnraisable((PyObject *)handle);
+    }
+    Py_XDECREF(args);
+    Py_XDECREF(source);
+    Py_XDECREF(message);
+    Py_XDECREF(context);
+}
+
+/* The callback raised: 0 when the exception handler has it, -1 when it leaves the loop. */
+static int
+handle_failed(Handle *handle, Loop *loop, PyObject *callback, PyObject *context)
+{
+    if (is_exit_exception()) {
+        return -1;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    if (exc != NULL) {
+        Py_BEGIN_CRITICAL_SECTION(handle);
+        if (handle->how.context == NULL) {
+            /* cancelled by its own callback: the exception handler still runs in the context */
+            handle->how.context = Py_NewRef(context);
+        }
+        Py_END_CRITICAL_SECTION();
+        handle_report(handle, loop, callback, exc);
+        Py_BEGIN_CRITICAL_SECTION(handle);
+        if (handle->cancelled) {
+            Py_CLEAR(handle->how.context);
+        }
+        Py_END_CRITICAL_SECTION();
+        Py_DECREF(exc);
+    }
+    return loop->run != NULL && loop->run->exception != NULL ? -1 : 0;
+}
+
+/* -- the call ------------------------------------------------------------------------ */
+
+/* Calls it with the arguments that are held in `call`. New reference or NULL. */
+static inline PyObject *
+call_make(struct call *call)
+{
+    if (LIKELY(call->nargs != HANDLE_ARGS_TUPLE)) {
+        return PyObject_Vectorcall(call->callback, call->args,
+                                   (size_t)call->nargs | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    }
+    return PyObject_Call(call->callback, call->args[0], NULL);
+}
+
+/* A context that is not contextvars' own: asyncio asks for no more than a method run(). */
+static PyObject *
+call_make_in_foreign_context(struct call *call)
+{
+    PyObject *args = args_as_tuple(call->args, call->nargs);
+    PyObject *first = args == NULL ? NULL : PyTuple_Pack(1, call->callback);
+    PyObject *all = first == NULL ? NULL : PySequence_Concat(first, args);
+    PyObject *run = all == NULL ? NULL : PyObject_GetAttrString(call->context, "run");
+    PyObject *value = run == NULL ? NULL : PyObject_Call(run, all, NULL);
+    Py_XDECREF(run);
+    Py_XDECREF(all);
+    Py_XDECREF(first);
+    Py_XDECREF(args);
+    return value;
+}
+
+/* The result of the callback, called in its context, or NULL. */
+static inline PyObject *
+call_make_in_context(struct call *call)
+{
+    PyObject *value = NULL;
+    if (UNLIKELY(!PyContext_CheckExact(call->context))) {
+        value = call_make_in_foreign_context(call);
+    }
+    else if (LIKELY(PyContext_Enter(call->context) == 0)) {
+        value = call_make(call);
+        PyObject *exc = LIKELY(value != NULL) ? NULL : PyErr_GetRaisedException();
+        if (UNLIKELY(PyContext_Exit(call->context) < 0)) {
+            Py_CLEAR(value);
+        }
+        if (UNLIKELY(exc != NULL)) {
+            PyErr_SetRaisedException(exc);
+        }
+    }
+    return value;
+}
+
+/* With what it calls held in `call`. */
+static int
+handle_run_native(Loop *loop, struct call *call)
+{
+    int result = call->native(call->callback, call->nargs > 0 ? call->args[0] : NULL);
+    if (result < 0 && PyErr_Occurred()) {
+        if (!is_exit_exception()) {
+            loop_report(loop, "Exception in a callback of the event loop", NULL, NULL);
+            result = 0;
+        }
+    }
+    else {
+        result = 0;
+    }
+    return result;
+}
+
+/* -- a run ---------------------------------------------------------------------------- */
+
+void
+handle_finished(Handle *handle)
+{
+    if (handle->place != HANDLE_ONCE) {
+        return;
+    }
+    if (Py_REFCNT(handle) > 1 && !handle->is_native
+        && SHARED_LOAD(handle->callback) != NULL) {
+        handle_keep_repr(handle);    /* somebody else has it, and may ask */
+    }
+    handle_discard(handle);
+    handle_let_loop_go(handle);
+}
+
+/* In debug mode the loop still wants to name what has run. */
+static inline void
+handle_ran(Handle *handle, Loop *loop)
+{
+    if (LIKELY(handle->place == HANDLE_ONCE && !loop->debug)) {
+        handle_discard(handle);
+        handle_let_loop_go(handle);
+    }
+}
+
+/* Never 0; no two threads of an interpreter that live have the same. */
+static inline uint32_t
+this_thread(void)
+{
+    return (uint32_t)PyThreadState_GetID(PyThreadState_Get());
+}
+
+/* Holds what the handle calls, in its critical section. False: there is nothing to call, it was
+ * cancelled or has run. */
+static inline bool
+handle_hold_call(Handle *handle, struct call *call, Loop **loop)
+{
+    handle_copy_call(handle, call);
+    if (UNLIKELY(call->callback == NULL || IS_CANCELLED_MEANWHILE(handle))) {
+        return false;
+    }
+    Py_INCREF(call->callback);
+    Py_XINCREF(call->context);
+    for (unsigned i = 0, slots = call_slots(call->nargs); i < slots; i++) {
+        call->args[i] = Py_NewRef(handle->args[i]);
+    }
+    /* The callback may close it, or cancel the handle, which lets it go then. */
+    *loop = (Loop *)Py_NewRef(handle->loop);
+    if (UNLIKELY(handle->threadsafe)) {
+        __atomic_store_n(&handle->runner, this_thread(), __ATOMIC_SEQ_CST);
+    }
+    return true;
+}
+
+/* Nobody else can look at the handle, so what it calls need not stay in it meanwhile. */
+static inline bool
+handle_is_ours_alone(Handle *handle)
+{
+    return Py_REFCNT(handle) == 1 && handle->weakrefs == NULL && handle->place == HANDLE_ONCE;
+}
+
+/* Takes the call out of the handle or holds it, and the loop with it, as *alone says. False:
+ * there is none. */
+static inline bool
+handle_begin(Handle *handle, struct call *call, Loop **loop, bool *alone)
+{
+    *alone = handle_is_ours_alone(handle);
+    if (LIKELY(*alone)) {
+        *loop = handle->loop;
+        handle_take_call(handle, call);
+        return call->callback != NULL;
+    }
+    bool held;
+    Py_BEGIN_CRITICAL_SECTION(handle);
+    held = handle_hold_call(handle, call, loop);
+    Py_END_CRITICAL_SECTION();
+    return held;
+}
+
+/* The callback raised: the report names what the handle calls. */
+static int
+handle_failed_alone(Handle *handle, Loop *loop, struct call *call)
+{
+    handle->callback = Py_NewRef(call->callback);
+    handle->how.context = Py_NewRef(call->context);
+    handle->nargs = call->nargs;
+    for (unsigned i = 0, slots = call_slots(call->nargs); i < slots; i++) {
+        handle->args[i] = Py_NewRef(call->args[i]);
+    }
+    return handle_failed(handle, loop, call->callback, call->context);
+}
+
+int
+handle_run(Handle *handle)
+{
+    struct call call;
+    Loop *loop;
+    bool alone;
+    if (UNLIKELY(!handle_begin(handle, &call, &loop, &alone))) {
+        handle_let_loop_go(handle);
+        return 0;    /* it was cancelled, or has run */
+    }
+    int result = 0;
+    bool was_alone = alone;
+    if (call.native != NULL) {
+        result = handle_run_native(loop, &call);
+    }
+    else {
+        PyObject *value = call_make_in_context(&call);
+        if (LIKELY(value != NULL)) {
+            Py_DECREF(value);
+        }
+        else if (alone) {
+            result = handle_failed_alone(handle, loop, &call);
+            alone = false;
+        }
+        else {
+            result = handle_failed(handle, loop, call.callback, call.context);
+        }
+    }
+    if (UNLIKELY(handle->threadsafe)) {
+        __atomic_store_n(&handle->runner, 0, __ATOMIC_SEQ_CST);
+        inbox_tell_waiters(loop);
+    }
+    call_release(&call);
+    if (UNLIKELY(!alone)) {
+        handle_ran(handle, loop);
+    }
+    if (UNLIKELY(!was_alone)) {
+        Py_DECREF(loop);
+    }
+    return result;
+}
+
+/* -- waiting for the end of one that another thread runs ---------------------------------- */
+
+bool
+handle_runs_elsewhere(const Handle *handle)
+{
+    if (LIKELY(!handle->threadsafe)) {
+        return false;
+    }
+    uint32_t runner = __atomic_load_n(&handle->runner, __ATOMIC_SEQ_CST);
+    return runner != 0 && runner != this_thread();
+}
+
+void
+handle_wait(Handle *handle)
+{
+    if (UNLIKELY(handle_runs_elsewhere(handle))) {
+        Loop *loop;
+        Py_BEGIN_CRITICAL_SECTION(handle);
+        loop = (Loop *)Py_XNewRef(handle->loop);    /* it lets it go when it has run */
+        Py_END_CRITICAL_SECTION();
+        if (loop != NULL) {
+            inbox_wait_while(loop, &handle->runner);
+            Py_DECREF(loop);
+        }
+    }
+}

@@ -1,0 +1,933 @@
+/* loop.c - the iteration: poll, calls from other threads, due timers, ready items.
+ *
+ * Invariants:
+ *   - a phase runs exactly the items that were ready when it began; what they schedule
+ *     runs in the next iteration;
+ *   - after an exception that leaves the loop, what was not run stays for the next run;
+ *   - asyncio's books name no current task while anything but a Task of ours runs. */
+#include "loop/loop.h"
+
+#include <sched.h>
+#include <time.h>
+
+#include "loop/activity.h"
+#include "loop/current.h"
+#include "loop/inbox.h"
+#include "insides.h"
+#include "ops/look_up.h"
+#include "loop/overrides.h"
+#include "loop/owed.h"
+#include "loop/owner.h"
+#include "loop/poll.h"
+#include "loop/scratch.h"
+#include "loop/timer.h"
+#include "loop/watch.h"
+
+/* A busy loop looks at the kernel once per this time: I/O waits no longer than this and
+ * one iteration. It looks in any case after a descriptor was added: data that is there already
+ * is told in the next iteration. (Benchmark row: sleep(0), 100 tasks.) */
+#define POLL_INTERVAL_NS 20000
+
+/* -- clocks ------------------------------------------------------------------------- */
+
+int64_t
+monotonic_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+double
+loop_time(Loop *loop UNUSED)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+/* What time() says, where it is somebody else's: 0 / -1 */
+static int
+loop_ask_clock(Loop *loop, double *now)
+{
+    PyObject *value = PyObject_CallMethodNoArgs((PyObject *)loop, loop->state->names.time);
+    if (value == NULL) {
+        return -1;
+    }
+    *now = PyFloat_AsDouble(value);
+    Py_DECREF(value);
+    return *now == -1. && PyErr_Occurred() ? -1 : 0;
+}
+
+int
+loop_now_ns(Loop *loop, int64_t *now)
+{
+    if (LIKELY(!loop_has_custom_clock(loop))) {
+        *now = monotonic_ns();
+        return 0;
+    }
+    double seconds;
+    if (loop_ask_clock(loop, &seconds) < 0) {
+        return -1;
+    }
+    *now = timer_deadline(seconds);
+    return 0;
+}
+
+/* Now in seconds, whoever defines it: 0 / -1 */
+int
+loop_now_seconds(Loop *loop, double *now)
+{
+    if (LIKELY(!loop_has_custom_clock(loop))) {
+        *now = loop_time(loop);
+        return 0;
+    }
+    return loop_ask_clock(loop, now);
+}
+
+/* -- checks ------------------------------------------------------------------------------ */
+
+int
+loop_closed_error(Loop *loop UNUSED)
+{
+    PyErr_SetString(PyExc_RuntimeError, "Event loop is closed");
+    return -1;
+}
+
+int
+loop_check_thread(Loop *loop)
+{
+    unsigned long thread_id = SHARED_LOAD(loop->thread_id);
+    if (thread_id == 0 || thread_id == PyThread_get_thread_ident()) {
+        return 0;
+    }
+    PyErr_SetString(PyExc_RuntimeError,
+                    "Non-thread-safe operation invoked on an event loop other than the current one");
+    return -1;
+}
+
+/* -- scheduling ----------------------------------------------------------------------------- */
+
+/* asyncio's own Handle, or what is in its place, made as asyncio makes it. */
+static PyObject *
+make_foreign_handle(Loop *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
+                    PyObject *context)
+{
+    PyObject *handle = NULL;
+    PyObject *events = PyObject_GetAttrString(loop->state->base_events, "events");
+    PyObject *class = events == NULL ? NULL : PyObject_GetAttrString(events, "Handle");
+    PyObject *tuple = class == NULL ? NULL : PyTuple_New(nargs);
+    if (tuple != NULL) {
+        for (Py_ssize_t i = 0; i < nargs; i++) {
+            PyTuple_SET_ITEM(tuple, i, Py_NewRef(args[i]));
+        }
+        handle = PyObject_CallFunctionObjArgs(class, callback, tuple, (PyObject *)loop,
+                                              context != NULL ? context : Py_None, NULL);
+    }
+    Py_XDECREF(tuple);
+    Py_XDECREF(class);
+    Py_XDECREF(events);
+    return handle;
+}
+
+/* What asyncio's Handle shows of who made it begins with the caller of call_soon(). */
+static PyObject *
+call_soon_by_foreign_handle(Loop *loop, PyObject *callback, PyObject *const *args,
+                            Py_ssize_t nargs, PyObject *context)
+{
+    PyObject *handle = make_foreign_handle(loop, callback, args, nargs, context);
+    if (handle != NULL && loop_push_steal(loop, Py_NewRef(handle), READY_FOREIGN) < 0) {
+        Py_CLEAR(handle);
+    }
+    return handle;
+}
+
+PyObject *
+loop_call_soon(Loop *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
+               PyObject *context)
+{
+    return loop_call_soon_knowing(loop, loop_replaced(loop), callback, args, nargs, context);
+}
+
+PyObject *
+loop_call_soon_knowing(Loop *loop, unsigned int replaced, PyObject *callback,
+                       PyObject *const *args, Py_ssize_t nargs, PyObject *context)
+{
+    if (UNLIKELY(loop_check_closed(loop) < 0)) {
+        return NULL;
+    }
+    if (UNLIKELY(replaced & (LOOP_HANDLE_CLASS | LOOP_HANDLE_RUN))) {
+        return call_soon_by_foreign_handle(loop, callback, args, nargs, context);
+    }
+    Handle *handle = handle_new(loop, callback, args, nargs, context);
+    if (handle == NULL
+        || loop_push_steal(loop, Py_NewRef(handle), READY_HANDLE) < 0) {
+        Py_XDECREF(handle);
+        return NULL;
+    }
+    return (PyObject *)handle;
+}
+
+/* A call of our own for which the program wants to be asked: `self` is its handle, which has no
+ * other way to run. */
+static PyObject *
+run_native_handle(PyObject *self, PyObject *ignored UNUSED)
+{
+    return handle_run((Handle *)self) < 0 && PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+}
+
+static PyMethodDef native_call_def = {"asyncloop_callback", run_native_handle, METH_NOARGS, NULL};
+
+static int
+call_soon_by_method_steal(Loop *loop, Handle *handle)
+{
+    PyObject *callback = PyCFunction_New(&native_call_def, (PyObject *)handle);
+    Py_DECREF(handle);
+    if (callback == NULL) {
+        return -1;
+    }
+    PyObject *result = PyObject_CallMethodOneArg((PyObject *)loop, loop->state->names.call_soon,
+                                                 callback);
+    Py_DECREF(callback);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+int
+loop_call_soon_native(Loop *loop, native_callback run, PyObject *owner, PyObject *arg)
+{
+    if (loop_check_closed(loop) < 0) {
+        return -1;
+    }
+    Handle *handle = handle_new_native(loop, run, owner, arg);
+    if (handle == NULL) {
+        return -1;
+    }
+    if (UNLIKELY(loop_replaced(loop) & LOOP_SOON)) {
+        return call_soon_by_method_steal(loop, handle);
+    }
+    return loop_push_steal(loop, (PyObject *)handle, READY_HANDLE);
+}
+
+int
+loop_call_soon_surely(Loop *loop, struct owed_call *call, const struct owed_kind *kind,
+                      PyObject *arg)
+{
+    PyObject *owner = (PyObject *)(void *)((char *)call - kind->offset);
+    if (LIKELY(call->kind == NULL)) {
+        if (LIKELY(loop_call_soon_native(loop, kind->run, owner, arg) == 0)) {
+            return 0;
+        }
+        if (!PyErr_ExceptionMatches(PyExc_MemoryError)) {
+            return -1;
+        }
+        PyErr_Clear();
+        owed_add_call(loop, call, kind);
+    }
+    call->kind = kind;
+    Py_XSETREF(call->arg, Py_XNewRef(arg));
+    return 0;
+}
+
+int
+loop_push_task_slowly_steal(Loop *loop, PyObject *task)
+{
+    PyObject *exc = PyErr_GetRaisedException();
+    if (loop_push_steal(loop, Py_NewRef(task), READY_TASK) < 0) {
+        if (!PyErr_ExceptionMatches(PyExc_MemoryError)) {
+            Py_DECREF(task);
+            Py_XDECREF(exc);
+            return -1;
+        }
+        PyErr_Clear();
+        owed_add_task(loop, task);
+    }
+    Py_DECREF(task);
+    PyErr_SetRaisedException(exc);
+    return 0;
+}
+
+/* steals nothing; the caller keeps its reference to the timer */
+static int
+loop_schedule(Loop *loop, TimerHandle *timer, double when)
+{
+    timer->when = when;
+    return timer_schedule(loop, timer);
+}
+
+TimerHandle *
+loop_call_at(Loop *loop, double when, PyObject *callback, PyObject *const *args,
+             Py_ssize_t nargs, PyObject *context)
+{
+    if (loop_check_closed(loop) < 0) {
+        return NULL;
+    }
+    TimerHandle *timer = timer_handle_new(loop, callback, args, nargs, context);
+    if (timer != NULL && loop_schedule(loop, timer, when) < 0) {
+        Py_CLEAR(timer);
+    }
+    return timer;
+}
+
+TimerHandle *
+loop_call_later(Loop *loop, double delay, PyObject *callback, PyObject *const *args,
+                Py_ssize_t nargs, PyObject *context)
+{
+    double now = loop_time(loop);
+    return loop_call_at(loop, now + delay, callback, args, nargs, context);
+}
+
+TimerHandle *
+loop_call_later_native(Loop *loop, double delay, native_callback run, PyObject *owner,
+                       PyObject *arg)
+{
+    double now;
+    if (loop_check_closed(loop) < 0 || loop_now_seconds(loop, &now) < 0) {
+        return NULL;
+    }
+    TimerHandle *timer = timer_handle_new_native(loop, run, owner, arg);
+    if (timer != NULL && loop_schedule(loop, timer, now + delay) < 0) {
+        Py_CLEAR(timer);
+    }
+    return timer;
+}
+
+/* -- one iteration ------------------------------------------------------------------------------ */
+
+/* The outcome of the call itself stays as it is. */
+void
+loop_warn_slow(Loop *loop, PyObject *item, double started)
+{
+    double duration = loop_time(loop) - started;
+    if (duration < loop->slow_callback_duration) {
+        return;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    bool is_handle = Py_IS_TYPE(item, loop->state->HandleType)
+                     || Py_IS_TYPE(item, loop->state->TimerHandleType);
+    PyObject *text = is_handle ? PyObject_CallOneArg(loop->state->format_handle, item)
+                               : PyObject_Repr(item);
+    PyObject *seconds = PyFloat_FromDouble(duration);
+    PyObject *logger = PyObject_GetAttrString(loop->state->base_events, "logger");
+    PyObject *result = text == NULL || seconds == NULL || logger == NULL
+                           ? NULL
+                           : PyObject_CallMethod(logger, "warning", "sOO",
+                                                 "Executing %s took %.3f seconds", text, seconds);
+    if (result == NULL) {
+        PyErr_WriteUnraisable((PyObject *)loop);
+    }
+    Py_XDECREF(result);
+    Py_XDECREF(logger);
+    Py_XDECREF(text);
+    Py_XDECREF(seconds);
+    PyErr_SetRaisedException(exc);
+}
+
+/* Steals what _run() has returned, or NULL: asyncio lets out whatever that raises. */
+static int
+loop_foreign_ran(PyObject *result)
+{
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+/* What somebody else has put into the ring. */
+int
+loop_run_foreign(Loop *loop, PyObject *item)
+{
+    PyObject *cancelled = PyObject_GetAttrString(item, "_cancelled");
+    int skip = cancelled == NULL ? -1 : PyObject_IsTrue(cancelled);
+    Py_XDECREF(cancelled);
+    if (skip != 0) {
+        return skip < 0 ? -1 : 0;
+    }
+    return loop_foreign_ran(PyObject_CallMethodNoArgs(item, loop->state->names._run));
+}
+
+/* A handle of ours, and Handle._run() is somebody else's, who may look at it and at what it calls. */
+static int
+loop_run_replaced(Loop *loop, PyObject *op)
+{
+    handle_set_place((Handle *)op, HANDLE_SHARED);
+    return loop_foreign_ran(PyObject_CallMethodOneArg(loop->state->asyncio_Handle,
+                                                      loop->state->names._run, op));
+}
+
+/* Before 3.12, what was replaced since the iteration began, or since the last push. */
+#if PY_VERSION_HEX >= 0x030C0000
+#define LOOP_REPLACED_MEANWHILE(loop) loop_replaced(loop)
+#else
+#define LOOP_REPLACED_MEANWHILE(loop) ((loop)->overrides.replaced)
+#endif
+
+static inline int
+loop_run_item(Loop *loop, uintptr_t item)
+{
+    PyObject *op = ready_object(item);
+    switch (item & READY_KIND_MASK) {
+    case READY_TASK:
+        return loop->state->run_task(loop, op);
+    case READY_HANDLE:
+        current_leave(loop);
+        if (UNLIKELY(LOOP_REPLACED_MEANWHILE(loop) & LOOP_HANDLE_RUN)
+            && !((Handle *)op)->is_native) {
+            return loop_run_replaced(loop, op);
+        }
+        return handle_run((Handle *)op);
+    case READY_DONE:
+        current_leave(loop);
+        return owed_run_callbacks(loop, (Future *)op);
+    default:
+        current_leave(loop);
+        return loop_run_foreign(loop, op);
+    }
+}
+
+void
+loop_set_current_handle_steal(Loop *loop, PyObject *handle)
+{
+    PyObject *old;
+    Py_BEGIN_CRITICAL_SECTION(loop);
+    old = loop->current_handle;
+    loop->current_handle = handle;
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(old);
+}
+
+static int
+loop_run_item_debug(Loop *loop, uintptr_t item)
+{
+    double started = loop_time(loop);
+    PyObject *op = ready_object(item);
+    PyObject *outer = Py_XNewRef(loop->current_handle);    /* of a run around this one */
+    loop_set_current_handle_steal(loop, (item & READY_KIND_MASK) == READY_TASK ? NULL
+                                                                               : Py_NewRef(op));
+    int result = loop_run_item(loop, item);
+    loop_set_current_handle_steal(loop, outer);
+    loop_warn_slow(loop, op, started);
+    if ((item & READY_KIND_MASK) == READY_HANDLE) {
+        PyObject *exc = PyErr_GetRaisedException();
+        handle_finished((Handle *)op);
+        PyErr_SetRaisedException(exc);
+    }
+    return result;
+}
+
+/* While a handle runs, memory fetches the ones after it: timers fire in another order than that in
+ * which they were made and lie (benchmark row: 100,000 timers). Tasks are made and woken in the same
+ * order, so that the processor does it by itself. Inlined, or GCC drops it as without effect. */
+static inline __attribute__((always_inline)) void
+fetch_next_handles(const struct ready *ready)
+{
+#ifndef Py_GIL_DISABLED    /* there another thread may cancel the handle that is looked into */
+    if (ready_length(ready) < 2) {
+        return;
+    }
+    const char *later = (const char *)ready->items[(ready->head + 3) & ready->mask];
+    __builtin_prefetch(later);    /* may be of a slot that is empty: no matter */
+    __builtin_prefetch(later + sizeof(Handle));
+    uintptr_t next = ready->items[(ready->head + 1) & ready->mask];
+    if ((next & READY_KIND_MASK) == READY_HANDLE) {
+        __builtin_prefetch(((Handle *)ready_object(next))->how.context);
+    }
+#else
+    (void)ready;
+#endif
+}
+
+/* Runs the oldest `count` items. */
+static int
+loop_run_ready(Loop *loop, struct run *run, size_t count)
+{
+    /* A callback may empty the ring (a forked child that closes the loop). */
+    while (count-- > 0 && ready_length(&loop->ready) > 0) {
+        uintptr_t item = ready_pop(&loop->ready);
+        if ((item & READY_KIND_MASK) == READY_HANDLE) {
+            fetch_next_handles(&loop->ready);
+        }
+        int result = LIKELY(!loop->debug) ? loop_run_item(loop, item)
+                                          : loop_run_item_debug(loop, item);
+        Py_DECREF(ready_object(item));
+        if (UNLIKELY(result < 0)) {
+            loop_propagate(loop);
+        }
+        loop_step_done(loop);
+        if (UNLIKELY(run->exception != NULL)) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+void
+loop_run_handle(Loop *loop, Handle *handle)
+{
+    uintptr_t item = (uintptr_t)Py_NewRef(handle) | READY_HANDLE;
+    int result = LIKELY(!loop->debug) ? loop_run_item(loop, item)
+                                      : loop_run_item_debug(loop, item);
+    Py_DECREF(handle);
+    if (UNLIKELY(result < 0)) {
+        loop_propagate(loop);
+    }
+}
+
+static inline bool
+loop_is_idle(Loop *loop)
+{
+    return ready_length(&loop->ready) == 0 && !SHARED_LOAD(loop->stopping)
+           && LIKELY(!SHARED_LOAD(loop->owed.any));
+}
+
+/* Of the last poll: did its events take their tasks long? */
+static inline void
+loop_judge_crowd(Loop *loop, int64_t now)
+{
+    if (UNLIKELY(loop->crowd >= CROWD_EVENTS)) {
+        loop->slow_answers = now - loop->last_poll_ns >= (int64_t)loop->crowd * SLOW_ANSWER_NS;
+    }
+}
+
+/* A look at the kernel only because a descriptor was added, in the middle of work: no more than it
+ * takes for that to be told in this iteration (guarded path: reader). It runs no user code, so the
+ * current task stays in asyncio's books; signals have their turn in the polls between. */
+static int
+loop_glance(Loop *loop, struct run *run, int64_t now)
+{
+    loop->now_ns = now;
+    loop_judge_crowd(loop, now);
+    if (UNLIKELY(poll_once(loop, 0) < 0)) {
+        loop_propagate(loop);
+    }
+    if (loop->fds.events > 0) {
+        loop->last_poll_ns = now;
+    }
+    return run->exception == NULL ? 1 : -1;
+}
+
+/* How long the poll may sleep. -1 with an exception. */
+static int
+loop_idle_time(Loop *loop, int64_t *wait_ns)
+{
+    int64_t next = timer_next(loop);
+    if (next == TIMER_NEVER) {
+        *wait_ns = TIMER_NEVER;
+        return 0;
+    }
+    int64_t now;
+    if (loop_now_ns(loop, &now) < 0) {
+        return -1;
+    }
+    *wait_ns = next > now ? next - now : 0;
+    return 0;
+}
+
+/* loop_poll(), with a poll by whatever is the loop's _selector, or, nearly always, by our own: inlined,
+ * so that what is about the other costs that nothing (guarded path: call-soon). */
+static inline __attribute__((always_inline)) int
+loop_poll_by(Loop *loop, struct run *run, size_t *before, const int by_selector)
+{
+    bool idle = loop_is_idle(loop);
+    if (idle) {
+        /* One that comes from here on ends the sleep, unless it comes just before that begins: asyncio
+         * has that gap as well, and the same remedy, add_signal_handler(). */
+        current_leave(loop);
+        if (UNLIKELY(PyErr_CheckSignals() < 0)) {
+            loop_propagate(loop);
+            return -1;
+        }
+        idle = loop_is_idle(loop);
+    }
+    *before = ready_length(&loop->ready);
+    int64_t wait_ns = 0;
+    if (!idle) {
+        int64_t now = monotonic_ns();
+        if (LIKELY(by_selector == 0)
+            && (loop->answering || now - loop->last_poll_ns < POLL_INTERVAL_NS)) {
+            if (UNLIKELY(loop->fds.fresh)) {
+                return loop_glance(loop, run, now);
+            }
+            loop->answering = false;
+            loop->now_ns = now;
+            return 0;
+        }
+        loop_judge_crowd(loop, now);
+    }
+    else {
+        if (UNLIKELY(loop->crowd >= CROWD_EVENTS)) {
+            loop_judge_crowd(loop, monotonic_ns());
+        }
+        if (UNLIKELY(loop_idle_time(loop, &wait_ns) < 0)) {
+            loop_propagate(loop);
+            return -1;
+        }
+    }
+    if (UNLIKELY(!list_empty(&loop->waiting_operations))) {
+        wait_ns = loop->state->check_operations(loop, monotonic_ns(), wait_ns);
+    }
+    current_leave(loop);
+    int result = LIKELY(by_selector == 0) ? poll_once(loop, wait_ns) : insides_poll(loop, wait_ns);
+    /* A signal ends a sleep without an event. With one, whatever Python runs now handles it first. */
+    if (UNLIKELY(result < 0 || (loop->fds.events == 0 && PyErr_CheckSignals() < 0))) {
+        loop_propagate(loop);
+    }
+    loop->now_ns = loop->last_poll_ns = monotonic_ns();
+    return run->exception == NULL ? 1 : -1;
+}
+
+/* Somebody has a view of the insides. */
+static __attribute__((noinline)) int
+loop_poll_looked_at(Loop *loop, struct run *run, size_t *before)
+{
+    int by_selector = insides_look(loop);
+    if (by_selector < 0 || loop_check_closed(loop) < 0) {
+        loop_propagate(loop);
+        return -1;
+    }
+    return loop_poll_by(loop, run, before, by_selector);
+}
+
+/* Sleeps if there is nothing to do; looks at the kernel if it has not for a while. What events
+ * have made ready (the tasks that wait for their bytes) runs before the next look, so that
+ * requests that came together are answered together.
+ * 1 if it has looked, 0 if not, -1 if the run has to end. */
+static inline int
+loop_poll(Loop *loop, struct run *run, size_t *before)
+{
+    return LIKELY(!loop->looked_at) ? loop_poll_by(loop, run, before, 0)
+                                    : loop_poll_looked_at(loop, run, before);
+}
+
+static int
+loop_collect_timers(Loop *loop)
+{
+    if (timer_next(loop) == TIMER_NEVER) {
+        return 0;
+    }
+    int64_t now = loop->now_ns;
+    if (loop_has_custom_clock(loop) && loop_now_ns(loop, &now) < 0) {
+        return -1;
+    }
+    timer_collect(loop, now);
+    return 0;
+}
+
+/* The order is asyncio's: what was ready before, what the poll has brought, due timers. */
+static int
+loop_iterate(Loop *loop, struct run *run)
+{
+    overrides_look_at_modules(loop);
+    loop->inbox.direct = 0;
+    inbox_drain(loop);
+    size_t before = 0;
+    int polled = loop_poll(loop, run, &before);
+    if (polled < 0) {
+        return -1;
+    }
+    if (polled) {
+        inbox_drain(loop);
+    }
+    if (loop_collect_timers(loop) < 0) {
+        loop_propagate(loop);
+        return -1;
+    }
+    size_t total = ready_length(&loop->ready);
+    if (!polled) {
+        return loop_run_ready(loop, run, total);
+    }
+    if (loop_run_ready(loop, run, before) < 0) {
+        return -1;
+    }
+    poll_dispatch(loop);
+    return run->exception != NULL ? -1 : loop_run_ready(loop, run, total - before);
+}
+
+/* What comes at the end of each iteration, also of one that ends with an exception. */
+static void
+loop_end_turn(Loop *loop)
+{
+    loop->step++;
+    if (UNLIKELY(loop->unpushed.length > 0)) {
+        loop_push(loop);
+    }
+}
+
+void
+loop_end_turn_by_hand(Loop *loop, struct run *run)
+{
+    if (run->outer == NULL && LIKELY(!loop->closed)) {
+        loop_end_turn(loop);
+        if (UNLIKELY(SHARED_LOAD(loop->owed.any)) && run->exception == NULL) {
+            owed_pay(loop, run);
+        }
+    }
+}
+
+void
+loop_begin_run(Loop *loop, struct run *run)
+{
+    *run = (struct run){.outer = loop->run};
+    SHARED_STORE(loop->run, run);
+}
+
+void
+loop_end_run(Loop *loop, struct run *run)
+{
+    if (LIKELY(loop->run == run)) {
+        SHARED_STORE(loop->run, run->outer);
+        return;
+    }
+    struct run *inner = loop->run;
+    while (inner->outer != run) {
+        inner = inner->outer;
+    }
+    inner->outer = run->outer;
+}
+
+int
+loop_begin_by_hand(Loop *loop, struct hand *hand)
+{
+    unsigned long me = PyThread_get_thread_ident();
+    for (struct run *run = loop->run; run != NULL; run = run->outer) {
+        if (run->thread != 0 && run->thread != me) {
+            PyErr_SetString(PyExc_RuntimeError, "Another thread runs this event loop");
+            return -1;
+        }
+    }
+    loop->libev = libev_call();
+    hand->task = Py_XNewRef(loop->current_task);
+    current_leave(loop);
+    loop_begin_run(loop, &hand->run);
+    hand->run.thread = me;
+    Py_INCREF(loop);
+    if (hand->run.outer == NULL) {
+        activity_set_thread(loop->activity, me);
+    }
+    return 0;
+}
+
+int
+loop_end_by_hand(Loop *loop, struct hand *hand)
+{
+    PyObject *exception = hand->run.exception;
+    current_leave(loop);
+    if (hand->run.outer == NULL) {
+        activity_set_thread(loop->activity, 0);
+    }
+    loop_end_run(loop, &hand->run);
+    if (UNLIKELY(hand->task != NULL)) {
+        /* inside a step of it, which goes on */
+        if (current_enter(loop, hand->task) < 0) {
+            PyErr_Clear();
+        }
+        Py_DECREF(hand->task);
+    }
+    Py_DECREF(loop);
+    if (exception != NULL) {
+        PyErr_SetRaisedException(exception);
+        return -1;
+    }
+    return 0;
+}
+
+static int
+loop_run_owned(Loop *loop, bool once)
+{
+    if (loop_check_closed(loop) < 0) {
+        return -1;
+    }
+    struct hand hand;
+    struct run *run = &hand.run;
+    if (UNLIKELY(loop_begin_by_hand(loop, &hand) < 0)) {
+        return -1;
+    }
+    run->once = once;
+    loop->answering = false;
+    loop->last_poll_ns = 0;    /* the first iteration of a run always polls, as asyncio's */
+    do {
+        activity_begin_turn(loop->activity);
+        int result = loop_iterate(loop, run);
+        loop_end_turn(loop);
+        if (UNLIKELY(SHARED_LOAD(loop->owed.any)) && result == 0 && run->exception == NULL) {
+            owed_pay(loop, run);
+        }
+        if (result < 0 || run->exception != NULL) {
+            break;
+        }
+    } while (!once && !SHARED_LOAD(loop->stopping) && LIKELY(!loop->turn_replaced));
+    return loop_end_by_hand(loop, &hand);
+}
+
+#ifdef Py_GIL_DISABLED
+static int
+loop_claim_and_run(Loop *loop, bool once)
+{
+    struct claim claim;
+    if (loop_claim_steal(&claim, (Loop *)Py_NewRef(loop)) < 0) {
+        return -1;
+    }
+    int result = loop_run_owned(loop, once);
+    loop_unclaim(&claim);
+    return result;
+}
+#else
+#define loop_claim_and_run(loop, once) loop_run_owned(loop, once)
+#endif
+
+int
+loop_run(Loop *loop)
+{
+    return loop_claim_and_run(loop, false);
+}
+
+int
+loop_turn(Loop *loop)
+{
+    return loop_claim_and_run(loop, true);
+}
+
+/* -- life ------------------------------------------------------------------------------------------ */
+
+#ifdef Py_GIL_DISABLED
+/* How often a thread gives way to another one that is inside a short method. */
+#define CLAIM_TRIES 1000
+
+/* Whether the loop was free, or is taken by another thread only for a moment. */
+static bool
+loop_wait_for_owner(Loop *loop, unsigned long me)
+{
+    for (int i = 0; i < CLAIM_TRIES; i++) {
+        unsigned long nobody = 0;
+        if (__atomic_compare_exchange_n(&loop->owner, &nobody, me, false, __ATOMIC_ACQUIRE,
+                                        __ATOMIC_RELAXED)) {
+            return true;
+        }
+        if (SHARED_LOAD(loop->run) != NULL) {
+            break;
+        }
+        Py_BEGIN_ALLOW_THREADS
+        sched_yield();
+        Py_END_ALLOW_THREADS
+    }
+    return false;
+}
+
+int
+loop_claim_steal(struct claim *claim, Loop *loop_steal)
+{
+    claim->loop = loop_steal;
+    claim->taken = false;
+    if (loop_steal == NULL || LIKELY(loop_is_mine(loop_steal))) {
+        return 0;
+    }
+    if (!loop_wait_for_owner(loop_steal, PyThread_get_thread_ident())) {
+        PyErr_SetString(PyExc_RuntimeError, "Non-thread-safe operation invoked on an event loop "
+                                            "other than the current one");
+        Py_DECREF(loop_steal);
+        return -1;
+    }
+    claim->taken = true;
+    /* What came before goes first. */
+    if (__atomic_load_n(&loop_steal->inbox.count, __ATOMIC_ACQUIRE) > 0) {
+        inbox_drain_all(loop_steal);
+    }
+    return 0;
+}
+
+void
+loop_unclaim(struct claim *claim)
+{
+    if (claim->taken) {
+        __atomic_store_n(&claim->loop->owner, 0, __ATOMIC_RELEASE);
+    }
+    Py_XDECREF(claim->loop);
+}
+
+#endif
+
+int
+loop_open(Loop *loop)
+{
+    if (loop->ev != NULL) {
+        return 0;    /* __init__ once more: it is open */
+    }
+    if (loop->activity == NULL) {
+        loop->activity = activity_new(loop->state->activities);
+        if (loop->activity == NULL) {
+            PyErr_NoMemory();
+            return -1;
+        }
+    }
+    if (poll_open(loop) < 0) {
+        return -1;
+    }
+    if (inbox_open(loop) < 0) {
+        ev_loop_destroy(loop->ev);
+        loop->ev = NULL;
+        reserve_close(&loop->reserve);
+        return -1;
+    }
+    state_lock_lists(loop->state);
+    list_append(&loop->state->loops, &loop->all_loops);
+    state_unlock_lists(loop->state);
+    return 0;
+}
+
+void
+loop_free_buffers(Loop *loop)
+{
+    scratch_clear(&loop->scratch);
+    free(loop->behind_room);
+    loop->behind_room = NULL;
+    loop_push(loop);
+    PyMem_Free(loop->unpushed.streams);
+    loop->unpushed = (struct unpushed){0};
+}
+
+void
+loop_close(Loop *loop)
+{
+    SHARED_STORE(loop->closed, true);
+    state_lock_lists(loop->state);
+    list_remove(&loop->all_loops);
+    state_unlock_lists(loop->state);
+    look_ups_close(loop);
+    if (loop->ev == NULL) {
+        return;
+    }
+    watch_clear(loop);
+    ready_clear(&loop->ready);
+    owed_clear(loop);
+    timer_clear(loop);
+    if (UNLIKELY(loop->polling_blocked) && !loop->forked) {
+        loop->left_to_poll = true;    /* of another thread, in a turn by hand */
+        loop_wake(loop);
+        return;
+    }
+    loop_close_kernel_side(loop);
+}
+
+void
+loop_close_kernel_side(Loop *loop)
+{
+    loop->left_to_poll = false;
+    inbox_close(loop);
+    poll_close(loop);
+    struct ev_loop *ev = loop->ev;
+    SHARED_STORE(loop->ev, NULL);
+    if (ev != NULL) {
+        ev_loop_destroy(ev);
+    }
+    reserve_close(&loop->reserve);
+    loop_free_buffers(loop);
+}
+
+int
+loop_after_fork(Loop *loop)
+{
+    if (loop->ev != NULL && (inbox_after_fork(loop) < 0 || poll_after_fork(loop) < 0)) {
+        return -1;
+    }
+    look_ups_after_fork(loop);
+    loop->forked = false;
+    return 0;
+}

@@ -1,0 +1,366 @@
+/* loop.h - the Loop object and its iteration: what runs, in which order, until when.
+ *
+ * Owns:     the libev loop, the ready ring, the timer heap, the inbox of other
+ *           threads, the table of descriptors.
+ * Promises: no callback of libev lets an exception out; one that has to leave
+ *           run_forever() (KeyboardInterrupt, SystemExit) goes through
+ *           loop_propagate() and ends the run.
+ * Threads:  everything belongs to the thread that runs the loop, under the GIL;
+ *           only loop_call_soon_threadsafe() and loop_wake() may come from others.
+ *           Without a GIL: owner.h. */
+#ifndef ASYNCLOOP_LOOP_H
+#define ASYNCLOOP_LOOP_H
+
+#include <pthread.h>
+#include <ev.h>
+
+#include "loop/ready.h"
+#include "loop/handle.h"
+#include "loop/owed.h"
+#include "loop/reserve.h"
+
+/* The state of one run_forever(), or of a part of one by hand: lives on that call's C stack, so that
+ * a run inside a run finds its own. */
+struct run {
+    struct run *outer;
+    PyObject *exception;          /* what run_forever() has to raise; owned */
+    unsigned long thread;         /* that makes iterations or polls; 0: only a handle that is run by hand */
+    bool once;                    /* one iteration by hand */
+};
+
+/* For what is done apart from a run, or in the middle of one: an iteration or a poll by hand. */
+struct hand {
+    struct run run;
+    PyObject *task;               /* what asyncio's books said before: owned, or NULL */
+};
+
+struct fd_page;                   /* watch.c */
+struct signals;                   /* poll.c */
+
+#define SCRATCH_KEPT 4            /* free blocks that a loop keeps */
+
+/* What a thread that Python knows nothing of hands to the loop's: embedded in its owner. */
+struct posted {
+    struct posted *next;
+    void (*run)(struct posted *posted, Loop *loop);    /* lets no exception out */
+};
+
+/* overrides.h: what is replaced, as bits, and at which versions that was found out. */
+struct overrides {
+    unsigned int replaced;
+    unsigned int base;            /* those of BaseEventLoop, and what its methods call */
+#if PY_VERSION_HEX >= 0x030C0000
+    unsigned int changes;
+#else
+    unsigned int versions;        /* of the loop's class and of asyncio's Handle, added */
+    PyObject *exposed;            /* the instance's dict, once somebody has got hold of it; or NULL */
+    uint64_t exposed_version;
+    unsigned int exposed_versions;
+#endif
+};
+
+struct Loop {
+    PyObject_HEAD
+    struct state *state;          /* borrowed: the type keeps the module alive */
+    struct ev_loop *ev;           /* NULL once closed */
+    struct reserve reserve;       /* memory for it */
+    struct list_node all_loops;   /* in state->loops */
+    struct activity *activity;    /* owned: what others see of the loop; from loop_open() on */
+
+    struct ready ready;
+
+    struct timers {
+        struct timer_entry {
+            int64_t deadline_ns;
+            TimerHandle *timer;   /* strong */
+        } *heap;                  /* ordered by deadline, then sequence */
+        size_t length;
+        size_t capacity;
+        uint32_t sequence;
+    } timers;
+
+    struct fds {
+        struct fd_page **pages;       /* the table of descriptors; NULL where none was watched */
+        size_t length;
+        int *changed;                 /* descriptors whose watchers changed since the last poll */
+        size_t changed_count;
+        size_t changed_capacity;
+        struct list_node active;      /* every started struct watch, but for those that are noted */
+        struct list_node noted;       /* those that an event has come for, to be told in this order */
+        struct list_node *before;     /* the events of this look at the kernel come behind it */
+        unsigned int events;          /* of this look: descriptors, the loop's own among them */
+        int event_fd;                 /* the last of these */
+        unsigned int room;            /* libev takes more events than this from one look */
+        bool fresh;                   /* something was started since the last poll */
+        bool check_all;               /* a change could not be noted for want of memory */
+    } fds;
+
+    struct inbox {                /* call_soon_threadsafe(): see inbox.c */
+        pthread_mutex_t lock;
+        pthread_cond_t told;      /* for the threads in inbox_wait_while() */
+        int waiters;              /* how many */
+        uintptr_t *items;         /* as in struct ready: strong, with their kind; from head on */
+        size_t head;
+        size_t count;
+        struct posted *posted;    /* the first of those that wait to be run */
+        struct posted **posted_end;    /* where the next one is to be put */
+        bool any;                 /* there is an item or a posted one: read without the lock, as a hint */
+        size_t capacity;
+        unsigned int direct;      /* pushed to the ring itself, since the iteration began */
+        bool asleep;              /* the loop sleeps in its poll, or is about to: wake it */
+        bool poked;               /* loop_wake() while it did not: the next poll is not to sleep */
+        bool open;                /* takes calls: from the loop's first moment to its close() */
+        int wake_fd;              /* eventfd; -1: closed, or a child of fork() has none yet */
+        int wake_write_fd;        /* the same, or a pipe's other end where there is no eventfd */
+        ev_io wake_watcher;
+    } inbox;
+
+#ifdef Py_GIL_DISABLED
+    unsigned long owner;          /* the thread that has the loop, 0 for none: owner.h */
+#endif
+    struct run *run;              /* innermost run, NULL when not running */
+    PyThreadState *released;      /* while the poll sleeps without the GIL */
+    struct libev_call *libev;     /* reserve.h: of the thread that polls; set as it begins a run */
+    unsigned long thread_id;      /* of the running thread; 0 when not running */
+    int64_t now_ns;               /* clock at the start of the iteration */
+    int64_t last_poll_ns;
+    uint32_t polls;               /* so far; wraps */
+    unsigned int crowd;           /* events of the last poll, once they were told; 0 while they are */
+    bool slow_answers;            /* the last crowd took long for each: see loop_gathers() */
+    bool answering;               /* the last iteration had events: see loop_poll() */
+
+    ev_timer poll_timer;          /* bounds a sleeping poll, in milliseconds */
+    int64_t poll_timer_deadline;
+    int timer_fd;                 /* timerfd for deadlines nearer than that; -1: none */
+    int64_t timer_fd_deadline;    /* what it is armed for; 0: nothing */
+    ev_io timer_fd_watcher;
+    struct signals *signals;      /* poll.c: the pipe for signal.set_wakeup_fd; made on first use */
+
+    PyObject *current_task;       /* the Task last entered in asyncio's books; owned, only during a run: current.h */
+
+    struct look_ups *look_ups;    /* look_up.c; NULL until a name was looked up */
+
+    struct list_node waiting_operations;    /* operation.c */
+    int64_t operations_checked_ns;
+
+    struct scratch {              /* scratch.h: large memory for the time of a call */
+        char *blocks[SCRATCH_KEPT];    /* the free ones */
+        unsigned int count;
+        unsigned int taken;       /* that are out; debug build */
+    } scratch;
+    void *behind_room;            /* stream_read.c: of malloc(), or NULL */
+
+    struct owed owed;             /* what could not be put into the ring for want of memory */
+    uint32_t step;                /* callbacks and parts of tasks so far; wraps */
+    struct unpushed {
+        PyObject **streams;       /* borrowed: who dies leaves */
+        uint32_t length;
+        uint32_t capacity;
+        int64_t pushed_ns;        /* when that came before the end of the turn */
+    } unpushed;                   /* stream_write.c: streams of which the kernel holds output */
+    struct list_node tls_pending; /* tls.h: TLS transports whose output waits (borrowed) */
+    int64_t handshakes_at_ns;     /* tls.c: now_ns of the iteration that the next field is about */
+    int64_t handshakes_took_ns;
+
+    PyObject *current_handle;     /* debug mode: what runs now, or NULL */
+    PyObject *task_factory;       /* or NULL; set through the attribute _task_factory */
+    double slow_callback_duration;    /* seconds */
+    PyObject *slow_callback_number;   /* the same as it was given, if that was no float; or NULL */
+    struct overrides overrides;
+    bool debug;
+    bool closed;
+    bool stopping;
+    bool looked_at;               /* somebody has a view of the insides: insides.h */
+    bool turn_replaced;           /* _run_once was set on the instance: each turn is a call of it */
+    bool polling_blocked;         /* this poll may sleep, so it drops the GIL */
+    bool left_to_poll;            /* closed by another thread during a poll, which closes the rest */
+    bool forked;                  /* a child of fork() inherited this loop */
+    bool forked_epoll;            /* libev makes a new epoll set in its next poll */
+};
+
+/* -- scheduling (loop.c) ---------------------------------------------------- */
+
+#ifdef Py_GIL_DISABLED
+/* Does this thread run the loop, or use it? */
+static inline bool
+loop_is_mine(const Loop *loop)
+{
+    return __atomic_load_n(&loop->owner, __ATOMIC_RELAXED) == PyThread_get_thread_ident();
+}
+#else
+#define loop_is_mine(loop) true
+#endif
+
+/* inbox.c: loop_push_steal() of another thread. 0, or -1 with an exception. */
+int inbox_push_steal(Loop *loop, PyObject *op, enum ready_kind kind);
+
+/* Steals op into the ready ring, or by way of the inbox. 0, or -1 with MemoryError. */
+static inline int
+loop_push_steal(Loop *loop, PyObject *op, enum ready_kind kind)
+{
+    return LIKELY(loop_is_mine(loop)) ? ready_push_steal(&loop->ready, op, kind)
+                                      : inbox_push_steal(loop, op, kind);
+}
+
+int loop_push_task_slowly_steal(Loop *loop, PyObject *task);
+
+/* Steals a Task into the ready ring: its next step, which comes later where there is no memory
+ * for that. 0, or -1 with RuntimeError: the loop is closed. */
+static inline int
+loop_push_task_steal(Loop *loop, PyObject *task)
+{
+    if (LIKELY(loop_is_mine(loop)) && LIKELY(ready_has_room(&loop->ready))) {
+        return ready_push_steal(&loop->ready, task, READY_TASK);
+    }
+    return loop_push_task_slowly_steal(loop, task);
+}
+
+/* call_soon() of ours: a new Handle, or asyncio's (see overrides.h), or NULL. `context` may be NULL:
+ * the current one is copied. */
+PyObject *loop_call_soon(Loop *loop, PyObject *callback, PyObject *const *args,
+                         Py_ssize_t nargs, PyObject *context);
+/* The same where loop_replaced() was asked: `replaced` is what it said. */
+PyObject *loop_call_soon_knowing(Loop *loop, unsigned int replaced, PyObject *callback,
+                                 PyObject *const *args, Py_ssize_t nargs, PyObject *context);
+
+/* Runs run(owner, arg) in the next iteration: for our own C code, no context is entered.
+ * Both references are borrowed and held until then; arg may be NULL. 0 / -1. */
+int loop_call_soon_native(Loop *loop, native_callback run, PyObject *owner, PyObject *arg);
+
+/* The same for what nobody would ever make up for. 0, or -1 with RuntimeError: the loop is closed.
+ * A `call` that waits already without memory becomes this one. */
+int loop_call_soon_surely(Loop *loop, struct owed_call *call, const struct owed_kind *kind,
+                          PyObject *arg);
+
+/* call_at(): `delay`-less, `when` in seconds of loop.time(). New reference or NULL. */
+TimerHandle *loop_call_at(Loop *loop, double when, PyObject *callback,
+                          PyObject *const *args, Py_ssize_t nargs, PyObject *context);
+TimerHandle *loop_call_later(Loop *loop, double delay, PyObject *callback,
+                             PyObject *const *args, Py_ssize_t nargs, PyObject *context);
+/* Like loop_call_later, for our own C code. New reference: timer_cancel() ends it. */
+TimerHandle *loop_call_later_native(Loop *loop, double delay, native_callback run,
+                                    PyObject *owner, PyObject *arg);
+
+int loop_call_soon_threadsafe(Loop *loop, Handle *handle_steal);
+void loop_wake(Loop *loop);       /* from any thread: ends the poll */
+
+/* Runs a callback of add_reader() or add_writer(), out of the poll. */
+void loop_run_handle(Loop *loop, Handle *handle);
+int loop_run_foreign(Loop *loop, PyObject *item);    /* 0, or -1 with whatever it raised */
+
+/* stream_write.c: what the kernel holds leaves; the second one may put it off to the turn's end.
+ * The third is for a child of fork(): its parent does it. */
+void loop_push(Loop *loop);
+void loop_push_after_step(Loop *loop);
+void loop_forget_unpushed(Loop *loop);
+
+/* Bytes that leave one by one wake their reader for each, if it falls asleep in between; bytes that
+ * leave together wake it once. So if answers take longer than a reader needs for that, what tasks write
+ * that many events have woken at once leaves at the end of the turn. (Benchmark rows: aiohttp, where
+ * it saves a fifth; streams, where there is nothing to save.) */
+#define CROWD_EVENTS 4
+#define SLOW_ANSWER_NS 11000
+
+static inline bool
+loop_gathers(const Loop *loop)
+{
+    return loop->crowd >= CROWD_EVENTS && loop->slow_answers;
+}
+
+/* After each callback and each part of a task. */
+static inline void
+loop_step_done(Loop *loop)
+{
+    loop->step++;
+    if (UNLIKELY(loop->unpushed.length > 0)) {
+        loop_push_after_step(loop);
+    }
+}
+
+/* In a callback of the only event of a poll: does nothing else wait, and does nobody count iterations, so
+ * that the next one would only ask the kernel for the next event? Then it may be told at once. */
+static inline bool
+loop_has_only_this_event(const Loop *loop)
+{
+    return loop->fds.events == 1 && !loop->fds.fresh && ready_length(&loop->ready) == 0
+           && !SHARED_LOAD(loop->stopping) && loop->run->exception == NULL && !loop->run->once
+           && !loop->looked_at && !loop->turn_replaced && !loop->debug;
+}
+
+/* In debug mode: what runs now, or NULL. Steals the handle. */
+void loop_set_current_handle_steal(Loop *loop, PyObject *handle);
+
+/* In debug mode: a warning if `item` (a handle, task or transport) has held the loop since
+ * `started`, in seconds of loop_time(), for slow_callback_duration or longer. */
+void loop_warn_slow(Loop *loop, PyObject *item, double started);
+
+/* -- checks: 0, or -1 with RuntimeError ------------------------------------- */
+int loop_closed_error(Loop *loop);    /* always -1 */
+static inline int
+loop_check_closed(Loop *loop)
+{
+    return LIKELY(!SHARED_LOAD(loop->closed) && SHARED_LOAD(loop->ev) != NULL)
+               ? 0
+               : loop_closed_error(loop);
+}
+int loop_check_thread(Loop *loop);    /* call only in debug mode */
+/* In debug mode, as asyncio: a coroutine is no callback, and a callback is callable. TypeError. */
+int loop_check_callback(Loop *loop, PyObject *callback, const char *function);
+
+/* libev's own follow-up of a fork, before the first use in the child. 0, or -1 with OSError: there
+ * is no descriptor for it now, the next use tries again. */
+int loop_after_fork(Loop *loop);
+static inline int
+loop_prepare_ev(Loop *loop)
+{
+    return LIKELY(!loop->forked) ? 0 : loop_after_fork(loop);
+}
+
+/* -- life (loop.c) ---------------------------------------------------------- */
+int loop_open(Loop *loop);            /* makes the libev loop; called by __init__ */
+int loop_run(Loop *loop);             /* until stop(): 0, or -1 with what has to leave */
+int loop_turn(Loop *loop);            /* one iteration: the same */
+/* The end of an iteration, for a handle or a poll that nobody makes part of one: nothing inside a run. */
+void loop_end_turn_by_hand(Loop *loop, struct run *run);
+/* A run begins and ends. Not always the last that began: a thread may run a handle by hand meanwhile. */
+void loop_begin_run(Loop *loop, struct run *run);
+void loop_end_run(Loop *loop, struct run *run);
+int loop_begin_by_hand(Loop *loop, struct hand *hand);    /* 0, or -1: another thread runs it */
+int loop_end_by_hand(Loop *loop, struct hand *hand);    /* 0, or -1 with what has to leave */
+void loop_close(Loop *loop);          /* drops everything; safe to repeat */
+void loop_close_kernel_side(Loop *loop);    /* the last part of it, which no poll survives */
+void loop_free_buffers(Loop *loop);
+int64_t monotonic_ns(void);
+/* Nanoseconds of loop.time(), whoever defines it. -1 with an exception. */
+int loop_now_ns(Loop *loop, int64_t *now);
+double loop_time(Loop *loop);         /* of our own clock */
+/* loop.time(), whoever defines it. 0 / -1 */
+int loop_now_seconds(Loop *loop, double *now);
+
+/* -- errors (err.c) --------------------------------------------------------- */
+
+/* The current exception must leave run_forever(): ends the run. To be called from
+ * callbacks of libev that have called into Python, for is_exit_exception() ones.
+ * Outside a run it is written to sys.unraisablehook. */
+void loop_propagate(Loop *loop);
+
+/* True if the current exception is a KeyboardInterrupt or SystemExit. */
+bool is_exit_exception(void);
+
+/* Calls loop.call_exception_handler(context). An exit exception that it raises goes to
+ * loop_propagate(), any other to sys.unraisablehook. */
+void loop_call_exception_handler(Loop *loop, PyObject *context);
+
+/* Gives the current exception to loop.call_exception_handler({'message': ..., 'exception': ...,
+ * key: value}); KeyboardInterrupt and SystemExit go to loop_propagate(). Clears the error
+ * indicator; never fails. `key` may be NULL. */
+void loop_report(Loop *loop, const char *message, const char *key, PyObject *value);
+
+/* Is it a Loop of ours? Nearly all are of one class, asyncloop.Loop. */
+static inline bool
+loop_check(struct state *state, PyObject *op)
+{
+    return LIKELY(Py_TYPE(op) == state->loop_class) || PyObject_TypeCheck(op, state->LoopType);
+}
+
+#endif

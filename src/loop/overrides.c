@@ -1,0 +1,299 @@
+/* overrides.c - see overrides.h. */
+#include "loop/overrides.h"
+
+#include <string.h>
+
+static const char *const method_names[] = {
+#define X(name) #name,
+    LOOP_METHODS(X)
+#undef X
+};
+
+int
+overrides_init(struct state *state)
+{
+    for (int i = 0; i < LOOP_METHOD_COUNT; i++) {
+        PyObject *type = (PyObject *)state->LoopType;
+        /* BaseEventLoop's own methods, and what is not the core's, it has not. */
+        if (PyObject_HasAttrString(type, method_names[i])) {
+            state->loop_own[i] = PyObject_GetAttrString(type, method_names[i]);
+            if (state->loop_own[i] == NULL) {
+                return -1;
+            }
+        }
+    }
+    return 0;
+}
+
+/* Is the attribute of the class exactly that object? Gives the class its version. */
+static bool
+class_has(PyObject *class, const char *name, PyObject *wanted)
+{
+    PyObject *value = PyObject_GetAttrString(class, name);
+    bool same = value != NULL && value == wanted;
+    if (value == NULL) {
+        PyErr_Clear();
+    }
+    Py_XDECREF(value);
+    return same;
+}
+
+/* Has a class of asyncio the function that asyncio has there? */
+static bool
+class_has_standard(PyObject *class, const char *name, PyObject *namespace, const char *qualname)
+{
+    PyObject *value = PyObject_GetAttrString(class, name);
+    bool own = value != NULL && standard_function(value, namespace, qualname);
+    PyErr_Clear();
+    Py_XDECREF(value);
+    return own;
+}
+
+static bool
+loop_has_standard(struct state *state, PyObject *class, const char *name)
+{
+    char qualname[64];
+    PyOS_snprintf(qualname, sizeof(qualname), "BaseEventLoop.%s", name);
+    PyObject *namespace = state->standard.modules[MODULE_BASE_EVENTS].dict;
+    return namespace == NULL || class_has_standard(class, name, namespace, qualname);
+}
+
+/* Does the class of the loop have what it has for us? */
+static bool
+loop_class_has_own(struct state *state, PyTypeObject *class, int method)
+{
+    if (state->loop_own[method] != NULL) {
+        return class_has((PyObject *)class, method_names[method], state->loop_own[method]);
+    }
+    /* Ours is in Python, and whatever is put in its place is found there. */
+    return method == LOOP_create_connection
+           || loop_has_standard(state, (PyObject *)class, method_names[method]);
+}
+
+/* Bits of what the instance itself has. */
+static unsigned int
+instance_overrides(Loop *loop)
+{
+    unsigned int found = 0;
+    PyObject *dict = PyObject_GenericGetDict((PyObject *)loop, NULL);
+    for (int i = 0; dict != NULL && i < LOOP_METHOD_COUNT; i++) {
+        if (PyDict_GetItemString(dict, method_names[i]) != NULL) {
+            found |= 1u << i;
+        }
+    }
+    PyErr_Clear();    /* a _core.Loop alone has no dict */
+    Py_XDECREF(dict);
+    return found;
+}
+
+static unsigned int
+handle_overrides(struct state *state)
+{
+    PyObject *namespace = state->standard.modules[MODULE_EVENTS].dict;
+    unsigned int found = 0;
+    if (namespace == NULL) {
+        return 0;
+    }
+    if (!standard_is(state, STANDARD_EVENTS_HANDLE) || !standard_is(state, STANDARD_BASE_EVENTS_EVENTS)
+        || !class_has_standard(state->asyncio_Handle, "__init__", namespace, "Handle.__init__")
+        || ((PyTypeObject *)state->asyncio_Handle)->tp_new != PyBaseObject_Type.tp_new) {
+        found |= LOOP_HANDLE_CLASS;
+    }
+    if (!class_has_standard(state->asyncio_Handle, "_run", namespace, "Handle._run")) {
+        found |= LOOP_HANDLE_RUN;
+    }
+    return found;
+}
+
+bool
+overrides_timer_handle_look(struct state *state)
+{
+    static const char *const methods[] = {"__init__", "cancel", "when"};
+    PyTypeObject *class = (PyTypeObject *)state->asyncio_TimerHandle;
+    PyObject *namespace = state->standard.modules[MODULE_EVENTS].dict;
+    PyObject *exc = PyErr_GetRaisedException();
+    bool own = true;
+    for (size_t i = 0; namespace != NULL && i < ARRAY_LEN(methods); i++) {
+        char qualname[64];
+        PyOS_snprintf(qualname, sizeof(qualname), "TimerHandle.%s", methods[i]);
+        own = own && class_has_standard((PyObject *)class, methods[i], namespace, qualname);
+    }
+    PyErr_SetRaisedException(exc);
+    if (own) {
+        SHARED_STORE(state->timer_handle_version, standard_version(class));
+    }
+    return own;
+}
+
+/* What is not a method, but is called by one of asyncio's. */
+static unsigned int
+global_overrides(struct state *state)
+{
+    static const struct {
+        unsigned int bit;
+        enum standard_global global, module;
+    } called[] = {
+        {LOOP_BIT(create_future), STANDARD_FUTURES_FUTURE, STANDARD_BASE_EVENTS_FUTURES},
+        {LOOP_BIT(create_task), STANDARD_TASKS_TASK, STANDARD_BASE_EVENTS_TASKS},
+        {LOOP_BIT(time), STANDARD_TIME_MONOTONIC, STANDARD_BASE_EVENTS_TIME},
+    };
+    bool told = PY_VERSION_HEX >= 0x030C0000;    /* see GLOBAL_REPLACED */
+    unsigned int found = 0;
+    for (size_t i = 0; i < ARRAY_LEN(called); i++) {
+        if (!standard_is(state, called[i].module) || (told && !standard_is(state, called[i].global))) {
+            found |= called[i].bit;
+        }
+    }
+    return found;
+}
+
+#if PY_VERSION_HEX >= 0x030C0000
+static void
+note_versions(Loop *loop, unsigned int changes)
+{
+    /* Without a version, or a watcher, nobody tells of the next change. */
+    struct standard *standard = &loop->state->standard;
+    bool told = standard->watcher >= 0 && standard_watch_class(loop->state, Py_TYPE(loop))
+                && standard_watch_class(loop->state, (PyTypeObject *)loop->state->asyncio_Handle);
+    SHARED_STORE(loop->overrides.changes, told ? changes : changes - 1);
+}
+#else
+static void
+note_versions(Loop *loop, unsigned int changes UNUSED)
+{
+    struct overrides *seen = &loop->overrides;
+    bool known = Py_TYPE(loop)->tp_version_tag != 0 && ((PyTypeObject *)loop->state->asyncio_Handle)->tp_version_tag != 0;
+    seen->versions = known && seen->exposed == NULL ? overrides_versions(loop) : UINT_MAX;
+    if (seen->exposed != NULL) {
+        seen->exposed_versions = known ? overrides_versions(loop) : UINT_MAX;
+        seen->exposed_version = ((PyDictObject *)seen->exposed)->ma_version_tag;
+    }
+}
+
+/* Somebody may have the instance's dict, which has a version of its own. */
+static bool
+exposed_is_same(Loop *loop)
+{
+    const struct overrides *seen = &loop->overrides;
+    return seen->exposed != NULL && overrides_versions(loop) == seen->exposed_versions
+           && ((PyDictObject *)seen->exposed)->ma_version_tag == seen->exposed_version;
+}
+#endif
+
+void
+overrides_look(Loop *loop)
+{
+    struct state *state = loop->state;
+#if PY_VERSION_HEX < 0x030C0000
+    if (exposed_is_same(loop)) {
+        return;
+    }
+#endif
+    PyObject *exc = PyErr_GetRaisedException();
+    unsigned int changes = standard_change_count();
+    unsigned int replaced = handle_overrides(state) | global_overrides(state) | instance_overrides(loop);
+    unsigned int base = 0;
+    for (int i = 0; i < LOOP_METHOD_COUNT; i++) {
+        if (!loop_class_has_own(state, Py_TYPE(loop), i)) {
+            replaced |= 1u << i;
+        }
+        if (!loop_has_standard(state, state->asyncio_BaseEventLoop, method_names[i])) {
+            base |= 1u << i;
+        }
+    }
+    /* Where ours finds a global replaced, asyncio's method does what that is for. */
+    base |= global_overrides(state);
+    SHARED_STORE(loop->overrides.base, base);
+    SHARED_STORE(loop->overrides.replaced, replaced | base);
+    note_versions(loop, changes);
+    PyErr_Clear();
+    PyErr_SetRaisedException(exc);
+}
+
+void
+overrides_forget(Loop *loop)
+{
+#if PY_VERSION_HEX >= 0x030C0000
+    SHARED_STORE(loop->overrides.changes, standard_change_count() - 1);
+#else
+    loop->overrides.versions = loop->overrides.exposed_versions = UINT_MAX;
+#endif
+}
+
+#if PY_VERSION_HEX < 0x030C0000
+void
+overrides_modules_changed(Loop *loop)
+{
+    standard_look(loop->state);
+    overrides_forget(loop);
+}
+#endif
+
+unsigned int
+overrides_bit(PyObject *name)
+{
+    for (int i = 0; PyUnicode_Check(name) && i < LOOP_METHOD_COUNT; i++) {
+        if (PyUnicode_CompareWithASCIIString(name, method_names[i]) == 0) {
+            return 1u << i;
+        }
+    }
+    return 0;
+}
+
+void
+overrides_attribute_set(Loop *loop, PyObject *name)
+{
+    if (!PyUnicode_Check(name)) {
+        return;
+    }
+    if (overrides_bit(name) != 0 || PyUnicode_CompareWithASCIIString(name, "__class__") == 0
+        || PyUnicode_CompareWithASCIIString(name, "__dict__") == 0) {
+        overrides_forget(loop);
+    }
+}
+
+PyObject *
+overrides_expose_dict(Loop *loop)
+{
+    PyObject *dict = PyObject_GenericGetDict((PyObject *)loop, NULL);
+    if (dict == NULL) {
+        return NULL;
+    }
+#if PY_VERSION_HEX >= 0x030C0000
+    int watcher = loop->state->standard.watcher;
+    if (watcher >= 0 && PyDict_Watch(watcher, dict) < 0) {
+        Py_DECREF(dict);
+        return NULL;
+    }
+#else
+    Py_XSETREF(loop->overrides.exposed, Py_NewRef(dict));    /* so each use looks from now on */
+#endif
+    overrides_forget(loop);
+    return dict;
+}
+
+PyObject *
+overrides_call_base(Loop *loop, PyObject *name, PyObject *const *args, Py_ssize_t nargs,
+                    PyObject *kwnames)
+{
+    PyObject *method = PyObject_GetAttr(loop->state->asyncio_BaseEventLoop, name);
+    if (method == NULL) {
+        return NULL;
+    }
+    Py_ssize_t count = nargs + (kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames));
+    PyObject **stack = PyMem_New(PyObject *, count + 1);
+    PyObject *result = NULL;
+    if (stack == NULL) {
+        PyErr_NoMemory();
+    }
+    else {
+        stack[0] = (PyObject *)loop;
+        if (count > 0) {
+            memcpy(stack + 1, args, (size_t)count * sizeof(*stack));
+        }
+        result = PyObject_Vectorcall(method, stack, (size_t)nargs + 1, kwnames);
+    }
+    PyMem_Free(stack);
+    Py_DECREF(method);
+    return result;
+}

@@ -1,0 +1,28 @@
+/* scratch.c - see scratch.h. */
+#include "loop/scratch.h"
+
+char *
+scratch_new(void)
+{
+    char *block = PyMem_RawMalloc(SCRATCH_BYTES);
+    if (block == NULL) {
+        PyErr_NoMemory();
+    }
+    return block;
+}
+
+void
+scratch_free(char *block)
+{
+    PyMem_RawFree(block);
+}
+
+void
+scratch_clear(struct scratch *scratch)
+{
+    while (scratch->count > 0) {
+        char *block = scratch->blocks[--scratch->count];
+        SCRATCH_UNPOISON(block);
+        scratch_free(block);
+    }
+}

@@ -1,0 +1,75 @@
+/* scratch.h - large memory for the time of a call: what has just been read, or is about to be sent.
+ *
+ * Owns:     a few free blocks of SCRATCH_BYTES in each loop, which spare a malloc() per packet.
+ * Promises: a block belongs to whoever took it until it is given back. The loop knows nothing of it
+ *           meanwhile, so that a call into Python in between is harmless: another connection, or a
+ *           run of the loop inside that call, gets a block of its own, and loop.close() frees only
+ *           what is free.
+ * Checks:   the debug build counts what is out. Under AddressSanitizer a block that was given back
+ *           cannot be read or written. */
+#ifndef ASYNCLOOP_SCRATCH_H
+#define ASYNCLOOP_SCRATCH_H
+
+#include "loop/loop.h"
+
+#define SCRATCH_BYTES ((size_t)256 * 1024)
+
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SCRATCH_POISONS
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(SCRATCH_POISONS)
+#include <sanitizer/asan_interface.h>
+#define SCRATCH_POISON(block) __asan_poison_memory_region(block, SCRATCH_BYTES)
+#define SCRATCH_UNPOISON(block) __asan_unpoison_memory_region(block, SCRATCH_BYTES)
+#else
+#define SCRATCH_POISON(block) ((void)(block))
+#define SCRATCH_UNPOISON(block) ((void)(block))
+#endif
+
+char *scratch_new(void);                       /* NULL with MemoryError */
+void scratch_free(char *block);
+void scratch_clear(struct scratch *scratch);   /* frees what is free */
+
+/* A block of SCRATCH_BYTES for scratch_give(), or NULL with MemoryError. */
+static inline char *
+scratch_take(Loop *loop)
+{
+    struct scratch *scratch = &loop->scratch;
+    char *block;
+    if (LIKELY(scratch->count > 0)) {
+        block = scratch->blocks[--scratch->count];
+        SCRATCH_UNPOISON(block);
+    }
+    else {
+        block = scratch_new();
+    }
+#ifndef NDEBUG
+    scratch->taken += block != NULL;
+#endif
+    return block;
+}
+
+/* Keeps the current exception. */
+static inline void
+scratch_give(Loop *loop, char *block)
+{
+    struct scratch *scratch = &loop->scratch;
+#ifndef NDEBUG
+    assert(scratch->taken > 0);
+    scratch->taken--;
+    for (unsigned int i = 0; i < scratch->count; i++) {
+        assert(scratch->blocks[i] != block);
+    }
+#endif
+    if (LIKELY(scratch->count < SCRATCH_KEPT && !loop->closed)) {
+        SCRATCH_POISON(block);
+        scratch->blocks[scratch->count++] = block;
+    }
+    else {
+        scratch_free(block);
+    }
+}
+
+#endif

@@ -1,0 +1,30 @@
+/* timer.h - the heap of deadlines. Deadlines are exact nanoseconds; what is
+ * cancelled leaves the heap at once. How a deadline bounds the poll: poll.c. */
+#ifndef ASYNCLOOP_TIMER_H
+#define ASYNCLOOP_TIMER_H
+
+#include "loop/loop.h"
+
+#define TIMER_NEVER INT64_MAX
+
+int timer_schedule(Loop *loop, TimerHandle *timer);      /* takes a new reference; 0 / -1 MemoryError */
+void timer_unschedule(Loop *loop, TimerHandle *timer);   /* drops the heap's reference, if it is there */
+void timer_cancel(TimerHandle *timer);                   /* unschedule, and drop callback and arguments */
+/* Due ones to the ready ring, which takes as many as there is memory for: the rest stays due. */
+void timer_collect(Loop *loop, int64_t now_ns);
+void timer_clear(Loop *loop);
+int timer_traverse(Loop *loop, visitproc visit, void *arg);
+
+static inline int64_t
+timer_next(Loop *loop)
+{
+    int64_t next;
+    Py_BEGIN_CRITICAL_SECTION(loop);
+    next = loop->timers.length == 0 ? TIMER_NEVER : loop->timers.heap[0].deadline_ns;
+    Py_END_CRITICAL_SECTION();
+    return next;
+}
+
+int64_t timer_deadline(double when);    /* seconds to nanoseconds, rounded up, clamped; NaN is now */
+
+#endif

@@ -1,0 +1,101 @@
+/* watch.h - who is told when a descriptor is readable or writable.
+ *
+ * The only file that starts and stops libev's I/O watchers. Before each poll it looks at
+ * every descriptor whose watchers changed: one that is closed by then would make
+ * libev's epoll backend abort the process, so its watchers are stopped and told.
+ *
+ * Owns:     while a watch is active, one strong reference to its owner.
+ * Promises: ready() is called with the GIL held, never after watch_stop(); it lets no
+ *           exception out. The events of one poll are told in the order in which the kernel
+ *           gives them, those of one descriptor to its reader first, then to its writer.
+ * Ignores:  the descriptor's own life: whoever made it closes it, after watch_stop(). */
+#ifndef ASYNCLOOP_WATCH_H
+#define ASYNCLOOP_WATCH_H
+
+#include "loop/loop.h"
+
+struct watch {
+    ev_io io;                     /* io.fd, io.events; io.data: the loop, see watch_loop() */
+    PyObject *owner;              /* the object that embeds this struct (borrowed, held while active) */
+    /* EV_READ or EV_WRITE; or EV_ERROR: the descriptor was closed by somebody else
+     * and the watch is stopped already (treat it as EBADF). */
+    void (*ready)(struct watch *watch, int revents);
+    struct list_node active;      /* in loop->fds.active, or .noted */
+    bool noted;                   /* an event has come that is not told yet */
+    bool placed;                  /* it is the reader or the writer of its descriptor */
+    bool removed;                 /* it was, until remove_reader() or remove_writer() */
+};
+
+void watch_init(struct watch *watch, Loop *loop, PyObject *owner, int fd, int event,
+                void (*ready)(struct watch *watch, int revents));
+/* Idempotent; 0, or -1 with MemoryError, RuntimeError (closed loop), or ValueError or OSError for a
+ * number that is no descriptor. */
+int watch_start(struct watch *watch);
+void watch_stop(struct watch *watch);     /* idempotent; safe after the loop was closed; may free the owner */
+
+/* borrowed: the owner holds it */
+static inline Loop *
+watch_loop(const struct watch *watch)
+{
+    return watch->io.data;
+}
+
+static inline bool
+watch_is_active(const struct watch *watch)
+{
+    return watch->active.next != &watch->active;
+}
+
+/* -- the table of descriptors ------------------------------------------------ */
+
+/* Marks fd as used by a transport (borrowed; the transport must call
+ * watch_release_fd() before it closes the descriptor). 0 / -1 with MemoryError. */
+int watch_claim_fd(Loop *loop, int fd, PyObject *transport);
+void watch_release_fd(Loop *loop, int fd, PyObject *transport);
+/* -1 with asyncio's RuntimeError if a transport uses fd, which the user `named` so (NULL: by number). */
+int watch_ensure_free(Loop *loop, int fd, PyObject *named);
+/* The transport that uses fd (new reference), or NULL without an exception. */
+PyObject *watch_fd_transport(Loop *loop, int fd);
+
+/* As in asyncio's selector, a descriptor has one reader and one writer: add_reader(), sock_recv() and
+ * its kin and the accepting of a server take the place from each other, and remove_reader() takes it
+ * from any of them. Who has lost it is not told. */
+
+/* watch_start() as the reader or the writer of the descriptor. */
+int watch_take_place(struct watch *watch);
+/* add_reader() and friends; event is EV_READ or EV_WRITE; fileobj is what the user gave. */
+int watch_set_callback(Loop *loop, int fd, int event, Handle *handle_steal, PyObject *fileobj);
+/* Has the descriptor a reader or writer? Then it is the handle from now on (stolen, also if not), and
+ * the kernel is not told of it. */
+bool watch_change_callback(Loop *loop, int fd, int event, Handle *handle_steal);
+int watch_remove(Loop *loop, int fd, int event);    /* 1, or 0: there was none */
+/* Are there both a reader and a writer? */
+bool watch_has_both(Loop *loop, int fd);
+/* The number under which an object that may be closed by now was registered, or -1. */
+int watch_find_fileobj(Loop *loop, PyObject *fileobj);
+/* -1 with the OSError of asyncio's selector if the descriptor is closed, or nothing to wait for. */
+int watch_check_pollable(int fd);
+
+/* ev_io_start() and ev_io_stop(), with memory for libev: for the loop's own watchers. 0, or -1 with
+ * MemoryError. */
+int watch_start_io(Loop *loop, ev_io *io);
+void watch_stop_io(Loop *loop, ev_io *io);
+
+/* -- for loop.c ---------------------------------------------------------------- */
+void watch_check_changed(Loop *loop);     /* before each poll */
+void watch_dispatch(Loop *loop);          /* tells what was noted, until the run has to end */
+
+/* -- for insides.c: the events of a poll as a list, and not told by themselves ---- */
+PyObject *watch_list(Loop *loop);         /* all that is watched, and what wakes the loop:
+                                           * [(descriptor, event, what it was registered by,
+                                           * its Handle or None)] */
+PyObject *watch_transports(Loop *loop);   /* {descriptor: transport} */
+PyObject *watch_take_events(Loop *loop);  /* [(descriptor, event)]: what was noted */
+/* The reader or the writer is told in the iteration that runs what is ready now. 0 / -1 */
+int watch_post_event(Loop *loop, int fd, int event);
+
+void watch_clear(Loop *loop);             /* stops everything: the loop closes */
+void watch_free(Loop *loop);
+int watch_traverse(Loop *loop, visitproc visit, void *arg);
+
+#endif

@@ -1,0 +1,524 @@
+/* watchdog.c - see watchdog.h.
+ *
+ * Two threads share a `struct watch` (the Python object holds it, and so does the thread in C):
+ * the C thread looks, writes events, and signals; the one of Python takes the events. */
+#include "loop/watchdog.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "loop/activity.h"
+
+#define EVENTS_MAX 64            /* more than that are dropped: somebody takes none */
+#define TICKS 5                  /* looks per threshold */
+#define TICK_MAX_NS INT64_C(50000000)
+#define TICK_MIN_NS INT64_C(500000)
+#define GIL_GRACE_NS INT64_C(10000000)    /* for the thread of Python's to take an event */
+#define DUMP_NS INT64_C(20000000)         /* for the signal's handler to write */
+#define DUMP_MAX 8192
+
+enum event_kind { EVENT_STALL, EVENT_STILL, EVENT_END };
+
+struct event {
+    enum event_kind kind;
+    uint64_t number;             /* of the loop */
+    unsigned long thread;
+    int64_t lasted_ns;
+    char *dump;                  /* malloc: what faulthandler wrote, or NULL */
+};
+
+/* What is known of one loop. */
+struct seen {
+    uint64_t number;
+    uint64_t pulse;
+    int64_t since_ns;            /* the pulse has been this one since */
+    int64_t next_report_ns;      /* 0: none is due */
+    int64_t asked_ns;            /* an event was written that nobody has taken yet; 0: none */
+    bool reported;
+    bool there;                  /* in this look */
+};
+
+struct watch {
+    pthread_mutex_t lock;        /* for all but what is the C thread's alone */
+    pthread_cond_t changed;
+    unsigned int holders;
+    bool stopped;
+    bool ended;                  /* the C thread touches nothing of the process any more */
+    pid_t pid;                   /* whose threads they are: a child of fork() has none of them */
+    struct event events[EVENTS_MAX];
+    unsigned int first;
+    unsigned int count;
+
+    /* set before the thread starts */
+    struct activities *all;
+    int64_t threshold_ns;
+    int64_t repeat_ns;           /* 0: a stall is told once */
+    int64_t tick_ns;
+    int signal;                  /* 0: no way to a stack while the GIL is held */
+    int dump_fd;                 /* where its handler writes to; read here, non-blocking */
+
+    /* the C thread's */
+    struct seen *seen;
+    size_t seen_length;
+    size_t seen_capacity;
+};
+
+static int64_t
+now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+static void
+sleep_ns(int64_t ns)
+{
+    struct timespec time = {.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};
+    while (nanosleep(&time, &time) < 0 && errno == EINTR) {
+    }
+}
+
+#ifdef __linux__
+#define WAIT_CLOCK CLOCK_MONOTONIC
+#else
+#define WAIT_CLOCK CLOCK_REALTIME    /* there is no choice of clocks */
+#endif
+
+static void
+watch_init_locks(struct watch *watch)
+{
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+#ifdef __linux__
+    pthread_condattr_setclock(&attributes, WAIT_CLOCK);
+#endif
+    pthread_cond_init(&watch->changed, &attributes);
+    pthread_condattr_destroy(&attributes);
+    pthread_mutex_init(&watch->lock, NULL);
+}
+
+/* Until the next tick, or until it is stopped. With the lock. */
+static void
+watch_wait_tick(struct watch *watch)
+{
+    struct timespec until;
+    clock_gettime(WAIT_CLOCK, &until);
+    int64_t ns = until.tv_nsec + watch->tick_ns;
+    until.tv_sec += ns / 1000000000;
+    until.tv_nsec = ns % 1000000000;
+    int error = 0;
+    while (!watch->stopped && error != ETIMEDOUT) {
+        error = pthread_cond_timedwait(&watch->changed, &watch->lock, &until);
+    }
+}
+
+static void
+watch_drop(struct watch *watch)
+{
+    if (watch->pid != getpid()) {
+        return;    /* in a child: a thread that is gone may hold anything of it */
+    }
+    pthread_mutex_lock(&watch->lock);
+    bool last = --watch->holders == 0;
+    pthread_mutex_unlock(&watch->lock);
+    if (!last) {
+        return;
+    }
+    for (; watch->count > 0; watch->count--) {
+        free(watch->events[watch->first++ % EVENTS_MAX].dump);
+    }
+    activities_drop(watch->all);
+    pthread_cond_destroy(&watch->changed);
+    pthread_mutex_destroy(&watch->lock);
+    free(watch->seen);
+    free(watch);
+}
+
+/* -- the C thread ------------------------------------------------------------------------ */
+
+static void
+watch_write(struct watch *watch, enum event_kind kind, const struct seen *seen,
+            unsigned long thread, int64_t now)
+{
+    pthread_mutex_lock(&watch->lock);
+    if (watch->count < EVENTS_MAX) {
+        watch->events[(watch->first + watch->count++) % EVENTS_MAX] = (struct event){
+            .kind = kind, .number = seen->number, .thread = thread,
+            .lasted_ns = now - seen->since_ns,
+        };
+        pthread_cond_broadcast(&watch->changed);
+    }
+    pthread_mutex_unlock(&watch->lock);
+}
+
+static bool
+watch_all_taken(struct watch *watch)
+{
+    pthread_mutex_lock(&watch->lock);
+    bool all = watch->count == 0;
+    pthread_mutex_unlock(&watch->lock);
+    return all;
+}
+
+static struct seen *
+watch_find(struct watch *watch, uint64_t number)
+{
+    for (size_t i = 0; i < watch->seen_length; i++) {
+        if (watch->seen[i].number == number) {
+            return &watch->seen[i];
+        }
+    }
+    if (watch->seen_length == watch->seen_capacity) {
+        size_t capacity = watch->seen_capacity == 0 ? 8 : watch->seen_capacity * 2;
+        struct seen *seen = realloc(watch->seen, capacity * sizeof(*seen));
+        if (seen == NULL) {
+            return NULL;    /* this loop is looked at when there is memory again */
+        }
+        watch->seen = seen;
+        watch->seen_capacity = capacity;
+    }
+    struct seen *seen = &watch->seen[watch->seen_length++];
+    *seen = (struct seen){.number = number};
+    return seen;
+}
+
+/* The GIL is not to be had: what the handler of faulthandler writes, in the loop's thread, is all
+ * that there is. Called with the lock of the activities, so that the thread is still in its run. */
+static void
+watch_signal(struct watch *watch, struct seen *seen, const struct activity *activity)
+{
+    char old[512];
+    while (read(watch->dump_fd, old, sizeof(old)) > 0) {
+    }
+    if (pthread_kill(activity->pthread, watch->signal) == 0) {
+        seen->asked_ns = -1;    /* to be read */
+    }
+}
+
+/* After watch_signal(): the stack goes to standard error now, and to the event for later. */
+static void
+watch_read_dump(struct watch *watch, const struct seen *seen, int64_t now)
+{
+    char *dump = malloc(DUMP_MAX);
+    size_t length = 0;
+    ssize_t got = 0;
+    while (dump != NULL && length < DUMP_MAX - 1
+           && (got = read(watch->dump_fd, dump + length, DUMP_MAX - 1 - length)) > 0) {
+        length += (size_t)got;
+    }
+    if (length == 0) {
+        free(dump);
+        return;
+    }
+    dump[length] = '\0';
+    char head[160];
+    int64_t ms = (now - seen->since_ns) / 1000000;
+    int n = snprintf(head, sizeof(head),
+                     "asyncloop: loop %llu blocked for %lld.%03lld s so far, in a call that holds "
+                     "the GIL\n",
+                     (unsigned long long)seen->number, (long long)(ms / 1000),
+                     (long long)(ms % 1000));
+    ssize_t written = write(STDERR_FILENO, head, (size_t)n);
+    written += write(STDERR_FILENO, dump, length);
+    (void)written;
+    pthread_mutex_lock(&watch->lock);
+    for (unsigned int i = 0; i < watch->count; i++) {
+        struct event *event = &watch->events[(watch->first + i) % EVENTS_MAX];
+        if (event->number == seen->number && event->dump == NULL && event->kind != EVENT_END) {
+            event->dump = dump;
+            dump = NULL;
+            break;
+        }
+    }
+    pthread_mutex_unlock(&watch->lock);
+    free(dump);
+}
+
+/* One loop that is in the turn in which it was the last time. */
+static void
+watch_stuck(struct watch *watch, struct seen *seen, const struct activity *activity, int64_t now)
+{
+    if (now - seen->since_ns < watch->threshold_ns) {
+        return;
+    }
+    if (!seen->reported || (seen->next_report_ns != 0 && now >= seen->next_report_ns)) {
+        watch_write(watch, seen->reported ? EVENT_STILL : EVENT_STALL, seen, activity->thread, now);
+        seen->reported = true;
+        seen->next_report_ns = watch->repeat_ns == 0 ? 0 : now + watch->repeat_ns;
+        seen->asked_ns = now;
+    }
+    else if (seen->asked_ns > 0 && now - seen->asked_ns >= GIL_GRACE_NS) {
+        if (watch_all_taken(watch)) {
+            seen->asked_ns = 0;
+        }
+        else if (watch->signal != 0) {
+            watch_signal(watch, seen, activity);
+        }
+    }
+}
+
+static void
+watch_look(struct watch *watch, struct activity *activity, int64_t now)
+{
+    struct seen *seen = watch_find(watch, activity->number);
+    if (seen == NULL) {
+        return;
+    }
+    uint64_t pulse = __atomic_load_n(&activity->pulse, __ATOMIC_RELAXED);
+    seen->there = true;
+    if (pulse == seen->pulse && (pulse & 1) != 0 && activity->thread != 0) {
+        watch_stuck(watch, seen, activity, now);
+        return;
+    }
+    if (seen->reported) {
+        watch_write(watch, EVENT_END, seen, activity->thread, now);
+    }
+    *seen = (struct seen){
+        .number = seen->number, .pulse = pulse, .since_ns = now, .there = true};
+}
+
+static void
+watch_tick(struct watch *watch)
+{
+    int64_t now = now_ns();
+    for (size_t i = 0; i < watch->seen_length; i++) {
+        watch->seen[i].there = false;
+    }
+    pthread_mutex_lock(&watch->all->lock);
+    struct list_node *head = &watch->all->list;
+    for (struct list_node *node = head->next; node != head; node = node->next) {
+        watch_look(watch, container_of(node, struct activity, node), now);
+    }
+    pthread_mutex_unlock(&watch->all->lock);
+    bool reads = false;
+    for (size_t i = 0; i < watch->seen_length; i++) {
+        struct seen *seen = &watch->seen[i];
+        reads |= seen->asked_ns == -1;
+        if (!seen->there) {
+            if (seen->reported) {
+                watch_write(watch, EVENT_END, seen, 0, now);
+            }
+            *seen = watch->seen[--watch->seen_length];
+            i--;
+        }
+    }
+    if (!reads) {
+        return;
+    }
+    sleep_ns(DUMP_NS);
+    for (size_t i = 0; i < watch->seen_length; i++) {
+        if (watch->seen[i].asked_ns == -1) {
+            watch->seen[i].asked_ns = 0;
+            watch_read_dump(watch, &watch->seen[i], now_ns());
+        }
+    }
+}
+
+static void *
+watch_main(void *arg)
+{
+    struct watch *watch = arg;
+    pthread_mutex_lock(&watch->lock);
+    while (!watch->stopped) {
+        watch_wait_tick(watch);
+        if (watch->stopped) {
+            break;
+        }
+        pthread_mutex_unlock(&watch->lock);
+        watch_tick(watch);
+        pthread_mutex_lock(&watch->lock);
+    }
+    watch->ended = true;
+    pthread_cond_broadcast(&watch->changed);
+    pthread_mutex_unlock(&watch->lock);
+    watch_drop(watch);
+    return NULL;
+}
+
+/* No signal of the process is handled in this thread. */
+static int
+watch_start(struct watch *watch)
+{
+    pthread_attr_t attributes;
+    pthread_t thread;
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    pthread_attr_init(&attributes);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    watch->holders++;
+    int error = pthread_create(&thread, &attributes, watch_main, watch);
+    pthread_attr_destroy(&attributes);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (error != 0) {
+        watch->holders--;
+        watch->ended = true;
+        errno = error;
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    return 0;
+}
+
+/* -- Python's face ------------------------------------------------------------------------- */
+
+typedef struct {
+    PyObject_HEAD
+    struct watch *watch;
+} Watchdog;
+
+static int64_t
+tick_of(int64_t threshold_ns)
+{
+    int64_t tick = threshold_ns / TICKS;
+    return tick > TICK_MAX_NS ? TICK_MAX_NS : tick < TICK_MIN_NS ? TICK_MIN_NS : tick;
+}
+
+static PyObject *
+Watchdog_new(PyTypeObject *type, PyObject *args, PyObject *kwargs UNUSED)
+{
+    struct state *state = state_of_type(type);
+    double threshold, repeat;
+    int number, fd;
+    if (state == NULL || !PyArg_ParseTuple(args, "ddii", &threshold, &repeat, &number, &fd)) {
+        return NULL;
+    }
+    if (!(threshold > 0 && threshold < 1e9 && repeat >= 0 && repeat < 1e9)) {
+        PyErr_SetString(PyExc_ValueError, "threshold and repeat have to be finite seconds");
+        return NULL;
+    }
+    Watchdog *self = (Watchdog *)type->tp_alloc(type, 0);
+    struct watch *watch = self == NULL ? NULL : calloc(1, sizeof(*watch));
+    if (watch == NULL) {
+        Py_XDECREF(self);
+        return PyErr_NoMemory();
+    }
+    watch_init_locks(watch);
+    watch->holders = 1;
+    watch->pid = getpid();
+    watch->threshold_ns = (int64_t)(threshold * 1e9);
+    watch->repeat_ns = (int64_t)(repeat * 1e9);
+    watch->tick_ns = tick_of(watch->threshold_ns);
+    watch->signal = number;
+    watch->dump_fd = fd;
+    watch->all = state->activities;
+    activities_hold(watch->all);
+    self->watch = watch;
+    if (watch_start(watch) < 0) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+static PyObject *
+Watchdog_stop(PyObject *op, PyObject *ignored UNUSED)
+{
+    struct watch *watch = ((Watchdog *)op)->watch;
+    if (watch->pid == getpid()) {
+        Py_BEGIN_ALLOW_THREADS
+        pthread_mutex_lock(&watch->lock);
+        watch->stopped = true;
+        pthread_cond_broadcast(&watch->changed);
+        while (!watch->ended) {
+            pthread_cond_wait(&watch->changed, &watch->lock);
+        }
+        pthread_mutex_unlock(&watch->lock);
+        Py_END_ALLOW_THREADS
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+event_as_tuple(const struct event *event)
+{
+    static const char *const kinds[] = {"stall", "still", "end"};
+    return Py_BuildValue("(sKkdz)", kinds[event->kind], (unsigned long long)event->number,
+                         event->thread, (double)event->lasted_ns * 1e-9, event->dump);
+}
+
+static PyObject *
+Watchdog_wait(PyObject *op, PyObject *ignored UNUSED)
+{
+    struct watch *watch = ((Watchdog *)op)->watch;
+    struct event event;
+    bool there = false;
+    Py_BEGIN_ALLOW_THREADS
+    pthread_mutex_lock(&watch->lock);
+    while (watch->count == 0 && !watch->stopped) {
+        pthread_cond_wait(&watch->changed, &watch->lock);
+    }
+    pthread_mutex_unlock(&watch->lock);
+    Py_END_ALLOW_THREADS
+    /* Only with the GIL is it taken: else a dump would be made for nothing. */
+    pthread_mutex_lock(&watch->lock);
+    if (watch->count > 0) {
+        event = watch->events[watch->first++ % EVENTS_MAX];
+        watch->count--;
+        there = true;
+    }
+    pthread_mutex_unlock(&watch->lock);
+    if (!there) {
+        Py_RETURN_NONE;
+    }
+    PyObject *tuple = event_as_tuple(&event);
+    free(event.dump);
+    return tuple;
+}
+
+static void
+Watchdog_dealloc(PyObject *op)
+{
+    PyTypeObject *type = Py_TYPE(op);
+    struct watch *watch = ((Watchdog *)op)->watch;
+    if (watch != NULL) {
+        Py_XDECREF(Watchdog_stop(op, NULL));
+        watch_drop(watch);
+    }
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+static PyMethodDef Watchdog_methods[] = {
+    {"wait", Watchdog_wait, METH_NOARGS,
+     PyDoc_STR("wait($self, /)\n--\n\n"
+               "The next event, without the GIL until there is one: ('stall', 'still' or 'end', the\n"
+               "loop's number, the thread's, seconds so far, what was written while the GIL was\n"
+               "held, or None). None once it is stopped.")},
+    {"stop", Watchdog_stop, METH_NOARGS, PyDoc_STR("stop($self, /)\n--\n\n"
+               "End the thread; it has ended when this returns. Nothing in a child of fork().")},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot Watchdog_slots[] = {
+    {Py_tp_doc, "Watchdog(threshold, repeat, signal, fd, /)\n--\n\n"
+                "A thread that looks at the loops: see asyncloop.watchdog()."},
+    {Py_tp_new, Watchdog_new},
+    {Py_tp_dealloc, Watchdog_dealloc},
+    {Py_tp_methods, Watchdog_methods},
+    {0, NULL},
+};
+
+static PyType_Spec Watchdog_spec = {
+    .name = "asyncloop._core.Watchdog",
+    .basicsize = sizeof(Watchdog),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = Watchdog_slots,
+};
+
+int
+watchdog_init(PyObject *module, struct state *state)
+{
+    state->activities = activities_new();
+    if (state->activities == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    return state_add_type(module, &Watchdog_spec, NULL, 0, &state->WatchdogType);
+}

@@ -1,0 +1,434 @@
+/* clients.c - see clients.h.
+ *
+ * Invariant: a transport's node is in at most one list, and only while tr->server is set or
+ * somebody else called add(). */
+#include "net/clients.h"
+
+#include "base/args.h"
+#include "base/standard.h"
+
+#if PY_VERSION_HEX >= 0x030D0000 && !defined(Py_GIL_DISABLED)
+#define HAVE_CLIENTS 1
+#else
+#define HAVE_CLIENTS 0
+#endif
+
+static int
+server_call(PyObject *server, PyObject *name, Transport *tr)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    PyObject *result = PyObject_CallMethodOneArg(server, name, (PyObject *)tr);
+#else
+    (void)tr;
+    PyObject *result = PyObject_CallMethodNoArgs(server, name);
+#endif
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+#if HAVE_CLIENTS
+
+typedef struct {
+    PyObject_HEAD
+    struct list_node transports;    /* Transport.client of ours */
+    PyObject *others;               /* a WeakSet of what is no transport of ours, or NULL */
+} Clients;
+
+static inline Clients *
+clients_cast(PyObject *op)
+{
+    return (Clients *)op;
+}
+
+/* -- the list ------------------------------------------------------------------------------ */
+
+static PyObject *
+nothing(PyObject *self UNUSED, PyObject *reference UNUSED)
+{
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef nothing_def = {"nothing", nothing, METH_O, NULL};
+
+/* 0 / -1. The weak reference has a callback because the collector clears these before it calls any,
+ * the others only later on some versions. */
+static int
+clients_append(struct state *state, Clients *self, Transport *tr)
+{
+    if (tr->client_ref == NULL) {
+        tr->client_ref = PyWeakref_NewRef((PyObject *)tr, state->clients_nothing);
+        if (tr->client_ref == NULL) {
+            return -1;
+        }
+    }
+    list_append(&self->transports, &tr->client);
+    return 0;
+}
+
+static void
+clients_remove(Transport *tr)
+{
+    list_remove(&tr->client);
+    Py_CLEAR(tr->client_ref);
+}
+
+/* New reference, or NULL: it is dying. */
+static PyObject *
+clients_get(struct list_node *node)
+{
+    PyObject *transport;
+    if (PyWeakref_GetRef(container_of(node, Transport, client)->client_ref, &transport) < 0) {
+        PyErr_Clear();
+    }
+    return transport;
+}
+
+/* -- the way of each connection ----------------------------------------------------------- */
+
+static bool
+class_has_own(struct state *state, PyObject *name, const char *qualname)
+{
+    PyObject *namespace = state->standard.modules[MODULE_BASE_EVENTS].dict;
+    PyObject *value = PyObject_GetAttr((PyObject *)state->ServerType, name);
+    bool own = value != NULL && namespace != NULL && standard_function(value, namespace, qualname);
+    PyErr_Clear();
+    Py_XDECREF(value);
+    return own;
+}
+
+/* Are _attach() and _detach() asyncio's, in the class? Sets no exception, keeps the current one. */
+static bool
+class_is_own(struct state *state)
+{
+    if (UNLIKELY(!standard_class_is_same(state->ServerType, &state->server_version))) {
+        PyObject *exc = PyErr_GetRaisedException();
+        bool own = class_has_own(state, state->names._attach, "Server._attach");
+        own = own && class_has_own(state, state->names._detach, "Server._detach");
+        state->server_is_own = own && state->ServerType->tp_getattro == PyObject_GenericGetAttr;
+        state->server_version = standard_version(state->ServerType);
+        PyErr_SetRaisedException(exc);
+    }
+    return state->server_is_own;
+}
+
+/* The server's dict (new reference) if the methods of class and instance are asyncio's, or NULL. Sets no
+ * exception, keeps the current one. */
+static PyObject *
+dict_of_usual_server(struct state *state, PyObject *server)
+{
+    if (!Py_IS_TYPE(server, state->ServerType) || !class_is_own(state)) {
+        return NULL;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    PyObject *dict = PyObject_GenericGetDict(server, NULL);
+    if (dict != NULL
+        && (PyDict_GetItemWithError(dict, state->names._attach) != NULL
+            || PyDict_GetItemWithError(dict, state->names._detach) != NULL)) {
+        Py_CLEAR(dict);
+    }
+    PyErr_Clear();
+    PyErr_SetRaisedException(exc);
+    return dict;
+}
+
+/* What Server._attach() does. False (and no exception): call it. */
+static bool
+attach_directly(Transport *tr, PyObject *server)
+{
+    struct state *state = tr->state;
+    PyObject *dict = dict_of_usual_server(state, server);
+    if (dict == NULL) {
+        return false;
+    }
+    PyObject *clients = PyDict_GetItemWithError(dict, state->names._clients);
+    PyObject *sockets = PyDict_GetItemWithError(dict, state->names._sockets);
+    bool direct = clients != NULL && Py_IS_TYPE(clients, state->ClientsType) && sockets != NULL
+                  && sockets != Py_None;
+    direct = direct && clients_append(state, clients_cast(clients), tr) == 0;
+    PyErr_Clear();
+    Py_DECREF(dict);
+    return direct;
+}
+
+/* What Server._detach() does for all but the last. False: call it. */
+static bool
+detach_directly(Transport *tr, PyObject *server)
+{
+    if (list_empty(&tr->client) || tr->client.prev == tr->client.next) {
+        return false;
+    }
+    PyObject *dict = dict_of_usual_server(tr->state, server);
+    if (dict == NULL) {
+        return false;
+    }
+    clients_remove(tr);
+    Py_DECREF(dict);
+    return true;
+}
+
+/* -- for the methods of asyncio.Server ------------------------------------------------------ */
+
+static bool
+clients_have(Clients *self, PyObject *op)
+{
+    struct list_node *head = &self->transports;
+    for (struct list_node *node = head->next; node != head; node = node->next) {
+        if ((PyObject *)container_of(node, Transport, client) == op) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool
+is_free_transport(struct state *state, PyObject *op)
+{
+    return PyObject_TypeCheck(op, state->TransportType) && list_empty(&((Transport *)op)->client);
+}
+
+static PyObject *
+Clients_add(PyObject *op, PyObject *transport)
+{
+    Clients *self = clients_cast(op);
+    if (clients_have(self, transport)) {
+        Py_RETURN_NONE;
+    }
+    struct state *state = state_of_type(Py_TYPE(op));
+    if (is_free_transport(state, transport)) {
+        return none_or_error(clients_append(state, self, (Transport *)transport));
+    }
+    if (self->others == NULL) {
+        PyObject *module = PyImport_ImportModule("weakref");
+        self->others = module == NULL ? NULL : PyObject_CallMethod(module, "WeakSet", NULL);
+        Py_XDECREF(module);
+        if (self->others == NULL) {
+            return NULL;
+        }
+    }
+    return PyObject_CallMethod(self->others, "add", "O", transport);
+}
+
+static PyObject *
+Clients_discard(PyObject *op, PyObject *transport)
+{
+    Clients *self = clients_cast(op);
+    if (clients_have(self, transport)) {
+        clients_remove((Transport *)transport);
+        Py_RETURN_NONE;
+    }
+    return self->others == NULL ? Py_NewRef(Py_None)
+                                : PyObject_CallMethod(self->others, "discard", "O", transport);
+}
+
+static PyObject *
+Clients_copy(PyObject *op, PyObject *ignored UNUSED)
+{
+    Clients *self = clients_cast(op);
+    PyObject *list = self->others == NULL ? PyList_New(0) : PySequence_List(self->others);
+    struct list_node *head = &self->transports;
+    for (struct list_node *node = head->next; list != NULL && node != head; node = node->next) {
+        PyObject *transport = clients_get(node);
+        if (transport != NULL && PyList_Append(list, transport) < 0) {
+            Py_CLEAR(list);
+        }
+        Py_XDECREF(transport);    /* the list has it */
+    }
+    return list;
+}
+
+static PyObject *
+Clients_iter(PyObject *op)
+{
+    PyObject *list = Clients_copy(op, NULL);
+    PyObject *iterator = list == NULL ? NULL : PyObject_GetIter(list);
+    Py_XDECREF(list);
+    return iterator;
+}
+
+static Py_ssize_t
+Clients_length(PyObject *op)
+{
+    Clients *self = clients_cast(op);
+    Py_ssize_t length = self->others == NULL ? 0 : PyObject_Size(self->others);
+    struct list_node *head = &self->transports;
+    for (struct list_node *node = head->next; length >= 0 && node != head; node = node->next) {
+        PyObject *transport = clients_get(node);
+        length += transport != NULL;
+        Py_XDECREF(transport);
+    }
+    return length;
+}
+
+static int
+Clients_contains(PyObject *op, PyObject *transport)
+{
+    Clients *self = clients_cast(op);
+    if (clients_have(self, transport)) {
+        return 1;
+    }
+    return self->others == NULL ? 0 : PySequence_Contains(self->others, transport);
+}
+
+/* -- the type ------------------------------------------------------------------------------- */
+
+static PyObject *
+Clients_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    if (PyTuple_GET_SIZE(args) != 0 || (kwargs != NULL && PyDict_GET_SIZE(kwargs) != 0)) {
+        PyErr_SetString(PyExc_TypeError, "Clients() takes no arguments");
+        return NULL;
+    }
+    PyObject *op = type->tp_alloc(type, 0);
+    if (op != NULL) {
+        list_init(&clients_cast(op)->transports);
+    }
+    return op;
+}
+
+static int
+Clients_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT(clients_cast(op)->others);
+    return 0;
+}
+
+static int
+Clients_clear(PyObject *op)
+{
+    Clients *self = clients_cast(op);
+    while (!list_empty(&self->transports)) {
+        clients_remove(container_of(self->transports.next, Transport, client));
+    }
+    Py_CLEAR(self->others);
+    return 0;
+}
+
+static void
+Clients_dealloc(PyObject *op)
+{
+    PyTypeObject *type = Py_TYPE(op);
+    PyObject_GC_UnTrack(op);
+    (void)Clients_clear(op);
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+static PyMethodDef Clients_methods[] = {
+    {"add", Clients_add, METH_O,
+     PyDoc_STR("add($self, transport, /)\n--\n\nKeep a transport, which is not held.")},
+    {"discard", Clients_discard, METH_O,
+     PyDoc_STR("discard($self, transport, /)\n--\n\nForget a transport, if it is known.")},
+    {"copy", Clients_copy, METH_NOARGS,
+     PyDoc_STR("copy($self, /)\n--\n\nA list of the transports, which holds them.")},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot Clients_slots[] = {
+    {Py_tp_doc, "Clients()\n--\n\nThe open connections of a server, not held: what "
+                "asyncio.Server uses a WeakSet for."},
+    {Py_tp_new, Clients_new},
+    {Py_tp_dealloc, Clients_dealloc},
+    {Py_tp_traverse, Clients_traverse},
+    {Py_tp_clear, Clients_clear},
+    {Py_tp_iter, Clients_iter},
+    {Py_sq_length, Clients_length},
+    {Py_sq_contains, Clients_contains},
+    {Py_tp_methods, Clients_methods},
+    {0, NULL},
+};
+
+static PyType_Spec Clients_spec = {
+    .name = "asyncloop._core.Clients",
+    .basicsize = sizeof(Clients),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = Clients_slots,
+};
+
+int
+clients_type_init(PyObject *module, struct state *state)
+{
+    PyObject *server = PyObject_GetAttrString(state->base_events, "Server");
+    if (server == NULL) {
+        return -1;
+    }
+    state->ServerType = (PyTypeObject *)server;
+    state->clients_nothing = PyCFunction_New(&nothing_def, NULL);
+    if (state->clients_nothing == NULL) {
+        return -1;
+    }
+    return state_add_type(module, &Clients_spec, NULL, 0, &state->ClientsType);
+}
+
+#else
+
+static bool
+attach_directly(Transport *tr UNUSED, PyObject *server UNUSED)
+{
+    return false;
+}
+
+static bool
+detach_directly(Transport *tr UNUSED, PyObject *server UNUSED)
+{
+    return false;
+}
+
+int
+clients_type_init(PyObject *module UNUSED, struct state *state UNUSED)
+{
+    return 0;
+}
+
+#endif
+
+/* -- what transports call ------------------------------------------------------------------- */
+
+int
+server_attach(Transport *tr, PyObject *server)
+{
+    if (!attach_directly(tr, server) && server_call(server, tr->state->names._attach, tr) < 0) {
+        return -1;
+    }
+    tr->server = Py_NewRef(server);
+    return 0;
+}
+
+void
+server_detach(Transport *tr, bool abandoned)
+{
+    PyObject *server = tr->server;
+    if (server == NULL) {
+        return;
+    }
+    tr->server = NULL;
+    if (!detach_directly(tr, server)) {
+        PyObject *exc = PyErr_GetRaisedException();
+        if (server_call(server, tr->state->names._detach, tr) < 0) {
+            if (abandoned) {
+                PyErr_Clear();
+            }
+            else {
+                PyErr_WriteUnraisable(server);
+            }
+        }
+        PyErr_SetRaisedException(exc);
+    }
+    Py_DECREF(server);
+}
+
+void
+server_leave(Transport *tr)
+{
+    if (tr->client.next != NULL) {    /* else it was never made */
+        list_remove(&tr->client);
+    }
+    Py_CLEAR(tr->client_ref);
+}
+
+void
+server_forget(Transport *tr)
+{
+    server_leave(tr);
+    Py_CLEAR(tr->server);
+}

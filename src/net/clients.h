@@ -1,0 +1,32 @@
+/* clients.h - the asyncio.Server of a transport, which hears when the transport comes and goes.
+ *
+ * From CPython 3.13 on a server keeps its connections in a WeakSet. For a server of exactly
+ * asyncio's class the loop puts a Clients object in its place: a list through the transports
+ * themselves, which costs no weak reference and no Python call per connection (benchmark rows
+ * "accept" and "idle connection").
+ *
+ * Owns:     nothing. A transport leaves the list before it dies, and holds the server. One that the
+ *           collector has found to be garbage is not seen any more: its weak reference is gone.
+ * Ignores:  free-threaded builds, where a transport may die in another thread: they keep the
+ *           WeakSet. */
+#ifndef ASYNCLOOP_CLIENTS_H
+#define ASYNCLOOP_CLIENTS_H
+
+#include "net/transport.h"
+
+int clients_type_init(PyObject *module, struct state *state);
+
+/* The transport is the server's from now on, and holds it. 0, or -1 with what _attach() raised. */
+int server_attach(Transport *tr, PyObject *server);
+
+/* Idempotent; keeps the current exception. An abandoned transport may find a server that has
+ * stopped waiting for it, and then Server._detach() fails: `abandoned` keeps that quiet. */
+void server_detach(Transport *tr, bool abandoned);
+
+/* For tp_clear: runs no code of the server's. */
+void server_forget(Transport *tr);
+
+/* For tp_dealloc, before weak references are cleared: whoever hears of that does not find it. */
+void server_leave(Transport *tr);
+
+#endif

@@ -1,0 +1,39 @@
+/* io_methods.h - bytes in and out by calling what asyncio calls: the methods of a socket, os.read()
+ * and os.write().
+ *
+ * For a socket that is not exactly a socket.socket, or whose class somebody has given other methods,
+ * and for pipes where os.read() or os.write() is another function. These run Python: whatever is
+ * used after such a call is looked at again. IO_ERROR with io->err 0 leaves an exception set, which
+ * transport_fatal_errno() takes. */
+#ifndef ASYNCLOOP_IO_METHODS_H
+#define ASYNCLOOP_IO_METHODS_H
+
+#include "base/standard.h"
+#include "net/transport.h"
+
+/* Of a Transport, by container_of(). */
+extern const struct io_ops io_socket_methods;
+extern const struct io_ops io_os_functions;
+
+void io_choose_slowly(Transport *tr);
+
+/* Before each reading and writing: does it still go by system calls? What went by methods once, goes
+ * on so. */
+static inline void
+io_choose(Transport *tr)
+{
+    if (UNLIKELY(SHARED_LOAD(*tr->io.class_version) != tr->io.seen_version)) {
+        io_choose_slowly(tr);
+    }
+}
+
+/* sock.recv_into(buffer), for a BufferedProtocol. */
+enum io_status io_recv_into(Transport *tr, PyObject *buffer, size_t *n);
+
+static inline bool
+io_is_by_method(const Transport *tr)
+{
+    return UNLIKELY(tr->io.ops == &io_socket_methods);
+}
+
+#endif

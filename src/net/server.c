@@ -1,0 +1,678 @@
+/* server.c - see server.h.
+ *
+ * One readable event of the listening socket accepts a batch. For each connection: a
+ * socket.socket object, the protocol by the factory, the transport; connection_made()
+ * follows in the next iteration. From accept4() until the socket object exists the
+ * descriptor is ours to close; from then on it is closed through that object, by us on
+ * an error, by the transport else. */
+#include "net/server.h"
+
+#include "base/args.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+#include "net/addr.h"
+#include "net/io.h"
+#include "loop/owner.h"
+#include "net/sockets.h"
+#include "base/standard.h"
+#include "net/stream.h"
+#include "loop/timer.h"
+#include "loop/watch.h"
+
+/* Connections that one event accepts. The accepting takes 5 to 10 µs for each, but the protocol,
+ * or the task of a stream server, that each of them starts ten times that: what else is ready
+ * waits two milliseconds at most. The poll is level-triggered, the rest is not lost. */
+#define ACCEPT_BUDGET 16
+
+/* An accept4() that finds nobody makes a socket and drops it, which costs a tenth of a connection
+ * (benchmark row "accept"). So an event accepts one, and the next one twice as many as the last, as
+ * long as each poll brings one. */
+#define ACCEPT_FIRST 1
+
+/* Out of descriptors or memory: accepting stops for this time, in seconds, as with
+ * asyncio (constants.ACCEPT_RETRY_DELAY), because the kernel would go on reporting the
+ * socket as readable. */
+#define ACCEPT_RETRY_DELAY 1.0
+
+typedef struct {
+    PyObject_HEAD
+    Loop *loop;                 /* strong; NULL once stopped */
+    PyObject *sock;             /* the listening socket */
+    PyObject *protocol_factory;
+    PyObject *server;           /* asyncio.Server, or NULL */
+    PyObject *context;          /* a copy of it is each connection's */
+    PyObject *accepted;         /* callable(sock, peername, context) that takes connections in
+                                 * our place (TLS), or NULL */
+    PyObject *family;           /* of the listening socket: ints */
+    PyObject *proto;
+    int type;
+    TimerHandle *retry;         /* while accepting is stopped for want of resources */
+    struct io io;
+    struct watch watch;
+    uint32_t poll;              /* of the loop, that brought the last event */
+    uint8_t budget;             /* of that event */
+    bool nodelay;
+} Acceptor;
+
+static inline Acceptor *
+acceptor_cast(PyObject *op)
+{
+    return (Acceptor *)op;
+}
+
+/* -- one connection --------------------------------------------------------------------- */
+
+/* Creation failed, with an exception set: told in debug mode only, as asyncio does.
+ * 0, or -1 with an exit exception. */
+static int
+accept_failed(Loop *loop, PyObject *protocol)
+{
+    if (is_exit_exception()) {
+        return -1;
+    }
+    if (!loop->debug) {
+        PyErr_Clear();
+        return 0;
+    }
+    loop_report(loop, "Error on transport creation for incoming connection",
+                protocol == NULL ? NULL : "protocol", protocol);
+    return 0;
+}
+
+/* Keeps the current exception. */
+static void
+close_socket(struct state *state, PyObject *sock)
+{
+    PyObject *exc = PyErr_GetRaisedException();
+    PyObject *result = PyObject_CallMethodNoArgs(sock, state->names.close);
+    if (result == NULL) {
+        PyErr_WriteUnraisable(sock);
+    }
+    Py_XDECREF(result);
+    PyErr_SetRaisedException(exc);
+}
+
+static void
+log_connection(Acceptor *acceptor, struct state *state, PyObject *sock, PyObject *peername)
+{
+    PyObject *server = acceptor->server != NULL ? acceptor->server : Py_None;
+    PyObject *result =
+        PyObject_CallMethod(state->asyncio_logger, "debug", "sOOO",
+                            "%r got a new connection from %r: %r", server, peername, sock);
+    if (result == NULL) {
+        PyErr_WriteUnraisable((PyObject *)acceptor);
+    }
+    Py_XDECREF(result);
+}
+
+static PyObject *
+call_in_context(PyObject *context, PyObject *callable, PyObject *const *args, size_t nargs)
+{
+    if (PyContext_Enter(context) < 0) {
+        return NULL;
+    }
+    PyObject *result = PyObject_Vectorcall(callable, args, nargs, NULL);
+    if (PyContext_Exit(context) < 0) {
+        Py_CLEAR(result);
+    }
+    return result;
+}
+
+/* A connection that others make a transport of. Takes over the socket object. */
+static int
+hand_over(Acceptor *acceptor, Loop *loop, PyObject *sock, PyObject *context,
+          const struct sockaddr *peer, socklen_t peer_length, PyObject *known_name)
+{
+    PyObject *peername = known_name != NULL ? Py_NewRef(known_name) : addr_build(peer, peer_length);
+    PyObject *result = NULL;
+    if (peername == NULL && !PyErr_Occurred()) {
+        peername = Py_NewRef(Py_None);
+    }
+    if (peername != NULL) {
+        PyObject *accepted = Py_NewRef(acceptor->accepted);
+        PyObject *args[] = {sock, peername, context};
+        result = call_in_context(context, accepted, args, 3);
+        Py_DECREF(accepted);
+        Py_DECREF(peername);
+    }
+    if (result == NULL) {
+        close_socket(loop->state, sock);
+        return accept_failed(loop, NULL);
+    }
+    Py_DECREF(result);
+    return 0;
+}
+
+/* The usual case: protocol and transport. */
+static int
+make_stream(Acceptor *acceptor, Loop *loop, PyObject *sock, int fd, PyObject *context,
+            const struct sockaddr *peer, socklen_t peer_length, PyObject *extra)
+{
+    PyObject *factory = Py_NewRef(acceptor->protocol_factory);
+    PyObject *server = Py_XNewRef(acceptor->server);
+    PyObject *transport = NULL;
+    PyObject *protocol = call_in_context(context, factory, NULL, 0);
+    int result = 0;
+    if (protocol != NULL) {
+        transport = stream_new(loop, sock, fd, protocol, NULL, extra, server, context, peer,
+                               peer_length);
+    }
+    if (transport == NULL) {
+        close_socket(loop->state, sock);
+        result = accept_failed(loop, protocol);
+    }
+    Py_XDECREF(transport);
+    Py_XDECREF(protocol);
+    Py_XDECREF(server);
+    Py_DECREF(factory);
+    return result;
+}
+
+/* The table still names a transport for a number that the kernel has just given out: its
+ * descriptor was closed behind its back. It must not see the new connection's bytes. */
+static int
+evict_stale_owner(Loop *loop, int fd)
+{
+    PyObject *stale = watch_fd_transport(loop, fd);
+    if (LIKELY(stale == NULL)) {
+        return 0;
+    }
+    int result = transport_descriptor_gone((Transport *)stale);
+    Py_DECREF(stale);
+    return result;
+}
+
+/* 0, or -1 with an exit exception; the connection is served or closed in any case. */
+static int
+accept_connection(Acceptor *acceptor, Loop *loop, int fd, const struct sockaddr *peer,
+                  socklen_t peer_length)
+{
+    if (UNLIKELY(evict_stale_owner(loop, fd) < 0)) {
+        close(fd);
+        return -1;
+    }
+    if (acceptor->nodelay) {
+        io_set_nodelay(fd);
+    }
+    PyObject *context = PyContext_Copy(acceptor->context);
+    if (context == NULL) {
+        close(fd);
+        return accept_failed(loop, NULL);
+    }
+    int result = -1;
+    PyObject *sock = sockets_accepted(loop->state, acceptor->family, acceptor->type,
+                                      acceptor->proto, fd);
+    if (sock == NULL) {
+        result = accept_failed(loop, NULL);
+        goto done;
+    }
+    if (UNLIKELY(loop->debug)) {
+        PyObject *peername = addr_build(peer, peer_length);
+        PyErr_Clear();
+        log_connection(acceptor, loop->state, sock, peername != NULL ? peername : Py_None);
+        Py_XDECREF(peername);
+    }
+    result = acceptor->accepted != NULL
+                 ? hand_over(acceptor, loop, sock, context, peer, peer_length, NULL)
+                 : make_stream(acceptor, loop, sock, fd, context, peer, peer_length, NULL);
+    Py_DECREF(sock);
+done:
+    Py_DECREF(context);
+    return result;
+}
+
+/* -- by the socket's own method ------------------------------------------------------------ */
+
+/* What socket.socket.accept() does is done here as well, unless somebody has replaced it, or what it
+ * makes its sockets of. */
+static bool
+accepts_natively(Acceptor *acceptor, struct state *state)
+{
+    return standard_socket_has_all(state, acceptor->sock,
+                                   1u << SOCKET_ACCEPT | 1u << SOCKET_RAW_ACCEPT
+                                       | 1u << SOCKET_SETBLOCKING | 1u << SOCKET_NEW
+                                       | 1u << SOCKET_INIT | 1u << SOCKET_GETATTRIBUTE)
+           && standard_is(state, STANDARD_SOCKET_SOCKET);
+}
+
+/* Takes over a socket that accept() has given, and its address. 0, or -1 with an exit exception. */
+static int
+accept_socket(Acceptor *acceptor, Loop *loop, PyObject *sock, PyObject *peername)
+{
+    int result = -1;
+    PyObject *extra = NULL, *context = NULL;
+    PyObject *done = PyObject_CallMethod(sock, "setblocking", "O", Py_False);
+    int fd = done == NULL ? -1 : args_descriptor(sock);
+    Py_XDECREF(done);
+    if (fd < 0) {
+        goto failed;
+    }
+    if (evict_stale_owner(loop, fd) < 0) {
+        close_socket(loop->state, sock);
+        return -1;
+    }
+    if (acceptor->nodelay) {
+        io_set_nodelay(fd);
+    }
+    context = PyContext_Copy(acceptor->context);
+    extra = context == NULL ? NULL : PyDict_New();
+    if (extra == NULL || PyDict_SetItem(extra, loop->state->names.peername, peername) < 0) {
+        goto failed;
+    }
+    if (UNLIKELY(loop->debug)) {
+        log_connection(acceptor, loop->state, sock, peername);
+    }
+    result = acceptor->accepted != NULL
+                 ? hand_over(acceptor, loop, sock, context, NULL, 0, peername)
+                 : make_stream(acceptor, loop, sock, fd, context, NULL, 0, extra);
+    Py_DECREF(extra);
+    Py_DECREF(context);
+    return result;
+failed:
+    Py_XDECREF(extra);
+    Py_XDECREF(context);
+    close_socket(loop->state, sock);
+    return accept_failed(loop, NULL);
+}
+
+/* 1: a connection was taken, 0: there is none, -1 with what accept() has raised. */
+static int
+accept_by_method(Acceptor *acceptor, PyObject **sock, PyObject **peername)
+{
+    PyObject *listening = Py_NewRef(acceptor->sock);
+    PyObject *pair = PyObject_CallMethodNoArgs(listening, acceptor->loop->state->names.accept);
+    Py_DECREF(listening);
+    if (pair == NULL) {
+        if (PyErr_ExceptionMatches(PyExc_BlockingIOError)
+            || PyErr_ExceptionMatches(PyExc_InterruptedError)
+            || PyErr_ExceptionMatches(PyExc_ConnectionAbortedError)) {
+            PyErr_Clear();
+            return 0;
+        }
+        return -1;
+    }
+    *sock = PySequence_GetItem(pair, 0);
+    *peername = *sock == NULL ? NULL : PySequence_GetItem(pair, 1);
+    Py_DECREF(pair);
+    if (*peername == NULL) {
+        Py_CLEAR(*sock);
+        return -1;
+    }
+    return 1;
+}
+
+/* -- errors of the listening socket --------------------------------------------------------- */
+
+static bool
+is_shortage(int err)
+{
+    return err == EMFILE || err == ENFILE || err == ENOBUFS || err == ENOMEM;
+}
+
+/* Errors that were the connection's, which is gone with them: accept(2) says to go on. */
+static bool
+is_of_connection(int err)
+{
+    switch (err) {
+    case ECONNABORTED:
+    case EPROTO:
+    case ENETDOWN:
+    case ENOPROTOOPT:
+    case EHOSTDOWN:
+    case EHOSTUNREACH:
+    case ENETUNREACH:
+    case EPERM:
+#ifdef ENONET
+    case ENONET:
+#endif
+        return true;
+    default:
+        return false;
+    }
+}
+
+static int
+acceptor_resume(PyObject *owner, PyObject *ignored UNUSED)
+{
+    Acceptor *acceptor = acceptor_cast(owner);
+    Py_CLEAR(acceptor->retry);
+    return acceptor->loop == NULL ? 0 : watch_take_place(&acceptor->watch);
+}
+
+/* The current exception stops accepting for a while; it is told once. */
+static void
+acceptor_back_off(Acceptor *acceptor, Loop *loop, const char *message)
+{
+    PyObject *exc = PyErr_GetRaisedException();
+    if (acceptor->retry == NULL) {
+        acceptor->retry = loop_call_later_native(loop, ACCEPT_RETRY_DELAY, acceptor_resume,
+                                                 (PyObject *)acceptor, NULL);
+    }
+    if (LIKELY(acceptor->retry != NULL)) {
+        watch_stop(&acceptor->watch);
+    }
+    else {
+        PyErr_WriteUnraisable((PyObject *)acceptor);    /* no pause: the next poll tries again */
+    }
+    PyObject *view = PyObject_CallOneArg(loop->state->TransportSocket, acceptor->sock);
+    if (view == NULL) {
+        PyErr_Clear();
+    }
+    PyErr_SetRaisedException(exc);
+    loop_report(loop, message, "socket", view);
+    Py_XDECREF(view);
+}
+
+/* accept4() failed: true to try for the next connection */
+static bool
+acceptor_failed(Acceptor *acceptor, Loop *loop)
+{
+    int err = acceptor->io.err;
+    if (is_of_connection(err)) {
+        return true;
+    }
+    errno = err;
+    PyErr_SetFromErrno(PyExc_OSError);
+    acceptor_back_off(acceptor, loop,
+                      is_shortage(err) ? "socket.accept() out of system resource"
+                                       : "socket.accept() failed");
+    return false;
+}
+
+/* -- the event -------------------------------------------------------------------------------- */
+
+static void
+acceptor_descriptor_gone(Acceptor *acceptor, Loop *loop)
+{
+    errno = EBADF;
+    PyErr_SetFromErrno(PyExc_OSError);
+    loop_report(loop, "A listening socket was closed while it was served", "socket",
+                acceptor->sock);
+}
+
+/* How many connections to accept now. */
+static int
+acceptor_budget(Acceptor *acceptor, Loop *loop)
+{
+    bool again = acceptor->budget > 0 && loop->polls - acceptor->poll <= 1;
+    int budget = again ? 2 * acceptor->budget : ACCEPT_FIRST;
+    acceptor->poll = loop->polls;
+    acceptor->budget = (uint8_t)(budget < ACCEPT_BUDGET ? budget : ACCEPT_BUDGET);
+    return acceptor->budget;
+}
+
+/* What accept() has raised: a shortage pauses, anything else goes to the exception handler, and has
+ * to leave the loop if it is an exit exception. */
+static void
+acceptor_method_failed(Acceptor *acceptor, Loop *loop)
+{
+    if (is_exit_exception()) {
+        loop_propagate(loop);
+        return;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    PyObject *number = PyErr_GivenExceptionMatches(exc, PyExc_OSError)
+                           ? PyObject_GetAttrString(exc, "errno")
+                           : NULL;
+    bool shortage = number != NULL && PyLong_Check(number) && is_shortage((int)PyLong_AsLong(number));
+    Py_XDECREF(number);
+    PyErr_Clear();
+    PyErr_SetRaisedException(exc);
+    if (shortage) {
+        acceptor_back_off(acceptor, loop, "socket.accept() out of system resource");
+    }
+    else {
+        loop_report(loop, "Exception in a callback of the event loop", NULL, NULL);
+    }
+}
+
+static void
+acceptor_accept_by_method(Acceptor *acceptor, Loop *loop, int budget)
+{
+    for (; budget > 0 && watch_is_active(&acceptor->watch); budget--) {
+        PyObject *sock, *peername;
+        int taken = accept_by_method(acceptor, &sock, &peername);
+        if (taken <= 0) {
+            if (taken < 0) {
+                acceptor_method_failed(acceptor, loop);
+            }
+            return;
+        }
+        int result = accept_socket(acceptor, loop, sock, peername);
+        Py_DECREF(sock);
+        Py_DECREF(peername);
+        if (result < 0) {
+            loop_propagate(loop);
+            return;
+        }
+    }
+}
+
+static void
+acceptor_on_readable(struct watch *watch, int revents)
+{
+    Acceptor *acceptor = container_of(watch, Acceptor, watch);
+    Loop *loop = watch_loop(watch);
+    Py_INCREF(acceptor);    /* a protocol factory may close the server */
+    if (UNLIKELY(revents & EV_ERROR)) {
+        acceptor_descriptor_gone(acceptor, loop);
+        Py_DECREF(acceptor);
+        return;
+    }
+    int budget = acceptor_budget(acceptor, loop);
+    if (UNLIKELY(!accepts_natively(acceptor, loop->state))) {
+        acceptor_accept_by_method(acceptor, loop, budget);
+        budget = 0;
+    }
+    for (; budget > 0 && watch_is_active(watch); budget--) {
+        struct sockaddr_storage peer;
+        socklen_t peer_length;
+        int fd;
+        enum io_status status = io_accept(&acceptor->io, &fd, &peer, &peer_length);
+        if (status == IO_WANT_READ) {
+            break;
+        }
+        if (UNLIKELY(status == IO_ERROR)) {
+            if (acceptor_failed(acceptor, loop)) {
+                continue;
+            }
+            break;
+        }
+        if (UNLIKELY(accept_connection(acceptor, loop, fd, (struct sockaddr *)&peer,
+                                       peer_length) < 0)) {
+            loop_propagate(loop);
+            break;
+        }
+    }
+    Py_DECREF(acceptor);
+}
+
+/* -- the type ------------------------------------------------------------------------------------ */
+
+static void
+acceptor_stop(Acceptor *acceptor)
+{
+    if (acceptor->loop == NULL) {
+        return;
+    }
+    watch_stop(&acceptor->watch);
+    if (acceptor->retry != NULL) {
+        TimerHandle *retry = acceptor->retry;
+        acceptor->retry = NULL;
+        timer_cancel(retry);
+        Py_DECREF(retry);
+    }
+    shared_loop_drop((PyObject *)acceptor, &acceptor->loop);
+}
+
+static PyObject *
+Acceptor_stop(PyObject *op, PyObject *ignored UNUSED)
+{
+    Py_INCREF(op);
+    acceptor_stop(acceptor_cast(op));
+    Py_DECREF(op);
+    return Py_NewRef(Py_None);
+}
+
+static int
+Acceptor_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    Acceptor *self = acceptor_cast(op);
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT(self->loop);
+    Py_VISIT(self->sock);
+    Py_VISIT(self->protocol_factory);
+    Py_VISIT(self->server);
+    Py_VISIT(self->context);
+    Py_VISIT(self->accepted);
+    Py_VISIT(self->retry);
+    return 0;
+}
+
+static int
+Acceptor_clear(PyObject *op)
+{
+    Acceptor *self = acceptor_cast(op);
+    acceptor_stop(self);
+    Py_CLEAR(self->sock);
+    Py_CLEAR(self->protocol_factory);
+    Py_CLEAR(self->server);
+    Py_CLEAR(self->context);
+    Py_CLEAR(self->accepted);
+    Py_CLEAR(self->family);
+    Py_CLEAR(self->proto);
+    return 0;
+}
+
+static void
+Acceptor_dealloc(PyObject *op)
+{
+    PyTypeObject *type = Py_TYPE(op);
+    PyObject_GC_UnTrack(op);
+    (void)Acceptor_clear(op);
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+DEFINE_OWNED(Acceptor, Acceptor_stop)
+
+static PyMethodDef Acceptor_methods[] = {
+    {"stop", OWNED(Acceptor_stop), METH_NOARGS,
+     PyDoc_STR("stop($self, /)\n--\n\nAccept no more; safe to repeat. The socket stays open.")},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot Acceptor_slots[] = {
+    {Py_tp_doc, "Accepts the connections of one listening socket."},
+    {Py_tp_dealloc, Acceptor_dealloc},
+    {Py_tp_traverse, Acceptor_traverse},
+    {Py_tp_clear, Acceptor_clear},
+    {Py_tp_methods, Acceptor_methods},
+    {0, NULL},
+};
+
+static PyType_Spec Acceptor_spec = {
+    .name = "asyncloop._core.Acceptor",
+    .basicsize = sizeof(Acceptor),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = Acceptor_slots,
+};
+
+/* -- functions of the module ---------------------------------------------------------------------- */
+
+static PyObject *
+int_attribute(PyObject *op, const char *name)
+{
+    PyObject *value = PyObject_GetAttrString(op, name);
+    PyObject *number = value == NULL ? NULL : PyNumber_Index(value);
+    Py_XDECREF(value);
+    PyObject *plain = number == NULL ? NULL : PyLong_FromLong(PyLong_AsLong(number));
+    Py_XDECREF(number);
+    if (PyErr_Occurred()) {
+        Py_CLEAR(plain);
+    }
+    return plain;
+}
+
+/* What the socket objects of accepted connections are made with. */
+static int
+acceptor_learn_socket(Acceptor *acceptor)
+{
+    acceptor->family = int_attribute(acceptor->sock, "family");
+    acceptor->proto = acceptor->family == NULL ? NULL : int_attribute(acceptor->sock, "proto");
+    PyObject *type = acceptor->proto == NULL ? NULL : int_attribute(acceptor->sock, "type");
+    if (type == NULL) {
+        return -1;
+    }
+    long family = PyLong_AsLong(acceptor->family);
+    long stream = PyLong_AsLong(type);
+    acceptor->nodelay = (family == AF_INET || family == AF_INET6) && stream == SOCK_STREAM
+                        && PyLong_AsLong(acceptor->proto) == IPPROTO_TCP;
+    Py_DECREF(type);
+    acceptor->type = (int)stream;
+    return 0;
+}
+
+static PyObject *
+module_acceptor_new(PyObject *module, PyObject *args)
+{
+    struct state *state = PyModule_GetState(module);
+    PyObject *loop, *factory, *sock, *server, *context, *accepted;
+    if (!PyArg_ParseTuple(args, "O!OOOOO:_acceptor_new", state->LoopType, &loop, &factory, &sock,
+                          &server, &context, &accepted)) {
+        return NULL;
+    }
+    if (context != Py_None && !PyContext_CheckExact(context)) {
+        PyErr_SetString(PyExc_TypeError, "context must be a contextvars.Context or None");
+        return NULL;
+    }
+    int fd = args_descriptor(sock);
+    if (fd < 0) {
+        return NULL;
+    }
+    Acceptor *acceptor = (Acceptor *)state->AcceptorType->tp_alloc(state->AcceptorType, 0);
+    if (acceptor == NULL) {
+        return NULL;
+    }
+    watch_init(&acceptor->watch, (Loop *)loop, (PyObject *)acceptor, fd, EV_READ,
+               acceptor_on_readable);
+    acceptor->io.fd = fd;
+    acceptor->io.owned = transport_socket_number(state, sock, fd);
+    acceptor->loop = (Loop *)Py_NewRef(loop);
+    acceptor->sock = Py_NewRef(sock);
+    acceptor->protocol_factory = Py_NewRef(factory);
+    acceptor->server = server == Py_None ? NULL : Py_NewRef(server);
+    acceptor->accepted = accepted == Py_None ? NULL : Py_NewRef(accepted);
+    acceptor->context = context == Py_None ? PyContext_CopyCurrent() : Py_NewRef(context);
+    if (acceptor->context == NULL || acceptor_learn_socket(acceptor) < 0
+        || watch_take_place(&acceptor->watch) < 0) {
+        Py_DECREF(acceptor);
+        return NULL;
+    }
+    return (PyObject *)acceptor;
+}
+
+DEFINE_OWNED_FUNCTION(module_acceptor_new)
+
+static PyMethodDef server_functions[] = {
+    {"_acceptor_new", OWNED(module_acceptor_new), METH_VARARGS,
+     PyDoc_STR("_acceptor_new(loop, protocol_factory, sock, server, context, accepted, /)\n--\n\n"
+               "Accept connections of a listening, non-blocking socket until stop(). Each gets a\n"
+               "transport, unless `accepted` takes them: accepted(sock, peername, context).")},
+    {NULL, NULL, 0, NULL},
+};
+
+int
+server_type_init(PyObject *module, struct state *state)
+{
+    PyObject *socket_module = PyImport_ImportModule("socket");    /* where the class is made */
+    Py_XDECREF(socket_module);
+    state->socket_class = socket_module == NULL ? NULL : standard_socket_class();
+    if (state->socket_class == NULL
+        || state_add_type(module, &Acceptor_spec, NULL, 0, &state->AcceptorType) < 0) {
+        return -1;
+    }
+    return PyModule_AddFunctions(module, server_functions);
+}

@@ -1,0 +1,311 @@
+/* stream.c - the type StreamTransport and its life. */
+#include "net/stream.h"
+
+#include "base/args.h"
+#include "tasks/future.h"
+#include "loop/owner.h"
+#include "net/reader.h"
+
+/* -- kind ---------------------------------------------------------------------------- */
+
+size_t
+stream_queued(Transport *tr)
+{
+    return ((Stream *)tr)->output.bytes;
+}
+
+static void
+stream_push_held(Transport *tr)
+{
+    (void)stream_push((Stream *)tr);
+}
+
+void
+stream_discard_output(Transport *tr)
+{
+    wqueue_clear(&((Stream *)tr)->output);
+}
+
+/* Whoever waits for the end of the output waits in vain. */
+void
+stream_lost(Transport *tr)
+{
+    Stream *stream = (Stream *)tr;
+    wqueue_clear(&stream->output);
+    if (stream->empty_waiter == NULL) {
+        return;
+    }
+    PyObject *exc = PyObject_CallFunction(PyExc_ConnectionError, "s",
+                                          "Connection is closed by peer");
+    PyObject *waiter = Py_NewRef(stream->empty_waiter);
+    if (exc == NULL) {
+        exc = PyErr_GetRaisedException();    /* no memory: then that is the reason */
+    }
+    if (future_settle_exception(tr->state, waiter, exc) < 0) {
+        PyErr_WriteUnraisable((PyObject *)tr);
+    }
+    Py_DECREF(exc);
+    Py_DECREF(waiter);
+}
+
+static const struct transport_kind stream_kind = {
+    .is_socket = true,
+    .has_output = true,
+    .queued = stream_queued,
+    .discard_output = stream_discard_output,
+    .push = stream_push_held,
+    .lost = stream_lost,
+    .received_eof = stream_received_eof,
+    .data_failed = stream_data_failed,
+    .drop_write = transport_drop_write,
+};
+
+/* -- life ------------------------------------------------------------------------------ */
+
+PyObject *
+stream_new(Loop *loop, PyObject *sock, int fd, PyObject *protocol, PyObject *waiter,
+           PyObject *extra, PyObject *server, PyObject *context, const struct sockaddr *peer,
+           socklen_t peer_length)
+{
+    Transport *tr = transport_new(loop->state->StreamType, &stream_kind, loop, sock, fd, protocol,
+                                  extra, server, context);
+    if (tr == NULL) {
+        return NULL;
+    }
+    io_init_socket(&tr->io, fd, transport_socket_number(loop->state, sock, fd));
+    tr->read_watch.ready = stream_on_readable;
+    tr->write_watch.ready = stream_on_writable;
+    if (transport_set_peer(tr, peer, peer == NULL ? 0 : peer_length) < 0
+        || transport_begin(tr, waiter) < 0) {
+        transport_undo(tr);
+        return NULL;
+    }
+    if (peer == NULL) {
+        io_set_nodelay(fd);    /* who knows the peer has accepted it, and done so */
+    }
+    return (PyObject *)tr;
+}
+
+int
+stream_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    Py_VISIT(stream_cast(op)->empty_waiter);
+    return transport_traverse(op, visit, arg);
+}
+
+int
+stream_clear(PyObject *op)
+{
+    Stream *stream = stream_cast(op);
+    (void)stream_push(stream);
+    wqueue_clear(&stream->output);
+    Py_CLEAR(stream->empty_waiter);
+    return transport_clear(op);
+}
+
+/* -- methods ------------------------------------------------------------------------------ */
+
+static PyObject *
+Stream_write(PyObject *op, PyObject *data)
+{
+    return none_or_error(stream_write(stream_cast(op), data));
+}
+
+static PyObject *
+Stream_writelines(PyObject *op, PyObject *list)
+{
+    return none_or_error(stream_writelines(stream_cast(op), list));
+}
+
+static PyObject *
+Stream_write_eof(PyObject *op, PyObject *ignored UNUSED)
+{
+    stream_write_eof(stream_cast(op));
+    return Py_NewRef(Py_None);
+}
+
+static PyObject *
+Stream_can_write_eof(PyObject *op UNUSED, PyObject *ignored UNUSED)
+{
+    return Py_NewRef(Py_True);
+}
+
+static PyObject *
+Stream__make_empty_waiter(PyObject *op, PyObject *ignored UNUSED)
+{
+    Stream *stream = stream_cast(op);
+    if (stream->empty_waiter != NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "Empty waiter is already set");
+        return NULL;
+    }
+    if (stream->base.loop == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "the transport is closed");
+        return NULL;
+    }
+    PyObject *waiter = future_new(stream->base.state, (PyObject *)stream->base.loop);
+    if (waiter == NULL) {
+        return NULL;
+    }
+    stream->empty_waiter = Py_NewRef(waiter);
+    if (wqueue_is_empty(&stream->output)
+        && future_settle_result(stream->base.state, waiter, Py_None) < 0) {
+        Py_CLEAR(waiter);
+    }
+    return waiter;
+}
+
+static PyObject *
+Stream__reset_empty_waiter(PyObject *op, PyObject *ignored UNUSED)
+{
+    Py_CLEAR(stream_cast(op)->empty_waiter);
+    return Py_NewRef(Py_None);
+}
+
+static PyObject *
+Stream_get_buffer(PyObject *op, void *closure UNUSED)
+{
+    return wqueue_as_list(&stream_cast(op)->output);
+}
+
+static PyObject *
+Stream_get_eof(PyObject *op, void *closure UNUSED)
+{
+    return PyBool_FromLong(stream_cast(op)->eof);
+}
+
+static PyObject *
+Stream_get_empty_waiter(PyObject *op, void *closure UNUSED)
+{
+    PyObject *waiter = stream_cast(op)->empty_waiter;
+    return Py_NewRef(waiter != NULL ? waiter : Py_None);
+}
+
+DEFINE_OWNED(Transport, Stream_write)
+DEFINE_OWNED(Transport, Stream_writelines)
+DEFINE_OWNED(Transport, Stream_write_eof)
+DEFINE_OWNED(Transport, Stream__make_empty_waiter)
+DEFINE_OWNED(Transport, Stream__reset_empty_waiter)
+DEFINE_OWNED_GETTER(Transport, Stream_get_buffer)
+DEFINE_OWNED_GETTER(Transport, Stream_get_empty_waiter)
+
+static PyMethodDef Stream_methods[] = {
+    {"write", OWNED(Stream_write), METH_O,
+     PyDoc_STR("write($self, data, /)\n--\n\n"
+               "Send bytes, now or as soon as the peer takes them. Does not block.\n\n"
+               "TypeError for anything but bytes, bytearray or memoryview; RuntimeError after\n"
+               "write_eof(). After the connection is lost the data is dropped.")},
+    {"writelines", OWNED(Stream_writelines), METH_O,
+     PyDoc_STR("writelines($self, list_of_data, /)\n--\n\n"
+               "Send several pieces, gathered into as few system calls as possible.")},
+    {"write_eof", OWNED(Stream_write_eof), METH_NOARGS,
+     PyDoc_STR("write_eof($self, /)\n--\n\n"
+               "Close the sending side after what is buffered; receiving goes on.")},
+    {"can_write_eof", Stream_can_write_eof, METH_NOARGS,
+     PyDoc_STR("can_write_eof($self, /)\n--\n\nTrue: write_eof() is possible.")},
+    {"_make_empty_waiter", OWNED(Stream__make_empty_waiter), METH_NOARGS, NULL},
+    {"_reset_empty_waiter", OWNED(Stream__reset_empty_waiter), METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef Stream_getset[] = {
+    {"_buffer", OWNED(Stream_get_buffer), NULL, NULL, NULL},
+    {"_eof", Stream_get_eof, NULL, NULL, NULL},
+    {"_empty_waiter", OWNED(Stream_get_empty_waiter), NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot Stream_slots[] = {
+    {Py_tp_doc, "The transport of a connected stream socket: asyncio.Transport."},
+    {Py_tp_dealloc, transport_dealloc},
+    {Py_tp_traverse, stream_traverse},
+    {Py_tp_clear, stream_clear},
+    {Py_tp_finalize, transport_finalize},
+    {Py_tp_methods, Stream_methods},
+    {Py_tp_getset, Stream_getset},
+    {0, NULL},
+};
+
+static PyType_Spec Stream_spec = {
+    .name = "asyncloop._core.StreamTransport",
+    .basicsize = sizeof(Stream),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = Stream_slots,
+};
+
+/* -- functions of the module ------------------------------------------------------------------ */
+
+static PyObject *
+module_stream_new(PyObject *module, PyObject *args)
+{
+    PyObject *op, *sock, *protocol, *waiter, *extra, *server, *context;
+    if (!PyArg_ParseTuple(args, "OOOOOOO:_stream_new", &op, &sock, &protocol, &waiter, &extra,
+                          &server, &context)) {
+        return NULL;
+    }
+    Loop *loop = args_loop(module, op);
+    if (loop == NULL) {
+        return NULL;
+    }
+    if (extra != Py_None && !PyDict_Check(extra)) {
+        PyErr_SetString(PyExc_TypeError, "extra must be a dict or None");
+        return NULL;
+    }
+    if (context != Py_None && !PyContext_CheckExact(context)) {
+        PyErr_SetString(PyExc_TypeError, "context must be a contextvars.Context or None");
+        return NULL;
+    }
+    int fd = args_descriptor(sock);
+    if (fd < 0) {
+        return NULL;
+    }
+    return stream_new(loop, sock, fd, protocol, args_null_for_none(waiter),
+                      args_null_for_none(extra), args_null_for_none(server),
+                      args_null_for_none(context), NULL, 0);
+}
+
+static PyObject *
+module_io_set_flaky(PyObject *module UNUSED, PyObject *seed)
+{
+    unsigned long long value = PyLong_AsUnsignedLongLong(seed);
+    if (value == (unsigned long long)-1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    io_set_flaky(value);
+    return Py_NewRef(Py_None);
+}
+
+DEFINE_OWNED_FUNCTION(module_stream_new)
+
+static PyMethodDef stream_functions[] = {
+    {"_stream_new", OWNED(module_stream_new), METH_VARARGS,
+     PyDoc_STR("_stream_new(loop, sock, protocol, waiter, extra, server, context, /)\n--\n\n"
+               "A transport over a connected, non-blocking socket, which it owns from now on.")},
+    {"_io_set_flaky", module_io_set_flaky, METH_O,
+     PyDoc_STR("_io_set_flaky(seed, /)\n--\n\n"
+               "For tests: sockets of new transports send and receive in random small pieces,\n"
+               "as a function of the seed; 0 ends it.")},
+    {NULL, NULL, 0, NULL},
+};
+
+int
+stream_type_init(PyObject *module, struct state *state)
+{
+    if (reader_init(state) < 0
+        || state_add_type(module, &Stream_spec, (PyObject *)state->TransportType,
+                          (Py_ssize_t)sizeof(Transport), &state->StreamType) < 0) {
+        return -1;
+    }
+    PyObject *constants = PyImport_ImportModule("asyncio.constants");
+    PyObject *modes = constants == NULL ? NULL : PyObject_GetAttrString(constants, "_SendfileMode");
+    PyObject *mode = modes == NULL ? NULL : PyObject_GetAttrString(modes, "TRY_NATIVE");
+    PyObject *type = (PyObject *)state->StreamType;
+    int result = mode == NULL
+                         || PyObject_SetAttrString(type, "_sendfile_compatible", mode) < 0
+                         || PyObject_SetAttrString(type, "_start_tls_compatible", Py_True) < 0
+                     ? -1
+                     : PyModule_AddFunctions(module, stream_functions);
+    Py_XDECREF(constants);
+    Py_XDECREF(modes);
+    Py_XDECREF(mode);
+    return result;
+}

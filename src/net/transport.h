@@ -1,0 +1,218 @@
+/* transport.h - what all transports share: closing, flow control, extra information.
+ *
+ * A transport goes through these states, each at most once:
+ *
+ *   open -> closing          close(): reading stops, output still goes out
+ *        -> connection lost  conn_lost > 0: nothing moves any more; connection_lost()
+ *                            is called in the next iteration, or is under way
+ *        -> done             loop == NULL: the descriptor is closed, protocol and loop
+ *                            are forgotten
+ *
+ * Owns:     the Python socket or file object that owns the descriptor, from creation on;
+ *           it is closed through that object, once, after connection_lost().
+ * Promises: connection_lost() is called once per transport, unless the loop ends first.
+ * Kinds:    a concrete transport (stream, datagram, pipe) embeds this struct first and
+ *           gives a struct transport_kind. Its Python type derives from TransportType.
+ * Python:   the types derive from asyncio.transports._FlowControlMixin, whose slots stay
+ *           empty: our attributes of the same names hide them. */
+#ifndef ASYNCLOOP_TRANSPORT_H
+#define ASYNCLOOP_TRANSPORT_H
+
+#include "net/addr.h"
+#include "net/io.h"
+#include "net/proto.h"
+#include "base/standard.h"
+#include "loop/watch.h"
+
+typedef struct Transport Transport;
+
+struct transport_kind {
+    bool is_socket;         /* extra info: socket, sockname, peername; else pipe. The
+                             * descriptor is the transport's alone: add_reader() refuses it */
+    bool has_output;
+    bool close_ends_output; /* close() is write_eof(): what is written after it is dropped */
+    /* bytes that wait to be sent */
+    size_t (*queued)(Transport *tr);
+    /* drops them */
+    void (*discard_output)(Transport *tr);
+    /* what the kernel holds of them leaves; may be NULL */
+    void (*push)(Transport *tr);
+    /* connection_lost() was called and the descriptor is closed; may be NULL */
+    void (*lost)(Transport *tr);
+    /* An error that only debug mode hears of, apart from connection_lost(); NULL: each
+     * OSError. */
+    bool (*is_expected)(Transport *tr, PyObject *exc);
+    /* For stream_read.c. 0, or -1 with an exit exception. */
+    int (*received_eof)(Transport *tr);
+    int (*data_failed)(Transport *tr);    /* data_received() raised the current exception */
+    /* For stream_write.c: a write that is too late. */
+    void (*drop_write)(Transport *tr);
+};
+
+#define TRANSPORT_MESSAGE(tr, what) \
+    ((tr)->kind->is_socket ? what " on socket transport" : what " on pipe transport")
+#define READ_FAILED(tr) TRANSPORT_MESSAGE(tr, "Fatal read error")
+#define WRITE_FAILED(tr) TRANSPORT_MESSAGE(tr, "Fatal write error")
+
+struct Transport {
+    union {
+        PyObject ob_base;
+        char asyncio_fields[ASYNCIO_TRANSPORT_SIZE];
+    };
+    PyObject *dict;                /* __dict__, made on first use */
+    PyObject *weakrefs;
+    const struct transport_kind *kind;
+    struct state *state;           /* borrowed: the type keeps the module alive */
+    Loop *loop;                    /* strong; NULL when done */
+    PyObject *file;                /* the Python object that owns the descriptor; strong */
+    PyObject *made;                /* connection_made() of the protocol, until it is called; or NULL */
+    PyObject *server;              /* asyncio.Server that we are attached to, or NULL: clients.c */
+    struct list_node client;       /* in the server's list */
+    PyObject *client_ref;          /* while it is there: a weak reference to this transport */
+    PyObject *extra;               /* dict of extra information, made on first need */
+    PyObject *socket_view;         /* asyncio's TransportSocket, made on first need */
+    PyObject *sockname;            /* both once asked for, the first before it is too late */
+    PyObject *peername;
+    struct addr peer_addr;         /* the kernel's form */
+    struct proto proto;
+    struct io io;
+    struct watch read_watch;
+    struct watch write_watch;
+    struct owed_call owed;         /* connection_lost(), or what a kind does before that */
+    size_t high_water;             /* bytes; output above it pauses the protocol */
+    size_t low_water;              /* bytes; at or below it the protocol resumes */
+    PyObject *limits;              /* (low, high) if they were no small ints, else NULL */
+    unsigned int conn_lost;        /* 0, or 1 + writes that were dropped since */
+    int fd;                        /* for repr: stays when the descriptor is closed */
+    bool closing;
+    bool begun;                    /* connection_made() was called */
+    bool paused;                   /* by pause_reading() */
+    bool read_eof;                 /* the peer has ended its side */
+    bool protocol_paused;
+    bool file_closed;
+    bool fd_gone;                  /* closed by somebody else: the number is not ours any more */
+    bool extra_complete;           /* extra holds everything, own information too */
+};
+
+int transport_types_init(PyObject *module, struct state *state);
+
+/* -- life ---------------------------------------------------------------------- */
+
+/* A new transport of the given type with everything but its kind's own fields; its io is
+ * the caller's to fill. The descriptor is claimed, the server attached. Takes over `file`
+ * only on success: on failure the caller still closes it. New reference or NULL.
+ * `extra` (dict), `server`, `context` may be NULL. */
+Transport *transport_new(PyTypeObject *type, const struct transport_kind *kind, Loop *loop,
+                         PyObject *file, int fd, PyObject *protocol, PyObject *extra,
+                         PyObject *server, PyObject *context);
+
+/* Where a socket object keeps the number of its descriptor, -1 once it is closed; good as long as
+ * the object is. NULL if `sock` is no socket.socket, or keeps it elsewhere. */
+const int *transport_socket_number(struct state *state, PyObject *sock, int fd);
+
+/* -1 with asyncio's RuntimeError if a transport that is not closing uses fd, which the user `named`
+ * so (NULL: by number). One whose socket was closed by somebody else ends here, before it meets the
+ * next owner of the number. */
+int transport_ensure_free(Loop *loop, int fd, PyObject *named);
+
+/* Takes a transport that has not begun out of the world, and drops the reference: `file`
+ * is the caller's again. Keeps the current exception. */
+void transport_undo(Transport *tr);
+
+/* Schedules connection_made(), then the first reading, then the waiter (or NULL). 0 / -1. */
+int transport_begin(Transport *tr, PyObject *waiter);
+
+/* For tp_traverse, tp_clear, tp_dealloc and tp_finalize of the kinds. */
+int transport_traverse(PyObject *op, visitproc visit, void *arg);
+int transport_clear(PyObject *op);
+void transport_dealloc(PyObject *op);
+void transport_finalize(PyObject *op);
+
+static inline Transport *
+transport_cast(PyObject *op)
+{
+    return (Transport *)op;
+}
+
+/* Is it exactly our transport of a stream socket, with nothing put on it or its class? Then to write
+ * is to call stream_write(). */
+static inline bool
+transport_is_plain_stream(struct state *state, PyObject *op)
+{
+    return LIKELY(Py_IS_TYPE(op, state->StreamType)) && LIKELY(transport_cast(op)->dict == NULL)
+           && standard_transport_class(state, &state->standard.stream, state->StreamType);
+}
+
+/* -- what is known of a connection (transport_info.c) ------------------------------ */
+
+/* Who is at the other end, as accept() told; length 0 asks the kernel. Before the
+ * transport begins. 0 / -1. */
+int transport_set_peer(Transport *tr, const struct sockaddr *address, socklen_t length);
+
+/* The own address has to be asked for before the descriptor goes. 0 / -1 */
+int transport_remember_sockname(Transport *tr);
+
+/* get_extra_info(): new reference, or NULL with an exception. */
+PyObject *transport_get_info(Transport *tr, PyObject *name, PyObject *otherwise);
+
+/* The whole dict, as asyncio's transports have it (borrowed), or NULL with an exception. */
+PyObject *transport_extra(Transport *tr);
+
+/* -- reading and closing ----------------------------------------------------------- */
+
+/* May and should the kind read? Asked again after each call into the protocol. */
+static inline bool
+transport_wants_data(const Transport *tr)
+{
+    return !tr->closing && !tr->paused && tr->begun && !tr->read_eof;
+}
+
+int transport_update_reading(Transport *tr);    /* starts or stops the read watch; 0 / -1 */
+
+void transport_stop_watches(Transport *tr);
+void transport_release_fd(Transport *tr);       /* the loop forgets who uses the descriptor */
+/* Closes the descriptor through the object that owns it, which only forgets one that was closed
+ * behind its back. Errors go to sys.unraisablehook. */
+void transport_close_file(Transport *tr);
+
+/* In a child of fork(): what waits to be sent is the parent's. */
+void transports_forked(struct state *state);
+
+int transport_close(Transport *tr);             /* 0, or -1 with RuntimeError: loop closed */
+int transport_force_close(Transport *tr, PyObject *exc);    /* exc borrowed, or NULL */
+
+/* Output has all gone: ends a transport that was closing. 0, or -1 with an exit exception. */
+int transport_drained(Transport *tr);
+
+/* The current exception ends the transport: it is told to the exception handler (an
+ * OSError in debug mode only, to the log) and to connection_lost(). 0, or -1 with an exit
+ * exception (KeyboardInterrupt, SystemExit), which is not told to anybody and must leave
+ * the loop. */
+int transport_fatal(Transport *tr, const char *message);
+/* The descriptor was closed by somebody else: the end, with EBADF. 0 / -1 as above. */
+int transport_descriptor_gone(Transport *tr);
+/* The same as transport_fatal() for an errno; 0: an exception is set. */
+int transport_fatal_errno(Transport *tr, int err, const char *message);
+
+/* -- flow control --------------------------------------------------------------------- */
+
+/* The limits of set_write_buffer_limits(): objects of the user's, None for asyncio's defaults.
+ * 0, or -1 with ValueError, or what a comparison raised. */
+int transport_set_limits(Transport *tr, PyObject *high, PyObject *low);
+int transport_maybe_pause(Transport *tr);     /* output grew: 0, or -1 with an exit exception */
+int transport_maybe_resume(Transport *tr);    /* output shrank */
+
+/* A write after the connection was lost: dropped, with asyncio's warning from the fifth on. */
+void transport_drop_write(Transport *tr);
+
+/* The current exception came out of a method of the protocol that is not allowed to end
+ * the transport: it is told to the exception handler, with a message whose %s is the
+ * protocol's type. 0, or -1 with an exit exception. */
+int transport_callback_failed(Transport *tr, const char *format);
+
+/* In debug mode: logger.debug(format, transport), where format has one %r; or info(). */
+void transport_log_debug(Transport *tr, const char *format);
+void transport_log_info(Transport *tr, const char *format);
+void transport_log_warning(Transport *tr, const char *message);    /* in any mode */
+
+#endif

@@ -1,0 +1,171 @@
+/* transport_info.c - what get_extra_info() tells of a connection.
+ *
+ * Owns:     the addresses of both ends, each asked for when somebody first wants it, and the dict
+ *           `extra`, which is completed only for those who look at all of it.
+ * Promises: what was known of a connection is told after its end, too.
+ * Python:   a name of the user's is compared and looked up, and a socket object may be asked. */
+#include "net/transport.h"
+
+/* -- addresses ------------------------------------------------------------------ */
+
+typedef int (*name_call)(int fd, struct sockaddr *address, socklen_t *length);
+
+/* Asks the kernel, and keeps what it says in one of the two forms (addr may be NULL). None where there is no
+ * such address; `method` asks the socket object about a family that addr.c does not know.
+ * 0 / -1 with an exception that is no OSError. */
+static int
+transport_ask_name(Transport *tr, name_call call, const char *method, struct addr *addr,
+                   PyObject **name)
+{
+    struct sockaddr_storage storage;
+    socklen_t length = sizeof(storage);
+    struct sockaddr *address = (struct sockaddr *)&storage;
+    if (call(tr->fd, address, &length) < 0) {
+        Py_XSETREF(*name, Py_NewRef(Py_None));
+        return 0;
+    }
+    if (addr != NULL && addr_keep(addr, address, length)) {
+        return 0;
+    }
+    PyObject *value = addr_build(address, length);
+    if (value == NULL && !PyErr_Occurred()) {
+        value = PyObject_CallMethod(tr->file, method, NULL);
+        if (value == NULL && PyErr_ExceptionMatches(PyExc_OSError)) {
+            PyErr_Clear();
+            value = Py_NewRef(Py_None);
+        }
+    }
+    if (value == NULL) {
+        return -1;
+    }
+    Py_XSETREF(*name, value);
+    return 0;
+}
+
+/* The address has to be known before the descriptor goes: get_extra_info() works after. */
+int
+transport_remember_sockname(Transport *tr)
+{
+    if (!tr->kind->is_socket || tr->sockname != NULL || tr->file_closed || tr->fd_gone) {
+        return 0;
+    }
+    return transport_ask_name(tr, getsockname, "getsockname", NULL, &tr->sockname);
+}
+
+/* new reference; None if it is not known */
+static PyObject *
+transport_peername(Transport *tr)
+{
+    if (tr->peername == NULL) {
+        tr->peername = addr_build(&tr->peer_addr.any, tr->peer_addr.length);
+    }
+    return Py_XNewRef(tr->peername);
+}
+
+int
+transport_set_peer(Transport *tr, const struct sockaddr *address, socklen_t length)
+{
+    if (tr->extra != NULL) {
+        int known = PyDict_Contains(tr->extra, tr->state->names.peername);
+        if (known != 0) {
+            return known < 0 ? -1 : 0;
+        }
+    }
+    if (length == 0) {
+        return transport_ask_name(tr, getpeername, "getpeername", &tr->peer_addr, &tr->peername);
+    }
+    if (addr_keep(&tr->peer_addr, address, length)) {
+        return 0;
+    }
+    PyObject *name = addr_build(address, length);
+    if (name == NULL && !PyErr_Occurred()) {
+        return transport_ask_name(tr, getpeername, "getpeername", &tr->peer_addr, &tr->peername);
+    }
+    Py_XSETREF(tr->peername, name);
+    return name == NULL ? -1 : 0;
+}
+
+/* -- get_extra_info() ----------------------------------------------------------- */
+
+/* The extra information that is not in the dict: new reference, NULL without an exception
+ * if there is none of that name. */
+static PyObject *
+transport_own_info(Transport *tr, PyObject *name)
+{
+    struct state_names *names = &tr->state->names;
+    if (!tr->kind->is_socket) {
+        return PyUnicode_Compare(name, names->pipe) == 0 && tr->file != NULL ? Py_NewRef(tr->file)
+                                                                            : NULL;
+    }
+    if (PyUnicode_Compare(name, names->socket) == 0) {
+        if (tr->socket_view == NULL && tr->file != NULL) {
+            tr->socket_view = PyObject_CallOneArg(tr->state->TransportSocket, tr->file);
+        }
+        return Py_XNewRef(tr->socket_view);
+    }
+    if (PyUnicode_Compare(name, names->peername) == 0) {
+        return transport_peername(tr);
+    }
+    if (PyUnicode_Compare(name, names->sockname) == 0) {
+        if (transport_remember_sockname(tr) < 0) {
+            return NULL;
+        }
+        return Py_NewRef(tr->sockname != NULL ? tr->sockname : Py_None);
+    }
+    return NULL;
+}
+
+static int
+dict_add_own_info(Transport *tr, PyObject *dict, PyObject *name)
+{
+    int known = PyDict_Contains(dict, name);
+    if (known != 0) {
+        return known < 0 ? -1 : 0;
+    }
+    PyObject *value = transport_own_info(tr, name);
+    if (value == NULL) {
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    int result = PyDict_SetItem(dict, name, value);
+    Py_DECREF(value);
+    return result;
+}
+
+PyObject *
+transport_extra(Transport *tr)
+{
+    if (tr->extra == NULL && (tr->extra = PyDict_New()) == NULL) {
+        return NULL;
+    }
+    if (!tr->extra_complete) {
+        struct state_names *names = &tr->state->names;
+        PyObject *own[] = {names->socket, names->sockname, names->peername, names->pipe};
+        for (size_t i = 0; i < ARRAY_LEN(own); i++) {
+            if (dict_add_own_info(tr, tr->extra, own[i]) < 0) {
+                return NULL;
+            }
+        }
+        tr->extra_complete = true;
+    }
+    return tr->extra;
+}
+
+PyObject *
+transport_get_info(Transport *tr, PyObject *name, PyObject *otherwise)
+{
+    PyObject *extra = tr->extra;
+    if (!PyUnicode_Check(name) && (extra = transport_extra(tr)) == NULL) {
+        return NULL;
+    }
+    PyObject *value = NULL;
+    if (extra != NULL && PyDict_GetItemRef(extra, name, &value) != 0) {
+        return value;
+    }
+    if (!tr->extra_complete) {
+        value = transport_own_info(tr, name);
+        if (value != NULL || PyErr_Occurred()) {
+            return value;
+        }
+    }
+    return Py_NewRef(otherwise);
+}

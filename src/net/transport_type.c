@@ -1,0 +1,632 @@
+/* transport_type.c - Python's face of all transports: methods, attributes, garbage.
+ *
+ * Each method is a parse and a call of transport.c. A kind adds its own (stream.c, pipe.c,
+ * datagram.c).
+ *
+ * Threads:  without a GIL a method that touches the loop is OWNED(); what is only looked at is
+ *           read in the critical section, or with SHARED_LOAD(). */
+#include "net/transport.h"
+
+#include <string.h>
+
+#include "base/args.h"
+#include "net/clients.h"
+#include "loop/owner.h"
+#include "base/standard.h"
+
+/* -- life ----------------------------------------------------------------------- */
+
+/* The slots that asyncio's classes give each instance. */
+static PyObject **
+transport_slot(PyObject *op, Py_ssize_t offset)
+{
+    return (PyObject **)(void *)((char *)op + offset);
+}
+
+int
+transport_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    Transport *tr = transport_cast(op);
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT(tr->dict);
+    if (tr->state != NULL) {
+        for (int i = 0; i < tr->state->transport_slot_count; i++) {
+            Py_VISIT(*transport_slot(op, tr->state->transport_slots[i]));
+        }
+    }
+    Py_VISIT(tr->loop);
+    Py_VISIT(tr->file);
+    Py_VISIT(tr->made);
+    Py_VISIT(tr->server);
+    Py_VISIT(tr->client_ref);
+    Py_VISIT(tr->extra);
+    Py_VISIT(tr->socket_view);
+    Py_VISIT(tr->limits);
+    return proto_traverse(&tr->proto, visit, arg);
+}
+
+int
+transport_clear(PyObject *op)
+{
+    Transport *tr = transport_cast(op);
+    if (tr->loop != NULL) {
+        transport_stop_watches(tr);
+        transport_release_fd(tr);
+    }
+    Py_CLEAR(tr->dict);
+    if (tr->state != NULL) {
+        for (int i = 0; i < tr->state->transport_slot_count; i++) {
+            Py_CLEAR(*transport_slot(op, tr->state->transport_slots[i]));
+        }
+    }
+    /* A method that is called on what is left finds a transport that was closed. */
+    tr->closing = true;
+    if (tr->conn_lost == 0) {
+        tr->conn_lost = 1;
+    }
+    proto_clear(&tr->proto);
+    io_forget_class(&tr->io);
+    Py_CLEAR(tr->file);
+    Py_CLEAR(tr->made);
+    server_forget(tr);
+    Py_CLEAR(tr->extra);
+    Py_CLEAR(tr->socket_view);
+    Py_CLEAR(tr->sockname);
+    Py_CLEAR(tr->peername);
+    Py_CLEAR(tr->limits);
+    shared_loop_drop(op, &tr->loop);
+    return 0;
+}
+
+void
+transport_dealloc(PyObject *op)
+{
+    if (PyObject_CallFinalizerFromDealloc(op) < 0) {
+        return;
+    }
+    PyTypeObject *type = Py_TYPE(op);
+    PyObject_GC_UnTrack(op);
+    server_leave(transport_cast(op));
+    if (transport_cast(op)->weakrefs != NULL) {
+        PyObject_ClearWeakRefs(op);
+    }
+    type->tp_clear(op);
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+/* Nobody has it any more, and it was not closed. */
+static void
+transport_abandon(Transport *tr)
+{
+    PyObject *op = (PyObject *)tr;
+    PyObject *exc = PyErr_GetRaisedException();
+    if (PyErr_ResourceWarning(op, 1, "unclosed transport %R", op) < 0) {
+        /* warnings are errors */
+        PyErr_WriteUnraisable(op);
+    }
+    transport_stop_watches(tr);
+    transport_release_fd(tr);
+    transport_close_file(tr);
+    server_detach(tr, true);
+    PyErr_SetRaisedException(exc);
+}
+
+#ifdef Py_GIL_DISABLED
+static int
+transport_run_abandon(PyObject *owner, PyObject *ignored UNUSED)
+{
+    Transport *tr = transport_cast(owner);
+    if (tr->file != NULL && !tr->file_closed) {
+        transport_abandon(tr);
+    }
+    /* From here on any thread may free it. */
+    SHARED_STORE(tr->closing, true);
+    tr->conn_lost += tr->conn_lost == 0;
+    shared_loop_drop(owner, &tr->loop);
+    return 0;
+}
+
+/* Garbage of a loop that another thread runs goes to that thread, and comes back to life for
+ * it: the loop knows its descriptor. */
+void
+transport_finalize(PyObject *op)
+{
+    Transport *tr = transport_cast(op);
+    if (tr->loop == NULL || tr->file == NULL || tr->file_closed) {
+        return;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    struct claim claim;
+    if (loop_claim(&claim, tr->loop) == 0) {
+        transport_run_abandon(op, NULL);
+        loop_unclaim(&claim);
+    }
+    else {
+        PyErr_Clear();
+        if (loop_call_soon_native(tr->loop, transport_run_abandon, op, NULL) < 0) {
+            PyErr_Clear();    /* the loop was closed meanwhile: it knows nothing any more */
+        }
+    }
+    PyErr_SetRaisedException(exc);
+}
+#else
+void
+transport_finalize(PyObject *op)
+{
+    Transport *tr = transport_cast(op);
+    if (tr->file != NULL && !tr->file_closed) {
+        transport_abandon(tr);
+    }
+}
+#endif
+
+/* -- methods -------------------------------------------------------------------- */
+
+static PyObject *
+Transport_close(PyObject *op, PyObject *ignored UNUSED)
+{
+    return none_or_error(transport_close(transport_cast(op)));
+}
+
+static PyObject *
+Transport_abort(PyObject *op, PyObject *ignored UNUSED)
+{
+    return none_or_error(transport_force_close(transport_cast(op), NULL));
+}
+
+static PyObject *
+Transport__force_close(PyObject *op, PyObject *exc)
+{
+    return none_or_error(transport_force_close(transport_cast(op), exc == Py_None ? NULL : exc));
+}
+
+static PyObject *
+Transport__fatal_error(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const char *const names[] = {"exc", "message", NULL};
+    PyObject *values[2] = {NULL, NULL};
+    if (args_unpack("_fatal_error", args, nargs, kwnames, names, 2, 1, values) < 0) {
+        return NULL;
+    }
+    const char *message = transport_cast(op)->kind->is_socket ? "Fatal error on transport"
+                                                              : "Fatal error on pipe transport";
+    if (values[1] != NULL && (message = PyUnicode_AsUTF8(values[1])) == NULL) {
+        return NULL;
+    }
+    if (!PyExceptionInstance_Check(values[0])) {
+        PyErr_SetString(PyExc_TypeError, "_fatal_error() takes an exception");
+        return NULL;
+    }
+    PyErr_SetRaisedException(Py_NewRef(values[0]));
+    return none_or_error(transport_fatal(transport_cast(op), message));
+}
+
+static PyObject *
+Transport_is_closing(PyObject *op, PyObject *ignored UNUSED)
+{
+    return PyBool_FromLong(SHARED_LOAD(transport_cast(op)->closing));
+}
+
+static PyObject *
+Transport_is_reading(PyObject *op, PyObject *ignored UNUSED)
+{
+    Transport *tr = transport_cast(op);
+    return PyBool_FromLong(!SHARED_LOAD(tr->closing) && !SHARED_LOAD(tr->paused));
+}
+
+static PyObject *
+Transport_pause_reading(PyObject *op, PyObject *ignored UNUSED)
+{
+    Transport *tr = transport_cast(op);
+    if (tr->closing || tr->paused) {
+        return Py_NewRef(Py_None);
+    }
+    SHARED_STORE(tr->paused, true);
+    watch_stop(&tr->read_watch);
+    transport_log_debug(tr, "%r pauses reading");
+    return Py_NewRef(Py_None);
+}
+
+static PyObject *
+Transport_resume_reading(PyObject *op, PyObject *ignored UNUSED)
+{
+    Transport *tr = transport_cast(op);
+    if (tr->closing || !tr->paused) {
+        return Py_NewRef(Py_None);
+    }
+    SHARED_STORE(tr->paused, false);
+    if (transport_update_reading(tr) < 0) {
+        return NULL;
+    }
+    transport_log_debug(tr, "%r resumes reading");
+    return Py_NewRef(Py_None);
+}
+
+static PyObject *
+Transport_set_protocol(PyObject *op, PyObject *protocol)
+{
+    Transport *tr = transport_cast(op);
+    return none_or_error(proto_set(&tr->proto, tr->state, protocol));
+}
+
+static PyObject *
+Transport_get_protocol(PyObject *op, PyObject *ignored UNUSED)
+{
+    PyObject *protocol = transport_cast(op)->proto.protocol;
+    return Py_NewRef(protocol != NULL ? protocol : Py_None);
+}
+
+/* asyncio's transports inherit it from BaseTransport: whoever replaces it there, or in a class between,
+ * means ours as well. What a program has put there, bound to the transport: new reference. NULL:
+ * nothing, or with an exception. */
+static PyObject *
+replaced_get_extra_info(PyObject *op)
+{
+    struct state *state = transport_cast(op)->state;
+    if (standard_class_is_same(Py_TYPE(op), &state->info_version)) {
+        return NULL;
+    }
+    PyObject *transports = PyImport_ImportModule("asyncio.transports");
+    PyObject *above = transports == NULL ? NULL
+                                         : PyObject_CallFunctionObjArgs((PyObject *)&PySuper_Type,
+                                                                        state->TransportType, op, NULL);
+    PyObject *found = above == NULL ? NULL
+                                    : PyObject_GetAttr(above, state->names.get_extra_info);
+    bool own = found != NULL && PyMethod_Check(found)
+               && standard_function(PyMethod_GET_FUNCTION(found), PyModule_GetDict(transports),
+                                    "BaseTransport.get_extra_info");
+    Py_XDECREF(above);
+    Py_XDECREF(transports);
+    if (own) {
+        (void)standard_class_has(Py_TYPE(op), "get_extra_info", Py_TYPE(op));    /* gives it a version */
+        SHARED_STORE(state->info_version, standard_version(Py_TYPE(op)));
+        Py_CLEAR(found);
+    }
+    return found;
+}
+
+static PyObject *
+Transport_get_extra_info(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    PyObject *replaced = replaced_get_extra_info(op);
+    if (UNLIKELY(replaced != NULL || PyErr_Occurred())) {
+        PyObject *result = replaced == NULL ? NULL
+                                            : PyObject_Vectorcall(replaced, args, (size_t)nargs, kwnames);
+        Py_XDECREF(replaced);
+        return result;
+    }
+    static const char *const names[] = {"name", "default", NULL};
+    PyObject *values[2] = {NULL, Py_None};
+    if (args_unpack("get_extra_info", args, nargs, kwnames, names, 2, 1, values) < 0) {
+        return NULL;
+    }
+    PyObject *value;
+    Py_BEGIN_CRITICAL_SECTION(op);
+    value = transport_get_info(transport_cast(op), values[0], values[1]);
+    Py_END_CRITICAL_SECTION();
+    return value;
+}
+
+static PyObject *
+Transport_get_write_buffer_size(PyObject *op, PyObject *ignored UNUSED)
+{
+    Transport *tr = transport_cast(op);
+    return PyLong_FromSize_t(tr->kind->queued(tr));
+}
+
+static PyObject *
+Transport_get_write_buffer_limits(PyObject *op, PyObject *ignored UNUSED)
+{
+    Transport *tr = transport_cast(op);
+    if (tr->limits != NULL) {
+        return Py_NewRef(tr->limits);
+    }
+    return Py_BuildValue("(nn)", (Py_ssize_t)tr->low_water, (Py_ssize_t)tr->high_water);
+}
+
+static int
+set_limits_from_args(Transport *tr, const char *function, PyObject *const *args,
+                     Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const char *const names[] = {"high", "low", NULL};
+    PyObject *values[2] = {Py_None, Py_None};
+    if (args_unpack(function, args, nargs, kwnames, names, 2, 0, values) < 0) {
+        return -1;
+    }
+    return transport_set_limits(tr, values[0], values[1]);
+}
+
+static PyObject *
+Transport_set_write_buffer_limits(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
+                                  PyObject *kwnames)
+{
+    Transport *tr = transport_cast(op);
+    if (set_limits_from_args(tr, "set_write_buffer_limits", args, nargs, kwnames) < 0) {
+        return NULL;
+    }
+    return none_or_error(transport_maybe_pause(tr));
+}
+
+static PyObject *
+Transport__set_write_buffer_limits(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
+                                   PyObject *kwnames)
+{
+    return none_or_error(set_limits_from_args(transport_cast(op), "_set_write_buffer_limits", args,
+                                              nargs, kwnames));
+}
+
+static PyObject *
+Transport__maybe_pause_protocol(PyObject *op, PyObject *ignored UNUSED)
+{
+    return none_or_error(transport_maybe_pause(transport_cast(op)));
+}
+
+static PyObject *
+Transport__maybe_resume_protocol(PyObject *op, PyObject *ignored UNUSED)
+{
+    return none_or_error(transport_maybe_resume(transport_cast(op)));
+}
+
+/* without its module */
+static const char *
+type_name(PyTypeObject *type)
+{
+    const char *dot = strrchr(type->tp_name, '.');
+    return dot == NULL ? type->tp_name : dot + 1;
+}
+
+/* With what only the thread of the loop may look at. */
+static PyObject *
+transport_full_repr(Transport *tr, const char *name, const char *state)
+{
+    const char *reading = watch_is_active(&tr->read_watch) ? "polling" : "idle";
+    if (!tr->kind->has_output) {
+        return PyUnicode_FromFormat("<%s%s fd=%d read=%s>", name, state, tr->fd, reading);
+    }
+    return PyUnicode_FromFormat("<%s%s fd=%d read=%s write=<%s, bufsize=%zu>>", name, state,
+                                tr->fd, reading,
+                                watch_is_active(&tr->write_watch) ? "polling" : "idle",
+                                tr->kind->queued(tr));
+}
+
+static PyObject *
+Transport_repr(PyObject *op)
+{
+    Transport *tr = transport_cast(op);
+    const char *name = type_name(Py_TYPE(op));
+    Loop *loop;
+    bool closed;
+    Py_BEGIN_CRITICAL_SECTION(op);
+    loop = (Loop *)Py_XNewRef(tr->loop);
+    closed = tr->file == NULL || tr->file_closed;
+    Py_END_CRITICAL_SECTION();
+    const char *state = closed ? " closed" : SHARED_LOAD(tr->closing) ? " closing" : "";
+    PyObject *text = NULL;
+    if (loop != NULL && !SHARED_LOAD(loop->closed)) {
+        struct claim claim;
+        if (loop_claim(&claim, loop) == 0) {
+            text = transport_full_repr(tr, name, state);
+            loop_unclaim(&claim);
+        }
+        else {
+            PyErr_Clear();    /* another thread runs it: then without */
+            text = PyUnicode_FromFormat("<%s%s fd=%d>", name, state, tr->fd);
+        }
+    }
+    else {
+        text = PyUnicode_FromFormat("<%s%s fd=%d>", name, state, tr->fd);
+    }
+    Py_XDECREF(loop);
+    return text;
+}
+
+/* -- attributes ----------------------------------------------------------------- */
+
+#define OBJECT_GETTER(name, expression)                     \
+    static PyObject *                                       \
+    Transport_get_##name(PyObject *op, void *closure UNUSED) \
+    {                                                       \
+        Transport *tr = transport_cast(op);                 \
+        PyObject *value;                                    \
+        Py_BEGIN_CRITICAL_SECTION(op);                      \
+        value = (PyObject *)(expression);                   \
+        value = Py_NewRef(value != NULL ? value : Py_None); \
+        Py_END_CRITICAL_SECTION();                          \
+        return value;                                       \
+    }
+#define BOOL_GETTER(name, expression)                       \
+    static PyObject *                                       \
+    Transport_get_##name(PyObject *op, void *closure UNUSED) \
+    {                                                       \
+        Transport *tr = transport_cast(op);                 \
+        return PyBool_FromLong(expression);                 \
+    }
+
+OBJECT_GETTER(loop, tr->loop)
+OBJECT_GETTER(protocol_attribute, tr->proto.protocol)
+OBJECT_GETTER(file, tr->file_closed ? NULL : tr->file)
+OBJECT_GETTER(server, tr->server)
+OBJECT_GETTER(context, tr->proto.context)
+BOOL_GETTER(closing, tr->closing)
+BOOL_GETTER(paused, tr->paused)
+BOOL_GETTER(protocol_paused, tr->protocol_paused)
+BOOL_GETTER(protocol_connected, tr->proto.protocol != NULL)
+
+static PyObject *
+Transport_get_conn_lost(PyObject *op, void *closure UNUSED)
+{
+    return PyLong_FromUnsignedLong(transport_cast(op)->conn_lost);
+}
+
+static PyObject *
+Transport_get_fd(PyObject *op, void *closure UNUSED)
+{
+    return PyLong_FromLong(transport_cast(op)->fd);
+}
+
+static SYNCHRONIZED_GETTER(Transport_get_extra)(PyObject *op, void *closure UNUSED)
+{
+    return Py_XNewRef(transport_extra(transport_cast(op)));
+}
+
+static PyObject *
+Transport_get_limit(PyObject *op, void *closure)
+{
+    PyObject *limits = Transport_get_write_buffer_limits(op, NULL);
+    if (limits == NULL) {
+        return NULL;
+    }
+    PyObject *limit = Py_NewRef(PyTuple_GET_ITEM(limits, closure != NULL));
+    Py_DECREF(limits);
+    return limit;
+}
+
+DEFINE_OWNED_FAST(Transport, Transport_set_write_buffer_limits)
+DEFINE_OWNED_FAST(Transport, Transport__set_write_buffer_limits)
+DEFINE_OWNED_FAST(Transport, Transport__fatal_error)
+DEFINE_OWNED(Transport, Transport_close)
+DEFINE_OWNED(Transport, Transport_abort)
+DEFINE_OWNED(Transport, Transport_pause_reading)
+DEFINE_OWNED(Transport, Transport_resume_reading)
+DEFINE_OWNED(Transport, Transport_set_protocol)
+DEFINE_OWNED(Transport, Transport_get_protocol)
+DEFINE_OWNED(Transport, Transport_get_write_buffer_size)
+DEFINE_OWNED(Transport, Transport_get_write_buffer_limits)
+DEFINE_OWNED(Transport, Transport__maybe_pause_protocol)
+DEFINE_OWNED(Transport, Transport__maybe_resume_protocol)
+DEFINE_OWNED(Transport, Transport__force_close)
+DEFINE_OWNED_GETTER(Transport, Transport_get_protocol_attribute)
+DEFINE_OWNED_GETTER(Transport, Transport_get_protocol_connected)
+DEFINE_OWNED_GETTER(Transport, Transport_get_server)
+DEFINE_OWNED_GETTER(Transport, Transport_get_context)
+
+/* -- the type ------------------------------------------------------------------- */
+
+static PyMethodDef Transport_methods[] = {
+    {"close", OWNED(Transport_close), METH_NOARGS,
+     PyDoc_STR("close($self, /)\n--\n\n"
+               "Stop reading, send what is buffered, then close. connection_lost(None) follows.")},
+    {"abort", OWNED(Transport_abort), METH_NOARGS,
+     PyDoc_STR("abort($self, /)\n--\n\n"
+               "Close at once; what is buffered is lost. connection_lost(None) follows.")},
+    {"is_closing", Transport_is_closing, METH_NOARGS,
+     PyDoc_STR("is_closing($self, /)\n--\n\nWhether the transport is closing or closed.")},
+    {"is_reading", Transport_is_reading, METH_NOARGS,
+     PyDoc_STR("is_reading($self, /)\n--\n\nWhether the transport takes new data.")},
+    {"pause_reading", OWNED(Transport_pause_reading), METH_NOARGS,
+     PyDoc_STR("pause_reading($self, /)\n--\n\n"
+               "No more data until resume_reading(). No effect on a paused or closed one.")},
+    {"resume_reading", OWNED(Transport_resume_reading), METH_NOARGS,
+     PyDoc_STR("resume_reading($self, /)\n--\n\nTake data again after pause_reading().")},
+    {"set_protocol", OWNED(Transport_set_protocol), METH_O,
+     PyDoc_STR("set_protocol($self, protocol, /)\n--\n\nGive the connection to another protocol.")},
+    {"get_protocol", OWNED(Transport_get_protocol), METH_NOARGS,
+     PyDoc_STR("get_protocol($self, /)\n--\n\nThe current protocol; None after the end.")},
+    {"get_extra_info", (PyCFunction)(void (*)(void))Transport_get_extra_info,
+     METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("get_extra_info($self, /, name, default=None)\n--\n\n"
+               "What is known of the connection: 'socket', 'sockname', 'peername'.")},
+    {"get_write_buffer_size", OWNED(Transport_get_write_buffer_size), METH_NOARGS,
+     PyDoc_STR("get_write_buffer_size($self, /)\n--\n\nBytes that wait to be sent.")},
+    {"get_write_buffer_limits", OWNED(Transport_get_write_buffer_limits), METH_NOARGS,
+     PyDoc_STR("get_write_buffer_limits($self, /)\n--\n\nThe limits (low, high), in bytes.")},
+    {"set_write_buffer_limits", (PyCFunction)(void (*)(void))OWNED(Transport_set_write_buffer_limits),
+     METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("set_write_buffer_limits($self, /, high=None, low=None)\n--\n\n"
+               "The protocol pauses above `high` waiting bytes and resumes at `low`.\n\n"
+               "ValueError unless high >= low >= 0.")},
+    {"_set_write_buffer_limits", (PyCFunction)(void (*)(void))OWNED(Transport__set_write_buffer_limits),
+     METH_FASTCALL | METH_KEYWORDS, NULL},
+    {"_maybe_pause_protocol", OWNED(Transport__maybe_pause_protocol), METH_NOARGS, NULL},
+    {"_maybe_resume_protocol", OWNED(Transport__maybe_resume_protocol), METH_NOARGS, NULL},
+    {"_force_close", OWNED(Transport__force_close), METH_O, NULL},
+    {"_fatal_error", (PyCFunction)(void (*)(void))OWNED(Transport__fatal_error),
+     METH_FASTCALL | METH_KEYWORDS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static int
+Transport_set_protocol_attribute(PyObject *op, PyObject *value, void *closure UNUSED)
+{
+    if (value == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "_protocol cannot be deleted");
+        return -1;
+    }
+    Transport *tr = transport_cast(op);
+    return proto_set(&tr->proto, tr->state, value);
+}
+
+static PyGetSetDef Transport_getset[] = {
+    {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
+    {"_loop", Transport_get_loop, NULL, NULL, NULL},
+    {"_protocol", OWNED(Transport_get_protocol_attribute), Transport_set_protocol_attribute, NULL, NULL},
+    {"_protocol_connected", OWNED(Transport_get_protocol_connected), NULL, NULL, NULL},
+    {"_protocol_paused", Transport_get_protocol_paused, NULL, NULL, NULL},
+    {"_sock", Transport_get_file, NULL, NULL, NULL},
+    {"_sock_fd", Transport_get_fd, NULL, NULL, NULL},
+    {"_server", OWNED(Transport_get_server), NULL, NULL, NULL},
+    {"_context", OWNED(Transport_get_context), NULL, NULL, NULL},
+    {"_extra", Transport_get_extra, NULL, NULL, NULL},
+    {"_closing", Transport_get_closing, NULL, NULL, NULL},
+    {"_conn_lost", Transport_get_conn_lost, NULL, NULL, NULL},
+    {"_paused", Transport_get_paused, NULL, NULL, NULL},
+    {"_low_water", Transport_get_limit, NULL, NULL, NULL},
+    {"_high_water", Transport_get_limit, NULL, NULL, (void *)1},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef Transport_members[] = {
+    {"__dictoffset__", T_PYSSIZET, offsetof(Transport, dict), READONLY, NULL},
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(Transport, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot Transport_slots[] = {
+    {Py_tp_doc, "What all transports of asyncloop share."},
+    {Py_tp_dealloc, transport_dealloc},
+    {Py_tp_traverse, transport_traverse},
+    {Py_tp_clear, transport_clear},
+    {Py_tp_finalize, transport_finalize},
+    {Py_tp_repr, Transport_repr},
+    {Py_tp_methods, Transport_methods},
+    {Py_tp_getset, Transport_getset},
+    {Py_tp_members, Transport_members},
+    {0, NULL},
+};
+
+static PyType_Spec Transport_spec = {
+    .name = "asyncloop._core.Transport",
+    .basicsize = sizeof(Transport),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE
+             | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = Transport_slots,
+};
+
+/* Where asyncio's classes keep their slots in an instance. */
+static void
+find_base_slots(struct state *state)
+{
+    static const char *const names[] = {"_extra", "_loop", "_protocol_paused", "_high_water",
+                                        "_low_water"};
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        PyObject *descriptor = PyObject_GetAttrString(state->asyncio_FlowControlMixin, names[i]);
+        if (descriptor == NULL) {
+            PyErr_Clear();    /* a version without that slot */
+            continue;
+        }
+        if (Py_IS_TYPE(descriptor, &PyMemberDescr_Type)) {
+            PyMemberDef *member = ((PyMemberDescrObject *)descriptor)->d_member;
+            state->transport_slots[state->transport_slot_count++] = member->offset;
+        }
+        Py_DECREF(descriptor);
+    }
+}
+
+int
+transport_types_init(PyObject *module, struct state *state)
+{
+    find_base_slots(state);
+    return state_add_type(module, &Transport_spec, state->asyncio_FlowControlMixin,
+                          ASYNCIO_TRANSPORT_SIZE, &state->TransportType);
+}

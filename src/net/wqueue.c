@@ -1,0 +1,175 @@
+/* wqueue.c - see wqueue.h. */
+#include "net/wqueue.h"
+
+#include <string.h>
+
+#define WQUEUE_MIN 8    /* items of a fresh array: 64 bytes */
+
+static inline PyObject **
+wqueue_items(struct wqueue *queue)
+{
+    return queue->capacity == 0 ? &queue->only : queue->items;
+}
+
+static inline PyObject *
+wqueue_item(const struct wqueue *queue, uint32_t i)
+{
+    return queue->capacity == 0 ? queue->only : queue->items[queue->head + i];
+}
+
+/* Room for one more item behind the last one. 0 / -1 with MemoryError. */
+static int
+wqueue_reserve(struct wqueue *queue)
+{
+    if (queue->length == 0 && queue->capacity == 0) {
+        return 0;
+    }
+    if (queue->head + queue->length < queue->capacity) {
+        return 0;
+    }
+    if (queue->head > queue->capacity / 2) {
+        memmove(queue->items, queue->items + queue->head, queue->length * sizeof(*queue->items));
+        queue->head = 0;
+        return 0;
+    }
+    size_t capacity = queue->capacity == 0 ? WQUEUE_MIN : (size_t)queue->capacity * 2;
+    PyObject **items = NULL;
+    if (capacity <= UINT32_MAX) {
+        items = PyMem_Realloc(queue->capacity == 0 ? NULL : queue->items,
+                              capacity * sizeof(*items));
+    }
+    if (items == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    if (queue->capacity == 0) {
+        items[0] = queue->only;
+    }
+    queue->items = items;
+    queue->capacity = (uint32_t)capacity;
+    return 0;
+}
+
+int
+wqueue_push(struct wqueue *queue, PyObject *bytes, size_t skip)
+{
+    assert(PyBytes_CheckExact(bytes));
+    assert((size_t)PyBytes_GET_SIZE(bytes) > skip);
+    assert(skip == 0 || queue->length == 0);
+
+    if (wqueue_reserve(queue) < 0) {
+        return -1;
+    }
+    wqueue_items(queue)[queue->head + queue->length++] = Py_NewRef(bytes);
+    if (queue->length == 1) {
+        queue->offset = skip;
+    }
+    queue->bytes += (size_t)PyBytes_GET_SIZE(bytes) - skip;
+    return 0;
+}
+
+int
+wqueue_push_front(struct wqueue *queue, PyObject *bytes, size_t skip)
+{
+    if (queue->length == 0) {
+        return wqueue_push(queue, bytes, skip);
+    }
+    assert(queue->offset == 0);
+    assert((size_t)PyBytes_GET_SIZE(bytes) > skip);
+    if (wqueue_push(queue, bytes, 0) < 0) {
+        return -1;
+    }
+    PyObject **items = wqueue_items(queue) + queue->head;
+    memmove(items + 1, items, (queue->length - 1) * sizeof(*items));
+    items[0] = bytes;
+    queue->offset = skip;
+    queue->bytes -= skip;
+    return 0;
+}
+
+int
+wqueue_push_copy(struct wqueue *queue, const char *data, size_t length)
+{
+    PyObject *copy = PyBytes_FromStringAndSize(data, (Py_ssize_t)length);
+    if (copy == NULL) {
+        return -1;
+    }
+    int result = wqueue_push(queue, copy, 0);
+    Py_DECREF(copy);
+    return result;
+}
+
+int
+wqueue_iov(const struct wqueue *queue, struct iovec *iov, int max)
+{
+    int count = queue->length < (size_t)max ? (int)queue->length : max;
+    for (int i = 0; i < count; i++) {
+        PyObject *item = wqueue_item(queue, (uint32_t)i);
+        iov[i].iov_base = PyBytes_AS_STRING(item);
+        iov[i].iov_len = (size_t)PyBytes_GET_SIZE(item);
+    }
+    if (count > 0) {
+        iov[0].iov_base = (char *)iov[0].iov_base + queue->offset;
+        iov[0].iov_len -= queue->offset;
+    }
+    return count;
+}
+
+static void
+wqueue_free_items(struct wqueue *queue)
+{
+    if (queue->capacity > 0) {
+        PyMem_Free(queue->items);
+    }
+    *queue = (struct wqueue){0};
+}
+
+void
+wqueue_consume(struct wqueue *queue, size_t n)
+{
+    assert(n <= queue->bytes);
+
+    queue->bytes -= n;
+    n += queue->offset;
+    while (queue->length > 0) {
+        PyObject *item = wqueue_first(queue);
+        size_t size = (size_t)PyBytes_GET_SIZE(item);
+        if (n < size) {
+            break;
+        }
+        n -= size;
+        queue->head++;
+        queue->length--;
+        Py_DECREF(item);
+    }
+    queue->offset = n;
+    if (queue->length == 0) {
+        wqueue_free_items(queue);
+    }
+}
+
+void
+wqueue_clear(struct wqueue *queue)
+{
+    for (uint32_t i = 0; i < queue->length; i++) {
+        Py_DECREF(wqueue_item(queue, i));
+    }
+    wqueue_free_items(queue);
+}
+
+PyObject *
+wqueue_as_list(const struct wqueue *queue)
+{
+    PyObject *list = PyList_New(0);
+    for (uint32_t i = 0; list != NULL && i < queue->length; i++) {
+        PyObject *item = wqueue_item(queue, i);
+        size_t skip = i == 0 ? queue->offset : 0;
+        PyObject *rest = PyBytes_FromStringAndSize(PyBytes_AS_STRING(item) + skip,
+                                                   PyBytes_GET_SIZE(item) - (Py_ssize_t)skip);
+        if (rest == NULL || PyList_Append(list, rest) < 0) {
+            Py_CLEAR(list);
+        }
+        Py_XDECREF(rest);
+    }
+    return list;
+}

@@ -1,0 +1,692 @@
+/* operation.c - see operation.h.
+ *
+ * Invariants:
+ *   - the watch is active only while the future is pending;
+ *   - the future knows its Operation (future->watcher) as long as the Operation holds it.
+ *
+ * A closed socket: epoll says nothing when a descriptor is closed that it watches, so that
+ * an Operation would wait for ever. Operations that wait are in a list of the loop, and
+ * operation_check_waiting() asks their sockets now and then. */
+#include "ops/operation.h"
+
+#include <errno.h>
+#include <fcntl.h>
+
+#include "base/args.h"
+#include "base/freelist.h"
+#include "tasks/future.h"
+#include "loop/owner.h"
+#include "loop/timer.h"
+#include "net/transport.h"
+
+/* A socket closed under an Operation is noticed within this time, by a loop that runs. */
+#define CHECK_INTERVAL_NS INT64_C(100000000)
+
+/* -- waiting ------------------------------------------------------------------------- */
+
+static void
+operation_stop_waiting(Operation *op)
+{
+    list_remove(&op->waiting);
+    watch_stop(&op->watch);
+    if (op->timer != NULL) {
+        timer_cancel(op->timer);
+        Py_CLEAR(op->timer);
+    }
+}
+
+static void
+operation_drop_future(Operation *op)
+{
+    if (op->future != NULL) {
+        if (op->kind->leave != NULL) {
+            op->kind->leave(op);
+        }
+        SHARED_STORE(op->future->watcher, NULL);
+        Py_CLEAR(op->future);
+    }
+}
+
+/* The awaiting Task was cancelled, and with it our future. */
+static void
+operation_cancelled(PyObject *watcher)
+{
+    Operation *op = (Operation *)watcher;
+    Py_INCREF(op);
+    operation_stop_waiting(op);
+    Py_DECREF(op);
+}
+
+static int
+operation_wake(Operation *op)
+{
+    operation_stop_waiting(op);
+    return op->future == NULL ? 0 : future_set_result_if_pending(op->future, Py_None);
+}
+
+static void
+operation_ready(struct watch *watch, int revents)
+{
+    Operation *op = container_of(watch, Operation, watch);
+    Loop *loop = (Loop *)Py_NewRef(watch_loop(watch));
+    op->descriptor_gone = (revents & EV_ERROR) != 0;
+    if (operation_wake(op) < 0) {
+        loop_report(loop, "An operation on a socket could not go on", NULL, NULL);
+    }
+    Py_DECREF(loop);
+}
+
+static int
+operation_retry(PyObject *owner, PyObject *ignored UNUSED)
+{
+    Py_INCREF(owner);    /* the timer lets go of it */
+    int result = operation_wake((Operation *)owner);
+    Py_DECREF(owner);
+    return result;
+}
+
+static bool
+socket_is_closed(Operation *op)
+{
+    PyCFunction fileno = op->state->socket_fileno;
+    if (fileno == NULL || op->sock == NULL
+        || !Py_IS_TYPE(op->sock, (PyTypeObject *)op->state->socket_class)) {
+        return fcntl(op->fd, F_GETFD) < 0 && errno == EBADF;
+    }
+    PyObject *number = fileno(op->sock, NULL);
+    long fd = number == NULL ? -1 : PyLong_AsLong(number);
+    Py_XDECREF(number);
+    if (PyErr_Occurred()) {
+        PyErr_Clear();
+    }
+    return fd != op->fd;
+}
+
+static void
+operation_check_all(Loop *loop)
+{
+    struct list_node *head = &loop->waiting_operations;
+    for (struct list_node *node = head->next; node != head;) {
+        Operation *op = container_of(node, Operation, waiting);
+        node = node->next;
+        if (op->watch.removed) {
+            list_remove(&op->waiting);    /* asked for: it waits until it is cancelled */
+            continue;
+        }
+        if (!socket_is_closed(op)) {
+            continue;
+        }
+        Py_INCREF(op);
+        op->descriptor_gone = true;
+        if (operation_wake(op) < 0) {
+            loop_report(loop, "An operation on a socket could not go on", NULL, NULL);
+        }
+        Py_DECREF(op);
+        node = head->next;    /* the list may be another one */
+    }
+}
+
+/* Before each poll: how long it may last. Whatever ran since the last one may have closed a
+ * socket. After a check the loop may sleep as long as it likes, for nothing runs then. */
+static int64_t
+operation_check_waiting(Loop *loop, int64_t now, int64_t wait_ns)
+{
+    int64_t since = now - loop->operations_checked_ns;
+    if (since < CHECK_INTERVAL_NS) {
+        int64_t left = CHECK_INTERVAL_NS - since;
+        return wait_ns > left ? left : wait_ns;
+    }
+    loop->operations_checked_ns = now;
+    operation_check_all(loop);
+    return ready_length(&loop->ready) > 0 ? 0 : wait_ns;
+}
+
+int
+operation_ask_fileno(Operation *op)
+{
+    if (op->number == NULL) {
+        op->number = PyObject_CallMethodNoArgs(op->sock, op->state->names.fileno);
+    }
+    return op->number == NULL ? -1 : 0;
+}
+
+/* What asyncio's selector would say of the descriptor. Of a plain socket nothing: the attempt before
+ * has just used it. 0 / -1 */
+static int
+operation_check_descriptor(Operation *op)
+{
+    if (UNLIKELY(op->fd < 0)) {
+        if (operation_ask_fileno(op) < 0) {
+            return -1;
+        }
+        op->fd = args_descriptor(op->number);
+        if (op->fd < 0) {
+            return -1;
+        }
+    }
+    if (UNLIKELY(op->kind->beside_transport)) {
+        return 0;
+    }
+    if (UNLIKELY(transport_ensure_free(op->loop, op->fd, NULL) < 0)) {
+        return -1;
+    }
+    return LIKELY(Py_IS_TYPE(op->sock, (PyTypeObject *)op->state->socket_class))
+               ? 0
+               : watch_check_pollable(op->fd);
+}
+
+/* Waits as `what` says: PYGEN_NEXT with the future to yield, or PYGEN_ERROR. */
+static PySendResult
+operation_wait(Operation *op, enum attempt what, PyObject **result)
+{
+    Loop *loop = op->loop;
+    if (what != ATTEMPT_WAIT_RETRY && UNLIKELY(operation_check_descriptor(op) < 0)) {
+        return PYGEN_ERROR;
+    }
+    Future *future = (Future *)future_new(loop->state, (PyObject *)loop);
+    if (future == NULL) {
+        return PYGEN_ERROR;
+    }
+    if (what == ATTEMPT_WAIT_RETRY) {
+        double delay = OPERATION_RETRY_SECONDS * (1 << op->retries);
+        op->timer = loop_call_later_native(loop, delay, operation_retry, (PyObject *)op, NULL);
+        if (op->timer == NULL) {
+            Py_DECREF(future);
+            return PYGEN_ERROR;
+        }
+        op->retries += op->retries < OPERATION_RETRY_DOUBLINGS;
+    }
+    else {
+        watch_init(&op->watch, loop, (PyObject *)op, op->fd,
+                   what == ATTEMPT_WAIT_READ ? EV_READ : EV_WRITE, operation_ready);
+        int started = LIKELY(!op->kind->beside_transport) ? watch_take_place(&op->watch)
+                                                          : watch_start(&op->watch);
+        if (UNLIKELY(started < 0)) {
+            Py_DECREF(future);
+            return PYGEN_ERROR;
+        }
+        list_append(&loop->waiting_operations, &op->waiting);
+    }
+    SHARED_STORE(future->watcher, (PyObject *)op);
+    SHARED_STORE(future->blocking, true);
+    op->future = future;
+    *result = Py_NewRef(future);
+    return PYGEN_NEXT;
+}
+
+/* -- going on --------------------------------------------------------------------------- */
+
+static void
+operation_finish(Operation *op)
+{
+    operation_stop_waiting(op);
+    operation_drop_future(op);
+    Py_CLEAR(op->inner);
+    Py_CLEAR(op->value);
+    Py_CLEAR(op->sock);
+    Py_CLEAR(op->number);
+    for (int i = 0; i < op->nargs; i++) {
+        Py_CLEAR(op->args[i]);
+    }
+    shared_loop_drop((PyObject *)op, &op->loop);
+}
+
+static PySendResult
+operation_go_on(Operation *op, PyObject **result)
+{
+    enum attempt outcome = ATTEMPT_AWAIT;
+    while (outcome == ATTEMPT_AWAIT) {
+        if (op->inner != NULL) {
+            PyObject *value;
+            PySendResult sent = PyIter_Send(op->inner, Py_None, &value);
+            if (sent == PYGEN_NEXT) {
+                *result = value;
+                return PYGEN_NEXT;
+            }
+            if (sent == PYGEN_ERROR) {
+                break;
+            }
+            Py_CLEAR(op->inner);
+            Py_XSETREF(op->value, value);
+        }
+        outcome = op->kind->attempt(op, result);
+    }
+    switch (outcome) {
+    case ATTEMPT_DONE:
+        operation_finish(op);
+        return PYGEN_RETURN;
+    case ATTEMPT_WAIT_READ:
+    case ATTEMPT_WAIT_WRITE:
+    case ATTEMPT_WAIT_RETRY:
+        if (LIKELY(operation_wait(op, outcome, result) == PYGEN_NEXT)) {
+            return PYGEN_NEXT;
+        }
+        break;
+    case ATTEMPT_WAIT_FUTURE:
+        SHARED_STORE(op->future->blocking, true);
+        *result = Py_NewRef(op->future);
+        return PYGEN_NEXT;
+    default:
+        break;
+    }
+    operation_finish(op);
+    return PYGEN_ERROR;
+}
+
+/* May it be resumed? 0, or -1 with what is wrong. */
+static int
+operation_check_resumable(Operation *op)
+{
+    if (UNLIKELY(op->running)) {
+        PyErr_SetString(PyExc_ValueError, "coroutine already executing");
+        return -1;
+    }
+    if (UNLIKELY(op->loop == NULL)) {
+        PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
+        return -1;
+    }
+    return 0;
+}
+
+/* The future that we yielded is done: how did it end? 0, or -1 with what to raise. */
+static int
+operation_take_future(Operation *op)
+{
+    Future *future = op->future;
+    if (UNLIKELY(future_is_pending(future))) {
+        PyErr_SetString(PyExc_RuntimeError, "coroutine is being awaited already");
+        return -1;
+    }
+    PyObject *error = NULL;
+    bool failed = false;
+    uint8_t outcome = SHARED_LOAD(future->future_state);
+    if (UNLIKELY(op->descriptor_gone && outcome >= FUTURE_FINISHED)) {
+        errno = EBADF;
+        PyErr_SetFromErrno(PyExc_OSError);
+        error = PyErr_GetRaisedException();
+        failed = true;
+    }
+    else if (UNLIKELY(outcome == FUTURE_CANCELLED || outcome == FUTURE_FAILED)) {
+        failed = true;
+        if (future_take(future, &error) < 0) {
+            error = PyErr_GetRaisedException();
+        }
+    }
+    operation_drop_future(op);
+    if (LIKELY(!failed)) {
+        return 0;
+    }
+    operation_finish(op);
+    PyErr_SetRaisedException(error);
+    return -1;
+}
+
+static PySendResult
+operation_send(Operation *op, PyObject *value, PyObject **result)
+{
+    *result = NULL;
+    if (operation_check_resumable(op) < 0) {
+        return PYGEN_ERROR;
+    }
+    if (UNLIKELY(!op->started && value != Py_None)) {
+        PyErr_SetString(PyExc_TypeError,
+                        "can't send non-None value to a just-started coroutine");
+        return PYGEN_ERROR;
+    }
+    if (op->future != NULL && operation_take_future(op) < 0) {
+        return PYGEN_ERROR;
+    }
+    op->running = true;
+    Py_INCREF(op);    /* an attempt may run Python */
+    PySendResult sent = operation_go_on(op, result);
+    op->started = true;
+    op->running = false;
+    Py_DECREF(op);
+    return sent;
+}
+
+#ifdef Py_GIL_DISABLED
+static PySendResult
+Operation_am_send(PyObject *self, PyObject *value, PyObject **result)
+{
+    struct claim claim;
+    *result = NULL;
+    if (loop_claim_steal(&claim, shared_loop_ref(self, &((Operation *)self)->loop)) < 0) {
+        return PYGEN_ERROR;
+    }
+    PySendResult sent = operation_send((Operation *)self, value, result);
+    loop_unclaim(&claim);
+    return sent;
+}
+#else
+static PySendResult
+Operation_am_send(PyObject *self, PyObject *value, PyObject **result)
+{
+    return operation_send((Operation *)self, value, result);
+}
+#endif
+
+static PyObject *
+Operation_iternext(PyObject *self)
+{
+    PyObject *result;
+    if (Operation_am_send(self, Py_None, &result) != PYGEN_RETURN) {
+        return result;
+    }
+    if (result == Py_None) {
+        Py_DECREF(result);
+    }
+    else {
+        stop_iteration_bytes_steal(((Operation *)self)->state, result);
+    }
+    return NULL;
+}
+
+static PyObject *
+Operation_send(PyObject *self, PyObject *value)
+{
+    PyObject *result;
+    if (Operation_am_send(self, value, &result) != PYGEN_RETURN) {
+        return result;
+    }
+    stop_iteration_steal(result);
+    return NULL;
+}
+
+/* -- being stopped ------------------------------------------------------------------------ */
+
+/* throw() of the inner awaitable: what it yields, or NULL with an exception. */
+static PyObject *
+operation_throw_inner(Operation *op, PyObject *exc)
+{
+    op->running = true;
+    Py_INCREF(op);
+    PyObject *result = PyObject_CallMethodOneArg(op->inner, op->loop->state->names.throw, exc);
+    if (result == NULL && PyErr_ExceptionMatches(PyExc_StopIteration)) {
+        PyObject *stop = PyErr_GetRaisedException();
+        PyObject *value = ((PyStopIterationObject *)stop)->value;
+        Py_XSETREF(op->value, Py_NewRef(value == NULL ? Py_None : value));
+        Py_DECREF(stop);
+        Py_CLEAR(op->inner);
+        if (operation_go_on(op, &result) == PYGEN_RETURN) {
+            stop_iteration_steal(result);
+            result = NULL;
+        }
+    }
+    else if (result == NULL) {
+        operation_finish(op);
+    }
+    op->running = false;
+    Py_DECREF(op);
+    return result;
+}
+
+static PyObject *
+operation_throw(Operation *op, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs < 1 || nargs > 3) {
+        return PyErr_Format(PyExc_TypeError, "throw expected at %s, got %zd",
+                            nargs < 1 ? "least 1 argument" : "most 3 arguments", nargs);
+    }
+    PyObject *exc = exception_from_throw(args[0], nargs > 1 ? args[1] : NULL,
+                                         nargs > 2 ? args[2] : NULL);
+    if (exc == NULL) {
+        return NULL;
+    }
+    if (operation_check_resumable(op) < 0) {
+        Py_DECREF(exc);
+        return NULL;
+    }
+    if (op->inner != NULL) {
+        PyObject *result = operation_throw_inner(op, exc);
+        Py_DECREF(exc);
+        return result;
+    }
+    operation_finish(op);
+    PyErr_SetRaisedException(exc);
+    return NULL;
+}
+
+static PyObject *
+Operation_throw(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    struct claim claim;
+    Loop *loop = shared_loop_ref(self, &((Operation *)self)->loop);
+    if (loop_claim_steal(&claim, loop) < 0) {
+        return NULL;
+    }
+    PyObject *result = operation_throw((Operation *)self, args, nargs);
+    loop_unclaim(&claim);
+    return result;
+}
+
+static PyObject *
+Operation_close(PyObject *self, PyObject *ignored UNUSED)
+{
+    Operation *op = (Operation *)self;
+    if (op->running) {
+        PyErr_SetString(PyExc_ValueError, "coroutine already executing");
+        return NULL;
+    }
+    PyObject *result = Py_NewRef(Py_None);
+    if (op->inner != NULL) {
+        op->running = true;
+        Py_SETREF(result, PyObject_CallMethodNoArgs(op->inner, op->loop->state->names.close));
+        op->running = false;
+    }
+    operation_finish(op);
+    return result;
+}
+
+enum attempt
+operation_await_steal(Operation *op, PyObject *awaitable)
+{
+    if (awaitable == NULL) {
+        return ATTEMPT_FAILED;
+    }
+    PyAsyncMethods *async = Py_TYPE(awaitable)->tp_as_async;
+    if (async == NULL || async->am_await == NULL) {
+        PyErr_Format(PyExc_TypeError, "'%.200s' object can't be awaited",
+                     Py_TYPE(awaitable)->tp_name);
+    }
+    else {
+        op->inner = async->am_await(awaitable);
+    }
+    Py_DECREF(awaitable);
+    return op->inner == NULL ? ATTEMPT_FAILED : ATTEMPT_AWAIT;
+}
+
+/* -- the type ------------------------------------------------------------------------------- */
+
+PyObject *
+operation_new(Loop *loop, const struct operation_kind *kind, PyObject *sock,
+              PyObject *const *args, Py_ssize_t nargs)
+{
+    struct state *state = loop->state;
+    Operation *op = (Operation *)freelist_take(&state->free_operations, state->OperationType);
+    if (op == NULL) {
+        return NULL;
+    }
+    op->state = state;
+    op->kind = kind;
+    op->loop = (Loop *)Py_NewRef(loop);
+    op->sock = Py_XNewRef(sock);
+    for (Py_ssize_t i = 0; i < nargs; i++) {
+        op->args[i] = Py_XNewRef(args[i]);
+    }
+    op->nargs = (uint8_t)nargs;
+    op->fd = -1;
+    op->count = 0;
+    op->phase = op->retries = 0;
+    op->started = op->running = op->descriptor_gone = false;
+    list_init(&op->watch.active);
+    list_init(&op->waiting);
+    return (PyObject *)op;
+}
+
+static PyObject *
+Operation_await(PyObject *self)
+{
+    return Py_NewRef(self);
+}
+
+static int
+Operation_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Operation *op = (Operation *)self;
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(op->loop);
+    Py_VISIT(op->sock);
+    Py_VISIT(op->number);
+    for (int i = 0; i < op->nargs; i++) {
+        Py_VISIT(op->args[i]);
+    }
+    Py_VISIT(op->inner);
+    Py_VISIT(op->value);
+    Py_VISIT(op->future);
+    Py_VISIT(op->timer);
+    return 0;
+}
+
+static int
+Operation_clear(PyObject *self)
+{
+    operation_finish((Operation *)self);
+    return 0;
+}
+
+static PyObject *
+operation_qualname(Operation *op)
+{
+    const char *owner = op->kind->owner != NULL ? op->kind->owner : "Loop";
+    return PyUnicode_FromFormat("%s.%s", owner, op->kind->name);
+}
+
+/* The words of every other coroutine, from its dealloc. */
+static void
+operation_warn_never_awaited(Operation *op)
+{
+    PyObject *exc = PyErr_GetRaisedException();
+    if (PyErr_WarnFormat(PyExc_RuntimeWarning, 1, "coroutine '%s.%s' was never awaited",
+                         op->kind->owner, op->kind->name) < 0) {
+        PyErr_WriteUnraisable(NULL);
+    }
+    PyErr_SetRaisedException(exc);
+}
+
+static void
+Operation_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    Operation *op = (Operation *)self;
+    struct state *state = op->state;
+    PyObject_GC_UnTrack(self);
+    if (UNLIKELY(op->weakrefs != NULL)) {
+        PyObject_ClearWeakRefs(self);
+    }
+    if (UNLIKELY(op->kind->warns && !op->started && op->loop != NULL)) {
+        operation_warn_never_awaited(op);
+    }
+    operation_finish(op);
+    if (!freelist_keep(&state->free_operations, self)) {
+        type->tp_free(self);
+    }
+    Py_DECREF(type);
+}
+
+static PyObject *
+Operation_get_name(PyObject *self, void *closure UNUSED)
+{
+    return PyUnicode_FromString(((Operation *)self)->kind->name);
+}
+
+static PyObject *
+Operation_get_qualname(PyObject *self, void *closure UNUSED)
+{
+    return operation_qualname((Operation *)self);
+}
+
+static PyObject *
+Operation_repr(PyObject *self)
+{
+    PyObject *name = operation_qualname((Operation *)self);
+    if (name == NULL) {
+        return NULL;
+    }
+    PyObject *text = PyUnicode_FromFormat("<coroutine object %U at %p>", name, (void *)self);
+    Py_DECREF(name);
+    return text;
+}
+
+DEFINE_OWNED(Operation, Operation_close)
+
+static PyMethodDef Operation_methods[] = {
+    {"send", Operation_send, METH_O,
+     PyDoc_STR("send($self, value, /)\n--\n\nGo on; StopIteration carries the result.")},
+    {"throw", (PyCFunction)(void (*)(void))Operation_throw, METH_FASTCALL,
+     PyDoc_STR("throw($self, exc, /)\n--\n\nEnd it with an exception, which is raised.")},
+    {"close", OWNED(Operation_close), METH_NOARGS,
+     PyDoc_STR("close($self, /)\n--\n\nEnd it; nothing waits any more.")},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef Operation_getset[] = {
+    {"__name__", Operation_get_name, NULL, NULL, NULL},
+    {"__qualname__", Operation_get_qualname, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef Operation_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(Operation, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot Operation_slots[] = {
+    {Py_tp_doc, "What a method of the loop returns to be awaited; it begins when it is."},
+    {Py_tp_dealloc, Operation_dealloc},
+    {Py_tp_traverse, Operation_traverse},
+    {Py_tp_clear, Operation_clear},
+    {Py_tp_repr, Operation_repr},
+    {Py_tp_iternext, Operation_iternext},
+    {Py_tp_iter, PyObject_SelfIter},
+    {Py_am_await, Operation_await},
+    {Py_am_send, Operation_am_send},
+    {Py_tp_methods, Operation_methods},
+    {Py_tp_members, Operation_members},
+    {Py_tp_getset, Operation_getset},
+    {0, NULL},
+};
+
+static PyType_Spec Operation_spec = {
+    .name = "asyncloop._core.Operation",
+    .basicsize = sizeof(Operation),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE
+             | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = Operation_slots,
+};
+
+/* asyncio.create_task() and the like ask for a collections.abc.Coroutine. */
+static int
+register_as_coroutine(PyObject *type)
+{
+    PyObject *abc = PyImport_ImportModule("collections.abc");
+    PyObject *coroutine = abc == NULL ? NULL : PyObject_GetAttrString(abc, "Coroutine");
+    PyObject *result = coroutine == NULL
+                           ? NULL
+                           : PyObject_CallMethod(coroutine, "register", "O", type);
+    Py_XDECREF(result);
+    Py_XDECREF(coroutine);
+    Py_XDECREF(abc);
+    return result == NULL ? -1 : 0;
+}
+
+int
+operation_type_init(PyObject *module, struct state *state)
+{
+    state->future_cancelled = operation_cancelled;
+    state->check_operations = operation_check_waiting;
+    if (state_add_type(module, &Operation_spec, NULL, 0, &state->OperationType) < 0) {
+        return -1;
+    }
+    return register_as_coroutine((PyObject *)state->OperationType);
+}

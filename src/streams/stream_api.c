@@ -1,0 +1,720 @@
+/* stream_api.c - see stream_api.h.
+ *
+ * An attempt looks at the reader each time: its coroutine shares it with whatever else the
+ * user runs. Values of its __dict__ are borrowed only while no Python runs. */
+#include "streams/stream_api.h"
+
+#include <string.h>
+
+#include "tasks/future.h"
+#include "net/proto.h"
+#include "net/reader.h"
+#include "tls/tls.h"
+
+/* -- looking at a reader -------------------------------------------------------------------- */
+
+struct reader_view {
+    PyObject *dict;        /* strong */
+    PyObject *buffer;      /* strong; an exact bytearray */
+    const char *data;
+    Py_ssize_t length;
+};
+
+static void
+view_release(struct reader_view *view)
+{
+    Py_CLEAR(view->dict);
+    Py_CLEAR(view->buffer);
+}
+
+/* borrowed; NULL where it is missing */
+static inline PyObject *
+field(PyObject *dict, PyObject *name)
+{
+    PyObject *value = PyDict_GetItemWithError(dict, name);
+    if (UNLIKELY(value == NULL)) {
+        PyErr_Clear();
+    }
+    return value;
+}
+
+/* New reference to a field of an object; NULL (and no exception) where it has none. */
+static PyObject *
+own_field(PyObject *op, PyObject *name)
+{
+    PyObject *dict = PyObject_GenericGetDict(op, NULL);
+    if (UNLIKELY(dict == NULL)) {
+        PyErr_Clear();
+        return NULL;
+    }
+    PyObject *value = Py_XNewRef(field(dict, name));
+    Py_DECREF(dict);
+    return value;
+}
+
+/* The exception is asked for at the beginning only, as in asyncio. False (and no exception):
+ * the standard method is to do it. */
+static bool
+view_open(Operation *op, struct reader_view *view)
+{
+    struct state *state = op->state;
+    *view = (struct reader_view){0};
+    if (UNLIKELY(!reader_classes_are_standard(state))) {
+        return false;
+    }
+    view->dict = PyObject_GenericGetDict(op->args[0], NULL);
+    if (UNLIKELY(view->dict == NULL)) {
+        PyErr_Clear();
+        return false;
+    }
+    PyObject *buffer = field(view->dict, state->names._buffer);
+    if (UNLIKELY(buffer == NULL || !PyByteArray_CheckExact(buffer)
+                 || !reader_is_plain(state, op->args[0], view->dict)
+                 || (!op->started && field(view->dict, state->names._exception) != Py_None))) {
+        view_release(view);
+        return false;
+    }
+    view->buffer = Py_NewRef(buffer);
+    view->data = PyByteArray_AS_STRING(buffer);
+    view->length = PyByteArray_GET_SIZE(buffer);
+    return true;
+}
+
+static inline bool
+view_at_end(struct state *state, const struct reader_view *view)
+{
+    return field(view->dict, state->names._eof) != Py_False;
+}
+
+/* The reader's limit in bytes, or -1 */
+static Py_ssize_t
+view_limit(struct state *state, const struct reader_view *view)
+{
+    PyObject *limit = field(view->dict, state->names._limit);
+    Py_ssize_t n = limit != NULL && PyLong_CheckExact(limit) ? PyLong_AsSsize_t(limit) : -1;
+    if (UNLIKELY(n < 0)) {
+        PyErr_Clear();
+        return -1;
+    }
+    return n;
+}
+
+/* -- outcomes of an attempt ------------------------------------------------------------------- */
+
+/* The standard method does it, from the beginning. */
+static enum attempt
+leave_to_standard(Operation *op, enum own_function which)
+{
+    PyObject *function = op->state->reader.own[which];
+    PyObject *stack[2] = {op->args[0], op->nargs > 1 ? op->args[1] : NULL};
+    return operation_await_steal(
+        op, PyObject_Vectorcall(function, stack, 1 + (size_t)(stack[1] != NULL), NULL));
+}
+
+/* What the standard method returned. */
+static inline bool
+is_answered(Operation *op, PyObject **result)
+{
+    if (LIKELY(op->value == NULL)) {
+        return false;
+    }
+    *result = Py_NewRef(op->value);
+    return true;
+}
+
+/* As StreamReader._maybe_resume_transport(): 0 / -1 */
+static int
+maybe_resume(struct state *state, PyObject *reader, struct reader_view *view)
+{
+    if (LIKELY(field(view->dict, state->names._paused) == Py_False)) {
+        return 0;
+    }
+    PyObject *result = PyObject_CallOneArg(state->reader.own[OWN_MAYBE_RESUME_TRANSPORT], reader);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+/* Takes n bytes off the buffer; releases the view. */
+static enum attempt
+take(Operation *op, struct reader_view *view, Py_ssize_t n, PyObject **result)
+{
+    PyObject *bytes = PyBytes_FromStringAndSize(view->data, n);
+    if (bytes == NULL) {
+        goto failed;
+    }
+    int removed = n == view->length ? PyByteArray_Resize(view->buffer, 0)
+                                    : PySequence_DelSlice(view->buffer, 0, n);
+    if (removed < 0 || maybe_resume(op->state, op->args[0], view) < 0) {
+        goto failed;
+    }
+    view_release(view);
+    *result = bytes;
+    return ATTEMPT_DONE;
+failed:
+    Py_XDECREF(bytes);
+    view_release(view);
+    return ATTEMPT_FAILED;
+}
+
+static int
+resume_transport(struct state *state, PyObject *reader)
+{
+    PyObject *transport = PyObject_GetAttr(reader, state->names._transport);
+    PyObject *resumed = NULL;
+    if (transport != NULL && PyObject_SetAttr(reader, state->names._paused, Py_False) == 0) {
+        resumed = PyObject_CallMethodNoArgs(transport, state->names.resume_reading);
+    }
+    Py_XDECREF(transport);
+    Py_XDECREF(resumed);
+    return resumed == NULL ? -1 : 0;
+}
+
+/* As StreamReader._wait_for_data(); releases the view. Another reader that waits already
+ * is an error, which the standard method `which` raises. */
+static enum attempt
+wait_for_data(Operation *op, struct reader_view *view, enum own_function which)
+{
+    struct state *state = op->state;
+    PyObject *reader = op->args[0];
+    bool paused = field(view->dict, state->names._paused) != Py_False;
+    bool busy = field(view->dict, state->names._waiter) != Py_None;
+    PyObject *dict = Py_NewRef(view->dict);
+    view_release(view);
+    if (UNLIKELY(busy || loop_has_custom_futures(op->loop))) {
+        Py_DECREF(dict);
+        return leave_to_standard(op, which);
+    }
+    if (UNLIKELY(paused) && resume_transport(state, reader) < 0) {
+        Py_DECREF(dict);
+        return ATTEMPT_FAILED;
+    }
+    Future *waiter = (Future *)future_new(state, (PyObject *)op->loop);
+    if (waiter == NULL) {
+        Py_DECREF(dict);
+        return ATTEMPT_FAILED;
+    }
+    int set = PyDict_SetItem(dict, state->names._waiter, (PyObject *)waiter);
+    Py_DECREF(dict);
+    if (set < 0) {
+        Py_DECREF(waiter);
+        return ATTEMPT_FAILED;
+    }
+    SHARED_STORE(waiter->watcher, (PyObject *)op);    /* for reader_feed(): see op->kind->counts */
+    op->future = waiter;
+    return ATTEMPT_WAIT_FUTURE;
+}
+
+/* The waiting is over. Who gives the waiter a result takes it off before; nobody does when
+ * the wait is cancelled or given up. */
+static void
+leave_reader(Operation *op)
+{
+    if (LIKELY(op->future->future_state >= FUTURE_FINISHED)) {
+        return;
+    }
+    PyObject *waiter;
+    PyObject *exc = PyErr_GetRaisedException();
+    if (PyObject_GetOptionalAttr(op->args[0], op->state->names._waiter, &waiter) < 0
+        || (waiter == (PyObject *)op->future
+            && PyObject_SetAttr(op->args[0], op->state->names._waiter, Py_None) < 0)) {
+        PyErr_WriteUnraisable(op->args[0]);
+    }
+    Py_XDECREF(waiter);
+    PyErr_SetRaisedException(exc);
+}
+
+/* -- the kinds ------------------------------------------------------------------------------------ */
+
+static enum attempt
+attempt_readexactly(Operation *op, PyObject **result)
+{
+    struct reader_view view;
+    if (is_answered(op, result)) {
+        return ATTEMPT_DONE;
+    }
+    if (!view_open(op, &view)) {
+        return leave_to_standard(op, OWN_READEXACTLY);
+    }
+    if (view.length >= op->count) {
+        return take(op, &view, op->count, result);
+    }
+    if (view_at_end(op->state, &view)) {
+        view_release(&view);
+        return leave_to_standard(op, OWN_READEXACTLY);
+    }
+    return wait_for_data(op, &view, OWN_READEXACTLY);
+}
+
+static enum attempt
+attempt_read(Operation *op, PyObject **result)
+{
+    struct reader_view view;
+    if (is_answered(op, result)) {
+        return ATTEMPT_DONE;
+    }
+    if (!view_open(op, &view)) {
+        return leave_to_standard(op, OWN_READ);
+    }
+    if (view.length > 0 || view_at_end(op->state, &view) || op->phase > 0) {
+        return take(op, &view, op->count < view.length ? op->count : view.length, result);
+    }
+    op->phase = 1;    /* it waits once, whatever it is woken for */
+    return wait_for_data(op, &view, OWN_READ);
+}
+
+static const char *
+find(const char *data, Py_ssize_t length, const char *separator, Py_ssize_t separator_length)
+{
+    if (separator_length == 1) {
+        return memchr(data, separator[0], (size_t)length);
+    }
+    return memmem(data, (size_t)length, separator, (size_t)separator_length);
+}
+
+/* op->count: so many bytes from the start hold no beginning of a separator. */
+static enum attempt
+read_until(Operation *op, const char *separator, Py_ssize_t separator_length,
+           enum own_function which, PyObject **result)
+{
+    struct reader_view view;
+    if (is_answered(op, result)) {
+        return ATTEMPT_DONE;
+    }
+    if (!view_open(op, &view)) {
+        return leave_to_standard(op, which);
+    }
+    Py_ssize_t limit = view_limit(op->state, &view);
+    if (limit >= 0 && view.length - op->count >= separator_length) {
+        const char *at = find(view.data + op->count, view.length - op->count, separator,
+                              separator_length);
+        if (at != NULL && at - view.data <= limit) {
+            return take(op, &view, at - view.data + separator_length, result);
+        }
+        if (at != NULL) {
+            limit = -1;
+        }
+        op->count = view.length + 1 - separator_length;
+    }
+    if (limit < 0 || op->count > limit || view_at_end(op->state, &view)) {
+        view_release(&view);
+        return leave_to_standard(op, which);
+    }
+    return wait_for_data(op, &view, which);
+}
+
+static enum attempt
+attempt_readline(Operation *op, PyObject **result)
+{
+    return read_until(op, "\n", 1, OWN_READLINE, result);
+}
+
+static enum attempt
+attempt_readuntil(Operation *op, PyObject **result)
+{
+    PyObject *separator = op->nargs > 1 ? op->args[1] : NULL;
+    return read_until(op, separator == NULL ? "\n" : PyBytes_AS_STRING(separator),
+                      separator == NULL ? 1 : PyBytes_GET_SIZE(separator), OWN_READUNTIL, result);
+}
+
+/* The loop of a transport of ours, borrowed; NULL for any other. */
+static Loop *
+transport_loop(struct state *state, PyObject *transport)
+{
+    if (LIKELY(Py_IS_TYPE(transport, state->StreamType))) {
+        return ((Transport *)transport)->loop;
+    }
+    return Py_IS_TYPE(transport, state->tls.Type) ? tls_cast(transport)->loop : NULL;
+}
+
+/* Does a transport of ours take output at once, on behalf of the same protocol, and has nobody put
+ * a method on either? What the protocol knows of it (_paused, _connection_lost) it was told by the
+ * transport. */
+static bool
+transport_is_free(struct state *state, PyObject *transport)
+{
+    if (LIKELY(Py_IS_TYPE(transport, state->StreamType))) {
+        Transport *tr = (Transport *)transport;
+        return !tr->closing && tr->conn_lost == 0 && !tr->protocol_paused
+               && tr->proto.kind == PROTO_READER && transport_is_plain_stream(state, transport)
+               && reader_proto_is_standard(state, &tr->proto);
+    }
+    Tls *tls = tls_cast(transport);
+    return !tls->closed && tls->conn_lost == 0 && !tls->protocol_paused
+           && tls->proto.kind == PROTO_READER && tls->dict == NULL
+           && standard_transport_class(state, &state->standard.tls, state->tls.Type)
+           && reader_proto_is_standard(state, &tls->proto);
+}
+
+static bool
+reader_is_well(struct state *state, PyObject *writer)
+{
+    PyObject *reader = own_field(writer, state->names._reader);
+    bool well = reader == Py_None;
+    if (LIKELY(reader != NULL && Py_IS_TYPE(reader, state->reader.FastReaderType))) {
+        PyObject *dict = PyObject_GenericGetDict(reader, NULL);
+        well = dict != NULL && field(dict, state->names._exception) == Py_None
+               && reader_is_plain(state, reader, dict);
+        if (UNLIKELY(dict == NULL)) {
+            PyErr_Clear();
+        }
+        Py_XDECREF(dict);
+    }
+    Py_XDECREF(reader);
+    return well;
+}
+
+/* op->sock is the transport. */
+static enum attempt
+attempt_drain(Operation *op, PyObject **result)
+{
+    struct state *state = op->state;
+    if (is_answered(op, result)) {
+        return ATTEMPT_DONE;
+    }
+    if (UNLIKELY(!transport_is_free(state, op->sock)
+                 || !reader_is_well(state, op->args[0]))) {
+        return leave_to_standard(op, OWN_DRAIN);
+    }
+    *result = Py_NewRef(Py_None);
+    return ATTEMPT_DONE;
+}
+
+#define KIND(function, class) \
+    {.name = #function, .attempt = attempt_##function, .owner = class, .warns = true, \
+     .leave = leave_reader}
+
+static const struct operation_kind kind_read = KIND(read, "StreamReader");
+static const struct operation_kind kind_readexactly = {
+    .name = "readexactly", .attempt = attempt_readexactly, .owner = "StreamReader", .warns = true,
+    .leave = leave_reader, .counts = true,
+};
+static const struct operation_kind kind_readline = KIND(readline, "StreamReader");
+static const struct operation_kind kind_readuntil = KIND(readuntil, "StreamReader");
+static const struct operation_kind kind_drain = KIND(drain, "StreamWriter");
+
+/* -- the methods ------------------------------------------------------------------------------------ */
+
+#define METHOD_ARGS                                                                        \
+    PyObject *self, PyTypeObject *type, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames
+
+/* The standard method, for a call of another form than the plain one. */
+static PyObject *
+call_standard(struct state *state, enum own_function which, PyObject *self,
+              PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    PyObject *function = reader_current_function(state, which);
+    Py_ssize_t total = nargs + (kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames));
+    PyObject **stack = function == NULL ? NULL : PyMem_New(PyObject *, total + 1);
+    PyObject *result = NULL;
+    if (stack != NULL) {
+        stack[0] = self;
+        if (total > 0) {
+            memcpy(stack + 1, args, (size_t)total * sizeof(*stack));
+        }
+        result = PyObject_Vectorcall(function, stack, (size_t)nargs + 1, kwnames);
+    }
+    else if (function != NULL) {
+        PyErr_NoMemory();
+    }
+    PyMem_Free(stack);
+    Py_XDECREF(function);
+    return result;
+}
+
+/* A new Operation over the stream's loop; NULL without an exception where that is not ours. */
+static Operation *
+begin(struct state *state, const struct operation_kind *kind, PyObject *self, PyObject *arg)
+{
+    PyObject *op = NULL;
+    PyObject *loop = own_field(self, state->names._loop);
+    if (LIKELY(loop != NULL && loop_check(state, loop) && reader_classes_are_standard(state))) {
+        PyObject *args[2] = {self, arg};
+        op = operation_new((Loop *)loop, kind, NULL, args, 1 + (arg != NULL));
+    }
+    Py_XDECREF(loop);
+    return (Operation *)op;
+}
+
+/* A method whose argument is a positive number of bytes. */
+static PyObject *
+sized_method(struct state *state, const struct operation_kind *kind, enum own_function which,
+             PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    if (LIKELY(nargs == 1 && kwnames == NULL && PyLong_CheckExact(args[0]))) {
+        Py_ssize_t n = PyLong_AsSsize_t(args[0]);
+        Operation *op = n > 0 ? begin(state, kind, self, args[0]) : NULL;
+        if (LIKELY(op != NULL)) {
+            op->count = n;
+            return (PyObject *)op;
+        }
+        if (PyErr_Occurred()) {
+            if (!PyErr_ExceptionMatches(PyExc_OverflowError)) {
+                return NULL;
+            }
+            PyErr_Clear();
+        }
+    }
+    return call_standard(state, which, self, args, nargs, kwnames);
+}
+
+/* One without an argument, or with one that was looked at. */
+static PyObject *
+plain_method(struct state *state, const struct operation_kind *kind, enum own_function which,
+             PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, bool plain)
+{
+    if (LIKELY(plain && kwnames == NULL)) {
+        Operation *op = begin(state, kind, self, nargs > 0 ? args[0] : NULL);
+        if (LIKELY(op != NULL) || PyErr_Occurred()) {
+            return (PyObject *)op;
+        }
+    }
+    return call_standard(state, which, self, args, nargs, kwnames);
+}
+
+static PyObject *
+Reader_read(METHOD_ARGS)
+{
+    return sized_method(PyType_GetModuleState(type), &kind_read, OWN_READ, self, args, nargs, kwnames);
+}
+
+static PyObject *
+Reader_readexactly(METHOD_ARGS)
+{
+    return sized_method(PyType_GetModuleState(type), &kind_readexactly, OWN_READEXACTLY, self, args,
+                        nargs, kwnames);
+}
+
+static PyObject *
+Reader_readline(METHOD_ARGS)
+{
+    return plain_method(PyType_GetModuleState(type), &kind_readline, OWN_READLINE, self, args, nargs,
+                        kwnames, nargs == 0);
+}
+
+static PyObject *
+Reader_readuntil(METHOD_ARGS)
+{
+    bool plain = nargs == 0
+                 || (nargs == 1 && PyBytes_CheckExact(args[0]) && PyBytes_GET_SIZE(args[0]) > 0);
+    return plain_method(PyType_GetModuleState(type), &kind_readuntil, OWN_READUNTIL, self, args,
+                        nargs, kwnames, plain);
+}
+
+/* The transport of a writer: new reference, NULL with an exception. */
+static PyObject *
+writer_transport(struct state *state, PyObject *writer)
+{
+    PyObject *transport = own_field(writer, state->names._transport);
+    if (UNLIKELY(transport == NULL)) {
+        return PyObject_GetAttr(writer, state->names._transport);
+    }
+    return transport;
+}
+
+static PyObject *
+Writer_drain(METHOD_ARGS)
+{
+    struct state *state = PyType_GetModuleState(type);
+    if (UNLIKELY(nargs != 0 || kwnames != NULL)) {
+        return call_standard(state, OWN_DRAIN, self, args, nargs, kwnames);
+    }
+    PyObject *transport = writer_transport(state, self);
+    if (transport == NULL) {
+        return NULL;
+    }
+    Loop *loop = transport_loop(state, transport);
+    PyObject *op = loop == NULL ? call_standard(state, OWN_DRAIN, self, args, nargs, kwnames)
+                                : operation_new(loop, &kind_drain, transport, &self, 1);
+    Py_DECREF(transport);
+    return op;
+}
+
+static PyObject *
+Writer_write(METHOD_ARGS)
+{
+    struct state *state = PyType_GetModuleState(type);
+    if (UNLIKELY(nargs != 1 || kwnames != NULL || !reader_classes_are_standard(state))) {
+        return call_standard(state, OWN_WRITE, self, args, nargs, kwnames);
+    }
+    PyObject *transport = writer_transport(state, self);
+    if (transport == NULL) {
+        return NULL;
+    }
+    int failed;
+    if (LIKELY(transport_is_plain_stream(state, transport))) {
+        failed = stream_write(stream_cast(transport), args[0]);
+    }
+    else {
+        PyObject *result = PyObject_CallMethodOneArg(transport, state->names.write, args[0]);
+        failed = result == NULL ? -1 : 0;
+        Py_XDECREF(result);
+    }
+    Py_DECREF(transport);
+    return failed < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+/* -- taking over ---------------------------------------------------------------------------------------- */
+
+/* Changes an object that is exactly of the class `from`, and whose loop is ours. */
+static void
+adopt(struct state *state, PyObject *op, PyObject *from, PyTypeObject *to)
+{
+    PyObject *loop = NULL;
+    if ((PyObject *)Py_TYPE(op) != from
+        || PyObject_GetOptionalAttr(op, state->names._loop, &loop) < 0
+        || loop == NULL || !loop_check(state, loop)
+        || PyObject_SetAttr(op, state->names.__class__, (PyObject *)to) < 0) {
+        PyErr_Clear();    /* it stays what it is, and works */
+    }
+    Py_XDECREF(loop);
+}
+
+static void
+adopt_reader(struct state *state, PyObject *protocol)
+{
+    PyObject *reader = NULL;
+    PyObject *reference = PyObject_GetAttr(protocol, state->names._stream_reader_wr);
+    if (reference != NULL && PyWeakref_CheckRefExact(reference)) {
+        reader = PyObject_CallNoArgs(reference);
+    }
+    if (reader == NULL) {
+        PyErr_Clear();
+    }
+    else {
+        adopt(state, reader, state->reader.ReaderType, state->reader.FastReaderType);
+    }
+    Py_XDECREF(reader);
+    Py_XDECREF(reference);
+}
+
+/* Stands for the server's callback: self is (module, callback). */
+static PyObject *
+client_connected(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    struct state *state = PyModule_GetState(PyTuple_GET_ITEM(self, 0));
+    if (nargs == 2) {
+        adopt(state, args[1], state->reader.WriterType, state->reader.FastWriterType);
+    }
+    return PyObject_Vectorcall(PyTuple_GET_ITEM(self, 1), args, (size_t)nargs, kwnames);
+}
+
+static PyMethodDef client_connected_def = {
+    "client_connected_cb", (PyCFunction)(void (*)(void))client_connected,
+    METH_FASTCALL | METH_KEYWORDS, NULL,
+};
+
+/* Puts client_connected() before the server's callback, for connection_made() to call.
+ * New reference to the callback that was there, or NULL. Sets no exception. */
+static PyObject *
+put_before_callback(struct state *state, PyObject *protocol)
+{
+    PyObject *callback = NULL, *pair = NULL, *stand_in = NULL;
+    PyObject *module = PyType_GetModule(state->reader.FastWriterType);
+    if (PyObject_GetOptionalAttr(protocol, state->names._client_connected_cb, &callback) <= 0
+        || callback == Py_None || module == NULL) {
+        goto failed;
+    }
+    pair = PyTuple_Pack(2, module, callback);
+    stand_in = pair == NULL ? NULL : PyCFunction_NewEx(&client_connected_def, pair, NULL);
+    if (stand_in == NULL
+        || PyObject_SetAttr(protocol, state->names._client_connected_cb, stand_in) < 0) {
+        goto failed;
+    }
+    Py_DECREF(pair);
+    Py_DECREF(stand_in);
+    return callback;
+failed:
+    PyErr_Clear();
+    Py_XDECREF(pair);
+    Py_XDECREF(stand_in);
+    Py_XDECREF(callback);
+    return NULL;
+}
+
+static PyObject *
+stream_api_connection_made(struct state *state, struct proto *proto, PyObject *transport)
+{
+    PyObject *protocol = Py_NewRef(proto->protocol);
+    PyObject *callback = NULL;
+    if (reader_protocol_is_plain(state, protocol)) {
+        adopt_reader(state, protocol);
+        callback = put_before_callback(state, protocol);
+    }
+    PyObject *result = proto_call(proto, state->names.connection_made, transport);
+    if (callback != NULL) {
+        PyObject *exc = PyErr_GetRaisedException();
+        if (PyObject_SetAttr(protocol, state->names._client_connected_cb, callback) < 0) {
+            PyErr_WriteUnraisable(protocol);
+        }
+        PyErr_SetRaisedException(exc);
+        Py_DECREF(callback);
+    }
+    Py_DECREF(protocol);
+    return result;
+}
+
+/* -- the types ---------------------------------------------------------------------------------------------- */
+
+#define METHOD(class, name, signature, doc)                                       \
+    {#name, (PyCFunction)(void (*)(void))class##_##name,                          \
+     METH_METHOD | METH_FASTCALL | METH_KEYWORDS,                                 \
+     PyDoc_STR(#name "($self, /" signature ")\n--\n\n" doc)}
+
+static PyMethodDef Reader_methods[] = {
+    METHOD(Reader, read, ", n=-1", "As asyncio.StreamReader.read()."),
+    METHOD(Reader, readexactly, ", n", "As asyncio.StreamReader.readexactly()."),
+    METHOD(Reader, readline, "", "As asyncio.StreamReader.readline()."),
+    METHOD(Reader, readuntil, ", separator=b'\\n'", "As asyncio.StreamReader.readuntil()."),
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMethodDef Writer_methods[] = {
+    METHOD(Writer, write, ", data", "As asyncio.StreamWriter.write()."),
+    METHOD(Writer, drain, "", "As asyncio.StreamWriter.drain()."),
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot Reader_slots[] = {
+    {Py_tp_doc, "An asyncio.StreamReader whose hot methods are in C."},
+    {Py_tp_methods, Reader_methods},
+    {0, NULL},
+};
+
+static PyType_Slot Writer_slots[] = {
+    {Py_tp_doc, "An asyncio.StreamWriter whose hot methods are in C."},
+    {Py_tp_methods, Writer_methods},
+    {0, NULL},
+};
+
+/* No size of their own: __class__ can change only between equal layouts. */
+static PyType_Spec Reader_spec = {
+    .name = "asyncloop._core.StreamReader",
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = Reader_slots,
+};
+
+static PyType_Spec Writer_spec = {
+    .name = "asyncloop._core.StreamWriter",
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = Writer_slots,
+};
+
+int
+stream_api_init(PyObject *module, struct state *state)
+{
+    struct reader_state *reader = &state->reader;
+    state->stream_connection_made = stream_api_connection_made;
+    bool wanted = reader->usable;    /* else no protocol is of the kind PROTO_READER */
+#ifdef Py_GIL_DISABLED
+    wanted = false;    /* the methods here take for granted that nobody else sees the reader meanwhile */
+#endif
+    if (!wanted) {
+        return 0;
+    }
+    if (state_add_type(module, &Reader_spec, reader->ReaderType, PY_SSIZE_T_MAX,
+                       &reader->FastReaderType) < 0) {
+        return -1;
+    }
+    return state_add_type(module, &Writer_spec, reader->WriterType, PY_SSIZE_T_MAX,
+                          &reader->FastWriterType);
+}

@@ -1,0 +1,49 @@
+/* task.h - Task: a coroutine that is driven by the loop.
+ *
+ * task.c makes, cancels and describes one; task_step.c makes it go on. */
+#ifndef ASYNCLOOP_TASK_H
+#define ASYNCLOOP_TASK_H
+
+#include "tasks/future.h"
+
+struct Task {
+    Future future;                /* must be first */
+    PyObject *coro;               /* kept after the end, for get_coro() */
+    PyObject *context;
+    PyObject *waiter;             /* _fut_waiter: what it awaits, until the next step; strong */
+    PyObject *pending_exception;  /* to be thrown in at the next step, or NULL */
+    union {
+        PyObject *name;           /* str, if named */
+        uint64_t number;          /* else: "Task-" and this; 0: not initialised */
+    };
+    struct list_node node;        /* in state->tasks before 3.14, while it is not done, or owed */
+    bool must_cancel;             /* CancelledError is to be thrown in at the next step */
+    bool parked;                  /* waiter is exactly ours and wakes this Task by the ring */
+    bool log_destroy_pending;
+    bool registered;              /* all_tasks() knows it */
+    bool awaited_by_added;        /* 3.14: the waiter's base was told who awaits it */
+    bool named;
+    bool owed;                    /* held: its next step waits for memory (loop->owed) */
+};
+
+int task_type_init(PyObject *module, struct state *state);
+
+/* New Task, scheduled (or started, if eager_start) on any loop object. `name` and `context`
+ * may be NULL or None. Arguments are borrowed. With NULL the coroutine is the caller's still. */
+PyObject *task_new(struct state *state, PyObject *loop, PyObject *coro, PyObject *name,
+                   PyObject *context, int eager_start);
+
+/* As the method: 1 if it was not done yet, 0, -1. `message` may be NULL. */
+int task_cancel(Task *task, PyObject *message);
+
+/* -- task_step.c ------------------------------------------------------------------ */
+
+void task_step_init(struct state *state);
+int task_schedule(Task *task);           /* the next step soon: 0 / -1 */
+/* The next step as a callable, for a Handle with the Task's context. New reference or NULL. */
+PyObject *task_step_function(PyObject *task);
+int task_start_eagerly(Task *task);      /* the first step now: 0 / -1 */
+/* Cancels any future-like object: 1, 0, -1. */
+int task_cancel_waiter(struct state *state, PyObject *waiter, PyObject *message);
+
+#endif

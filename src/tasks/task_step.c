@@ -1,0 +1,808 @@
+/* task_step.c - one step of a Task: resume its coroutine, then act on what it yields.
+ *
+ * On a loop of ours the loop calls task_run() for every Task in the ready ring. On any
+ * other loop the step is a callback that is given to call_soon(), and so it is when a
+ * future that is not ours wakes the Task: those callbacks run in the Task's context
+ * already.
+ *
+ * How a step ends (task_act_on): the coroutine
+ *   returned              the Task has its result, and its waiters are queued;
+ *   raised                the exception, or cancelled; KeyboardInterrupt and SystemExit
+ *                         also leave the loop;
+ *   yielded None          back onto the ring;
+ *   yielded our future    the Task is parked in it, without a callback;
+ *   yielded another one   add_done_callback(), as asyncio does;
+ *   yielded rubbish       RuntimeError, thrown in at the next step. */
+#include "tasks/task.h"
+
+#include "loop/current.h"
+#include "tasks/introspect.h"
+#include "loop/owner.h"
+
+/* what asyncio calls a step in its errors */
+#if PY_VERSION_HEX >= 0x030E0000
+#define STEP_NAME "__step"
+#else
+#define STEP_NAME "_step"
+#endif
+
+static PyObject *OWNED(task_wakeup)(PyObject *op, PyObject *future);
+static PyObject *OWNED(task_step_callback)(PyObject *op, PyObject *ignored);
+
+/* Bound to the Task: __self__ is how asyncio finds it from a callback. */
+static PyMethodDef task_wakeup_def = {"task_wakeup", OWNED(task_wakeup), METH_O, NULL};
+static PyMethodDef task_step_def = {"task_step", OWNED(task_step_callback), METH_NOARGS, NULL};
+
+/* -- scheduling --------------------------------------------------------------------- */
+
+PyObject *
+task_step_function(PyObject *task)
+{
+    return PyCFunction_New(&task_step_def, task);
+}
+
+int
+task_schedule(Task *self)
+{
+    Loop *loop = self->future.own_loop;
+    if (LIKELY(loop != NULL && (loop_replaced(loop) & LOOP_SOON) == 0)) {
+        return future_push_task_steal(loop, Py_NewRef(self));
+    }
+    PyObject *step = PyCFunction_New(&task_step_def, (PyObject *)self);
+    if (step == NULL) {
+        return -1;
+    }
+    int result = future_call_soon(&self->future, step, NULL, self->context);
+    Py_DECREF(step);
+    return result;
+}
+
+/* -- steps ---------------------------------------------------------------------------- */
+
+static void
+task_set_pending_exception_steal(Task *self, PyObject *exc)
+{
+    PyObject *old;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    old = self->pending_exception;
+    self->pending_exception = exc;
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(old);
+}
+
+/* The current exception is thrown into the coroutine at the next step, which comes soon. */
+static int
+task_throw_soon(Task *self)
+{
+    task_set_pending_exception_steal(self, PyErr_GetRaisedException());
+    return task_schedule(self);
+}
+
+static int
+task_as_callback(PyObject *op, PyObject **callback, PyObject **context)
+{
+    Task *self = (Task *)op;
+    *callback = PyCFunction_New(&task_wakeup_def, op);
+    *context = Py_NewRef(self->context != NULL ? self->context : Py_None);
+    if (*callback == NULL) {
+        Py_CLEAR(*context);
+        return -1;
+    }
+    return 0;
+}
+
+/* -- awaiting ------------------------------------------------------------------------- */
+
+#if PY_VERSION_HEX >= 0x030E0000
+static void
+task_forget_awaited_by(Task *self, PyObject *waiter)
+{
+    self->awaited_by_added = false;
+    PyObject *exc = PyErr_GetRaisedException();
+    PyObject *args[] = {waiter, (PyObject *)self};
+    PyObject *result =
+        PyObject_Vectorcall(self->future.state_ptr->discard_awaited_by, args, 2, NULL);
+    Py_XDECREF(result);
+    PyErr_SetRaisedException(exc);
+}
+
+/* For tools and call graphs alone nothing may fail: the waiter would wake the Task all the same, a
+ * second time. */
+static void
+task_tell_awaited_by(Task *self, PyObject *waiter)
+{
+    PyObject *args[] = {waiter, (PyObject *)self};
+    PyObject *result = PyObject_Vectorcall(self->future.state_ptr->add_awaited_by, args, 2, NULL);
+    Py_XDECREF(result);
+    self->awaited_by_added = result != NULL;
+    if (result == NULL) {
+        PyErr_Clear();
+    }
+}
+
+/* The Task is parked in a Task: what awaits it is known from there, inside the process; tools
+ * outside need it in the base's field. */
+static void
+task_show_awaited_by(Task *self, PyObject *waiter)
+{
+    bool shown;
+    Py_BEGIN_CRITICAL_SECTION(waiter);
+    shown = introspect_add_awaiter(self, waiter, &self->awaited_by_added);
+    Py_END_CRITICAL_SECTION();
+    if (!shown) {
+        task_tell_awaited_by(self, waiter);
+    }
+}
+
+static void
+task_hide_awaited_by(Task *self, PyObject *waiter)
+{
+    bool hidden;
+    Py_BEGIN_CRITICAL_SECTION(waiter);
+    hidden = introspect_remove_awaiter(self, waiter);
+    Py_END_CRITICAL_SECTION();
+    if (hidden) {
+        self->awaited_by_added = false;
+    }
+    else {
+        task_forget_awaited_by(self, waiter);
+    }
+}
+
+/* Whether tools outside can be shown that a Task of ours is parked in this one. */
+static inline bool
+task_is_shown(struct state *state, PyObject *waiter)
+{
+    return Py_IS_TYPE(waiter, state->TaskType) && state->introspect.awaited_by != 0;
+}
+#else
+#define task_forget_awaited_by(self, waiter) ((void)(self), (void)(waiter))
+#define task_tell_awaited_by(self, waiter) ((void)(self), (void)(waiter))
+#define task_show_awaited_by(self, waiter) ((void)(self), (void)(waiter))
+#define task_hide_awaited_by(self, waiter) ((void)(self), (void)(waiter))
+#define task_is_shown(state, waiter) false
+#endif
+
+/* Was it to be cancelled? Not any more. */
+static inline bool
+task_take_must_cancel(Task *self)
+{
+    bool must_cancel;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    must_cancel = self->must_cancel;
+    self->must_cancel = false;
+    Py_END_CRITICAL_SECTION();
+    return must_cancel;
+}
+
+/* Writes down what it awaits, which is stolen. True if a cancel() came before. */
+static inline bool
+task_set_waiter_steal(Task *self, PyObject *waiter)
+{
+    PyObject *old;
+    bool must_cancel;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    old = self->waiter;
+    self->waiter = waiter;
+    must_cancel = self->must_cancel;
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(old);
+    return must_cancel;
+}
+
+/* A cancel() that came while the coroutine ran goes to what it awaits now. */
+static int
+task_forward_cancel(Task *self)
+{
+    PyObject *waiter, *message;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    waiter = Py_NewRef(self->waiter);
+    message = Py_XNewRef(self->future.cancel_message);
+    Py_END_CRITICAL_SECTION();
+    int result = task_cancel_waiter(self->future.state_ptr, waiter, message);
+    if (result > 0) {
+        task_take_must_cancel(self);
+    }
+    Py_DECREF(waiter);
+    Py_XDECREF(message);
+    return result < 0 ? -1 : 0;
+}
+
+/* What a coroutine yielded is wrong: RuntimeError with two %R, the Task and what it yielded (or
+ * %R once). Without a context: an eager Task steps inside somebody's `except`, which is not where
+ * the error comes from. */
+static void
+task_bad_yield(const char *format, PyObject *first, PyObject *second)
+{
+    PyErr_Format(PyExc_RuntimeError, format, first, second);
+    PyObject *exc = PyErr_GetRaisedException();
+    PyException_SetContext(exc, NULL);
+    PyErr_SetRaisedException(exc);
+}
+
+static int
+task_await_failed(Task *self)
+{
+    return is_exit_exception() ? -1 : task_throw_soon(self);
+}
+
+/* The coroutine awaits exactly one of our futures. Steals `waiter`. */
+static int
+task_await_native_steal(Task *self, PyObject *waiter)
+{
+    Future *future = (Future *)waiter;
+    if (UNLIKELY(future->loop != self->future.loop)) {
+        task_bad_yield("Task %R got Future %R attached to a different loop",
+                       (PyObject *)self, waiter);
+        goto failed;
+    }
+    if (UNLIKELY(!SHARED_LOAD(future->blocking))) {
+        task_bad_yield("yield was used instead of yield from in task %R with %R",
+                       (PyObject *)self, waiter);
+        goto failed;
+    }
+    if (UNLIKELY(waiter == (PyObject *)self)) {
+        task_bad_yield("Task cannot await on itself: %R", (PyObject *)self, NULL);
+        goto failed;
+    }
+    SHARED_STORE(future->blocking, false);
+    int result;
+    if (UNLIKELY(self->future.own_loop == NULL)) {
+        PyObject *wakeup = PyCFunction_New(&task_wakeup_def, (PyObject *)self);
+        result = wakeup == NULL ? -1 : future_add_callback(future, wakeup, self->context);
+        Py_XDECREF(wakeup);
+        if (result == 0) {
+            task_tell_awaited_by(self, waiter);
+        }
+    }
+    else {
+        bool done;
+        result = future_park(future, (PyObject *)self, &done);
+        if (UNLIKELY(done)) {
+            result = future_wake_task_steal((Future *)waiter, Py_NewRef(self));
+        }
+        self->parked = true;
+    }
+    if (UNLIKELY(result < 0)) {
+        self->parked = false;
+        goto failed;
+    }
+    bool must_cancel = task_set_waiter_steal(self, waiter);
+    if (self->parked && task_is_shown(self->future.state_ptr, waiter)) {
+        task_show_awaited_by(self, waiter);
+    }
+    return UNLIKELY(must_cancel) ? task_forward_cancel(self) : 0;
+failed:
+    Py_DECREF(waiter);
+    return task_await_failed(self);
+}
+
+/* new reference, or NULL */
+static PyObject *
+loop_of_future(struct state *state, PyObject *future)
+{
+    PyObject *method;
+    int found = PyObject_GetOptionalAttr(future, state->names.get_loop, &method);
+    if (found < 0) {
+        return NULL;
+    }
+    if (found > 0) {
+        PyObject *loop = PyObject_CallNoArgs(method);
+        Py_DECREF(method);
+        return loop;
+    }
+    return PyObject_GetAttr(future, state->names._loop);
+}
+
+/* The coroutine yielded a future of another kind, with the given truth of its blocking
+ * flag. 0, or -1 with what is wrong. */
+static int
+task_await_foreign(Task *self, PyObject *waiter, int blocking)
+{
+    struct state *state = self->future.state_ptr;
+    PyObject *loop = loop_of_future(state, waiter);
+    if (loop == NULL) {
+        return -1;
+    }
+    Py_DECREF(loop);    /* only compared */
+    if (loop != self->future.loop) {
+        task_bad_yield("Task %R got Future %R attached to a different loop",
+                       (PyObject *)self, waiter);
+        return -1;
+    }
+    if (!blocking) {
+        task_bad_yield("yield was used instead of yield from in task %R with %R",
+                       (PyObject *)self, waiter);
+        return -1;
+    }
+    if (waiter == (PyObject *)self) {
+        task_bad_yield("Task cannot await on itself: %R", (PyObject *)self, NULL);
+        return -1;
+    }
+    if (PyObject_SetAttr(waiter, state->names._asyncio_future_blocking, Py_False) < 0) {
+        return -1;
+    }
+    PyObject *wakeup = PyCFunction_New(&task_wakeup_def, (PyObject *)self);
+    if (wakeup == NULL) {
+        return -1;
+    }
+    PyObject *args[] = {waiter, wakeup, self->context};
+    PyObject *added = PyObject_VectorcallMethod(state->names.add_done_callback, args, 2,
+                                                state->keywords_context);
+    Py_DECREF(wakeup);
+    if (added == NULL) {
+        return -1;
+    }
+    Py_DECREF(added);
+    bool must_cancel = task_set_waiter_steal(self, Py_NewRef(waiter));
+    task_tell_awaited_by(self, waiter);
+    return must_cancel ? task_forward_cancel(self) : 0;
+}
+
+/* The coroutine yielded something that is not exactly ours, and not None. Steals it. */
+static int
+task_await_other_steal(Task *self, PyObject *yielded)
+{
+    struct state *state = self->future.state_ptr;
+    PyObject *attribute;
+    int result = -1;
+    int found = PyObject_GetOptionalAttr(yielded, state->names._asyncio_future_blocking, &attribute);
+    if (found > 0 && attribute != Py_None) {
+        int blocking = PyObject_IsTrue(attribute);
+        result = blocking < 0 ? -1 : task_await_foreign(self, yielded, blocking);
+    }
+    else if (found >= 0 && PyGen_CheckExact(yielded)) {
+        task_bad_yield("yield was used instead of yield from for generator in task %R with %R",
+                       (PyObject *)self, yielded);
+    }
+    else if (found >= 0) {
+        task_bad_yield("Task got bad yield: %R", yielded, NULL);
+    }
+    Py_XDECREF(attribute);
+    Py_DECREF(yielded);
+    return result < 0 ? task_await_failed(self) : 0;
+}
+
+static inline int
+task_await_steal(Task *self, PyObject *yielded)
+{
+    if (yielded == Py_None) {
+        Py_DECREF(yielded);
+        return task_schedule(self);
+    }
+    if (LIKELY(future_check_native(self->future.state_ptr, yielded))) {
+        return task_await_native_steal(self, yielded);
+    }
+    return task_await_other_steal(self, yielded);
+}
+
+/* -- ending ------------------------------------------------------------------------------ */
+
+static inline void
+task_done(Task *self)
+{
+    if (self->registered) {
+        self->registered = false;
+        current_unregister(self->future.state_ptr, (PyObject *)self, &self->node);
+    }
+}
+
+static PyObject *
+task_cancel_message_ref(Task *self)
+{
+    PyObject *message;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    message = Py_XNewRef(self->future.cancel_message);
+    Py_END_CRITICAL_SECTION();
+    return message;
+}
+
+static int
+task_finish_steal(Task *self, PyObject *value)
+{
+    int result;
+    if (UNLIKELY(task_take_must_cancel(self))) {
+        /* cancelled by its own last words */
+        PyObject *message = task_cancel_message_ref(self);
+        result = future_cancel(&self->future, message);
+        Py_XDECREF(message);
+    }
+    else {
+        result = future_set_result(&self->future, value);
+    }
+    Py_DECREF(value);
+    task_done(self);
+    return result < 0 ? -1 : 0;
+}
+
+/* the coroutine raised: the current exception */
+static int
+task_fail(Task *self)
+{
+    struct state *state = self->future.state_ptr;
+    PyObject *exc = PyErr_GetRaisedException();
+    int result;
+    if (exc == NULL) {
+        PyErr_SetString(PyExc_SystemError, "a coroutine failed without an exception");
+        exc = PyErr_GetRaisedException();
+    }
+    if (Py_IS_TYPE(exc, (PyTypeObject *)PyExc_StopIteration)
+        || PyErr_GivenExceptionMatches(exc, PyExc_StopIteration)) {
+        /* what throw() gives when the coroutine returns */
+        PyObject *value = ((PyStopIterationObject *)exc)->value;
+        value = Py_NewRef(value != NULL ? value : Py_None);
+        Py_DECREF(exc);
+        return task_finish_steal(self, value);
+    }
+    if (PyErr_GivenExceptionMatches(exc, state->asyncio_CancelledError)) {
+        PyObject *old;
+        Py_BEGIN_CRITICAL_SECTION(self);
+        old = self->future.cancelled_error;
+        self->future.cancelled_error = exc;
+        Py_END_CRITICAL_SECTION();
+        Py_XDECREF(old);
+        result = future_cancel(&self->future, NULL);
+        task_done(self);
+        return result < 0 ? -1 : 0;
+    }
+    bool leaves = PyErr_GivenExceptionMatches(exc, PyExc_KeyboardInterrupt)
+                  || PyErr_GivenExceptionMatches(exc, PyExc_SystemExit);
+    result = future_set_exception(&self->future, exc);
+    task_done(self);
+    if (leaves && result == 0) {
+        PyErr_SetRaisedException(exc);
+        return -1;
+    }
+    Py_DECREF(exc);
+    return result;
+}
+
+/* -- the step ------------------------------------------------------------------------------- */
+
+/* Resumes the coroutine with None, or throws `exc` (borrowed; may be NULL), and acts on
+ * what comes. In the Task's context, with the Task current. 0 / -1. */
+static inline int
+task_resume(Task *self, PyObject *exc)
+{
+    if (UNLIKELY(self->coro == NULL)) {
+        PyErr_SetString(PyExc_RuntimeError, "uninitialized Task object");
+        return -1;
+    }
+    PyObject *coro = Py_NewRef(self->coro);    /* the step may run __init__ again */
+    PyObject *value;
+    PySendResult status;
+    if (LIKELY(exc == NULL)) {
+        status = PyIter_Send(coro, Py_None, &value);
+    }
+    else {
+        value = PyObject_CallMethodOneArg(coro, self->future.state_ptr->names.throw, exc);
+        status = value == NULL ? PYGEN_ERROR : PYGEN_NEXT;
+    }
+    Py_DECREF(coro);
+    if (status == PYGEN_NEXT) {
+        return task_await_steal(self, value);
+    }
+    return status == PYGEN_RETURN ? task_finish_steal(self, value) : task_fail(self);
+}
+
+static int
+task_already_done(Task *self, PyObject *exc)
+{
+    PyErr_Format(self->future.state_ptr->asyncio_InvalidStateError, STEP_NAME "(): already done: %R %R",
+                 self, exc == NULL ? Py_None : exc);
+    return -1;
+}
+
+/* A cancel() replaces whatever was to be thrown in. Steals `exc` (may be NULL); new
+ * reference, or NULL. */
+static PyObject *
+task_take_cancel_steal(Task *self, PyObject *exc)
+{
+    if (exc != NULL
+        && PyErr_GivenExceptionMatches(exc, self->future.state_ptr->asyncio_CancelledError)) {
+        return exc;
+    }
+    Py_XDECREF(exc);
+    return future_make_cancelled_error(&self->future);
+}
+
+/* What the step has to throw in: 0 and a new reference or NULL in *exc; -1. What the Task has
+ * waited for: a new reference or, if it throws, NULL in *awaited. */
+static inline int
+task_take_wakeup(Task *self, PyObject **exc, PyObject **awaited)
+{
+    *exc = NULL;
+    *awaited = NULL;
+    PyObject *waiter, *pending;
+    bool must_cancel;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    waiter = self->waiter;
+    pending = self->pending_exception;
+    must_cancel = self->must_cancel;
+    self->waiter = NULL;
+    if (UNLIKELY(pending != NULL || must_cancel)) {
+        self->pending_exception = NULL;
+        self->must_cancel = false;
+    }
+    Py_END_CRITICAL_SECTION();
+    if (waiter != NULL) {
+        if (self->parked) {
+            Future *future = (Future *)waiter;
+            self->parked = false;
+            if (self->awaited_by_added) {
+                task_hide_awaited_by(self, waiter);
+            }
+            if (UNLIKELY(SHARED_LOAD(future->future_state) != FUTURE_FINISHED)
+                && future_take(future, exc) < 0) {
+                Py_DECREF(waiter);
+                Py_XDECREF(pending);
+                return -1;
+            }
+        }
+        else if (self->awaited_by_added) {
+            task_forget_awaited_by(self, waiter);
+        }
+    }
+    if (UNLIKELY(pending != NULL)) {
+        Py_XSETREF(*exc, pending);
+    }
+    if (UNLIKELY(must_cancel)) {
+        *exc = task_take_cancel_steal(self, *exc);
+        if (*exc == NULL) {
+            Py_XDECREF(waiter);
+            return -1;
+        }
+    }
+    if (UNLIKELY(*exc != NULL)) {
+        Py_CLEAR(waiter);    /* who catches it is to be its only owner */
+    }
+    *awaited = waiter;
+    return 0;
+}
+
+/* The step failed for a reason outside the coroutine: 0 if that was reported, else -1 */
+static int
+task_run_failed(Loop *loop, PyObject *op)
+{
+    if (is_exit_exception()) {
+        return -1;
+    }
+    loop_report(loop, "Exception in callback " STEP_NAME "()", "task", op);
+    return 0;
+}
+
+/* The step did not come as far as the coroutine, for want of memory: the Task ends with the
+ * current exception, where it would wait for ever else. 0, or -1 when it leaves the loop. */
+static int
+task_end_without_step(Loop *loop, PyObject *op)
+{
+    return task_fail((Task *)op) == 0 ? 0 : task_run_failed(loop, op);
+}
+
+/* Somebody has settled it by the methods of Future, and its coroutine is not asked any more. What
+ * would have been thrown in is told. */
+static int
+task_run_done(Task *self, Loop *loop)
+{
+    PyObject *exc = Py_XNewRef(self->pending_exception);
+    if (exc == NULL && self->waiter != NULL && self->parked) {
+        PyObject *waiter = Py_NewRef(self->waiter);
+        int failed = future_take((Future *)waiter, &exc);
+        if (failed == 0) {
+            Py_CLEAR(exc);    /* a result */
+        }
+        else if (failed < 0) {
+            PyErr_Clear();
+        }
+        Py_DECREF(waiter);
+    }
+    task_already_done(self, exc);
+    Py_XDECREF(exc);
+    return task_run_failed(loop, (PyObject *)self);
+}
+
+/* The loop's upward call: one step of a Task from its ready ring. What the Task has waited for
+ * lives until the step is over, as under asyncio: a result that nobody keeps is freed when the
+ * coroutine has sent its next request, not before (benchmark row: asyncpg, 1,000 rows). */
+static int
+task_run(Loop *loop, PyObject *op)
+{
+    Task *self = (Task *)op;
+    PyObject *exc, *awaited;
+    if (UNLIKELY(!future_is_pending(&self->future))) {
+        return task_run_done(self, loop);
+    }
+    if (UNLIKELY(task_take_wakeup(self, &exc, &awaited) < 0)) {
+        return task_end_without_step(loop, op);
+    }
+    if (UNLIKELY(current_enter(loop, op) < 0)) {
+        Py_XDECREF(exc);
+        Py_XDECREF(awaited);
+        return task_end_without_step(loop, op);
+    }
+    PyObject *context = Py_XNewRef(self->context);
+    int result = -1;
+    if (UNLIKELY(context == NULL)) {
+        /* __init__ was called again, and failed */
+        PyErr_SetString(PyExc_RuntimeError, "uninitialized Task object");
+    }
+    else if (LIKELY(PyContext_Enter(context) == 0)) {
+        result = task_resume(self, exc);
+        if (UNLIKELY(result < 0)) {
+            PyObject *raised = PyErr_GetRaisedException();
+            PyContext_Exit(context);
+            PyErr_SetRaisedException(raised);
+        }
+        else if (UNLIKELY(PyContext_Exit(context) < 0)) {
+            result = -1;
+        }
+    }
+    Py_XDECREF(context);
+    Py_XDECREF(exc);
+    result = LIKELY(result == 0) ? 0 : task_run_failed(loop, op);
+    Py_XDECREF(awaited);
+    return result;
+}
+
+/* A step on its own loop, out of a Handle: of the ring, or that somebody runs by hand, perhaps in the
+ * middle of another Task. 0 / -1 */
+static int
+task_step_here(Task *self, Loop *loop, PyObject *exc)
+{
+    PyObject *outer = Py_XNewRef(loop->current_task);
+    int result = current_enter(loop, (PyObject *)self) == 0 ? task_resume(self, exc)
+                                                            : task_fail(self);
+    PyObject *raised = PyErr_GetRaisedException();
+    if (outer == NULL || current_enter(loop, outer) < 0) {
+        PyErr_Clear();
+        current_leave(loop);
+    }
+    Py_XDECREF(outer);
+    PyErr_SetRaisedException(raised);
+    return result;
+}
+
+/* A step from a callback, which runs in the context already. Steals `exc` (may be NULL),
+ * which comes from the future that woke the Task. */
+static PyObject *
+task_step_in_callback_steal(Task *self, PyObject *exc)
+{
+    Loop *loop = self->future.own_loop;
+    struct state *state = self->future.state_ptr;
+    int result = -1;
+    if (UNLIKELY(!future_is_pending(&self->future))) {
+        task_already_done(self, exc);
+        Py_XDECREF(exc);
+        return NULL;
+    }
+    if (exc != NULL) {
+        task_set_pending_exception_steal(self, exc);
+    }
+    PyObject *pending, *awaited;
+    if (task_take_wakeup(self, &pending, &awaited) < 0) {
+        result = task_fail(self);
+        pending = NULL;
+    }
+    else if (loop != NULL) {
+        result = task_step_here(self, loop, pending);
+    }
+    else {
+        /* __init__ may run inside the step and bind another loop */
+        PyObject *loop_object = Py_NewRef(self->future.loop);
+        if (current_enter_foreign(state, loop_object, (PyObject *)self) == 0) {
+            result = task_resume(self, pending);
+            PyObject *raised = PyErr_GetRaisedException();
+            if (current_leave_foreign(state, loop_object, (PyObject *)self) < 0 && raised == NULL) {
+                result = -1;
+            }
+            else {
+                PyErr_SetRaisedException(raised);
+            }
+        }
+        Py_DECREF(loop_object);
+    }
+    Py_XDECREF(pending);
+    Py_XDECREF(awaited);
+    if (result < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* The callback of a step where there is no ready ring, or of one that was looked at there. */
+static PyObject *
+task_step_callback(PyObject *op, PyObject *ignored UNUSED)
+{
+    return task_step_in_callback_steal((Task *)op, NULL);
+}
+
+/* The callback that wakes the Task when `future` is done. */
+static PyObject *
+task_wakeup(PyObject *op, PyObject *future)
+{
+    Task *self = (Task *)op;
+    struct state *state = self->future.state_ptr;
+    PyObject *outcome;
+    if (future_check_native(state, future)) {
+        int failed = future_take((Future *)future, &outcome);
+        if (failed < 0) {
+            outcome = PyErr_GetRaisedException();    /* no memory for it: that is thrown in */
+        }
+        else if (failed == 0) {
+            Py_CLEAR(outcome);
+        }
+    }
+    else {
+        /* The await itself asks for the value: only an exception matters here. */
+        outcome = PyObject_CallMethodNoArgs(future, state->names.result);
+        if (outcome != NULL) {
+            Py_CLEAR(outcome);
+        }
+        else {
+            outcome = PyErr_GetRaisedException();
+        }
+    }
+    self->parked = false;    /* whoever called knows what woke the Task */
+    return task_step_in_callback_steal(self, outcome);
+}
+
+DEFINE_OWNED_BY(Task, future.own_loop, task_step_callback)
+DEFINE_OWNED_BY(Task, future.own_loop, task_wakeup)
+
+/* -- eager start -------------------------------------------------------------------------------- */
+
+/* Inside whatever runs now. Everything is put back in any case: the current task, the
+ * context, and the place among all tasks unless the Task goes on later. */
+int
+task_start_eagerly(Task *self)
+{
+    struct state *state = self->future.state_ptr;
+    PyObject *loop = Py_NewRef(self->future.loop);
+    PyObject *context = Py_NewRef(self->context);
+    int result = -1;
+    PyObject *previous = current_swap(state, loop, (PyObject *)self);
+    if (previous == NULL) {
+        goto done;
+    }
+    self->registered = true;
+    if (current_register(state, (PyObject *)self, &self->node) == 0
+        && PyContext_Enter(context) == 0) {
+        result = task_resume(self, NULL);
+        PyObject *raised = PyErr_GetRaisedException();
+        if (PyContext_Exit(context) < 0 && raised == NULL) {
+            result = -1;
+        }
+        else {
+            PyErr_SetRaisedException(raised);
+        }
+    }
+    PyObject *raised = PyErr_GetRaisedException();
+    PyObject *inner = current_swap(state, loop, previous);
+    Py_DECREF(previous);
+    if (inner == NULL && raised == NULL) {
+        result = -1;
+    }
+    else {
+        PyErr_SetRaisedException(raised);
+    }
+    Py_XDECREF(inner);
+    if (!future_is_pending(&self->future)) {
+        /* It never was anything but a call: nobody asks where its coroutine is. */
+        introspect_drop_coro(self);
+        Py_CLEAR(self->coro);
+    }
+    if (result < 0) {
+        task_done(self);
+    }
+done:
+    Py_DECREF(context);
+    Py_DECREF(loop);
+    return result;
+}
+
+void
+task_step_init(struct state *state)
+{
+    state->run_task = task_run;
+    state->task_as_callback = task_as_callback;
+}

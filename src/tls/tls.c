@@ -1,0 +1,858 @@
+/* tls.c - the states of a TLS connection. See tls.h.
+ *
+ * Danger: every call into the user's protocol, an exception handler, a logger, or the
+ * transport below may close or abort this transport, or run the loop inside itself. Each
+ * function holds the transport itself, or its caller does, and looks at its state again. */
+#include "tls/tls.h"
+
+#include "tasks/future.h"
+#include "net/reader.h"
+#include "loop/timer.h"
+#include "tls/tls_object.h"
+
+/* -- telling -------------------------------------------------------------------------- */
+
+static void
+tls_log(Tls *tls, PyObject *exc, const char *format, PyObject *arg)
+{
+    PyObject *debug = PyObject_GetAttrString(tls->state->asyncio_logger, "debug");
+    PyObject *args = arg == NULL ? Py_BuildValue("(sO)", format, tls)
+                                 : Py_BuildValue("(sOO)", format, tls, arg);
+    PyObject *kwargs = exc == NULL ? NULL : Py_BuildValue("{s:O}", "exc_info", exc);
+    PyObject *result = debug == NULL || args == NULL || (exc != NULL && kwargs == NULL)
+                           ? NULL
+                           : PyObject_Call(debug, args, kwargs);
+    if (result == NULL) {
+        PyErr_WriteUnraisable((PyObject *)tls);
+    }
+    Py_XDECREF(result);
+    Py_XDECREF(debug);
+    Py_XDECREF(args);
+    Py_XDECREF(kwargs);
+}
+
+/* Gives exc (borrowed) to the loop's exception handler. */
+static void
+tls_report(Tls *tls, const char *message, PyObject *exc)
+{
+    PyObject *protocol = tls->proto.protocol == NULL ? Py_None : tls->proto.protocol;
+    PyObject *context = Py_BuildValue("{s:s,s:O,s:O,s:O}", "message", message, "exception", exc,
+                                      "transport", tls, "protocol", protocol);
+    if (context == NULL) {
+        PyErr_WriteUnraisable((PyObject *)tls);
+        return;
+    }
+    loop_call_exception_handler(tls->loop, context);
+    Py_DECREF(context);
+}
+
+int
+tls_callback_failed(Tls *tls, const char *message)
+{
+    if (is_exit_exception()) {
+        return -1;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    tls_report(tls, message, exc);
+    Py_DECREF(exc);
+    return 0;
+}
+
+static void
+tls_cancel_timer(Tls *tls)
+{
+    TimerHandle *timer = tls->timer;
+    if (timer != NULL) {
+        tls->timer = NULL;
+        timer_cancel(timer);
+        Py_DECREF(timer);
+    }
+}
+
+static int
+tls_start_timer(Tls *tls, PyObject *delay, native_callback callback)
+{
+    double seconds = PyFloat_AsDouble(delay);
+    if (seconds == -1. && PyErr_Occurred()) {
+        return -1;
+    }
+    tls_cancel_timer(tls);
+    tls->timer = loop_call_later_native(tls->loop, seconds, callback, (PyObject *)tls, NULL);
+    return tls->timer == NULL ? -1 : 0;
+}
+
+/* Settles the future of the handshake: exc NULL is success. */
+static void
+tls_wake_waiter(Tls *tls, PyObject *exc)
+{
+    PyObject *waiter = tls->waiter;
+    if (waiter == NULL) {
+        return;
+    }
+    tls->waiter = NULL;
+    int result = exc == NULL ? future_settle_result(tls->state, waiter, Py_None)
+                             : future_settle_exception(tls->state, waiter, exc);
+    if (result < 0) {
+        PyErr_WriteUnraisable(waiter);
+    }
+    Py_DECREF(waiter);
+}
+
+/* -- the transport below ------------------------------------------------------------------ */
+
+static int
+call_method(PyObject *op, PyObject *name, PyObject *arg)
+{
+    PyObject *stack[2] = {op, arg};
+    PyObject *result = PyObject_VectorcallMethod(name, stack, 1 + (size_t)(arg != NULL), NULL);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+int
+tls_call_lower(Tls *tls, PyObject *name, PyObject *arg)
+{
+    PyObject *lower = Py_NewRef(tls->lower);
+    int result = call_method(lower, name, arg);
+    Py_DECREF(lower);
+    return result;
+}
+
+/* Native callback: the shutdown is complete. `lower` was below then, and may be no more. */
+static int
+tls_run_close_lower(PyObject *owner, PyObject *lower)
+{
+    Tls *tls = tls_cast(owner);
+    tls_enter(tls);
+    int result = call_method(lower, tls->state->names.close, NULL);
+    tls_leave(tls);
+    return result;
+}
+
+/* Is the transport below one of ours? */
+static bool
+tls_is_over_ours(const Tls *tls)
+{
+    return tls->stream != NULL
+           || (tls->lower != NULL && Py_IS_TYPE(tls->lower, tls->state->tls.Type));
+}
+
+/* Has it a method _force_close(), as asyncio's own have? */
+static bool
+has_force_close(Tls *tls)
+{
+    PyObject *method;
+    if (PyObject_GetOptionalAttr(tls->lower, tls->state->names._force_close, &method) < 0) {
+        PyErr_Clear();
+        return false;
+    }
+    Py_XDECREF(method);
+    return method != NULL;
+}
+
+/* Ends the transport below at once; exc may be NULL. */
+static int
+lower_force_close(Tls *tls, PyObject *exc)
+{
+    struct state_names *names = &tls->state->names;
+    if (tls->lower == NULL) {
+        return 0;
+    }
+    if (tls->stream != NULL && tls->stream->base.dict == NULL) {
+        return transport_force_close(&tls->stream->base, exc);
+    }
+#if PY_VERSION_HEX < 0x030D0000
+    bool plain = exc == NULL;    /* asyncio's abort() calls abort() up to 3.12 */
+#else
+    bool plain = false;
+#endif
+    if (plain || !has_force_close(tls)) {
+        return tls_call_lower(tls, names->abort, NULL);
+    }
+    return tls_call_lower(tls, names->_force_close, exc == NULL ? Py_None : exc);
+}
+
+/* -- the end ---------------------------------------------------------------------------------- */
+
+/* asyncio's SSLProtocol._fatal_error(): the state stays, until the transport below says that the
+ * connection is lost. */
+int
+tls_fatal(Tls *tls, const char *message)
+{
+    if (is_exit_exception()) {
+        return -1;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    tls_enter(tls);
+    int result = lower_force_close(tls, exc);
+    if (result < 0) {
+        /* and nobody hears of the first one, as with asyncio */
+    }
+    else if (PyErr_GivenExceptionMatches(exc, PyExc_OSError)) {
+        if (tls->loop->debug) {
+            PyObject *text = PyUnicode_FromString(message);
+            if (text == NULL) {
+                PyErr_Clear();
+            }
+            else {
+                tls_log(tls, exc, "%r: %s", text);
+                Py_DECREF(text);
+            }
+        }
+    }
+    else if (!PyErr_GivenExceptionMatches(exc, tls->state->asyncio_CancelledError)) {
+        tls_report(tls, message, exc);
+    }
+    tls_leave(tls);
+    Py_DECREF(exc);
+    return result;
+}
+
+int
+tls_failed(Tls *tls, const char *message)
+{
+    return PyErr_ExceptionMatches(PyExc_Exception) ? tls_fatal(tls, message) : -1;
+}
+
+void
+tls_send_alert(Tls *tls)
+{
+    if (tls->writing_paused || !tls_is_over_ours(tls) || !PyErr_ExceptionMatches(PyExc_Exception)) {
+        return;    /* a transport of somebody else's gets what asyncio gives to it */
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    if (tls_send(tls) == 0 || PyErr_ExceptionMatches(PyExc_Exception)) {
+        PyErr_SetRaisedException(exc);
+    }
+    else {
+        Py_DECREF(exc);
+    }
+}
+
+int
+tls_abort(Tls *tls, PyObject *exc)
+{
+    tls_enter(tls);
+    tls->closed = true;
+    tls->tls_state = TLS_UNWRAPPED;
+    tls_cancel_timer(tls);
+    int result = lower_force_close(tls, exc);
+    tls_leave(tls);
+    return result;
+}
+
+void
+tls_close_engine(Tls *tls)
+{
+    PyObject *exc = PyErr_GetRaisedException();
+    tls->engine.ops->close(&tls->engine);
+    PyErr_SetRaisedException(exc);
+}
+
+/* Nothing of what waits is sent any more. */
+static void
+tls_drop_output(Tls *tls)
+{
+    struct tls_output output = {0};
+    list_remove(&tls->pending);
+    wqueue_clear(&tls->output);
+    if (tls->engine.ops->take(&tls->engine, &output) < 0) {
+        PyErr_Clear();
+    }
+    Py_XDECREF(output.bytes);
+    free(output.memory);
+}
+
+void
+tls_forked(Loop *loop)
+{
+    while (!list_empty(&loop->tls_pending)) {
+        tls_drop_output(container_of(loop->tls_pending.next, Tls, pending));
+    }
+}
+
+/* Native callback: exc is NULL for a connection that ended in order. */
+static int
+tls_run_lost(PyObject *owner, PyObject *exc)
+{
+    Tls *tls = tls_cast(owner);
+    int result = 0;
+    PyObject *protocol = exc == NULL ? NULL : Py_XNewRef(tls->proto.protocol);
+    PyObject *value = proto_call(&tls->proto, tls->state->names.connection_lost,
+                                 exc == NULL ? Py_None : exc);
+    if (value == NULL) {
+        result = tls_callback_failed(tls, "Exception in callback connection_lost()");
+    }
+    Py_XDECREF(value);
+    PyObject *leaving = PyErr_GetRaisedException();
+    if (protocol != NULL) {
+        reader_error_is_known(tls->state, protocol);
+        Py_DECREF(protocol);
+    }
+    proto_drop_protocol(&tls->proto);
+    PyErr_SetRaisedException(leaving);
+    return result;
+}
+
+int
+tls_lower_lost(Tls *tls, PyObject *exc)
+{
+    if (tls->lost) {
+        return 0;
+    }
+    tls_enter(tls);
+    tls->lost = tls->closed = true;
+    tls->conn_lost++;
+    tls->never_read = tls->engine.ops->waiting(&tls->engine);
+    tls_drop_output(tls);
+    tls_cancel_timer(tls);
+    if (tls->late_error != NULL) {
+        exc = tls->late_error;
+    }
+    bool made = tls->app == TLS_APP_MADE || tls->app == TLS_APP_EOF;
+    bool tell = made && tls->tls_state != TLS_HANDSHAKE;
+    tls->tls_state = TLS_UNWRAPPED;
+    tls->app = TLS_APP_LOST;
+    if (tell) {
+        static const struct owed_kind lost = {tls_run_lost, offsetof(Tls, owed_lost)};
+        if (loop_call_soon_surely(tls->loop, &tls->owed_lost, &lost, exc) < 0) {
+            PyErr_Clear();    /* the loop was closed: nobody is left to be told */
+        }
+    }
+    else {
+        proto_drop_protocol(&tls->proto);
+    }
+    tls->stream = NULL;
+    Py_CLEAR(tls->lower);
+    if (tls->waiter != NULL && exc == NULL && !made) {
+        /* asyncio reports success here, of a handshake that has not taken place; in start_tls() it
+         * has no transport to give, and says so. */
+        PyObject *aborted = PyObject_CallFunction(PyExc_ConnectionAbortedError, "s",
+                                                  "SSL handshake was aborted");
+        if (aborted == NULL) {
+            aborted = PyErr_GetRaisedException();    /* no memory: then that is the reason */
+        }
+        tls_wake_waiter(tls, aborted);
+        Py_DECREF(aborted);
+    }
+    else {
+        tls_wake_waiter(tls, exc);
+    }
+    tls_leave(tls);
+    return 0;
+}
+
+/* -- handshake ---------------------------------------------------------------------------------- */
+
+/* Native callback */
+static int
+tls_handshake_timed_out(PyObject *owner, PyObject *arg UNUSED)
+{
+    Tls *tls = tls_cast(owner);
+    if (tls->tls_state != TLS_HANDSHAKE) {
+        return 0;
+    }
+    PyErr_Format(PyExc_ConnectionAbortedError,
+                 "SSL handshake is taking longer than %S seconds: aborting the connection",
+                 tls->handshake_timeout);
+    return tls_fatal(tls, "Fatal error on transport");
+}
+
+/* The current exception ends the handshake. */
+static int
+tls_handshake_failed(Tls *tls)
+{
+    if (!PyErr_ExceptionMatches(PyExc_Exception)) {
+        return is_exit_exception() ? -1 : tls_fatal(tls, "SSL handshake failed");
+    }
+    tls_cancel_timer(tls);
+    tls_send_alert(tls);
+    if (!PyErr_ExceptionMatches(PyExc_Exception)) {
+        return -1;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    int certificate = PyObject_IsInstance(exc, tls->state->tls.CertificateError);
+    if (certificate < 0) {
+        PyErr_Clear();
+    }
+    tls->tls_state = TLS_UNWRAPPED;
+    tls->closed = true;
+    PyErr_SetRaisedException(Py_NewRef(exc));
+    int result = tls_fatal(tls, certificate > 0
+                                    ? "SSL handshake failed on verifying the certificate"
+                                    : "SSL handshake failed");
+    tls_wake_waiter(tls, exc);
+    Py_DECREF(exc);
+    return result;
+}
+
+static int
+extra_from_method(Tls *tls, PyObject *key, PyObject *method)
+{
+    PyObject *value = PyObject_CallMethodNoArgs(tls->engine.object, method);
+    int result = value == NULL ? -1 : PyDict_SetItem(tls->extra, key, value);
+    Py_XDECREF(value);
+    return result;
+}
+
+static void
+tls_log_handshake(Tls *tls)
+{
+    PyObject *ms = PyFloat_FromDouble((loop_time(tls->loop) - tls->handshake_started) * 1e3);
+    if (ms == NULL) {
+        PyErr_Clear();
+        return;
+    }
+    tls_log(tls, NULL, "%r: SSL handshake took %.1f ms", ms);
+    Py_DECREF(ms);
+}
+
+static int
+tls_handshake_done(Tls *tls)
+{
+    struct state_names *names = &tls->state->names;
+    bool started = false;    /* by start_tls() */
+    tls_cancel_timer(tls);
+    tls->tls_state = TLS_WRAPPED;
+    if (extra_from_method(tls, names->peercert, names->getpeercert) < 0
+        || extra_from_method(tls, names->cipher, names->cipher) < 0
+        || extra_from_method(tls, names->compression, names->compression) < 0
+        || PyDict_SetItem(tls->extra, names->ssl_object, tls->engine.object) < 0) {
+        return tls_handshake_failed(tls);
+    }
+    if (tls->loop->debug) {
+        tls_log_handshake(tls);
+    }
+    if (tls->app == TLS_APP_INIT) {
+        tls->app = TLS_APP_MADE;
+        PyObject *value = proto_connection_made(&tls->proto, tls->state, (PyObject *)tls);
+        if (value == NULL) {
+            return tls_fatal(tls, "Fatal error: protocol.connection_made() call failed.");
+        }
+        Py_DECREF(value);
+    }
+    else {
+        started = true;
+    }
+    tls_wake_waiter(tls, NULL);
+    if (started) {
+        /* A StreamReader learns of its new transport when start_tls() has returned. What came
+         * before would make it pause the old one, and later resume the new one (3.14). */
+        tls_read_later(tls);
+    }
+    if (tls->paused || tls->read_waits) {
+        /* asyncio keeps the last message of the handshake until the protocol resumes */
+        bool queued = !wqueue_is_empty(&tls->output) && tls->tls_state == TLS_WRAPPED;
+        int result = queued ? tls_do_write(tls) : tls_process_outgoing(tls);
+        return result < 0 ? tls_failed(tls, TLS_FATAL_MESSAGE) : 0;
+    }
+    return tls_do_read(tls);
+}
+
+/* A step of a handshake takes up to some milliseconds, and a client needs no effort to ask for
+ * hundreds at once. When those of one iteration have taken so long, the rest waits for the
+ * next ones, so that everybody else is served in between. */
+#define HANDSHAKES_NS INT64_C(4000000)
+
+static int tls_run_handshake(PyObject *owner, PyObject *arg);
+
+/* Is there no time for another step in this iteration? */
+static bool
+tls_handshakes_took_enough(Loop *loop)
+{
+    if (loop->handshakes_at_ns != loop->now_ns) {
+        loop->handshakes_at_ns = loop->now_ns;
+        loop->handshakes_took_ns = 0;
+    }
+    return loop->handshakes_took_ns >= HANDSHAKES_NS;
+}
+
+static int
+tls_handshake_later(Tls *tls)
+{
+    if (tls->handshake_waits) {
+        return 0;
+    }
+    if (loop_call_soon_native(tls->loop, tls_run_handshake, (PyObject *)tls, NULL) < 0) {
+        return tls_fatal(tls, TLS_FATAL_MESSAGE);
+    }
+    tls->handshake_waits = true;
+    return 0;
+}
+
+int
+tls_step_handshake(Tls *tls)
+{
+    Loop *loop = tls->loop;
+    if (UNLIKELY(tls->handshake_waits || tls_handshakes_took_enough(loop))) {
+        return tls_handshake_later(tls) < 0 ? -1 : tls_control_reading(tls);
+    }
+    int64_t begun = monotonic_ns();
+    enum tls_status status = tls->engine.ops->handshake(&tls->engine);
+    loop->handshakes_took_ns += monotonic_ns() - begun;
+    switch (status) {
+    case TLS_OK:
+        return tls_handshake_done(tls);
+    case TLS_WANT:
+        if (tls_process_outgoing(tls) < 0) {
+            return tls_failed(tls, TLS_FATAL_MESSAGE);
+        }
+        return tls_control_reading(tls);
+    case TLS_EOF:
+        PyErr_SetNone(PyExc_ConnectionResetError);
+        return tls_handshake_failed(tls);
+    default:
+        return tls_handshake_failed(tls);
+    }
+}
+
+/* What is there is read first: now, or after resume_reading(). */
+static int
+tls_flush_at_eof(Tls *tls)
+{
+    tls->tls_state = TLS_FLUSHING;
+    return tls->paused || tls->read_waits ? 0 : tls_do_flush(tls);
+}
+
+/* Native callback: the step that had to wait. */
+static int
+tls_run_handshake(PyObject *owner, PyObject *arg UNUSED)
+{
+    Tls *tls = tls_cast(owner);
+    tls->handshake_waits = false;
+    if (tls->tls_state != TLS_HANDSHAKE) {
+        return 0;
+    }
+    tls_enter(tls);
+    int result = tls_step_handshake(tls);
+    if (result == 0 && tls->tls_state == TLS_HANDSHAKE && !tls->handshake_waits && tls->eof) {
+        PyErr_SetNone(PyExc_ConnectionResetError);
+        result = tls_handshake_failed(tls);
+    }
+    else if (result == 0 && tls->tls_state == TLS_WRAPPED && tls->eof) {
+        result = tls_flush_at_eof(tls);
+    }
+    tls_leave(tls);
+    return result;
+}
+
+int
+tls_lower_made(Tls *tls, PyObject *transport)
+{
+    if (tls->lost) {
+        return 0;    /* start_tls() on a transport that was closing */
+    }
+    if (tls->lower != NULL || transport == (PyObject *)tls) {
+        PyErr_SetString(PyExc_RuntimeError, "the TLS transport has its connection already");
+        return -1;
+    }
+    tls->lower = Py_NewRef(transport);
+    if (Py_IS_TYPE(transport, tls->state->StreamType)) {
+        tls->stream = stream_cast(transport);
+        /* start_tls() on a stream that has paused the protocol, which is resumed by us now */
+        tls->writing_paused = tls->stream->base.protocol_paused;
+        tls->protocol_paused = tls->writing_paused && tls->app == TLS_APP_MADE;
+    }
+    if (tls->closed) {
+        return tls_abort(tls, NULL);    /* cancelled before it began */
+    }
+    if (tls->loop->debug) {
+        tls_log(tls, NULL, "%r starts SSL handshake", NULL);
+        tls->handshake_started = loop_time(tls->loop);
+    }
+    tls->tls_state = TLS_HANDSHAKE;
+    if (tls_start_timer(tls, tls->handshake_timeout, tls_handshake_timed_out) < 0) {
+        return tls_fatal(tls, TLS_FATAL_MESSAGE);
+    }
+    tls_enter(tls);
+    int result = tls_step_handshake(tls);
+    tls_leave(tls);
+    return result;
+}
+
+/* -- the end of the wire -------------------------------------------------------- */
+
+static int tls_enter_shutdown(Tls *tls);
+
+static int
+tls_take_eof(Tls *tls, bool *keep_open)
+{
+    switch (tls->tls_state) {
+    case TLS_HANDSHAKE:
+        if (tls->handshake_waits) {
+            *keep_open = true;    /* its last bytes may be all that is missing */
+            return 0;
+        }
+        PyErr_SetNone(PyExc_ConnectionResetError);
+        return tls_handshake_failed(tls);
+    case TLS_WRAPPED:
+        *keep_open = tls->paused || tls->read_waits;    /* it goes on after resume_reading() */
+        return tls_flush_at_eof(tls);
+    case TLS_FLUSHING:
+        if (tls_do_write(tls) < 0) {
+            return -1;
+        }
+        return tls_enter_shutdown(tls);
+    case TLS_SHUTDOWN:
+        return tls_do_shutdown(tls);
+    default:
+        return 0;
+    }
+}
+
+int
+tls_lower_eof(Tls *tls, bool *keep_open)
+{
+    tls->eof = true;
+    *keep_open = false;
+    if (tls->loop->debug) {
+        tls_log(tls, NULL, "%r received EOF", NULL);
+    }
+    tls_enter(tls);
+    int result = tls_take_eof(tls, keep_open);
+    if (result < 0 && PyErr_ExceptionMatches(PyExc_Exception) && tls->lower != NULL) {
+        PyObject *exc = PyErr_GetRaisedException();
+        if (tls_call_lower(tls, tls->state->names.close, NULL) == 0) {
+            PyErr_SetRaisedException(exc);
+        }
+        else {
+            Py_DECREF(exc);
+        }
+    }
+    tls_leave(tls);
+    return result;
+}
+
+/* -- shutdown ------------------------------------------------------------------------------------ */
+
+static int
+tls_shutdown_timed_out(PyObject *owner, PyObject *arg UNUSED)
+{
+    Tls *tls = tls_cast(owner);
+    if (tls->tls_state != TLS_FLUSHING && tls->tls_state != TLS_SHUTDOWN) {
+        return 0;
+    }
+    PyObject *exc = PyObject_CallFunction(PyExc_TimeoutError, "s", "SSL shutdown timed out");
+    if (exc == NULL) {
+        PyErr_Clear();
+    }
+    tls_enter(tls);
+    int result = lower_force_close(tls, exc);
+    tls_leave(tls);
+    Py_XDECREF(exc);
+    return result;
+}
+
+/* The transport below is closed in the next iteration. What was written and it did not want yet is in
+ * its queue by then, and leaves before the end: asyncio loses it. */
+static int
+tls_shutdown_done(Tls *tls)
+{
+    static const struct owed_kind close = {tls_run_close_lower, offsetof(Tls, owed_close)};
+    tls_cancel_timer(tls);
+    if (tls->lower == NULL) {
+        return 0;
+    }
+    int result = tls->owes_output ? tls_send(tls) : 0;
+    if (tls->lower != NULL) {
+        PyObject *exc = PyErr_GetRaisedException();
+        PyObject *lower = Py_NewRef(tls->lower);
+        if (loop_call_soon_surely(tls->loop, &tls->owed_close, &close, lower) < 0) {
+            PyErr_Clear();    /* the loop was closed: nobody is left to be told */
+        }
+        Py_DECREF(lower);
+        PyErr_SetRaisedException(exc);
+    }
+    return result;
+}
+
+/* The exception that the ssl module has for data of the peer's after our close_notify. */
+static PyObject *
+make_late_error(void)
+{
+    PyObject *module = PyImport_ImportModule("asyncloop._late");
+    PyObject *exc = module == NULL ? NULL : PyObject_CallMethod(module, "late_error", NULL);
+    Py_XDECREF(module);
+    return exc != NULL ? exc : PyErr_GetRaisedException();    /* no memory: then that is the reason */
+}
+
+/* What the peer has sent since close(), and what nobody has read before. asyncio meets it in
+ * SSL_shutdown() and resets the connection, which may cost the peer what it has not read of our output.
+ * Here the protocol is told the same, but later, and the peer has the time to read.
+ * TLS_WANT: nothing is left; TLS_OK: it was too much; or the end. */
+static enum tls_status
+tls_drop_late(Tls *tls)
+{
+    enum tls_status status = tls_discard(tls);
+    if (tls->late > 0 && tls->late_error == NULL) {
+        PyObject *exc = PyErr_GetRaisedException();
+        tls->late_error = make_late_error();
+        PyErr_SetRaisedException(exc);
+    }
+    return status;
+}
+
+/* Down to the socket every transport has to be ours, to know what it means to close it. And a user's
+ * SSLObject is asked for nothing that asyncio does not ask it for. */
+static bool
+tls_may_drop_late(Tls *tls)
+{
+    return (tls_is_over_ours(tls) || tls->eof) && !tls_is_foreign(&tls->engine);
+}
+
+/* The current exception came out of the engine. */
+static int
+tls_shutdown_failed(Tls *tls)
+{
+    if (!PyErr_ExceptionMatches(tls->state->tls.SSLError)) {
+        return -1;
+    }
+    if (tls->late_error != NULL) {
+        PyErr_Clear();    /* the end has its reason */
+        return tls_shutdown_done(tls);
+    }
+    tls_cancel_timer(tls);
+    tls_send_alert(tls);
+    return tls_failed(tls, "Fatal error on transport");
+}
+
+/* asyncio's SSLProtocol._do_shutdown() */
+int
+tls_do_shutdown(Tls *tls)
+{
+    if (tls->tls_state != TLS_SHUTDOWN || tls->lower == NULL) {
+        return 0;
+    }
+    enum tls_status status = TLS_WANT;
+    bool done = tls->eof;
+    if ((!tls->eof || tls->paused) && tls_may_drop_late(tls)) {
+        status = tls_drop_late(tls);
+        done |= status == TLS_OK;
+    }
+    /* When the wire has ended a close_notify is of no use any more, and may be answered by a reset. */
+    if (status != TLS_FAILED && !tls->eof) {
+        status = tls->engine.ops->shutdown(&tls->engine);
+        done |= status == TLS_OK;
+    }
+    if (status == TLS_FAILED) {
+        return tls_shutdown_failed(tls);
+    }
+    int result = tls_process_outgoing(tls);
+    if (result < 0 || !done || tls->tls_state != TLS_SHUTDOWN) {
+        return result < 0 ? -1 : tls_control_reading(tls);
+    }
+    if (tls->late_error == NULL) {
+        result = tls_call_eof_received(tls);
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    if (tls_shutdown_done(tls) < 0) {
+        result = -1;
+    }
+    if (exc != NULL) {
+        PyErr_SetRaisedException(exc);
+    }
+    return result;
+}
+
+static int
+tls_enter_shutdown(Tls *tls)
+{
+    if (tls->tls_state != TLS_FLUSHING) {
+        return 0;    /* somebody was quicker, inside a call of ours */
+    }
+    tls->tls_state = TLS_SHUTDOWN;
+    tls->owes_output = tls_queued(tls) > 0;
+    return tls_do_shutdown(tls);
+}
+
+int
+tls_do_flush(Tls *tls)
+{
+    if (tls_do_read(tls) < 0) {
+        return -1;
+    }
+    return tls_enter_shutdown(tls);
+}
+
+int
+tls_start_shutdown(Tls *tls)
+{
+    if (tls->tls_state == TLS_HANDSHAKE) {
+        return tls_abort(tls, NULL);
+    }
+    if (tls->tls_state == TLS_FLUSHING && tls->eof && tls->paused) {
+        return tls_do_flush(tls);    /* asyncio waits for a resume_reading() that nobody makes */
+    }
+    if (tls->tls_state != TLS_WRAPPED) {
+        return 0;
+    }
+    tls->closed = true;
+    tls->tls_state = TLS_FLUSHING;
+    if (tls_start_timer(tls, tls->shutdown_timeout, tls_shutdown_timed_out) < 0) {
+        PyObject *exc = PyErr_GetRaisedException();
+        if (tls_abort(tls, exc) < 0) {    /* nothing would end it */
+            PyErr_Clear();
+        }
+        PyErr_SetRaisedException(exc);
+        return -1;
+    }
+    return tls_do_flush(tls);
+}
+
+int
+tls_close(Tls *tls)
+{
+    if (tls->closed) {
+        return 0;
+    }
+    tls->closed = true;
+    tls_enter(tls);
+    int result = tls_start_shutdown(tls);
+    tls_leave(tls);
+    return result;
+}
+
+/* -- making ---------------------------------------------------------------------------------------- */
+
+Tls *
+tls_new(Loop *loop, PyObject *protocol, PyObject *sslcontext, PyObject *waiter, bool server_side,
+        PyObject *hostname, PyObject *handshake_timeout, PyObject *shutdown_timeout,
+        bool call_connection_made, PyObject *context)
+{
+    struct state *state = loop->state;
+    const struct tls_engine_ops *ops = tls_choose_engine(state, sslcontext);
+    if (ops == NULL) {
+        return NULL;
+    }
+    Tls *tls = (Tls *)state->tls.Type->tp_alloc(state->tls.Type, 0);
+    if (tls == NULL) {
+        return NULL;
+    }
+    tls->state = state;
+    tls->loop = (Loop *)Py_NewRef(loop);
+    list_init(&tls->pending);
+    tls->engine.ops = ops;
+    tls->engine.state = state;
+    tls->sslcontext = Py_NewRef(sslcontext);
+    tls->handshake_timeout = Py_NewRef(handshake_timeout);
+    tls->shutdown_timeout = Py_NewRef(shutdown_timeout);
+    tls->high_water = TLS_HIGH_WATER;
+    tls->low_water = TLS_HIGH_WATER / 4;
+    tls->read_high_water = TLS_READ_HIGH_WATER;
+    tls->read_low_water = TLS_READ_HIGH_WATER / 4;
+    tls->server_side = server_side;
+    tls->app = call_connection_made ? TLS_APP_INIT : TLS_APP_MADE;
+    tls->closed = true;    /* until it is complete: no warning of an unclosed transport */
+    tls->extra = PyDict_New();
+    if (tls->extra == NULL
+        || PyDict_SetItem(tls->extra, state->names.sslcontext, sslcontext) < 0
+        || proto_init(&tls->proto, protocol, context, PROTO_FOR_TLS) < 0
+        || proto_set(&tls->proto, state, protocol) < 0
+        || ops->open(&tls->engine, sslcontext, server_side, hostname) < 0) {
+        Py_DECREF(tls);
+        return NULL;
+    }
+    tls->closed = false;
+    tls->waiter = Py_XNewRef(waiter);
+    return tls;
+}

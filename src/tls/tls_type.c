@@ -1,0 +1,863 @@
+/* tls_type.c - Python's face of the TLS transport: the methods of asyncio's TLS transport
+ * and of its SSLProtocol, and the attributes that libraries read of either. */
+#include "tls/tls.h"
+
+#include <string.h>
+
+#include "base/args.h"
+#include "tasks/future.h"
+#include "loop/owner.h"
+
+/* -- life ---------------------------------------------------------------------------------- */
+
+static int
+Tls_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    Tls *tls = tls_cast(op);
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT(tls->dict);
+    if (tls->state != NULL) {
+        for (int i = 0; i < tls->state->transport_slot_count; i++) {
+            Py_VISIT(*(PyObject **)(void *)((char *)op + tls->state->transport_slots[i]));
+        }
+    }
+    Py_VISIT(tls->loop);
+    Py_VISIT(tls->lower);
+    Py_VISIT(tls->engine.object);
+    Py_VISIT(tls->engine.inner);
+    Py_VISIT(tls->engine.dict);
+    Py_VISIT(tls->engine.failure);
+    Py_VISIT(tls->sslcontext);
+    Py_VISIT(tls->extra);
+    Py_VISIT(tls->late_error);
+    Py_VISIT(tls->waiter);
+    Py_VISIT(tls->timer);
+    return proto_traverse(&tls->proto, visit, arg);
+}
+
+static int
+Tls_clear(PyObject *op)
+{
+    Tls *tls = tls_cast(op);
+    if (tls->state != NULL) {
+        list_remove(&tls->pending);
+        for (int i = 0; i < tls->state->transport_slot_count; i++) {
+            Py_CLEAR(*(PyObject **)(void *)((char *)op + tls->state->transport_slots[i]));
+        }
+    }
+    Py_CLEAR(tls->dict);
+    /* A method that is called on what is left finds a transport that was closed. */
+    tls->closed = tls->lost = true;
+    tls->tls_state = TLS_UNWRAPPED;
+    wqueue_clear(&tls->output);
+    tls->stream = NULL;
+    Py_CLEAR(tls->lower);
+    Py_CLEAR(tls->timer);
+    if (tls->engine.ops != NULL) {
+        tls->engine.ops->close(&tls->engine);
+    }
+    Py_CLEAR(tls->engine.object);
+    Py_CLEAR(tls->engine.inner);
+    Py_CLEAR(tls->engine.dict);
+    Py_CLEAR(tls->engine.failure);
+    proto_clear(&tls->proto);
+    Py_CLEAR(tls->sslcontext);
+    Py_CLEAR(tls->extra);
+    Py_CLEAR(tls->waiter);
+    Py_CLEAR(tls->handshake_timeout);
+    Py_CLEAR(tls->shutdown_timeout);
+    Py_CLEAR(tls->write_limits);
+    Py_CLEAR(tls->read_limits);
+    Py_CLEAR(tls->read_buffer);
+    Py_CLEAR(tls->late_error);
+    return 0;
+}
+
+/* Nobody has it any more. */
+static void
+tls_abandon(Tls *tls)
+{
+    if (tls->closed) {
+        return;
+    }
+    tls->closed = true;
+    PyObject *exc = PyErr_GetRaisedException();
+    if (PyErr_ResourceWarning((PyObject *)tls, 1, "unclosed transport %R", tls) < 0) {
+        PyErr_WriteUnraisable((PyObject *)tls);    /* warnings are errors */
+    }
+    PyErr_SetRaisedException(exc);
+}
+
+#ifdef Py_GIL_DISABLED
+static int
+tls_run_leave_loop(PyObject *op, PyObject *ignored UNUSED)
+{
+    list_remove(&tls_cast(op)->pending);
+    tls_abandon(tls_cast(op));
+    return 0;
+}
+
+/* Out of what the loop knows. False: another thread runs the loop, does that, and then frees
+ * the object, which has come back to life for it. */
+static bool
+tls_leave_loop(Tls *tls)
+{
+    bool left = true;
+    PyObject *exc = PyErr_GetRaisedException();
+    struct claim claim;
+    if (loop_claim(&claim, tls->loop) == 0) {
+        list_remove(&tls->pending);
+        loop_unclaim(&claim);
+    }
+    else {
+        PyErr_Clear();
+        left = loop_call_soon_native(tls->loop, tls_run_leave_loop, (PyObject *)tls, NULL) < 0;
+        if (left) {
+            PyErr_Clear();    /* the loop was closed meanwhile */
+        }
+    }
+    PyErr_SetRaisedException(exc);
+    return left;
+}
+#endif
+
+static void
+Tls_finalize(PyObject *op)
+{
+#ifdef Py_GIL_DISABLED
+    if (tls_cast(op)->loop != NULL && !tls_leave_loop(tls_cast(op))) {
+        return;
+    }
+#endif
+    tls_abandon(tls_cast(op));
+}
+
+static void
+Tls_dealloc(PyObject *op)
+{
+    if (PyObject_CallFinalizerFromDealloc(op) < 0) {
+        return;
+    }
+    PyTypeObject *type = Py_TYPE(op);
+    PyObject_GC_UnTrack(op);
+    if (tls_cast(op)->weakrefs != NULL) {
+        PyObject_ClearWeakRefs(op);
+    }
+    Tls_clear(op);
+    Py_CLEAR(tls_cast(op)->loop);
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+static PyObject *
+Tls_repr(PyObject *op)
+{
+    static const char *const states[] = {"", " handshake", "", " closing", " closing"};
+    Tls *tls = tls_cast(op);
+    const char *state = tls->lost ? " closed" : states[tls->tls_state];
+    if (tls->lower == NULL || Py_ReprEnter(op) != 0) {
+        return PyUnicode_FromFormat("<SSLTransport%s>", state);
+    }
+    PyObject *text = PyUnicode_FromFormat("<SSLTransport%s over %R>", state, tls->lower);
+    Py_ReprLeave(op);
+    return text;
+}
+
+/* -- as a transport -------------------------------------------------------------------------- */
+
+static PyObject *
+Tls_write(PyObject *op, PyObject *data)
+{
+    return none_or_error(tls_write(tls_cast(op), data));
+}
+
+static PyObject *
+Tls_writelines(PyObject *op, PyObject *list)
+{
+    return none_or_error(tls_writelines(tls_cast(op), list));
+}
+
+/* CPython's tests fill the queue by this name. */
+static PyObject *
+Tls__test__append_write_backlog(PyObject *op, PyObject *data)
+{
+    if (!PyBytes_CheckExact(data) || PyBytes_GET_SIZE(data) == 0) {
+        PyErr_SetString(PyExc_TypeError, "bytes are needed");
+        return NULL;
+    }
+    return none_or_error(wqueue_push(&tls_cast(op)->output, data, 0));
+}
+
+static PyObject *
+Tls_write_eof(PyObject *op UNUSED, PyObject *ignored UNUSED)
+{
+    PyErr_SetNone(PyExc_NotImplementedError);
+    return NULL;
+}
+
+static PyObject *
+Tls_can_write_eof(PyObject *op UNUSED, PyObject *ignored UNUSED)
+{
+    return Py_NewRef(Py_False);
+}
+
+static PyObject *
+Tls_close(PyObject *op, PyObject *ignored UNUSED)
+{
+    return none_or_error(tls_close(tls_cast(op)));
+}
+
+static PyObject *
+Tls_abort(PyObject *op, PyObject *ignored UNUSED)
+{
+    return none_or_error(tls_abort(tls_cast(op), NULL));
+}
+
+static PyObject *
+Tls__force_close(PyObject *op, PyObject *exc)
+{
+    return none_or_error(tls_abort(tls_cast(op), exc == Py_None ? NULL : exc));
+}
+
+static PyObject *
+Tls_is_closing(PyObject *op, PyObject *ignored UNUSED)
+{
+    Tls *tls = tls_cast(op);
+#if PY_VERSION_HEX >= 0x030E0000
+    if (!tls->closed && tls->stream != NULL) {
+        return PyBool_FromLong(tls->stream->base.closing);
+    }
+    if (!tls->closed && tls->lower != NULL) {
+        PyObject *lower = Py_NewRef(tls->lower);
+        PyObject *closing = PyObject_CallMethod(lower, "is_closing", NULL);
+        Py_DECREF(lower);
+        return closing;
+    }
+#endif
+    return PyBool_FromLong(tls->closed);
+}
+
+static PyObject *
+Tls_is_reading(PyObject *op, PyObject *ignored UNUSED)
+{
+    return PyBool_FromLong(!tls_cast(op)->paused);
+}
+
+static PyObject *
+Tls_pause_reading(PyObject *op, PyObject *ignored UNUSED)
+{
+    tls_cast(op)->paused = true;
+    return Py_NewRef(Py_None);
+}
+
+static PyObject *
+Tls_resume_reading(PyObject *op, PyObject *ignored UNUSED)
+{
+    return none_or_error(tls_resume(tls_cast(op)));
+}
+
+static PyObject *
+Tls_set_protocol(PyObject *op, PyObject *protocol)
+{
+    Tls *tls = tls_cast(op);
+    return none_or_error(proto_set(&tls->proto, tls->state, protocol));
+}
+
+static PyObject *
+Tls_get_protocol(PyObject *op, PyObject *ignored UNUSED)
+{
+    PyObject *protocol = tls_cast(op)->proto.protocol;
+    return Py_NewRef(protocol != NULL ? protocol : Py_None);
+}
+
+static PyObject *
+Tls_get_extra_info(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const char *const names[] = {"name", "default", NULL};
+    Tls *tls = tls_cast(op);
+    PyObject *values[2] = {NULL, Py_None};
+    if (args_unpack("get_extra_info", args, nargs, kwnames, names, 2, 1, values) < 0) {
+        return NULL;
+    }
+    PyObject *value = NULL;
+    if (tls->extra != NULL && PyDict_GetItemRef(tls->extra, values[0], &value) != 0) {
+        return value;
+    }
+    if (tls->lower == NULL) {
+        return Py_NewRef(values[1]);
+    }
+    PyObject *lower = Py_NewRef(tls->lower);
+    PyObject *stack[] = {lower, values[0], values[1]};
+    value = PyObject_VectorcallMethod(tls->state->names.get_extra_info, stack, 3, NULL);
+    Py_DECREF(lower);
+    return value;
+}
+
+static PyObject *
+Tls_get_write_buffer_size(PyObject *op, PyObject *ignored UNUSED)
+{
+    return PyLong_FromSize_t(tls_queued(tls_cast(op)));
+}
+
+static PyObject *
+Tls_get_read_buffer_size(PyObject *op, PyObject *ignored UNUSED)
+{
+    Tls *tls = tls_cast(op);
+    return PyLong_FromSize_t(tls->lost ? tls->never_read : tls->engine.ops->waiting(&tls->engine));
+}
+
+/* asyncio's own rules for water marks: new (low, high), or NULL. `kib` is the default. */
+static PyObject *
+complete_limits(Tls *tls, const char *function, int kib, PyObject *const *args,
+                Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const char *const names[] = {"high", "low", NULL};
+    PyObject *values[2] = {Py_None, Py_None};
+    if (args_unpack(function, args, nargs, kwnames, names, 2, 0, values) < 0) {
+        return NULL;
+    }
+    PyObject *pair = PyObject_CallFunction(tls->state->tls.flowcontrol_defaults, "OOi", values[0],
+                                           values[1], kib);
+    if (pair == NULL) {
+        return NULL;
+    }
+    PyObject *limits = PyTuple_Check(pair) && PyTuple_GET_SIZE(pair) == 2
+                           ? PyTuple_Pack(2, PyTuple_GET_ITEM(pair, 1), PyTuple_GET_ITEM(pair, 0))
+                           : NULL;
+    if (limits == NULL && !PyErr_Occurred()) {
+        PyErr_SetString(PyExc_TypeError, "a pair of limits is needed");
+    }
+    Py_DECREF(pair);
+    return limits;
+}
+
+/* Bytes of a limit; what is too large for a size is "never". 0 / -1 */
+static int
+limit_in_bytes(PyObject *limit, size_t *bytes)
+{
+    PyObject *whole = PyNumber_Long(limit);
+    if (whole == NULL) {
+        if (!PyErr_ExceptionMatches(PyExc_OverflowError)) {    /* not infinity */
+            return -1;
+        }
+        PyErr_Clear();
+        *bytes = SIZE_MAX;
+        return 0;
+    }
+    int result = args_size(whole, bytes);
+    Py_DECREF(whole);
+    return result;
+}
+
+/* A change of limits shows at once. */
+static PyObject *
+control(Tls *tls, int (*check)(Tls *tls))
+{
+    tls_enter(tls);
+    int result = check(tls);
+    tls_leave(tls);
+    return none_or_error(result);
+}
+
+static PyObject *
+Tls_set_write_buffer_limits(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
+                            PyObject *kwnames)
+{
+    Tls *tls = tls_cast(op);
+    size_t low, high;
+    PyObject *limits = complete_limits(tls, "set_write_buffer_limits", TLS_HIGH_WATER / 1024, args,
+                                       nargs, kwnames);
+    if (limits == NULL || limit_in_bytes(PyTuple_GET_ITEM(limits, 0), &low) < 0
+        || limit_in_bytes(PyTuple_GET_ITEM(limits, 1), &high) < 0) {
+        Py_XDECREF(limits);
+        return NULL;
+    }
+    Py_XSETREF(tls->write_limits, limits);
+    tls->high_water = high;
+    tls->low_water = low;
+    return control(tls, tls_control_writing);
+}
+
+static PyObject *
+Tls_get_write_buffer_limits(PyObject *op, PyObject *ignored UNUSED)
+{
+    Tls *tls = tls_cast(op);
+    if (tls->write_limits != NULL) {
+        return Py_NewRef(tls->write_limits);
+    }
+    return Py_BuildValue("(nn)", (Py_ssize_t)tls->low_water, (Py_ssize_t)tls->high_water);
+}
+
+static PyObject *
+Tls_set_read_buffer_limits(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
+                           PyObject *kwnames)
+{
+    Tls *tls = tls_cast(op);
+    size_t low, high;
+    PyObject *limits = complete_limits(tls, "set_read_buffer_limits", TLS_READ_HIGH_WATER / 1024,
+                                       args, nargs, kwnames);
+    if (limits == NULL || limit_in_bytes(PyTuple_GET_ITEM(limits, 0), &low) < 0
+        || limit_in_bytes(PyTuple_GET_ITEM(limits, 1), &high) < 0) {
+        Py_XDECREF(limits);
+        return NULL;
+    }
+    Py_XSETREF(tls->read_limits, limits);
+    tls->read_high_water = high;
+    tls->read_low_water = low;
+    return control(tls, tls_control_reading);
+}
+
+static PyObject *
+Tls_get_read_buffer_limits(PyObject *op, PyObject *ignored UNUSED)
+{
+    Tls *tls = tls_cast(op);
+    if (tls->read_limits != NULL) {
+        return Py_NewRef(tls->read_limits);
+    }
+    return Py_BuildValue("(ii)", TLS_READ_HIGH_WATER / 4, TLS_READ_HIGH_WATER);
+}
+
+/* -- as the protocol of the transport below ------------------------------------------------------ */
+
+static PyObject *
+Tls_connection_made(PyObject *op, PyObject *transport)
+{
+    return none_or_error(tls_lower_made(tls_cast(op), transport));
+}
+
+static PyObject *
+Tls_connection_lost(PyObject *op, PyObject *exc)
+{
+    return none_or_error(tls_lower_lost(tls_cast(op), exc == Py_None ? NULL : exc));
+}
+
+static PyObject *
+Tls_data_received(PyObject *op, PyObject *data)
+{
+    /* What is called meanwhile may change any other object. */
+    PyObject *bytes = PyBytes_CheckExact(data) ? Py_NewRef(data) : PyBytes_FromObject(data);
+    if (bytes == NULL) {
+        return NULL;
+    }
+    int result = tls_received(tls_cast(op), PyBytes_AS_STRING(bytes),
+                              (size_t)PyBytes_GET_SIZE(bytes));
+    Py_DECREF(bytes);
+    return none_or_error(result);
+}
+
+/* asyncio's SSLProtocol is a BufferedProtocol: a transport may know no other way. */
+static PyObject *
+Tls_get_buffer(PyObject *op, PyObject *size_hint)
+{
+    Tls *tls = tls_cast(op);
+    Py_ssize_t wanted = PyNumber_AsSsize_t(size_hint, PyExc_OverflowError);
+    if (wanted == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    if (wanted <= 0 || wanted > TLS_READ_HIGH_WATER) {
+        wanted = TLS_READ_HIGH_WATER;
+    }
+    if (tls->read_buffer == NULL || PyByteArray_GET_SIZE(tls->read_buffer) < wanted) {
+        PyObject *buffer = PyByteArray_FromStringAndSize(NULL, TLS_READ_HIGH_WATER);
+        if (buffer == NULL) {
+            return NULL;
+        }
+        memset(PyByteArray_AS_STRING(buffer), 0, TLS_READ_HIGH_WATER);
+        Py_XSETREF(tls->read_buffer, buffer);
+    }
+    return PyMemoryView_FromObject(tls->read_buffer);
+}
+
+static PyObject *
+Tls_buffer_updated(PyObject *op, PyObject *count)
+{
+    Tls *tls = tls_cast(op);
+    Py_ssize_t n = PyNumber_AsSsize_t(count, PyExc_OverflowError);
+    if (n == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    Py_ssize_t size = tls->read_buffer == NULL ? 0 : PyByteArray_GET_SIZE(tls->read_buffer);
+    if (n < 0) {
+        n = n + size > 0 ? n + size : 0;    /* as the end of a slice */
+    }
+    PyObject *bytes = PyBytes_FromStringAndSize(
+        size == 0 ? NULL : PyByteArray_AS_STRING(tls->read_buffer), n < size ? n : size);
+    if (bytes == NULL) {
+        return NULL;
+    }
+    PyObject *result = Tls_data_received(op, bytes);
+    Py_DECREF(bytes);
+    return result;
+}
+
+static PyObject *
+Tls_eof_received(PyObject *op, PyObject *ignored UNUSED)
+{
+    bool keep_open;
+    if (tls_lower_eof(tls_cast(op), &keep_open) < 0) {
+        return NULL;
+    }
+    return PyBool_FromLong(keep_open);
+}
+
+static PyObject *
+Tls_pause_writing(PyObject *op, PyObject *ignored UNUSED)
+{
+    tls_cast(op)->writing_paused = true;
+    return Py_NewRef(Py_None);
+}
+
+static PyObject *
+Tls_resume_writing(PyObject *op, PyObject *ignored UNUSED)
+{
+    Tls *tls = tls_cast(op);
+    tls->writing_paused = false;
+    return control(tls, tls_process_outgoing);
+}
+
+/* -- attributes -------------------------------------------------------------------------------------- */
+
+#define OBJECT_GETTER(name, expression)                    \
+    static PyObject *                                      \
+    Tls_get_##name(PyObject *op, void *closure UNUSED)     \
+    {                                                      \
+        Tls *tls UNUSED = tls_cast(op);                    \
+        PyObject *value = (PyObject *)(expression);        \
+        return Py_NewRef(value != NULL ? value : Py_None); \
+    }
+
+OBJECT_GETTER(self, op)
+OBJECT_GETTER(app_transport, tls->lost ? NULL : op)
+OBJECT_GETTER(loop, tls->loop)
+OBJECT_GETTER(lower, tls->lower)
+OBJECT_GETTER(app_protocol, tls->proto.protocol)
+OBJECT_GETTER(sslcontext, tls->sslcontext)
+OBJECT_GETTER(sslobj, tls->engine.object)
+OBJECT_GETTER(extra, tls->extra)
+OBJECT_GETTER(waiter, tls->waiter)
+
+static PyObject *
+Tls_get_closed(PyObject *op, void *closure UNUSED)
+{
+    return PyBool_FromLong(tls_cast(op)->closed);
+}
+
+static PyObject *
+Tls_get_app_reading_paused(PyObject *op, void *closure UNUSED)
+{
+    return PyBool_FromLong(tls_cast(op)->paused);
+}
+
+static PyObject *
+Tls_get_protocol_paused(PyObject *op, void *closure UNUSED)
+{
+    return PyBool_FromLong(tls_cast(op)->protocol_paused);
+}
+
+static PyObject *
+Tls_get_server_side(PyObject *op, void *closure UNUSED)
+{
+    return PyBool_FromLong(tls_cast(op)->server_side);
+}
+
+static PyObject *
+Tls_get_conn_lost(PyObject *op, void *closure UNUSED)
+{
+    return PyLong_FromUnsignedLong(tls_cast(op)->conn_lost);
+}
+
+static PyObject *
+Tls_get_engine(PyObject *op, void *closure UNUSED)
+{
+    return PyUnicode_FromString(tls_cast(op)->engine.ops->name);
+}
+
+DEFINE_OWNED_FAST(Tls, Tls_get_extra_info)
+DEFINE_OWNED_FAST(Tls, Tls_set_write_buffer_limits)
+DEFINE_OWNED_FAST(Tls, Tls_set_read_buffer_limits)
+DEFINE_OWNED(Tls, Tls_write)
+DEFINE_OWNED(Tls, Tls_writelines)
+DEFINE_OWNED(Tls, Tls_close)
+DEFINE_OWNED(Tls, Tls_abort)
+DEFINE_OWNED(Tls, Tls_is_closing)
+DEFINE_OWNED(Tls, Tls_pause_reading)
+DEFINE_OWNED(Tls, Tls_resume_reading)
+DEFINE_OWNED(Tls, Tls_set_protocol)
+DEFINE_OWNED(Tls, Tls_get_protocol)
+DEFINE_OWNED(Tls, Tls_get_write_buffer_size)
+DEFINE_OWNED(Tls, Tls_get_write_buffer_limits)
+DEFINE_OWNED(Tls, Tls_get_read_buffer_size)
+DEFINE_OWNED(Tls, Tls__force_close)
+DEFINE_OWNED(Tls, Tls__test__append_write_backlog)
+DEFINE_OWNED(Tls, Tls_connection_made)
+DEFINE_OWNED(Tls, Tls_connection_lost)
+DEFINE_OWNED(Tls, Tls_data_received)
+DEFINE_OWNED(Tls, Tls_get_buffer)
+DEFINE_OWNED(Tls, Tls_buffer_updated)
+DEFINE_OWNED(Tls, Tls_eof_received)
+DEFINE_OWNED(Tls, Tls_pause_writing)
+DEFINE_OWNED(Tls, Tls_resume_writing)
+DEFINE_OWNED_GETTER(Tls, Tls_get_app_transport)
+DEFINE_OWNED_GETTER(Tls, Tls_get_lower)
+DEFINE_OWNED_GETTER(Tls, Tls_get_app_protocol)
+DEFINE_OWNED_GETTER(Tls, Tls_get_sslobj)
+DEFINE_OWNED_GETTER(Tls, Tls_get_waiter)
+DEFINE_OWNED_GETTER(Tls, Tls_get_extra)
+DEFINE_OWNED_GETTER(Tls, Tls_get_sslcontext)
+
+static PyMethodDef Tls_methods[] = {
+    {"write", OWNED(Tls_write), METH_O,
+     PyDoc_STR("write($self, data, /)\n--\n\n"
+               "Encrypt bytes and give them to the transport below.\n\n"
+               "TypeError for anything but bytes, bytearray or memoryview. Dropped after close().")},
+    {"writelines", OWNED(Tls_writelines), METH_O,
+     PyDoc_STR("writelines($self, list_of_data, /)\n--\n\nwrite() for each of the pieces.")},
+    {"write_eof", Tls_write_eof, METH_NOARGS,
+     PyDoc_STR("write_eof($self, /)\n--\n\nNotImplementedError: TLS has no half-closed side.")},
+    {"can_write_eof", Tls_can_write_eof, METH_NOARGS,
+     PyDoc_STR("can_write_eof($self, /)\n--\n\nFalse.")},
+    {"close", OWNED(Tls_close), METH_NOARGS,
+     PyDoc_STR("close($self, /)\n--\n\n"
+               "Stop reading, send what is buffered and close_notify, and wait for the peer's,\n"
+               "for ssl_shutdown_timeout at most. connection_lost() follows.")},
+    {"abort", OWNED(Tls_abort), METH_NOARGS,
+     PyDoc_STR("abort($self, /)\n--\n\nClose at once; what is buffered is lost.")},
+    {"is_closing", OWNED(Tls_is_closing), METH_NOARGS,
+     PyDoc_STR("is_closing($self, /)\n--\n\nWhether the transport is closing or closed.")},
+    {"is_reading", Tls_is_reading, METH_NOARGS,
+     PyDoc_STR("is_reading($self, /)\n--\n\nWhether the transport takes new data.")},
+    {"pause_reading", OWNED(Tls_pause_reading), METH_NOARGS,
+     PyDoc_STR("pause_reading($self, /)\n--\n\nNo more data until resume_reading().")},
+    {"resume_reading", OWNED(Tls_resume_reading), METH_NOARGS,
+     PyDoc_STR("resume_reading($self, /)\n--\n\nTake data again after pause_reading().")},
+    {"set_protocol", OWNED(Tls_set_protocol), METH_O,
+     PyDoc_STR("set_protocol($self, protocol, /)\n--\n\nGive the connection to another protocol.")},
+    {"get_protocol", OWNED(Tls_get_protocol), METH_NOARGS,
+     PyDoc_STR("get_protocol($self, /)\n--\n\nThe current protocol; None after the end.")},
+    {"get_extra_info", (PyCFunction)(void (*)(void))OWNED(Tls_get_extra_info),
+     METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("get_extra_info($self, /, name, default=None)\n--\n\n"
+               "'sslcontext', after the handshake 'ssl_object', 'peercert', 'cipher' and\n"
+               "'compression', and what the transport below knows.")},
+    {"get_write_buffer_size", OWNED(Tls_get_write_buffer_size), METH_NOARGS,
+     PyDoc_STR("get_write_buffer_size($self, /)\n--\n\n"
+               "Bytes that the transport below has not taken.")},
+    {"get_write_buffer_limits", OWNED(Tls_get_write_buffer_limits), METH_NOARGS,
+     PyDoc_STR("get_write_buffer_limits($self, /)\n--\n\nThe limits (low, high), in bytes.")},
+    {"set_write_buffer_limits", (PyCFunction)(void (*)(void))OWNED(Tls_set_write_buffer_limits),
+     METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("set_write_buffer_limits($self, /, high=None, low=None)\n--\n\n"
+               "The protocol pauses at `high` waiting bytes and resumes at `low`.\n\n"
+               "ValueError unless high >= low >= 0.")},
+    {"get_read_buffer_size", OWNED(Tls_get_read_buffer_size), METH_NOARGS,
+     PyDoc_STR("get_read_buffer_size($self, /)\n--\n\nReceived bytes that wait to be decrypted.")},
+    {"get_read_buffer_limits", Tls_get_read_buffer_limits, METH_NOARGS,
+     PyDoc_STR("get_read_buffer_limits($self, /)\n--\n\nThe limits (low, high), in bytes.")},
+    {"set_read_buffer_limits", (PyCFunction)(void (*)(void))OWNED(Tls_set_read_buffer_limits),
+     METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("set_read_buffer_limits($self, /, high=None, low=None)\n--\n\n"
+               "After pause_reading() the transport below is paused when `high` bytes wait to be\n"
+               "decrypted, and resumed at `low`.\n\nValueError unless high >= low >= 0.")},
+    {"_force_close", OWNED(Tls__force_close), METH_O, NULL},
+    {"_test__append_write_backlog", OWNED(Tls__test__append_write_backlog), METH_O, NULL},
+    {"connection_made", OWNED(Tls_connection_made), METH_O, NULL},
+    {"connection_lost", OWNED(Tls_connection_lost), METH_O, NULL},
+    {"data_received", OWNED(Tls_data_received), METH_O, NULL},
+    {"get_buffer", OWNED(Tls_get_buffer), METH_O, NULL},
+    {"buffer_updated", OWNED(Tls_buffer_updated), METH_O, NULL},
+    {"eof_received", OWNED(Tls_eof_received), METH_NOARGS, NULL},
+    {"pause_writing", OWNED(Tls_pause_writing), METH_NOARGS, NULL},
+    {"resume_writing", OWNED(Tls_resume_writing), METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef Tls_getset[] = {
+    {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
+    {"_loop", Tls_get_loop, NULL, NULL, NULL},
+    {"_ssl_protocol", Tls_get_self, NULL, NULL, NULL},
+    {"_app_transport", OWNED(Tls_get_app_transport), NULL, NULL, NULL},
+    {"_app_protocol", OWNED(Tls_get_app_protocol), NULL, NULL, NULL},
+    {"_transport", OWNED(Tls_get_lower), NULL, NULL, NULL},
+    {"_sslcontext", OWNED(Tls_get_sslcontext), NULL, NULL, NULL},
+    {"_sslobj", OWNED(Tls_get_sslobj), NULL, NULL, NULL},
+    {"_extra", OWNED(Tls_get_extra), NULL, NULL, NULL},
+    {"_waiter", OWNED(Tls_get_waiter), NULL, NULL, NULL},
+    {"_closed", Tls_get_closed, NULL, NULL, NULL},
+    {"_conn_lost", Tls_get_conn_lost, NULL, NULL, NULL},
+    {"_protocol_paused", Tls_get_protocol_paused, NULL, NULL, NULL},
+    {"_app_reading_paused", Tls_get_app_reading_paused, NULL, NULL, NULL},
+    {"_server_side", Tls_get_server_side, NULL, NULL, NULL},
+    {"_engine", Tls_get_engine, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef Tls_members[] = {
+    {"__dictoffset__", T_PYSSIZET, offsetof(Tls, dict), READONLY, NULL},
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(Tls, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot Tls_slots[] = {
+    {Py_tp_doc, "The transport of a TLS connection: asyncio.Transport."},
+    {Py_tp_dealloc, Tls_dealloc},
+    {Py_tp_traverse, Tls_traverse},
+    {Py_tp_clear, Tls_clear},
+    {Py_tp_finalize, Tls_finalize},
+    {Py_tp_repr, Tls_repr},
+    {Py_tp_methods, Tls_methods},
+    {Py_tp_getset, Tls_getset},
+    {Py_tp_members, Tls_members},
+    {0, NULL},
+};
+
+static PyType_Spec Tls_spec = {
+    .name = "asyncloop._core.SSLTransport",
+    .basicsize = sizeof(Tls),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = Tls_slots,
+};
+
+/* -- functions of the module --------------------------------------------------------------------------- */
+
+static PyObject *
+module_tls_new(PyObject *module, PyObject *args)
+{
+    struct state *state = PyModule_GetState(module);
+    PyObject *loop, *protocol, *sslcontext, *waiter, *hostname, *handshake_timeout;
+    PyObject *shutdown_timeout, *context;
+    int server_side, call_connection_made;
+    if (!PyArg_ParseTuple(args, "O!OOOpOOOpO:_tls_new", state->LoopType, &loop, &protocol,
+                          &sslcontext, &waiter, &server_side, &hostname, &handshake_timeout,
+                          &shutdown_timeout, &call_connection_made, &context)) {
+        return NULL;
+    }
+    if (context != Py_None && !PyContext_CheckExact(context)) {
+        PyErr_SetString(PyExc_TypeError, "context must be a contextvars.Context or None");
+        return NULL;
+    }
+    if (state->tls.SSLObject == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "Python ssl module is not available");
+        return NULL;
+    }
+    return (PyObject *)tls_new((Loop *)loop, protocol, sslcontext,
+                               waiter == Py_None ? NULL : waiter, server_side,
+                               hostname == Py_None ? NULL : hostname, handshake_timeout,
+                               shutdown_timeout, call_connection_made,
+                               context == Py_None ? NULL : context);
+}
+
+static PyObject *
+module_tls_engine(PyObject *module, PyObject *ignored UNUSED)
+{
+    struct state *state = PyModule_GetState(module);
+    if (state->tls.SSLObject == NULL) {
+        return Py_NewRef(Py_None);
+    }
+    return PyUnicode_FromString(tls_default_engine(state)->name);
+}
+
+static PyObject *
+module_tls_set_engine(PyObject *module, PyObject *name)
+{
+    struct state *state = PyModule_GetState(module);
+    if (name == Py_None) {
+        state->tls.engine = NULL;
+        return Py_NewRef(Py_None);
+    }
+    if (PyUnicode_Check(name) && PyUnicode_CompareWithASCIIString(name, "portable") == 0) {
+        state->tls.engine = &tls_portable_ops;
+        return Py_NewRef(Py_None);
+    }
+    PyErr_SetString(PyExc_ValueError, "'portable' or None");
+    return NULL;
+}
+
+DEFINE_OWNED_FUNCTION(module_tls_new)
+
+static PyMethodDef tls_functions[] = {
+    {"_tls_new", OWNED(module_tls_new), METH_VARARGS,
+     PyDoc_STR("_tls_new(loop, protocol, sslcontext, waiter, server_side, server_hostname,\n"
+               "         handshake_timeout, shutdown_timeout, call_connection_made, context,\n"
+               "         /)\n--\n\n"
+               "A TLS transport, to be given to the transport below it as its protocol.")},
+    {"_tls_check", module_tls_check, METH_O,
+     PyDoc_STR("_tls_check(context, /)\n--\n\n"
+               "True: TLS is what the standard library has, and so is the context. False: it is not.\n"
+               "None: nothing is known, look at it and call _tls_stamp().")},
+    {"_tls_stamp", module_tls_stamp, METH_VARARGS,
+     PyDoc_STR("_tls_stamp(classes, functions, names, /)\n--\n\n"
+               "This is what the standard library has. See asyncloop/_tls_shipped.py.")},
+    {"_tls_engine", module_tls_engine, METH_NOARGS,
+     PyDoc_STR("_tls_engine()\n--\n\n"
+               "The engine that serves TLS: 'direct' or 'portable'; None without the ssl module.")},
+    {"_tls_set_engine", module_tls_set_engine, METH_O,
+     PyDoc_STR("_tls_set_engine(name, /)\n--\n\n"
+               "For tests: 'portable' for new transports; None chooses anew.")},
+    {NULL, NULL, 0, NULL},
+};
+
+static int
+import_ssl(struct tls_objects *tls)
+{
+    PyObject *module = PyImport_ImportModule("ssl");
+    if (module == NULL) {
+        if (!PyErr_ExceptionMatches(PyExc_ImportError)) {
+            return -1;
+        }
+        PyErr_Clear();    /* a Python without OpenSSL: no TLS, but everything else */
+        return 0;
+    }
+    struct {
+        PyObject **slot;
+        const char *name;
+    } wanted[] = {
+        {&tls->SSLError, "SSLError"},
+        {&tls->SSLWantReadError, "SSLWantReadError"},
+        {&tls->SSLSyscallError, "SSLSyscallError"},
+        {&tls->SSLZeroReturnError, "SSLZeroReturnError"},
+        {&tls->CertificateError, "CertificateError"},
+        {&tls->MemoryBIO, "MemoryBIO"},
+        {&tls->SSLObject, "SSLObject"},
+    };
+    int result = 0;
+    for (size_t i = 0; i < ARRAY_LEN(wanted) && result == 0; i++) {
+        *wanted[i].slot = PyObject_GetAttrString(module, wanted[i].name);
+        result = *wanted[i].slot == NULL ? -1 : 0;
+    }
+    Py_DECREF(module);
+    return result;
+}
+
+int
+tls_type_init(PyObject *module, struct state *state)
+{
+    struct tls_objects *tls = &state->tls;
+    if (import_ssl(tls) < 0
+        || state_add_type(module, &Tls_spec, state->asyncio_FlowControlMixin,
+                          ASYNCIO_TRANSPORT_SIZE, &tls->Type) < 0) {
+        return -1;
+    }
+    tls->feed = tls_feed;
+    tls->keywords_wrap_bio = Py_BuildValue("(ss)", "server_side", "server_hostname");
+    tls->record_bytes = PyLong_FromLong(TLS_RECORD_BYTES);
+    tls->empty_bytes = PyBytes_FromStringAndSize(NULL, 0);
+    tls->one_byte = PyBytes_FromStringAndSize("", 1);
+    PyObject *sslproto = PyImport_ImportModule("asyncio.sslproto");
+    tls->flowcontrol_defaults =
+        sslproto == NULL ? NULL : PyObject_GetAttrString(sslproto, "add_flowcontrol_defaults");
+    Py_XDECREF(sslproto);
+    PyObject *constants = PyImport_ImportModule("asyncio.constants");
+    PyObject *modes = constants == NULL ? NULL : PyObject_GetAttrString(constants, "_SendfileMode");
+    PyObject *mode = modes == NULL ? NULL : PyObject_GetAttrString(modes, "FALLBACK");
+    PyObject *type = (PyObject *)tls->Type;
+    int result = mode == NULL || tls->keywords_wrap_bio == NULL || tls->record_bytes == NULL
+                         || tls->empty_bytes == NULL || tls->one_byte == NULL || tls->flowcontrol_defaults == NULL
+                         || PyObject_SetAttrString(type, "_sendfile_compatible", mode) < 0
+                         || PyObject_SetAttrString(type, "_start_tls_compatible", Py_True) < 0
+                     ? -1
+                     : PyModule_AddFunctions(module, tls_functions);
+    Py_XDECREF(constants);
+    Py_XDECREF(modes);
+    Py_XDECREF(mode);
+    return result;
+}
