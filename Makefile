@@ -132,19 +132,19 @@ MINUTES ?= 1
 SOAK_ARGS ?=
 
 soak: $(VENV)/.ready-test $(VENV)/.built
-	$(PY) -X faulthandler -m tests.soak --minutes $(MINUTES) $(SOAK_ARGS) </dev/null
+	$(PY) -X faulthandler -m tests.programs.soak --minutes $(MINUTES) $(SOAK_ARGS) </dev/null
 
 # A row for each attack on each loop. HOSTILE_ARGS="--seconds 10 --only endless_header"
 HOSTILE_ARGS ?=
 
 hostile: $(VENV)/.ready-test $(VENV)/.built
-	$(PY) -m tests.hostile $(HOSTILE_ARGS) </dev/null
+	$(PY) -m tests.programs.hostile $(HOSTILE_ARGS) </dev/null
 
 CONNECTIONS ?= 1000000
 
 connections: $(VENV)/.ready-test $(VENV)/.built
-	$(PY) -m tests.connections --count $(CONNECTIONS) </dev/null
-	$(PY) -m tests.connections --tls --count $$(($(CONNECTIONS) / 20)) \
+	$(PY) -m tests.programs.connections --count $(CONNECTIONS) </dev/null
+	$(PY) -m tests.programs.connections --tls --count $$(($(CONNECTIONS) / 20)) \
 		--base $$(($(CONNECTIONS) / 200)) </dev/null
 
 # Random programs on both loops. FUZZ_ARGS="--kind scheduling --seed 1000000"
@@ -174,8 +174,8 @@ lint: $(VENV)/.ready-lint-test-run $(VENV)/.built
 ASAN_DIR = build/asan-$(notdir $(VENV))
 # What is about the core; the rest tests packaging, the benchmarks and the conformance runner,
 # and one that has a time limit of its own for a server's start.
-ASAN_TESTS ?= tests --ignore=tests/test_packaging.py --ignore=tests/test_benchmarks.py \
-	--ignore=tests/conformance --deselect=tests/test_showcase.py::test_wrong_answers
+ASAN_TESTS ?= tests --ignore=tests/process/test_packaging.py --ignore=tests/programs/test_benchmarks.py \
+	--ignore=tests/conformance --deselect=tests/programs/test_showcase.py::test_wrong_answers
 # A small quarantine, for the tests that look at the memory of a long run. Leaks are looked for by
 # tests/conftest.py, before the interpreter ends and leaves things of its own behind.
 ASAN_ENV = PYTHONPATH="$(CURDIR)/$(ASAN_DIR)" LD_PRELOAD="$$(cc -print-file-name=libasan.so)" PYTHONMALLOC=malloc \
@@ -203,8 +203,8 @@ asan-conformance: asan-build
 
 # CPython without a GIL, from Debian's source package or FREETHREADED_PYTHON; kept below build/.
 FREETHREADED_SECONDS ?= 1800
-FREETHREADED_TESTS ?= tests --ignore=tests/test_packaging.py --ignore=tests/test_benchmarks.py \
-	--ignore=tests/test_examples.py --ignore=tests/test_showcase.py --ignore=tests/conformance
+FREETHREADED_TESTS ?= tests --ignore=tests/process/test_packaging.py --ignore=tests/programs/test_benchmarks.py \
+	--ignore=tests/programs/test_examples.py --ignore=tests/programs/test_showcase.py --ignore=tests/conformance
 # Not every package has wheels for it in its newest release.
 FREETHREADED_MAKE = PIP_PREFER_BINARY=1 $(MAKE) --no-print-directory
 
@@ -225,9 +225,9 @@ TSAN_DIR = build/tsan
 TSAN_SECONDS ?= 1800
 # Not a daemon thread at the end of the interpreter, whose state CPython 3.13 frees while it sleeps; not
 # a descriptor that another thread closes on purpose.
-TSAN_TESTS ?= tests/test_stress_threads.py tests/test_threads.py tests/test_executor.py \
-	--deselect "tests/test_threads.py::test_socket_closed_by_another_thread[asyncloop]" \
-	--deselect "tests/test_threads.py::test_daemon_thread_with_a_loop_at_exit[asyncloop]"
+TSAN_TESTS ?= tests/process/test_stress_threads.py tests/process/test_threads.py tests/unit/tasks/test_executor.py \
+	--deselect "tests/process/test_threads.py::test_socket_closed_by_another_thread[asyncloop]" \
+	--deselect "tests/process/test_threads.py::test_daemon_thread_with_a_loop_at_exit[asyncloop]"
 TSAN_ENV = PYTHONPATH="$(CURDIR)/$(TSAN_DIR)" ASYNCLOOP_STRESS=1 \
 	TSAN_OPTIONS="exitcode=66 second_deadlock_stack=1 history_size=4 $(TSAN_OPTIONS)"
 
@@ -244,8 +244,9 @@ tsan-tests: $(VENV)/.ready-test
 	cd $(TSAN_DIR) && env $(TSAN_ENV) timeout -k 10 $(TSAN_SECONDS) \
 		$(CURDIR)/$(PY) -X faulthandler -m pytest -s --loop asyncloop --test-limit 300 $(PYTEST_ARGS) $(TSAN_TESTS) </dev/null
 
-asan-core: ASAN_TESTS = --loop asyncloop $(addprefix tests/test_,$(addsuffix .py,core future task \
-	loop timers readers stream_transport streams datagram sockops misuse))
+asan-core: ASAN_TESTS = --loop asyncloop $(patsubst %,tests/%.py,\
+	$(addprefix unit/loop/test_,core loop timers readers) $(addprefix unit/tasks/test_,future task) \
+	$(addprefix unit/net/test_,stream_transport datagram) unit/streams/test_streams unit/ops/test_sockops fuzz/test_misuse)
 asan-core: asan
 
 clean:

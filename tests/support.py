@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import gc
 import os
+import pathlib
 import re
 import socket
 import subprocess
@@ -13,6 +14,8 @@ import sys
 import threading
 
 PY = sys.version_info[:2]
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+"""Of the repository."""
 
 
 class Impl:
@@ -241,14 +244,14 @@ def without_collector():
 
 
 def compile_hook(name, folder, *options):
-    """Compile the library `name`.c of this folder into `folder`; return its path.
+    """Compile the library `name`.c of tests/hooks into `folder`; return its path.
 
     For tests that put functions of their own in the place of the C library's. Skips the test
     where that is not possible.
     """
     import pytest  # other users of this module do without it
 
-    source = os.path.join(os.path.dirname(__file__), f"{name}.c")
+    source = os.path.join(ROOT, "tests", "hooks", f"{name}.c")
     library = os.path.join(folder, f"{name}.so")
     command = [os.environ.get("CC", "cc"), "-shared", "-fPIC", "-O1", "-D_GNU_SOURCE"]
     command += [*options, source, "-o", library, "-ldl"]

@@ -131,7 +131,8 @@ def watch_hooks(result):
 
 
 def run(job, log):
-    from ..support import lost_memory
+    from tests.support import lost_memory
+
     from . import suite
     types = suite.Types(job["loop"])
     types.install()

@@ -8,7 +8,6 @@ import concurrent.futures
 import dataclasses
 import json
 import os
-import pathlib
 import shutil
 import signal
 import subprocess
@@ -17,7 +16,7 @@ import tempfile
 import threading
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from ..support import ROOT
 
 # The child watches its tests' limit itself and tells where a hung test stood. If it
 # cannot even do that, the parent ends it this much later.

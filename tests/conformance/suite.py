@@ -17,7 +17,6 @@ nearly as it is, which tells a fault of ours from one of the machine.
 import asyncio
 import functools
 import importlib
-import pathlib
 import re
 import sys
 import types as pytypes
@@ -25,7 +24,7 @@ import unittest
 import warnings
 from unittest import mock
 
-ROOT = str(pathlib.Path(__file__).resolve().parents[2])
+from ..support import ROOT
 
 # Module names below test.test_asyncio. The ones that an interpreter does not have are
 # passed over. QUICK is the part that a core without TLS, pipes and the like must pass.
@@ -319,7 +318,7 @@ def _in_fresh_interpreters(module, types):
     if types.stock:
         return
     original = module.assert_python_ok
-    first = (f"import sys; sys.path.insert(0, {ROOT!r}); "
+    first = (f"import sys; sys.path.insert(0, {str(ROOT)!r}); "
              "from tests.conformance import suite; "
              f"suite.Types({types.name!r}).install(); del sys, suite\n")
 

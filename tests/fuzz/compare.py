@@ -8,7 +8,8 @@ import pprint
 import sys
 import warnings
 
-from ..support import Impl
+from tests.support import Impl
+
 from . import scheduling, stacks, transports
 from .choices import Choices, shrink
 

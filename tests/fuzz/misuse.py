@@ -25,8 +25,7 @@ import weakref
 
 import asyncloop
 from asyncloop import _core
-
-from ..certificates import make_contexts
+from tests.certificates import make_contexts
 
 STEPS = 60
 

@@ -13,7 +13,7 @@ import sys
 import traceback
 import types
 
-from ..support import PY
+from tests.support import PY
 
 TICKS = 30  # iterations of each phase of a program
 BUDGET = 250  # operations, so that callbacks which add themselves come to an end

@@ -38,8 +38,9 @@ import sys
 import tempfile
 import traceback
 
-from ..certificates import make_certificate
-from ..support import tcp_pair
+from tests.certificates import make_certificate
+from tests.support import tcp_pair
+
 from . import layers
 from .scheduling import Boom
 

@@ -9,7 +9,7 @@ import socket
 
 import pytest
 
-from ..support import collect, listening, open_descriptors, turns, until
+from tests.support import collect, listening, open_descriptors, turns, until
 
 
 class Echo(asyncio.Protocol):

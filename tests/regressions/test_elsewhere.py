@@ -1,17 +1,13 @@
 """Reports whose tests stand beside the others of their subject: here they have their numbers."""
 
-from .. import (
-    test_datagram,
-    test_fork,
-    test_policy,
-    test_readers,
-    test_server,
-    test_task,
-    test_timers,
-)
-from ..test_datagram import counts, endpoint, full, peer
-from ..test_readers import pair
-from ..test_task import make
+from tests.process import test_fork
+from tests.unit.loop import test_readers, test_timers
+from tests.unit.loop.test_readers import pair
+from tests.unit.net import test_datagram, test_server
+from tests.unit.net.test_datagram import counts, endpoint, full, peer
+from tests.unit.python import test_policy
+from tests.unit.tasks import test_task
+from tests.unit.tasks.test_task import make
 
 __all__ = ["counts", "endpoint", "full", "make", "pair", "peer"]
 

@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from ..support import PY, check_script, collect, rss_kib, spin, turns, until, without_collector
+from tests.support import PY, check_script, collect, rss_kib, spin, turns, until, without_collector
 
 # -- 12 -------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Children and forks: regressions 18 to 20. The rest is in tests/test_subprocess.py."""
+"""Children and forks: regressions 18 to 20. The rest is in tests/unit/python/test_subprocess.py."""
 
 import asyncio
 import os
@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from ..support import PY, check_script, in_thread, open_descriptors
+from tests.support import PY, check_script, in_thread, open_descriptors
 
 
 def zombies():

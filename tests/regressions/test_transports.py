@@ -12,7 +12,7 @@ import threading
 
 import pytest
 
-from ..support import check_script, turns, until
+from tests.support import ROOT, check_script, turns, until
 
 TIMEOUT = 30
 
@@ -419,8 +419,7 @@ def test_09_tls_flood(impl, engine, size):
     env = {}
     if engine == "portable":
         env["ASYNCLOOP_TLS"] = "portable"
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    env["PYTHONPATH"] = root
+    env["PYTHONPATH"] = str(ROOT)
     name = "portable" if engine == "portable" else None
     check_script(impl, FLOOD.format(count=size(400, 4000), engine=name), "ok", env=env)
 

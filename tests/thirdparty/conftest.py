@@ -16,10 +16,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from ..services import in_ci, postgresql_url, redis_url  # noqa: F401, as fixtures
-from ..support import import_root
+from tests.services import in_ci, postgresql_url, redis_url  # noqa: F401, as fixtures
+from tests.support import ROOT, import_root
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 SECONDS = 50
 
 collect_ignore = ["suites"]  # for child processes

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ..services import in_ci
-from ..support import check_script
+from tests.services import in_ci
+from tests.support import check_script
 
 PROGRAMS = Path(__file__).parent / "programs"
 POSTGRESQL = "postgres_psycopg", "sqlalchemy_engines"
@@ -50,7 +50,7 @@ def test_bus(impl):
 
 def test_prompt_at_a_terminal(impl, tmp_path):
     """The program starts itself once more, below a terminal."""
-    from ..support import PREAMBLE
+    from tests.support import PREAMBLE
 
     source = (PROGRAMS / "prompt.py").read_text()
     whole = PREAMBLE.format(limit=50, loops=impl.loops) + source

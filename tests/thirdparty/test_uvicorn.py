@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 import websockets
 
-from ..support import until
+from tests.support import until
 
 APP = "tests.thirdparty.fastapi_app:app"
 
