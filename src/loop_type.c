@@ -677,7 +677,6 @@ BOOL_ATTRIBUTE(closed)
 BOOL_ATTRIBUTE(stopping)
 BOOL_ATTRIBUTE(debug)
 BOOL_ATTRIBUTE(looked_at)
-BOOL_ATTRIBUTE(turn_replaced)
 #undef BOOL_ATTRIBUTE
 
 static PyObject *
@@ -757,6 +756,43 @@ Loop_set_slow_callback_duration(PyObject *op, PyObject *value, void *closure UNU
 }
 
 static PyObject *
+Loop_get_turn_budget(PyObject *op, void *closure UNUSED)
+{
+    int64_t ns = SHARED_LOAD(((Loop *)op)->turn_budget_ns);
+    if (ns == 0) {
+        Py_RETURN_NONE;
+    }
+    return PyFloat_FromDouble((double)ns / 1e9);
+}
+
+static int
+Loop_set_turn_budget(PyObject *op, PyObject *value, void *closure UNUSED)
+{
+    Loop *loop = (Loop *)op;
+    int64_t ns = 0;
+    if (value != NULL && value != Py_None) {
+        bool is_number = PyNumber_Check(value) && !PyBool_Check(value) && !PyComplex_Check(value);
+        double seconds = is_number ? PyFloat_AsDouble(value) : -1.;
+        if (seconds == -1. && PyErr_Occurred()) {
+            if (!PyErr_ExceptionMatches(PyExc_OverflowError)) {
+                return -1;
+            }
+            PyErr_Clear();
+        }
+        if (!(seconds > 0. && seconds < 1e9)) {
+            PyErr_Format(PyExc_ValueError,
+                         "turn_budget has to be a finite number of seconds > 0, or None, not %R",
+                         value);
+            return -1;
+        }
+        ns = seconds < 1e-9 ? 1 : (int64_t)(seconds * 1e9);
+    }
+    SHARED_STORE(loop->turn_budget_ns, ns);
+    SHARED_STORE(loop->turns_change, true);
+    return 0;
+}
+
+static PyObject *
 Loop_get__current_handle(PyObject *op, void *closure UNUSED)
 {
     PyObject *handle;
@@ -786,7 +822,7 @@ Loop_setattro(PyObject *op, PyObject *name, PyObject *value)
         return 0;
     }
     if (PyUnicode_CompareWithASCIIString(name, "_run_once") == 0) {
-        ((Loop *)op)->turn_replaced = value != NULL;
+        SHARED_STORE(((Loop *)op)->turns_change, true);
     }
     else if (PyUnicode_CompareWithASCIIString(name, "_process_events") == 0) {
         ((Loop *)op)->looked_at = true;
@@ -1036,11 +1072,15 @@ static PyGetSetDef Loop_getset[] = {
     {"_closed", Loop_get__closed, Loop_set__closed, NULL, NULL},
     {"_stopping", Loop_get__stopping, Loop_set__stopping, NULL, NULL},
     {"_looked_at", Loop_get__looked_at, Loop_set__looked_at, NULL, NULL},
-    {"_turn_replaced", Loop_get__turn_replaced, Loop_set__turn_replaced, NULL, NULL},
     {"_debug", Loop_get__debug, Loop_set__debug, NULL, NULL},
     {"_thread_id", Loop_get__thread_id, Loop_set__thread_id, NULL, NULL},
     {"_task_factory", Loop_get__task_factory, Loop_set__task_factory, NULL, NULL},
     {"_current_handle", Loop_get__current_handle, Loop_set__current_handle, NULL, NULL},
+    {"turn_budget", Loop_get_turn_budget, Loop_set_turn_budget,
+     PyDoc_STR("Seconds after which what is ready waits for a look at the kernel and the timers, in the\n"
+               "middle of a turn; None, as it is by default: a turn ends first. ValueError for anything\n"
+               "else than a finite number above zero."),
+     NULL},
     {"slow_callback_duration", Loop_get_slow_callback_duration, Loop_set_slow_callback_duration,
      "Seconds after which debug mode warns of a callback.", NULL},
     {NULL, NULL, NULL, NULL, NULL},

@@ -641,6 +641,122 @@ loop_iterate(Loop *loop, struct run *run)
     return run->exception != NULL ? -1 : loop_run_ready(loop, run, total - before);
 }
 
+/* -- turns with a bound: turn_budget -------------------------------------------------- */
+
+/* A look at the kernel in the middle of a turn: events are told, due timers made ready. 0, or -1 if
+ * the run has to end. */
+static int
+loop_look_between(Loop *loop, struct run *run)
+{
+    current_leave(loop);
+    int by_selector = LIKELY(!loop->looked_at) ? 0 : insides_look(loop);
+    int result = by_selector < 0 || loop_check_closed(loop) < 0 ? -1
+                 : by_selector > 0                              ? insides_poll(loop, 0)
+                                                                : poll_once(loop, 0);
+    if (result < 0 || PyErr_CheckSignals() < 0) {
+        loop_propagate(loop);
+        return -1;
+    }
+    loop->now_ns = loop->last_poll_ns = monotonic_ns();
+    poll_dispatch(loop);
+    if (run->exception != NULL) {
+        return -1;
+    }
+    if (loop_collect_timers(loop) < 0) {
+        loop_propagate(loop);
+        return -1;
+    }
+    return 0;
+}
+
+/* What is ready beyond the oldest `length` items becomes the oldest: how many that are. */
+static size_t
+ready_put_rest_first(struct ready *ready, size_t length)
+{
+    size_t now = ready_length(ready);
+    size_t count = now > length ? now - length : 0;    /* a callback may have emptied it */
+    ready_put_first(ready, count);
+    return count;
+}
+
+/* Runs the oldest `count` items. After each time of turn_budget_ns what the kernel and the timers have
+ * goes before the rest, and then what that has made ready: a timer's callback wakes a task. What comes
+ * meanwhile waits its turn, and the rest has its time, of one item at least: neither waits for ever. */
+static int
+loop_run_ready_bounded(Loop *loop, struct run *run, size_t count)
+{
+    size_t first = 0;          /* of the `count`: those that go before the rest */
+    size_t rest = 0;           /* how many are behind these */
+    bool woken = false;        /* these are what the first ones have made ready */
+    int64_t since = loop->last_poll_ns;
+    while (count > 0 && ready_length(&loop->ready) > 0) {
+        if (loop_run_ready(loop, run, 1) < 0) {
+            return -1;
+        }
+        count--;
+        if (first > 0 && --first == 0) {
+            if (!woken) {
+                woken = true;
+                first = ready_put_rest_first(&loop->ready, rest);
+                count += first;
+            }
+            since = first > 0 ? since : monotonic_ns();
+            continue;
+        }
+        if (loop->turn_budget_ns > 0 && monotonic_ns() - since >= loop->turn_budget_ns) {
+            size_t length = ready_length(&loop->ready);
+            if (loop_look_between(loop, run) < 0) {
+                return -1;
+            }
+            if (first == 0) {
+                first = ready_put_rest_first(&loop->ready, length);
+                count += first;
+                rest = ready_length(&loop->ready) - first;
+                woken = false;
+            }
+            since = monotonic_ns();
+        }
+    }
+    return 0;
+}
+
+/* The order is the same as in loop_iterate(), as long as the time is not over. */
+static __attribute__((noinline)) int
+loop_iterate_bounded(Loop *loop, struct run *run)
+{
+    overrides_look_at_modules(loop);
+    loop->inbox.direct = 0;
+    inbox_drain(loop);
+    size_t before = 0;
+    int polled = loop_poll(loop, run, &before);
+    if (polled < 0) {
+        return -1;
+    }
+    if (polled) {
+        inbox_drain(loop);
+        size_t rest = ready_length(&loop->ready) - before;    /* of other threads */
+        if (loop_run_ready_bounded(loop, run, before) < 0) {
+            return -1;
+        }
+        poll_dispatch(loop);
+        if (run->exception != NULL || loop_run_ready_bounded(loop, run, rest) < 0) {
+            return -1;
+        }
+    }
+    /* Not before the others ran: in the middle of them, due timers go first. */
+    size_t others = ready_length(&loop->ready);
+    if (loop_collect_timers(loop) < 0) {
+        loop_propagate(loop);
+        return -1;
+    }
+    size_t due = ready_length(&loop->ready) - others;
+    if (polled) {
+        ready_put_first(&loop->ready, due);
+        return loop_run_ready_bounded(loop, run, due);
+    }
+    return loop_run_ready_bounded(loop, run, others + due);
+}
+
 /* What comes at the end of each iteration, also of one that ends with an exception. */
 static void
 loop_end_turn(Loop *loop)
@@ -729,6 +845,24 @@ loop_end_by_hand(Loop *loop, struct hand *hand)
     return 0;
 }
 
+/* Iterations until the run has to end, or to look how they are made. Inlined, so that a bound costs
+ * those nothing that have none. */
+static inline __attribute__((always_inline)) void
+loop_make_turns(Loop *loop, struct run *run, bool once, const bool bounded)
+{
+    do {
+        activity_begin_turn(loop->activity);
+        int result = bounded ? loop_iterate_bounded(loop, run) : loop_iterate(loop, run);
+        loop_end_turn(loop);
+        if (UNLIKELY(SHARED_LOAD(loop->owed.any)) && result == 0 && run->exception == NULL) {
+            owed_pay(loop, run);
+        }
+        if (result < 0 || run->exception != NULL) {
+            break;
+        }
+    } while (!once && !SHARED_LOAD(loop->stopping) && LIKELY(!SHARED_LOAD(loop->turns_change)));
+}
+
 static int
 loop_run_owned(Loop *loop, bool once)
 {
@@ -743,17 +877,13 @@ loop_run_owned(Loop *loop, bool once)
     run->once = once;
     loop->answering = false;
     loop->last_poll_ns = 0;    /* the first iteration of a run always polls, as asyncio's */
-    do {
-        activity_begin_turn(loop->activity);
-        int result = loop_iterate(loop, run);
-        loop_end_turn(loop);
-        if (UNLIKELY(SHARED_LOAD(loop->owed.any)) && result == 0 && run->exception == NULL) {
-            owed_pay(loop, run);
-        }
-        if (result < 0 || run->exception != NULL) {
-            break;
-        }
-    } while (!once && !SHARED_LOAD(loop->stopping) && LIKELY(!loop->turn_replaced));
+    SHARED_STORE(loop->turns_change, false);
+    if (UNLIKELY(loop->turn_budget_ns > 0)) {
+        loop_make_turns(loop, run, once, true);
+    }
+    else {
+        loop_make_turns(loop, run, once, false);
+    }
     return loop_end_by_hand(loop, &hand);
 }
 

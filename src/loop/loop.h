@@ -164,6 +164,7 @@ struct Loop {
 
     PyObject *current_handle;     /* debug mode: what runs now, or NULL */
     PyObject *task_factory;       /* or NULL; set through the attribute _task_factory */
+    int64_t turn_budget_ns;       /* turn_budget: what is ready waits for a look at the kernel; 0: no bound */
     double slow_callback_duration;    /* seconds */
     PyObject *slow_callback_number;   /* the same as it was given, if that was no float; or NULL */
     struct overrides overrides;
@@ -171,7 +172,7 @@ struct Loop {
     bool closed;
     bool stopping;
     bool looked_at;               /* somebody has a view of the insides: insides.h */
-    bool turn_replaced;           /* _run_once was set on the instance: each turn is a call of it */
+    bool turns_change;            /* _run_once or turn_budget was set: the run looks how it makes turns */
     bool polling_blocked;         /* this poll may sleep, so it drops the GIL */
     bool left_to_poll;            /* closed by another thread during a poll, which closes the rest */
     bool forked;                  /* a child of fork() inherited this loop */
@@ -284,7 +285,7 @@ loop_has_only_this_event(const Loop *loop)
 {
     return loop->fds.events == 1 && !loop->fds.fresh && ready_length(&loop->ready) == 0
            && !SHARED_LOAD(loop->stopping) && loop->run->exception == NULL && !loop->run->once
-           && !loop->looked_at && !loop->turn_replaced && !loop->debug;
+           && !loop->looked_at && !loop->turns_change && !loop->debug;
 }
 
 /* In debug mode: what runs now, or NULL. Steals the handle. */

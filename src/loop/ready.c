@@ -60,6 +60,15 @@ ready_reserve(struct ready *ready, size_t count)
 }
 
 void
+ready_put_first(struct ready *ready, size_t count)
+{
+    while (count-- > 0) {
+        uintptr_t item = ready->items[--ready->tail & ready->mask];
+        ready->items[--ready->head & ready->mask] = item;
+    }
+}
+
+void
 ready_drop_item(uintptr_t item)
 {
     if ((item & READY_KIND_MASK) == READY_HANDLE) {

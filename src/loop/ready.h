@@ -73,6 +73,9 @@ ready_pop(struct ready *ready)
     return ready->items[ready->head++ & ready->mask];
 }
 
+/* The youngest `count` items go before all others, in their order. */
+void ready_put_first(struct ready *ready, size_t count);
+
 static inline PyObject *
 ready_object(uintptr_t item)
 {
