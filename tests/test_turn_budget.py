@@ -94,7 +94,7 @@ def test_everybody_goes_on(loop):
 
 
 def test_timers(loop):
-    """One that is due in the middle of a turn does not wait for its end, nor does the task it wakes."""
+    """One that is due in the middle of a turn does not wait for its end, nor whom it wakes."""
     loop.turn_budget = 1e-9
     ran = []
 
