@@ -11,7 +11,6 @@ from . import _core
 from ._datagrams import DatagramHooks
 from ._insides import InsideHooks
 from ._pipes import PipeHooks
-from ._resolve import ResolverHooks
 from ._sendfile import SendfileHooks
 from ._signals import SignalHooks
 from ._streams import StreamHooks
@@ -22,7 +21,6 @@ from ._tls import TlsHooks
 class Loop(
     InsideHooks,
     SignalHooks,
-    ResolverHooks,
     SendfileHooks,
     SubprocessHooks,
     PipeHooks,
@@ -72,7 +70,6 @@ class Loop(
         if self.is_closed():
             return
         self._remove_all_signal_handlers()
-        self._close_resolver()
         self._close_children()
         self._close_self_pipe()
         self._internal_fds = 0

@@ -49,7 +49,6 @@ struct proto;
     X(OS_WRITE, OS, "write", BUILTIN) \
     X(OS_WRITEV, OS, "writev", BUILTIN) \
     X(SOCKET_GETADDRINFO, SOCKET, "getaddrinfo", FUNCTION) \
-    X(SOCKET_GETNAMEINFO, SOCKET, "getnameinfo", BUILTIN) \
     X(SOCKET_SOCKET, SOCKET, "socket", CLASS) \
     X(SOCKET_INET_PTON, SOCKET, "inet_pton", BUILTIN) \
     X(BASE_EVENTS_IPADDR_INFO, BASE_EVENTS, "_ipaddr_info", FUNCTION) \

@@ -254,27 +254,58 @@ port_text(PyObject *object, char *buffer, size_t size, const char **port)
     return *port != NULL;
 }
 
-/* The question in the words of the C library, borrowed from its objects. */
+/* The question in the words of the C library, borrowed from its objects and from `encoded`. */
 struct library_question {
     const char *host;
     const char *port;
     struct addrinfo hints;
+    PyObject *encoded;    /* owned, or NULL */
     char buffer[32];
 };
 
-/* False: host or port have to be encoded first, or are of a wrong type. */
+/* The host as a C string, encoded as socket.getaddrinfo() does it if it is not ASCII; NULL where that
+ * is impossible, without the exception, which asyncio's method raises once more. May run Python, and
+ * so sets what is no Exception, such as KeyboardInterrupt. */
+static const char *
+host_for_library(PyObject *host, PyObject **encoded)
+{
+    if (PyUnicode_CheckExact(host) && !PyUnicode_IS_ASCII(host)) {
+        host = *encoded = PyUnicode_AsEncodedString(host, "idna", NULL);
+        if (host == NULL) {
+            if (PyErr_ExceptionMatches(PyExc_Exception)) {
+                PyErr_Clear();
+            }
+            return NULL;
+        }
+    }
+    if (!PyBytes_CheckExact(host)) {
+        return plain_host(host);
+    }
+    const char *text = PyBytes_AS_STRING(host);
+    return strlen(text) == (size_t)PyBytes_GET_SIZE(host) && text[0] != '\0' ? text : NULL;
+}
+
+/* False: of a wrong type, or what only socket.getaddrinfo() knows to refuse. `encoded` is the
+ * caller's to drop in both cases. */
 static bool
 question_for_library(const struct question *question, struct library_question *asked)
 {
     asked->host = NULL;
+    asked->encoded = NULL;
     asked->hints = (struct addrinfo){
         .ai_family = question->family,
         .ai_socktype = question->type,
         .ai_protocol = question->proto,
         .ai_flags = question->flags,
     };
-    return port_text(question->port, asked->buffer, sizeof(asked->buffer), &asked->port)
-           && (question->host == Py_None || (asked->host = plain_host(question->host)) != NULL);
+    if (!port_text(question->port, asked->buffer, sizeof(asked->buffer), &asked->port)) {
+        return false;
+    }
+    if (question->host != Py_None) {
+        asked->host = host_for_library(question->host, &asked->encoded);
+        return asked->host != NULL;
+    }
+    return true;
 }
 
 /* False: no C library takes it for an address (they know hexadecimal parts, too). */
@@ -361,23 +392,23 @@ getaddrinfo_is_replaced(struct state *state)
            || !standard_is(state, STANDARD_SOCKET_GETADDRINFO);
 }
 
-/* Calls loop.name(host, port, family, type, proto, flags). */
-static PyObject *
-call_with_question(Operation *op, const char *name)
+/* By asyncio's own method, so in the default executor. */
+static enum attempt
+ask_asyncio(Operation *op)
 {
-    PyObject *method = PyObject_GetAttrString((PyObject *)op->loop, name);
-    PyObject *zero = method == NULL ? NULL : PyLong_FromLong(0);
-    PyObject *result = NULL;
-    if (zero != NULL) {
+    PyObject *names = Py_BuildValue("(ssss)", "family", "type", "proto", "flags");
+    PyObject *zero = PyLong_FromLong(0);
+    PyObject *coroutine = NULL;
+    if (names != NULL && zero != NULL) {
         PyObject *stack[OPERATION_MAX_ARGS];
         for (int i = 0; i < OPERATION_MAX_ARGS; i++) {
             stack[i] = op->args[i] != NULL ? op->args[i] : zero;
         }
-        result = PyObject_Vectorcall(method, stack, OPERATION_MAX_ARGS, NULL);
+        coroutine = overrides_call_base(op->loop, op->state->names.getaddrinfo, stack, 2, names);
     }
     Py_XDECREF(zero);
-    Py_XDECREF(method);
-    return result;
+    Py_XDECREF(names);
+    return operation_await_steal(op, coroutine);
 }
 
 /* Numeric answer: new list; NULL without an exception if it has to be looked up. `asked` is NULL
@@ -400,17 +431,27 @@ answer_numeric(Operation *op, const struct question *question,
     if (question_audit(question) < 0) {
         Py_CLEAR(list);
     }
-    else if (UNLIKELY(op->loop->debug)) {
-        /* numeric, so it does not block; it logs */
-        Py_SETREF(list, call_with_question(op, "_getaddrinfo_debug"));
-    }
     return list;
 }
 
 static enum attempt
-ask_python(Operation *op)
+ask_library(Operation *op, const struct question *question,
+            const struct library_question *asked, PyObject **result)
 {
-    return operation_await_steal(op, call_with_question(op, "_getaddrinfo_by_thread"));
+    *result = answer_numeric(op, question, asked);
+    if (*result != NULL) {
+        return ATTEMPT_DONE;
+    }
+    if (PyErr_Occurred()) {
+        return ATTEMPT_FAILED;
+    }
+    if (asked == NULL || (asked->host != NULL && !labels_are_plain(asked->host))) {
+        return ask_asyncio(op);
+    }
+    return question_audit(question) < 0
+                   || look_up_begin(op, asked->host, asked->port, &asked->hints, read_look_up) < 0
+               ? ATTEMPT_FAILED
+               : ATTEMPT_WAIT_FUTURE;
 }
 
 static enum attempt
@@ -419,24 +460,17 @@ ask(Operation *op, PyObject **result)
     struct question question;
     struct library_question asked;
     op->phase = LOOK_UP_ANSWERED;
-    if (!question_read(&question, op->args) || getaddrinfo_is_replaced(op->state)) {
-        return ask_python(op);
+    if (!question_read(&question, op->args) || op->loop->debug
+        || getaddrinfo_is_replaced(op->state)) {
+        return ask_asyncio(op);
     }
-    bool plain = question_for_library(&question, &asked);
-    *result = answer_numeric(op, &question, plain ? &asked : NULL);
-    if (*result != NULL) {
-        return ATTEMPT_DONE;
-    }
-    if (PyErr_Occurred()) {
+    bool possible = question_for_library(&question, &asked);
+    if (!possible && PyErr_Occurred()) {
         return ATTEMPT_FAILED;
     }
-    if (!plain || op->loop->debug || (asked.host != NULL && !labels_are_plain(asked.host))) {
-        return ask_python(op);
-    }
-    return question_audit(&question) < 0
-                   || look_up_begin(op, asked.host, asked.port, &asked.hints, read_look_up) < 0
-               ? ATTEMPT_FAILED
-               : ATTEMPT_WAIT_FUTURE;
+    enum attempt attempt = ask_library(op, &question, possible ? &asked : NULL, result);
+    Py_XDECREF(asked.encoded);
+    return attempt;
 }
 
 static enum attempt

@@ -1,8 +1,9 @@
 /* resolve.h - loop.getaddrinfo(): numeric hosts and ports at once, names by a thread.
  *
  * Numeric is what the C library answers without looking anything up. Names are given to the
- * threads of look_up.h. What needs Python (a socket.getaddrinfo() that somebody has replaced,
- * debug mode, a name that has to be encoded) is given to `Loop._getaddrinfo_by_thread()`. */
+ * threads of look_up.h, the only ones that asyncloop has for that. Where Python has a part in it (a
+ * socket.getaddrinfo() that somebody has replaced, debug mode, which logs, arguments that are
+ * refused) asyncio's own method is called, which asks in the default executor. */
 #ifndef ASYNCLOOP_RESOLVE_H
 #define ASYNCLOOP_RESOLVE_H
 

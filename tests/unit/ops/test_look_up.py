@@ -83,6 +83,26 @@ assert names.names_asked() == 102
     )
 
 
+def test_names_that_are_encoded(check):
+    check(
+        """
+async def main():
+    hosts = "quick.b\u00fccher", b"quick", "quick\u3002de", "QUICK\u00df.de".lower()
+    for host in hosts:
+        assert await look_up(host) == ANSWER
+    for wrong in "quick.b\u00fccher..de", "quick." + "\u00fc" * 64:
+        try:
+            await look_up(wrong)
+        except UnicodeError:
+            continue
+        raise AssertionError(wrong)
+    assert LOOP == "asyncio" or (threads() and threading.active_count() <= 2), threading.enumerate()
+run(main())
+assert names.names_asked() == 4
+"""
+    )
+
+
 def test_error_of_the_system(check):
     check(
         """
@@ -298,14 +318,12 @@ async def main():
 
 
 @pytest.mark.our_loop("asyncio waits for its executor at the end of the process")
-@pytest.mark.parametrize("debug", [False, True], ids=["", "debug"])
-def test_stuck_name_server(check, debug):
+def test_stuck_name_server(check):
     """It keeps neither close() nor another loop nor the process waiting."""
     check(
         LEFT
-        + f"""
+        + """
 loop = new_event_loop()
-loop.set_debug({debug})
 loop.run_until_complete(main())
 loop.close()
 del loop

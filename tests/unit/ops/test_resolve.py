@@ -1,15 +1,15 @@
 """getaddrinfo and getnameinfo: the socket module's answers, numeric ones without a thread."""
 
 import asyncio
+import concurrent.futures
 import logging
 import random
 import socket
 import threading
-import time
 
 import pytest
 
-from tests.support import check_script, in_thread
+from tests.support import in_thread
 
 HOSTS = [
     "127.0.0.1", "1.2.3.4", "255.255.255.255", "0.0.0.0", "::1", "::", "fe80::1",
@@ -117,7 +117,6 @@ def test_numeric_needs_no_thread(run, loop, host, port):
     for kind in (0, socket.SOCK_STREAM, socket.SOCK_DGRAM):
         run(loop.getaddrinfo(host, port, type=kind))
     assert threading.active_count() == before
-    assert loop._resolver is None
 
 
 @pytest.mark.our_loop("with asyncio names wait for the default executor")
@@ -138,75 +137,61 @@ def test_names_while_the_default_executor_is_full(run, loop):
         gate.set()
 
 
-@pytest.mark.our_loop("threads of our own")
-def test_number_of_threads_is_limited(run, loop, monkeypatch):
-    from asyncloop import _resolve
+class Executor(concurrent.futures.ThreadPoolExecutor):
+    """Notes what it is given."""
 
-    gate = threading.Event()
-    running = []
+    def __init__(self):
+        super().__init__(2)
+        self.calls = []
 
-    def slow(*args):
-        running.append(threading.current_thread())
-        gate.wait()
-        return []
-
-    monkeypatch.setattr(socket, "getaddrinfo", slow)
-
-    async def main():
-        tasks = [asyncio.create_task(loop.getaddrinfo("name", 80)) for _ in range(40)]
-        while len(running) < _resolve.MAX_THREADS:
-            await asyncio.sleep(0.001)
-        assert len(set(running)) == _resolve.MAX_THREADS
-        gate.set()
-        assert await asyncio.gather(*tasks) == [[]] * 40
-
-    try:
-        run(main())
-    finally:
-        gate.set()
-    assert len(set(running)) <= _resolve.MAX_THREADS
+    def submit(self, function, /, *args, **kwargs):
+        self.calls.append((function, args))
+        return super().submit(function, *args, **kwargs)
 
 
-@pytest.mark.our_loop("threads of our own")
-def test_threads_end_with_the_loop(impl):
-    before = set(threading.enumerate())  # those of closed loops take a moment to end
-    loop = impl.new_event_loop()
-    loop.run_until_complete(loop.getnameinfo(("127.0.0.1", 80)))
-    (thread,) = set(threading.enumerate()) - before
-    assert thread.name.startswith("asyncloop-resolver")
-    assert thread.daemon
-    loop.close()
-    thread.join()
+def test_default_executor_where_python_has_a_part(run, loop, monkeypatch, asyncio_log):
+    """A replaced function, debug mode, getnameinfo(): there is no other pool of threads for it."""
+    executor = Executor()
+    loop.set_default_executor(executor)
+    address = "127.0.0.1", 80
+    run(loop.getnameinfo(address, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV))
+    run(loop.getnameinfo(address))
+    assert [args[0] for _, args in executor.calls] == [address] * 2
+    executor.calls.clear()
+
+    with pytest.raises(UnicodeError):
+        run(loop.getaddrinfo("b\u00fccher..invalid", 80, type=socket.SOCK_STREAM, flags=3))
+    question = "b\u00fccher..invalid", 80, 0, socket.SOCK_STREAM, 0, 3
+    assert executor.calls == [(socket.getaddrinfo, question)]
+    executor.calls.clear()
+
+    def name(*args):
+        return [threading.current_thread().name.rpartition("_")[0], *args]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(socket, "getaddrinfo", name)
+        found = run(loop.getaddrinfo("name", 80, family=socket.AF_INET))
+    assert found == [executor._thread_name_prefix, "name", 80, socket.AF_INET, 0, 0, 0]
+    assert executor.calls == [(name, ("name", 80, socket.AF_INET, 0, 0, 0))]
+    executor.calls.clear()
+
+    loop.set_debug(True)
+    assert run(loop.getaddrinfo("127.0.0.1", 80, type=socket.SOCK_STREAM))
+    assert executor.calls == [
+        (loop._getaddrinfo_debug, ("127.0.0.1", 80, 0, socket.SOCK_STREAM, 0, 0))
+    ]
 
 
-@pytest.mark.our_loop("threads of our own")
-def test_idle_threads_end(run, loop, monkeypatch):
-    from asyncloop import _resolve
+@pytest.mark.our_loop("asyncio encodes in the thread")
+@pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit])
+def test_encoding_is_interrupted(run, loop, monkeypatch, end):
+    def interrupted(label):
+        raise end
 
-    monkeypatch.setattr(_resolve, "IDLE_SECONDS", 0.01)
-    for _ in range(3):
-        run(loop.getnameinfo(("127.0.0.1", 80)))
-        while any(t.name.startswith("asyncloop-resolver") for t in threading.enumerate()):
-            time.sleep(0.001)
-
-
-@pytest.mark.our_loop("asyncio waits for its executor")
-def test_a_stuck_name_server_does_not_keep_the_process(impl):
-    check_script(
-        impl,
-        """
-async def main():
-    socket.getaddrinfo = lambda *args: time.sleep(3600)
-    try:
-        await asyncio.wait_for(asyncio.get_running_loop().getaddrinfo("name", 80), 0.01)
-    except asyncio.TimeoutError:
-        print("timeout")
-
-with asyncio.Runner(loop_factory=new_event_loop) as runner:
-    runner.run(main())
-""",
-        "timeout",
-    )
+    monkeypatch.setattr("encodings.idna.ToASCII", interrupted)
+    coroutine = loop.getaddrinfo("b\u00fccher.invalid", 80)
+    with pytest.raises(end):
+        coroutine.send(None)
 
 
 def test_cancelled(run, loop, monkeypatch):
