@@ -115,8 +115,8 @@ Loop__ready_list(PyObject *op, PyObject *ignored UNUSED)
 static int
 ring_push(Loop *loop, PyObject *item)
 {
-    bool ours = Py_IS_TYPE(item, loop->state->HandleType)
-                || Py_IS_TYPE(item, loop->state->TimerHandleType);
+    bool ours = Py_IS_TYPE(item, loop_state(loop->state)->handles.Type)
+                || Py_IS_TYPE(item, loop_state(loop->state)->handles.TimerType);
     if (ours) {
         handle_set_place((Handle *)item, HANDLE_SHARED);
     }
@@ -197,7 +197,7 @@ Loop__timer_list(PyObject *op, PyObject *ignored UNUSED)
 static bool
 timer_is_ours(Loop *loop, PyObject *handle)
 {
-    return Py_IS_TYPE(handle, loop->state->TimerHandleType)
+    return Py_IS_TYPE(handle, loop_state(loop->state)->handles.TimerType)
            && ((TimerHandle *)handle)->handle.loop == loop;
 }
 
@@ -260,7 +260,7 @@ Loop__timer_take(PyObject *op, PyObject *handle)
 void
 insides_timer_cancelled(Loop *loop, PyObject *handle)
 {
-    if (!Py_IS_TYPE(handle, loop->state->TimerHandleType) && loop_is_mine(loop)) {
+    if (!Py_IS_TYPE(handle, loop_state(loop->state)->handles.TimerType) && loop_is_mine(loop)) {
         TimerHandle *timer = timer_standing_for(loop, handle);
         if (timer != NULL) {
             timer_cancel(timer);

@@ -50,15 +50,6 @@ unpack_by_name(const char *function, PyObject *const *args, Py_ssize_t nargs, Py
     return 0;
 }
 
-int
-loop_check_callback(Loop *loop, PyObject *callback, const char *function)
-{
-    PyObject *result = PyObject_CallMethod((PyObject *)loop, "_check_callback", "Os", callback,
-                                           function);
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
-}
-
 static int
 check_debug(Loop *loop, PyObject *callback, const char *function, bool this_thread)
 {
@@ -152,7 +143,7 @@ Loop_call_soon_threadsafe(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
     if (handle == NULL) {
         return NULL;
     }
-    handle->threadsafe = loop->state->asyncio_ThreadSafeHandle != NULL;
+    handle->threadsafe = loop_state(loop->state)->handles.asyncio_ThreadSafeHandle != NULL;
     if (loop_call_soon_threadsafe(loop, (Handle *)Py_NewRef(handle)) < 0) {
         Py_DECREF(handle);
         return NULL;
@@ -283,8 +274,8 @@ static PyObject *
 Loop__add_callback(PyObject *op, PyObject *item)
 {
     Loop *loop = (Loop *)op;
-    bool ours = Py_IS_TYPE(item, loop->state->HandleType)
-                || Py_IS_TYPE(item, loop->state->TimerHandleType);
+    bool ours = Py_IS_TYPE(item, loop_state(loop->state)->handles.Type)
+                || Py_IS_TYPE(item, loop_state(loop->state)->handles.TimerType);
     if (!ours) {
         PyObject *cancelled = PyObject_GetAttrString(item, "_cancelled");
         int is_cancelled = cancelled == NULL ? -1 : PyObject_IsTrue(cancelled);
@@ -342,7 +333,7 @@ Loop_create_task(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject
         return NULL;
     }
     PyObject *factory = SHARED_LOAD(loop->task_factory);    /* only compared */
-    bool eager_factory = factory != NULL && factory == loop->state->eager_task_factory;
+    bool eager_factory = factory != NULL && factory == tasks_state(loop->state)->tasks.eager_task_factory;
     if ((factory != NULL && !eager_factory) || loop_base_replaced(loop, LOOP_BIT(create_task))
         || GLOBAL_REPLACED(loop->state, TASKS_TASK)) {
         /* Asyncio's own method does what this version does. */
@@ -467,7 +458,7 @@ remove_of_transport(Loop *loop, int fd, int event)
 {
     PyObject *transport = watch_fd_transport(loop, fd);
     bool found = false;
-    if (transport != NULL && PyObject_TypeCheck(transport, loop->state->TransportType)) {
+    if (transport != NULL && PyObject_TypeCheck(transport, net_state(loop->state)->transports.Type)) {
         Transport *tr = (Transport *)transport;
         struct watch *watch = event == EV_READ ? &tr->read_watch : &tr->write_watch;
         found = watch_is_active(watch);
@@ -867,10 +858,10 @@ Loop_new(PyTypeObject *type, PyObject *args UNUSED, PyObject *kwargs UNUSED)
         return NULL;
     }
     loop->state = state;
-    if (state->loop_class == NULL && type->tp_base == state->LoopType) {
+    if (loop_state(state)->loops.usual == NULL && type->tp_base == loop_state(state)->loops.Type) {
         /* Never a program's own subclass: the class would live for good, with all that hangs on
          * it, like the cells of a method that is defined in a function. */
-        state->loop_class = (PyTypeObject *)Py_NewRef(type);
+        loop_state(state)->loops.usual = (PyTypeObject *)Py_NewRef(type);
     }
     loop->timer_fd = -1;
     loop->slow_callback_duration = 0.1;
@@ -1119,7 +1110,7 @@ loop_by_number(PyObject *module, PyObject *number)
         return NULL;
     }
     state_lock_lists(state);
-    for (struct list_node *node = state->loops.next; node != &state->loops; node = node->next) {
+    for (struct list_node *node = loop_state(state)->loops.all.next; node != &loop_state(state)->loops.all; node = node->next) {
         Loop *loop = container_of(node, Loop, all_loops);
         if (loop->activity->number == wanted && SHARED_LOAD(loop->run) != NULL) {
             found = Py_NewRef((PyObject *)loop);    /* its run holds it */
@@ -1136,7 +1127,7 @@ running_loops_list(struct state *state)
 {
     PyObject *list = PyList_New(0);
     state_lock_lists(state);
-    for (struct list_node *node = state->loops.next; list != NULL && node != &state->loops;
+    for (struct list_node *node = loop_state(state)->loops.all.next; list != NULL && node != &loop_state(state)->loops.all;
          node = node->next) {
         Loop *loop = container_of(node, Loop, all_loops);
         if (SHARED_LOAD(loop->run) != NULL && PyList_Append(list, (PyObject *)loop) < 0) {
@@ -1175,10 +1166,10 @@ after_fork_in_child(PyObject *module, PyObject *ignored UNUSED)
     struct state *state = PyModule_GetState(module);
 #ifdef Py_GIL_DISABLED
     /* A thread that is gone may have held it. */
-    pthread_mutex_init(&state->lists_lock, NULL);
+    pthread_mutex_init(&loop_state(state)->loops.lock, NULL);
 #endif
-    activities_forked(state->activities);
-    for (struct list_node *node = state->loops.next; node != &state->loops; node = node->next) {
+    activities_forked(loop_state(state)->loops.activities);
+    for (struct list_node *node = loop_state(state)->loops.all.next; node != &loop_state(state)->loops.all; node = node->next) {
         Loop *loop = container_of(node, Loop, all_loops);
         inbox_forked(loop);
         look_ups_forked(loop);
@@ -1222,7 +1213,7 @@ register_fork_hook(PyObject *module)
 int
 loop_type_init(PyObject *module, struct state *state)
 {
-    if (state_add_type(module, &Loop_spec, NULL, 0, &state->LoopType) < 0) {
+    if (state_add_type(module, &Loop_spec, NULL, 0, &loop_state(state)->loops.Type) < 0) {
         return -1;
     }
     return register_fork_hook(module);

@@ -1,8 +1,26 @@
 /* module.c - the definition of asyncloop._core. */
 #include "loop_type.h"
-#include "ops/resolve.h"
-#include "base/state.h"
+
+#include "base/freelist.h"
+#include "base/instance.h"
+#include "base/standard.h"
+#include "loop/activity.h"
+#include "loop/current.h"
+#include "loop/overrides.h"
+#include "loop/watchdog.h"
+#include "tasks/executor.h"
+#include "tasks/introspect.h"
+#include "tasks/task.h"
+#include "net/clients.h"
+#include "net/datagram.h"
+#include "net/pipe.h"
+#include "net/server.h"
+#include "net/sockets.h"
+#include "net/stream.h"
 #include "tls/tls.h"
+#include "ops/resolve.h"
+#include "ops/sockop.h"
+#include "streams/stream_api.h"
 
 #include <ev.h>
 
@@ -19,7 +37,7 @@ module_build_info(PyObject *module, PyObject *ignored UNUSED)
                           : backends & EVBACKEND_KQUEUE ? "kqueue"
                                                         : "poll";
     struct state *state = PyModule_GetState(module);
-    PyObject *tls = state->tls.SSLObject == NULL
+    PyObject *tls = tls_state(state)->tls.SSLObject == NULL
                         ? Py_NewRef(Py_None)
                         : PyUnicode_FromString(tls_default_engine(state)->name);
     return Py_BuildValue("{s:s,s:N,s:s,s:N}", "libev", libev, "libev_version",
@@ -30,7 +48,7 @@ module_build_info(PyObject *module, PyObject *ignored UNUSED)
 static PyObject *
 module_drain_free_lists(PyObject *module, PyObject *ignored UNUSED)
 {
-    state_drain_free_lists(PyModule_GetState(module));
+    freelist_drain_all(PyModule_GetState(module));
     return Py_NewRef(Py_None);
 }
 
@@ -66,10 +84,45 @@ static PyMethodDef module_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+/* From the ground up: what a type needs is there before it is made. */
+static int (*const initialisers[])(PyObject *module, struct state *state) = {
+    state_init,
+    instance_init,
+    loops_init,
+    handle_types_init,
+    current_init,
+    watchdog_init,
+    future_types_init,
+    task_type_init,
+    introspect_init,
+    executor_init,
+    transport_types_init,
+    clients_type_init,
+    stream_type_init,
+    datagram_type_init,
+    pipe_types_init,
+    server_type_init,
+    sockets_init,
+    tls_type_init,
+    operation_type_init,
+    sockop_init,
+    resolve_init,
+    stream_api_init,
+    loop_type_init,
+    overrides_init,
+    standard_init,
+};
+
 static int
 module_exec(PyObject *module)
 {
-    return state_init(module, PyModule_GetState(module));
+    struct state *state = PyModule_GetState(module);
+    for (size_t i = 0; i < ARRAY_LEN(initialisers); i++) {
+        if (initialisers[i](module, state) < 0) {
+            return -1;
+        }
+    }
+    return 0;
 }
 
 static int
@@ -81,7 +134,10 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
 static int
 module_clear(PyObject *module)
 {
-    state_clear(PyModule_GetState(module));
+    struct state *state = PyModule_GetState(module);
+    activities_drop(loop_state(state)->loops.activities);
+    loop_state(state)->loops.activities = NULL;
+    state_clear(state);
     return 0;
 }
 
@@ -108,7 +164,7 @@ struct PyModuleDef asyncloop_module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "asyncloop._core",
     .m_doc = PyDoc_STR("The event loop, Future and Task of asyncloop."),
-    .m_size = sizeof(struct state),
+    .m_size = sizeof(struct ops_state),
     .m_methods = module_methods,
     .m_slots = module_slots,
     .m_traverse = module_traverse,

@@ -1,7 +1,6 @@
 /* args.c - unpacking of arguments: cold enough for plain loops. */
 #include "base/args.h"
 
-#include "loop/loop.h"
 
 #include <limits.h>
 
@@ -147,18 +146,6 @@ args_not_writable(PyObject *object)
     }
 }
 
-Loop *
-args_loop(PyObject *module, PyObject *object)
-{
-    struct state *state = PyModule_GetState(module);
-    if (!PyObject_TypeCheck(object, state->LoopType)) {
-        PyErr_Format(PyExc_TypeError, "a loop of asyncloop is needed, not %.100s",
-                     Py_TYPE(object)->tp_name);
-        return NULL;
-    }
-    return (Loop *)object;
-}
-
 int
 call_for_effect(PyObject *function, PyObject *first, PyObject *second)
 {
@@ -166,4 +153,11 @@ call_for_effect(PyObject *function, PyObject *first, PyObject *second)
     PyObject *result = PyObject_Vectorcall(function, args, second == NULL ? 1 : 2, NULL);
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;
+}
+
+bool
+is_exit_exception(void)
+{
+    return PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)
+           || PyErr_ExceptionMatches(PyExc_SystemExit);
 }

@@ -45,9 +45,6 @@ int args_size(PyObject *whole, size_t *bytes);
  * current exception, unless that is to leave the loop. */
 void args_not_writable(PyObject *object);
 
-/* A loop of ours (borrowed) for a function of the module, or NULL with TypeError. */
-Loop *args_loop(PyObject *module, PyObject *object);
-
 static inline PyObject *
 args_null_for_none(PyObject *object)
 {
@@ -63,5 +60,8 @@ none_or_error(int result)
 
 /* function(first, second), of which only matters whether it raises: 0 / -1. `second` may be NULL. */
 int call_for_effect(PyObject *function, PyObject *first, PyObject *second);
+
+/* True if the current exception is a KeyboardInterrupt or SystemExit. */
+bool is_exit_exception(void);
 
 #endif

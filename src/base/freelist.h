@@ -88,6 +88,11 @@ freelist_keep(struct freelist *list, PyObject *op)
     return !PyObject_GC_IsFinalized(op) && freelist_keep_plain(list, op);
 }
 
-void freelist_drain(struct freelist *list);    /* and keeps nothing any more */
+/* A list of the state's that is empty yet. */
+void freelist_init(struct state *state, struct freelist *list, PyTypeObject *type);
+
+/* For good: what dies after this, while the interpreter ends, is freed at once, because
+ * its type may be gone when the module's memory is. */
+void freelist_drain_all(struct state *state);
 
 #endif

@@ -123,7 +123,7 @@ done:
 }
 
 int
-instance_init(struct state *state)
+instance_init(PyObject *module UNUSED, struct state *state)
 {
     PyObject *class = PyObject_CallFunction((PyObject *)&PyType_Type, "s(){}", "tried_out");
     PyObject *found = class == NULL ? NULL : PyObject_GetAttrString(class, "__name__");
@@ -145,7 +145,7 @@ instance_see(struct state *state UNUSED, PyObject *op UNUSED, struct instance_se
 }
 
 int
-instance_init(struct state *state UNUSED)
+instance_init(PyObject *module UNUSED, struct state *state UNUSED)
 {
     return 0;
 }

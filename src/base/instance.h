@@ -31,7 +31,7 @@ struct instance_seen {
 
 #define INSTANCE_UNSEEN {.version = INSTANCE_NEVER}
 
-int instance_init(struct state *state);
+int instance_init(PyObject *module, struct state *state);
 
 /* Looks at the object, of which the class is known to be as wanted. True: it has none of the given
  * names of its own, and instance_is_as_seen() says so until it may have one, or its class changes. */

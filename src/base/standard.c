@@ -75,10 +75,8 @@ global_is_own(struct state *state, int i, PyObject *value)
         return PyType_Check(value) && attribute_is(value, "__qualname__", name)
                && attribute_is(value, "__module__", module_names[globals[i].module]);
     case KIND_ASYNCIO:
-        return i == STANDARD_TASKS_TASK ? value == (PyObject *)state->asyncio_Task
-                                              || value == (PyObject *)state->TaskType
-                                        : value == (PyObject *)state->asyncio_Future
-                                              || value == (PyObject *)state->FutureType;
+        return value == (PyObject *)state->standard.classes[i][0]
+               || value == (PyObject *)state->standard.classes[i][1];
     case KIND_MODULE:
         for (int module = 0; PyModule_Check(value) && module < STANDARD_MODULE_COUNT; module++) {
             const char *dot = strrchr(module_names[module], '.');
@@ -89,6 +87,14 @@ global_is_own(struct state *state, int i, PyObject *value)
         return false;
     }
     return false;
+}
+
+void
+standard_set_classes(struct state *state, enum standard_global global, PyTypeObject *asyncio,
+                     PyTypeObject *ours)
+{
+    state->standard.classes[global][0] = asyncio;
+    state->standard.classes[global][1] = ours;
 }
 
 void
@@ -184,7 +190,7 @@ socket_attribute_is_own(PyTypeObject *class, PyObject *name, PyObject *namespace
 void
 standard_sockets_look(struct state *state)
 {
-    PyTypeObject *class = (PyTypeObject *)state->socket_class;
+    PyTypeObject *class = (PyTypeObject *)state->standard.socket_class;
     PyObject *namespace = state->standard.modules[MODULE_SOCKET].dict;
     PyObject *exc = PyErr_GetRaisedException();
     unsigned int replaced = 0;
@@ -208,7 +214,7 @@ standard_sockets_look(struct state *state)
 bool
 standard_socket_look(struct state *state, PyObject *sock, unsigned int methods)
 {
-    if (!Py_IS_TYPE(sock, (PyTypeObject *)state->socket_class)) {
+    if (!Py_IS_TYPE(sock, (PyTypeObject *)state->standard.socket_class)) {
         return false;
     }
     standard_sockets_look(state);
@@ -243,6 +249,7 @@ int
 standard_transport_init(struct state *state, struct standard_transport *transport,
                         PyTypeObject *type)
 {
+    STATE_OWN(state, &transport->own);
 #define X(name)                                                                         \
     transport->own.name = PyObject_GetAttr((PyObject *)type, state->names.name);        \
     if (transport->own.name == NULL) {                                                  \
@@ -349,6 +356,7 @@ standard_init(PyObject *module UNUSED, struct state *state)
 {
     struct standard *standard = &state->standard;
     standard->watcher = standard->class_watcher = -1;
+    state_own(state, &standard->socket_class, 1);
     for (int i = 0; i < STANDARD_MODULE_COUNT; i++) {
         PyObject *imported = PyImport_ImportModule(module_names[i]);
         if (imported == NULL) {
@@ -366,13 +374,20 @@ standard_init(PyObject *module UNUSED, struct state *state)
             standard->missing |= 1u << i;
         }
     }
-    if (watch_modules(standard) < 0
-        || standard_transport_init(state, &standard->stream, state->StreamType) < 0
-        || (state->tls.Type != NULL
-            && standard_transport_init(state, &standard->tls, state->tls.Type) < 0)) {
+    standard->socket_class = standard_socket_class();
+    if (standard->socket_class == NULL || watch_modules(standard) < 0) {
         return -1;
     }
     standard_look(state);
+    return 0;
+}
+
+int
+standard_traverse(struct state *state, visitproc visit, void *arg)
+{
+    for (int i = 0; i < STANDARD_MODULE_COUNT; i++) {
+        Py_VISIT(state->standard.modules[i].dict);
+    }
     return 0;
 }
 
@@ -401,7 +416,4 @@ standard_clear(struct state *state)
         standard->modules[i].current = &standard->modules[i].version;
         Py_CLEAR(standard->modules[i].dict);
     }
-#define X(name) Py_CLEAR(standard->stream.own.name); Py_CLEAR(standard->tls.own.name);
-    STANDARD_TRANSPORT_METHODS(X)
-#undef X
 }

@@ -17,7 +17,12 @@
 #include "base/state.h"
 
 int standard_init(PyObject *module, struct state *state);
+int standard_traverse(struct state *state, visitproc visit, void *arg);
 void standard_clear(struct state *state);
+
+/* The global is one of these two classes, which are borrowed: asyncio's, and ours in its place. */
+void standard_set_classes(struct state *state, enum standard_global global, PyTypeObject *asyncio,
+                          PyTypeObject *ours);
 
 /* Looks at all globals again. */
 void standard_look(struct state *state);
@@ -84,7 +89,7 @@ bool standard_class_has(PyTypeObject *type, const char *name, PyTypeObject *owne
 
 /* -- our transports ------------------------------------------------------------------ */
 
-/* What the class was made with: 0 / -1. */
+/* What the class was made with, which is the state's from now on: 0 / -1. */
 int standard_transport_init(struct state *state, struct standard_transport *transport,
                             PyTypeObject *type);
 bool standard_transport_look(struct state *state, struct standard_transport *transport,
@@ -115,7 +120,7 @@ bool standard_socket_look(struct state *state, PyObject *sock, unsigned int meth
 static inline bool
 standard_sockets_have(struct state *state, unsigned int methods)
 {
-    PyTypeObject *class = (PyTypeObject *)state->socket_class;
+    PyTypeObject *class = (PyTypeObject *)state->standard.socket_class;
     if (UNLIKELY(standard_version(class) != SHARED_LOAD(state->standard.socket_version))) {
         standard_sockets_look(state);
     }

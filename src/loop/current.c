@@ -15,13 +15,13 @@
 static int
 books_set(struct state *state, PyObject *loop, PyObject *task)
 {
-    return PyDict_SetItem(state->current_tasks, loop, task);
+    return PyDict_SetItem(loop_state(state)->current.tasks, loop, task);
 }
 
 static void
 books_drop(struct state *state, PyObject *loop)
 {
-    if (PyDict_DelItem(state->current_tasks, loop) < 0) {
+    if (PyDict_DelItem(loop_state(state)->current.tasks, loop) < 0) {
         PyErr_Clear();    /* somebody else took it out */
     }
 }
@@ -32,7 +32,7 @@ static int
 books_set(struct state *state, PyObject *loop, PyObject *task)
 {
     PyObject *args[] = {loop, task};
-    PyObject *previous = PyObject_Vectorcall(state->swap_current_task, args, 2, NULL);
+    PyObject *previous = PyObject_Vectorcall(loop_state(state)->current.swap_current_task, args, 2, NULL);
     Py_XDECREF(previous);
     return previous == NULL ? -1 : 0;
 }
@@ -80,13 +80,13 @@ call_books(PyObject *function, PyObject *loop, PyObject *task)
 int
 current_enter_foreign(struct state *state, PyObject *loop, PyObject *task)
 {
-    return call_books(state->enter_task, loop, task);
+    return call_books(loop_state(state)->current.enter_task, loop, task);
 }
 
 int
 current_leave_foreign(struct state *state, PyObject *loop, PyObject *task)
 {
-    return call_books(state->leave_task, loop, task);
+    return call_books(loop_state(state)->current.leave_task, loop, task);
 }
 
 /* loop->current_task stays: when the eager start is over, the books say the same again. */
@@ -94,7 +94,7 @@ PyObject *
 current_swap(struct state *state, PyObject *loop, PyObject *task)
 {
     PyObject *args[] = {loop, task};
-    return PyObject_Vectorcall(state->swap_current_task, args, 2, NULL);
+    return PyObject_Vectorcall(loop_state(state)->current.swap_current_task, args, 2, NULL);
 }
 
 /* -- all tasks ---------------------------------------------------------------------- */
@@ -105,7 +105,7 @@ int
 current_register(struct state *state, PyObject *task UNUSED, struct list_node *node)
 {
     if (list_empty(node)) {
-        list_append(&state->tasks, node);
+        list_append(&loop_state(state)->current.list, node);
     }
     return 0;
 }
@@ -123,7 +123,7 @@ list_of_tasks(struct state *state)
 {
     for (;;) {
         Py_ssize_t expected = 0, count = 0;
-        for (struct list_node *n = state->tasks.next; n != &state->tasks; n = n->next) {
+        for (struct list_node *n = loop_state(state)->current.list.next; n != &loop_state(state)->current.list; n = n->next) {
             expected++;
         }
         /* This may collect garbage and so change the list; nothing below does. */
@@ -131,14 +131,14 @@ list_of_tasks(struct state *state)
         if (list == NULL) {
             return NULL;
         }
-        struct list_node *node = state->tasks.next;
-        for (; node != &state->tasks && count < expected; node = node->next) {
+        struct list_node *node = loop_state(state)->current.list.next;
+        for (; node != &loop_state(state)->current.list && count < expected; node = node->next) {
             PyObject *task = (PyObject *)container_of(node, Task, node);
             if (Py_REFCNT(task) > 0) {
                 PyList_SET_ITEM(list, count++, Py_NewRef(task));
             }
         }
-        if (node == &state->tasks) {
+        if (node == &loop_state(state)->current.list) {
             Py_SET_SIZE(list, count);
             return list;
         }
@@ -152,11 +152,11 @@ static PyObject *
 task_set_iter(PyObject *module, PyObject *tasks)
 {
     struct state *state = PyModule_GetState(module);
-    if (state->task_set_base == NULL) {
+    if (loop_state(state)->current.task_set_base == NULL) {
         PyErr_SetString(PyExc_RuntimeError, "asyncloop is gone");
         return NULL;
     }
-    PyObject *base_iter = PyObject_GetAttrString(state->task_set_base, "__iter__");
+    PyObject *base_iter = PyObject_GetAttrString(loop_state(state)->current.task_set_base, "__iter__");
     PyObject *rest = base_iter == NULL ? NULL : PyObject_CallOneArg(base_iter, tasks);
     Py_XDECREF(base_iter);
     PyObject *list = rest == NULL ? NULL : list_of_tasks(state);
@@ -188,12 +188,12 @@ extend_task_set(PyObject *module, struct state *state, PyObject *tasks_module)
     if (set == NULL) {
         goto done;
     }
-    state->task_set_base = Py_NewRef((PyObject *)Py_TYPE(set));
+    loop_state(state)->current.task_set_base = Py_NewRef((PyObject *)Py_TYPE(set));
     function = PyCFunction_New(&task_set_iter_def, module);
     method = function == NULL ? NULL : PyInstanceMethod_New(function);
     type = method == NULL ? NULL
                           : PyObject_CallFunction((PyObject *)&PyType_Type, "s(O){sOss}", "TaskSet",
-                                                  state->task_set_base, "__iter__", method,
+                                                  loop_state(state)->current.task_set_base, "__iter__", method,
                                                   "__module__", "asyncloop");
     if (type != NULL) {
         result = PyObject_SetAttr(set, state->names.__class__, type);
@@ -214,9 +214,9 @@ current_register(struct state *state, PyObject *task, struct list_node *node UNU
 #if PY_VERSION_HEX >= 0x030E0000 && defined(Py_GIL_DISABLED)
     /* asyncio.all_tasks(loop) in another thread passes over whatever is not marked so. */
     PyUnstable_EnableTryIncRef(task);
-    introspect_set_thread(task, &state->introspect);
+    introspect_set_thread(task, &tasks_state(state)->introspect);
 #endif
-    PyObject *result = PyObject_CallOneArg(state->register_task, task);
+    PyObject *result = PyObject_CallOneArg(loop_state(state)->current.register_task, task);
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;
 }
@@ -225,8 +225,8 @@ void
 current_unregister(struct state *state, PyObject *task, struct list_node *node UNUSED)
 {
     PyObject *exc = PyErr_GetRaisedException();
-    if (state->unregister_task != NULL) {
-        PyObject *result = PyObject_CallOneArg(state->unregister_task, task);
+    if (loop_state(state)->current.unregister_task != NULL) {
+        PyObject *result = PyObject_CallOneArg(loop_state(state)->current.unregister_task, task);
         Py_XDECREF(result);
     }
     PyErr_SetRaisedException(exc);    /* drops the call's own exception, if any */
@@ -239,6 +239,8 @@ current_unregister(struct state *state, PyObject *task, struct list_node *node U
 int
 current_init(PyObject *module UNUSED, struct state *state)
 {
+    STATE_OWN_UNTIL(state, &loop_state(state)->current, list);
+    list_init(&loop_state(state)->current.list);
     PyObject *tasks_module = PyImport_ImportModule("asyncio.tasks");
     PyObject *c_module = tasks_module == NULL ? NULL : PyImport_ImportModule("_asyncio");
     int result = -1;
@@ -249,18 +251,18 @@ current_init(PyObject *module UNUSED, struct state *state)
         PyObject **slot;
         const char *name;
     } wanted[] = {
-        {&state->enter_task, "_enter_task"},
-        {&state->leave_task, "_leave_task"},
-        {&state->register_task, "_register_task"},
-        {&state->unregister_task, "_unregister_task"},
+        {&loop_state(state)->current.enter_task, "_enter_task"},
+        {&loop_state(state)->current.leave_task, "_leave_task"},
+        {&loop_state(state)->current.register_task, "_register_task"},
+        {&loop_state(state)->current.unregister_task, "_unregister_task"},
 #if PY_VERSION_HEX >= 0x030C0000
-        {&state->swap_current_task, "_swap_current_task"},
+        {&loop_state(state)->current.swap_current_task, "_swap_current_task"},
 #endif
 #if PY_VERSION_HEX >= 0x030E0000
-        {&state->add_awaited_by, "future_add_to_awaited_by"},
-        {&state->discard_awaited_by, "future_discard_from_awaited_by"},
+        {&loop_state(state)->current.add_awaited_by, "future_add_to_awaited_by"},
+        {&loop_state(state)->current.discard_awaited_by, "future_discard_from_awaited_by"},
 #else
-        {&state->current_tasks, "_current_tasks"},
+        {&loop_state(state)->current.tasks, "_current_tasks"},
 #endif
     };
     for (size_t i = 0; i < ARRAY_LEN(wanted); i++) {
@@ -270,7 +272,7 @@ current_init(PyObject *module UNUSED, struct state *state)
         }
     }
 #if PY_VERSION_HEX < 0x030E0000
-    if (!PyDict_CheckExact(state->current_tasks)) {
+    if (!PyDict_CheckExact(loop_state(state)->current.tasks)) {
         PyErr_SetString(PyExc_ImportError, "asyncio.tasks._current_tasks is not a dict");
         goto done;
     }

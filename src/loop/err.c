@@ -2,13 +2,6 @@
  * or out of run_forever(). */
 #include "loop/loop.h"
 
-bool
-is_exit_exception(void)
-{
-    return PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)
-           || PyErr_ExceptionMatches(PyExc_SystemExit);
-}
-
 void
 loop_propagate(Loop *loop)
 {

@@ -52,13 +52,13 @@ handle_set_source_traceback(Handle *handle)
         PyErr_NoMemory();
         return -1;
     }
-    PyObject *frame = PyObject_CallNoArgs(state->sys_getframe);
+    PyObject *frame = PyObject_CallNoArgs(loop_state(state)->handles.sys_getframe);
     if (frame == NULL) {
         /* no Python frame: called by an embedding program */
         PyErr_Clear();
         return 0;
     }
-    handle->extra->source_traceback = PyObject_CallOneArg(state->extract_stack, frame);
+    handle->extra->source_traceback = PyObject_CallOneArg(loop_state(state)->handles.extract_stack, frame);
     Py_DECREF(frame);
     return handle->extra->source_traceback == NULL ? -1 : 0;
 }
@@ -66,7 +66,7 @@ handle_set_source_traceback(Handle *handle)
 static const char *
 handle_name(Handle *handle)
 {
-    return Py_IS_TYPE(handle, handle_state(handle)->TimerHandleType) ? "TimerHandle"
+    return Py_IS_TYPE(handle, loop_state(handle_state(handle))->handles.TimerType) ? "TimerHandle"
            : handle->threadsafe ? "_ThreadSafeHandle" : "Handle";
 }
 
@@ -171,14 +171,14 @@ static inline Handle *
 handle_alloc(Loop *loop)
 {
     struct state *state = loop->state;
-    return handle_alloc_type(loop, &state->free_handles, state->HandleType);
+    return handle_alloc_type(loop, &loop_state(state)->handles.free, loop_state(state)->handles.Type);
 }
 
 static inline TimerHandle *
 timer_handle_alloc(Loop *loop)
 {
     struct state *state = loop->state;
-    Handle *handle = handle_alloc_type(loop, &state->free_timer_handles, state->TimerHandleType);
+    Handle *handle = handle_alloc_type(loop, &loop_state(state)->handles.free_timers, loop_state(state)->handles.TimerType);
     if (LIKELY(handle != NULL)) {
         ((TimerHandle *)handle)->heap_index = TIMER_NOT_WAITING;
     }

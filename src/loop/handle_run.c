@@ -29,9 +29,9 @@ handle_report(Handle *handle, Loop *loop, PyObject *callback, PyObject *exc)
 #if PY_VERSION_HEX >= 0x030D0000
     /* arguments may be secrets: only debug mode tells them */
     PyObject *stack[] = {callback, args, loop->debug ? Py_True : Py_False};
-    source = PyObject_Vectorcall(state->format_callback_source, stack, 2, state->keywords_debug);
+    source = PyObject_Vectorcall(loop_state(state)->handles.format_callback_source, stack, 2, state->keywords.debug);
 #else
-    source = PyObject_CallFunctionObjArgs(state->format_callback_source, callback, args, NULL);
+    source = PyObject_CallFunctionObjArgs(loop_state(state)->handles.format_callback_source, callback, args, NULL);
 #endif
     if (source == NULL) {
         PyErr_Clear();    /* a failing repr must not hide the exception itself */

@@ -34,13 +34,13 @@ handle_dealloc(PyObject *op, struct freelist *(*freelist_of)(struct state *))
 static struct freelist *
 free_handles_of(struct state *state)
 {
-    return &state->free_handles;
+    return &loop_state(state)->handles.free;
 }
 
 static struct freelist *
 free_timer_handles_of(struct state *state)
 {
-    return &state->free_timer_handles;
+    return &loop_state(state)->handles.free_timers;
 }
 
 static void
@@ -182,13 +182,14 @@ Handle_get___class__(PyObject *op, void *closure UNUSED)
 {
     Handle *self = (Handle *)op;
     struct state *state = handle_state(self);
-    return Py_NewRef(self->threadsafe ? state->asyncio_ThreadSafeHandle : state->asyncio_Handle);
+    return Py_NewRef(self->threadsafe ? loop_state(state)->handles.asyncio_ThreadSafeHandle
+                                      : loop_state(state)->handles.asyncio_Handle);
 }
 
 static PyObject *
 TimerHandle_get___class__(PyObject *op, void *closure UNUSED)
 {
-    return Py_NewRef(handle_state((Handle *)op)->asyncio_TimerHandle);
+    return Py_NewRef(loop_state(handle_state((Handle *)op))->handles.asyncio_TimerHandle);
 }
 
 /* -- what asyncio's own classes do for us: texts and comparisons ------------------------ */
@@ -229,7 +230,7 @@ Handle_repr(PyObject *op)
     if (kept != NULL) {
         return kept;
     }
-    return PyObject_CallMethod(handle_state(self)->asyncio_Handle, "__repr__", "O", op);
+    return PyObject_CallMethod(loop_state(handle_state(self))->handles.asyncio_Handle, "__repr__", "O", op);
 }
 
 static PyObject *
@@ -239,7 +240,7 @@ TimerHandle_richcompare(PyObject *op, PyObject *other, int operation)
         [Py_LT] = "__lt__", [Py_LE] = "__le__", [Py_EQ] = "__eq__",
         [Py_NE] = "__ne__", [Py_GT] = "__gt__", [Py_GE] = "__ge__",
     };
-    return PyObject_CallMethod(handle_state((Handle *)op)->asyncio_TimerHandle,
+    return PyObject_CallMethod(loop_state(handle_state((Handle *)op))->handles.asyncio_TimerHandle,
                                methods[operation], "OO", op, other);
 }
 
@@ -380,8 +381,23 @@ static PyType_Spec TimerHandle_spec = {
 int
 handle_types_init(PyObject *module, struct state *state)
 {
-    if (state_add_type(module, &Handle_spec, NULL, 0, &state->HandleType) < 0) {
+    struct loop_state *own = loop_state(state);
+    STATE_OWN_UNTIL(state, &own->handles, free);
+    const struct state_import wanted[] = {
+        {&own->handles.asyncio_Handle, "asyncio.events", "Handle", false},
+        {&own->handles.asyncio_ThreadSafeHandle, "asyncio.events", "_ThreadSafeHandle", true},
+        {&own->handles.asyncio_TimerHandle, "asyncio.events", "TimerHandle", false},
+        {&own->handles.extract_stack, "asyncio.format_helpers", "extract_stack", false},
+        {&own->handles.format_callback_source, "asyncio.format_helpers", "_format_callback_source",
+         false},
+        {&own->handles.sys_getframe, "sys", "_getframe", false},
+    };
+    if (STATE_IMPORT(wanted) < 0
+        || state_add_type(module, &Handle_spec, NULL, 0, &own->handles.Type) < 0
+        || state_add_type(module, &TimerHandle_spec, NULL, 0, &own->handles.TimerType) < 0) {
         return -1;
     }
-    return state_add_type(module, &TimerHandle_spec, NULL, 0, &state->TimerHandleType);
+    freelist_init(state, &own->handles.free, own->handles.Type);
+    freelist_init(state, &own->handles.free_timers, own->handles.TimerType);
+    return 0;
 }

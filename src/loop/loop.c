@@ -28,6 +28,27 @@
  * is told in the next iteration. (Benchmark row: sleep(0), 100 tasks.) */
 #define POLL_INTERVAL_NS 20000
 
+int
+loops_init(PyObject *module UNUSED, struct state *state)
+{
+    struct loop_state *own = loop_state(state);
+    list_init(&own->loops.all);
+#ifdef Py_GIL_DISABLED
+    pthread_mutex_init(&own->loops.lock, NULL);
+#endif
+    STATE_OWN_UNTIL(state, &own->loops, all);
+    own->loops.activities = activities_new();
+    if (own->loops.activities == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    const struct state_import wanted[] = {
+        {&own->loops.base_events, "asyncio", "base_events", false},
+        {&own->loops.format_handle, "asyncio.base_events", "_format_handle", false},
+    };
+    return STATE_IMPORT(wanted);
+}
+
 /* -- clocks ------------------------------------------------------------------------- */
 
 int64_t
@@ -106,6 +127,27 @@ loop_check_thread(Loop *loop)
     return -1;
 }
 
+int
+loop_check_callback(Loop *loop, PyObject *callback, const char *function)
+{
+    PyObject *result = PyObject_CallMethod((PyObject *)loop, "_check_callback", "Os", callback,
+                                           function);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+Loop *
+loop_from_argument(PyObject *module, PyObject *object)
+{
+    struct state *state = PyModule_GetState(module);
+    if (!PyObject_TypeCheck(object, loop_state(state)->loops.Type)) {
+        PyErr_Format(PyExc_TypeError, "a loop of asyncloop is needed, not %.100s",
+                     Py_TYPE(object)->tp_name);
+        return NULL;
+    }
+    return (Loop *)object;
+}
+
 /* -- scheduling ----------------------------------------------------------------------------- */
 
 /* asyncio's own Handle, or what is in its place, made as asyncio makes it. */
@@ -114,7 +156,7 @@ make_foreign_handle(Loop *loop, PyObject *callback, PyObject *const *args, Py_ss
                     PyObject *context)
 {
     PyObject *handle = NULL;
-    PyObject *events = PyObject_GetAttrString(loop->state->base_events, "events");
+    PyObject *events = PyObject_GetAttrString(loop_state(loop->state)->loops.base_events, "events");
     PyObject *class = events == NULL ? NULL : PyObject_GetAttrString(events, "Handle");
     PyObject *tuple = class == NULL ? NULL : PyTuple_New(nargs);
     if (tuple != NULL) {
@@ -303,12 +345,12 @@ loop_warn_slow(Loop *loop, PyObject *item, double started)
         return;
     }
     PyObject *exc = PyErr_GetRaisedException();
-    bool is_handle = Py_IS_TYPE(item, loop->state->HandleType)
-                     || Py_IS_TYPE(item, loop->state->TimerHandleType);
-    PyObject *text = is_handle ? PyObject_CallOneArg(loop->state->format_handle, item)
+    bool is_handle = Py_IS_TYPE(item, loop_state(loop->state)->handles.Type)
+                     || Py_IS_TYPE(item, loop_state(loop->state)->handles.TimerType);
+    PyObject *text = is_handle ? PyObject_CallOneArg(loop_state(loop->state)->loops.format_handle, item)
                                : PyObject_Repr(item);
     PyObject *seconds = PyFloat_FromDouble(duration);
-    PyObject *logger = PyObject_GetAttrString(loop->state->base_events, "logger");
+    PyObject *logger = PyObject_GetAttrString(loop_state(loop->state)->loops.base_events, "logger");
     PyObject *result = text == NULL || seconds == NULL || logger == NULL
                            ? NULL
                            : PyObject_CallMethod(logger, "warning", "sOO",
@@ -349,7 +391,7 @@ static int
 loop_run_replaced(Loop *loop, PyObject *op)
 {
     handle_set_place((Handle *)op, HANDLE_SHARED);
-    return loop_foreign_ran(PyObject_CallMethodOneArg(loop->state->asyncio_Handle,
+    return loop_foreign_ran(PyObject_CallMethodOneArg(loop_state(loop->state)->handles.asyncio_Handle,
                                                       loop->state->names._run, op));
 }
 
@@ -366,7 +408,7 @@ loop_run_item(Loop *loop, uintptr_t item)
     PyObject *op = ready_object(item);
     switch (item & READY_KIND_MASK) {
     case READY_TASK:
-        return loop->state->run_task(loop, op);
+        return loop_state(loop->state)->run.task(loop, op);
     case READY_HANDLE:
         current_leave(loop);
         if (UNLIKELY(LOOP_REPLACED_MEANWHILE(loop) & LOOP_HANDLE_RUN)
@@ -562,7 +604,7 @@ loop_poll_by(Loop *loop, struct run *run, size_t *before, const int by_selector)
         }
     }
     if (UNLIKELY(!list_empty(&loop->waiting_operations))) {
-        wait_ns = loop->state->check_operations(loop, monotonic_ns(), wait_ns);
+        wait_ns = loop_state(loop->state)->run.check_operations(loop, monotonic_ns(), wait_ns);
     }
     current_leave(loop);
     int result = LIKELY(by_selector == 0) ? poll_once(loop, wait_ns) : insides_poll(loop, wait_ns);
@@ -981,7 +1023,7 @@ loop_open(Loop *loop)
         return 0;    /* __init__ once more: it is open */
     }
     if (loop->activity == NULL) {
-        loop->activity = activity_new(loop->state->activities);
+        loop->activity = activity_new(loop_state(loop->state)->loops.activities);
         if (loop->activity == NULL) {
             PyErr_NoMemory();
             return -1;
@@ -997,7 +1039,7 @@ loop_open(Loop *loop)
         return -1;
     }
     state_lock_lists(loop->state);
-    list_append(&loop->state->loops, &loop->all_loops);
+    list_append(&loop_state(loop->state)->loops.all, &loop->all_loops);
     state_unlock_lists(loop->state);
     return 0;
 }

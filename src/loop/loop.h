@@ -14,6 +14,8 @@
 #include <pthread.h>
 #include <ev.h>
 
+#include "loop/loop_state.h"
+#include "base/args.h"
 #include "loop/ready.h"
 #include "loop/handle.h"
 #include "loop/owed.h"
@@ -64,7 +66,7 @@ struct Loop {
     struct state *state;          /* borrowed: the type keeps the module alive */
     struct ev_loop *ev;           /* NULL once closed */
     struct reserve reserve;       /* memory for it */
-    struct list_node all_loops;   /* in state->loops */
+    struct list_node all_loops;   /* in loop_state(state)->loops.all */
     struct activity *activity;    /* owned: what others see of the loop; from loop_open() on */
 
     struct ready ready;
@@ -345,9 +347,6 @@ int loop_now_seconds(Loop *loop, double *now);
  * Outside a run it is written to sys.unraisablehook. */
 void loop_propagate(Loop *loop);
 
-/* True if the current exception is a KeyboardInterrupt or SystemExit. */
-bool is_exit_exception(void);
-
 /* Calls loop.call_exception_handler(context). An exit exception that it raises goes to
  * loop_propagate(), any other to sys.unraisablehook. */
 void loop_call_exception_handler(Loop *loop, PyObject *context);
@@ -361,7 +360,11 @@ void loop_report(Loop *loop, const char *message, const char *key, PyObject *val
 static inline bool
 loop_check(struct state *state, PyObject *op)
 {
-    return LIKELY(Py_TYPE(op) == state->loop_class) || PyObject_TypeCheck(op, state->LoopType);
+    return LIKELY(Py_TYPE(op) == loop_state(state)->loops.usual)
+           || PyObject_TypeCheck(op, loop_state(state)->loops.Type);
 }
+
+/* A loop of ours (borrowed) for a function of the module, or NULL with TypeError. */
+Loop *loop_from_argument(PyObject *module, PyObject *object);
 
 #endif

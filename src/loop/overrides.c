@@ -10,14 +10,21 @@ static const char *const method_names[] = {
 };
 
 int
-overrides_init(struct state *state)
+overrides_init(PyObject *module UNUSED, struct state *state)
 {
+    STATE_OWN_UNTIL(state, &loop_state(state)->overrides, timer_handle_version);
+    const struct state_import wanted[] = {
+        {&loop_state(state)->overrides.BaseEventLoop, "asyncio.base_events", "BaseEventLoop", false},
+    };
+    if (STATE_IMPORT(wanted) < 0) {
+        return -1;
+    }
     for (int i = 0; i < LOOP_METHOD_COUNT; i++) {
-        PyObject *type = (PyObject *)state->LoopType;
+        PyObject *type = (PyObject *)loop_state(state)->loops.Type;
         /* BaseEventLoop's own methods, and what is not the core's, it has not. */
         if (PyObject_HasAttrString(type, method_names[i])) {
-            state->loop_own[i] = PyObject_GetAttrString(type, method_names[i]);
-            if (state->loop_own[i] == NULL) {
+            loop_state(state)->overrides.own[i] = PyObject_GetAttrString(type, method_names[i]);
+            if (loop_state(state)->overrides.own[i] == NULL) {
                 return -1;
             }
         }
@@ -62,8 +69,8 @@ loop_has_standard(struct state *state, PyObject *class, const char *name)
 static bool
 loop_class_has_own(struct state *state, PyTypeObject *class, int method)
 {
-    if (state->loop_own[method] != NULL) {
-        return class_has((PyObject *)class, method_names[method], state->loop_own[method]);
+    if (loop_state(state)->overrides.own[method] != NULL) {
+        return class_has((PyObject *)class, method_names[method], loop_state(state)->overrides.own[method]);
     }
     /* Ours is in Python, and whatever is put in its place is found there. */
     return method == LOOP_create_connection
@@ -95,11 +102,11 @@ handle_overrides(struct state *state)
         return 0;
     }
     if (!standard_is(state, STANDARD_EVENTS_HANDLE) || !standard_is(state, STANDARD_BASE_EVENTS_EVENTS)
-        || !class_has_standard(state->asyncio_Handle, "__init__", namespace, "Handle.__init__")
-        || ((PyTypeObject *)state->asyncio_Handle)->tp_new != PyBaseObject_Type.tp_new) {
+        || !class_has_standard(loop_state(state)->handles.asyncio_Handle, "__init__", namespace, "Handle.__init__")
+        || ((PyTypeObject *)loop_state(state)->handles.asyncio_Handle)->tp_new != PyBaseObject_Type.tp_new) {
         found |= LOOP_HANDLE_CLASS;
     }
-    if (!class_has_standard(state->asyncio_Handle, "_run", namespace, "Handle._run")) {
+    if (!class_has_standard(loop_state(state)->handles.asyncio_Handle, "_run", namespace, "Handle._run")) {
         found |= LOOP_HANDLE_RUN;
     }
     return found;
@@ -109,7 +116,7 @@ bool
 overrides_timer_handle_look(struct state *state)
 {
     static const char *const methods[] = {"__init__", "cancel", "when"};
-    PyTypeObject *class = (PyTypeObject *)state->asyncio_TimerHandle;
+    PyTypeObject *class = (PyTypeObject *)loop_state(state)->handles.asyncio_TimerHandle;
     PyObject *namespace = state->standard.modules[MODULE_EVENTS].dict;
     PyObject *exc = PyErr_GetRaisedException();
     bool own = true;
@@ -120,7 +127,7 @@ overrides_timer_handle_look(struct state *state)
     }
     PyErr_SetRaisedException(exc);
     if (own) {
-        SHARED_STORE(state->timer_handle_version, standard_version(class));
+        SHARED_STORE(loop_state(state)->overrides.timer_handle_version, standard_version(class));
     }
     return own;
 }
@@ -154,7 +161,7 @@ note_versions(Loop *loop, unsigned int changes)
     /* Without a version, or a watcher, nobody tells of the next change. */
     struct standard *standard = &loop->state->standard;
     bool told = standard->watcher >= 0 && standard_watch_class(loop->state, Py_TYPE(loop))
-                && standard_watch_class(loop->state, (PyTypeObject *)loop->state->asyncio_Handle);
+                && standard_watch_class(loop->state, (PyTypeObject *)loop_state(loop->state)->handles.asyncio_Handle);
     SHARED_STORE(loop->overrides.changes, told ? changes : changes - 1);
 }
 #else
@@ -162,7 +169,7 @@ static void
 note_versions(Loop *loop, unsigned int changes UNUSED)
 {
     struct overrides *seen = &loop->overrides;
-    bool known = Py_TYPE(loop)->tp_version_tag != 0 && ((PyTypeObject *)loop->state->asyncio_Handle)->tp_version_tag != 0;
+    bool known = Py_TYPE(loop)->tp_version_tag != 0 && ((PyTypeObject *)loop_state(loop->state)->handles.asyncio_Handle)->tp_version_tag != 0;
     seen->versions = known && seen->exposed == NULL ? overrides_versions(loop) : UINT_MAX;
     if (seen->exposed != NULL) {
         seen->exposed_versions = known ? overrides_versions(loop) : UINT_MAX;
@@ -197,7 +204,7 @@ overrides_look(Loop *loop)
         if (!loop_class_has_own(state, Py_TYPE(loop), i)) {
             replaced |= 1u << i;
         }
-        if (!loop_has_standard(state, state->asyncio_BaseEventLoop, method_names[i])) {
+        if (!loop_has_standard(state, loop_state(state)->overrides.BaseEventLoop, method_names[i])) {
             base |= 1u << i;
         }
     }
@@ -276,7 +283,7 @@ PyObject *
 overrides_call_base(Loop *loop, PyObject *name, PyObject *const *args, Py_ssize_t nargs,
                     PyObject *kwnames)
 {
-    PyObject *method = PyObject_GetAttr(loop->state->asyncio_BaseEventLoop, name);
+    PyObject *method = PyObject_GetAttr(loop_state(loop->state)->overrides.BaseEventLoop, name);
     if (method == NULL) {
         return NULL;
     }

@@ -25,7 +25,7 @@
 /* What runs next goes by call_soon(), or through asyncio's Handle. */
 #define LOOP_SOON (LOOP_BIT(call_soon) | LOOP_HANDLE_CLASS | LOOP_HANDLE_RUN)
 
-int overrides_init(struct state *state);
+int overrides_init(PyObject *module, struct state *state);
 /* At the beginning of an iteration. */
 #if PY_VERSION_HEX >= 0x030C0000
 #define overrides_look_at_modules(loop) ((void)0)
@@ -59,7 +59,7 @@ PyObject *overrides_expose_dict(Loop *loop);
 static inline unsigned int
 overrides_versions(const Loop *loop)
 {
-    return Py_TYPE(loop)->tp_version_tag + ((PyTypeObject *)loop->state->asyncio_Handle)->tp_version_tag;
+    return Py_TYPE(loop)->tp_version_tag + ((PyTypeObject *)loop_state(loop->state)->handles.asyncio_Handle)->tp_version_tag;
 }
 #define overrides_are_known(loop) (overrides_versions(loop) == (loop)->overrides.versions)
 #endif
@@ -97,8 +97,8 @@ loop_timer_handles_are_own(Loop *loop)
 {
     struct state *state = loop->state;
     return LIKELY(standard_is(state, STANDARD_EVENTS_TIMER_HANDLE))
-           && (standard_class_is_same((PyTypeObject *)state->asyncio_TimerHandle,
-                                      &state->timer_handle_version)
+           && (standard_class_is_same((PyTypeObject *)loop_state(state)->handles.asyncio_TimerHandle,
+                                      &loop_state(state)->overrides.timer_handle_version)
                || overrides_timer_handle_look(state));
 }
 

@@ -96,7 +96,7 @@ owed_add_task(Loop *loop, PyObject *op)
         task->owed = true;
         Py_INCREF(task);
         if (list_empty(&task->node)) {
-            list_append(&state->tasks, &task->node);
+            list_append(&loop_state(state)->current.list, &task->node);
         }
     }
     SHARED_STORE(loop->owed.tasks, true);
@@ -121,7 +121,7 @@ owed_unmark_task(Task *task)
 static Task *
 owed_next_task(Loop *loop, struct list_node *node)
 {
-    for (; node != &loop->state->tasks; node = node->next) {
+    for (; node != &loop_state(loop->state)->current.list; node = node->next) {
         Task *task = container_of(node, Task, node);
         if (task->owed && task->future.own_loop == loop) {
             return task;
@@ -134,7 +134,7 @@ static void
 owed_pay_tasks(Loop *loop)
 {
     state_lock_lists(loop->state);
-    Task *task = owed_next_task(loop, loop->state->tasks.next);
+    Task *task = owed_next_task(loop, loop_state(loop->state)->current.list.next);
     while (task != NULL && ready_has_room(&loop->ready)) {
         struct list_node *next = task->node.next;
         owed_unmark_task(task);
@@ -152,7 +152,7 @@ owed_clear_tasks(Loop *loop)
     Task *task;
     do {
         state_lock_lists(loop->state);
-        task = owed_next_task(loop, loop->state->tasks.next);
+        task = owed_next_task(loop, loop_state(loop->state)->current.list.next);
         if (task != NULL) {
             owed_unmark_task(task);
         }
@@ -172,7 +172,7 @@ owed_add_callbacks(Loop *loop, Future *future)
     PyObject *exc = PyErr_GetRaisedException();
     bool comes = loop_push_steal(loop, Py_NewRef(future), READY_DONE) == 0;
     if (!comes && PyErr_ExceptionMatches(PyExc_MemoryError)
-        && PyObject_TypeCheck((PyObject *)future, loop->state->TaskType)) {
+        && PyObject_TypeCheck((PyObject *)future, tasks_state(loop->state)->tasks.Type)) {
         owed_add_task(loop, (PyObject *)future);
         comes = true;
     }

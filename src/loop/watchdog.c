@@ -407,7 +407,7 @@ Watchdog_new(PyTypeObject *type, PyObject *args, PyObject *kwargs UNUSED)
     watch->tick_ns = tick_of(watch->threshold_ns);
     watch->signal = number;
     watch->dump_fd = fd;
-    watch->all = state->activities;
+    watch->all = loop_state(state)->loops.activities;
     activities_hold(watch->all);
     self->watch = watch;
     if (watch_start(watch) < 0) {
@@ -515,10 +515,6 @@ static PyType_Spec Watchdog_spec = {
 int
 watchdog_init(PyObject *module, struct state *state)
 {
-    state->activities = activities_new();
-    if (state->activities == NULL) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    return state_add_type(module, &Watchdog_spec, NULL, 0, &state->WatchdogType);
+    STATE_OWN(state, &loop_state(state)->watchdog);
+    return state_add_type(module, &Watchdog_spec, NULL, 0, &loop_state(state)->watchdog.Type);
 }

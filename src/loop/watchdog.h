@@ -9,7 +9,7 @@
 #ifndef ASYNCLOOP_WATCHDOG_H
 #define ASYNCLOOP_WATCHDOG_H
 
-#include "base/state.h"
+#include "loop/loop_state.h"
 
 int watchdog_init(PyObject *module, struct state *state);
 

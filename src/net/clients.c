@@ -56,7 +56,7 @@ static int
 clients_append(struct state *state, Clients *self, Transport *tr)
 {
     if (tr->client_ref == NULL) {
-        tr->client_ref = PyWeakref_NewRef((PyObject *)tr, state->clients_nothing);
+        tr->client_ref = PyWeakref_NewRef((PyObject *)tr, net_state(state)->clients.nothing);
         if (tr->client_ref == NULL) {
             return -1;
         }
@@ -89,7 +89,7 @@ static bool
 class_has_own(struct state *state, PyObject *name, const char *qualname)
 {
     PyObject *namespace = state->standard.modules[MODULE_BASE_EVENTS].dict;
-    PyObject *value = PyObject_GetAttr((PyObject *)state->ServerType, name);
+    PyObject *value = PyObject_GetAttr((PyObject *)net_state(state)->clients.ServerType, name);
     bool own = value != NULL && namespace != NULL && standard_function(value, namespace, qualname);
     PyErr_Clear();
     Py_XDECREF(value);
@@ -100,15 +100,15 @@ class_has_own(struct state *state, PyObject *name, const char *qualname)
 static bool
 class_is_own(struct state *state)
 {
-    if (UNLIKELY(!standard_class_is_same(state->ServerType, &state->server_version))) {
+    if (UNLIKELY(!standard_class_is_same(net_state(state)->clients.ServerType, &net_state(state)->clients.server_version))) {
         PyObject *exc = PyErr_GetRaisedException();
         bool own = class_has_own(state, state->names._attach, "Server._attach");
         own = own && class_has_own(state, state->names._detach, "Server._detach");
-        state->server_is_own = own && state->ServerType->tp_getattro == PyObject_GenericGetAttr;
-        state->server_version = standard_version(state->ServerType);
+        net_state(state)->clients.server_is_own = own && net_state(state)->clients.ServerType->tp_getattro == PyObject_GenericGetAttr;
+        net_state(state)->clients.server_version = standard_version(net_state(state)->clients.ServerType);
         PyErr_SetRaisedException(exc);
     }
-    return state->server_is_own;
+    return net_state(state)->clients.server_is_own;
 }
 
 /* The server's dict (new reference) if the methods of class and instance are asyncio's, or NULL. Sets no
@@ -116,7 +116,7 @@ class_is_own(struct state *state)
 static PyObject *
 dict_of_usual_server(struct state *state, PyObject *server)
 {
-    if (!Py_IS_TYPE(server, state->ServerType) || !class_is_own(state)) {
+    if (!Py_IS_TYPE(server, net_state(state)->clients.ServerType) || !class_is_own(state)) {
         return NULL;
     }
     PyObject *exc = PyErr_GetRaisedException();
@@ -142,7 +142,7 @@ attach_directly(Transport *tr, PyObject *server)
     }
     PyObject *clients = PyDict_GetItemWithError(dict, state->names._clients);
     PyObject *sockets = PyDict_GetItemWithError(dict, state->names._sockets);
-    bool direct = clients != NULL && Py_IS_TYPE(clients, state->ClientsType) && sockets != NULL
+    bool direct = clients != NULL && Py_IS_TYPE(clients, net_state(state)->clients.Type) && sockets != NULL
                   && sockets != Py_None;
     direct = direct && clients_append(state, clients_cast(clients), tr) == 0;
     PyErr_Clear();
@@ -183,7 +183,7 @@ clients_have(Clients *self, PyObject *op)
 static bool
 is_free_transport(struct state *state, PyObject *op)
 {
-    return PyObject_TypeCheck(op, state->TransportType) && list_empty(&((Transport *)op)->client);
+    return PyObject_TypeCheck(op, net_state(state)->transports.Type) && list_empty(&((Transport *)op)->client);
 }
 
 static PyObject *
@@ -348,16 +348,17 @@ static PyType_Spec Clients_spec = {
 int
 clients_type_init(PyObject *module, struct state *state)
 {
-    PyObject *server = PyObject_GetAttrString(state->base_events, "Server");
+    STATE_OWN_UNTIL(state, &net_state(state)->clients, server_version);
+    PyObject *server = PyObject_GetAttrString(loop_state(state)->loops.base_events, "Server");
     if (server == NULL) {
         return -1;
     }
-    state->ServerType = (PyTypeObject *)server;
-    state->clients_nothing = PyCFunction_New(&nothing_def, NULL);
-    if (state->clients_nothing == NULL) {
+    net_state(state)->clients.ServerType = (PyTypeObject *)server;
+    net_state(state)->clients.nothing = PyCFunction_New(&nothing_def, NULL);
+    if (net_state(state)->clients.nothing == NULL) {
         return -1;
     }
-    return state_add_type(module, &Clients_spec, NULL, 0, &state->ClientsType);
+    return state_add_type(module, &Clients_spec, NULL, 0, &net_state(state)->clients.Type);
 }
 
 #else

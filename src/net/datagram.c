@@ -831,7 +831,7 @@ datagram_new(Loop *loop, PyObject *sock, int fd, PyObject *protocol, PyObject *a
     if (number == -1 && PyErr_Occurred()) {
         return NULL;
     }
-    Transport *tr = transport_new(loop->state->DatagramType, &datagram_kind, loop, sock, fd,
+    Transport *tr = transport_new(net_state(loop->state)->datagrams.Type, &datagram_kind, loop, sock, fd,
                                   protocol, extra, NULL, NULL);
     if (tr == NULL) {
         return NULL;
@@ -895,7 +895,7 @@ module_datagram_new(PyObject *module, PyObject *args)
 {
     struct state *state = PyModule_GetState(module);
     PyObject *loop, *sock, *protocol, *address, *waiter, *extra;
-    if (!PyArg_ParseTuple(args, "O!OOOOO:_datagram_new", state->LoopType, &loop, &sock, &protocol,
+    if (!PyArg_ParseTuple(args, "O!OOOOO:_datagram_new", loop_state(state)->loops.Type, &loop, &sock, &protocol,
                           &address, &waiter, &extra)) {
         return NULL;
     }
@@ -923,11 +923,12 @@ static PyMethodDef datagram_functions[] = {
 int
 datagram_type_init(PyObject *module, struct state *state)
 {
+    STATE_OWN(state, &net_state(state)->datagrams);
     PyObject *transports = PyImport_ImportModule("asyncio.transports");
     PyObject *base = transports == NULL
                          ? NULL
                          : PyObject_GetAttrString(transports, "DatagramTransport");
-    PyObject *bases = base == NULL ? NULL : PyTuple_Pack(2, state->TransportType, base);
+    PyObject *bases = base == NULL ? NULL : PyTuple_Pack(2, net_state(state)->transports.Type, base);
     PyObject *type = bases == NULL ? NULL : PyType_FromModuleAndSpec(module, &Datagram_spec, bases);
     Py_XDECREF(bases);
     Py_XDECREF(base);
@@ -935,8 +936,8 @@ datagram_type_init(PyObject *module, struct state *state)
     if (type == NULL) {
         return -1;
     }
-    state->DatagramType = (PyTypeObject *)type;
-    if (PyModule_AddType(module, state->DatagramType) < 0) {
+    net_state(state)->datagrams.Type = (PyTypeObject *)type;
+    if (PyModule_AddType(module, net_state(state)->datagrams.Type) < 0) {
         return -1;
     }
     return PyModule_AddFunctions(module, datagram_functions);

@@ -9,7 +9,7 @@
 
 #include <string.h>
 
-#include "base/state.h"
+#include "net/net_state.h"
 
 #define SPARE_MIN 512    /* bytes; below, Python's own allocator is as quick */
 
@@ -23,9 +23,9 @@ spare_fits(size_t capacity, size_t n)
 static inline PyObject *
 spare_take(struct state *state, size_t *capacity)
 {
-    PyObject *bytes = state->spare.bytes;
-    state->spare.bytes = NULL;
-    *capacity = state->spare.capacity;
+    PyObject *bytes = net_state(state)->packets.bytes;
+    net_state(state)->packets.bytes = NULL;
+    *capacity = net_state(state)->packets.capacity;
     return bytes;
 }
 
@@ -46,7 +46,7 @@ static inline PyObject *
 packet_new(struct state *state UNUSED, const char *data, size_t n, size_t *capacity)
 {
 #ifndef Py_GIL_DISABLED
-    if (state->spare.bytes != NULL && spare_fits(state->spare.capacity, n)) {
+    if (net_state(state)->packets.bytes != NULL && spare_fits(net_state(state)->packets.capacity, n)) {
         PyObject *bytes = spare_take(state, capacity);
         packet_set_length(bytes, n);
         memcpy(PyBytes_AS_STRING(bytes), data, n);
@@ -62,7 +62,7 @@ static inline PyObject *
 packet_reserve(struct state *state UNUSED, size_t wanted, size_t *capacity)
 {
 #ifndef Py_GIL_DISABLED
-    if (LIKELY(state->spare.bytes != NULL && spare_fits(state->spare.capacity, wanted))) {
+    if (LIKELY(net_state(state)->packets.bytes != NULL && spare_fits(net_state(state)->packets.capacity, wanted))) {
         return spare_take(state, capacity);
     }
 #endif
@@ -75,9 +75,9 @@ packet_done(struct state *state, PyObject *bytes_steal, size_t capacity)
 {
 #ifndef Py_GIL_DISABLED
     if (LIKELY(Py_REFCNT(bytes_steal) == 1 && capacity > SPARE_MIN)) {
-        PyObject *old = state->spare.bytes;
-        state->spare.bytes = bytes_steal;
-        state->spare.capacity = capacity;
+        PyObject *old = net_state(state)->packets.bytes;
+        net_state(state)->packets.bytes = bytes_steal;
+        net_state(state)->packets.capacity = capacity;
         Py_XDECREF(old);
         return;
     }

@@ -264,7 +264,7 @@ pipe_args_parse(PyObject *module, PyObject *tuple, struct pipe_args *args)
                           &args->extra)) {
         return -1;
     }
-    args->loop = args_loop(module, loop);
+    args->loop = loop_from_argument(module, loop);
     if (args->loop == NULL) {
         return -1;
     }
@@ -298,7 +298,7 @@ module_read_pipe_new(PyObject *module, PyObject *tuple)
                      &mode) < 0) {
         return NULL;
     }
-    Transport *tr = transport_new(args.loop->state->ReadPipeType, &read_pipe_kind, args.loop,
+    Transport *tr = transport_new(net_state(args.loop->state)->pipes.ReadType, &read_pipe_kind, args.loop,
                                   args.file, fd, args.protocol, args.extra, NULL, NULL);
     if (tr == NULL) {
         return NULL;
@@ -320,7 +320,7 @@ module_write_pipe_new(PyObject *module, PyObject *tuple)
                      &mode) < 0) {
         return NULL;
     }
-    Transport *tr = transport_new(args.loop->state->WritePipeType, &write_pipe_kind, args.loop,
+    Transport *tr = transport_new(net_state(args.loop->state)->pipes.WriteType, &write_pipe_kind, args.loop,
                                   args.file, fd, args.protocol, args.extra, NULL, NULL);
     if (tr == NULL) {
         return NULL;
@@ -547,10 +547,11 @@ static PyMethodDef pipe_functions[] = {
 int
 pipe_types_init(PyObject *module, struct state *state)
 {
-    PyObject *base = (PyObject *)state->TransportType;
+    STATE_OWN(state, &net_state(state)->pipes);
+    PyObject *base = (PyObject *)net_state(state)->transports.Type;
     Py_ssize_t room = (Py_ssize_t)sizeof(Transport);
-    if (state_add_type(module, &ReadPipe_spec, base, room, &state->ReadPipeType) < 0
-        || state_add_type(module, &WritePipe_spec, base, room, &state->WritePipeType) < 0) {
+    if (state_add_type(module, &ReadPipe_spec, base, room, &net_state(state)->pipes.ReadType) < 0
+        || state_add_type(module, &WritePipe_spec, base, room, &net_state(state)->pipes.WriteType) < 0) {
         return -1;
     }
     return PyModule_AddFunctions(module, pipe_functions);

@@ -54,11 +54,11 @@ proto_set(struct proto *proto, struct state *state, PyObject *protocol)
     if (reader_protocol_is_plain(state, protocol)) {
         kind = PROTO_READER;
     }
-    else if (Py_IS_TYPE(protocol, state->tls.Type)) {
+    else if (Py_IS_TYPE(protocol, net_state(state)->protocols.TlsType)) {
         kind = PROTO_TLS;
     }
     else {
-        int buffered = PyObject_IsInstance(protocol, state->asyncio_BufferedProtocol);
+        int buffered = PyObject_IsInstance(protocol, net_state(state)->protocols.BufferedProtocol);
         if (buffered < 0) {
             return -1;
         }
@@ -304,13 +304,13 @@ static inline PyObject *
 count_ref(struct state *state UNUSED, size_t n)
 {
 #ifndef Py_GIL_DISABLED
-    if (LIKELY(state->count.object != NULL && state->count.value == n)) {
-        return Py_NewRef(state->count.object);
+    if (LIKELY(net_state(state)->protocols.count.object != NULL && net_state(state)->protocols.count.value == n)) {
+        return Py_NewRef(net_state(state)->protocols.count.object);
     }
     PyObject *count = PyLong_FromSize_t(n);
     if (LIKELY(count != NULL)) {
-        state->count.value = n;
-        Py_XSETREF(state->count.object, Py_NewRef(count));
+        net_state(state)->protocols.count.value = n;
+        Py_XSETREF(net_state(state)->protocols.count.object, Py_NewRef(count));
     }
     return count;
 #else
@@ -384,8 +384,8 @@ proto_call_bound(struct proto *proto, PyObject *method, PyObject *arg)
 PyObject *
 proto_connection_made(struct proto *proto, struct state *state, PyObject *transport)
 {
-    if (proto->kind == PROTO_READER && state->reader.FastReaderType != NULL) {
-        return state->stream_connection_made(state, proto, transport);
+    if (proto->kind == PROTO_READER && net_state(state)->reader.FastReaderType != NULL) {
+        return net_state(state)->protocols.stream_connection_made(state, proto, transport);
     }
     return proto_call(proto, state->names.connection_made, transport);
 }

@@ -12,13 +12,14 @@
 
 #include "base/instance.h"
 #include "loop/loop.h"
+#include "net/net_state.h"
 
 /* How a protocol takes bytes. */
 enum proto_kind {
     PROTO_DATA,        /* data_received(bytes) */
     PROTO_BUFFERED,    /* get_buffer(), buffer_updated(n) */
     PROTO_READER,      /* exactly StreamReaderProtocol: see reader.h */
-    PROTO_TLS,         /* a TLS transport of ours: state->tls.feed() */
+    PROTO_TLS,         /* a TLS transport of ours: protocols.feed_tls() */
 };
 
 enum proto_use {

@@ -59,7 +59,8 @@ own_function(PyObject *type, const char *name, PyObject *globals)
 int
 reader_init(struct state *state)
 {
-    struct reader_state *reader = &state->reader;
+    struct reader_state *reader = &net_state(state)->reader;
+    STATE_OWN_UNTIL(state, reader, protocol_version);
     PyObject *module = PyImport_ImportModule("asyncio.streams");
     if (module == NULL) {
         return -1;
@@ -125,7 +126,7 @@ classes_look_standard(struct reader_state *reader)
 bool
 reader_classes_are_standard(struct state *state)
 {
-    struct reader_state *reader = &state->reader;
+    struct reader_state *reader = &net_state(state)->reader;
     unsigned int protocol_version = version_of(reader->ProtocolType);
     unsigned int reader_version = version_of(reader->ReaderType);
     unsigned int writer_version = version_of(reader->WriterType);
@@ -140,13 +141,13 @@ reader_classes_are_standard(struct state *state)
 PyObject *
 reader_current_function(struct state *state, enum own_function which)
 {
-    return PyObject_GetAttrString(own_type(&state->reader, which), own_names[which].name);
+    return PyObject_GetAttrString(own_type(&net_state(state)->reader, which), own_names[which].name);
 }
 
 bool
 reader_protocol_is_plain(struct state *state, PyObject *protocol)
 {
-    struct reader_state *reader = &state->reader;
+    struct reader_state *reader = &net_state(state)->reader;
     return reader->usable && (PyObject *)Py_TYPE(protocol) == reader->ProtocolType
            && reader_classes_are_standard(state);
 }
@@ -154,7 +155,7 @@ reader_protocol_is_plain(struct state *state, PyObject *protocol)
 void
 reader_error_is_known(struct state *state, PyObject *protocol)
 {
-    struct reader_state *reader = &state->reader;
+    struct reader_state *reader = &net_state(state)->reader;
     if (!reader->usable || !PyObject_TypeCheck(protocol, (PyTypeObject *)reader->ProtocolType)
         || !attribute_is((PyObject *)Py_TYPE(protocol), "__del__", reader->own[OWN_DEL])) {
         return;
@@ -208,7 +209,7 @@ weakref_get(PyObject *reference)
 static __attribute__((noinline)) bool
 protocol_looks_standard(struct state *state, struct proto *proto)
 {
-    struct reader_state *reader = &state->reader;
+    struct reader_state *reader = &net_state(state)->reader;
     PyObject *protocol = proto->protocol;
     PyObject *names[] = {state->names.data_received, state->names._drain_helper};
     if (protocol == NULL || (PyObject *)Py_TYPE(protocol) != reader->ProtocolType
@@ -240,7 +241,7 @@ reader_has_own_methods(struct state *state, PyObject *op, PyObject *dict)
     for (size_t i = 0; i < ARRAY_LEN(looked_up); i++) {
         const char *name = own_names[looked_up[i]].name;
         if (dict == NULL) {
-            if (!method_is(op, name, state->reader.own[looked_up[i]])) {
+            if (!method_is(op, name, net_state(state)->reader.own[looked_up[i]])) {
                 return true;
             }
         }
@@ -395,7 +396,7 @@ feeding_begin(struct feeding *feeding, struct state *state, PyObject *reader_ste
 {
     PyObject *dict = NULL, *limit = NULL;
     *feeding = (struct feeding){.reader = reader_steal};
-    if (Py_IS_TYPE(reader_steal, state->reader.FastReaderType)
+    if (Py_IS_TYPE(reader_steal, net_state(state)->reader.FastReaderType)
         && (dict = PyObject_GenericGetDict(reader_steal, NULL)) == NULL) {
         PyErr_Clear();
     }
@@ -458,8 +459,8 @@ feedable_reader(struct state *state, struct proto *proto)
     }
     PyObject *reader = PyWeakref_CheckRefExact(reference) ? weakref_get(reference) : NULL;
     Py_DECREF(reference);
-    if (UNLIKELY(reader != NULL && Py_TYPE(reader) != state->reader.FastReaderType
-                 && (PyObject *)Py_TYPE(reader) != state->reader.ReaderType)) {
+    if (UNLIKELY(reader != NULL && Py_TYPE(reader) != net_state(state)->reader.FastReaderType
+                 && (PyObject *)Py_TYPE(reader) != net_state(state)->reader.ReaderType)) {
         Py_CLEAR(reader);
     }
     return reader;

@@ -12,8 +12,9 @@
 #ifndef ASYNCLOOP_READER_H
 #define ASYNCLOOP_READER_H
 
-#include "net/io.h"
 #include "loop/loop.h"
+#include "net/io.h"
+#include "net/net_state.h"
 
 int reader_init(struct state *state);
 

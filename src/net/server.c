@@ -99,7 +99,7 @@ log_connection(Acceptor *acceptor, struct state *state, PyObject *sock, PyObject
 {
     PyObject *server = acceptor->server != NULL ? acceptor->server : Py_None;
     PyObject *result =
-        PyObject_CallMethod(state->asyncio_logger, "debug", "sOOO",
+        PyObject_CallMethod(net_state(state)->transports.logger, "debug", "sOOO",
                             "%r got a new connection from %r: %r", server, peername, sock);
     if (result == NULL) {
         PyErr_WriteUnraisable((PyObject *)acceptor);
@@ -356,7 +356,7 @@ acceptor_back_off(Acceptor *acceptor, Loop *loop, const char *message)
     else {
         PyErr_WriteUnraisable((PyObject *)acceptor);    /* no pause: the next poll tries again */
     }
-    PyObject *view = PyObject_CallOneArg(loop->state->TransportSocket, acceptor->sock);
+    PyObject *view = PyObject_CallOneArg(net_state(loop->state)->transports.TransportSocket, acceptor->sock);
     if (view == NULL) {
         PyErr_Clear();
     }
@@ -620,7 +620,7 @@ module_acceptor_new(PyObject *module, PyObject *args)
 {
     struct state *state = PyModule_GetState(module);
     PyObject *loop, *factory, *sock, *server, *context, *accepted;
-    if (!PyArg_ParseTuple(args, "O!OOOOO:_acceptor_new", state->LoopType, &loop, &factory, &sock,
+    if (!PyArg_ParseTuple(args, "O!OOOOO:_acceptor_new", loop_state(state)->loops.Type, &loop, &factory, &sock,
                           &server, &context, &accepted)) {
         return NULL;
     }
@@ -632,7 +632,7 @@ module_acceptor_new(PyObject *module, PyObject *args)
     if (fd < 0) {
         return NULL;
     }
-    Acceptor *acceptor = (Acceptor *)state->AcceptorType->tp_alloc(state->AcceptorType, 0);
+    Acceptor *acceptor = (Acceptor *)net_state(state)->servers.AcceptorType->tp_alloc(net_state(state)->servers.AcceptorType, 0);
     if (acceptor == NULL) {
         return NULL;
     }
@@ -667,11 +667,8 @@ static PyMethodDef server_functions[] = {
 int
 server_type_init(PyObject *module, struct state *state)
 {
-    PyObject *socket_module = PyImport_ImportModule("socket");    /* where the class is made */
-    Py_XDECREF(socket_module);
-    state->socket_class = socket_module == NULL ? NULL : standard_socket_class();
-    if (state->socket_class == NULL
-        || state_add_type(module, &Acceptor_spec, NULL, 0, &state->AcceptorType) < 0) {
+    STATE_OWN(state, &net_state(state)->servers);
+    if (state_add_type(module, &Acceptor_spec, NULL, 0, &net_state(state)->servers.AcceptorType) < 0) {
         return -1;
     }
     return PyModule_AddFunctions(module, server_functions);

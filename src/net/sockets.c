@@ -58,7 +58,7 @@ make_plain(struct state *state, PyObject *family, int type, PyObject *proto, PyO
     }
     PyObject *args[] = {NULL, family, number, proto, fileno};
     size_t count = fileno == NULL ? 3 : 4;
-    PyObject *sock = PyObject_Vectorcall(state->socket_class, args + 1,
+    PyObject *sock = PyObject_Vectorcall(state->standard.socket_class, args + 1,
                                          count | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     Py_DECREF(number);
     return sock;
@@ -95,7 +95,7 @@ sockets_accepted(struct state *state, PyObject *family, int type, PyObject *prot
         sock = make_plain(state, family, type, proto, fileno);
     }
     else if (fileno != NULL) {
-        sock = PyObject_CallFunction(state->socket_class, "OiOO", family, type, proto, fileno);
+        sock = PyObject_CallFunction(state->standard.socket_class, "OiOO", family, type, proto, fileno);
         if (sock != NULL) {
             Py_DECREF(fileno);
             return set_nonblocking_steal(state, sock);
@@ -114,7 +114,7 @@ sockets_accepted(struct state *state, PyObject *family, int type, PyObject *prot
 static PyObject *
 module_connects_as_usual(PyObject *module, PyObject *op)
 {
-    Loop *loop = args_loop(module, op);
+    Loop *loop = loop_from_argument(module, op);
     if (loop == NULL) {
         return NULL;
     }
@@ -168,7 +168,7 @@ module_socket_for(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
         PyErr_SetString(PyExc_TypeError, "_socket_for() takes a loop, a host and a port");
         return NULL;
     }
-    Loop *loop = args_loop(module, args[0]);
+    Loop *loop = loop_from_argument(module, args[0]);
     if (loop == NULL) {
         return NULL;
     }

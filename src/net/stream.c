@@ -67,7 +67,7 @@ stream_new(Loop *loop, PyObject *sock, int fd, PyObject *protocol, PyObject *wai
            PyObject *extra, PyObject *server, PyObject *context, const struct sockaddr *peer,
            socklen_t peer_length)
 {
-    Transport *tr = transport_new(loop->state->StreamType, &stream_kind, loop, sock, fd, protocol,
+    Transport *tr = transport_new(net_state(loop->state)->streams.Type, &stream_kind, loop, sock, fd, protocol,
                                   extra, server, context);
     if (tr == NULL) {
         return NULL;
@@ -242,7 +242,7 @@ module_stream_new(PyObject *module, PyObject *args)
                           &server, &context)) {
         return NULL;
     }
-    Loop *loop = args_loop(module, op);
+    Loop *loop = loop_from_argument(module, op);
     if (loop == NULL) {
         return NULL;
     }
@@ -290,15 +290,18 @@ static PyMethodDef stream_functions[] = {
 int
 stream_type_init(PyObject *module, struct state *state)
 {
+    state_own(state, &net_state(state)->streams.Type, 1);
     if (reader_init(state) < 0
-        || state_add_type(module, &Stream_spec, (PyObject *)state->TransportType,
-                          (Py_ssize_t)sizeof(Transport), &state->StreamType) < 0) {
+        || state_add_type(module, &Stream_spec, (PyObject *)net_state(state)->transports.Type,
+                          (Py_ssize_t)sizeof(Transport), &net_state(state)->streams.Type) < 0
+        || standard_transport_init(state, &net_state(state)->streams.methods,
+                                   net_state(state)->streams.Type) < 0) {
         return -1;
     }
     PyObject *constants = PyImport_ImportModule("asyncio.constants");
     PyObject *modes = constants == NULL ? NULL : PyObject_GetAttrString(constants, "_SendfileMode");
     PyObject *mode = modes == NULL ? NULL : PyObject_GetAttrString(modes, "TRY_NATIVE");
-    PyObject *type = (PyObject *)state->StreamType;
+    PyObject *type = (PyObject *)net_state(state)->streams.Type;
     int result = mode == NULL
                          || PyObject_SetAttrString(type, "_sendfile_compatible", mode) < 0
                          || PyObject_SetAttrString(type, "_start_tls_compatible", Py_True) < 0

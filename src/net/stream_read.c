@@ -101,7 +101,7 @@ stream_feed(struct proto *proto, struct state *state, const char *data, size_t n
     }
     else if (proto->kind == PROTO_TLS) {
         PyObject *tls = Py_NewRef(proto->protocol);
-        int result = state->tls.feed(tls, data, n);
+        int result = net_state(state)->protocols.feed_tls(tls, data, n);
         Py_DECREF(tls);
         return result;
     }

@@ -68,7 +68,7 @@ transport_log(Transport *tr, const char *level, const char *format)
     if (LIKELY(tr->loop == NULL || !tr->loop->debug)) {
         return;
     }
-    PyObject *result = PyObject_CallMethod(tr->state->asyncio_logger, level, "sO", format, tr);
+    PyObject *result = PyObject_CallMethod(net_state(tr->state)->transports.logger, level, "sO", format, tr);
     if (result == NULL) {
         PyErr_WriteUnraisable((PyObject *)tr);
     }
@@ -90,7 +90,7 @@ transport_log_info(Transport *tr, const char *format)
 void
 transport_log_warning(Transport *tr, const char *message)
 {
-    PyObject *result = PyObject_CallMethod(tr->state->asyncio_logger, "warning", "s", message);
+    PyObject *result = PyObject_CallMethod(net_state(tr->state)->transports.logger, "warning", "s", message);
     if (result == NULL) {
         PyErr_WriteUnraisable((PyObject *)tr);
     }
@@ -101,7 +101,7 @@ transport_log_warning(Transport *tr, const char *message)
 static void
 transport_log_os_error(Transport *tr, const char *message, PyObject *exc)
 {
-    PyObject *debug = PyObject_GetAttrString(tr->state->asyncio_logger, "debug");
+    PyObject *debug = PyObject_GetAttrString(net_state(tr->state)->transports.logger, "debug");
     PyObject *args = Py_BuildValue("(sOs)", "%r: %s", tr, message);
     PyObject *kwargs = Py_BuildValue("{s:O}", "exc_info", exc);
     PyObject *result = debug == NULL || args == NULL || kwargs == NULL
@@ -178,7 +178,7 @@ transports_forked_in(Loop *loop, const struct list_node *head, PyObject *found)
 {
     for (struct list_node *node = head->next; node != head; node = node->next) {
         struct watch *watch = container_of(node, struct watch, active);
-        if (PyObject_TypeCheck(watch->owner, loop->state->TransportType)
+        if (PyObject_TypeCheck(watch->owner, net_state(loop->state)->transports.Type)
             && watch == &transport_cast(watch->owner)->write_watch
             && PyList_Append(found, watch->owner) < 0) {
             PyErr_WriteUnraisable(watch->owner);
@@ -194,7 +194,7 @@ transports_forked(struct state *state)
         PyErr_WriteUnraisable(NULL);
         return;
     }
-    for (struct list_node *node = state->loops.next; node != &state->loops; node = node->next) {
+    for (struct list_node *node = loop_state(state)->loops.all.next; node != &loop_state(state)->loops.all; node = node->next) {
         Loop *loop = container_of(node, Loop, all_loops);
         transports_forked_in(loop, &loop->fds.active, found);
         transports_forked_in(loop, &loop->fds.noted, found);
@@ -571,7 +571,7 @@ transport_socket_number(struct state *state, PyObject *sock, int fd)
         PyObject ob_base;
         int number;
     };
-    if (!PyObject_TypeCheck(sock, (PyTypeObject *)state->socket_class)
+    if (!PyObject_TypeCheck(sock, (PyTypeObject *)state->standard.socket_class)
         || Py_TYPE(sock)->tp_basicsize < (Py_ssize_t)sizeof(struct socket_object)) {
         return NULL;
     }

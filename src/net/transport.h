@@ -18,6 +18,7 @@
 #ifndef ASYNCLOOP_TRANSPORT_H
 #define ASYNCLOOP_TRANSPORT_H
 
+#include "net/net_state.h"
 #include "net/addr.h"
 #include "net/io.h"
 #include "net/proto.h"
@@ -139,8 +140,8 @@ transport_cast(PyObject *op)
 static inline bool
 transport_is_plain_stream(struct state *state, PyObject *op)
 {
-    return LIKELY(Py_IS_TYPE(op, state->StreamType)) && LIKELY(transport_cast(op)->dict == NULL)
-           && standard_transport_class(state, &state->standard.stream, state->StreamType);
+    return LIKELY(Py_IS_TYPE(op, net_state(state)->streams.Type)) && LIKELY(transport_cast(op)->dict == NULL)
+           && standard_transport_class(state, &net_state(state)->streams.methods, net_state(state)->streams.Type);
 }
 
 /* -- what is known of a connection (transport_info.c) ------------------------------ */

@@ -99,7 +99,7 @@ transport_own_info(Transport *tr, PyObject *name)
     }
     if (PyUnicode_Compare(name, names->socket) == 0) {
         if (tr->socket_view == NULL && tr->file != NULL) {
-            tr->socket_view = PyObject_CallOneArg(tr->state->TransportSocket, tr->file);
+            tr->socket_view = PyObject_CallOneArg(net_state(tr->state)->transports.TransportSocket, tr->file);
         }
         return Py_XNewRef(tr->socket_view);
     }

@@ -30,8 +30,8 @@ transport_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(op));
     Py_VISIT(tr->dict);
     if (tr->state != NULL) {
-        for (int i = 0; i < tr->state->transport_slot_count; i++) {
-            Py_VISIT(*transport_slot(op, tr->state->transport_slots[i]));
+        for (int i = 0; i < net_state(tr->state)->transports.slot_count; i++) {
+            Py_VISIT(*transport_slot(op, net_state(tr->state)->transports.slots[i]));
         }
     }
     Py_VISIT(tr->loop);
@@ -55,8 +55,8 @@ transport_clear(PyObject *op)
     }
     Py_CLEAR(tr->dict);
     if (tr->state != NULL) {
-        for (int i = 0; i < tr->state->transport_slot_count; i++) {
-            Py_CLEAR(*transport_slot(op, tr->state->transport_slots[i]));
+        for (int i = 0; i < net_state(tr->state)->transports.slot_count; i++) {
+            Py_CLEAR(*transport_slot(op, net_state(tr->state)->transports.slots[i]));
         }
     }
     /* A method that is called on what is left finds a transport that was closed. */
@@ -264,13 +264,13 @@ static PyObject *
 replaced_get_extra_info(PyObject *op)
 {
     struct state *state = transport_cast(op)->state;
-    if (standard_class_is_same(Py_TYPE(op), &state->info_version)) {
+    if (standard_class_is_same(Py_TYPE(op), &net_state(state)->transports.info_version)) {
         return NULL;
     }
     PyObject *transports = PyImport_ImportModule("asyncio.transports");
     PyObject *above = transports == NULL ? NULL
                                          : PyObject_CallFunctionObjArgs((PyObject *)&PySuper_Type,
-                                                                        state->TransportType, op, NULL);
+                                                                        net_state(state)->transports.Type, op, NULL);
     PyObject *found = above == NULL ? NULL
                                     : PyObject_GetAttr(above, state->names.get_extra_info);
     bool own = found != NULL && PyMethod_Check(found)
@@ -280,7 +280,7 @@ replaced_get_extra_info(PyObject *op)
     Py_XDECREF(transports);
     if (own) {
         (void)standard_class_has(Py_TYPE(op), "get_extra_info", Py_TYPE(op));    /* gives it a version */
-        SHARED_STORE(state->info_version, standard_version(Py_TYPE(op)));
+        SHARED_STORE(net_state(state)->transports.info_version, standard_version(Py_TYPE(op)));
         Py_CLEAR(found);
     }
     return found;
@@ -610,14 +610,14 @@ find_base_slots(struct state *state)
     static const char *const names[] = {"_extra", "_loop", "_protocol_paused", "_high_water",
                                         "_low_water"};
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
-        PyObject *descriptor = PyObject_GetAttrString(state->asyncio_FlowControlMixin, names[i]);
+        PyObject *descriptor = PyObject_GetAttrString(net_state(state)->transports.FlowControlMixin, names[i]);
         if (descriptor == NULL) {
             PyErr_Clear();    /* a version without that slot */
             continue;
         }
         if (Py_IS_TYPE(descriptor, &PyMemberDescr_Type)) {
             PyMemberDef *member = ((PyMemberDescrObject *)descriptor)->d_member;
-            state->transport_slots[state->transport_slot_count++] = member->offset;
+            net_state(state)->transports.slots[net_state(state)->transports.slot_count++] = member->offset;
         }
         Py_DECREF(descriptor);
     }
@@ -626,7 +626,20 @@ find_base_slots(struct state *state)
 int
 transport_types_init(PyObject *module, struct state *state)
 {
+    struct net_state *own = net_state(state);
+    STATE_OWN_UNTIL(state, &own->transports, info_version);
+    STATE_OWN_UNTIL(state, &own->protocols, count.value);
+    state_own(state, &own->packets.bytes, 1);
+    const struct state_import wanted[] = {
+        {&own->transports.FlowControlMixin, "asyncio.transports", "_FlowControlMixin", false},
+        {&own->transports.TransportSocket, "asyncio.trsock", "TransportSocket", false},
+        {&own->transports.logger, "asyncio.log", "logger", false},
+        {&own->protocols.BufferedProtocol, "asyncio.protocols", "BufferedProtocol", false},
+    };
+    if (STATE_IMPORT(wanted) < 0) {
+        return -1;
+    }
     find_base_slots(state);
-    return state_add_type(module, &Transport_spec, state->asyncio_FlowControlMixin,
-                          ASYNCIO_TRANSPORT_SIZE, &state->TransportType);
+    return state_add_type(module, &Transport_spec, own->transports.FlowControlMixin,
+                          ASYNCIO_TRANSPORT_SIZE, &own->transports.Type);
 }

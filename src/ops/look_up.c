@@ -289,7 +289,7 @@ look_ups_of(Loop *loop)
             return NULL;
         }
         *ups = (struct look_ups){.loop = loop, .holders = 1};
-        ups->idle_ms = loop->state->resolve.idle_ms;
+        ups->idle_ms = ops_state(loop->state)->resolve.idle_ms;
         list_init(&ups->waiting);
         list_init(&ups->asked);
         look_ups_init_locks(ups);

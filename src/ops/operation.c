@@ -88,9 +88,9 @@ operation_retry(PyObject *owner, PyObject *ignored UNUSED)
 static bool
 socket_is_closed(Operation *op)
 {
-    PyCFunction fileno = op->state->socket_fileno;
+    PyCFunction fileno = ops_state(op->state)->sockops.socket_fileno;
     if (fileno == NULL || op->sock == NULL
-        || !Py_IS_TYPE(op->sock, (PyTypeObject *)op->state->socket_class)) {
+        || !Py_IS_TYPE(op->sock, (PyTypeObject *)op->state->standard.socket_class)) {
         return fcntl(op->fd, F_GETFD) < 0 && errno == EBADF;
     }
     PyObject *number = fileno(op->sock, NULL);
@@ -170,7 +170,7 @@ operation_check_descriptor(Operation *op)
     if (UNLIKELY(transport_ensure_free(op->loop, op->fd, NULL) < 0)) {
         return -1;
     }
-    return LIKELY(Py_IS_TYPE(op->sock, (PyTypeObject *)op->state->socket_class))
+    return LIKELY(Py_IS_TYPE(op->sock, (PyTypeObject *)op->state->standard.socket_class))
                ? 0
                : watch_check_pollable(op->fd);
 }
@@ -503,7 +503,7 @@ operation_new(Loop *loop, const struct operation_kind *kind, PyObject *sock,
               PyObject *const *args, Py_ssize_t nargs)
 {
     struct state *state = loop->state;
-    Operation *op = (Operation *)freelist_take(&state->free_operations, state->OperationType);
+    Operation *op = (Operation *)freelist_take(&ops_state(state)->operations.free, ops_state(state)->operations.Type);
     if (op == NULL) {
         return NULL;
     }
@@ -588,7 +588,7 @@ Operation_dealloc(PyObject *self)
         operation_warn_never_awaited(op);
     }
     operation_finish(op);
-    if (!freelist_keep(&state->free_operations, self)) {
+    if (!freelist_keep(&ops_state(state)->operations.free, self)) {
         type->tp_free(self);
     }
     Py_DECREF(type);
@@ -683,10 +683,13 @@ register_as_coroutine(PyObject *type)
 int
 operation_type_init(PyObject *module, struct state *state)
 {
-    state->future_cancelled = operation_cancelled;
-    state->check_operations = operation_check_waiting;
-    if (state_add_type(module, &Operation_spec, NULL, 0, &state->OperationType) < 0) {
+    struct ops_state *own = ops_state(state);
+    STATE_OWN_UNTIL(state, &own->operations, free);
+    tasks_state(state)->futures.cancelled = operation_cancelled;
+    loop_state(state)->run.check_operations = operation_check_waiting;
+    if (state_add_type(module, &Operation_spec, NULL, 0, &own->operations.Type) < 0) {
         return -1;
     }
-    return register_as_coroutine((PyObject *)state->OperationType);
+    freelist_init(state, &own->operations.free, own->operations.Type);
+    return register_as_coroutine((PyObject *)own->operations.Type);
 }

@@ -14,6 +14,7 @@
 #ifndef ASYNCLOOP_OPERATION_H
 #define ASYNCLOOP_OPERATION_H
 
+#include "ops/ops_state.h"
 #include "loop/watch.h"
 
 #define OPERATION_MAX_ARGS 6

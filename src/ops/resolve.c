@@ -87,11 +87,11 @@ family_member(struct state *state, int family)
 {
     switch (family) {
     case AF_INET:
-        return Py_NewRef(state->resolve.inet);
+        return Py_NewRef(ops_state(state)->resolve.inet);
     case AF_INET6:
-        return Py_NewRef(state->resolve.inet6);
+        return Py_NewRef(ops_state(state)->resolve.inet6);
     default:
-        return enum_member(state->resolve.AddressFamily, family);
+        return enum_member(ops_state(state)->resolve.AddressFamily, family);
     }
 }
 
@@ -100,11 +100,11 @@ type_member(struct state *state, int type)
 {
     switch (type) {
     case SOCK_STREAM:
-        return Py_NewRef(state->resolve.stream);
+        return Py_NewRef(ops_state(state)->resolve.stream);
     case SOCK_DGRAM:
-        return Py_NewRef(state->resolve.dgram);
+        return Py_NewRef(ops_state(state)->resolve.dgram);
     default:
-        return enum_member(state->resolve.SocketKind, type);
+        return enum_member(ops_state(state)->resolve.SocketKind, type);
     }
 }
 
@@ -366,7 +366,7 @@ set_look_up_error(struct state *state, int code, int error)
     }
     PyObject *args = Py_BuildValue("(is)", code, gai_strerror(code));
     if (args != NULL) {
-        PyErr_SetObject(state->resolve.gaierror, args);
+        PyErr_SetObject(ops_state(state)->resolve.gaierror, args);
         Py_DECREF(args);
     }
 }
@@ -519,14 +519,15 @@ resolve_set_idle(PyObject *module, PyObject *milliseconds)
         PyErr_SetString(PyExc_ValueError, "milliseconds must be a positive number");
         return NULL;
     }
-    ((struct state *)PyModule_GetState(module))->resolve.idle_ms = value;
+    ops_state(PyModule_GetState(module))->resolve.idle_ms = value;
     Py_RETURN_NONE;
 }
 
 int
 resolve_init(PyObject *module UNUSED, struct state *state)
 {
-    struct resolve_state *resolve = &state->resolve;
+    struct resolve_state *resolve = &ops_state(state)->resolve;
+    STATE_OWN_UNTIL(state, resolve, idle_ms);
     resolve->idle_ms = LOOK_UP_IDLE_MS;
     PyObject *socket_module = PyImport_ImportModule("socket");
     if (socket_module == NULL) {

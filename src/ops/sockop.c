@@ -32,7 +32,7 @@
 static inline bool
 is_plain_socket(Operation *op)
 {
-    return Py_IS_TYPE(op->sock, (PyTypeObject *)op->state->socket_class);
+    return Py_IS_TYPE(op->sock, (PyTypeObject *)op->state->standard.socket_class);
 }
 
 /* Is that method of the socket nobody's but the standard library's? */
@@ -46,7 +46,7 @@ has_own(Operation *op, enum standard_socket_method method)
 static int
 sockop_find_plain_fd(Operation *op)
 {
-    PyCFunction fileno = op->state->socket_fileno;
+    PyCFunction fileno = ops_state(op->state)->sockops.socket_fileno;
     PyObject *number = LIKELY(fileno != NULL) && has_own(op, SOCKET_FILENO)
                            ? fileno(op->sock, NULL)
                            : PyObject_CallMethodNoArgs(op->sock, op->state->names.fileno);
@@ -67,7 +67,7 @@ sockop_check(Operation *op)
     struct state *state = op->state;
     PyObject *result;
     if (!is_plain_socket(op)) {
-        result = PyObject_CallOneArg(state->check_ssl_socket, op->sock);
+        result = PyObject_CallOneArg(ops_state(state)->sockops.check_ssl_socket, op->sock);
         if (result == NULL) {
             return -1;
         }
@@ -254,10 +254,10 @@ static int
 sockop_family(Operation *op)
 {
     struct state *state = op->state;
-    PyObject *descriptor = state->socket_family;
-    PyObject *family = PyObject_TypeCheck(op->sock, (PyTypeObject *)state->socket_class)
+    PyObject *descriptor = ops_state(state)->sockops.socket_family;
+    PyObject *family = PyObject_TypeCheck(op->sock, (PyTypeObject *)state->standard.socket_class)
                            ? Py_TYPE(descriptor)->tp_descr_get(descriptor, op->sock,
-                                                               state->socket_class)
+                                                               state->standard.socket_class)
                            : PyObject_GetAttr(op->sock, state->names.family);
     long number = family == NULL ? -1 : PyLong_AsLong(family);
     Py_XDECREF(family);
@@ -889,7 +889,7 @@ find_fileno(struct state *state, PyObject *socket_type)
     if (Py_IS_TYPE(method, &PyMethodDescr_Type)) {
         PyMethodDef *definition = ((PyMethodDescrObject *)method)->d_method;
         if (definition->ml_flags == METH_NOARGS) {
-            state->socket_fileno = definition->ml_meth;
+            ops_state(state)->sockops.socket_fileno = definition->ml_meth;
         }
     }
     Py_DECREF(method);
@@ -899,24 +899,25 @@ find_fileno(struct state *state, PyObject *socket_type)
 int
 sockop_init(PyObject *module UNUSED, struct state *state)
 {
+    STATE_OWN_UNTIL(state, &ops_state(state)->sockops, socket_fileno);
     PyObject *base_events = PyImport_ImportModule("asyncio.base_events");
     if (base_events == NULL) {
         return -1;
     }
-    state->check_ssl_socket = PyObject_GetAttrString(base_events, "_check_ssl_socket");
+    ops_state(state)->sockops.check_ssl_socket = PyObject_GetAttrString(base_events, "_check_ssl_socket");
     Py_DECREF(base_events);
     PyObject *socket_module = PyImport_ImportModule("_socket");
     PyObject *socket_type = socket_module == NULL
                                 ? NULL
                                 : PyObject_GetAttrString(socket_module, "socket");
     Py_XDECREF(socket_module);
-    if (state->check_ssl_socket == NULL || socket_type == NULL) {
+    if (ops_state(state)->sockops.check_ssl_socket == NULL || socket_type == NULL) {
         Py_XDECREF(socket_type);
         return -1;
     }
-    state->socket_family = PyObject_GetAttrString(socket_type, "family");
-    int result = state->socket_family == NULL ? -1 : find_fileno(state, socket_type);
-    if (result == 0 && Py_TYPE(state->socket_family)->tp_descr_get == NULL) {
+    ops_state(state)->sockops.socket_family = PyObject_GetAttrString(socket_type, "family");
+    int result = ops_state(state)->sockops.socket_family == NULL ? -1 : find_fileno(state, socket_type);
+    if (result == 0 && Py_TYPE(ops_state(state)->sockops.socket_family)->tp_descr_get == NULL) {
         PyErr_SetString(PyExc_ImportError, "socket.family is no descriptor");
         result = -1;
     }

@@ -105,7 +105,7 @@ view_limit(struct state *state, const struct reader_view *view)
 static enum attempt
 leave_to_standard(Operation *op, enum own_function which)
 {
-    PyObject *function = op->state->reader.own[which];
+    PyObject *function = net_state(op->state)->reader.own[which];
     PyObject *stack[2] = {op->args[0], op->nargs > 1 ? op->args[1] : NULL};
     return operation_await_steal(
         op, PyObject_Vectorcall(function, stack, 1 + (size_t)(stack[1] != NULL), NULL));
@@ -129,7 +129,7 @@ maybe_resume(struct state *state, PyObject *reader, struct reader_view *view)
     if (LIKELY(field(view->dict, state->names._paused) == Py_False)) {
         return 0;
     }
-    PyObject *result = PyObject_CallOneArg(state->reader.own[OWN_MAYBE_RESUME_TRANSPORT], reader);
+    PyObject *result = PyObject_CallOneArg(net_state(state)->reader.own[OWN_MAYBE_RESUME_TRANSPORT], reader);
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;
 }
@@ -320,10 +320,10 @@ attempt_readuntil(Operation *op, PyObject **result)
 static Loop *
 transport_loop(struct state *state, PyObject *transport)
 {
-    if (LIKELY(Py_IS_TYPE(transport, state->StreamType))) {
+    if (LIKELY(Py_IS_TYPE(transport, net_state(state)->streams.Type))) {
         return ((Transport *)transport)->loop;
     }
-    return Py_IS_TYPE(transport, state->tls.Type) ? tls_cast(transport)->loop : NULL;
+    return Py_IS_TYPE(transport, tls_state(state)->tls.Type) ? tls_cast(transport)->loop : NULL;
 }
 
 /* Does a transport of ours take output at once, on behalf of the same protocol, and has nobody put
@@ -332,7 +332,7 @@ transport_loop(struct state *state, PyObject *transport)
 static bool
 transport_is_free(struct state *state, PyObject *transport)
 {
-    if (LIKELY(Py_IS_TYPE(transport, state->StreamType))) {
+    if (LIKELY(Py_IS_TYPE(transport, net_state(state)->streams.Type))) {
         Transport *tr = (Transport *)transport;
         return !tr->closing && tr->conn_lost == 0 && !tr->protocol_paused
                && tr->proto.kind == PROTO_READER && transport_is_plain_stream(state, transport)
@@ -341,7 +341,7 @@ transport_is_free(struct state *state, PyObject *transport)
     Tls *tls = tls_cast(transport);
     return !tls->closed && tls->conn_lost == 0 && !tls->protocol_paused
            && tls->proto.kind == PROTO_READER && tls->dict == NULL
-           && standard_transport_class(state, &state->standard.tls, state->tls.Type)
+           && standard_transport_class(state, &tls_state(state)->tls.methods, tls_state(state)->tls.Type)
            && reader_proto_is_standard(state, &tls->proto);
 }
 
@@ -350,7 +350,7 @@ reader_is_well(struct state *state, PyObject *writer)
 {
     PyObject *reader = own_field(writer, state->names._reader);
     bool well = reader == Py_None;
-    if (LIKELY(reader != NULL && Py_IS_TYPE(reader, state->reader.FastReaderType))) {
+    if (LIKELY(reader != NULL && Py_IS_TYPE(reader, net_state(state)->reader.FastReaderType))) {
         PyObject *dict = PyObject_GenericGetDict(reader, NULL);
         well = dict != NULL && field(dict, state->names._exception) == Py_None
                && reader_is_plain(state, reader, dict);
@@ -581,7 +581,7 @@ adopt_reader(struct state *state, PyObject *protocol)
         PyErr_Clear();
     }
     else {
-        adopt(state, reader, state->reader.ReaderType, state->reader.FastReaderType);
+        adopt(state, reader, net_state(state)->reader.ReaderType, net_state(state)->reader.FastReaderType);
     }
     Py_XDECREF(reader);
     Py_XDECREF(reference);
@@ -593,7 +593,7 @@ client_connected(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObje
 {
     struct state *state = PyModule_GetState(PyTuple_GET_ITEM(self, 0));
     if (nargs == 2) {
-        adopt(state, args[1], state->reader.WriterType, state->reader.FastWriterType);
+        adopt(state, args[1], net_state(state)->reader.WriterType, net_state(state)->reader.FastWriterType);
     }
     return PyObject_Vectorcall(PyTuple_GET_ITEM(self, 1), args, (size_t)nargs, kwnames);
 }
@@ -609,7 +609,7 @@ static PyObject *
 put_before_callback(struct state *state, PyObject *protocol)
 {
     PyObject *callback = NULL, *pair = NULL, *stand_in = NULL;
-    PyObject *module = PyType_GetModule(state->reader.FastWriterType);
+    PyObject *module = PyType_GetModule(net_state(state)->reader.FastWriterType);
     if (PyObject_GetOptionalAttr(protocol, state->names._client_connected_cb, &callback) <= 0
         || callback == Py_None || module == NULL) {
         goto failed;
@@ -702,8 +702,8 @@ static PyType_Spec Writer_spec = {
 int
 stream_api_init(PyObject *module, struct state *state)
 {
-    struct reader_state *reader = &state->reader;
-    state->stream_connection_made = stream_api_connection_made;
+    struct reader_state *reader = &net_state(state)->reader;
+    net_state(state)->protocols.stream_connection_made = stream_api_connection_made;
     bool wanted = reader->usable;    /* else no protocol is of the kind PROTO_READER */
 #ifdef Py_GIL_DISABLED
     wanted = false;    /* the methods here take for granted that nobody else sees the reader meanwhile */

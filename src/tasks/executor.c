@@ -82,7 +82,7 @@ copy_outcome(struct state *state, PyObject *source, Future *future)
     if (has < 0) {
         return -1;
     }
-    return call_for_effect(state->copy_future_state, source, (PyObject *)future);
+    return call_for_effect(tasks_state(state)->executor.copy_future_state, source, (PyObject *)future);
 }
 
 /* in the loop's thread */
@@ -125,7 +125,7 @@ link_hand_over(Link *link)
     link_take(link, &source, &future);
     int result = 0;
     if (source != NULL && future != NULL) {
-        result = call_for_effect(link->state->chain_future, source, (PyObject *)future);
+        result = call_for_effect(tasks_state(link->state)->executor.chain_future, source, (PyObject *)future);
     }
     Py_XDECREF(source);
     Py_XDECREF(future);
@@ -245,7 +245,7 @@ static PyType_Spec Link_spec = {
 static PyObject *
 link_new(Loop *loop, PyObject *source, Future *future)
 {
-    PyTypeObject *type = loop->state->ExecutorLinkType;
+    PyTypeObject *type = tasks_state(loop->state)->executor.LinkType;
     Link *link = (Link *)type->tp_alloc(type, 0);
     if (link != NULL) {
         link->vectorcall = Link_vectorcall;
@@ -266,7 +266,7 @@ chain(Loop *loop, PyObject *source, PyObject *future)
     struct state *state = loop->state;
     if (!future_check_exact(state, future) || ((Future *)future)->own_loop != loop) {
         /* of somebody's own create_future() */
-        return call_for_effect(state->chain_future, source, future);
+        return call_for_effect(tasks_state(state)->executor.chain_future, source, future);
     }
     PyObject *link = link_new(loop, source, (Future *)future);
     PyObject *result = NULL;
@@ -283,10 +283,10 @@ static PyObject *
 wrap(Loop *loop, PyObject *source)
 {
     struct state *state = loop->state;
-    if (UNLIKELY(!Py_IS_TYPE(source, (PyTypeObject *)state->concurrent_Future))
+    if (UNLIKELY(!Py_IS_TYPE(source, (PyTypeObject *)tasks_state(state)->executor.concurrent_Future))
         || UNLIKELY(loop_replaced(loop) & LOOP_BIT(call_soon_threadsafe))) {
         PyObject *stack[] = {source, (PyObject *)loop};
-        return PyObject_Vectorcall(state->wrap_future, stack, 1, state->keywords_loop);
+        return PyObject_Vectorcall(tasks_state(state)->executor.wrap_future, stack, 1, state->keywords.loop);
     }
     PyObject *future = PyObject_CallMethodNoArgs((PyObject *)loop, state->names.create_future);
     if (future != NULL && chain(loop, source, future) < 0) {
@@ -320,7 +320,7 @@ default_executor(Loop *loop)
 static PyObject *
 run_in_new_executor(struct state *state, PyObject *const *stack, Py_ssize_t nargs)
 {
-    PyObject *method = PyObject_GetAttr(state->asyncio_BaseEventLoop, state->names.run_in_executor);
+    PyObject *method = PyObject_GetAttr(loop_state(state)->overrides.BaseEventLoop, state->names.run_in_executor);
     if (method == NULL) {
         return NULL;
     }
@@ -400,8 +400,15 @@ Loop_run_in_executor(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyOb
 int
 executor_init(PyObject *module, struct state *state)
 {
-    state->keywords_loop = PyTuple_Pack(1, state->names.loop);
-    return state->keywords_loop == NULL
+    struct tasks_state *own = tasks_state(state);
+    STATE_OWN(state, &own->executor);
+    const struct state_import wanted[] = {
+        {&own->executor.concurrent_Future, "concurrent.futures", "Future", false},
+        {&own->executor.chain_future, "asyncio.futures", "_chain_future", false},
+        {&own->executor.copy_future_state, "asyncio.futures", "_copy_future_state", false},
+        {&own->executor.wrap_future, "asyncio.futures", "wrap_future", false},
+    };
+    return STATE_IMPORT(wanted) < 0
                ? -1
-               : state_add_type(module, &Link_spec, NULL, 0, &state->ExecutorLinkType);
+               : state_add_type(module, &Link_spec, NULL, 0, &own->executor.LinkType);
 }

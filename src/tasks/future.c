@@ -21,7 +21,7 @@ future_not_initialised(void)
 static void
 invalid_state(const Future *self, const char *message)
 {
-    PyObject *type = self->state_ptr->asyncio_InvalidStateError;
+    PyObject *type = tasks_state(self->state_ptr)->futures.InvalidStateError;
     PyErr_SetString(type, self->loop == NULL ? "Future object is not initialized." : message);
 }
 
@@ -161,7 +161,7 @@ future_tell_watcher(PyObject *op, PyObject *ignored UNUSED)
 {
     Future *self = (Future *)op;
     if (self->watcher != NULL) {
-        self->state_ptr->future_cancelled(self->watcher);
+        tasks_state(self->state_ptr)->futures.cancelled(self->watcher);
     }
     return 0;
 }
@@ -178,7 +178,7 @@ future_stop_watcher(Future *self)
         return;
     }
 #endif
-    self->state_ptr->future_cancelled(self->watcher);
+    tasks_state(self->state_ptr)->futures.cancelled(self->watcher);
 }
 
 static inline int
@@ -269,7 +269,7 @@ future_make_cancelled_error_inside(Future *self)
         self->cancelled_error = NULL;
         return exc;
     }
-    PyObject *type = self->state_ptr->asyncio_CancelledError;
+    PyObject *type = tasks_state(self->state_ptr)->futures.CancelledError;
     if (self->cancel_message == NULL || self->cancel_message == Py_None) {
         return PyObject_CallNoArgs(type);
     }

@@ -17,6 +17,7 @@
 #ifndef ASYNCLOOP_FUTURE_H
 #define ASYNCLOOP_FUTURE_H
 
+#include "tasks/tasks_state.h"
 #include "loop/loop.h"
 #include "loop/overrides.h"
 
@@ -68,14 +69,14 @@ PyObject *future_new(struct state *state, PyObject *loop);
 static inline bool
 future_check_exact(struct state *state, PyObject *op)
 {
-    return Py_IS_TYPE(op, state->FutureType);
+    return Py_IS_TYPE(op, tasks_state(state)->futures.Type);
 }
 
 /* True for instances of exactly our Future or exactly our Task. */
 static inline bool
 future_check_native(struct state *state, PyObject *op)
 {
-    return Py_IS_TYPE(op, state->FutureType) || Py_IS_TYPE(op, state->TaskType);
+    return Py_IS_TYPE(op, tasks_state(state)->futures.Type) || Py_IS_TYPE(op, tasks_state(state)->tasks.Type);
 }
 
 bool future_is_ours(struct state *state, PyObject *op);    /* Future, Task or a subclass */

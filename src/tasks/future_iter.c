@@ -20,7 +20,7 @@ Future_await(PyObject *op)
     if (UNLIKELY(future->loop == NULL)) {
         return future_not_initialised();
     }
-    FutureIter *self = (FutureIter *)freelist_take(&state->free_future_iters, state->FutureIterType);
+    FutureIter *self = (FutureIter *)freelist_take(&tasks_state(state)->futures.free_iters, tasks_state(state)->futures.IterType);
     if (self != NULL) {
         self->state = state;
         self->future = (Future *)Py_NewRef(op);
@@ -107,9 +107,9 @@ stop_iteration_bytes_steal(struct state *state, PyObject *value)
 {
 #ifndef Py_GIL_DISABLED
     if (PyBytes_CheckExact(value) && PyBytes_GET_SIZE(value) <= KEPT_VALUE_MAX) {
-        PyObject *spare = state->stop_iteration;
+        PyObject *spare = tasks_state(state)->futures.stop_iteration;
         if (UNLIKELY(spare == NULL)) {
-            spare = state->stop_iteration = PyObject_CallNoArgs(PyExc_StopIteration);
+            spare = tasks_state(state)->futures.stop_iteration = PyObject_CallNoArgs(PyExc_StopIteration);
             if (spare == NULL) {
                 Py_DECREF(value);
                 return;
@@ -243,7 +243,7 @@ FutureIter_dealloc(PyObject *op)
     struct state *state = self->state;
     PyObject_GC_UnTrack(op);
     Py_CLEAR(self->future);
-    if (!freelist_keep(&state->free_future_iters, op)) {
+    if (!freelist_keep(&tasks_state(state)->futures.free_iters, op)) {
         type->tp_free(op);
     }
     Py_DECREF(type);
@@ -278,5 +278,10 @@ static PyType_Spec future_iter_spec = {
 int
 future_iter_type_init(PyObject *module, struct state *state)
 {
-    return state_add_type(module, &future_iter_spec, NULL, 0, &state->FutureIterType);
+    struct tasks_state *own = tasks_state(state);
+    if (state_add_type(module, &future_iter_spec, NULL, 0, &own->futures.IterType) < 0) {
+        return -1;
+    }
+    freelist_init(state, &own->futures.free_iters, own->futures.IterType);
+    return 0;
 }

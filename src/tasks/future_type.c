@@ -16,7 +16,7 @@ future_set_source_traceback(Future *self)
         return 0;
     }
     Py_INCREF(frame);
-    PyObject *traceback = PyObject_CallOneArg(self->state_ptr->extract_stack, frame);
+    PyObject *traceback = PyObject_CallOneArg(loop_state(self->state_ptr)->handles.extract_stack, frame);
     Py_DECREF(frame);
     Py_XSETREF(self->source_traceback, traceback);
     return traceback == NULL ? -1 : 0;
@@ -47,7 +47,7 @@ future_init(Future *self, PyObject *loop)
 {
     struct state *state = self->state_ptr;
     if (loop == NULL || loop == Py_None) {
-        loop = PyObject_CallNoArgs(state->events_get_event_loop);
+        loop = PyObject_CallNoArgs(tasks_state(state)->futures.get_event_loop);
         if (loop == NULL) {
             return -1;
         }
@@ -75,7 +75,7 @@ future_init(Future *self, PyObject *loop)
 PyObject *
 future_new(struct state *state, PyObject *loop)
 {
-    Future *self = (Future *)freelist_take(&state->free_futures, state->FutureType);
+    Future *self = (Future *)freelist_take(&tasks_state(state)->futures.free, tasks_state(state)->futures.Type);
     if (self == NULL) {
         return NULL;
     }
@@ -92,7 +92,7 @@ future_new(struct state *state, PyObject *loop)
 bool
 future_is_ours(struct state *state, PyObject *op)
 {
-    return future_check_native(state, op) || PyObject_TypeCheck(op, state->FutureType);
+    return future_check_native(state, op) || PyObject_TypeCheck(op, tasks_state(state)->futures.Type);
 }
 
 int
@@ -182,7 +182,7 @@ Future_repr(PyObject *op)
     if (self->loop == NULL) {
         return future_not_initialised();
     }
-    return PyObject_CallOneArg(self->state_ptr->base_futures_repr, op);
+    return PyObject_CallOneArg(tasks_state(self->state_ptr)->futures.repr, op);
 }
 
 PyObject *
@@ -384,7 +384,7 @@ Future_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(op));    /* the base is a heap type later, and does it */
 #endif
     if (self->state_ptr != NULL) {
-        int result = self->state_ptr->future_base.traverse(op, visit, arg);
+        int result = tasks_state(self->state_ptr)->futures.base.traverse(op, visit, arg);
         if (result != 0) {
             return result;
         }
@@ -397,7 +397,7 @@ Future_clear(PyObject *op)
 {
     Future *self = (Future *)op;
     future_clear(self);
-    return self->state_ptr->future_base.clear(op);
+    return tasks_state(self->state_ptr)->futures.base.clear(op);
 }
 
 static void
@@ -409,7 +409,7 @@ future_dealloc_now(Future *self)
         PyObject_ClearWeakRefs(op);
     }
     future_clear(self);
-    future_free(self, &state->free_futures, state->FutureType, &state->future_base);
+    future_free(self, &tasks_state(state)->futures.free, tasks_state(state)->futures.Type, &tasks_state(state)->futures.base);
 }
 
 static void
@@ -437,8 +437,8 @@ Future_new(PyTypeObject *type, PyObject *args UNUSED, PyObject *kwargs UNUSED)
     if (state == NULL) {
         return NULL;
     }
-    PyObject *op = type == state->FutureType
-                       ? freelist_take(&state->free_futures, type)
+    PyObject *op = type == tasks_state(state)->futures.Type
+                       ? freelist_take(&tasks_state(state)->futures.free, type)
                        : type->tp_alloc(type, 0);
     if (op != NULL) {
         ((Future *)op)->state_ptr = state;
@@ -522,18 +522,25 @@ static PyType_Spec future_spec = {
 int
 future_types_init(PyObject *module, struct state *state)
 {
-    PyTypeObject *base = state->asyncio_Future;
-    state->future_base = (struct base_slots){base->tp_traverse, base->tp_clear, base->tp_dealloc};
-    state->keywords_context = PyTuple_Pack(1, state->names.context);
-    state->keywords_msg = PyTuple_Pack(1, state->names.msg);
-    state->keywords_debug = PyTuple_Pack(1, state->names.debug);
-    if (state->keywords_context == NULL || state->keywords_msg == NULL
-        || state->keywords_debug == NULL) {
+    struct tasks_state *own = tasks_state(state);
+    STATE_OWN_UNTIL(state, &own->futures, base);
+    const struct state_import wanted[] = {
+        {&own->futures.asyncio_Future, "_asyncio", "Future", false},
+        {&own->futures.CancelledError, "asyncio.exceptions", "CancelledError", false},
+        {&own->futures.InvalidStateError, "asyncio.exceptions", "InvalidStateError", false},
+        {&own->futures.get_event_loop, "asyncio.events", "get_event_loop", false},
+        {&own->futures.repr, "asyncio.base_futures", "_future_repr", false},
+    };
+    if (STATE_IMPORT(wanted) < 0) {
         return -1;
     }
+    PyTypeObject *base = own->futures.asyncio_Future;
+    own->futures.base = (struct base_slots){base->tp_traverse, base->tp_clear, base->tp_dealloc};
     if (state_add_type(module, &future_spec, (PyObject *)base, ASYNCIO_FUTURE_SIZE,
-                       &state->FutureType) < 0) {
+                       &own->futures.Type) < 0) {
         return -1;
     }
+    freelist_init(state, &own->futures.free, own->futures.Type);
+    standard_set_classes(state, STANDARD_FUTURES_FUTURE, base, own->futures.Type);
     return future_iter_type_init(module, state);
 }

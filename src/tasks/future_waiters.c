@@ -50,7 +50,7 @@ future_call_soon(Future *self, PyObject *callback, PyObject *argument, PyObject 
     }
     args[nargs] = context;
     PyObject *result = PyObject_VectorcallMethod(state->names.call_soon, args, nargs,
-                                                 context == NULL ? NULL : state->keywords_context);
+                                                 context == NULL ? NULL : state->keywords.context);
     Py_DECREF(loop_object);
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;
@@ -70,7 +70,7 @@ future_wake_task_by_call_steal(Future *self, PyObject *task)
 {
     PyObject *callback, *context;
     int result = -1;
-    if (self->state_ptr->task_as_callback(task, &callback, &context) == 0) {
+    if (tasks_state(self->state_ptr)->tasks.as_callback(task, &callback, &context) == 0) {
         result = future_call_soon(self, callback, (PyObject *)self, context);
         Py_DECREF(callback);
         Py_DECREF(context);
@@ -279,7 +279,7 @@ waiter_matches(Future *self, PyObject *waiter, bool parked, PyObject *wanted)
         return PyObject_RichCompareBool(waiter, wanted, Py_EQ);
     }
     PyObject *callback, *context;
-    if (self->state_ptr->task_as_callback(waiter, &callback, &context) < 0) {
+    if (tasks_state(self->state_ptr)->tasks.as_callback(waiter, &callback, &context) < 0) {
         return -1;
     }
     int result = PyObject_RichCompareBool(callback, wanted, Py_EQ);
@@ -369,7 +369,7 @@ static PyObject *
 parked_as_tuple(Future *self, PyObject *task)
 {
     PyObject *callback, *context;
-    if (self->state_ptr->task_as_callback(task, &callback, &context) < 0) {
+    if (tasks_state(self->state_ptr)->tasks.as_callback(task, &callback, &context) < 0) {
         return NULL;
     }
     PyObject *tuple = PyTuple_Pack(2, callback, context);
@@ -435,7 +435,7 @@ static PyObject *
 base_awaited_by(Future *self)
 {
     struct state *state = self->state_ptr;
-    PyObject *attribute = PyObject_GetAttr((PyObject *)state->asyncio_Future,
+    PyObject *attribute = PyObject_GetAttr((PyObject *)tasks_state(state)->futures.asyncio_Future,
                                            state->names._asyncio_awaited_by);
     if (attribute == NULL) {
         return NULL;

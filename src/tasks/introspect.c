@@ -98,13 +98,13 @@ measure(struct state *state, PyObject *task, PyObject *future, PyObject *name, P
         struct introspect_offsets *at)
 {
     size_t is_task = find_flag(task, future);
-    if (call_for_effect(state->add_awaited_by, task, future) < 0) {
+    if (call_for_effect(loop_state(state)->current.add_awaited_by, task, future) < 0) {
         return -1;
     }
     size_t name_at = find_word(task, name);
     size_t coro_at = find_word(task, coro);
     size_t awaited_by = find_word(task, future);
-    if (call_for_effect(state->discard_awaited_by, task, future) < 0) {
+    if (call_for_effect(loop_state(state)->current.discard_awaited_by, task, future) < 0) {
         return -1;
     }
     if (is_task != 0 && name_at != 0 && coro_at != 0 && awaited_by != 0
@@ -119,7 +119,7 @@ measure(struct state *state, PyObject *task, PyObject *future, PyObject *name, P
 }
 
 int
-introspect_init(struct state *state)
+introspect_init(PyObject *module UNUSED, struct state *state)
 {
     struct introspect_offsets at = {0};
     PyObject *task = NULL, *future = NULL;
@@ -130,13 +130,13 @@ introspect_init(struct state *state)
     if (coro == NULL || !PyCoro_CheckExact(coro)) {
         goto done;    /* somebody has replaced sleep() */
     }
-    future = call_with_keywords(state->asyncio_Future, NULL, loop, NULL);
-    task = future == NULL ? NULL : call_with_keywords(state->asyncio_Task, coro, loop, name);
+    future = call_with_keywords(tasks_state(state)->futures.asyncio_Future, NULL, loop, NULL);
+    task = future == NULL ? NULL : call_with_keywords(tasks_state(state)->tasks.asyncio_Task, coro, loop, name);
     if (task != NULL) {
         /* It will not be finished, and nobody is to hear of it; this also is a flag that
          * could be taken for the wanted one. */
         if (PyObject_SetAttrString(task, "_log_destroy_pending", Py_False) == 0
-            && call_for_effect(state->unregister_task, task, NULL) == 0) {
+            && call_for_effect(loop_state(state)->current.unregister_task, task, NULL) == 0) {
             result = measure(state, task, future, name, coro, &at);
         }
     }
@@ -156,7 +156,7 @@ done:;
     Py_XDECREF(name);
     Py_XDECREF(loop);
     if (result == 0) {
-        state->introspect = at;
+        tasks_state(state)->introspect = at;
     }
     else if (exc != NULL && !PyErr_GivenExceptionMatches(exc, PyExc_Exception)) {
         PyErr_SetRaisedException(exc);

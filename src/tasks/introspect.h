@@ -16,8 +16,8 @@
 
 #if PY_VERSION_HEX >= 0x030E0000
 
-/* Fills state->introspect, or leaves it 0. -1 only for what is no Exception (an interrupt). */
-int introspect_init(struct state *state);
+/* Fills tasks_state(state)->introspect, or leaves it 0. -1 only for what is no Exception (an interrupt). */
+int introspect_init(PyObject *module, struct state *state);
 
 static inline PyObject **
 introspect_slot(PyObject *op, size_t offset)
@@ -29,7 +29,7 @@ introspect_slot(PyObject *op, size_t offset)
 static inline int
 introspect_rename(Task *task)
 {
-    const struct introspect_offsets *at = &task->future.state_ptr->introspect;
+    const struct introspect_offsets *at = &tasks_state(task->future.state_ptr)->introspect;
     if (UNLIKELY(at->name == 0)) {
         return 0;
     }
@@ -47,7 +47,7 @@ introspect_rename(Task *task)
 static inline int
 introspect_fill(Task *task)
 {
-    const struct introspect_offsets *at = &task->future.state_ptr->introspect;
+    const struct introspect_offsets *at = &tasks_state(task->future.state_ptr)->introspect;
     if (UNLIKELY(at->name == 0)) {
         return 0;
     }
@@ -62,7 +62,7 @@ introspect_fill(Task *task)
 static inline void
 introspect_drop_coro(Task *task)
 {
-    const struct introspect_offsets *at = &task->future.state_ptr->introspect;
+    const struct introspect_offsets *at = &tasks_state(task->future.state_ptr)->introspect;
     if (LIKELY(at->name != 0)) {
         Py_CLEAR(*introspect_slot((PyObject *)task, at->coro));
     }
@@ -72,7 +72,7 @@ introspect_drop_coro(Task *task)
 static inline void
 introspect_clear(Task *task)
 {
-    const struct introspect_offsets *at = &task->future.state_ptr->introspect;
+    const struct introspect_offsets *at = &tasks_state(task->future.state_ptr)->introspect;
     if (LIKELY(at->name != 0)) {
         Py_CLEAR(*introspect_slot((PyObject *)task, at->name));
         Py_CLEAR(*introspect_slot((PyObject *)task, at->coro));
@@ -110,7 +110,7 @@ introspect_clear_thread(PyObject *task, const struct introspect_offsets *at)
 static inline bool
 introspect_add_awaiter(Task *task, PyObject *waiter, bool *added)
 {
-    PyObject **slot = introspect_slot(waiter, task->future.state_ptr->introspect.awaited_by);
+    PyObject **slot = introspect_slot(waiter, tasks_state(task->future.state_ptr)->introspect.awaited_by);
     if (LIKELY(*slot == NULL)) {
         *slot = Py_NewRef((PyObject *)task);
         *added = true;
@@ -124,7 +124,7 @@ introspect_add_awaiter(Task *task, PyObject *waiter, bool *added)
 static inline bool
 introspect_remove_awaiter(Task *task, PyObject *waiter)
 {
-    PyObject **slot = introspect_slot(waiter, task->future.state_ptr->introspect.awaited_by);
+    PyObject **slot = introspect_slot(waiter, tasks_state(task->future.state_ptr)->introspect.awaited_by);
     if (*slot != (PyObject *)task) {
         return false;
     }
@@ -135,7 +135,12 @@ introspect_remove_awaiter(Task *task, PyObject *waiter)
 
 #else
 
-#define introspect_init(state) ((void)(state), 0)
+static inline int
+introspect_init(PyObject *module UNUSED, struct state *state UNUSED)
+{
+    return 0;
+}
+
 #define introspect_rename(task) ((void)(task), 0)
 #define introspect_fill(task) ((void)(task), 0)
 #define introspect_drop_coro(task) ((void)(task))

@@ -14,7 +14,7 @@ check_coroutine(struct state *state, PyObject *coro)
     if (LIKELY(PyCoro_CheckExact(coro))) {
         return 0;
     }
-    PyObject *answer = PyObject_CallOneArg(state->coroutines_iscoroutine, coro);
+    PyObject *answer = PyObject_CallOneArg(tasks_state(state)->tasks.iscoroutine, coro);
     if (answer == NULL) {
         return -1;
     }
@@ -102,9 +102,9 @@ static inline uint64_t
 next_task_number(struct state *state)
 {
 #ifdef Py_GIL_DISABLED
-    return __atomic_add_fetch(&state->next_task_number, 1, __ATOMIC_RELAXED);
+    return __atomic_add_fetch(&tasks_state(state)->tasks.next_number, 1, __ATOMIC_RELAXED);
 #else
-    return ++state->next_task_number;
+    return ++tasks_state(state)->tasks.next_number;
 #endif
 }
 
@@ -166,7 +166,7 @@ task_init(Task *self, PyObject *coro, PyObject *name, PyObject *context, bool ea
 static inline Task *
 task_alloc(struct state *state, PyTypeObject *type)
 {
-    PyObject *op = LIKELY(type == state->TaskType) ? freelist_take(&state->free_tasks, type)
+    PyObject *op = LIKELY(type == tasks_state(state)->tasks.Type) ? freelist_take(&tasks_state(state)->tasks.free, type)
                                                    : type->tp_alloc(type, 0);
     if (op == NULL) {
         return NULL;
@@ -182,7 +182,7 @@ PyObject *
 task_new(struct state *state, PyObject *loop, PyObject *coro, PyObject *name, PyObject *context,
          int eager_start)
 {
-    Task *self = task_alloc(state, state->TaskType);
+    Task *self = task_alloc(state, tasks_state(state)->tasks.Type);
     if (self == NULL) {
         return NULL;
     }
@@ -198,14 +198,14 @@ task_new(struct state *state, PyObject *loop, PyObject *coro, PyObject *name, Py
 int
 task_cancel_waiter(struct state *state, PyObject *waiter, PyObject *message)
 {
-    if (Py_IS_TYPE(waiter, state->FutureType)) {
+    if (Py_IS_TYPE(waiter, tasks_state(state)->futures.Type)) {
         return future_cancel((Future *)waiter, message);
     }
-    if (Py_IS_TYPE(waiter, state->TaskType)) {
+    if (Py_IS_TYPE(waiter, tasks_state(state)->tasks.Type)) {
         return task_cancel((Task *)waiter, message);
     }
     PyObject *args[] = {waiter, message == NULL ? Py_None : message};
-    PyObject *answer = PyObject_VectorcallMethod(state->names.cancel, args, 1, state->keywords_msg);
+    PyObject *answer = PyObject_VectorcallMethod(state->names.cancel, args, 1, state->keywords.msg);
     if (answer == NULL) {
         return -1;
     }
@@ -284,7 +284,7 @@ static Task *
 task_follow_steal(Task *slow)
 {
     PyObject *next = task_waiter_ref(slow);
-    if (next != NULL && Py_IS_TYPE(next, slow->future.state_ptr->TaskType)) {
+    if (next != NULL && Py_IS_TYPE(next, tasks_state(slow->future.state_ptr)->tasks.Type)) {
         Py_SETREF(slow, (Task *)next);
     }
     else {
@@ -306,7 +306,7 @@ task_cancel(Task *self, PyObject *message)
     bool pending = task_request_cancel(task);
     while (pending && result == 0) {
         PyObject *waiter = task_waiter_ref(task);
-        if (waiter == NULL || !Py_IS_TYPE(waiter, state->TaskType)
+        if (waiter == NULL || !Py_IS_TYPE(waiter, tasks_state(state)->tasks.Type)
             || !future_is_pending((Future *)waiter)) {
             result = task_cancel_last(task, waiter, message);
             Py_XDECREF(waiter);
@@ -432,7 +432,7 @@ Task_get_stack(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *
         return NULL;
     }
     PyObject *forward[] = {op, limit};
-    return PyObject_Vectorcall(((Task *)op)->future.state_ptr->base_tasks_get_stack, forward, 2,
+    return PyObject_Vectorcall(tasks_state(((Task *)op)->future.state_ptr)->tasks.get_stack, forward, 2,
                                NULL);
 }
 
@@ -445,7 +445,7 @@ Task_print_stack(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject
         return NULL;
     }
     PyObject *forward[] = {op, values[0], values[1]};
-    return PyObject_Vectorcall(((Task *)op)->future.state_ptr->base_tasks_print_stack, forward, 3,
+    return PyObject_Vectorcall(tasks_state(((Task *)op)->future.state_ptr)->tasks.print_stack, forward, 3,
                                NULL);
 }
 
@@ -456,7 +456,7 @@ Task_repr(PyObject *op)
     if (self->future.loop == NULL) {
         return future_not_initialised();
     }
-    return PyObject_CallOneArg(self->future.state_ptr->base_tasks_repr, op);
+    return PyObject_CallOneArg(tasks_state(self->future.state_ptr)->tasks.repr, op);
 }
 
 static PyObject *
@@ -537,7 +537,7 @@ Task_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(op));    /* the base is a heap type later, and does it */
 #endif
     if (self->future.state_ptr != NULL) {
-        int result = self->future.state_ptr->task_base.traverse(op, visit, arg);
+        int result = tasks_state(self->future.state_ptr)->tasks.base.traverse(op, visit, arg);
         if (result != 0) {
             return result;
         }
@@ -558,7 +558,7 @@ Task_clear(PyObject *op)
     Task *self = (Task *)op;
     task_clear(self);
     future_clear(&self->future);
-    return self->future.state_ptr->task_base.clear(op);
+    return tasks_state(self->future.state_ptr)->tasks.base.clear(op);
 }
 
 static void
@@ -571,10 +571,10 @@ task_dealloc_now(Task *self)
     }
     task_clear(self);
     future_clear(&self->future);
-    if (Py_IS_TYPE(op, state->TaskType)) {
-        introspect_clear_thread(op, &state->introspect);
+    if (Py_IS_TYPE(op, tasks_state(state)->tasks.Type)) {
+        introspect_clear_thread(op, &tasks_state(state)->introspect);
     }
-    future_free(&self->future, &state->free_tasks, state->TaskType, &state->task_base);
+    future_free(&self->future, &tasks_state(state)->tasks.free, tasks_state(state)->tasks.Type, &tasks_state(state)->tasks.base);
 }
 
 static void
@@ -731,14 +731,14 @@ static PyType_Spec task_spec = {
 static int
 task_type_make(PyObject *module, struct state *state)
 {
-    PyTypeObject *future = state->FutureType;
-    PyObject *bases = PyTuple_Pack(2, (PyObject *)future, state->asyncio_Task);
+    PyTypeObject *future = tasks_state(state)->futures.Type;
+    PyObject *bases = PyTuple_Pack(2, (PyObject *)future, tasks_state(state)->tasks.asyncio_Task);
     if (bases == NULL) {
         return -1;
     }
     Py_ssize_t size = future->tp_basicsize;
-    future->tp_basicsize = state->asyncio_Future->tp_basicsize;
-    int result = state_add_type_with_bases(module, &task_spec, bases, &state->TaskType);
+    future->tp_basicsize = tasks_state(state)->futures.asyncio_Future->tp_basicsize;
+    int result = state_add_type_with_bases(module, &task_spec, bases, &tasks_state(state)->tasks.Type);
     future->tp_basicsize = size;
     Py_DECREF(bases);
     return result;
@@ -747,8 +747,26 @@ task_type_make(PyObject *module, struct state *state)
 int
 task_type_init(PyObject *module, struct state *state)
 {
-    PyTypeObject *base = state->asyncio_Task;
-    state->task_base = (struct base_slots){base->tp_traverse, base->tp_clear, base->tp_dealloc};
+    struct tasks_state *own = tasks_state(state);
+    STATE_OWN_UNTIL(state, &own->tasks, base);
+    const struct state_import wanted[] = {
+        {&own->tasks.asyncio_Task, "_asyncio", "Task", false},
+        {&own->tasks.repr, "asyncio.base_tasks", "_task_repr", false},
+        {&own->tasks.get_stack, "asyncio.base_tasks", "_task_get_stack", false},
+        {&own->tasks.print_stack, "asyncio.base_tasks", "_task_print_stack", false},
+        {&own->tasks.iscoroutine, "asyncio.coroutines", "iscoroutine", false},
+        {&own->tasks.eager_task_factory, "asyncio", "eager_task_factory", true},
+    };
+    if (STATE_IMPORT(wanted) < 0) {
+        return -1;
+    }
+    PyTypeObject *base = own->tasks.asyncio_Task;
+    own->tasks.base = (struct base_slots){base->tp_traverse, base->tp_clear, base->tp_dealloc};
     task_step_init(state);
-    return state_check_base(base, ASYNCIO_FUTURE_SIZE) < 0 ? -1 : task_type_make(module, state);
+    if (state_check_base(base, ASYNCIO_FUTURE_SIZE) < 0 || task_type_make(module, state) < 0) {
+        return -1;
+    }
+    freelist_init(state, &own->tasks.free, own->tasks.Type);
+    standard_set_classes(state, STANDARD_TASKS_TASK, base, own->tasks.Type);
+    return 0;
 }

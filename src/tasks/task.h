@@ -16,7 +16,7 @@ struct Task {
         PyObject *name;           /* str, if named */
         uint64_t number;          /* else: "Task-" and this; 0: not initialised */
     };
-    struct list_node node;        /* in state->tasks before 3.14, while it is not done, or owed */
+    struct list_node node;        /* in loop_state(state)->current.list before 3.14, while it is not done, or owed */
     bool must_cancel;             /* CancelledError is to be thrown in at the next step */
     bool parked;                  /* waiter is exactly ours and wakes this Task by the ring */
     bool log_destroy_pending;

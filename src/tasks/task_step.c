@@ -101,7 +101,7 @@ task_forget_awaited_by(Task *self, PyObject *waiter)
     PyObject *exc = PyErr_GetRaisedException();
     PyObject *args[] = {waiter, (PyObject *)self};
     PyObject *result =
-        PyObject_Vectorcall(self->future.state_ptr->discard_awaited_by, args, 2, NULL);
+        PyObject_Vectorcall(loop_state(self->future.state_ptr)->current.discard_awaited_by, args, 2, NULL);
     Py_XDECREF(result);
     PyErr_SetRaisedException(exc);
 }
@@ -112,7 +112,7 @@ static void
 task_tell_awaited_by(Task *self, PyObject *waiter)
 {
     PyObject *args[] = {waiter, (PyObject *)self};
-    PyObject *result = PyObject_Vectorcall(self->future.state_ptr->add_awaited_by, args, 2, NULL);
+    PyObject *result = PyObject_Vectorcall(loop_state(self->future.state_ptr)->current.add_awaited_by, args, 2, NULL);
     Py_XDECREF(result);
     self->awaited_by_added = result != NULL;
     if (result == NULL) {
@@ -153,7 +153,7 @@ task_hide_awaited_by(Task *self, PyObject *waiter)
 static inline bool
 task_is_shown(struct state *state, PyObject *waiter)
 {
-    return Py_IS_TYPE(waiter, state->TaskType) && state->introspect.awaited_by != 0;
+    return Py_IS_TYPE(waiter, tasks_state(state)->tasks.Type) && tasks_state(state)->introspect.awaited_by != 0;
 }
 #else
 #define task_forget_awaited_by(self, waiter) ((void)(self), (void)(waiter))
@@ -328,7 +328,7 @@ task_await_foreign(Task *self, PyObject *waiter, int blocking)
     }
     PyObject *args[] = {waiter, wakeup, self->context};
     PyObject *added = PyObject_VectorcallMethod(state->names.add_done_callback, args, 2,
-                                                state->keywords_context);
+                                                state->keywords.context);
     Py_DECREF(wakeup);
     if (added == NULL) {
         return -1;
@@ -434,7 +434,7 @@ task_fail(Task *self)
         Py_DECREF(exc);
         return task_finish_steal(self, value);
     }
-    if (PyErr_GivenExceptionMatches(exc, state->asyncio_CancelledError)) {
+    if (PyErr_GivenExceptionMatches(exc, tasks_state(state)->futures.CancelledError)) {
         PyObject *old;
         Py_BEGIN_CRITICAL_SECTION(self);
         old = self->future.cancelled_error;
@@ -488,7 +488,7 @@ task_resume(Task *self, PyObject *exc)
 static int
 task_already_done(Task *self, PyObject *exc)
 {
-    PyErr_Format(self->future.state_ptr->asyncio_InvalidStateError, STEP_NAME "(): already done: %R %R",
+    PyErr_Format(tasks_state(self->future.state_ptr)->futures.InvalidStateError, STEP_NAME "(): already done: %R %R",
                  self, exc == NULL ? Py_None : exc);
     return -1;
 }
@@ -499,7 +499,7 @@ static PyObject *
 task_take_cancel_steal(Task *self, PyObject *exc)
 {
     if (exc != NULL
-        && PyErr_GivenExceptionMatches(exc, self->future.state_ptr->asyncio_CancelledError)) {
+        && PyErr_GivenExceptionMatches(exc, tasks_state(self->future.state_ptr)->futures.CancelledError)) {
         return exc;
     }
     Py_XDECREF(exc);
@@ -803,6 +803,6 @@ done:
 void
 task_step_init(struct state *state)
 {
-    state->run_task = task_run;
-    state->task_as_callback = task_as_callback;
+    loop_state(state)->run.task = task_run;
+    tasks_state(state)->tasks.as_callback = task_as_callback;
 }

@@ -15,7 +15,7 @@
 static void
 tls_log(Tls *tls, PyObject *exc, const char *format, PyObject *arg)
 {
-    PyObject *debug = PyObject_GetAttrString(tls->state->asyncio_logger, "debug");
+    PyObject *debug = PyObject_GetAttrString(net_state(tls->state)->transports.logger, "debug");
     PyObject *args = arg == NULL ? Py_BuildValue("(sO)", format, tls)
                                  : Py_BuildValue("(sOO)", format, tls, arg);
     PyObject *kwargs = exc == NULL ? NULL : Py_BuildValue("{s:O}", "exc_info", exc);
@@ -134,7 +134,7 @@ static bool
 tls_is_over_ours(const Tls *tls)
 {
     return tls->stream != NULL
-           || (tls->lower != NULL && Py_IS_TYPE(tls->lower, tls->state->tls.Type));
+           || (tls->lower != NULL && Py_IS_TYPE(tls->lower, tls_state(tls->state)->tls.Type));
 }
 
 /* Has it a method _force_close(), as asyncio's own have? */
@@ -200,7 +200,7 @@ tls_fatal(Tls *tls, const char *message)
             }
         }
     }
-    else if (!PyErr_GivenExceptionMatches(exc, tls->state->asyncio_CancelledError)) {
+    else if (!PyErr_GivenExceptionMatches(exc, tasks_state(tls->state)->futures.CancelledError)) {
         tls_report(tls, message, exc);
     }
     tls_leave(tls);
@@ -371,7 +371,7 @@ tls_handshake_failed(Tls *tls)
         return -1;
     }
     PyObject *exc = PyErr_GetRaisedException();
-    int certificate = PyObject_IsInstance(exc, tls->state->tls.CertificateError);
+    int certificate = PyObject_IsInstance(exc, tls_state(tls->state)->tls.CertificateError);
     if (certificate < 0) {
         PyErr_Clear();
     }
@@ -547,7 +547,7 @@ tls_lower_made(Tls *tls, PyObject *transport)
         return -1;
     }
     tls->lower = Py_NewRef(transport);
-    if (Py_IS_TYPE(transport, tls->state->StreamType)) {
+    if (Py_IS_TYPE(transport, net_state(tls->state)->streams.Type)) {
         tls->stream = stream_cast(transport);
         /* start_tls() on a stream that has paused the protocol, which is resumed by us now */
         tls->writing_paused = tls->stream->base.protocol_paused;
@@ -704,7 +704,7 @@ tls_may_drop_late(Tls *tls)
 static int
 tls_shutdown_failed(Tls *tls)
 {
-    if (!PyErr_ExceptionMatches(tls->state->tls.SSLError)) {
+    if (!PyErr_ExceptionMatches(tls_state(tls->state)->tls.SSLError)) {
         return -1;
     }
     if (tls->late_error != NULL) {
@@ -824,7 +824,7 @@ tls_new(Loop *loop, PyObject *protocol, PyObject *sslcontext, PyObject *waiter, 
     if (ops == NULL) {
         return NULL;
     }
-    Tls *tls = (Tls *)state->tls.Type->tp_alloc(state->tls.Type, 0);
+    Tls *tls = (Tls *)tls_state(state)->tls.Type->tp_alloc(tls_state(state)->tls.Type, 0);
     if (tls == NULL) {
         return NULL;
     }

@@ -29,6 +29,7 @@
 #ifndef ASYNCLOOP_TLS_H
 #define ASYNCLOOP_TLS_H
 
+#include "tls/tls_state.h"
 #include "net/stream.h"
 #include "tls/tls_libssl.h"
 
@@ -152,7 +153,7 @@ PyObject *module_tls_stamp(PyObject *module, PyObject *args);
 
 /* -- transport ----------------------------------------------------------------------- */
 
-enum tls_state { TLS_UNWRAPPED, TLS_HANDSHAKE, TLS_WRAPPED, TLS_FLUSHING, TLS_SHUTDOWN };
+enum tls_phase { TLS_UNWRAPPED, TLS_HANDSHAKE, TLS_WRAPPED, TLS_FLUSHING, TLS_SHUTDOWN };
 enum tls_app { TLS_APP_INIT, TLS_APP_MADE, TLS_APP_EOF, TLS_APP_LOST };
 
 typedef struct {

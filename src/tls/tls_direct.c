@@ -141,7 +141,7 @@ bio_new(struct tls_engine *engine)
 static int
 direct_open(struct tls_engine *engine, PyObject *context, bool server_side, PyObject *hostname)
 {
-    struct tls_objects *tls = &engine->state->tls;
+    struct tls_objects *tls = &tls_state(engine->state)->tls;
     PyObject *incoming = PyObject_CallNoArgs(tls->MemoryBIO);
     PyObject *outgoing = incoming == NULL ? NULL : PyObject_CallNoArgs(tls->MemoryBIO);
     SSL *ssl = NULL;
@@ -343,7 +343,7 @@ direct_raise(struct tls_engine *engine, PyObject *method, PyObject *argument)
     struct libssl_error error = libssl_last_error();
     PyObject *result = tls_call(engine->inner, method, argument, NULL);
     Py_XDECREF(result);
-    if (result == NULL && !PyErr_ExceptionMatches(engine->state->tls.SSLError)) {
+    if (result == NULL && !PyErr_ExceptionMatches(tls_state(engine->state)->tls.SSLError)) {
         return;    /* out of a callback */
     }
     PyObject *exc = PyErr_GetRaisedException();
@@ -352,7 +352,7 @@ direct_raise(struct tls_engine *engine, PyObject *method, PyObject *argument)
     }
     else {
         Py_XDECREF(exc);
-        libssl_raise(&error, engine->state->tls.SSLError);
+        libssl_raise(&error, tls_state(engine->state)->tls.SSLError);
     }
     libssl.ERR_clear_error();
 }
@@ -384,7 +384,7 @@ read_record(struct tls_engine *engine, char *buffer, size_t capacity, size_t *n,
     if (UNLIKELY(got <= 0)) {
         *more = false;
         return direct_status(engine, got, engine->state->names.read,
-                             engine->state->tls.record_bytes);
+                             tls_state(engine->state)->tls.record_bytes);
     }
     *n = (size_t)got;
     /* libssl takes one record at a time: what it has and we not is the rest of this one */
@@ -474,7 +474,7 @@ direct_write(struct tls_engine *engine, PyObject *bytes, const char *data, size_
     int written = libssl.SSL_write(engine->direct.ssl, data, size);
     if (UNLIKELY(written <= 0)) {
         return direct_status(engine, written, engine->state->names.write,
-                             engine->state->tls.one_byte);
+                             tls_state(engine->state)->tls.one_byte);
     }
     *n = (size_t)written;
     return TLS_OK;

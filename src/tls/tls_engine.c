@@ -231,7 +231,7 @@ direct_is_usable(struct state *state)
 const struct tls_engine_ops *
 tls_default_engine(struct state *state)
 {
-    struct tls_objects *tls = &state->tls;
+    struct tls_objects *tls = &tls_state(state)->tls;
     const struct tls_engine_ops *engine = SHARED_LOAD(tls->engine);
     if (LIKELY(engine != NULL)) {
         return engine;

@@ -25,7 +25,7 @@ enum tls_status
 tls_status_of_exception(struct tls_engine *engine)
 {
     /* asyncio.sslproto.SSLAgainErrors */
-    struct tls_objects *tls = &engine->state->tls;
+    struct tls_objects *tls = &tls_state(engine->state)->tls;
     if (PyErr_ExceptionMatches(tls->SSLWantReadError)
         || PyErr_ExceptionMatches(tls->SSLSyscallError)) {
         PyErr_Clear();
@@ -39,7 +39,7 @@ tls_status_of_exception(struct tls_engine *engine)
 void
 tls_watch_object(struct tls_engine *engine, PyObject *context)
 {
-    struct tls_shipped *shipped = &engine->state->tls.shipped;
+    struct tls_shipped *shipped = &tls_state(engine->state)->tls.shipped;
     engine->context = context;
     engine->foreign = true;
     if (shipped->classes == NULL
@@ -62,7 +62,7 @@ tls_watch_object(struct tls_engine *engine, PyObject *context)
 static bool
 look(const struct tls_engine *engine)
 {
-    const struct tls_shipped *shipped = &engine->state->tls.shipped;
+    const struct tls_shipped *shipped = &tls_state(engine->state)->tls.shipped;
     PyObject *dict = engine->dict;
     if (UNLIKELY(dict == NULL || shipped->functions == NULL || Py_TYPE(engine->object) != engine->type
                  || SHARED_LOAD(engine->type->tp_version_tag) != engine->version
@@ -196,7 +196,7 @@ tls_object_read_bytes(struct tls_engine *engine, PyObject **data, bool *more)
     tls_put_off(engine, status, more);
     if (list != NULL) {
         Py_DECREF(first);
-        *data = PyObject_CallMethodOneArg(engine->state->tls.empty_bytes,
+        *data = PyObject_CallMethodOneArg(tls_state(engine->state)->tls.empty_bytes,
                                           engine->state->names.join, list);
         Py_DECREF(list);
     }
@@ -229,7 +229,7 @@ tls_object_read(struct tls_engine *engine, char *buffer, size_t capacity, size_t
     *more = false;
     PyObject *data = object_read(engine, capacity, NULL);
     if (data == NULL) {
-        if (PyErr_ExceptionMatches(engine->state->tls.SSLZeroReturnError)) {
+        if (PyErr_ExceptionMatches(tls_state(engine->state)->tls.SSLZeroReturnError)) {
             PyErr_Clear();
             return TLS_EOF;
         }

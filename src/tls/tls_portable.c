@@ -32,7 +32,7 @@ portable_incoming(const struct tls_engine *engine)
 static int
 portable_open(struct tls_engine *engine, PyObject *context, bool server_side, PyObject *hostname)
 {
-    struct tls_objects *tls = &engine->state->tls;
+    struct tls_objects *tls = &tls_state(engine->state)->tls;
     engine->portable.incoming = PyObject_CallNoArgs(tls->MemoryBIO);
     if (engine->portable.incoming != NULL) {
         engine->portable.outgoing = PyObject_CallNoArgs(tls->MemoryBIO);
@@ -110,7 +110,7 @@ portable_has_more(struct tls_engine *engine, size_t got, size_t wanted)
 static enum tls_status
 portable_failed(struct tls_engine *engine)
 {
-    if (PyErr_ExceptionMatches(engine->state->tls.SSLZeroReturnError)) {
+    if (PyErr_ExceptionMatches(tls_state(engine->state)->tls.SSLZeroReturnError)) {
         PyErr_Clear();
         return TLS_EOF;
     }
@@ -148,7 +148,7 @@ portable_read(struct tls_engine *engine, char *buffer, size_t capacity, size_t *
 static enum tls_status
 read_record(struct tls_engine *engine, PyObject **data, bool *more)
 {
-    *data = tls_call(engine->inner, engine->state->names.read, engine->state->tls.record_bytes, NULL);
+    *data = tls_call(engine->inner, engine->state->names.read, tls_state(engine->state)->tls.record_bytes, NULL);
     if (*data == NULL) {
         return portable_failed(engine);
     }
@@ -193,7 +193,7 @@ portable_read_bytes(struct tls_engine *engine, PyObject **data, bool *more)
         }
     }
     tls_put_off(engine, status, more);
-    *data = PyObject_CallMethodOneArg(engine->state->tls.empty_bytes, engine->state->names.join, list);
+    *data = PyObject_CallMethodOneArg(tls_state(engine->state)->tls.empty_bytes, engine->state->names.join, list);
     Py_DECREF(list);
     return *data == NULL ? TLS_FAILED : TLS_OK;
 }

@@ -29,7 +29,7 @@ tls_call_eof_received(Tls *tls)
     }
     if (keep_open) {
         PyObject *result = PyObject_CallMethod(
-            tls->state->asyncio_logger, "warning", "s",
+            net_state(tls->state)->transports.logger, "warning", "s",
             "returning true from eof_received() has no effect when using ssl");
         if (result == NULL) {
             PyErr_WriteUnraisable((PyObject *)tls);

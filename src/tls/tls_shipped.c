@@ -80,7 +80,7 @@ context_is_plain(struct state *state, PyObject *context)
 static PyObject *
 check(struct state *state, PyObject *context)
 {
-    struct tls_shipped *shipped = &state->tls.shipped;
+    struct tls_shipped *shipped = &tls_state(state)->tls.shipped;
     int answer = shipped->classes != NULL && classes_are_unchanged(shipped)
                          && functions_are_unchanged(shipped)
                      ? names_are_unchanged(shipped)
@@ -159,7 +159,7 @@ find_function(PyObject *functions, PyObject *type, const char *name, PyObject **
 static int
 stamp(struct state *state, PyObject *classes, PyObject *functions, PyObject *names)
 {
-    struct tls_shipped *shipped = &state->tls.shipped;
+    struct tls_shipped *shipped = &tls_state(state)->tls.shipped;
     for (Py_ssize_t i = 0; i < TLS_CLASSES; i++) {
         /* a class gets its tag when an attribute is looked up */
         PyObject *type = PyTuple_GET_ITEM(classes, i);

@@ -17,8 +17,8 @@ Tls_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(op));
     Py_VISIT(tls->dict);
     if (tls->state != NULL) {
-        for (int i = 0; i < tls->state->transport_slot_count; i++) {
-            Py_VISIT(*(PyObject **)(void *)((char *)op + tls->state->transport_slots[i]));
+        for (int i = 0; i < net_state(tls->state)->transports.slot_count; i++) {
+            Py_VISIT(*(PyObject **)(void *)((char *)op + net_state(tls->state)->transports.slots[i]));
         }
     }
     Py_VISIT(tls->loop);
@@ -41,8 +41,8 @@ Tls_clear(PyObject *op)
     Tls *tls = tls_cast(op);
     if (tls->state != NULL) {
         list_remove(&tls->pending);
-        for (int i = 0; i < tls->state->transport_slot_count; i++) {
-            Py_CLEAR(*(PyObject **)(void *)((char *)op + tls->state->transport_slots[i]));
+        for (int i = 0; i < net_state(tls->state)->transports.slot_count; i++) {
+            Py_CLEAR(*(PyObject **)(void *)((char *)op + net_state(tls->state)->transports.slots[i]));
         }
     }
     Py_CLEAR(tls->dict);
@@ -316,7 +316,7 @@ complete_limits(Tls *tls, const char *function, int kib, PyObject *const *args,
     if (args_unpack(function, args, nargs, kwnames, names, 2, 0, values) < 0) {
         return NULL;
     }
-    PyObject *pair = PyObject_CallFunction(tls->state->tls.flowcontrol_defaults, "OOi", values[0],
+    PyObject *pair = PyObject_CallFunction(tls_state(tls->state)->tls.flowcontrol_defaults, "OOi", values[0],
                                            values[1], kib);
     if (pair == NULL) {
         return NULL;
@@ -726,7 +726,7 @@ module_tls_new(PyObject *module, PyObject *args)
     PyObject *loop, *protocol, *sslcontext, *waiter, *hostname, *handshake_timeout;
     PyObject *shutdown_timeout, *context;
     int server_side, call_connection_made;
-    if (!PyArg_ParseTuple(args, "O!OOOpOOOpO:_tls_new", state->LoopType, &loop, &protocol,
+    if (!PyArg_ParseTuple(args, "O!OOOpOOOpO:_tls_new", loop_state(state)->loops.Type, &loop, &protocol,
                           &sslcontext, &waiter, &server_side, &hostname, &handshake_timeout,
                           &shutdown_timeout, &call_connection_made, &context)) {
         return NULL;
@@ -735,7 +735,7 @@ module_tls_new(PyObject *module, PyObject *args)
         PyErr_SetString(PyExc_TypeError, "context must be a contextvars.Context or None");
         return NULL;
     }
-    if (state->tls.SSLObject == NULL) {
+    if (tls_state(state)->tls.SSLObject == NULL) {
         PyErr_SetString(PyExc_RuntimeError, "Python ssl module is not available");
         return NULL;
     }
@@ -750,7 +750,7 @@ static PyObject *
 module_tls_engine(PyObject *module, PyObject *ignored UNUSED)
 {
     struct state *state = PyModule_GetState(module);
-    if (state->tls.SSLObject == NULL) {
+    if (tls_state(state)->tls.SSLObject == NULL) {
         return Py_NewRef(Py_None);
     }
     return PyUnicode_FromString(tls_default_engine(state)->name);
@@ -761,11 +761,11 @@ module_tls_set_engine(PyObject *module, PyObject *name)
 {
     struct state *state = PyModule_GetState(module);
     if (name == Py_None) {
-        state->tls.engine = NULL;
+        tls_state(state)->tls.engine = NULL;
         return Py_NewRef(Py_None);
     }
     if (PyUnicode_Check(name) && PyUnicode_CompareWithASCIIString(name, "portable") == 0) {
-        state->tls.engine = &tls_portable_ops;
+        tls_state(state)->tls.engine = &tls_portable_ops;
         return Py_NewRef(Py_None);
     }
     PyErr_SetString(PyExc_ValueError, "'portable' or None");
@@ -831,13 +831,17 @@ import_ssl(struct tls_objects *tls)
 int
 tls_type_init(PyObject *module, struct state *state)
 {
-    struct tls_objects *tls = &state->tls;
+    struct tls_objects *tls = &tls_state(state)->tls;
+    STATE_OWN_UNTIL(state, tls, engine);
+    STATE_OWN_UNTIL(state, &tls->shipped, versions);
     if (import_ssl(tls) < 0
-        || state_add_type(module, &Tls_spec, state->asyncio_FlowControlMixin,
-                          ASYNCIO_TRANSPORT_SIZE, &tls->Type) < 0) {
+        || state_add_type(module, &Tls_spec, net_state(state)->transports.FlowControlMixin,
+                          ASYNCIO_TRANSPORT_SIZE, &tls->Type) < 0
+        || standard_transport_init(state, &tls->methods, tls->Type) < 0) {
         return -1;
     }
-    tls->feed = tls_feed;
+    net_state(state)->protocols.TlsType = tls->Type;
+    net_state(state)->protocols.feed_tls = tls_feed;
     tls->keywords_wrap_bio = Py_BuildValue("(ss)", "server_side", "server_hostname");
     tls->record_bytes = PyLong_FromLong(TLS_RECORD_BYTES);
     tls->empty_bytes = PyBytes_FromStringAndSize(NULL, 0);

@@ -318,7 +318,7 @@ static void
 tls_drop_write(Tls *tls)
 {
     if (tls->conn_lost >= DROPPED_WRITES_BEFORE_WARNING) {
-        PyObject *result = PyObject_CallMethod(tls->state->asyncio_logger, "warning", "s",
+        PyObject *result = PyObject_CallMethod(net_state(tls->state)->transports.logger, "warning", "s",
                                                "SSL connection is closed");
         if (result == NULL) {
             PyErr_WriteUnraisable((PyObject *)tls);

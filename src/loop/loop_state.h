@@ -1,0 +1,93 @@
+/* loop_state.h - the part of the module's state that is loop/'s: see base/state.h. */
+#ifndef ASYNCLOOP_LOOP_STATE_H
+#define ASYNCLOOP_LOOP_STATE_H
+
+#include "base/state.h"
+
+#include <pthread.h>
+
+/* overrides.h: methods of ours that asyncio's own code calls. */
+#define LOOP_METHODS(X) \
+    X(call_soon) X(call_soon_threadsafe) X(call_at) X(call_later) X(time) X(create_future) \
+    X(create_task) X(run_in_executor) X(getaddrinfo) X(create_connection) X(_connect_sock) \
+    X(_ensure_resolved)
+
+enum loop_method {
+#define X(name) LOOP_##name,
+    LOOP_METHODS(X)
+#undef X
+    LOOP_METHOD_COUNT,
+};
+
+struct loop_state {
+    struct state below;
+    struct {
+        PyTypeObject *Type;               /* asyncloop._core.Loop */
+        PyTypeObject *usual;              /* asyncloop.Loop, once a loop was made: see loop_check() */
+        PyObject *base_events;            /* the module asyncio.base_events */
+        PyObject *format_handle;          /* asyncio.base_events._format_handle */
+        struct list_node all;             /* every Loop that is not closed, for fork */
+        struct activities *activities;    /* activity.h: the same for threads outside of Python */
+#ifdef Py_GIL_DISABLED
+        pthread_mutex_t lock;             /* loops are made and closed, Tasks owed in any thread */
+#endif
+    } loops;                              /* loop.c */
+    struct {
+        PyTypeObject *Type;
+        PyTypeObject *TimerType;
+        PyObject *asyncio_Handle;         /* asyncio.events.Handle */
+        PyObject *asyncio_ThreadSafeHandle;    /* asyncio.events._ThreadSafeHandle, NULL before 3.14 */
+        PyObject *asyncio_TimerHandle;    /* asyncio.events.TimerHandle */
+        PyObject *extract_stack;          /* asyncio.format_helpers.extract_stack */
+        PyObject *format_callback_source; /* asyncio.format_helpers._format_callback_source */
+        PyObject *sys_getframe;           /* sys._getframe */
+        struct freelist free;
+        struct freelist free_timers;
+    } handles;                            /* handle_type.c */
+    struct {
+        PyObject *BaseEventLoop;          /* asyncio.base_events.BaseEventLoop */
+        PyObject *own[LOOP_METHOD_COUNT]; /* what the loop's type was made with */
+        unsigned int timer_handle_version;    /* of asyncio's TimerHandle, when it was asyncio's own */
+    } overrides;                          /* overrides.c */
+    struct {
+        PyObject *tasks;                  /* asyncio.tasks._current_tasks, NULL from 3.14 on */
+        PyObject *enter_task;             /* _asyncio._enter_task, for loops that are not ours */
+        PyObject *leave_task;
+        PyObject *swap_current_task;      /* _asyncio._swap_current_task, NULL before 3.12 */
+        PyObject *register_task;          /* _asyncio._register_task */
+        PyObject *unregister_task;
+        PyObject *task_set_base;          /* before 3.14: the class that asyncio's WeakSet of tasks had */
+        PyObject *add_awaited_by;         /* _asyncio.future_add_to_awaited_by, NULL before 3.14 */
+        PyObject *discard_awaited_by;
+        struct list_node list;            /* every pending Task before 3.14, those that are owed */
+    } current;                            /* current.c */
+    struct {
+        PyTypeObject *Type;
+    } watchdog;                           /* watchdog.c */
+    struct {
+        /* task_step.c: READY_TASK */
+        int (*task)(Loop *loop, PyObject *task);
+        /* operation.c: before a poll, while an Operation waits: how long it may last */
+        int64_t (*check_operations)(Loop *loop, int64_t now, int64_t wait_ns);
+    } run;                                /* what the iteration calls upwards */
+};
+
+static inline struct loop_state *
+loop_state(struct state *state)
+{
+    return (struct loop_state *)state;
+}
+
+/* Around what changes or walks the lists of all loops and of owed Tasks; no Python inside. */
+#ifdef Py_GIL_DISABLED
+#define state_lock_lists(state) pthread_mutex_lock(&loop_state(state)->loops.lock)
+#define state_unlock_lists(state) pthread_mutex_unlock(&loop_state(state)->loops.lock)
+#else
+#define state_lock_lists(state) ((void)0)
+#define state_unlock_lists(state) ((void)0)
+#endif
+
+/* The list of all loops, and what is called of asyncio. 0 / -1 */
+int loops_init(PyObject *module, struct state *state);
+
+#endif

@@ -1,0 +1,103 @@
+/* net_state.h - the part of the module's state that is net/'s: see base/state.h. */
+#ifndef ASYNCLOOP_NET_STATE_H
+#define ASYNCLOOP_NET_STATE_H
+
+#include "tasks/tasks_state.h"
+
+struct proto;
+
+/* What asyncio.streams looked like at import. */
+enum own_function {
+    OWN_DATA_RECEIVED,                    /* of StreamReaderProtocol */
+    OWN_DRAIN_HELPER,
+    OWN_DEL,
+    OWN_FEED_DATA,                        /* of StreamReader */
+    OWN_WAKEUP_WAITER,
+    OWN_WAIT_FOR_DATA,
+    OWN_MAYBE_RESUME_TRANSPORT,
+    OWN_READ,
+    OWN_READEXACTLY,
+    OWN_READLINE,
+    OWN_READUNTIL,
+    OWN_EXCEPTION,
+    OWN_WRITE,                            /* of StreamWriter */
+    OWN_DRAIN,
+    OWN_FUNCTIONS,                        /* how many */
+};
+
+struct reader_state {
+    PyObject *ProtocolType;               /* asyncio.StreamReaderProtocol */
+    PyObject *ReaderType;                 /* asyncio.StreamReader */
+    PyObject *WriterType;                 /* asyncio.StreamWriter */
+    PyObject *own[OWN_FUNCTIONS];         /* the classes' own functions */
+    PyObject *stream_reader;              /* StreamReaderProtocol._stream_reader */
+    PyTypeObject *FastReaderType;         /* stream_api.c: subclasses that objects in use change to */
+    PyTypeObject *FastWriterType;
+    unsigned int protocol_version;        /* tp_version_tag of the classes at the last look */
+    unsigned int reader_version;
+    unsigned int writer_version;
+    bool classes_ok;
+    bool usable;                          /* they were as expected at import */
+};
+
+struct net_state {
+    struct tasks_state below;
+    struct {
+        PyTypeObject *Type;               /* base of all transports */
+        PyObject *FlowControlMixin;       /* asyncio.transports._FlowControlMixin */
+        PyObject *TransportSocket;        /* asyncio.trsock.TransportSocket */
+        PyObject *logger;                 /* asyncio.log.logger */
+        unsigned int info_version;        /* a version of a class of ours, or 0 */
+        /* asyncio's (Python) bases keep nothing of ours; what somebody puts into their slots all the
+         * same is dropped with the object. Offsets of those slots. */
+        Py_ssize_t slots[8];
+        int slot_count;
+    } transports;                         /* transport_type.c */
+    struct {
+        PyObject *BufferedProtocol;       /* asyncio.protocols.BufferedProtocol */
+        struct {
+            PyObject *object;             /* an int, or NULL */
+            size_t value;
+        } count;                          /* of the last buffer_updated() */
+        /* A TLS transport of ours, and the peer's bytes for it: 0 / -1. Filled by tls/. */
+        PyTypeObject *TlsType;            /* borrowed */
+        int (*feed_tls)(PyObject *tls, const char *data, size_t n);
+        /* connection_made() of a protocol of kind PROTO_READER. Filled by streams/. */
+        PyObject *(*stream_connection_made)(struct state *state, struct proto *proto,
+                                            PyObject *transport);
+    } protocols;                          /* proto.c */
+    struct {
+        PyObject *bytes;                  /* a packet that its protocol did not keep */
+        size_t capacity;
+    } packets;                            /* packet.h */
+    struct reader_state reader;           /* reader.c */
+    struct {
+        PyTypeObject *Type;
+        struct standard_transport methods;
+    } streams;                            /* stream.c */
+    struct {
+        PyTypeObject *Type;
+    } datagrams;                          /* datagram.c */
+    struct {
+        PyTypeObject *ReadType;
+        PyTypeObject *WriteType;
+    } pipes;                              /* pipe.c */
+    struct {
+        PyTypeObject *AcceptorType;
+    } servers;                            /* server.c */
+    struct {
+        PyTypeObject *Type;               /* NULL where clients.h says so */
+        PyTypeObject *ServerType;         /* asyncio.base_events.Server, */
+        PyObject *nothing;                /* a function that does nothing, or NULL */
+        unsigned int server_version;      /* as the class was when it was last looked at, */
+        bool server_is_own;               /* and what that has found */
+    } clients;                            /* clients.c */
+};
+
+static inline struct net_state *
+net_state(struct state *state)
+{
+    return (struct net_state *)state;
+}
+
+#endif

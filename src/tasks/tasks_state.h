@@ -1,0 +1,59 @@
+/* tasks_state.h - the part of the module's state that is tasks/'s: see base/state.h. */
+#ifndef ASYNCLOOP_TASKS_STATE_H
+#define ASYNCLOOP_TASKS_STATE_H
+
+#include "loop/loop_state.h"
+
+struct tasks_state {
+    struct loop_state below;
+    struct {
+        PyTypeObject *Type;
+        PyTypeObject *IterType;
+        PyTypeObject *asyncio_Future;     /* _asyncio.Future */
+        PyObject *CancelledError;         /* asyncio.exceptions */
+        PyObject *InvalidStateError;
+        PyObject *get_event_loop;         /* asyncio.events.get_event_loop */
+        PyObject *repr;                   /* asyncio.base_futures._future_repr */
+        PyObject *stop_iteration;         /* a spare one: see stop_iteration_bytes_steal() */
+        struct base_slots base;           /* of _asyncio.Future */
+        struct freelist free;
+        struct freelist free_iters;
+        void (*cancelled)(PyObject *watcher);    /* operation.c: a future with a watcher was cancelled */
+    } futures;                            /* future_type.c */
+    struct {
+        PyTypeObject *Type;
+        PyTypeObject *asyncio_Task;       /* _asyncio.Task */
+        PyObject *repr;                   /* asyncio.base_tasks._task_repr */
+        PyObject *get_stack;              /* asyncio.base_tasks._task_get_stack */
+        PyObject *print_stack;            /* asyncio.base_tasks._task_print_stack */
+        PyObject *iscoroutine;            /* asyncio.coroutines.iscoroutine */
+        PyObject *eager_task_factory;     /* asyncio.eager_task_factory, NULL before 3.12 */
+        struct base_slots base;           /* of _asyncio.Task */
+        struct freelist free;
+        uint64_t next_number;             /* of the names Task-N */
+        /* task_step.c: what a parked Task would have been as a callback; both new. 0 / -1 */
+        int (*as_callback)(PyObject *task, PyObject **callback, PyObject **context);
+    } tasks;                              /* task.c */
+    struct introspect_offsets {           /* of fields of _asyncio.Task; all 0 before 3.14, and where unknown */
+        size_t name;
+        size_t coro;
+        size_t awaited_by;
+        size_t is_task;
+        size_t thread;                    /* free-threaded: whose list of tasks it is in */
+    } introspect;                         /* introspect.c */
+    struct {
+        PyTypeObject *LinkType;
+        PyObject *concurrent_Future;      /* concurrent.futures.Future */
+        PyObject *chain_future;           /* asyncio.futures._chain_future */
+        PyObject *copy_future_state;      /* asyncio.futures._copy_future_state */
+        PyObject *wrap_future;            /* asyncio.futures.wrap_future */
+    } executor;                           /* executor.c */
+};
+
+static inline struct tasks_state *
+tasks_state(struct state *state)
+{
+    return (struct tasks_state *)state;
+}
+
+#endif
