@@ -160,7 +160,7 @@ static PyModuleDef_Slot module_slots[] = {
     {0, NULL},
 };
 
-struct PyModuleDef asyncloop_module = {
+static struct PyModuleDef asyncloop_module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "asyncloop._core",
     .m_doc = PyDoc_STR("The event loop, Future and Task of asyncloop."),
@@ -175,5 +175,6 @@ struct PyModuleDef asyncloop_module = {
 PyMODINIT_FUNC
 PyInit__core(void)
 {
+    state_set_definition(&asyncloop_module);
     return PyModuleDef_Init(&asyncloop_module);
 }

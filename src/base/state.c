@@ -4,10 +4,20 @@
 #include "base/freelist.h"
 #include "base/standard.h"
 
+/* By its address Python finds the module of a type: constant once it is set, for all interpreters. */
+static struct PyModuleDef *module_definition;
+
+void
+state_set_definition(struct PyModuleDef *definition)
+{
+    __atomic_store_n(&module_definition, definition, __ATOMIC_RELEASE);
+}
+
 struct state *
 state_of_type(PyTypeObject *type)
 {
-    PyObject *module = PyType_GetModuleByDef(type, &asyncloop_module);
+    struct PyModuleDef *definition = __atomic_load_n(&module_definition, __ATOMIC_ACQUIRE);
+    PyObject *module = PyType_GetModuleByDef(type, definition);
     return module == NULL ? NULL : PyModule_GetState(module);
 }
 

@@ -172,7 +172,8 @@ struct state {
     bool instances_known;                 /* instance.c: it looks at the right places */
 };
 
-extern struct PyModuleDef asyncloop_module;
+/* What the module is made from: the same at each import. Before anything else. */
+void state_set_definition(struct PyModuleDef *definition);
 
 /* The state for a type of ours or a subclass of one, or NULL with TypeError. */
 struct state *state_of_type(PyTypeObject *type);
