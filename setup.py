@@ -9,9 +9,8 @@ ASYNCLOOP_LIBEV_SOURCE=DIR  compile libev's own ev.c found in DIR into the exten
                             with its assertions off, instead of linking the system's libev
 """
 
-import _asyncio
-import asyncio
 import contextlib
+import importlib
 import os
 import shutil
 import struct
@@ -60,6 +59,20 @@ LIBEV_MACROS_LINUX = {
     "EV_USE_TIMERFD": "0",
 }
 LIBEV_MACROS_BSD = {"EV_USE_KQUEUE": "1"}
+# libev is compiled apart: its warnings are not ours, and its assertions would abort the
+# interpreter for a descriptor that another thread has just closed.
+LIBEV_FLAGS = ["-w", "-DNDEBUG", "-fvisibility=hidden", "-fno-strict-aliasing"]
+
+# The types that the core's own derive from: their instances begin as theirs do.
+BASES = {
+    "ASYNCIO_FUTURE_SIZE": ["_asyncio.Future", "_asyncio.Task"],
+    "ASYNCIO_TRANSPORT_SIZE": [
+        "asyncio.transports._FlowControlMixin",
+        "asyncio.transports.DatagramTransport",
+        "asyncio.transports.Transport",
+        "asyncio.transports.SubprocessTransport",
+    ],
+}
 
 NO_LIBEV = (
     "asyncloop needs libev with its headers: "
@@ -83,28 +96,29 @@ def switched_on(name):
     return os.environ.get(name, "").lower() not in ("", "0", "no", "off", "false")
 
 
-def room_for(*types):
-    """Where the core's own struct may begin behind the instances of `types`, in bytes.
+def room_for(*sizes):
+    """Where the core's own struct may begin behind instances of these sizes, in bytes.
 
     A word more, for one that an interpreter of the same series may add in a later bug-fix
     release; the core compares with the running interpreter at import.
     """
     word = struct.calcsize("P")
-    largest = max(t.__basicsize__ for t in types)
-    return (largest + word - 1) // word * word + word
+    return (max(sizes) + word - 1) // word * word + word
 
 
-def base_sizes():
-    transports = asyncio.transports
-    return {
-        "ASYNCIO_FUTURE_SIZE": room_for(_asyncio.Future, _asyncio.Task),
-        "ASYNCIO_TRANSPORT_SIZE": room_for(
-            transports._FlowControlMixin,
-            asyncio.DatagramTransport,
-            asyncio.Transport,
-            asyncio.SubprocessTransport,
-        ),
-    }
+def basic_size(name):
+    """Of a type of the running interpreter."""
+    module, _, attribute = name.rpartition(".")
+    return getattr(importlib.import_module(module), attribute).__basicsize__
+
+
+def base_sizes(size_of=basic_size):
+    return {macro: room_for(*map(size_of, names)) for macro, names in BASES.items()}
+
+
+def libev_macros(linux=sys.platform == "linux"):
+    """How libev is configured for a target: what builds it may be another system."""
+    return {**LIBEV_MACROS, **(LIBEV_MACROS_LINUX if linux else LIBEV_MACROS_BSD)}
 
 
 def package_manager_prefixes():
@@ -223,24 +237,19 @@ class BuildCore(build_ext):
         ev_c = os.path.join(folder, "ev.c")
         if not os.path.exists(ev_c):
             raise SystemExit(f"ASYNCLOOP_LIBEV_SOURCE: there is no ev.c in {folder}")
-        system = LIBEV_MACROS_LINUX if sys.platform == "linux" else LIBEV_MACROS_BSD
-        macros = [*LIBEV_MACROS.items(), *system.items()]
+        macros = [*libev_macros().items()]
         ext.include_dirs.insert(0, folder)
         ext.define_macros += [*macros, ("ASYNCLOOP_EMBED_LIBEV", "1")]
-        # libev is compiled apart: its warnings are not ours, and its assertions would
-        # abort the interpreter for a descriptor that another thread has just closed.
         optimise = "-O0" if switched_on("ASYNCLOOP_DEBUG") else "-O3"
         ext.extra_objects += self.compiler.compile(
             [ev_c],
             output_dir=self.build_temp,
-            macros=[*macros, ("NDEBUG", "1")],
+            macros=macros,
             include_dirs=[folder],
             extra_postargs=[
-                "-w",
+                *LIBEV_FLAGS,
                 optimise,
                 "-g",
-                "-fvisibility=hidden",
-                "-fno-strict-aliasing",
                 *(arg for arg in ext.extra_link_args if arg.startswith("-fsanitize")),
             ],
             depends=sorted(glob(os.path.join(folder, "*.[ch]"))),
@@ -249,13 +258,9 @@ class BuildCore(build_ext):
             ext.libraries.append("m")
 
 
-if sys.platform == "win32":
-    raise SystemExit(
-        "asyncloop runs on Linux and macOS; on Windows use asyncio's own event loop, or winloop."
-    )
-
-setup(
-    license="MIT",
-    ext_modules=[core_extension()],
-    cmdclass={"build_ext": BuildCore},
-)
+if __name__ == "__main__":  # tools/wheels takes the flags from here
+    if sys.platform == "win32":
+        raise SystemExit(
+            "asyncloop runs on Linux and macOS; on Windows use asyncio's own event loop, or winloop."
+        )
+    setup(ext_modules=[core_extension()], cmdclass={"build_ext": BuildCore})

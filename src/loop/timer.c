@@ -128,14 +128,15 @@ timer_deadline(double when)
     if (isnan(when)) {
         return 0;
     }
-    double ns = ceil(when * 1e9);
+    double ns = when * 1e9;
     if (ns >= 9.2e18) {
         return TIMER_NEVER;
     }
     if (ns <= -9.2e18) {
         return INT64_MIN;
     }
-    return (int64_t)ns;
+    int64_t whole = (int64_t)ns;      /* towards zero; ceil() is a call where there is no SSE4.1 */
+    return whole + ((double)whole < ns);
 }
 
 static inline int

@@ -1,0 +1,324 @@
+"""Builds the wheels: every supported Python on every target, on one machine, without emulation.
+
+    python tools/wheels/build.py [--only TEXT] [--twice] [--out FOLDER]
+
+`zig cc` compiles for each target, against the oldest C library that the wheel's tag promises. libev
+is compiled in: from ASYNCLOOP_LIBEV_SOURCE, or else Debian's source package. Of an interpreter only
+headers and some sizes are taken (describe.py). One that this machine lacks may be where
+CHECK_ALL_WRAPPER leads, a command that runs `WRAPPER sh LINE`; else the run fails, unless
+WHEELS_PYTHONS names the versions that are wanted.
+
+The same tree gives the same bytes: --twice builds each wheel again, from nothing, and compares.
+"""
+
+import argparse
+import base64
+import dataclasses
+import hashlib
+import importlib.util
+import json
+import os
+import pathlib
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+
+import check
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+WORK = ROOT / "build" / "wheels"
+PYTHONS = "3.11 3.12 3.13 3.14 3.15 3.14t"
+PACKAGE = "asyncloop"
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    machine: str
+    zig: str  # the target's name there
+    multiarch: str  # in the extension's file name
+    platforms: str  # in the wheel's
+
+    @property
+    def musl(self):
+        return "musl" in self.zig
+
+
+TARGETS = [
+    target
+    for machine in ("x86_64", "aarch64")
+    for target in (
+        Target(
+            machine,
+            f"{machine}-linux-gnu.2.17",
+            f"{machine}-linux-gnu",
+            f"manylinux2014_{machine}.manylinux_2_17_{machine}",
+        ),
+        Target(machine, f"{machine}-linux-musl", f"{machine}-linux-musl", f"musllinux_1_2_{machine}"),
+    )
+]
+
+
+def run(*command, **options):
+    options.setdefault("cwd", ROOT)
+    done = subprocess.run(
+        list(map(str, command)), stdin=subprocess.DEVNULL, capture_output=True, text=True, **options
+    )
+    if done.returncode:
+        sys.exit(f"wheels: {shlex.join(map(str, command))}\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def load_setup():
+    """setup.py, for the flags that every build has."""
+    spec = importlib.util.spec_from_file_location("asyncloop_setup", ROOT / "setup.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+SETUP = load_setup()
+
+
+def libev_source():
+    named = os.environ.get("ASYNCLOOP_LIBEV_SOURCE")
+    folder = pathlib.Path(named) if named else WORK / "libev"
+    if not named and not (folder / "ev.c").exists():
+        run("tools/debian-source", folder, "libev", *os.environ.get("LIBEV_SUITES", "bookworm").split())
+    for name in ("ev.c", "ev.h", "LICENSE"):
+        if not (folder / name).exists():
+            sys.exit(f"wheels: there is no {name} in {folder}")
+    return folder.resolve()
+
+
+def describe(version):
+    """The folder with the headers of that Python and its python.json."""
+    folder = WORK / "pythons" / version
+    if version.endswith("t"):
+        return describe_freethreaded(version, folder)
+    names = [name for group in SETUP.BASES.values() for name in group]
+    arguments = ["tools/wheels/describe.py", folder.relative_to(ROOT), *names]
+    found = subprocess.run(["tools/find-python", version], cwd=ROOT, capture_output=True, text=True)
+    wrapper = os.environ.get("CHECK_ALL_WRAPPER")
+    if found.returncode == 0:
+        run(found.stdout.strip(), *arguments)
+    elif wrapper:
+        run(*shlex.split(wrapper), "sh", shlex.join([f"python{version}", *map(str, arguments)]))
+    else:
+        sys.exit(
+            f"wheels: there is no Python {version} here: name where it is with CHECK_ALL_WRAPPER, "
+            "or the versions that you want with WHEELS_PYTHONS"
+        )
+    return folder
+
+
+def describe_freethreaded(version, folder):
+    """A free-threaded interpreter's own headers where there is one, else those of the ordinary one.
+
+    Both have the same files; pyconfig.h says which it is. The sizes are at most so much larger:
+    16 bytes for the head of each object, and a word for the thread that a Task belongs to. The core
+    compares them with the interpreter at import.
+    """
+    named = os.environ.get("FREETHREADED_PYTHON")
+    if named:
+        names = [name for group in SETUP.BASES.values() for name in group]
+        run(named, "tools/wheels/describe.py", folder.relative_to(ROOT), *names)
+        return folder
+    ordinary = describe(version.rstrip("t"))
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(ordinary, folder)
+    with open(folder / "include" / "pyconfig.h", "a") as file:
+        file.write("\n#define Py_GIL_DISABLED 1\n")
+    about = json.loads((folder / "python.json").read_text())
+    about["abi"] += "t"
+    about["freethreaded"] = True
+    about["sizes"] = {name: size + 16 + 8 for name, size in about["sizes"].items()}
+    (folder / "python.json").write_text(json.dumps(about, indent=1) + "\n")
+    return folder
+
+
+def zig(*arguments, cache):
+    environment = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": str(cache), "ZIG_LOCAL_CACHE_DIR": str(cache)}
+    for name in ("CFLAGS", "CPPFLAGS", "LDFLAGS", "SOURCE_DATE_EPOCH"):
+        environment.pop(name, None)
+    run(sys.executable, "-m", "ziglang", *arguments, env=environment)
+
+
+def compile_core(python, target, libev, output, cache):
+    about = json.loads((python / "python.json").read_text())
+    macros = {
+        **SETUP.libev_macros(linux="linux" in target.zig),
+        **SETUP.base_sizes(about["sizes"].__getitem__),
+        "_GNU_SOURCE": "1",
+        "NDEBUG": "1",
+        "ASYNCLOOP_EMBED_LIBEV": "1",
+    }
+    common = [
+        *("-target", target.zig, "-O3", "-g0", "-fPIC"),
+        *("-ffunction-sections", "-fdata-sections", f"-ffile-prefix-map={ROOT}=."),
+        *(f"-D{name}={value}" for name, value in macros.items()),
+        f"-I{libev}",
+        f"-isystem{python / 'include'}",
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        objects = pathlib.Path(folder)
+        zig("cc", *common, *SETUP.LIBEV_FLAGS, "-c", libev / "ev.c", "-o", objects / "ev.o", cache=cache)
+        link = ["-shared", "-s", "-Wl,--gc-sections"]
+        if target.musl:
+            # zig's musl calls itself libc.so; in a real system its name has the machine in it.
+            (objects / "empty.c").touch()
+            libc = objects / f"libc.musl-{target.machine}.so.1"
+            zig("cc", "-target", target.zig, "-shared", "-nostdlib", f"-Wl,-soname,{libc.name}",
+                objects / "empty.c", "-o", libc, cache=cache)
+            link += ["-nostdlib", "-Wl,--no-as-needed", libc]
+        zig("cc", *common, *SETUP.FLAGS, *link, *SETUP.core_extension().sources, objects / "ev.o",
+            "-o", output, cache=cache)
+
+
+def pure_part(folder):
+    """The package's Python files and the metadata, as setuptools makes them."""
+    shutil.rmtree(folder, ignore_errors=True)
+    run(sys.executable, "setup.py", "-q", "build_py", "--build-lib", folder / "lib",
+        "dist_info", "--output-dir", folder / "lib")
+    (info,) = (folder / "lib").glob("*.dist-info")
+    return folder / "lib", info
+
+
+def sha256(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def bill_of_materials(version, libev):
+    """What is inside, as CycloneDX: the name and the place are what PEP 770 asks for."""
+    libev_version = next(
+        line.split()[0] for line in (libev / "Changes").read_text().splitlines() if line[:1].isdigit()
+    )
+    sources = b"".join(path.read_bytes() for path in sorted(libev.glob("ev*.[ch]")))
+    zig_version = run(sys.executable, "-m", "ziglang", "version").strip()
+    package = {
+        "type": "library",
+        "bom-ref": "asyncloop-libev",
+        "name": "asyncloop-libev",
+        "version": version,
+        "purl": f"pkg:pypi/asyncloop-libev@{version}",
+        "licenses": [{"license": {"id": "MIT"}}],
+    }
+    compiled_in = {
+        "type": "library",
+        "bom-ref": "libev",
+        "name": "libev",
+        "version": libev_version,
+        "purl": f"pkg:generic/libev@{libev_version}",
+        "licenses": [{"license": {"id": "BSD-2-Clause"}}],
+        "properties": [{"name": "sha256 of ev*.c and ev*.h, in order of name", "value": sha256(sources)}],
+    }
+    return {
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "version": 1,
+        "metadata": {
+            "component": package,
+            "tools": {"components": [{"type": "application", "name": "zig cc", "version": zig_version}]},
+        },
+        "components": [compiled_in],
+        "dependencies": [
+            {"ref": "asyncloop-libev", "dependsOn": ["libev"]},
+            {"ref": "libev", "dependsOn": []},
+        ],
+    }
+
+
+def add_libev(metadata):
+    """METADATA of a wheel that holds libev."""
+    lines = []
+    for line in metadata.splitlines():
+        if line.startswith("License-Expression:"):
+            line += " AND BSD-2-Clause"
+        lines.append(line)
+        if line == "License-File: LICENSE":
+            lines.append("License-File: libev/LICENSE")
+    return "\n".join(lines) + "\n"
+
+
+def pack(path, files, info):
+    """The wheel at `path`: `files` by their names in it, and the list of them."""
+    record = f"{info}/RECORD"
+    rows = []
+    for name, data in sorted(files.items()):
+        digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+        rows.append(f"{name},sha256={digest},{len(data)}\n")
+    files = {**dict(sorted(files.items())), record: "".join([*rows, f"{record},,\n"]).encode()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in files.items():
+            member = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+            member.create_system = 3
+            member.external_attr = (0o100755 if name.endswith(".so") else 0o100644) << 16
+            archive.writestr(member, data, zipfile.ZIP_DEFLATED, 9)
+
+
+def build(python, target, libev, out, cache):
+    """One wheel; its path."""
+    about = json.loads((python / "python.json").read_text())
+    lib, info = pure_part(WORK / "pure")
+    name, version = info.name.removesuffix(".dist-info").split("-")
+    tags = f"{about['tag']}-{about['abi']}-{target.platforms}"
+    with tempfile.TemporaryDirectory() as folder:
+        core = pathlib.Path(folder) / "core.so"
+        compile_core(python, target, libev, core, cache)
+        binary = core.read_bytes()
+
+    files = {str(path.relative_to(lib)): path.read_bytes() for path in lib.rglob("*") if path.is_file()}
+    abi = about["abi"].replace("cp", "cpython-")
+    files[f"{PACKAGE}/_core.{abi}-{target.multiarch}.so"] = binary
+    metadata = files[f"{info.name}/METADATA"].decode()
+    files[f"{info.name}/METADATA"] = add_libev(metadata).encode()
+    files[f"{info.name}/licenses/libev/LICENSE"] = (libev / "LICENSE").read_bytes()
+    bill = json.dumps(bill_of_materials(version, libev), indent=1) + "\n"
+    files[f"{info.name}/sboms/asyncloop.cdx.json"] = bill.encode()
+    expanded = [f"Tag: {about['tag']}-{about['abi']}-{one}\n" for one in target.platforms.split(".")]
+    files[f"{info.name}/WHEEL"] = (
+        "Wheel-Version: 1.0\nGenerator: asyncloop tools/wheels\nRoot-Is-Purelib: false\n"
+        + "".join(expanded)
+    ).encode()
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"{name}-{version}-{tags}.whl"
+    pack(path, files, info.name)
+    return path
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "dist" / "wheels")
+    parser.add_argument("--only", default="", help="wheels whose name contains this")
+    parser.add_argument("--twice", action="store_true", help="build each again and compare the bytes")
+    options = parser.parse_args()
+    started = time.monotonic()
+    libev = libev_source()
+    pythons = [describe(version) for version in os.environ.get("WHEELS_PYTHONS", PYTHONS).split()]
+    shutil.rmtree(options.out, ignore_errors=True)
+    failed = 0
+    print(check.HEAD)
+    for python in pythons:
+        about = json.loads((python / "python.json").read_text())
+        for target in TARGETS:
+            if options.only not in f"{about['tag']}-{about['abi']}-{target.platforms}":
+                continue
+            begin = time.monotonic()
+            path = build(python, target, libev, options.out, WORK / "zig-cache")
+            problems, row = check.look(path, target)
+            if options.twice:
+                with tempfile.TemporaryDirectory() as folder:
+                    again = build(python, target, libev, pathlib.Path(folder), pathlib.Path(folder) / "c")
+                    if again.read_bytes() != path.read_bytes():
+                        problems.append("a second build gives other bytes")
+            print(f"{row} {time.monotonic() - begin:8.1f}", *problems, sep="\n    ", flush=True)
+            failed += bool(problems)
+    print(f"{time.monotonic() - started:.0f} s; wheels with problems: {failed}")
+    return failed > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
