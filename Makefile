@@ -20,6 +20,7 @@
 #   make tsan         the tests of threads under ThreadSanitizer, interpreter and all
 #   make asan-core    the part of it that CI runs
 #   make build        the extension alone, in place
+#   make wheels       a wheel for each Python and target, in dist/wheels: WHEELS_ARGS=--twice
 #   make clean        removes what the others made
 #
 # PYTHON=python3.13 picks another interpreter, each with an environment of its own; the switches
@@ -47,7 +48,7 @@ PYTEST_PARALLEL ?= -n auto --dist loadfile
 SOURCES := $(wildcard src/*.[ch] src/*/*.[ch]) setup.py
 
 .PHONY: help run test guard bench lint asan asan-build asan-conformance asan-core clean build conformance thirdparty upstream selection selection-tests check-all soak hostile \
-	connections fuzz freethreaded freethreaded-tests tsan tsan-tests FORCE
+	connections fuzz freethreaded freethreaded-tests tsan tsan-tests wheels wheels-build FORCE
 
 help:
 	@sed -n '/^#   make/s/^# *//p' Makefile
@@ -243,6 +244,15 @@ tsan-tests: $(VENV)/.ready-test
 	cd $(TSAN_DIR) && ASYNCLOOP_SANITIZE=thread ASYNCLOOP_DEBUG=1 $(CURDIR)/$(PY) setup.py -q build_ext --inplace
 	cd $(TSAN_DIR) && env $(TSAN_ENV) timeout -k 10 $(TSAN_SECONDS) \
 		$(CURDIR)/$(PY) -X faulthandler -m pytest -s --loop asyncloop --test-limit 300 $(PYTEST_ARGS) $(TSAN_TESTS) </dev/null
+
+# In an environment of its own: the compiler is large. See tools/wheels/build.py for what it takes.
+WHEELS_ARGS ?=
+
+wheels:
+	@$(MAKE) --no-print-directory VENV=.venv-wheels wheels-build
+
+wheels-build: $(VENV)/.ready-wheels
+	$(PY) tools/wheels/build.py $(WHEELS_ARGS)
 
 asan-core: ASAN_TESTS = --loop asyncloop $(patsubst %,tests/%.py,\
 	$(addprefix unit/loop/test_,core loop timers readers) $(addprefix unit/tasks/test_,future task) \

@@ -261,6 +261,7 @@ class BuildCore(build_ext):
 if __name__ == "__main__":  # tools/wheels takes the flags from here
     if sys.platform == "win32":
         raise SystemExit(
-            "asyncloop runs on Linux and macOS; on Windows use asyncio's own event loop, or winloop."
+            "asyncloop runs on Linux and macOS; "
+            "on Windows use asyncio's own event loop, or winloop."
         )
     setup(ext_modules=[core_extension()], cmdclass={"build_ext": BuildCore})

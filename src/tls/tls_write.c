@@ -118,8 +118,8 @@ encryption_begin(Tls *tls, struct encryption *run)
 /* Encrypts what lies at `data`. `object` as in the engine's write(). TLS_OK, TLS_WANT: the peer
  * negotiates anew, the rest comes after its next bytes; TLS_FAILED with an exception. */
 static enum tls_status
-encrypt(Tls *tls, struct encryption *run, PyObject *object, const char *data, size_t length,
-        size_t *done)
+encrypt_part(Tls *tls, struct encryption *run, PyObject *object, const char *data, size_t length,
+             size_t *done)
 {
     struct tls_engine *engine = &tls->engine;
     *done = 0;
@@ -182,12 +182,12 @@ encrypt_first(Tls *tls, struct encryption *run)
         }
     }
     if (plain != NULL) {
-        status = encrypt(tls, run, NULL, plain, gather(iov, count, plain), &done);
+        status = encrypt_part(tls, run, NULL, plain, gather(iov, count, plain), &done);
         scratch_give(tls->loop, plain);
     }
     else {
-        status = encrypt(tls, run, output->offset == 0 ? first : NULL, iov[0].iov_base,
-                         iov[0].iov_len, &done);
+        status = encrypt_part(tls, run, output->offset == 0 ? first : NULL, iov[0].iov_base,
+                              iov[0].iov_len, &done);
     }
     /* The connection may be lost by now, or this a child of fork() that has written itself: then it
      * is another queue. */
@@ -374,7 +374,7 @@ tls_write_bytes(Tls *tls, PyObject *bytes)
     struct encryption run;
     size_t done, length = (size_t)PyBytes_GET_SIZE(bytes);
     encryption_begin(tls, &run);
-    enum tls_status status = encrypt(tls, &run, bytes, PyBytes_AS_STRING(bytes), length, &done);
+    enum tls_status status = encrypt_part(tls, &run, bytes, PyBytes_AS_STRING(bytes), length, &done);
     if (UNLIKELY(status == TLS_WANT) && tls_keep_rest(tls, bytes, done) < 0) {
         status = TLS_FAILED;    /* a part of it has gone: the connection cannot go on without the rest */
     }
@@ -390,7 +390,7 @@ tls_encrypt_memory(Tls *tls, struct encryption *run, PyObject *object, const cha
                    size_t length)
 {
     size_t done;
-    enum tls_status status = encrypt(tls, run, object, data, length, &done);
+    enum tls_status status = encrypt_part(tls, run, object, data, length, &done);
     if (UNLIKELY(status == TLS_WANT)) {
         PyObject *rest = PyBytes_FromStringAndSize(data + done, (Py_ssize_t)(length - done));
         if (rest == NULL || tls_keep_rest(tls, rest, 0) < 0) {

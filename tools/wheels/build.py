@@ -12,9 +12,9 @@ The same tree gives the same bytes: --twice builds each wheel again, from nothin
 """
 
 import argparse
-import base64
+import concurrent.futures
 import dataclasses
-import hashlib
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -25,14 +25,15 @@ import subprocess
 import sys
 import tempfile
 import time
-import zipfile
 
 import check
+import contents
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 WORK = ROOT / "build" / "wheels"
 PYTHONS = "3.11 3.12 3.13 3.14 3.15 3.14t"
 PACKAGE = "asyncloop"
+JOBS = os.cpu_count()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +47,10 @@ class Target:
     def musl(self):
         return "musl" in self.zig
 
+    @property
+    def linux(self):
+        return "linux" in self.zig
+
 
 TARGETS = [
     target
@@ -57,7 +62,9 @@ TARGETS = [
             f"{machine}-linux-gnu",
             f"manylinux2014_{machine}.manylinux_2_17_{machine}",
         ),
-        Target(machine, f"{machine}-linux-musl", f"{machine}-linux-musl", f"musllinux_1_2_{machine}"),
+        Target(
+            machine, f"{machine}-linux-musl", f"{machine}-linux-musl", f"musllinux_1_2_{machine}"
+        ),
     )
 ]
 
@@ -87,7 +94,12 @@ def libev_source():
     named = os.environ.get("ASYNCLOOP_LIBEV_SOURCE")
     folder = pathlib.Path(named) if named else WORK / "libev"
     if not named and not (folder / "ev.c").exists():
-        run("tools/debian-source", folder, "libev", *os.environ.get("LIBEV_SUITES", "bookworm").split())
+        run(
+            "tools/debian-source",
+            folder,
+            "libev",
+            *os.environ.get("LIBEV_SUITES", "bookworm").split(),
+        )
     for name in ("ev.c", "ev.h", "LICENSE"):
         if not (folder / name).exists():
             sys.exit(f"wheels: there is no {name} in {folder}")
@@ -141,7 +153,11 @@ def describe_freethreaded(version, folder):
 
 
 def zig(*arguments, cache):
-    environment = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": str(cache), "ZIG_LOCAL_CACHE_DIR": str(cache)}
+    environment = {
+        **os.environ,
+        "ZIG_GLOBAL_CACHE_DIR": str(cache),
+        "ZIG_LOCAL_CACHE_DIR": str(cache),
+    }
     for name in ("CFLAGS", "CPPFLAGS", "LDFLAGS", "SOURCE_DATE_EPOCH"):
         environment.pop(name, None)
     run(sys.executable, "-m", "ziglang", *arguments, env=environment)
@@ -150,7 +166,7 @@ def zig(*arguments, cache):
 def compile_core(python, target, libev, output, cache):
     about = json.loads((python / "python.json").read_text())
     macros = {
-        **SETUP.libev_macros(linux="linux" in target.zig),
+        **SETUP.libev_macros(linux=target.linux),
         **SETUP.base_sizes(about["sizes"].__getitem__),
         "_GNU_SOURCE": "1",
         "NDEBUG": "1",
@@ -158,111 +174,63 @@ def compile_core(python, target, libev, output, cache):
     }
     common = [
         *("-target", target.zig, "-O3", "-g0", "-fPIC"),
+        # A tenth of the size, for a debugger that has no symbols here in any case.
+        *("-fno-asynchronous-unwind-tables", "-fno-unwind-tables"),
         *("-ffunction-sections", "-fdata-sections", f"-ffile-prefix-map={ROOT}=."),
         *(f"-D{name}={value}" for name, value in macros.items()),
-        f"-I{libev}",
+        *(f"-I{name}" for name in (*SETUP.core_extension().include_dirs, libev)),
         f"-isystem{python / 'include'}",
     ]
-    with tempfile.TemporaryDirectory() as folder:
-        objects = pathlib.Path(folder)
-        zig("cc", *common, *SETUP.LIBEV_FLAGS, "-c", libev / "ev.c", "-o", objects / "ev.o", cache=cache)
-        link = ["-shared", "-s", "-Wl,--gc-sections"]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        concurrent.futures.ThreadPoolExecutor(JOBS) as pool,
+    ):
+        folder = pathlib.Path(folder)
+
+        def compile_one(source):
+            flags = SETUP.LIBEV_FLAGS if source == libev / "ev.c" else SETUP.FLAGS
+            compiled = folder / (str(source).replace("/", "-") + ".o")
+            zig("cc", *common, *flags, "-c", source, "-o", compiled, cache=cache)
+            return compiled
+
+        objects = pool.map(compile_one, [libev / "ev.c", *SETUP.core_extension().sources])
+        link = ["cc", "-target", target.zig, "-shared"]
         if target.musl:
             # zig's musl calls itself libc.so; in a real system its name has the machine in it.
-            (objects / "empty.c").touch()
-            libc = objects / f"libc.musl-{target.machine}.so.1"
-            zig("cc", "-target", target.zig, "-shared", "-nostdlib", f"-Wl,-soname,{libc.name}",
-                objects / "empty.c", "-o", libc, cache=cache)
+            empty = folder / "empty.c"
+            empty.touch()
+            libc = folder / f"libc.musl-{target.machine}.so.1"
+            zig(*link, "-nostdlib", f"-Wl,-soname,{libc.name}", empty, "-o", libc, cache=cache)
             link += ["-nostdlib", "-Wl,--no-as-needed", libc]
-        zig("cc", *common, *SETUP.FLAGS, *link, *SETUP.core_extension().sources, objects / "ev.o",
-            "-o", output, cache=cache)
+        if target.linux:
+            link += ["-s", "-Wl,--gc-sections", "-Wl,--hash-style=gnu"]
+        else:
+            link += ["-Wl,-undefined,dynamic_lookup"]
+        zig(*link, *objects, "-o", output, cache=cache)
 
 
 def pure_part(folder):
     """The package's Python files and the metadata, as setuptools makes them."""
     shutil.rmtree(folder, ignore_errors=True)
-    run(sys.executable, "setup.py", "-q", "build_py", "--build-lib", folder / "lib",
-        "dist_info", "--output-dir", folder / "lib")
+    run(
+        sys.executable,
+        "setup.py",
+        "-q",
+        "build_py",
+        "--build-lib",
+        folder / "lib",
+        "dist_info",
+        "--output-dir",
+        folder / "lib",
+    )
     (info,) = (folder / "lib").glob("*.dist-info")
     return folder / "lib", info
 
 
-def sha256(data):
-    return hashlib.sha256(data).hexdigest()
-
-
-def bill_of_materials(version, libev):
-    """What is inside, as CycloneDX: the name and the place are what PEP 770 asks for."""
-    libev_version = next(
-        line.split()[0] for line in (libev / "Changes").read_text().splitlines() if line[:1].isdigit()
-    )
-    sources = b"".join(path.read_bytes() for path in sorted(libev.glob("ev*.[ch]")))
-    zig_version = run(sys.executable, "-m", "ziglang", "version").strip()
-    package = {
-        "type": "library",
-        "bom-ref": "asyncloop-libev",
-        "name": "asyncloop-libev",
-        "version": version,
-        "purl": f"pkg:pypi/asyncloop-libev@{version}",
-        "licenses": [{"license": {"id": "MIT"}}],
-    }
-    compiled_in = {
-        "type": "library",
-        "bom-ref": "libev",
-        "name": "libev",
-        "version": libev_version,
-        "purl": f"pkg:generic/libev@{libev_version}",
-        "licenses": [{"license": {"id": "BSD-2-Clause"}}],
-        "properties": [{"name": "sha256 of ev*.c and ev*.h, in order of name", "value": sha256(sources)}],
-    }
-    return {
-        "bomFormat": "CycloneDX",
-        "specVersion": "1.6",
-        "version": 1,
-        "metadata": {
-            "component": package,
-            "tools": {"components": [{"type": "application", "name": "zig cc", "version": zig_version}]},
-        },
-        "components": [compiled_in],
-        "dependencies": [
-            {"ref": "asyncloop-libev", "dependsOn": ["libev"]},
-            {"ref": "libev", "dependsOn": []},
-        ],
-    }
-
-
-def add_libev(metadata):
-    """METADATA of a wheel that holds libev."""
-    lines = []
-    for line in metadata.splitlines():
-        if line.startswith("License-Expression:"):
-            line += " AND BSD-2-Clause"
-        lines.append(line)
-        if line == "License-File: LICENSE":
-            lines.append("License-File: libev/LICENSE")
-    return "\n".join(lines) + "\n"
-
-
-def pack(path, files, info):
-    """The wheel at `path`: `files` by their names in it, and the list of them."""
-    record = f"{info}/RECORD"
-    rows = []
-    for name, data in sorted(files.items()):
-        digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
-        rows.append(f"{name},sha256={digest},{len(data)}\n")
-    files = {**dict(sorted(files.items())), record: "".join([*rows, f"{record},,\n"]).encode()}
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, data in files.items():
-            member = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
-            member.create_system = 3
-            member.external_attr = (0o100755 if name.endswith(".so") else 0o100644) << 16
-            archive.writestr(member, data, zipfile.ZIP_DEFLATED, 9)
-
-
-def build(python, target, libev, out, cache):
+def build(python, target, libev, pure, out, cache):
     """One wheel; its path."""
     about = json.loads((python / "python.json").read_text())
-    lib, info = pure_part(WORK / "pure")
+    lib, info = pure
     name, version = info.name.removesuffix(".dist-info").split("-")
     tags = f"{about['tag']}-{about['abi']}-{target.platforms}"
     with tempfile.TemporaryDirectory() as folder:
@@ -270,34 +238,54 @@ def build(python, target, libev, out, cache):
         compile_core(python, target, libev, core, cache)
         binary = core.read_bytes()
 
-    files = {str(path.relative_to(lib)): path.read_bytes() for path in lib.rglob("*") if path.is_file()}
+    files = {
+        str(path.relative_to(lib)): path.read_bytes() for path in lib.rglob("*") if path.is_file()
+    }
     abi = about["abi"].replace("cp", "cpython-")
     files[f"{PACKAGE}/_core.{abi}-{target.multiarch}.so"] = binary
     metadata = files[f"{info.name}/METADATA"].decode()
-    files[f"{info.name}/METADATA"] = add_libev(metadata).encode()
+    files[f"{info.name}/METADATA"] = contents.add_libev(metadata).encode()
     files[f"{info.name}/licenses/libev/LICENSE"] = (libev / "LICENSE").read_bytes()
-    bill = json.dumps(bill_of_materials(version, libev), indent=1) + "\n"
-    files[f"{info.name}/sboms/asyncloop.cdx.json"] = bill.encode()
-    expanded = [f"Tag: {about['tag']}-{about['abi']}-{one}\n" for one in target.platforms.split(".")]
+    bill = contents.bill_of_materials(version, libev, importlib.metadata.version("ziglang"))
+    files[f"{info.name}/sboms/asyncloop.cdx.json"] = (json.dumps(bill, indent=1) + "\n").encode()
+    expanded = [
+        f"Tag: {about['tag']}-{about['abi']}-{one}\n" for one in target.platforms.split(".")
+    ]
     files[f"{info.name}/WHEEL"] = (
         "Wheel-Version: 1.0\nGenerator: asyncloop tools/wheels\nRoot-Is-Purelib: false\n"
         + "".join(expanded)
     ).encode()
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{name}-{version}-{tags}.whl"
-    pack(path, files, info.name)
+    contents.pack(path, files, info.name)
     return path
+
+
+def same_again(path, *what):
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        return build(*what, folder, folder / "zig-cache").read_bytes() == path.read_bytes()
+
+
+def compile_for_macos(python, libev):
+    """Nothing here can run it. An error ends the program."""
+    target = Target("arm64", "aarch64-macos.11.0", "darwin", "macosx_11_0_arm64")
+    with tempfile.TemporaryDirectory() as folder:
+        compile_core(python, target, libev, pathlib.Path(folder) / "core.so", WORK / "zig-cache")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "dist" / "wheels")
     parser.add_argument("--only", default="", help="wheels whose name contains this")
-    parser.add_argument("--twice", action="store_true", help="build each again and compare the bytes")
+    parser.add_argument(
+        "--twice", action="store_true", help="build each again and compare the bytes"
+    )
     options = parser.parse_args()
     started = time.monotonic()
     libev = libev_source()
     pythons = [describe(version) for version in os.environ.get("WHEELS_PYTHONS", PYTHONS).split()]
+    pure = pure_part(WORK / "pure")
     shutil.rmtree(options.out, ignore_errors=True)
     failed = 0
     print(check.HEAD)
@@ -307,15 +295,15 @@ def main():
             if options.only not in f"{about['tag']}-{about['abi']}-{target.platforms}":
                 continue
             begin = time.monotonic()
-            path = build(python, target, libev, options.out, WORK / "zig-cache")
+            path = build(python, target, libev, pure, options.out, WORK / "zig-cache")
             problems, row = check.look(path, target)
-            if options.twice:
-                with tempfile.TemporaryDirectory() as folder:
-                    again = build(python, target, libev, pathlib.Path(folder), pathlib.Path(folder) / "c")
-                    if again.read_bytes() != path.read_bytes():
-                        problems.append("a second build gives other bytes")
+            if options.twice and not same_again(path, python, target, libev, pure):
+                problems.append("a second build gives other bytes")
             print(f"{row} {time.monotonic() - begin:8.1f}", *problems, sep="\n    ", flush=True)
             failed += bool(problems)
+    if not options.only:
+        compile_for_macos(pythons[0], libev)
+        print("macOS, arm64: compiles and links, not packed")
     print(f"{time.monotonic() - started:.0f} s; wheels with problems: {failed}")
     return failed > 0
 

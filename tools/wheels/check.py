@@ -12,9 +12,15 @@ LARGEST_WHEEL = 250_000
 LARGEST_CORE = 500_000
 NEWEST_GLIBC = (2, 17)
 MACHINES = {"x86_64": "EM_X86_64", "aarch64": "EM_AARCH64"}
-# All of them are parts of glibc. libdl is for the functions of the interpreter's own libssl, and the
-# loader itself for variables of a thread.
-GLIBC = {"libc.so.6", "libpthread.so.0", "libdl.so.2", "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"}
+# All of them are parts of glibc. libdl is for the functions of the interpreter's own libssl, and
+# the loader itself for variables of a thread.
+GLIBC = {
+    "libc.so.6",
+    "libpthread.so.0",
+    "libdl.so.2",
+    "ld-linux-x86-64.so.2",
+    "ld-linux-aarch64.so.1",
+}
 
 HEAD = f"{'wheel':78} {'bytes':>7} {'core':>7} {'symbols':>11} {'seconds':>8}"
 
@@ -40,7 +46,9 @@ def look(path, target):
         elif isinstance(section, GNUVerNeedSection):
             versions |= {one.name for _, all_of_it in section.iter_versions() for one in all_of_it}
         elif isinstance(section, SymbolTableSection):
-            exported |= {one.name for one in section.iter_symbols() if one["st_shndx"] != "SHN_UNDEF"}
+            exported |= {
+                one.name for one in section.iter_symbols() if one["st_shndx"] != "SHN_UNDEF"
+            }
     problems += [f"exports {symbol}" for symbol in sorted(exported - {"PyInit__core"})]
     allowed = {f"libc.musl-{target.machine}.so.1"} if target.musl else GLIBC
     problems += [f"needs {library}" for library in sorted(needed - allowed)]

@@ -26,8 +26,11 @@ def main(folder, *types):
     if not (headers / "Python.h").exists():
         sys.exit(f"the headers of {sys.executable} are not installed")
     shutil.copytree(headers, folder / "include")
-    # Debian keeps it apart, and has another file in its place that chooses by the machine.
-    shutil.copy(sysconfig.get_config_h_filename(), folder / "include" / "pyconfig.h")
+    # Debian has another file in its place, that chooses by the machine.
+    multiarch = sysconfig.get_config_var("MULTIARCH") or ""
+    config = headers.parent / multiarch / headers.name / "pyconfig.h"
+    if config.exists():
+        shutil.copy(config, folder / "include" / "pyconfig.h")
     freethreaded = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
     description = {
         "version": sys.version.split()[0],

@@ -1,0 +1,70 @@
+"""The parts of `make wheels` that need no other compiler."""
+
+import email
+import importlib.util
+import json
+import sys
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def load(path):
+    spec = importlib.util.spec_from_file_location("loaded_" + path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+contents = load(ROOT / "tools" / "wheels" / "contents.py")
+
+
+def test_libev_is_configured_for_the_target_and_not_for_this_machine(monkeypatch):
+    setup = load(ROOT / "setup.py")
+    monkeypatch.setattr(sys, "platform", "something else")
+    assert setup.libev_macros(linux=True)["EV_USE_EPOLL"] == "1"
+    assert "EV_USE_KQUEUE" not in setup.libev_macros(linux=True)
+    assert setup.libev_macros(linux=False)["EV_USE_KQUEUE"] == "1"
+    assert "EV_USE_EPOLL" not in setup.libev_macros(linux=False)
+
+
+def test_sizes_of_another_interpreter():
+    setup = load(ROOT / "setup.py")
+    sizes = {name: 40 for name in setup.BASES["ASYNCIO_TRANSPORT_SIZE"]}
+    sizes |= {"_asyncio.Future": 104, "_asyncio.Task": 145}
+    assert setup.base_sizes(sizes.__getitem__) == {
+        "ASYNCIO_FUTURE_SIZE": 160,
+        "ASYNCIO_TRANSPORT_SIZE": 48,
+    }
+
+
+def test_same_files_in_any_order_give_the_same_wheel(tmp_path):
+    files = {"b/x.so": b"binary", "a.py": b"text\n", "n.dist-info/METADATA": b"Name: n\n"}
+    contents.pack(tmp_path / "1.whl", files, "n.dist-info")
+    contents.pack(tmp_path / "2.whl", dict(reversed(files.items())), "n.dist-info")
+    assert (tmp_path / "1.whl").read_bytes() == (tmp_path / "2.whl").read_bytes()
+    with zipfile.ZipFile(tmp_path / "1.whl") as wheel:
+        assert wheel.namelist()[-1] == "n.dist-info/RECORD"
+        rows = wheel.read("n.dist-info/RECORD").decode().splitlines()
+        modes = {one.filename: one.external_attr >> 16 & 0o777 for one in wheel.infolist()}
+    assert rows == [
+        "a.py,sha256=ueaOG-o-WxnKay-YtzpUtz2q-qJQSEkC4JmC4HoS5zM,5",
+        "b/x.so,sha256=mjpF0BUxog6JrGrhCwsL6wSSrNchajaKoGLRpf7K-c0,6",
+        "n.dist-info/METADATA,sha256=jIbgi4fG8TiESFvrOq1-zZ_th-BCkPY_N35TXAipDIQ,8",
+        "n.dist-info/RECORD,,",
+    ]
+    assert modes["b/x.so"] == 0o755 and modes["a.py"] == 0o644
+
+
+def test_metadata_and_bill_of_materials_name_libev(tmp_path):
+    old = "Name: n\nLicense-Expression: MIT\nLicense-File: LICENSE\n\nText\n"
+    metadata = email.message_from_string(contents.add_libev(old))
+    assert metadata["License-Expression"] == "MIT AND BSD-2-Clause"
+    assert metadata.get_all("License-File") == ["LICENSE", "libev/LICENSE"]
+    (tmp_path / "Changes").write_text("Revision history\n\nTODO: more\n4.33 Wed Mar 18\n\t- x\n")
+    (tmp_path / "ev.c").write_text("int x;\n")
+    bill = contents.bill_of_materials("1.2", tmp_path, "0.1")
+    (libev,) = bill["components"]
+    assert (libev["name"], libev["version"]) == ("libev", "4.33")
+    assert "serialNumber" not in json.dumps(bill) and "timestamp" not in json.dumps(bill)
