@@ -40,6 +40,7 @@ from ._loop import Loop
 if TYPE_CHECKING:
     from ._dump import dump
     from ._policy import EventLoopPolicy, install
+    from ._stats import Delay, LoopStats
     from ._watchdog import BlockedError, Stall, Watchdog, watchdog
 
 __version__ = "0.1.0"
@@ -48,12 +49,14 @@ __all__ = ["Future", "Loop", "Task", "build_info", "new_event_loop", "run"]
 # Imported on first use: most programs need none of it.
 _LATE_NAMES = {
     "BlockedError": "_watchdog",
+    "Delay": "_stats",
+    "LoopStats": "_stats",
     "Stall": "_watchdog",
     "Watchdog": "_watchdog",
     "dump": "_dump",
     "watchdog": "_watchdog",
 }
-__all__ += ["BlockedError", "Stall", "Watchdog", "dump", "watchdog"]
+__all__ += ["BlockedError", "Delay", "LoopStats", "Stall", "Watchdog", "dump", "watchdog"]
 
 # Python 3.16 has no event loop policies any more, and there these two do not exist.
 _POLICY_NAMES = ("EventLoopPolicy", "install")

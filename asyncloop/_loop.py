@@ -6,6 +6,7 @@ running Python has. The mixins give the hooks that it calls.
 """
 
 from asyncio.base_events import BaseEventLoop
+from typing import TYPE_CHECKING
 
 from . import _core
 from ._datagrams import DatagramHooks
@@ -16,6 +17,9 @@ from ._signals import SignalHooks
 from ._streams import StreamHooks
 from ._subprocess import SubprocessHooks
 from ._tls import TlsHooks
+
+if TYPE_CHECKING:
+    from ._stats import LoopStats
 
 
 class Loop(
@@ -59,6 +63,26 @@ class Loop(
             self._run_turns()
         finally:
             self._end_run()
+
+    def stats(self) -> "LoopStats":
+        """Return what the loop has counted so far: turns, callbacks, time, bytes, delays.
+
+        Works from any thread, also while the loop is blocked or after it was closed. asyncio does
+        not have it.
+        """
+        from ._stats import stats_of
+
+        return stats_of(self._counters())
+
+    def utilization(self, since: "LoopStats | None" = None) -> float:
+        """Return the share of its time that the loop was busy, from 0.0 to 1.0.
+
+        since: what `stats()` gave earlier; None: from the loop's first run on. Raises ValueError
+        for the statistics of another loop. asyncio does not have it.
+        """
+        from . import _stats
+
+        return _stats.utilization(self.stats(), since)
 
     def close(self) -> None:
         """Close the loop: pending calls are dropped, the executor is told to end.

@@ -16,6 +16,7 @@
 #include "tasks/future.h"
 #include "loop/inbox.h"
 #include "insides.h"
+#include "stats.h"
 #include "ops/look_up.h"
 #include "loop/overrides.h"
 #include "loop/owner.h"
@@ -858,14 +859,7 @@ Loop_new(PyTypeObject *type, PyObject *args UNUSED, PyObject *kwargs UNUSED)
         return NULL;
     }
     loop->state = state;
-    if (loop_state(state)->loops.usual == NULL && type->tp_base == loop_state(state)->loops.Type) {
-        /* Never a program's own subclass: the class would live for good, with all that hangs on
-         * it, like the cells of a method that is defined in a function. */
-        loop_state(state)->loops.usual = (PyTypeObject *)Py_NewRef(type);
-    }
     loop->timer_fd = -1;
-    loop->slow_callback_duration = 0.1;
-    overrides_forget(loop);
     list_init(&loop->all_loops);
     list_init(&loop->tls_pending);
     owed_init(&loop->owed);
@@ -873,6 +867,19 @@ Loop_new(PyTypeObject *type, PyObject *args UNUSED, PyObject *kwargs UNUSED)
     list_init(&loop->fds.noted);
     list_init(&loop->waiting_operations);
     inbox_init(loop);
+    loop->activity = activity_new(loop_state(state)->loops.activities);
+    if (loop->activity == NULL) {
+        Py_DECREF(loop);
+        return PyErr_NoMemory();
+    }
+    loop->counters = loop->activity->counters;
+    if (loop_state(state)->loops.usual == NULL && type->tp_base == loop_state(state)->loops.Type) {
+        /* Never a program's own subclass: the class would live for good, with all that hangs on
+         * it, like the cells of a method that is defined in a function. */
+        loop_state(state)->loops.usual = (PyTypeObject *)Py_NewRef(type);
+    }
+    loop->slow_callback_duration = 0.1;
+    overrides_forget(loop);
     if (ready_init(&loop->ready) < 0) {
         Py_DECREF(loop);
         return NULL;
@@ -942,12 +949,12 @@ Loop_dealloc(PyObject *op)
     Loop_clear(op);
     loop_free_buffers(loop);    /* an Operation goes on after close(), too */
     inbox_free(loop);
-    activity_free(loop->activity);
     current_forget_loop(loop);
     ready_free(&loop->ready);
     watch_free(loop);
     pthread_cond_destroy(&loop->inbox.told);
     pthread_mutex_destroy(&loop->inbox.lock);
+    activity_free(loop->activity);
     type->tp_free(op);
     Py_DECREF(type);
 }
@@ -1053,6 +1060,7 @@ static PyMethodDef Loop_methods[] = {
     {"_run", Loop__run, METH_NOARGS, NULL},
     {"_run_turn", Loop__run_turn, METH_NOARGS, NULL},
     INSIDES_METHODS,
+    STATS_METHODS,
     {"_close", OWNED(Loop__close), METH_NOARGS, NULL},
     {"_signal_fd", OWNED(Loop__signal_fd), METH_NOARGS, NULL},
     {"_write_to_self", Loop__write_to_self, METH_NOARGS, NULL},
@@ -1178,6 +1186,7 @@ after_fork_in_child(PyObject *module, PyObject *ignored UNUSED)
         if (loop->run != NULL && loop->run->thread != 0
             && loop->run->thread != PyThread_get_thread_ident()) {
             loop->run = NULL;    /* of a thread that the child does not have */
+            activity_forked(loop->activity);
         }
         tls_forked(loop);
     }

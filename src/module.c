@@ -17,6 +17,7 @@
 #include "net/server.h"
 #include "net/sockets.h"
 #include "net/stream.h"
+#include "stats.h"
 #include "tls/tls.h"
 #include "ops/resolve.h"
 #include "ops/sockop.h"
@@ -75,6 +76,9 @@ static PyMethodDef module_methods[] = {
     {"_loop_by_number", loop_by_number, METH_O,
      PyDoc_STR("_loop_by_number(number, /)\n--\n\n"
                "The loop that is told of under this number, or None if it does not run.")},
+    {"_delay_bounds", delay_bounds, METH_NOARGS,
+     PyDoc_STR("_delay_bounds()\n--\n\n"
+               "The lower ends of the buckets of a delay, in nanoseconds.")},
     {"_drain_free_lists", module_drain_free_lists, METH_NOARGS,
      PyDoc_STR("_drain_free_lists()\n--\n\n"
                "For tests: from now on each object is an allocation.")},

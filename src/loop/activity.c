@@ -55,6 +55,8 @@ activity_new(struct activities *all)
         pthread_mutex_lock(&all->lock);
         all->holders++;
         activity->number = ++all->last_number;
+        activity->counters = &activity->own;
+        activity->own.number = activity->number;
         list_append(&all->list, &activity->node);
         pthread_mutex_unlock(&all->lock);
     }
@@ -81,7 +83,19 @@ activity_set_thread(struct activity *activity, unsigned long thread)
     pthread_mutex_lock(&activity->all->lock);
     activity->thread = thread;
     activity->pthread = pthread_self();
+    COUNTER_SET(activity->counters->thread, thread);
     pthread_mutex_unlock(&activity->all->lock);
+}
+
+void
+activity_forked(struct activity *activity)
+{
+    struct counters *counters = activity->counters;
+    int64_t now = counters_clock_ns();
+    activity_set_thread(activity, 0);
+    span_end(&counters->idle, now);
+    span_end(&counters->run, now);
+    counters_sleep(counters);
 }
 
 unsigned long

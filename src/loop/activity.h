@@ -1,7 +1,8 @@
 /* activity.h - what a loop shows to those who look at it from outside: from another thread, without
  * the GIL, while it is blocked.
  *
- * Owns:     the list of the loops of an interpreter, for threads that know no Python.
+ * Owns:     the list of the loops of an interpreter, for threads that know no Python, and what a loop
+ *           counts.
  * Promises: a loop's part is a relaxed store when a turn begins and one when it falls asleep; who
  *           looks holds the lock, so that no loop dies, and no thread leaves a run, meanwhile.
  * Ignores:  what is made of it: watchdog.c. */
@@ -10,7 +11,7 @@
 
 #include <pthread.h>
 
-#include "base/base.h"
+#include "loop/counters.h"
 
 /* All loops of an interpreter. Lives as long as one of its holders: the module, the loops, the
  * watchdogs. */
@@ -24,10 +25,11 @@ struct activities {
 struct activity {
     struct list_node node;
     struct activities *all;
+    struct counters *counters;    /* never NULL */
     uint64_t number;          /* of the loop in its interpreter, from 1; never used again */
-    uint64_t pulse;           /* twice the turns so far, and 1 while one is under way */
     unsigned long thread;     /* threading.get_ident() of who runs the loop; 0: nobody. Under the lock */
     pthread_t pthread;        /* the same */
+    struct counters own;      /* where they are, unless others have them mapped */
 };
 
 struct activities *activities_new(void);               /* NULL without memory; sets no exception */
@@ -41,21 +43,25 @@ void activity_free(struct activity *activity);         /* may be NULL */
 /* Around a run, in its thread; 0 as the thread ends it. */
 void activity_set_thread(struct activity *activity, unsigned long thread);
 
+/* In the child: the thread that ran it is not there. */
+void activity_forked(struct activity *activity);
+
 unsigned long activity_thread(struct activity *activity);    /* who runs it; 0: nobody */
 
+/* A pulse is two more with each turn and with each end of a sleep, and odd until the next sleep. */
 static inline void
-activity_begin_turn(struct activity *activity)
+counters_begin_turn(struct counters *counters)
 {
-    uint64_t pulse = __atomic_load_n(&activity->pulse, __ATOMIC_RELAXED);
-    __atomic_store_n(&activity->pulse, (pulse | 1) + 2, __ATOMIC_RELAXED);
+    uint64_t pulse = __atomic_load_n(&counters->pulse, __ATOMIC_RELAXED);
+    __atomic_store_n(&counters->pulse, (pulse | 1) + 2, __ATOMIC_RELAXED);
 }
 
 /* Until the next turn begins. */
 static inline void
-activity_sleep(struct activity *activity)
+counters_sleep(struct counters *counters)
 {
-    uint64_t pulse = __atomic_load_n(&activity->pulse, __ATOMIC_RELAXED);
-    __atomic_store_n(&activity->pulse, pulse & ~UINT64_C(1), __ATOMIC_RELAXED);
+    uint64_t pulse = __atomic_load_n(&counters->pulse, __ATOMIC_RELAXED);
+    __atomic_store_n(&counters->pulse, pulse & ~UINT64_C(1), __ATOMIC_RELAXED);
 }
 
 #endif

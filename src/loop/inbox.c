@@ -380,6 +380,7 @@ inbox_push_steal(Loop *loop, PyObject *op, enum ready_kind kind)
         inbox->items[inbox->head + inbox->count] = (uintptr_t)op | (uintptr_t)kind;
         inbox_set_count(inbox, inbox->count + 1);
         inbox_wake_locked(inbox);
+        COUNT(loop->counters->from_threads, 1);    /* by one thread at a time */
     }
     pthread_mutex_unlock(&inbox->lock);
     if (LIKELY(!closed && !full)) {
@@ -420,6 +421,7 @@ loop_call_soon_threadsafe(Loop *loop, Handle *handle_steal)
         return inbox_push_steal(loop, (PyObject *)handle_steal, READY_HANDLE);
     }
     inbox->direct++;
+    COUNT(loop->counters->from_threads, inbox_is_next(loop));
     if (ready_push_steal(&loop->ready, (PyObject *)handle_steal, READY_HANDLE) < 0) {
         return -1;
     }

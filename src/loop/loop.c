@@ -406,9 +406,12 @@ static inline int
 loop_run_item(Loop *loop, uintptr_t item)
 {
     PyObject *op = ready_object(item);
+    int result;
     switch (item & READY_KIND_MASK) {
     case READY_TASK:
-        return loop_state(loop->state)->run.task(loop, op);
+        result = loop_state(loop->state)->run.task(loop, op);
+        COUNT(loop->counters->task_steps, 1);
+        return result;
     case READY_HANDLE:
         current_leave(loop);
         if (UNLIKELY(LOOP_REPLACED_MEANWHILE(loop) & LOOP_HANDLE_RUN)
@@ -529,6 +532,31 @@ loop_judge_crowd(Loop *loop, int64_t now)
     }
 }
 
+/* The kernel was looked at, from `before` to `after`. What came due since the last time has waited. */
+static inline void
+loop_note_look(Loop *loop, int64_t before, int64_t after)
+{
+    struct counters *counters = loop->counters;
+    int64_t unlooked = before - COUNTER_GET(counters->looked);
+    if (UNLIKELY(unlooked >= DELAY_LEAST_NS)) {
+        loop->unlooked_ns = unlooked;
+    }
+    COUNTER_SET(counters->looked, after);
+    COUNTER_SET(counters->ready, ready_length(&loop->ready));
+    COUNTER_SET(counters->timers, loop->timers.length);
+}
+
+/* What the look has brought is told now. */
+static inline void
+loop_note_delay(Loop *loop, size_t before)
+{
+    if (UNLIKELY(loop->unlooked_ns > 0)) {
+        int64_t first = before == 0 ? 0 : monotonic_ns() - loop->counters->looked;
+        counters_note_delay(loop->counters, first, loop->unlooked_ns);
+        loop->unlooked_ns = 0;
+    }
+}
+
 /* A look at the kernel only because a descriptor was added, in the middle of work: no more than it
  * takes for that to be told in this iteration (guarded path: reader). It runs no user code, so the
  * current task stays in asyncio's books; signals have their turn in the polls between. */
@@ -542,6 +570,7 @@ loop_glance(Loop *loop, struct run *run, int64_t now)
     }
     if (loop->fds.events > 0) {
         loop->last_poll_ns = now;
+        loop_note_look(loop, now, now);
     }
     return run->exception == NULL ? 1 : -1;
 }
@@ -551,6 +580,7 @@ static int
 loop_idle_time(Loop *loop, int64_t *wait_ns)
 {
     int64_t next = timer_next(loop);
+    loop->slept_ns = 0;
     if (next == TIMER_NEVER) {
         *wait_ns = TIMER_NEVER;
         return 0;
@@ -559,8 +589,28 @@ loop_idle_time(Loop *loop, int64_t *wait_ns)
     if (loop_now_ns(loop, &now) < 0) {
         return -1;
     }
+    if (LIKELY(!loop_has_custom_clock(loop))) {
+        loop->slept_ns = now;
+    }
     *wait_ns = next > now ? next - now : 0;
     return 0;
+}
+
+/* What others see of a poll that may sleep. */
+static int
+loop_poll_selector(Loop *loop, int64_t wait_ns)
+{
+    if (wait_ns <= 0) {
+        return insides_poll(loop, wait_ns);
+    }
+    loop->slept_ns = monotonic_ns();
+    counters_sleep(loop->counters);
+    span_begin(&loop->counters->idle, loop->slept_ns);
+    int result = insides_poll(loop, wait_ns);
+    loop->woke_ns = monotonic_ns();
+    span_end(&loop->counters->idle, loop->woke_ns);
+    counters_begin_turn(loop->counters);
+    return result;
 }
 
 /* loop_poll(), with a poll by whatever is the loop's _selector, or, nearly always, by our own: inlined,
@@ -581,8 +631,9 @@ loop_poll_by(Loop *loop, struct run *run, size_t *before, const int by_selector)
     }
     *before = ready_length(&loop->ready);
     int64_t wait_ns = 0;
+    int64_t now;
     if (!idle) {
-        int64_t now = monotonic_ns();
+        now = monotonic_ns();
         if (LIKELY(by_selector == 0)
             && (loop->answering || now - loop->last_poll_ns < POLL_INTERVAL_NS)) {
             if (UNLIKELY(loop->fds.fresh)) {
@@ -592,6 +643,7 @@ loop_poll_by(Loop *loop, struct run *run, size_t *before, const int by_selector)
             loop->now_ns = now;
             return 0;
         }
+        loop->slept_ns = now;
         loop_judge_crowd(loop, now);
     }
     else {
@@ -607,12 +659,18 @@ loop_poll_by(Loop *loop, struct run *run, size_t *before, const int by_selector)
         wait_ns = loop_state(loop->state)->run.check_operations(loop, monotonic_ns(), wait_ns);
     }
     current_leave(loop);
-    int result = LIKELY(by_selector == 0) ? poll_once(loop, wait_ns) : insides_poll(loop, wait_ns);
+    loop->woke_ns = 0;
+    int result = LIKELY(by_selector == 0) ? poll_once(loop, wait_ns)
+                                          : loop_poll_selector(loop, wait_ns);
     /* A signal ends a sleep without an event. With one, whatever Python runs now handles it first. */
     if (UNLIKELY(result < 0 || (loop->fds.events == 0 && PyErr_CheckSignals() < 0))) {
         loop_propagate(loop);
     }
-    loop->now_ns = loop->last_poll_ns = monotonic_ns();
+    /* Without timers the moment of waking is as good, and need not be asked for. */
+    now = loop->woke_ns != 0 && timer_next(loop) == TIMER_NEVER ? loop->woke_ns : monotonic_ns();
+    loop_note_look(loop, loop->slept_ns != 0 ? loop->slept_ns : now,
+                   loop->woke_ns != 0 ? loop->woke_ns : now);
+    loop->now_ns = loop->last_poll_ns = now;
     return run->exception == NULL ? 1 : -1;
 }
 
@@ -679,6 +737,7 @@ loop_iterate(Loop *loop, struct run *run)
     if (loop_run_ready(loop, run, before) < 0) {
         return -1;
     }
+    loop_note_delay(loop, before);
     poll_dispatch(loop);
     return run->exception != NULL ? -1 : loop_run_ready(loop, run, total - before);
 }
@@ -699,7 +758,11 @@ loop_look_between(Loop *loop, struct run *run)
         loop_propagate(loop);
         return -1;
     }
-    loop->now_ns = loop->last_poll_ns = monotonic_ns();
+    int64_t now = monotonic_ns();
+    loop_note_look(loop, now, now);
+    counters_begin_turn(loop->counters);    /* what looks at the kernel is not blocked */
+    loop->now_ns = loop->last_poll_ns = now;
+    loop_note_delay(loop, 0);
     poll_dispatch(loop);
     if (run->exception != NULL) {
         return -1;
@@ -780,6 +843,7 @@ loop_iterate_bounded(Loop *loop, struct run *run)
         if (loop_run_ready_bounded(loop, run, before) < 0) {
             return -1;
         }
+        loop_note_delay(loop, before);
         poll_dispatch(loop);
         if (run->exception != NULL || loop_run_ready_bounded(loop, run, rest) < 0) {
             return -1;
@@ -803,7 +867,8 @@ loop_iterate_bounded(Loop *loop, struct run *run)
 static void
 loop_end_turn(Loop *loop)
 {
-    loop->step++;
+    COUNT(loop->counters->steps, 1);
+    COUNT(loop->counters->turns, 1);
     if (UNLIKELY(loop->unpushed.length > 0)) {
         loop_push(loop);
     }
@@ -818,6 +883,26 @@ loop_end_turn_by_hand(Loop *loop, struct run *run)
             owed_pay(loop, run);
         }
     }
+}
+
+static void
+loop_begin_counting(Loop *loop)
+{
+    int64_t now = monotonic_ns();
+    loop->unlooked_ns = 0;
+    COUNTER_SET(loop->counters->looked, now);
+    span_begin(&loop->counters->run, now);
+}
+
+static void
+loop_end_counting(Loop *loop)
+{
+    int64_t now = monotonic_ns();
+    int64_t unlooked = now - loop->counters->looked;
+    if (unlooked >= DELAY_LEAST_NS) {
+        counters_note_delay(loop->counters, 0, unlooked);
+    }
+    span_end(&loop->counters->run, now);
 }
 
 void
@@ -859,6 +944,7 @@ loop_begin_by_hand(Loop *loop, struct hand *hand)
     Py_INCREF(loop);
     if (hand->run.outer == NULL) {
         activity_set_thread(loop->activity, me);
+        loop_begin_counting(loop);
     }
     return 0;
 }
@@ -869,6 +955,7 @@ loop_end_by_hand(Loop *loop, struct hand *hand)
     PyObject *exception = hand->run.exception;
     current_leave(loop);
     if (hand->run.outer == NULL) {
+        loop_end_counting(loop);
         activity_set_thread(loop->activity, 0);
     }
     loop_end_run(loop, &hand->run);
@@ -893,7 +980,7 @@ static inline __attribute__((always_inline)) void
 loop_make_turns(Loop *loop, struct run *run, bool once, const bool bounded)
 {
     do {
-        activity_begin_turn(loop->activity);
+        counters_begin_turn(loop->counters);
         int result = bounded ? loop_iterate_bounded(loop, run) : loop_iterate(loop, run);
         loop_end_turn(loop);
         if (UNLIKELY(SHARED_LOAD(loop->owed.any)) && result == 0 && run->exception == NULL) {
@@ -1021,13 +1108,6 @@ loop_open(Loop *loop)
 {
     if (loop->ev != NULL) {
         return 0;    /* __init__ once more: it is open */
-    }
-    if (loop->activity == NULL) {
-        loop->activity = activity_new(loop_state(loop->state)->loops.activities);
-        if (loop->activity == NULL) {
-            PyErr_NoMemory();
-            return -1;
-        }
     }
     if (poll_open(loop) < 0) {
         return -1;

@@ -16,6 +16,7 @@
 
 #include "loop/loop_state.h"
 #include "base/args.h"
+#include "loop/counters.h"
 #include "loop/ready.h"
 #include "loop/handle.h"
 #include "loop/owed.h"
@@ -67,7 +68,8 @@ struct Loop {
     struct ev_loop *ev;           /* NULL once closed */
     struct reserve reserve;       /* memory for it */
     struct list_node all_loops;   /* in loop_state(state)->loops.all */
-    struct activity *activity;    /* owned: what others see of the loop; from loop_open() on */
+    struct activity *activity;    /* owned: what others see of the loop */
+    struct counters *counters;    /* the activity's */
 
     struct ready ready;
 
@@ -126,6 +128,9 @@ struct Loop {
     unsigned long thread_id;      /* of the running thread; 0 when not running */
     int64_t now_ns;               /* clock at the start of the iteration */
     int64_t last_poll_ns;
+    int64_t slept_ns;             /* clock before the poll that is under way, if it may sleep; 0: not read yet */
+    int64_t woke_ns;              /* clock when the last poll ended, before the GIL; 0: it did not sleep */
+    int64_t unlooked_ns;          /* how long nothing was looked at before the last look, if that is noted */
     uint32_t polls;               /* so far; wraps */
     unsigned int crowd;           /* events of the last poll, once they were told; 0 while they are */
     bool slow_answers;            /* the last crowd took long for each: see loop_gathers() */
@@ -153,7 +158,6 @@ struct Loop {
     void *behind_room;            /* stream_read.c: of malloc(), or NULL */
 
     struct owed owed;             /* what could not be put into the ring for want of memory */
-    uint32_t step;                /* callbacks and parts of tasks so far; wraps */
     struct unpushed {
         PyObject **streams;       /* borrowed: who dies leaves */
         uint32_t length;
@@ -274,7 +278,7 @@ loop_gathers(const Loop *loop)
 static inline void
 loop_step_done(Loop *loop)
 {
-    loop->step++;
+    COUNT(loop->counters->steps, 1);
     if (UNLIKELY(loop->unpushed.length > 0)) {
         loop_push_after_step(loop);
     }

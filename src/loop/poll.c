@@ -29,7 +29,8 @@ poll_release(struct ev_loop *ev)
 {
     Loop *loop = ev_userdata(ev);
     if (loop->polling_blocked) {
-        activity_sleep(loop->activity);
+        counters_sleep(loop->counters);
+        span_begin(&loop->counters->idle, loop->slept_ns);
         loop->released = PyEval_SaveThread();
     }
 }
@@ -42,7 +43,9 @@ poll_acquire(struct ev_loop *ev)
     if (released != NULL) {
         /* Nobody else polls meanwhile: loop_begin_by_hand() sees to that. */
         loop->released = NULL;
-        activity_begin_turn(loop->activity);    /* to wait for the GIL is not to sleep */
+        loop->woke_ns = monotonic_ns();
+        span_end(&loop->counters->idle, loop->woke_ns);
+        counters_begin_turn(loop->counters);    /* to wait for the GIL is not to sleep */
         PyEval_RestoreThread(released);
     }
 }
@@ -219,8 +222,11 @@ poll_once(Loop *loop, int64_t wait_ns)
         wait_ns = 0;    /* the check made work, another thread did, or a run was broken off */
     }
     loop->polling_blocked = wait_ns > 0;
+    if (wait_ns > 0 && loop->slept_ns == 0) {
+        loop->slept_ns = monotonic_ns();
+    }
     if (wait_ns > 0 && wait_ns != TIMER_NEVER) {
-        int64_t now = monotonic_ns();
+        int64_t now = loop->slept_ns;
         poll_arm(loop, now, wait_ns > TIMER_NEVER - now ? TIMER_NEVER : now + wait_ns);
     }
     if (UNLIKELY(loop->forked_epoll) && poll_check_new_epoll(loop) < 0) {

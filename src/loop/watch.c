@@ -302,7 +302,7 @@ watch_start_at(struct watch *watch, struct fd_entry *entry)
     if (UNLIKELY(fds_note_change(&loop->fds, watch->io.fd) < 0)) {
         loop->fds.check_all = true;    /* what is watched for the second time never fails */
     }
-    entry->watched++;
+    COUNT(loop->counters->descriptors, entry->watched++ == 0);
     list_append(&loop->fds.active, &watch->active);
     loop->fds.fresh = true;
     Py_INCREF(watch->owner);
@@ -333,6 +333,7 @@ watch_stop_at(struct watch *watch, struct fd_entry *entry)
     PyObject *owner = watch->owner;
     list_remove(&watch->active);
     uint32_t left = --entry->watched;
+    COUNT(loop->counters->descriptors, -(uint64_t)(left == 0));
     if (loop->ev != NULL) {
         io_stop(loop, &watch->io);
         /* Where nothing is left to watch libev makes no call that could fail. */

@@ -270,7 +270,7 @@ watch_look(struct watch *watch, struct activity *activity, int64_t now)
     if (seen == NULL) {
         return;
     }
-    uint64_t pulse = __atomic_load_n(&activity->pulse, __ATOMIC_RELAXED);
+    uint64_t pulse = __atomic_load_n(&activity->counters->pulse, __ATOMIC_RELAXED);
     seen->there = true;
     if (pulse == seen->pulse && (pulse & 1) != 0 && activity->thread != 0) {
         watch_stuck(watch, seen, activity, now);

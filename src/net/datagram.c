@@ -284,6 +284,7 @@ datagram_read(Datagram *dgram, Loop *loop, bool *more)
     } while (UNLIKELY(n < 0 && errno == EINTR));
     int result = 0;
     if (LIKELY(n >= 0)) {
+        COUNT(loop->counters->bytes_in, (uint64_t)n);
         result = datagram_received(dgram, loop, buffer, (size_t)n, (struct sockaddr *)&address,
                                    length);
     }
@@ -454,6 +455,14 @@ send_failed(void)
     return SEND_FAILED;
 }
 
+static void
+datagram_count_sent(Datagram *dgram, size_t n)
+{
+    if (LIKELY(dgram->base.loop != NULL)) {
+        COUNT(dgram->base.loop->counters->bytes_out, n);
+    }
+}
+
 static enum send_outcome
 send_by_kernel(Datagram *dgram, const void *data, size_t n, const struct addr *target)
 {
@@ -467,6 +476,7 @@ send_by_kernel(Datagram *dgram, const void *data, size_t n, const struct addr *t
         sent = sendto(dgram->base.fd, data, n, MSG_DONTWAIT | MSG_NOSIGNAL, to, target->length);
     } while (sent < 0 && errno == EINTR);
     if (LIKELY(sent >= 0)) {
+        datagram_count_sent(dgram, (size_t)sent);
         return SEND_DONE;
     }
     return send_failed();

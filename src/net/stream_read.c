@@ -135,7 +135,7 @@ stream_read_longer(Transport *tr, Loop *loop, PyObject *bytes, size_t capacity, 
     PyErr_Clear();    /* no memory: the rest waits in the kernel */
     int result;
     if (buffer != NULL
-        && tr->io.ops->read(&tr->io, buffer + n, SCRATCH_BYTES - n, &more) == IO_OK) {
+        && transport_read(tr, buffer + n, SCRATCH_BYTES - n, &more) == IO_OK) {
         memcpy(buffer, PyBytes_AS_STRING(bytes), n);
         packet_done(state, bytes, capacity);
         result = proto_data_received(&tr->proto, state, buffer, n + more);
@@ -164,7 +164,7 @@ stream_read_large(Transport *tr, Loop *loop)
         PyErr_Clear();
         return READ_AGAIN;
     }
-    enum io_status status = tr->io.ops->read(&tr->io, PyBytes_AS_STRING(bytes), room, &n);
+    enum io_status status = transport_read(tr, PyBytes_AS_STRING(bytes), room, &n);
     if (UNLIKELY(status != IO_OK)) {
         packet_done(state, bytes, capacity);
         return stream_read_stopped(tr, status);
@@ -231,6 +231,9 @@ stream_read_message(Transport *tr, enum read_outcome *outcome)
     bool complete = false;
     int result = reader_receive(tr->state, &tr->proto, &tr->io, SCRATCH_BYTES, &status, &n,
                                 &complete);
+    if (LIKELY(status == IO_OK) && tr->loop != NULL) {
+        COUNT(tr->loop->counters->bytes_in, n);
+    }
     if (result < 0) {
         *outcome = outcome_of_fatal(tr->kind->data_failed(tr));
     }
@@ -247,8 +250,8 @@ stream_read_message(Transport *tr, enum read_outcome *outcome)
 static inline enum read_outcome
 stream_read_into(Transport *tr, char *buffer)
 {
-    size_t n;
-    enum io_status status = tr->io.ops->read(&tr->io, buffer, SCRATCH_BYTES, &n);
+    size_t n = 0;
+    enum io_status status = transport_read(tr, buffer, SCRATCH_BYTES, &n);
     if (UNLIKELY(status != IO_OK)) {
         return stream_read_stopped(tr, status);
     }
@@ -334,7 +337,7 @@ stream_read_buffered(Transport *tr)
         status = io_recv_into(tr, buffer, &n);
     }
     else {
-        status = tr->io.ops->read(&tr->io, view.buf, (size_t)view.len, &n);
+        status = transport_read(tr, view.buf, (size_t)view.len, &n);
         PyBuffer_Release(&view);
     }
     if (UNLIKELY(status != IO_OK)) {

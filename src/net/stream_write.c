@@ -158,8 +158,9 @@ stream_holds(Stream *stream, size_t length)
     if (UNLIKELY(loop == NULL || stream->holds == HOLDS_NOT)) {
         return false;    /* guarded path: write-burst */
     }
-    if (LIKELY(stream->step != loop->step)) {
-        stream->step = loop->step;
+    uint32_t step = (uint32_t)loop->counters->steps;
+    if (LIKELY(stream->step != step)) {
+        stream->step = step;
         stream->usual_writes = stream->writes;
         stream->writes = 0;
     }
@@ -217,7 +218,6 @@ stream_audit(Stream *stream UNUSED)
 static enum io_status
 stream_send(Stream *stream, struct iovec *iov, int count, bool more, size_t *budget, size_t *n)
 {
-    struct io *io = &stream->base.io;
     size_t wanted = 0, over = 0;
     for (int i = 0; i < count; i++) {
         wanted += iov[i].iov_len;
@@ -228,7 +228,7 @@ stream_send(Stream *stream, struct iovec *iov, int count, bool more, size_t *bud
         iov[count - 1].iov_len -= over;
     }
     *n = 0;
-    enum io_status status = io->ops->writev(io, iov, count, more, n);
+    enum io_status status = transport_writev(&stream->base, iov, count, more, n);
     if (UNLIKELY(over > 0)) {
         iov[count - 1].iov_len += over;
     }
@@ -244,11 +244,10 @@ stream_send(Stream *stream, struct iovec *iov, int count, bool more, size_t *bud
 static inline enum io_status
 stream_send_piece(Stream *stream, const char *data, size_t length, size_t *sent)
 {
-    struct io *io = &stream->base.io;
     bool more = stream_holds(stream, length);
     struct iovec iov = {(void *)data, length < WRITE_BUDGET_BYTES ? length : WRITE_BUDGET_BYTES};
     *sent = 0;
-    enum io_status status = io->ops->writev(io, &iov, 1, more, sent);
+    enum io_status status = transport_writev(&stream->base, &iov, 1, more, sent);
     if (LIKELY(*sent == length)) {
         stream_sent(stream, more);
         return IO_OK;

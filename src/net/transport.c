@@ -238,7 +238,7 @@ transport_finish(Transport *tr)
     Py_END_CRITICAL_SECTION();
     proto_clear(&tr->proto);
     Loop *loop = (Loop *)Py_XNewRef(tr->loop);
-    shared_loop_drop((PyObject *)tr, &tr->loop);
+    transport_leave_loop(tr);
     server_detach(tr, false);
     Py_BEGIN_CRITICAL_SECTION(tr);    /* without a loop, it is what guards the transport */
     if (tr->kind->lost != NULL) {
@@ -546,6 +546,7 @@ transport_new(PyTypeObject *type, const struct transport_kind *kind, Loop *loop,
     watch_init(&tr->read_watch, loop, (PyObject *)tr, fd, EV_READ, transport_on_no_event);
     watch_init(&tr->write_watch, loop, (PyObject *)tr, fd, EV_WRITE, transport_on_no_event);
     tr->loop = (Loop *)Py_NewRef(loop);
+    COUNT_SHARED(loop->counters->transports, 1);
     tr->extra = Py_XNewRef(extra);
     if (proto_init(&tr->proto, protocol, context,
                    kind->is_socket ? PROTO_FOR_SOCKET : PROTO_FOR_PIPE) < 0

@@ -23,6 +23,7 @@
 #include "net/io.h"
 #include "net/proto.h"
 #include "base/standard.h"
+#include "loop/owner.h"
 #include "loop/watch.h"
 
 typedef struct Transport Transport;
@@ -160,6 +161,38 @@ PyObject *transport_get_info(Transport *tr, PyObject *name, PyObject *otherwise)
 PyObject *transport_extra(Transport *tr);
 
 /* -- reading and closing ----------------------------------------------------------- */
+
+/* The transport is done: it forgets its loop, which counts it no more. Idempotent. */
+static inline void
+transport_leave_loop(Transport *tr)
+{
+    if (tr->loop != NULL) {
+        COUNT_SHARED(tr->loop->counters->transports, (uint64_t)-1);
+    }
+    shared_loop_drop((PyObject *)tr, &tr->loop);
+}
+
+/* io.ops->read() and writev(), and the loop counts the bytes. */
+static inline enum io_status
+transport_read(Transport *tr, void *buffer, size_t capacity, size_t *n)
+{
+    enum io_status status = tr->io.ops->read(&tr->io, buffer, capacity, n);
+    if (LIKELY(status == IO_OK) && LIKELY(tr->loop != NULL)) {
+        COUNT(tr->loop->counters->bytes_in, *n);
+    }
+    return status;
+}
+
+/* *n is 0 before. */
+static inline enum io_status
+transport_writev(Transport *tr, const struct iovec *iov, int count, bool more, size_t *n)
+{
+    enum io_status status = tr->io.ops->writev(&tr->io, iov, count, more, n);
+    if (LIKELY(tr->loop != NULL)) {
+        COUNT(tr->loop->counters->bytes_out, *n);
+    }
+    return status;
+}
 
 /* May and should the kind read? Asked again after each call into the protocol. */
 static inline bool

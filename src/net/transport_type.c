@@ -74,7 +74,7 @@ transport_clear(PyObject *op)
     Py_CLEAR(tr->sockname);
     Py_CLEAR(tr->peername);
     Py_CLEAR(tr->limits);
-    shared_loop_drop(op, &tr->loop);
+    transport_leave_loop(tr);
     return 0;
 }
 
@@ -123,7 +123,7 @@ transport_run_abandon(PyObject *owner, PyObject *ignored UNUSED)
     /* From here on any thread may free it. */
     SHARED_STORE(tr->closing, true);
     tr->conn_lost += tr->conn_lost == 0;
-    shared_loop_drop(owner, &tr->loop);
+    transport_leave_loop(tr);
     return 0;
 }
 

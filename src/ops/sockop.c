@@ -120,6 +120,38 @@ sockop_raised(enum attempt direction)
     return ATTEMPT_FAILED;
 }
 
+/* `n` bytes went in or out, by the direction in which it would have waited; none if that is below 0. */
+static inline void
+sockop_count(Operation *op, enum attempt direction, Py_ssize_t n)
+{
+    if (LIKELY(n > 0) && LIKELY(op->loop != NULL)) {
+        if (direction == ATTEMPT_WAIT_READ) {
+            COUNT(op->loop->counters->bytes_in, (uint64_t)n);
+        }
+        else {
+            COUNT(op->loop->counters->bytes_out, (uint64_t)n);
+        }
+    }
+}
+
+/* How many bytes a method of the socket has moved: it gives bytes, a number, or a tuple that begins
+ * with one of these. */
+static Py_ssize_t
+length_of_result(PyObject *result)
+{
+    if (PyTuple_CheckExact(result) && PyTuple_GET_SIZE(result) > 0) {
+        result = PyTuple_GET_ITEM(result, 0);
+    }
+    if (PyBytes_CheckExact(result)) {
+        return PyBytes_GET_SIZE(result);
+    }
+    Py_ssize_t n = PyLong_CheckExact(result) ? PyLong_AsSsize_t(result) : 0;
+    if (n == -1) {
+        PyErr_Clear();
+    }
+    return n;
+}
+
 /* Calls sock.name(*args) with the first nargs of op->args. */
 static enum attempt
 sockop_call(Operation *op, PyObject *name, Py_ssize_t nargs, enum attempt direction,
@@ -130,19 +162,24 @@ sockop_call(Operation *op, PyObject *name, Py_ssize_t nargs, enum attempt direct
         stack[i + 1] = op->args[i];
     }
     *result = PyObject_VectorcallMethod(name, stack, (size_t)nargs + 1, NULL);
-    return *result != NULL ? ATTEMPT_DONE : sockop_raised(direction);
+    if (*result == NULL) {
+        return sockop_raised(direction);
+    }
+    sockop_count(op, direction, length_of_result(*result));
+    return ATTEMPT_DONE;
 }
 
 /* -- receiving -------------------------------------------------------------------------- */
 
 static ssize_t
-receive(int fd, void *buffer, size_t size, struct sockaddr *address, socklen_t *length)
+receive(Operation *op, void *buffer, size_t size, struct sockaddr *address, socklen_t *length)
 {
     ssize_t got;
     do {
-        got = address == NULL ? recv(fd, buffer, size, MSG_DONTWAIT)
-                              : recvfrom(fd, buffer, size, MSG_DONTWAIT, address, length);
+        got = address == NULL ? recv(op->fd, buffer, size, MSG_DONTWAIT)
+                              : recvfrom(op->fd, buffer, size, MSG_DONTWAIT, address, length);
     } while (UNLIKELY(got < 0 && errno == EINTR));
+    sockop_count(op, ATTEMPT_WAIT_READ, got);
     return got;
 }
 
@@ -179,7 +216,7 @@ sockop_receive_bytes(Operation *op, struct sockaddr *address, socklen_t *length,
         if (buffer == NULL) {
             return ATTEMPT_FAILED;
         }
-        got = receive(op->fd, buffer, (size_t)op->count, address, length);
+        got = receive(op, buffer, (size_t)op->count, address, length);
         int err = errno;
         *data = got < 0 ? NULL : PyBytes_FromStringAndSize(buffer, got);
         scratch_give(loop, buffer);
@@ -193,7 +230,7 @@ sockop_receive_bytes(Operation *op, struct sockaddr *address, socklen_t *length,
         if (*data == NULL) {
             return ATTEMPT_FAILED;
         }
-        got = receive(op->fd, PyBytes_AS_STRING(*data), (size_t)op->count, address, length);
+        got = receive(op, PyBytes_AS_STRING(*data), (size_t)op->count, address, length);
         if (got < 0) {
             Py_CLEAR(*data);
             return sockop_failed(ATTEMPT_WAIT_READ);
@@ -237,7 +274,7 @@ attempt_recv_into(Operation *op, PyObject **result)
         args_not_writable(op->args[0]);
         return ATTEMPT_FAILED;
     }
-    ssize_t got = view.len == 0 ? 0 : receive(op->fd, view.buf, (size_t)view.len, NULL, NULL);
+    ssize_t got = view.len == 0 ? 0 : receive(op, view.buf, (size_t)view.len, NULL, NULL);
     int err = errno;
     PyBuffer_Release(&view);
     errno = err;
@@ -340,9 +377,10 @@ attempt_recvmsg(Operation *op, PyObject **result)
 /* -- sending ------------------------------------------------------------------------------ */
 
 static ssize_t
-transmit(int fd, const char *data, size_t size)
+transmit(Operation *op, const char *data, size_t size)
 {
     ssize_t sent;
+    int fd = op->fd;
     do {
         if (size < SEND_UNLOCKED_BYTES) {
             sent = send(fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -353,6 +391,7 @@ transmit(int fd, const char *data, size_t size)
             Py_END_ALLOW_THREADS
         }
     } while (UNLIKELY(sent < 0 && errno == EINTR));
+    sockop_count(op, ATTEMPT_WAIT_WRITE, sent);
     return sent;
 }
 
@@ -364,7 +403,7 @@ sockop_send_rest(Operation *op, const char *data, Py_ssize_t size, PyObject **re
     if (UNLIKELY(left > WRITE_BUDGET_BYTES)) {
         left = WRITE_BUDGET_BYTES;
     }
-    ssize_t sent = transmit(op->fd, data + op->count, left);
+    ssize_t sent = transmit(op, data + op->count, left);
     if (sent < 0) {
         return sockop_failed(ATTEMPT_WAIT_WRITE);
     }

@@ -62,7 +62,7 @@ task_unlink(Task *self)
 #if CURRENT_HAS_TASK_LIST
     list_remove(&self->node);
 #endif
-    self->registered = false;
+    task_set_registered(self, false);
 }
 
 /* what is specific to a Task: may run Python */
@@ -154,9 +154,9 @@ task_init(Task *self, PyObject *coro, PyObject *name, PyObject *context, bool ea
     if (current_register(state, (PyObject *)self, &self->node) < 0) {
         return -1;
     }
-    self->registered = true;
+    task_set_registered(self, true);
     if (task_schedule(self) < 0) {
-        self->registered = false;
+        task_set_registered(self, false);
         current_unregister(state, (PyObject *)self, &self->node);
         return -1;
     }

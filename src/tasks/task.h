@@ -26,6 +26,17 @@ struct Task {
     bool owed;                    /* held: its next step waits for memory (loop->owed) */
 };
 
+/* Idempotent, in both directions. A loop of ours counts its tasks. */
+static inline void
+task_set_registered(Task *self, bool registered)
+{
+    Loop *loop = self->future.own_loop;
+    if (LIKELY(loop != NULL)) {
+        COUNT_SHARED(loop->counters->tasks, (uint64_t)registered - (uint64_t)self->registered);
+    }
+    self->registered = registered;
+}
+
 int task_type_init(PyObject *module, struct state *state);
 
 /* New Task, scheduled (or started, if eager_start) on any loop object. `name` and `context`

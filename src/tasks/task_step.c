@@ -382,7 +382,7 @@ static inline void
 task_done(Task *self)
 {
     if (self->registered) {
-        self->registered = false;
+        task_set_registered(self, false);
         current_unregister(self->future.state_ptr, (PyObject *)self, &self->node);
     }
 }
@@ -764,9 +764,12 @@ task_start_eagerly(Task *self)
     if (previous == NULL) {
         goto done;
     }
-    self->registered = true;
+    task_set_registered(self, true);
     if (current_register(state, (PyObject *)self, &self->node) == 0
         && PyContext_Enter(context) == 0) {
+        if (self->future.own_loop != NULL) {
+            COUNT_SHARED(self->future.own_loop->counters->eager_steps, 1);
+        }
         result = task_resume(self, NULL);
         PyObject *raised = PyErr_GetRaisedException();
         if (PyContext_Exit(context) < 0 && raised == NULL) {

@@ -354,7 +354,7 @@ def test_without_policies_the_error_says_what_to_use():
 
 def test_public_names():
     wanted = ["Future", "Loop", "Task", "build_info", "new_event_loop", "run"]
-    wanted += ["BlockedError", "Stall", "Watchdog", "dump", "watchdog"]
+    wanted += ["BlockedError", "Delay", "LoopStats", "Stall", "Watchdog", "dump", "watchdog"]
     if HAS_POLICIES:
         wanted += ["EventLoopPolicy", "install"]
     assert sorted(asyncloop.__all__) == sorted(wanted)
