@@ -62,7 +62,7 @@ task_unlink(Task *self)
 #if CURRENT_HAS_TASK_LIST
     list_remove(&self->node);
 #endif
-    task_set_registered(self, false);
+    task_set_unregistered(self);
 }
 
 /* what is specific to a Task: may run Python */
@@ -154,9 +154,9 @@ task_init(Task *self, PyObject *coro, PyObject *name, PyObject *context, bool ea
     if (current_register(state, (PyObject *)self, &self->node) < 0) {
         return -1;
     }
-    task_set_registered(self, true);
+    task_set_registered(self);
     if (task_schedule(self) < 0) {
-        task_set_registered(self, false);
+        task_set_unregistered(self);
         current_unregister(state, (PyObject *)self, &self->node);
         return -1;
     }

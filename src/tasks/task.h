@@ -26,15 +26,25 @@ struct Task {
     bool owed;                    /* held: its next step waits for memory (loop->owed) */
 };
 
-/* Idempotent, in both directions. A loop of ours counts its tasks. */
+/* A loop of ours counts its tasks. */
 static inline void
-task_set_registered(Task *self, bool registered)
+task_set_registered(Task *self)
 {
-    Loop *loop = self->future.own_loop;
-    if (LIKELY(loop != NULL)) {
-        COUNT_SHARED(loop->counters->tasks, (uint64_t)registered - (uint64_t)self->registered);
+    self->registered = true;
+    if (LIKELY(self->future.own_loop != NULL)) {
+        COUNT_SHARED(self->future.own_loop->counters->tasks, 1);
     }
-    self->registered = registered;
+}
+
+static inline void
+task_set_unregistered(Task *self)
+{
+    if (self->registered) {
+        self->registered = false;
+        if (LIKELY(self->future.own_loop != NULL)) {
+            COUNT_SHARED(self->future.own_loop->counters->tasks, (uint64_t)-1);
+        }
+    }
 }
 
 int task_type_init(PyObject *module, struct state *state);

@@ -382,7 +382,7 @@ static inline void
 task_done(Task *self)
 {
     if (self->registered) {
-        task_set_registered(self, false);
+        task_set_unregistered(self);
         current_unregister(self->future.state_ptr, (PyObject *)self, &self->node);
     }
 }
@@ -764,7 +764,7 @@ task_start_eagerly(Task *self)
     if (previous == NULL) {
         goto done;
     }
-    task_set_registered(self, true);
+    task_set_registered(self);
     if (current_register(state, (PyObject *)self, &self->node) == 0
         && PyContext_Enter(context) == 0) {
         if (self->future.own_loop != NULL) {
