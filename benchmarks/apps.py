@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from .body import US_CPU_AND_WALL, Body, Run, Session, row_of
+from .body import US_CPU_AND_WALL, Body, Run, Session
+from .inprocess import row_of
 from .loops import NETWORK
 
 WORKERS = 20

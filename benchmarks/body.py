@@ -1,17 +1,16 @@
-"""What a row consists of that runs in the loop's own process, and how such rows are found.
+"""What a row consists of that runs in the loop's own process.
 
-worker.py measures bodies; inprocess.py starts it for each row.
+worker.py measures bodies; inprocess.py starts it for each row; bodies.py finds them.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from .compare import Metric, Options, Outcome, Row
-from .inprocess import sample_rows
+from .compare import Metric
 
 NS_PER_OP = (
     Metric("cpu", "CPU", "ns"),
@@ -66,36 +65,3 @@ class Body:
     series: str = ""
     """The curve of which the row is a point."""
     x: int = 0
-
-
-def row_of(code: Body) -> Row:
-    """Return the row of a body."""
-
-    def run(options: Options, loops: Sequence[str]) -> Outcome:
-        contestants = ["floor"] if code.floor else list(loops)
-        if code.plain:
-            contestants.append(code.plain[0])
-        return sample_rows(code, options, contestants)
-
-    return Row(
-        code.key,
-        code.group,
-        code.title,
-        code.metrics,
-        run,
-        solo=code.floor,
-        traits=code.traits,
-        series=code.series,
-        x=code.x,
-    )
-
-
-def find(key: str) -> Body:
-    """Return the body of a row by its key."""
-    from . import apps, growth, network, tasks, timing
-
-    for module in (tasks, network, timing, growth, apps):
-        for code in module.BODIES:
-            if code.key == key:
-                return code
-    raise LookupError(f"no row in the loop's process has the key {key}")

@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from . import build, traffic
-from .body import NS_PER_OP, Body, Run, row_of
+from .body import NS_PER_OP, Body, Run
 from .child import Child
 from .compare import Options, Outcome, Row
+from .inprocess import row_of
 from .load import own
 from .traffic import CPU, P50, P99, RATE
 

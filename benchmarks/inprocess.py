@@ -3,17 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from . import helpers
+from .body import Body
 from .child import Child, ChildError
-from .compare import Options, Outcome
-
-if TYPE_CHECKING:
-    from .body import Body
+from .compare import Options, Outcome, Row
 
 PATIENCE = 100.0
 """Seconds without a sign of life after which a worker counts as hanging."""
+
+
+def row_of(code: Body) -> Row:
+    """Return the row of a body."""
+
+    def run(options: Options, loops: Sequence[str]) -> Outcome:
+        contestants = ["floor"] if code.floor else list(loops)
+        if code.plain:
+            contestants.append(code.plain[0])
+        return sample_rows(code, options, contestants)
+
+    return Row(
+        code.key,
+        code.group,
+        code.title,
+        code.metrics,
+        run,
+        solo=code.floor,
+        traits=code.traits,
+        series=code.series,
+        x=code.x,
+    )
 
 
 def sample_rows(code: Body, options: Options, contestants: Sequence[str]) -> Outcome:

@@ -12,7 +12,8 @@ import socket
 import subprocess
 from collections.abc import AsyncIterator
 
-from .body import US_CPU_AND_WALL, US_PER_OP, Body, Run, Session, row_of
+from .body import US_CPU_AND_WALL, US_PER_OP, Body, Run, Session
+from .inprocess import row_of
 from .loops import NETWORK
 
 HOST = "127.0.0.1"

@@ -12,7 +12,8 @@ import itertools
 import threading
 from collections import deque
 
-from .body import Body, row_of
+from .body import Body
+from .inprocess import row_of
 
 
 async def empty() -> None:

@@ -6,8 +6,9 @@ import asyncio
 import statistics
 import time
 
-from .body import Body, Run, row_of
+from .body import Body, Run
 from .compare import Metric
+from .inprocess import row_of
 
 DELAYS = (0.0002, 0.0005, 0.001, 0.002, 0.005)
 """Seconds."""

@@ -18,7 +18,8 @@ from collections import deque
 from dataclasses import dataclass
 
 from . import loops
-from .body import Body, Run, find
+from .bodies import find
+from .body import Body, Run
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .. import body, tasks
+from .. import bodies, tasks
 
 Run = Callable[[int], Awaitable[None]]
 
@@ -336,7 +336,7 @@ async def connections() -> AsyncIterator[Run]:
 
 
 def _task(key: str, n: int = 1000) -> Path:
-    return Path(key, body.find(key).run, n)
+    return Path(key, bodies.find(key).run, n)
 
 
 PATHS = (

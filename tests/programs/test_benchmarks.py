@@ -1,5 +1,7 @@
 """The benchmarks survive what they measure, and count what they say. Nothing here is timed."""
 
+import ast
+import graphlib
 import json
 import os
 import select
@@ -9,7 +11,7 @@ import sys
 
 import pytest
 
-from benchmarks import body, compare, helpers, inprocess, markdown, report, table, traffic
+from benchmarks import bodies, compare, helpers, inprocess, markdown, report, table, traffic
 from benchmarks.child import Child, ChildError
 from benchmarks.compare import Metric, Options, Outcome, Result, Row, run_rows
 from benchmarks.guard.__main__ import comparable, grown
@@ -68,7 +70,7 @@ def test_rows_have_names_of_their_own():
 
 def test_a_loop_that_dies_is_a_failed_cell(broken):
     loops = [broken("dies"), "asyncio", broken("raises"), broken("DiesLate")]
-    outcome = inprocess.sample_rows(body.find("call-soon"), FAST, loops)
+    outcome = inprocess.sample_rows(bodies.find("call-soon"), FAST, loops)
     assert list(outcome.samples) == ["asyncio"]
     assert len(outcome.samples["asyncio"]["cpu"]) == FAST.rounds
     assert outcome.errors == {
@@ -80,7 +82,7 @@ def test_a_loop_that_dies_is_a_failed_cell(broken):
 
 def test_a_loop_that_hangs_is_a_failed_cell(broken, monkeypatch):
     monkeypatch.setattr(inprocess, "PATIENCE", 5)
-    outcome = inprocess.sample_rows(body.find("call-soon"), FAST, [broken("Hangs")])
+    outcome = inprocess.sample_rows(bodies.find("call-soon"), FAST, [broken("Hangs")])
     assert outcome.errors == {broken("Hangs"): "no answer within 5 s"}
 
 
@@ -269,7 +271,7 @@ def test_a_missing_helper_leaves_a_row_out(monkeypatch):
         raise helpers.Missing("there is no such server")
 
     monkeypatch.setattr(helpers, "address", missing)
-    outcome = inprocess.sample_rows(body.find("redis"), FAST, ["asyncio"])
+    outcome = inprocess.sample_rows(bodies.find("redis"), FAST, ["asyncio"])
     assert (outcome.samples, outcome.errors) == ({}, {})
     assert outcome.notes == ["left out: there is no such server"]
 
@@ -280,7 +282,7 @@ def test_a_missing_helper_leaves_a_row_out(monkeypatch):
 def test_rows_with_a_helper(key):
     needs_compiler()
     try:
-        outcome = inprocess.sample_rows(body.find(key), FAST, ["asyncio", "asyncloop"])
+        outcome = inprocess.sample_rows(bodies.find(key), FAST, ["asyncio", "asyncloop"])
     finally:
         helpers.close()
     if outcome.notes:
@@ -380,3 +382,19 @@ def test_guard_judges_what_is_comparable():
     total, own, reason = comparable({**then, "core": "clang"}, then)
     assert (total, own) == (False, False) and reason.startswith("reported, not judged")
     assert comparable(then, {})[:2] == (False, False)
+
+
+def imported(path):
+    """Modules of the benchmarks that this one imports, as paths."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            folder = path.parents[node.level - 1].joinpath(*(node.module or "").split("."))
+            for found in folder, *(folder / alias.name for alias in node.names):
+                yield found.with_suffix(".py")
+
+
+def test_imports_make_no_circle():
+    modules = set((ROOT / "benchmarks").rglob("*.py"))
+    graph = {path: modules.intersection(imported(path)) for path in modules}
+    assert sum(map(len, graph.values())) > 50
+    graphlib.TopologicalSorter(graph).prepare()

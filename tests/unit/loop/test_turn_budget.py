@@ -1,7 +1,7 @@
 """`loop.turn_budget`: I/O and timers have their turn although much is ready.
 
-asyncio has no such bound. Where a time has to be over, the budget is a nanosecond, so that it is over
-after each step; nothing is timed.
+asyncio has no such bound. Where a time has to be over, the budget is a nanosecond, so that it is
+over after each step; nothing is timed.
 """
 
 import asyncio
