@@ -15,10 +15,11 @@
 #   make bench        the benchmarks, with a table and a picture
 #   make lint         ruff, mypy, and mypy's comparison of the stubs with the core
 #   make asan         the tests under AddressSanitizer and UBSan, with leak detection
+#   make asan-core    the part of it that CI runs
 #   make asan-conformance  all of CPython's own asyncio tests that apply, under the same
 #   make freethreaded the tests on a CPython without a GIL, which is built first
 #   make tsan         the tests of threads under ThreadSanitizer, interpreter and all
-#   make asan-core    the part of it that CI runs
+#   make coverage     which lines and branches of the core the tests run, as gcov counts
 #   make build        the extension alone, in place
 #   make wheels       a wheel for each Python and target, in dist/wheels: WHEELS_ARGS=--twice
 #   make clean        removes what the others made
@@ -47,8 +48,9 @@ PYTEST_PARALLEL ?= -n auto --dist loadfile
 
 SOURCES := $(wildcard src/*.[ch] src/*/*.[ch]) setup.py
 
-.PHONY: help run test guard bench lint asan asan-build asan-conformance asan-core clean build conformance thirdparty upstream selection selection-tests check-all soak hostile \
-	connections fuzz freethreaded freethreaded-tests tsan tsan-tests wheels wheels-build FORCE
+.PHONY: help run test guard bench lint build clean conformance thirdparty upstream selection selection-tests \
+	check-all fuzz soak hostile connections asan asan-core asan-conformance coverage \
+	freethreaded freethreaded-tests tsan tsan-tests wheels wheels-build FORCE
 
 help:
 	@sed -n '/^#   make/s/^# *//p' Makefile
@@ -59,7 +61,7 @@ $(VENV)/.ready-%: pyproject.toml tools/setup-env
 	@touch $@
 
 # The switches are part of what was built: a build with others is another build.
-SWITCHES := debug=$(ASYNCLOOP_DEBUG) sanitize=$(ASYNCLOOP_SANITIZE) libev=$(ASYNCLOOP_LIBEV_SOURCE)
+SWITCHES := debug=$(ASYNCLOOP_DEBUG) sanitize=$(ASYNCLOOP_SANITIZE) coverage=$(ASYNCLOOP_COVERAGE) libev=$(ASYNCLOOP_LIBEV_SOURCE)
 ifneq ($(shell cat $(VENV)/.switches 2>/dev/null),$(SWITCHES))
 $(VENV)/.built: FORCE
 endif
@@ -83,7 +85,7 @@ CONFORMANCE = timeout -k 10 $(CONFORMANCE_SECONDS) $(PY) -m tests.conformance
 # has other counts.
 GUARD_SECONDS ?= 300
 GUARD_ARGS ?= --optional
-ifeq ($(ASYNCLOOP_DEBUG)$(ASYNCLOOP_SANITIZE),)
+ifeq ($(ASYNCLOOP_DEBUG)$(ASYNCLOOP_SANITIZE)$(ASYNCLOOP_COVERAGE),)
 GUARD = timeout -k 10 $(GUARD_SECONDS) $(PY) -m benchmarks.guard
 else
 GUARD = : no guard in a build with switches:
@@ -171,42 +173,24 @@ lint: $(VENV)/.ready-lint-test-run $(VENV)/.built
 	$(VENV)/bin/mypy
 	$(PY) -m mypy.stubtest --concise --allowlist tools/stubtest-allowlist.txt asyncloop._core
 
-# A copy of the tree with an extension of its own, so that the ordinary build stays as it is.
-ASAN_DIR = build/asan-$(notdir $(VENV))
-# What is about the core; the rest tests packaging, the benchmarks and the conformance runner,
-# and one that has a time limit of its own for a server's start.
-ASAN_TESTS ?= tests --ignore=tests/process/test_packaging.py --ignore=tests/programs/test_benchmarks.py \
-	--ignore=tests/conformance --deselect=tests/programs/test_showcase.py::test_wrong_answers
-# A small quarantine, for the tests that look at the memory of a long run. Leaks are looked for by
-# tests/conftest.py, before the interpreter ends and leaves things of its own behind.
-ASAN_ENV = PYTHONPATH="$(CURDIR)/$(ASAN_DIR)" LD_PRELOAD="$$(cc -print-file-name=libasan.so)" PYTHONMALLOC=malloc \
-	ASAN_OPTIONS=detect_leaks=1:leak_check_at_exit=0:quarantine_size_mb=4:thread_local_quarantine_size_kb=64:abort_on_error=1:allocator_may_return_null=1 \
-	LSAN_OPTIONS=suppressions="$(CURDIR)/$(ASAN_DIR)/tests/lsan.supp" UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+# In copies of the tree below build/, so that the ordinary build stays as it is. ASAN_TESTS,
+# TSAN_TESTS and FREETHREADED_TESTS name other tests than those of the scripts.
+export ASAN_TESTS TSAN_TESTS TSAN_OPTIONS FREETHREADED_TESTS CONFORMANCE_ARGS
 
-asan-build: $(VENV)/.ready-test-run-examples $(VENV)/.ready-build
-	rm -rf $(addprefix $(ASAN_DIR)/,src tests examples docs)
-	mkdir -p $(ASAN_DIR)
-	git ls-files -z --cached --others --exclude-standard src asyncloop tests examples docs setup.py pyproject.toml README.md LICENSE \
-		| xargs -0 cp --parents -p -u -t $(ASAN_DIR)
-	cd $(ASAN_DIR) && ASYNCLOOP_SANITIZE=address,undefined ASYNCLOOP_DEBUG=1 \
-		$(CURDIR)/$(PY) setup.py -q build_ext --inplace
+asan: $(VENV)/.ready-test-run-examples $(VENV)/.ready-build
+	PY=$(PY) tools/asan $(PYTEST_ARGS)
 
-asan: asan-build
-	cd $(ASAN_DIR) && env $(ASAN_ENV) timeout -k 10 $(TEST_SECONDS) \
-		$(CURDIR)/$(PY) -m pytest $(PYTEST_ARGS) $(ASAN_TESTS) </dev/null
+asan-core: $(VENV)/.ready-test-run-examples $(VENV)/.ready-build
+	PY=$(PY) tools/asan --core $(PYTEST_ARGS)
 
-# Each test takes several times as long as without. In the end of each class's process memory is
-# looked for that nothing leads to.
-asan-conformance: CONFORMANCE_SECONDS = 7200
-asan-conformance: asan-build
-	cd $(ASAN_DIR) && env $(ASAN_ENV) timeout -k 10 $(CONFORMANCE_SECONDS) \
-		$(CURDIR)/$(PY) -m tests.conformance --limit 300 $(CONFORMANCE_ARGS) </dev/null
+asan-conformance: $(VENV)/.ready-test-run-examples $(VENV)/.ready-build
+	PY=$(PY) tools/asan --conformance $(CONFORMANCE_ARGS)
 
-# CPython without a GIL, from Debian's source package or FREETHREADED_PYTHON; kept below build/.
-FREETHREADED_SECONDS ?= 1800
-FREETHREADED_TESTS ?= tests --ignore=tests/process/test_packaging.py --ignore=tests/programs/test_benchmarks.py \
-	--ignore=tests/programs/test_examples.py --ignore=tests/programs/test_showcase.py --ignore=tests/conformance
-# Not every package has wheels for it in its newest release.
+coverage: $(VENV)/.ready-test-run-examples $(VENV)/.ready-build
+	PY=$(PY) tools/coverage $(PYTEST_ARGS)
+
+# CPython without a GIL, from Debian's source package or FREETHREADED_PYTHON; kept below build/. Not
+# every package has wheels for it in its newest release.
 FREETHREADED_MAKE = PIP_PREFER_BINARY=1 $(MAKE) --no-print-directory
 
 freethreaded:
@@ -214,36 +198,14 @@ freethreaded:
 		$(FREETHREADED_MAKE) VENV=.venv-freethreaded PYTHON="$$python" freethreaded-tests
 
 freethreaded-tests: $(VENV)/.ready-test $(VENV)/.built
-	@$(PY) -c 'import sys, asyncloop; assert not sys._is_gil_enabled(), "the extension brings the GIL back"'
-	@status=0; set -x; \
-	timeout -k 10 $(FREETHREADED_SECONDS) $(PY) -X faulthandler -m pytest --loop asyncloop --test-limit 300 \
-		$(PYTEST_ARGS) $(FREETHREADED_TESTS) </dev/null || status=1; \
-	timeout -k 10 $(FREETHREADED_SECONDS) $(PY) -m tests.conformance $(CONFORMANCE_ARGS) </dev/null || status=1; \
-	{ set +x; } 2>/dev/null; exit $$status
-
-# A copy of the tree, as for asan. A report ends the run with 66.
-TSAN_DIR = build/tsan
-TSAN_SECONDS ?= 1800
-# Not a daemon thread at the end of the interpreter, whose state CPython 3.13 frees while it sleeps; not
-# a descriptor that another thread closes on purpose.
-TSAN_TESTS ?= tests/process/test_stress_threads.py tests/process/test_threads.py tests/unit/tasks/test_executor.py \
-	--deselect "tests/process/test_threads.py::test_socket_closed_by_another_thread[asyncloop]" \
-	--deselect "tests/process/test_threads.py::test_daemon_thread_with_a_loop_at_exit[asyncloop]"
-TSAN_ENV = PYTHONPATH="$(CURDIR)/$(TSAN_DIR)" ASYNCLOOP_STRESS=1 \
-	TSAN_OPTIONS="exitcode=66 second_deadlock_stack=1 history_size=4 $(TSAN_OPTIONS)"
+	PY=$(PY) tools/freethreaded-tests $(PYTEST_ARGS)
 
 tsan:
 	@python=$$(tools/freethreaded build/freethreaded --thread-sanitizer) && \
 		$(FREETHREADED_MAKE) VENV=.venv-tsan PYTHON="$$python" tsan-tests
 
 tsan-tests: $(VENV)/.ready-test
-	rm -rf $(addprefix $(TSAN_DIR)/,src tests)
-	mkdir -p $(TSAN_DIR)
-	git ls-files -z --cached --others --exclude-standard src asyncloop tests examples setup.py pyproject.toml README.md LICENSE \
-		| xargs -0 cp --parents -p -u -t $(TSAN_DIR)
-	cd $(TSAN_DIR) && ASYNCLOOP_SANITIZE=thread ASYNCLOOP_DEBUG=1 $(CURDIR)/$(PY) setup.py -q build_ext --inplace
-	cd $(TSAN_DIR) && env $(TSAN_ENV) timeout -k 10 $(TSAN_SECONDS) \
-		$(CURDIR)/$(PY) -X faulthandler -m pytest -s --loop asyncloop --test-limit 300 $(PYTEST_ARGS) $(TSAN_TESTS) </dev/null
+	PY=$(PY) tools/tsan $(PYTEST_ARGS)
 
 # In an environment of its own: the compiler is large. See tools/wheels/build.py for what it takes.
 WHEELS_ARGS ?=
@@ -253,11 +215,6 @@ wheels:
 
 wheels-build: $(VENV)/.ready-wheels
 	$(PY) tools/wheels/build.py $(WHEELS_ARGS)
-
-asan-core: ASAN_TESTS = --loop asyncloop $(patsubst %,tests/%.py,\
-	$(addprefix unit/loop/test_,core loop timers readers) $(addprefix unit/tasks/test_,future task) \
-	$(addprefix unit/net/test_,stream_transport datagram) unit/streams/test_streams unit/ops/test_sockops fuzz/test_misuse)
-asan-core: asan
 
 clean:
 	rm -rf build dist *.egg-info .venv .venv-* .venv*.lock asyncloop/_core*.so

@@ -4,6 +4,7 @@ Switches, all of them environment variables:
 
 ASYNCLOOP_DEBUG=1           no optimisation, assertions and the core's own checks on
 ASYNCLOOP_SANITIZE=LIST     compile and link with -fsanitize=LIST, e.g. address,undefined
+ASYNCLOOP_COVERAGE=1        no optimisation, and gcov counts what runs (tools/coverage)
 ASYNCLOOP_WERROR=1          a compiler warning in the core is an error
 ASYNCLOOP_LIBEV_SOURCE=DIR  compile libev's own ev.c found in DIR into the extension,
                             with its assertions off, instead of linking the system's libev
@@ -142,6 +143,9 @@ def core_extension():
     if switched_on("ASYNCLOOP_DEBUG"):
         compile_args += ["-O0", "-g3", "-UNDEBUG"]
         macros["ASYNCLOOP_DEBUG"] = "1"
+    elif switched_on("ASYNCLOOP_COVERAGE"):
+        compile_args += ["-O0", "-g", "--coverage", "-fprofile-update=atomic"]
+        link_args += ["--coverage"]
     else:
         compile_args += ["-O3"]
     sanitizers = os.environ.get("ASYNCLOOP_SANITIZE", "")
