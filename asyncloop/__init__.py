@@ -39,8 +39,10 @@ from ._loop import Loop
 
 if TYPE_CHECKING:
     from ._dump import dump
+    from ._listen import inherited_sockets, listen_sockets
     from ._policy import EventLoopPolicy, install
     from ._stats import Delay, LoopStats
+    from ._threads import QueueShutDown, ThreadQueue, Worker, run_threads
     from ._watchdog import BlockedError, Stall, Watchdog, watchdog
 
 __version__ = "0.1.0"
@@ -51,12 +53,20 @@ _LATE_NAMES = {
     "BlockedError": "_watchdog",
     "Delay": "_stats",
     "LoopStats": "_stats",
+    "QueueShutDown": "_threads",
     "Stall": "_watchdog",
+    "ThreadQueue": "_threads",
     "Watchdog": "_watchdog",
+    "Worker": "_threads",
     "dump": "_dump",
+    "inherited_sockets": "_listen",
+    "listen_sockets": "_listen",
+    "run_threads": "_threads",
     "watchdog": "_watchdog",
 }
 __all__ += ["BlockedError", "Delay", "LoopStats", "Stall", "Watchdog", "dump", "watchdog"]
+__all__ += ["QueueShutDown", "ThreadQueue", "Worker", "run_threads"]
+__all__ += ["inherited_sockets", "listen_sockets"]
 
 # Python 3.16 has no event loop policies any more, and there these two do not exist.
 _POLICY_NAMES = ("EventLoopPolicy", "install")

@@ -20,6 +20,7 @@
 #include "stats.h"
 #include "tls/tls.h"
 #include "ops/resolve.h"
+#include "ops/thread_queue.h"
 #include "ops/sockop.h"
 #include "streams/stream_api.h"
 
@@ -111,6 +112,7 @@ static int (*const initialisers[])(PyObject *module, struct state *state) = {
     operation_type_init,
     sockop_init,
     resolve_init,
+    thread_queue_init,
     stream_api_init,
     loop_type_init,
     overrides_init,
