@@ -73,6 +73,13 @@ _POLICY_NAMES = ("EventLoopPolicy", "install")
 if hasattr(asyncio, "set_event_loop_policy"):
     __all__ += ["EventLoopPolicy", "install"]
 
+# What is about tasks and runs.
+if TYPE_CHECKING:
+    from ._nested import allow_nested
+
+_LATE_NAMES["allow_nested"] = "_nested"
+__all__ += ["allow_nested"]
+
 _T = TypeVar("_T")
 
 

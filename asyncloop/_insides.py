@@ -358,10 +358,6 @@ _own_select = LoopSelector.select
 class InsideHooks(_Base):
     """The part of `asyncloop.Loop` that shows what is inside, and takes turns by hand."""
 
-    # nest_asyncio leaves a class alone that has this: its own methods would run the loop through
-    # the views below, slowly. Running a loop inside itself is refused, as asyncio does.
-    _nest_patched = True
-
     _ready_view: ReadyView | None = None
     _scheduled_view: ScheduledView | None = None
     _selector_view: Any = None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from . import _core
 from ._datagrams import DatagramHooks
 from ._insides import InsideHooks
+from ._nested import NestedHooks, _Run
 from ._pipes import PipeHooks
 from ._sendfile import SendfileHooks
 from ._signals import SignalHooks
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 
 class Loop(
+    NestedHooks,
     InsideHooks,
     SignalHooks,
     SendfileHooks,
@@ -54,8 +56,11 @@ class Loop(
 
         Raises RuntimeError if this loop is closed, or it or another one runs in this thread;
         KeyboardInterrupt and SystemExit of a callback end the run and are raised here.
+        Inside of a run: see asyncloop.allow_nested().
         """
         self._check_closed()
+        if self._nests():
+            return self._run_nested(_Run(self, None))
         self._check_running()
         try:
             self._begin_run()

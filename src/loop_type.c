@@ -589,6 +589,19 @@ Loop__run_turn(PyObject *op, PyObject *ignored UNUSED)
 }
 
 static PyObject *
+Loop__enter_nested(PyObject *op, PyObject *ignored UNUSED)
+{
+    loop_enter_nested((Loop *)op);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Loop__leave_nested(PyObject *op, PyObject *ignored UNUSED)
+{
+    return none_or_error(loop_leave_nested((Loop *)op));
+}
+
+static PyObject *
 Loop__close(PyObject *op, PyObject *ignored UNUSED)
 {
     loop_close((Loop *)op);
@@ -910,6 +923,9 @@ Loop_traverse(PyObject *op, visitproc visit, void *arg)
 #endif
     int result = ready_traverse(&loop->ready, visit, arg);
     if (result == 0) {
+        result = ready_traverse(&loop->deferred, visit, arg);
+    }
+    if (result == 0) {
         result = timer_traverse(loop, visit, arg);
     }
     if (result == 0) {
@@ -951,6 +967,7 @@ Loop_dealloc(PyObject *op)
     inbox_free(loop);
     current_forget_loop(loop);
     ready_free(&loop->ready);
+    ready_free(&loop->deferred);
     watch_free(loop);
     pthread_cond_destroy(&loop->inbox.told);
     pthread_mutex_destroy(&loop->inbox.lock);
@@ -971,6 +988,8 @@ DEFINE_OWNED_LOOP_FAST(Loop__remove_reader)
 DEFINE_OWNED_LOOP_FAST(Loop__remove_writer)
 DEFINE_OWNED_LOOP(Loop__ensure_fd_no_transport)
 DEFINE_OWNED_LOOP(Loop__close)
+DEFINE_OWNED_LOOP(Loop__enter_nested)
+DEFINE_OWNED_LOOP(Loop__leave_nested)
 DEFINE_OWNED_LOOP(Loop__signal_fd)
 DEFINE_OWNED_LOOP(Loop__add_callback)
 DEFINE_OWNED_LOOP(Loop__ready_length)
@@ -1059,6 +1078,8 @@ static PyMethodDef Loop_methods[] = {
     {"_check_thread", Loop__check_thread, METH_NOARGS, NULL},
     {"_run", Loop__run, METH_NOARGS, NULL},
     {"_run_turn", Loop__run_turn, METH_NOARGS, NULL},
+    {"_enter_nested", OWNED(Loop__enter_nested), METH_NOARGS, NULL},
+    {"_leave_nested", OWNED(Loop__leave_nested), METH_NOARGS, NULL},
     INSIDES_METHODS,
     STATS_METHODS,
     {"_close", OWNED(Loop__close), METH_NOARGS, NULL},

@@ -12,6 +12,7 @@
 
 #include "loop/activity.h"
 #include "loop/current.h"
+#include "loop/handle_inside.h"
 #include "loop/inbox.h"
 #include "insides.h"
 #include "ops/look_up.h"
@@ -742,7 +743,7 @@ loop_iterate(Loop *loop, struct run *run)
     return run->exception != NULL ? -1 : loop_run_ready(loop, run, total - before);
 }
 
-/* -- turns with a bound: turn_budget -------------------------------------------------- */
+/* -- turns with a bound (turn_budget), and in a nested run -------------------------------------------------- */
 
 /* A look at the kernel in the middle of a turn: events are told, due timers made ready. 0, or -1 if
  * the run has to end. */
@@ -774,6 +775,77 @@ loop_look_between(Loop *loop, struct run *run)
     return 0;
 }
 
+/* Of what is in the ring: a new reference, or NULL. */
+static PyObject *
+item_context(Loop *loop, uintptr_t item)
+{
+    PyObject *op = ready_object(item), *context = NULL;
+    if ((item & READY_KIND_MASK) == READY_TASK) {
+        context = loop_state(loop->state)->run.task_context(op);
+    }
+    else if ((item & READY_KIND_MASK) == READY_HANDLE) {
+        Py_BEGIN_CRITICAL_SECTION(op);
+        context = Py_XNewRef(handle_context((Handle *)op));
+        Py_END_CRITICAL_SECTION();
+    }
+    return context;
+}
+
+static bool
+context_is_entered(PyObject *context)
+{
+    if (!PyContext_CheckExact(context)) {
+        return false;
+    }
+    if (PyContext_Enter(context) == 0 && PyContext_Exit(context) == 0) {
+        return false;
+    }
+    PyErr_Clear();
+    return true;
+}
+
+/* In a nested run: the oldest item waits for its end if it has to run in a context that is entered
+ * further up the stack, as in a program whose callbacks share one context. */
+static bool
+loop_defer(Loop *loop)
+{
+    uintptr_t item = loop->ready.items[loop->ready.head & loop->ready.mask];
+    PyObject *context = item_context(loop, item);
+    bool entered = context != NULL && context_is_entered(context);
+    Py_XDECREF(context);
+    if (LIKELY(!entered) || (loop->deferred.items == NULL && ready_init(&loop->deferred) < 0)
+        || !ready_has_room(&loop->deferred)) {
+        PyErr_Clear();    /* without memory it runs, and the error is told */
+        return false;
+    }
+    item = ready_pop(&loop->ready);
+    (void)ready_push_steal(&loop->deferred, ready_object(item), item & READY_KIND_MASK);
+    return true;
+}
+
+void
+loop_enter_nested(Loop *loop)
+{
+    loop->nested++;
+}
+
+int
+loop_leave_nested(Loop *loop)
+{
+    size_t count = ready_length(&loop->deferred);
+    loop->nested--;
+    if (count > 0 && ready_reserve(&loop->ready, count) < count) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (size_t i = 0; i < count; i++) {
+        uintptr_t item = ready_pop(&loop->deferred);
+        (void)ready_push_steal(&loop->ready, ready_object(item), item & READY_KIND_MASK);
+    }
+    ready_put_first(&loop->ready, count);
+    return 0;
+}
+
 /* What is ready beyond the oldest `length` items becomes the oldest: how many that are. */
 static size_t
 ready_put_rest_first(struct ready *ready, size_t length)
@@ -795,7 +867,8 @@ loop_run_ready_bounded(Loop *loop, struct run *run, size_t count)
     bool woken = false;        /* these are what the first ones have made ready */
     int64_t since = loop->last_poll_ns;
     while (count > 0 && ready_length(&loop->ready) > 0) {
-        if (loop_run_ready(loop, run, 1) < 0) {
+        bool deferred = loop->nested > 0 && loop_defer(loop);
+        if (!deferred && loop_run_ready(loop, run, 1) < 0) {
             return -1;
         }
         count--;
@@ -1007,7 +1080,7 @@ loop_run_owned(Loop *loop, bool once)
     loop->answering = false;
     loop->last_poll_ns = 0;    /* the first iteration of a run always polls, as asyncio's */
     SHARED_STORE(loop->turns_change, false);
-    if (UNLIKELY(loop->turn_budget_ns > 0)) {
+    if (UNLIKELY(loop->turn_budget_ns > 0 || loop->nested > 0)) {
         loop_make_turns(loop, run, once, true);
     }
     else {
@@ -1148,6 +1221,7 @@ loop_close(Loop *loop)
     }
     watch_clear(loop);
     ready_clear(&loop->ready);
+    ready_clear(&loop->deferred);
     owed_clear(loop);
     timer_clear(loop);
     if (UNLIKELY(loop->polling_blocked) && !loop->forked) {

@@ -72,6 +72,8 @@ struct Loop {
     struct counters *counters;    /* the activity's */
 
     struct ready ready;
+    struct ready deferred;        /* what a nested run cannot run: its context is entered further up */
+    unsigned int nested;          /* runs inside of the outermost one, by allow_nested() */
 
     struct timers {
         struct timer_entry {
@@ -254,6 +256,11 @@ void loop_wake(Loop *loop);       /* from any thread: ends the poll */
 /* Runs a callback of add_reader() or add_writer(), out of the poll. */
 void loop_run_handle(Loop *loop, Handle *handle);
 int loop_run_foreign(Loop *loop, PyObject *item);    /* 0, or -1 with whatever it raised */
+
+/* Around a nested run. At its end what it had to leave goes before all that is ready: 0, or -1 with
+ * MemoryError. */
+void loop_enter_nested(Loop *loop);
+int loop_leave_nested(Loop *loop);
 
 /* stream_write.c: what the kernel holds leaves; the second one may put it off to the turn's end.
  * The third is for a child of fork(): its parent does it. */

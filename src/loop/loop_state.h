@@ -67,6 +67,7 @@ struct loop_state {
     struct {
         /* task_step.c: READY_TASK */
         int (*task)(Loop *loop, PyObject *task);
+        PyObject *(*task_context)(PyObject *task);    /* a new reference, or NULL */
         /* operation.c: before a poll, while an Operation waits: how long it may last */
         int64_t (*check_operations)(Loop *loop, int64_t now, int64_t wait_ns);
     } run;                                /* what the iteration calls upwards */

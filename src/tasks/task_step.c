@@ -803,9 +803,20 @@ done:
     return result;
 }
 
+static PyObject *
+task_context_ref(PyObject *op)
+{
+    PyObject *context;
+    Py_BEGIN_CRITICAL_SECTION(op);
+    context = Py_XNewRef(((Task *)op)->context);
+    Py_END_CRITICAL_SECTION();
+    return context;
+}
+
 void
 task_step_init(struct state *state)
 {
     loop_state(state)->run.task = task_run;
+    loop_state(state)->run.task_context = task_context_ref;
     tasks_state(state)->tasks.as_callback = task_as_callback;
 }

@@ -116,32 +116,32 @@ def test_timers(loop):
 
 def test_order_without_haste(loop):
     """As long as turns are shorter than the budget, their order is asyncio's."""
-    seen = []
 
-    async def main():
+    def turn():
+        seen = []
+
+        def read():
+            left.recv(1)
+            seen.append("reader")
+            loop.call_soon(seen.append, "after the reader")
+
         left, right = socket.socketpair()
         with left, right:
-            done = loop.create_future()
-
-            def read():
-                left.recv(1)
-                seen.append("reader")
-                loop.call_soon(seen.append, "after the reader")
-                loop.call_soon(done.set_result, None)
-                loop.remove_reader(left)
-
             loop.add_reader(left, read)
-            await asyncio.sleep(0.01)  # the kernel knows it
+            loop._run_once()
             right.send(b"x")
             loop.call_at(loop.time() - 1, seen.append, "timer")
             loop.call_soon(seen.append, "ready")
-            await done
-        return list(seen)
+            loop._run_once()
+            loop._run_once()
+            loop.remove_reader(left)
+        return seen
 
-    without = loop.run_until_complete(main())
-    seen.clear()
+    loop.call_soon(int)
+    assert turn() == ["ready", "reader", "timer", "after the reader"]
+    loop.call_soon(int)
     loop.turn_budget = 1000
-    assert loop.run_until_complete(main()) == without
+    assert turn() == ["ready", "reader", "timer", "after the reader"]
 
 
 def test_set_while_it_runs(loop):

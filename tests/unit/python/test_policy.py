@@ -359,6 +359,7 @@ def test_public_names():
     wanted += ["inherited_sockets", "listen_sockets"]
     if HAS_POLICIES:
         wanted += ["EventLoopPolicy", "install"]
+    wanted += ["allow_nested"]
     assert sorted(asyncloop.__all__) == sorted(wanted)
     assert set(wanted) <= set(dir(asyncloop))
     for name in wanted:
