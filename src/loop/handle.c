@@ -33,15 +33,30 @@ handle_free_extra(Handle *handle)
 }
 
 int
+handle_keep_extra(Handle *handle, size_t field, PyObject *value)
+{
+    PyObject *old = NULL;
+    bool failed;
+    Py_BEGIN_CRITICAL_SECTION(handle);
+    struct handle_extra *extra = value == NULL ? handle->extra : handle_extra(handle);
+    failed = extra == NULL && value != NULL;
+    if (extra != NULL) {
+        PyObject **place = (PyObject **)(void *)((char *)extra + field);
+        old = *place;
+        *place = Py_XNewRef(value);
+    }
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(old);
+    if (failed) {
+        PyErr_NoMemory();
+    }
+    return failed ? -1 : 0;
+}
+
+int
 timer_handle_keep_when(TimerHandle *timer, PyObject *when)
 {
-    struct handle_extra *extra = handle_extra(&timer->handle);
-    if (extra == NULL) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    extra->when = Py_NewRef(when);
-    return 0;
+    return handle_keep_extra(&timer->handle, HANDLE_EXTRA(when), when);
 }
 
 static int

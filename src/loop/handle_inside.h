@@ -108,6 +108,10 @@ handle_kept_repr(const Handle *handle)
 void handle_keep_repr(Handle *handle);
 void handle_free_extra(Handle *handle);    /* there must be something */
 
+/* A field of struct handle_extra gets a new value (borrowed; NULL: none). 0, or -1 with MemoryError. */
+#define HANDLE_EXTRA(field) offsetof(struct handle_extra, field)
+int handle_keep_extra(Handle *handle, size_t field, PyObject *value);
+
 /* False: another thread runs it just now. */
 bool handle_try_cancel(Handle *handle);
 

@@ -129,13 +129,17 @@ Handle__run(PyObject *op, PyObject *ignored UNUSED)
     Py_RETURN_NONE;
 }
 
-/* New reference, or NULL. It was set before anybody else knew the handle. */
+/* New reference, or NULL. */
 static PyObject *
 timer_when(TimerHandle *timer)
 {
-    struct handle_extra *extra = SHARED_LOAD(timer->handle.extra);
-    return UNLIKELY(extra != NULL && extra->when != NULL) ? Py_NewRef(extra->when)
-                                                          : PyFloat_FromDouble(timer->when);
+    PyObject *when = NULL;
+    Py_BEGIN_CRITICAL_SECTION(timer);
+    if (UNLIKELY(timer->handle.extra != NULL)) {
+        when = Py_XNewRef(timer->handle.extra->when);
+    }
+    Py_END_CRITICAL_SECTION();
+    return LIKELY(when == NULL) ? PyFloat_FromDouble(timer->when) : when;
 }
 
 static PyObject *
@@ -286,14 +290,175 @@ TimerHandle_get__when(PyObject *op, void *closure UNUSED)
     return timer_when((TimerHandle *)op);
 }
 
-#define HANDLE_GETSETS                                                    \
-    {"_args", Handle_get__args, NULL, NULL, NULL},                        \
-    {"_callback", Handle_get__callback, NULL, NULL, NULL},                \
-    {"_cancelled", Handle_get__cancelled, NULL, NULL, NULL},              \
-    {"_context", Handle_get__context, NULL, NULL, NULL},                  \
-    {"_loop", Handle_get__loop, NULL, NULL, NULL},                        \
-    {"_repr", Handle_get__repr, NULL, NULL, NULL},                        \
-    {"_source_traceback", Handle_get__source_traceback, NULL, NULL, NULL}
+/* -- what a program puts into a handle of its own ------------------------------------------ */
+
+/* In its critical section: is there a call, which Python can see? What has run or was cancelled holds
+ * nothing, and no cycle could be found if it were given something again (handle.h). */
+static bool
+handle_has_call(const Handle *self)
+{
+    return self->callback != NULL && !self->is_native;
+}
+
+static int
+handle_is_over(const char *name)
+{
+    PyErr_Format(PyExc_AttributeError, "%s of a call that is over, or the loop's own, cannot be set", name);
+    return -1;
+}
+
+static int
+handle_set_object(PyObject *op, PyObject *value, PyObject **field, const char *name)
+{
+    PyObject *old = NULL;
+    bool done = false;
+    Py_BEGIN_CRITICAL_SECTION(op);
+    if (handle_has_call((Handle *)op)) {
+        old = *field;
+        SHARED_STORE(*field, Py_NewRef(value));
+        done = true;
+    }
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(old);
+    return done || value == Py_None ? 0 : handle_is_over(name);
+}
+
+static int
+handle_no_delete(PyObject *value, const char *name)
+{
+    if (UNLIKELY(value == NULL)) {
+        PyErr_Format(PyExc_AttributeError, "%s of a handle cannot be deleted", name);
+        return -1;
+    }
+    return 0;
+}
+
+static int
+Handle_set__callback(PyObject *op, PyObject *value, void *closure UNUSED)
+{
+    return handle_no_delete(value, "_callback") < 0
+               ? -1
+               : handle_set_object(op, value, &((Handle *)op)->callback, "_callback");
+}
+
+static int
+Handle_set__context(PyObject *op, PyObject *value, void *closure UNUSED)
+{
+    return handle_no_delete(value, "_context") < 0
+               ? -1
+               : handle_set_object(op, value, &((Handle *)op)->how.context, "_context");
+}
+
+static int
+Handle_set__args(PyObject *op, PyObject *value, void *closure UNUSED)
+{
+    Handle *self = (Handle *)op;
+    if (handle_no_delete(value, "_args") < 0) {
+        return -1;
+    }
+    PyObject *args = value == Py_None ? PyTuple_New(0) : PySequence_Tuple(value);
+    if (args == NULL) {
+        return -1;
+    }
+    PyObject *old[HANDLE_INLINE_ARGS] = {NULL};
+    bool done = false;
+    Py_BEGIN_CRITICAL_SECTION(op);
+    if (handle_has_call(self)) {
+        for (int i = 0; i < HANDLE_INLINE_ARGS; i++) {
+            old[i] = self->args[i];
+            self->args[i] = NULL;
+        }
+        self->args[0] = Py_NewRef(args);
+        self->nargs = HANDLE_ARGS_TUPLE;
+        done = true;
+    }
+    Py_END_CRITICAL_SECTION();
+    for (int i = 0; i < HANDLE_INLINE_ARGS; i++) {
+        Py_XDECREF(old[i]);
+    }
+    Py_DECREF(args);
+    return done || value == Py_None ? 0 : handle_is_over("_args");
+}
+
+/* True: the call will not be made. What it was goes, as by cancel(), so that there is no way back. */
+static int
+Handle_set__cancelled(PyObject *op, PyObject *value, void *closure UNUSED)
+{
+    int cancelled = handle_no_delete(value, "_cancelled") < 0 ? -1 : PyObject_IsTrue(value);
+    if (cancelled < 0) {
+        return -1;
+    }
+    if (!cancelled) {
+        return SHARED_LOAD(((Handle *)op)->cancelled) ? handle_is_over("_cancelled") : 0;
+    }
+    PyObject *result = Py_IS_TYPE(op, handle_state((Handle *)op)->TimerHandleType)
+                           ? TimerHandle_cancel(op, NULL)
+                           : Handle_cancel(op, NULL);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+/* Of a timer that waits: it is due then. */
+static int
+TimerHandle_set__when(PyObject *op, PyObject *value, void *closure UNUSED)
+{
+    TimerHandle *timer = (TimerHandle *)op;
+    double when = handle_no_delete(value, "_when") < 0 ? -1. : PyFloat_AsDouble(value);
+    if (when == -1. && PyErr_Occurred()) {
+        return -1;
+    }
+    Loop *loop = handle_hold_loop(&timer->handle);
+    int result = handle_keep_extra(&timer->handle, HANDLE_EXTRA(when),
+                                   PyFloat_CheckExact(value) ? NULL : value);
+    if (result == 0) {
+        result = timer_move(loop, timer, when);
+    }
+    handle_release_loop(loop);
+    return result;
+}
+
+static int
+Handle_set__loop(PyObject *op, PyObject *value, void *closure UNUSED)
+{
+    Loop *loop = handle_hold_loop((Handle *)op);
+    bool same = value == (PyObject *)loop;
+    handle_release_loop(loop);
+    if (!same) {
+        PyErr_SetString(PyExc_AttributeError, "_loop: a call stays with the loop that made it");
+    }
+    return same ? 0 : -1;
+}
+
+static int
+Handle_set__repr(PyObject *op, PyObject *value, void *closure UNUSED)
+{
+    if (handle_no_delete(value, "_repr") < 0) {
+        return -1;
+    }
+    if (value != Py_None && !PyUnicode_Check(value)) {
+        PyErr_SetString(PyExc_TypeError, "_repr must be a str or None");
+        return -1;
+    }
+    return handle_keep_extra((Handle *)op, HANDLE_EXTRA(repr), value == Py_None ? NULL : value);
+}
+
+static int
+Handle_set__source_traceback(PyObject *op, PyObject *value, void *closure UNUSED)
+{
+    return handle_no_delete(value, "_source_traceback") < 0
+               ? -1
+               : handle_keep_extra((Handle *)op, HANDLE_EXTRA(source_traceback),
+                                   value == Py_None ? NULL : value);
+}
+
+#define HANDLE_GETSETS                                                                          \
+    {"_args", Handle_get__args, Handle_set__args, NULL, NULL},                                  \
+    {"_callback", Handle_get__callback, Handle_set__callback, NULL, NULL},                      \
+    {"_cancelled", Handle_get__cancelled, Handle_set__cancelled, NULL, NULL},                   \
+    {"_context", Handle_get__context, Handle_set__context, NULL, NULL},                         \
+    {"_loop", Handle_get__loop, Handle_set__loop, NULL, NULL},                                              \
+    {"_repr", Handle_get__repr, Handle_set__repr, NULL, NULL},                                  \
+    {"_source_traceback", Handle_get__source_traceback, Handle_set__source_traceback, NULL, NULL}
 
 #define HANDLE_METHODS                                                                     \
     {"cancelled", Handle_cancelled, METH_NOARGS,                                           \
@@ -313,7 +478,7 @@ static PyGetSetDef TimerHandle_getset[] = {
     HANDLE_GETSETS,
     {"__class__", TimerHandle_get___class__, NULL, NULL, NULL},
     {"_scheduled", Handle_get__scheduled, Handle_set__scheduled, NULL, NULL},
-    {"_when", TimerHandle_get__when, NULL, NULL, NULL},
+    {"_when", TimerHandle_get__when, TimerHandle_set__when, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -179,6 +179,20 @@ timer_unschedule(Loop *loop, TimerHandle *timer)
     Py_XDECREF(removed);
 }
 
+int
+timer_move(Loop *loop, TimerHandle *timer, double when)
+{
+    bool waits = SHARED_LOAD(timer->heap_index) != TIMER_NOT_WAITING;
+    Py_INCREF(timer);
+    if (waits) {
+        timer_unschedule(loop, timer);
+    }
+    timer->when = when;
+    int result = waits ? timer_schedule(loop, timer) : 0;
+    Py_DECREF(timer);
+    return result;
+}
+
 void
 timer_cancel(TimerHandle *timer)
 {
