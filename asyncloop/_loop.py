@@ -6,6 +6,7 @@ running Python has. The mixins give the hooks that it calls.
 """
 
 from asyncio.base_events import BaseEventLoop
+from asyncio.unix_events import SelectorEventLoop
 from typing import TYPE_CHECKING
 
 from . import _core
@@ -105,3 +106,27 @@ class Loop(
         BaseEventLoop.close(self)
         self._close()
         self._close_servers()
+
+
+# Steps of asyncio's own methods, which nothing here calls: for whoever calls or replaces them. They are
+# asyncio's functions, and do their work through add_reader() and its kin.
+for _name in (
+    "_accept_connection",
+    "_accept_connection2",
+    "_sock_accept",
+    "_sock_add_cancellation_callback",
+    "_sock_connect",
+    "_sock_connect_cb",
+    "_sock_read_done",
+    "_sock_recv",
+    "_sock_recv_into",
+    "_sock_recvfrom",
+    "_sock_recvfrom_into",
+    "_sock_sendall",
+    "_sock_sendfile_native_impl",
+    "_sock_sendfile_update_filepos",
+    "_sock_sendto",
+    "_sock_write_done",
+):
+    if hasattr(SelectorEventLoop, _name):
+        setattr(Loop, _name, getattr(SelectorEventLoop, _name))

@@ -462,9 +462,9 @@ remove_of_transport(Loop *loop, int fd, int event)
     if (transport != NULL && PyObject_TypeCheck(transport, net_state(loop->state)->transports.Type)) {
         Transport *tr = (Transport *)transport;
         struct watch *watch = event == EV_READ ? &tr->read_watch : &tr->write_watch;
-        found = watch_is_active(watch);
+        found = watch_is_active(watch) && !watch->lent;    /* who looks after a lent one, knows */
         if (found) {
-            watch_stop(watch);
+            watch_abandon(watch);
         }
     }
     Py_XDECREF(transport);
@@ -515,27 +515,57 @@ none_for(PyObject *result)
     Py_RETURN_NONE;
 }
 
+/* The private method, where it is somebody else's: asyncio's public one calls it. */
+static PyObject *
+call_private(Loop *loop, const char *function, PyObject *const *args, Py_ssize_t nargs)
+{
+    PyObject *number = descriptor_for_users(loop, args[0], true);
+    PyObject *method = number == NULL ? NULL : PyObject_GetAttrString((PyObject *)loop, function);
+    Py_XDECREF(number);
+    PyObject *result = method == NULL ? NULL : PyObject_Vectorcall(method, args, (size_t)nargs, NULL);
+    Py_XDECREF(method);
+    return result;
+}
+
+static inline bool
+is_overridden(PyObject *loop, unsigned int bit, Py_ssize_t nargs, PyObject *kwnames)
+{
+    return UNLIKELY((loop_replaced((Loop *)loop) & bit) != 0) && kwnames == NULL && nargs > 0;
+}
+
 static PyObject *
 Loop_add_reader(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
+    if (is_overridden(op, LOOP_BIT(_add_reader), nargs, kwnames)) {
+        return none_for(call_private((Loop *)op, "_add_reader", args, nargs));
+    }
     return none_for(add_callback((Loop *)op, "add_reader", EV_READ, true, args, nargs, kwnames));
 }
 
 static PyObject *
 Loop_add_writer(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
+    if (is_overridden(op, LOOP_BIT(_add_writer), nargs, kwnames)) {
+        return none_for(call_private((Loop *)op, "_add_writer", args, nargs));
+    }
     return none_for(add_callback((Loop *)op, "add_writer", EV_WRITE, true, args, nargs, kwnames));
 }
 
 static PyObject *
 Loop_remove_reader(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
+    if (is_overridden(op, LOOP_BIT(_remove_reader), nargs, kwnames)) {
+        return call_private((Loop *)op, "_remove_reader", args, nargs);
+    }
     return remove_callback((Loop *)op, "remove_reader", EV_READ, true, args, nargs, kwnames);
 }
 
 static PyObject *
 Loop_remove_writer(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
+    if (is_overridden(op, LOOP_BIT(_remove_writer), nargs, kwnames)) {
+        return call_private((Loop *)op, "_remove_writer", args, nargs);
+    }
     return remove_callback((Loop *)op, "remove_writer", EV_WRITE, true, args, nargs, kwnames);
 }
 
@@ -878,6 +908,7 @@ Loop_new(PyTypeObject *type, PyObject *args UNUSED, PyObject *kwargs UNUSED)
     owed_init(&loop->owed);
     list_init(&loop->fds.active);
     list_init(&loop->fds.noted);
+    list_init(&loop->fds.lent);
     list_init(&loop->waiting_operations);
     inbox_init(loop);
     loop->activity = activity_new(loop_state(state)->loops.activities);

@@ -391,7 +391,8 @@ Handle_set__cancelled(PyObject *op, PyObject *value, void *closure UNUSED)
     if (!cancelled) {
         return SHARED_LOAD(((Handle *)op)->cancelled) ? handle_is_over("_cancelled") : 0;
     }
-    PyObject *result = Py_IS_TYPE(op, handle_state((Handle *)op)->TimerHandleType)
+    PyTypeObject *timer = loop_state(handle_state((Handle *)op))->handles.TimerType;
+    PyObject *result = Py_IS_TYPE(op, timer)
                            ? TimerHandle_cancel(op, NULL)
                            : Handle_cancel(op, NULL);
     Py_XDECREF(result);

@@ -93,6 +93,7 @@ struct Loop {
         size_t changed_capacity;
         struct list_node active;      /* every started struct watch, but for those that are noted */
         struct list_node noted;       /* those that an event has come for, to be told in this order */
+        struct list_node lent;        /* those that an overridden _add_reader() looks after: watch.h */
         struct list_node *before;     /* the events of this look at the kernel come behind it */
         unsigned int events;          /* of this look: descriptors, the loop's own among them */
         int event_fd;                 /* the last of these */

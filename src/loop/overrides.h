@@ -25,6 +25,11 @@
 /* What runs next goes by call_soon(), or through asyncio's Handle. */
 #define LOOP_SOON (LOOP_BIT(call_soon) | LOOP_HANDLE_CLASS | LOOP_HANDLE_RUN)
 
+/* How descriptors are watched, and no more. */
+#define LOOP_ADDING (LOOP_BIT(_add_reader) | LOOP_BIT(_add_writer))
+#define LOOP_REMOVING \
+    (LOOP_BIT(_remove_reader) | LOOP_BIT(_remove_writer) | LOOP_BIT(remove_reader) | LOOP_BIT(remove_writer))
+
 int overrides_init(PyObject *module, struct state *state);
 /* At the beginning of an iteration. */
 #if PY_VERSION_HEX >= 0x030C0000

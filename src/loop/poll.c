@@ -365,7 +365,7 @@ signal_fds_open(Loop *loop)
         PyMem_Free(signals);
         return -1;
     }
-    watch_init(&signals->watch, loop, (PyObject *)loop, fds[0], EV_READ, signals_arrived);
+    watch_init(&signals->watch, loop, (PyObject *)loop, WATCH_LOOP, fds[0], EV_READ, signals_arrived);
     signals->write_fd = fds[1];
     if (watch_start(&signals->watch) < 0) {
         close(fds[0]);

@@ -11,6 +11,7 @@
 #include "loop/watch.h"
 
 #include "loop/current.h"
+#include "loop/overrides.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -197,7 +198,7 @@ watch_tell(struct watch *watch)
     PyObject *owner = Py_NewRef(watch->owner);
     int revents = watch->io.events & (EV_READ | EV_WRITE);
     if (UNLIKELY(!ev_is_active(&watch->io))) {
-        watch_stop(watch);
+        watch_abandon(watch);
         revents = EV_ERROR;
     }
     if (LIKELY(!loop->debug || owner == (PyObject *)loop)) {
@@ -232,12 +233,14 @@ watch_dispatch(Loop *loop)
 }
 
 void
-watch_init(struct watch *watch, Loop *loop, PyObject *owner, int fd, int event,
+watch_init(struct watch *watch, Loop *loop, PyObject *owner, enum watch_user user, int fd, int event,
            void (*ready)(struct watch *watch, int revents))
 {
     ev_io_init(&watch->io, watch_note, fd, event);
     watch->io.data = loop;
     watch->owner = owner;
+    watch->user = (uint8_t)user;
+    watch->lent = false;
     watch->ready = ready;
     watch->noted = false;
     watch->placed = watch->removed = false;
@@ -312,6 +315,49 @@ watch_start_at(struct watch *watch, struct fd_entry *entry)
     return 0;
 }
 
+/* Is the method by which asyncio would begin to watch, or end that, somebody else's? */
+static inline bool
+adds_by_method(const struct watch *watch)
+{
+    return UNLIKELY((loop_replaced(watch_loop(watch)) & LOOP_ADDING) != 0) && watch->user != WATCH_LOOP;
+}
+
+static inline bool
+removes_by_method(const struct watch *watch)
+{
+    return UNLIKELY(watch->lent || (loop_replaced(watch_loop(watch)) & LOOP_REMOVING) != 0)
+           && watch->user != WATCH_LOOP;
+}
+
+/* The owner is held and the watch active, as if libev knew it. 0 / -1 */
+static int
+watch_lend(struct watch *watch)
+{
+    Loop *loop = watch_loop(watch);
+    bool reads = (watch->io.events & EV_READ) != 0;
+    PyObject *owner = watch->owner;
+    PyObject *ready = PyObject_GetAttrString(owner, reads ? "_read_ready" : "_write_ready");
+    if (ready == NULL) {
+        return -1;
+    }
+    watch->lent = true;
+    list_append(&loop->fds.lent, &watch->active);
+    Py_INCREF(owner);
+    Py_INCREF(owner);
+    Py_INCREF(loop);
+    PyObject *result = PyObject_CallMethod((PyObject *)loop, reads ? "_add_reader" : "_add_writer", "iO",
+                                           watch->io.fd, ready);
+    if (result == NULL && watch->lent) {
+        watch_abandon(watch);
+    }
+    bool failed = result == NULL;
+    Py_XDECREF(result);
+    Py_DECREF(ready);
+    Py_DECREF(owner);
+    Py_DECREF(loop);
+    return failed ? -1 : 0;
+}
+
 int
 watch_start(struct watch *watch)
 {
@@ -320,6 +366,9 @@ watch_start(struct watch *watch)
     }
     if (UNLIKELY(loop_check_closed(watch_loop(watch)) < 0)) {
         return -1;
+    }
+    if (adds_by_method(watch)) {
+        return watch_lend(watch);
     }
     struct fd_entry *entry = fds_entry(watch_loop(watch), watch->io.fd);
     return LIKELY(entry != NULL) ? watch_start_at(watch, entry) : -1;
@@ -353,11 +402,88 @@ watch_stop_at(struct watch *watch, struct fd_entry *entry)
 }
 
 void
-watch_stop(struct watch *watch)
+watch_abandon(struct watch *watch)
 {
-    if (watch_is_active(watch)) {
+    if (UNLIKELY(watch->lent)) {
+        watch->lent = false;
+        list_remove(&watch->active);
+        Py_DECREF(watch->owner);
+    }
+    else if (watch_is_active(watch)) {
         watch_stop_at(watch, fds_find(watch_loop(watch), watch->io.fd));
     }
+}
+
+static void
+watch_stop_by_method(struct watch *watch)
+{
+    Loop *loop = (Loop *)Py_NewRef(watch_loop(watch));
+    PyObject *owner = Py_NewRef(watch->owner);
+    bool reads = (watch->io.events & EV_READ) != 0;
+    const char *name = reads ? "_remove_reader" : "_remove_writer";
+    int fd = watch->io.fd;
+    watch_abandon(watch);
+    if (!loop->closed) {
+        PyObject *exc = PyErr_GetRaisedException();
+        PyObject *result =
+            PyObject_CallMethod((PyObject *)loop, name + (watch->user == WATCH_OPERATION), "i", fd);
+        if (result == NULL) {
+            PyErr_WriteUnraisable(owner);
+        }
+        Py_XDECREF(result);
+        PyErr_SetRaisedException(exc);
+    }
+    Py_DECREF(owner);
+    Py_DECREF(loop);
+}
+
+void
+watch_stop(struct watch *watch)
+{
+    if (!watch_is_active(watch)) {
+        return;
+    }
+    if (removes_by_method(watch)) {
+        watch_stop_by_method(watch);
+    }
+    else {
+        watch_stop_at(watch, fds_find(watch_loop(watch), watch->io.fd));
+    }
+}
+
+void
+watch_stop_anyway(struct watch *watch)
+{
+    if (watch_is_active(watch)) {
+        watch_stop(watch);
+    }
+    else if (removes_by_method(watch)) {
+        watch_stop_by_method(watch);
+    }
+}
+
+PyObject *
+watch_call_ready(Loop *loop, struct watch *watch)
+{
+    struct run run = {0};
+    bool mine = loop_is_mine(loop);
+    PyObject *owner = Py_NewRef(watch->owner);
+    Py_INCREF(loop);
+    if (mine) {
+        loop_begin_run(loop, &run);
+    }
+    watch->ready(watch, watch->io.events & (EV_READ | EV_WRITE));
+    if (mine) {
+        loop_end_turn_by_hand(loop, &run);
+        loop_end_run(loop, &run);
+    }
+    Py_DECREF(loop);
+    Py_DECREF(owner);
+    if (run.exception != NULL) {
+        PyErr_SetRaisedException(run.exception);
+        return NULL;
+    }
+    Py_RETURN_NONE;
 }
 
 /* -- the check before each poll -------------------------------------------------------- */
@@ -373,7 +499,7 @@ watch_fail_fd_in(struct list_node *head, int fd)
             continue;
         }
         PyObject *owner = Py_NewRef(watch->owner);
-        watch_stop(watch);
+        watch_abandon(watch);
         watch->ready(watch, EV_ERROR);
         Py_DECREF(owner);
         node = head->next;    /* the callback may have changed the list */
@@ -435,6 +561,9 @@ static void watch_put_out(struct watch *watch);
 int
 watch_take_place(struct watch *watch)
 {
+    if (adds_by_method(watch)) {
+        return watch_start(watch);
+    }
     struct fd_entry *entry = fds_entry(watch_loop(watch), watch->io.fd);
     if (UNLIKELY(entry == NULL || watch_start_at(watch, entry) < 0)) {
         return -1;
@@ -530,8 +659,8 @@ fds_callbacks(Loop *loop, int fd)
         PyErr_NoMemory();
         return NULL;
     }
-    watch_init(&callbacks->reader.watch, loop, (PyObject *)loop, fd, EV_READ, fd_callback_ready);
-    watch_init(&callbacks->writer.watch, loop, (PyObject *)loop, fd, EV_WRITE, fd_callback_ready);
+    watch_init(&callbacks->reader.watch, loop, (PyObject *)loop, WATCH_LOOP, fd, EV_READ, fd_callback_ready);
+    watch_init(&callbacks->writer.watch, loop, (PyObject *)loop, WATCH_LOOP, fd, EV_WRITE, fd_callback_ready);
     entry->callbacks = callbacks;
     return callbacks;
 }
@@ -732,7 +861,7 @@ watch_put_out(struct watch *watch)
         fd_callback_remove(container_of(watch, struct fd_callback, watch));
     }
     else {
-        watch_stop(watch);
+        watch_abandon(watch);
     }
 }
 
@@ -790,6 +919,7 @@ struct watched {
     int event;
     PyObject *fileobj;    /* strong, or NULL */
     PyObject *handle;     /* strong */
+    PyObject *owner;      /* strong: a transport, a server or an operation that has no handle; or NULL */
 };
 
 static struct watched *
@@ -802,6 +932,7 @@ list_to_array(Loop *loop, struct list_node *head, struct watched *to)
         to->event = watch->io.events & (EV_READ | EV_WRITE);
         to->fileobj = entry == NULL ? NULL : Py_XNewRef(entry->fileobj);
         to->handle = Py_NewRef(watch_handle(watch));
+        to->owner = watch->user == WATCH_LOOP ? NULL : Py_NewRef(watch->owner);
     }
     return to;
 }
@@ -814,6 +945,20 @@ list_length(struct list_node *head)
         length++;
     }
     return length;
+}
+
+/* A transport that is watched has no handle; who looks finds one, as on asyncio. 0 / -1 */
+static int
+watched_make_handle(Loop *loop, struct watched *one)
+{
+    const char *name = one->event == EV_READ ? "_read_ready" : "_write_ready";
+    PyObject *ready = PyObject_GetAttrString(one->owner, name);
+    PyObject *handle = ready == NULL ? NULL : (PyObject *)handle_new(loop, ready, NULL, 0, NULL);
+    Py_XDECREF(ready);
+    if (handle != NULL) {
+        Py_SETREF(one->handle, handle);
+    }
+    return handle != NULL ? 0 : -1;
 }
 
 PyObject *
@@ -830,6 +975,9 @@ watch_list(Loop *loop)
     PyObject *list = PyList_New(0);
     for (size_t i = 0; i < length; i++) {
         struct watched *one = &all[i];
+        if (list != NULL && one->owner != NULL && watched_make_handle(loop, one) < 0) {
+            Py_CLEAR(list);
+        }
         PyObject *entry = list == NULL ? NULL
                           : one->fileobj == NULL
                               ? Py_BuildValue("(iiiO)", one->fd, one->event, one->fd, one->handle)
@@ -841,6 +989,7 @@ watch_list(Loop *loop)
         Py_XDECREF(entry);
         Py_XDECREF(one->fileobj);
         Py_DECREF(one->handle);
+        Py_XDECREF(one->owner);
     }
     PyMem_Free(all);
     return list;
@@ -947,7 +1096,7 @@ static void
 stop_all(struct list_node *head)
 {
     while (!list_empty(head)) {
-        watch_stop(container_of(head->next, struct watch, active));
+        watch_abandon(container_of(head->next, struct watch, active));
     }
 }
 
@@ -956,6 +1105,7 @@ watch_clear(Loop *loop)
 {
     stop_all(&loop->fds.noted);
     stop_all(&loop->fds.active);
+    stop_all(&loop->fds.lent);
     struct fd_entry *entry;
     for (size_t fd = 0; (entry = fds_next(loop, &fd)) != NULL; fd++) {
         entry->place[0] = entry->place[1] = NULL;
@@ -1012,6 +1162,9 @@ watch_traverse(Loop *loop, visitproc visit, void *arg)
     int result = traverse_owners(&loop->fds.active, visit, arg);
     if (result == 0) {
         result = traverse_owners(&loop->fds.noted, visit, arg);
+    }
+    if (result == 0) {
+        result = traverse_owners(&loop->fds.lent, visit, arg);
     }
     if (result != 0) {
         return result;

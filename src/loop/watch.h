@@ -14,24 +14,44 @@
 
 #include "loop/loop.h"
 
+/* Who waits for the descriptor, and so what asyncio calls for it. */
+enum watch_user {
+    WATCH_LOOP,         /* the loop itself: nothing of its own */
+    WATCH_TRANSPORT,    /* or a server: loop._add_reader() and its kin */
+    WATCH_OPERATION,    /* sock_recv() and its kin: they remove by loop.remove_reader() */
+};
+
 struct watch {
     ev_io io;                     /* io.fd, io.events; io.data: the loop, see watch_loop() */
     PyObject *owner;              /* the object that embeds this struct (borrowed, held while active) */
     /* EV_READ or EV_WRITE; or EV_ERROR: the descriptor was closed by somebody else
      * and the watch is stopped already (treat it as EBADF). */
     void (*ready)(struct watch *watch, int revents);
-    struct list_node active;      /* in loop->fds.active, or .noted */
+    struct list_node active;      /* in loop->fds.active, .noted or .lent */
+    uint8_t user;                 /* enum watch_user */
+    bool lent;                    /* somebody's loop._add_reader() was called in place of libev */
     bool noted;                   /* an event has come that is not told yet */
     bool placed;                  /* it is the reader or the writer of its descriptor */
     bool removed;                 /* it was, until remove_reader() or remove_writer() */
 };
 
-void watch_init(struct watch *watch, Loop *loop, PyObject *owner, int fd, int event,
+void watch_init(struct watch *watch, Loop *loop, PyObject *owner, enum watch_user user, int fd, int event,
                 void (*ready)(struct watch *watch, int revents));
 /* Idempotent; 0, or -1 with MemoryError, RuntimeError (closed loop), or ValueError or OSError for a
  * number that is no descriptor. */
 int watch_start(struct watch *watch);
 void watch_stop(struct watch *watch);     /* idempotent; safe after the loop was closed; may free the owner */
+void watch_abandon(struct watch *watch);  /* the same, and calls no method: for an owner that dies */
+
+/* Where loop._add_reader(), _add_writer(), or what removes them, is somebody else's, it is called, as
+ * asyncio's transports, servers and sock_* do: with the method _read_ready or _write_ready of the owner, which is
+ * watch_call_ready(). So watch_start() and watch_stop() of a watch that has a user may run Python. What
+ * removing raises is told to sys.unraisablehook. */
+
+/* The watch's event has come, somebody says. None, or NULL with what has to leave. `loop` is not closed. */
+PyObject *watch_call_ready(Loop *loop, struct watch *watch);
+/* watch_stop(), and the method is called also for what was not watched. */
+void watch_stop_anyway(struct watch *watch);
 
 /* borrowed: the owner holds it */
 static inline Loop *

@@ -866,9 +866,36 @@ Datagram_get_address(PyObject *op, void *closure UNUSED)
     return Py_NewRef(address != NULL ? address : Py_None);
 }
 
+/* What waits, as asyncio's deque of (data, address). */
+static PyObject *
+Datagram_get_buffer(PyObject *op, void *closure UNUSED)
+{
+    Datagram *dgram = datagram_cast(op);
+    PyObject *list = PyList_New(0);
+    for (size_t i = 0; list != NULL && i < dgram->queue_length; i++) {
+        struct datagram *item = queue_at(dgram, i);
+        PyObject *address = item->address != NULL ? item->address : Py_None;
+        PyObject *pair = PyTuple_Pack(2, item->data, address);
+        if (pair == NULL || PyList_Append(list, pair) < 0) {
+            Py_CLEAR(list);
+        }
+        Py_XDECREF(pair);
+    }
+    return list;
+}
+
+static PyObject *
+Datagram__sendto_ready(PyObject *op, PyObject *ignored UNUSED)
+{
+    return PyObject_CallMethod(op, "_write_ready", NULL);
+}
+
 DEFINE_OWNED_FAST(Transport, Datagram_sendto)
+DEFINE_OWNED(Transport, Datagram__sendto_ready)
+DEFINE_OWNED_GETTER(Transport, Datagram_get_buffer)
 
 static PyMethodDef Datagram_methods[] = {
+    {"_sendto_ready", OWNED(Datagram__sendto_ready), METH_NOARGS, NULL},
     {"sendto", (PyCFunction)(void (*)(void))OWNED(Datagram_sendto), METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("sendto($self, /, data, addr=None)\n--\n\n"
                "Send one datagram, now or as soon as the socket takes it. Does not block.\n\n"
@@ -879,6 +906,7 @@ static PyMethodDef Datagram_methods[] = {
 
 static PyGetSetDef Datagram_getset[] = {
     {"_address", Datagram_get_address, NULL, NULL, NULL},
+    {"_buffer", OWNED(Datagram_get_buffer), NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -430,13 +430,35 @@ WritePipe_get_conn_lost(PyObject *op, void *closure UNUSED)
     return PyLong_FromUnsignedLong(write_pipe_lost_writes((WritePipe *)op));
 }
 
+/* asyncio's end of a pipe: what waits to be sent is dropped. */
+static PyObject *
+Pipe__close(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const char *const names[] = {"exc", NULL};
+    PyObject *exc = Py_None;
+    if (args_unpack("_close", args, nargs, kwnames, names, 1, 0, &exc) < 0) {
+        return NULL;
+    }
+    return none_or_error(transport_force_close((Transport *)op, exc == Py_None ? NULL : exc));
+}
+
+DEFINE_OWNED_FAST(Transport, Pipe__close)
 DEFINE_OWNED(Transport, WritePipe_write)
 DEFINE_OWNED(Transport, WritePipe_writelines)
 DEFINE_OWNED(Transport, WritePipe_write_eof)
 DEFINE_OWNED_GETTER(Transport, Pipe_get_pipe)
 DEFINE_OWNED_GETTER(Transport, WritePipe_get_buffer)
 
+#define PIPE_CLOSE \
+    {"_close", (PyCFunction)(void (*)(void))OWNED(Pipe__close), METH_FASTCALL | METH_KEYWORDS, NULL}
+
+static PyMethodDef ReadPipe_methods[] = {
+    PIPE_CLOSE,
+    {NULL, NULL, 0, NULL},
+};
+
 static PyMethodDef WritePipe_methods[] = {
+    PIPE_CLOSE,
     {"write", OWNED(WritePipe_write), METH_O,
      PyDoc_STR("write($self, data, /)\n--\n\n"
                "Send bytes, now or as soon as the pipe has room. Does not block.\n\n"
@@ -479,6 +501,7 @@ static PyGetSetDef ReadPipe_getset[] = {
     READ_PIPE_ABSENT("_set_write_buffer_limits"),
     READ_PIPE_ABSENT("_maybe_pause_protocol"),
     READ_PIPE_ABSENT("_maybe_resume_protocol"),
+    READ_PIPE_ABSENT("_write_ready"),
     {"_pipe", OWNED(Pipe_get_pipe), Pipe_set_pipe, NULL, NULL},
     {"_fileno", Pipe_get_fileno, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
@@ -499,6 +522,7 @@ static PyType_Slot ReadPipe_slots[] = {
     {Py_tp_clear, transport_clear},
     {Py_tp_finalize, transport_finalize},
     {Py_tp_repr, Pipe_repr},
+    {Py_tp_methods, ReadPipe_methods},
     {Py_tp_getset, ReadPipe_getset},
     {0, NULL},
 };

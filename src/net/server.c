@@ -535,6 +535,7 @@ static int
 Acceptor_clear(PyObject *op)
 {
     Acceptor *self = acceptor_cast(op);
+    watch_abandon(&self->watch);
     acceptor_stop(self);
     Py_CLEAR(self->sock);
     Py_CLEAR(self->protocol_factory);
@@ -556,9 +557,22 @@ Acceptor_dealloc(PyObject *op)
     Py_DECREF(type);
 }
 
+/* What an overridden loop._add_reader() gets: watch.h. */
+static PyObject *
+Acceptor_ready(PyObject *op, PyObject *ignored UNUSED)
+{
+    Acceptor *acceptor = acceptor_cast(op);
+    if (acceptor->loop == NULL || acceptor->loop->closed) {
+        Py_RETURN_NONE;
+    }
+    return watch_call_ready(acceptor->loop, &acceptor->watch);
+}
+
 DEFINE_OWNED(Acceptor, Acceptor_stop)
+DEFINE_OWNED(Acceptor, Acceptor_ready)
 
 static PyMethodDef Acceptor_methods[] = {
+    {"_read_ready", OWNED(Acceptor_ready), METH_NOARGS, NULL},
     {"stop", OWNED(Acceptor_stop), METH_NOARGS,
      PyDoc_STR("stop($self, /)\n--\n\nAccept no more; safe to repeat. The socket stays open.")},
     {NULL, NULL, 0, NULL},
@@ -636,7 +650,7 @@ module_acceptor_new(PyObject *module, PyObject *args)
     if (acceptor == NULL) {
         return NULL;
     }
-    watch_init(&acceptor->watch, (Loop *)loop, (PyObject *)acceptor, fd, EV_READ,
+    watch_init(&acceptor->watch, (Loop *)loop, (PyObject *)acceptor, WATCH_TRANSPORT, fd, EV_READ,
                acceptor_on_readable);
     acceptor->io.fd = fd;
     acceptor->io.owned = transport_socket_number(state, sock, fd);

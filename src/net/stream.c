@@ -161,6 +161,46 @@ Stream__reset_empty_waiter(PyObject *op, PyObject *ignored UNUSED)
     return Py_NewRef(Py_None);
 }
 
+/* What asyncio's _read_ready() and _write_ready() lead to: here they are one. */
+static PyObject *
+Stream_read_ready(PyObject *op, PyObject *ignored UNUSED)
+{
+    return PyObject_CallMethod(op, "_read_ready", NULL);
+}
+
+#if PY_VERSION_HEX >= 0x030C0000
+static PyObject *
+Stream_write_ready(PyObject *op, PyObject *ignored UNUSED)
+{
+    return PyObject_CallMethod(op, "_write_ready", NULL);
+}
+#endif
+
+static PyObject *
+Stream_get_read_ready_cb(PyObject *op, void *closure UNUSED)
+{
+    return PyObject_GetAttrString(op, stream_cast(op)->base.proto.kind == PROTO_BUFFERED
+                                          ? "_read_ready__get_buffer"
+                                          : "_read_ready__data_received");
+}
+
+static PyObject *
+Stream_read_ready__on_eof(PyObject *op, PyObject *ignored UNUSED)
+{
+    Transport *tr = &stream_cast(op)->base;
+    return none_or_error(tr->loop == NULL ? 0 : stream_received_eof(tr));
+}
+
+static int
+Stream_set_eof(PyObject *op, PyObject *value, void *closure UNUSED)
+{
+    int eof = value == NULL ? 0 : PyObject_IsTrue(value);
+    if (eof >= 0) {
+        stream_cast(op)->eof = eof > 0;
+    }
+    return eof < 0 ? -1 : 0;
+}
+
 static PyObject *
 Stream_get_buffer(PyObject *op, void *closure UNUSED)
 {
@@ -183,6 +223,11 @@ Stream_get_empty_waiter(PyObject *op, void *closure UNUSED)
 DEFINE_OWNED(Transport, Stream_write)
 DEFINE_OWNED(Transport, Stream_writelines)
 DEFINE_OWNED(Transport, Stream_write_eof)
+DEFINE_OWNED(Transport, Stream_read_ready)
+DEFINE_OWNED(Transport, Stream_read_ready__on_eof)
+#if PY_VERSION_HEX >= 0x030C0000
+DEFINE_OWNED(Transport, Stream_write_ready)
+#endif
 DEFINE_OWNED(Transport, Stream__make_empty_waiter)
 DEFINE_OWNED(Transport, Stream__reset_empty_waiter)
 DEFINE_OWNED_GETTER(Transport, Stream_get_buffer)
@@ -202,6 +247,13 @@ static PyMethodDef Stream_methods[] = {
                "Close the sending side after what is buffered; receiving goes on.")},
     {"can_write_eof", Stream_can_write_eof, METH_NOARGS,
      PyDoc_STR("can_write_eof($self, /)\n--\n\nTrue: write_eof() is possible.")},
+    {"_read_ready__data_received", OWNED(Stream_read_ready), METH_NOARGS, NULL},
+    {"_read_ready__get_buffer", OWNED(Stream_read_ready), METH_NOARGS, NULL},
+    {"_read_ready__on_eof", OWNED(Stream_read_ready__on_eof), METH_NOARGS, NULL},
+#if PY_VERSION_HEX >= 0x030C0000
+    {"_write_send", OWNED(Stream_write_ready), METH_NOARGS, NULL},
+    {"_write_sendmsg", OWNED(Stream_write_ready), METH_NOARGS, NULL},
+#endif
     {"_make_empty_waiter", OWNED(Stream__make_empty_waiter), METH_NOARGS, NULL},
     {"_reset_empty_waiter", OWNED(Stream__reset_empty_waiter), METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
@@ -209,7 +261,8 @@ static PyMethodDef Stream_methods[] = {
 
 static PyGetSetDef Stream_getset[] = {
     {"_buffer", OWNED(Stream_get_buffer), NULL, NULL, NULL},
-    {"_eof", Stream_get_eof, NULL, NULL, NULL},
+    {"_eof", Stream_get_eof, Stream_set_eof, NULL, NULL},
+    {"_read_ready_cb", Stream_get_read_ready_cb, NULL, NULL, NULL},
     {"_empty_waiter", OWNED(Stream_get_empty_waiter), NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

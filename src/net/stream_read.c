@@ -251,11 +251,12 @@ static inline enum read_outcome
 stream_read_into(Transport *tr, char *buffer)
 {
     size_t n = 0;
-    enum io_status status = transport_read(tr, buffer, SCRATCH_BYTES, &n);
+    size_t most = LIKELY(tr->dict == NULL) ? SCRATCH_BYTES : transport_max_size(tr, SCRATCH_BYTES);
+    enum io_status status = transport_read(tr, buffer, most, &n);
     if (UNLIKELY(status != IO_OK)) {
         return stream_read_stopped(tr, status);
     }
-    if (UNLIKELY(n >= LARGE_BYTES)) {
+    if (UNLIKELY(n >= LARGE_BYTES) && LIKELY(tr->dict == NULL)) {
         stream_expect_large(tr, n);
     }
     if (UNLIKELY(stream_feed(&tr->proto, tr->state, buffer, n) < 0)) {

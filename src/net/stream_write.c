@@ -378,7 +378,7 @@ stream_check_open(Stream *stream, const char *eof_message, const char *sendfile_
 static inline bool
 stream_drops(const Transport *tr)
 {
-    return UNLIKELY(tr->closing) && (tr->conn_lost > 0 || tr->kind->close_ends_output);
+    return UNLIKELY(tr->conn_lost > 0) || (UNLIKELY(tr->closing) && tr->kind->close_ends_output);
 }
 
 /* A type other than exact bytes. */

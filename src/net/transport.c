@@ -198,6 +198,7 @@ transports_forked(struct state *state)
         Loop *loop = container_of(node, Loop, all_loops);
         transports_forked_in(loop, &loop->fds.active, found);
         transports_forked_in(loop, &loop->fds.noted, found);
+        transports_forked_in(loop, &loop->fds.lent, found);
     }
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(found); i++) {
         Transport *tr = transport_cast(PyList_GET_ITEM(found, i));
@@ -304,8 +305,14 @@ transport_close(Transport *tr)
     if (tr->kind->queued(tr) > 0) {
         return 0;    /* transport_drained() goes on */
     }
-    watch_stop(&tr->write_watch);
-    return transport_schedule_lost(tr, NULL);
+    if (LIKELY(tr->kind->is_socket)) {
+        watch_stop_anyway(&tr->write_watch);
+    }
+    else {
+        watch_stop(&tr->write_watch);
+    }
+    return LIKELY(tr->conn_lost == 0) ? transport_schedule_lost(tr, NULL)
+                                      : 0;    /* it was lost in what stops the watches */
 }
 
 int
@@ -317,6 +324,9 @@ transport_force_close(Transport *tr, PyObject *exc)
     watch_stop(&tr->write_watch);
     if (!tr->closing) {
         transport_set_closing(tr);
+    }
+    if (UNLIKELY(tr->conn_lost > 0)) {
+        return 0;    /* in what stops the watches */
     }
     int result = transport_schedule_lost(tr, exc);
     tr->kind->discard_output(tr);    /* last: to drop an address of the user's may run Python */
@@ -331,6 +341,21 @@ transport_drained(Transport *tr)
     }
     tr->conn_lost = 1;
     return transport_run_lost((PyObject *)tr, NULL);
+}
+
+int
+transport_lose_now(Transport *tr, PyObject *exc)
+{
+    if (tr->loop == NULL) {
+        return 0;
+    }
+    if (!tr->closing) {
+        transport_set_closing(tr);
+    }
+    watch_stop(&tr->write_watch);
+    tr->conn_lost += tr->conn_lost == 0;
+    tr->kind->discard_output(tr);
+    return transport_run_lost((PyObject *)tr, exc);
 }
 
 static bool
@@ -388,6 +413,19 @@ transport_descriptor_gone(Transport *tr)
 }
 
 /* -- reading ---------------------------------------------------------------------------------- */
+
+size_t
+transport_max_size(Transport *tr, size_t most)
+{
+    size_t size = most;
+    PyObject *value = PyObject_GetAttrString((PyObject *)tr, "max_size");
+    if (value == NULL || args_size(value, &size) < 0 || size == 0) {
+        PyErr_Clear();
+        size = most;
+    }
+    Py_XDECREF(value);
+    return size < most ? size : most;
+}
 
 int
 transport_update_reading(Transport *tr)
@@ -543,8 +581,10 @@ transport_new(PyTypeObject *type, const struct transport_kind *kind, Loop *loop,
     list_init(&tr->client);
     tr->high_water = DEFAULT_HIGH_WATER;
     tr->low_water = DEFAULT_HIGH_WATER / 4;
-    watch_init(&tr->read_watch, loop, (PyObject *)tr, fd, EV_READ, transport_on_no_event);
-    watch_init(&tr->write_watch, loop, (PyObject *)tr, fd, EV_WRITE, transport_on_no_event);
+    watch_init(&tr->read_watch, loop, (PyObject *)tr, WATCH_TRANSPORT, fd, EV_READ,
+               transport_on_no_event);
+    watch_init(&tr->write_watch, loop, (PyObject *)tr, WATCH_TRANSPORT, fd, EV_WRITE,
+               transport_on_no_event);
     tr->loop = (Loop *)Py_NewRef(loop);
     COUNT_SHARED(loop->counters->transports, 1);
     tr->extra = Py_XNewRef(extra);

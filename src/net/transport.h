@@ -201,6 +201,15 @@ transport_wants_data(const Transport *tr)
     return !tr->closing && !tr->paused && tr->begun && !tr->read_eof;
 }
 
+/* What asyncio's transports read at most at a time, in bytes: the default of the attribute max_size. */
+#define TRANSPORT_MAX_SIZE ((size_t)256 * 1024)
+
+/* What a program has put into the attribute, at most `most`. */
+size_t transport_max_size(Transport *tr, size_t most);
+
+/* connection_lost() now, in place of the next iteration. 0, or -1 with an exit exception. */
+int transport_lose_now(Transport *tr, PyObject *exc);    /* exc borrowed, or NULL */
+
 int transport_update_reading(Transport *tr);    /* starts or stops the read watch; 0 / -1 */
 
 void transport_stop_watches(Transport *tr);

@@ -50,7 +50,8 @@ transport_clear(PyObject *op)
 {
     Transport *tr = transport_cast(op);
     if (tr->loop != NULL) {
-        transport_stop_watches(tr);
+        watch_abandon(&tr->read_watch);
+        watch_abandon(&tr->write_watch);
         transport_release_fd(tr);
     }
     Py_CLEAR(tr->dict);
@@ -421,6 +422,52 @@ Transport_repr(PyObject *op)
     return text;
 }
 
+/* -- what asyncio's loop calls, for whoever calls it in its place -------------------------- */
+
+static PyObject *
+transport_call_ready(Transport *tr, struct watch *watch)
+{
+    if (tr->loop == NULL || tr->loop->closed) {
+        Py_RETURN_NONE;
+    }
+    return watch_call_ready(tr->loop, watch);
+}
+
+static PyObject *
+Transport__read_ready(PyObject *op, PyObject *ignored UNUSED)
+{
+    return transport_call_ready(transport_cast(op), &transport_cast(op)->read_watch);
+}
+
+static PyObject *
+Transport__write_ready(PyObject *op, PyObject *ignored UNUSED)
+{
+    return transport_call_ready(transport_cast(op), &transport_cast(op)->write_watch);
+}
+
+static PyObject *
+Transport__call_connection_lost(PyObject *op, PyObject *exc)
+{
+    return none_or_error(transport_lose_now(transport_cast(op), exc == Py_None ? NULL : exc));
+}
+
+/* loop._add_reader(fd, callback, *args), if the transport reads. */
+static PyObject *
+Transport__add_reader(PyObject *op, PyObject *args)
+{
+    Transport *tr = transport_cast(op);
+    if (tr->closing || tr->paused || tr->loop == NULL) {
+        Py_RETURN_NONE;
+    }
+    PyObject *loop = Py_NewRef(tr->loop);
+    PyObject *add = PyObject_GetAttrString(loop, "_add_reader");
+    PyObject *result = add == NULL ? NULL : PyObject_Call(add, args, NULL);
+    Py_XDECREF(add);
+    Py_DECREF(loop);
+    Py_XDECREF(result);
+    return none_or_error(result == NULL ? -1 : 0);
+}
+
 /* -- attributes ----------------------------------------------------------------- */
 
 #define OBJECT_GETTER(name, expression)                     \
@@ -496,6 +543,10 @@ DEFINE_OWNED(Transport, Transport_get_write_buffer_limits)
 DEFINE_OWNED(Transport, Transport__maybe_pause_protocol)
 DEFINE_OWNED(Transport, Transport__maybe_resume_protocol)
 DEFINE_OWNED(Transport, Transport__force_close)
+DEFINE_OWNED(Transport, Transport__read_ready)
+DEFINE_OWNED(Transport, Transport__write_ready)
+DEFINE_OWNED(Transport, Transport__call_connection_lost)
+DEFINE_OWNED(Transport, Transport__add_reader)
 DEFINE_OWNED_GETTER(Transport, Transport_get_protocol_attribute)
 DEFINE_OWNED_GETTER(Transport, Transport_get_protocol_connected)
 DEFINE_OWNED_GETTER(Transport, Transport_get_server)
@@ -541,6 +592,10 @@ static PyMethodDef Transport_methods[] = {
     {"_maybe_pause_protocol", OWNED(Transport__maybe_pause_protocol), METH_NOARGS, NULL},
     {"_maybe_resume_protocol", OWNED(Transport__maybe_resume_protocol), METH_NOARGS, NULL},
     {"_force_close", OWNED(Transport__force_close), METH_O, NULL},
+    {"_read_ready", OWNED(Transport__read_ready), METH_NOARGS, NULL},
+    {"_write_ready", OWNED(Transport__write_ready), METH_NOARGS, NULL},
+    {"_call_connection_lost", OWNED(Transport__call_connection_lost), METH_O, NULL},
+    {"_add_reader", OWNED(Transport__add_reader), METH_VARARGS, NULL},
     {"_fatal_error", (PyCFunction)(void (*)(void))OWNED(Transport__fatal_error),
      METH_FASTCALL | METH_KEYWORDS, NULL},
     {NULL, NULL, 0, NULL},
@@ -557,22 +612,148 @@ Transport_set_protocol_attribute(PyObject *op, PyObject *value, void *closure UN
     return proto_set(&tr->proto, tr->state, value);
 }
 
+/* -- what a program sets ---------------------------------------------------------------------- */
+
+static int
+no_delete(PyObject *value, const char *name)
+{
+    if (value == NULL) {
+        PyErr_Format(PyExc_AttributeError, "%s of a transport cannot be deleted", name);
+        return -1;
+    }
+    return 0;
+}
+
+/* 1, 0, or -1 with an exception */
+static int
+truth_to_set(PyObject *value, const char *name)
+{
+    return no_delete(value, name) < 0 ? -1 : PyObject_IsTrue(value);
+}
+
+/* As asyncio's attributes: they say what happens next, and nothing happens by itself. */
+#define BOOL_SETTER(name, field)                                                    \
+    static int                                                                      \
+    Transport_set_##name(PyObject *op, PyObject *value, void *closure UNUSED)       \
+    {                                                                               \
+        int truth = truth_to_set(value, "_" #name);                                 \
+        if (truth >= 0) {                                                           \
+            SHARED_STORE(transport_cast(op)->field, truth > 0);                     \
+        }                                                                           \
+        return truth < 0 ? -1 : 0;                                                  \
+    }
+BOOL_SETTER(closing, closing)
+BOOL_SETTER(paused, paused)
+BOOL_SETTER(protocol_paused, protocol_paused)
+#undef BOOL_SETTER
+
+/* A connection that is lost stays so. */
+static int
+Transport_set_conn_lost(PyObject *op, PyObject *value, void *closure UNUSED)
+{
+    Transport *tr = transport_cast(op);
+    size_t count;
+    if (no_delete(value, "_conn_lost") < 0 || args_size(value, &count) < 0) {
+        return -1;
+    }
+    if (count == 0 && tr->conn_lost > 0) {
+        PyErr_SetString(PyExc_AttributeError, "_conn_lost: the connection is lost, and stays so");
+        return -1;
+    }
+    tr->conn_lost = count < UINT_MAX ? (unsigned int)count : UINT_MAX;
+    return 0;
+}
+
+/* One of the two; unlike those of set_write_buffer_limits() they may be in any order. */
+static int
+Transport_set_limit(PyObject *op, PyObject *value, void *closure)
+{
+    Transport *tr = transport_cast(op);
+    size_t bytes;
+    if (no_delete(value, "a limit") < 0 || args_size(value, &bytes) < 0) {
+        return -1;
+    }
+    PyObject *limits = Transport_get_write_buffer_limits(op, NULL);
+    if (limits == NULL) {
+        return -1;
+    }
+    bool high = closure != NULL;
+    PyObject *changed = high ? PyTuple_Pack(2, PyTuple_GET_ITEM(limits, 0), value)
+                             : PyTuple_Pack(2, value, PyTuple_GET_ITEM(limits, 1));
+    Py_DECREF(limits);
+    if (changed == NULL) {
+        return -1;
+    }
+    *(high ? &tr->high_water : &tr->low_water) = bytes;
+    Py_XSETREF(tr->limits, changed);
+    return 0;
+}
+
+static int
+Transport_set_extra(PyObject *op, PyObject *value, void *closure UNUSED)
+{
+    Transport *tr = transport_cast(op);
+    if (no_delete(value, "_extra") < 0) {
+        return -1;
+    }
+    if (!PyDict_Check(value)) {
+        PyErr_SetString(PyExc_TypeError, "_extra must be a dict");
+        return -1;
+    }
+    PyObject *old;
+    Py_BEGIN_CRITICAL_SECTION(op);
+    old = tr->extra;
+    tr->extra = Py_NewRef(value);
+    tr->extra_complete = true;
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(old);
+    return 0;
+}
+
+/* A double in the place of the socket: its methods receive, send and close. The descriptor that is
+ * watched stays. */
+static int
+Transport_set_sock(PyObject *op, PyObject *value, void *closure UNUSED)
+{
+    Transport *tr = transport_cast(op);
+    bool gone = tr->file == NULL || tr->file_closed || tr->loop == NULL;
+    if (no_delete(value, "_sock") < 0 || (gone && value == Py_None)) {
+        return value == NULL ? -1 : 0;
+    }
+    if (gone || value == Py_None || !tr->kind->is_socket) {
+        PyErr_SetString(PyExc_AttributeError, "_sock of this transport cannot be set to that");
+        return -1;
+    }
+    if (transport_extra(tr) == NULL) {
+        return -1;    /* get_extra_info() goes on to tell of the real one */
+    }
+    PyObject *old;
+    Py_BEGIN_CRITICAL_SECTION(op);
+    old = tr->file;
+    tr->file = Py_NewRef(value);
+    tr->io.owned = transport_socket_number(tr->state, value, tr->fd);
+    io_forget_class(&tr->io);
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(old);
+    return 0;
+}
+
 static PyGetSetDef Transport_getset[] = {
     {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
     {"_loop", Transport_get_loop, NULL, NULL, NULL},
     {"_protocol", OWNED(Transport_get_protocol_attribute), Transport_set_protocol_attribute, NULL, NULL},
     {"_protocol_connected", OWNED(Transport_get_protocol_connected), NULL, NULL, NULL},
-    {"_protocol_paused", Transport_get_protocol_paused, NULL, NULL, NULL},
-    {"_sock", Transport_get_file, NULL, NULL, NULL},
+    {"_protocol_paused", Transport_get_protocol_paused, Transport_set_protocol_paused, NULL, NULL},
+    {"_sock", Transport_get_file, Transport_set_sock, NULL, NULL},
     {"_sock_fd", Transport_get_fd, NULL, NULL, NULL},
     {"_server", OWNED(Transport_get_server), NULL, NULL, NULL},
     {"_context", OWNED(Transport_get_context), NULL, NULL, NULL},
-    {"_extra", Transport_get_extra, NULL, NULL, NULL},
-    {"_closing", Transport_get_closing, NULL, NULL, NULL},
-    {"_conn_lost", Transport_get_conn_lost, NULL, NULL, NULL},
-    {"_paused", Transport_get_paused, NULL, NULL, NULL},
-    {"_low_water", Transport_get_limit, NULL, NULL, NULL},
-    {"_high_water", Transport_get_limit, NULL, NULL, (void *)1},
+    {"_extra", Transport_get_extra, Transport_set_extra, NULL, NULL},
+    {"_closing", Transport_get_closing, Transport_set_closing, NULL, NULL},
+    {"_conn_lost", Transport_get_conn_lost, Transport_set_conn_lost, NULL, NULL},
+    {"_paused", Transport_get_paused, Transport_set_paused, NULL, NULL},
+    {"_low_water", Transport_get_limit, Transport_set_limit, NULL, NULL},
+    {"_high_water", Transport_get_limit, Transport_set_limit, NULL, (void *)1},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -640,6 +821,14 @@ transport_types_init(PyObject *module, struct state *state)
         return -1;
     }
     find_base_slots(state);
-    return state_add_type(module, &Transport_spec, own->transports.FlowControlMixin,
-                          ASYNCIO_TRANSPORT_SIZE, &own->transports.Type);
+    if (state_add_type(module, &Transport_spec, own->transports.FlowControlMixin,
+                       ASYNCIO_TRANSPORT_SIZE, &own->transports.Type) < 0) {
+        return -1;
+    }
+    PyObject *most = PyLong_FromSize_t(TRANSPORT_MAX_SIZE);
+    int result = most == NULL
+                     ? -1
+                     : PyObject_SetAttrString((PyObject *)own->transports.Type, "max_size", most);
+    Py_XDECREF(most);
+    return result;
 }

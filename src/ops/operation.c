@@ -197,15 +197,18 @@ operation_wait(Operation *op, enum attempt what, PyObject **result)
         op->retries += op->retries < OPERATION_RETRY_DOUBLINGS;
     }
     else {
-        watch_init(&op->watch, loop, (PyObject *)op, op->fd,
+        watch_init(&op->watch, loop, (PyObject *)op, WATCH_OPERATION, op->fd,
                    what == ATTEMPT_WAIT_READ ? EV_READ : EV_WRITE, operation_ready);
+        op->future = future;    /* a method in the place of ours may say at once that it is ready */
         int started = LIKELY(!op->kind->beside_transport) ? watch_take_place(&op->watch)
                                                           : watch_start(&op->watch);
         if (UNLIKELY(started < 0)) {
-            Py_DECREF(future);
+            Py_CLEAR(op->future);
             return PYGEN_ERROR;
         }
-        list_append(&loop->waiting_operations, &op->waiting);
+        if (LIKELY(watch_is_active(&op->watch))) {
+            list_append(&loop->waiting_operations, &op->waiting);
+        }
     }
     SHARED_STORE(future->watcher, (PyObject *)op);
     SHARED_STORE(future->blocking, true);
@@ -551,6 +554,7 @@ Operation_traverse(PyObject *self, visitproc visit, void *arg)
 static int
 Operation_clear(PyObject *self)
 {
+    watch_abandon(&((Operation *)self)->watch);
     operation_finish((Operation *)self);
     return 0;
 }
@@ -618,13 +622,27 @@ Operation_repr(PyObject *self)
     return text;
 }
 
+/* What an overridden loop._add_reader() gets: watch.h. */
+static PyObject *
+Operation_ready(PyObject *self, PyObject *ignored UNUSED)
+{
+    Operation *op = (Operation *)self;
+    if (op->loop == NULL || op->future == NULL || op->loop->closed) {
+        Py_RETURN_NONE;
+    }
+    return watch_call_ready(op->loop, &op->watch);
+}
+
 DEFINE_OWNED(Operation, Operation_close)
+DEFINE_OWNED(Operation, Operation_ready)
 
 static PyMethodDef Operation_methods[] = {
     {"send", Operation_send, METH_O,
      PyDoc_STR("send($self, value, /)\n--\n\nGo on; StopIteration carries the result.")},
     {"throw", (PyCFunction)(void (*)(void))Operation_throw, METH_FASTCALL,
      PyDoc_STR("throw($self, exc, /)\n--\n\nEnd it with an exception, which is raised.")},
+    {"_read_ready", OWNED(Operation_ready), METH_NOARGS, NULL},
+    {"_write_ready", OWNED(Operation_ready), METH_NOARGS, NULL},
     {"close", OWNED(Operation_close), METH_NOARGS,
      PyDoc_STR("close($self, /)\n--\n\nEnd it; nothing waits any more.")},
     {NULL, NULL, 0, NULL},

@@ -126,24 +126,13 @@ NAMES = {
 
 # Not there on asyncloop; named in docs/differences.md.
 ABSENT = {
-    "loop": """
-        _accept_connection _accept_connection2 _sock_accept _sock_add_cancellation_callback
-        _sock_connect _sock_connect_cb _sock_read_done _sock_recv _sock_recv_into _sock_recvfrom
-        _sock_recvfrom_into _sock_sendall _sock_sendfile_native_impl
-        _sock_sendfile_update_filepos _sock_sendto _sock_write_done
-    """,
     "stream transport": """
-        _add_reader _add_writer _adjust_leftover_buffer _buffer_factory _buffer_size
-        _call_connection_lost _call_soon _get_sendmsg_buffer _read_ready
-        _read_ready__data_received _read_ready__get_buffer _read_ready__on_eof _read_ready_cb
-        _write_ready _write_send _write_sendmsg max_size
+        _add_writer _adjust_leftover_buffer _buffer_factory _buffer_size _call_soon
+        _get_sendmsg_buffer
     """,
     "datagram transport": """
-        _add_reader _add_writer _buffer _buffer_factory _buffer_size _call_connection_lost
-        _call_soon _header_size _read_ready _sendto_ready max_size
+        _add_writer _buffer_factory _buffer_size _call_soon _header_size
     """,
-    "read pipe": "_add_reader _call_connection_lost _close _read_ready max_size",
-    "write pipe": "_call_connection_lost _close _read_ready _write_ready",
 }
 
 COMMON = {*dir(object), "__abstractmethods__", "__classcell__", "__dict__", "__firstlineno__"}

@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 
-from .support import turns
+from tests.support import turns
 
 
 def test_callback_and_arguments(run):
