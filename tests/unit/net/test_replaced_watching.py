@@ -1,5 +1,5 @@
-"""`_add_reader()` and its kin, replaced on the loop or overridden: transports, servers and `sock_*` call
-them. And the methods of transports that they are given, called by hand."""
+"""`_add_reader()` and its kin, replaced on the loop or overridden: transports, servers and `sock_*`
+call them. And the methods of transports that they are given, called by hand."""
 
 import asyncio
 import gc
@@ -254,13 +254,17 @@ def test_public_methods_call_the_private_ones(run):
     run(main())
 
 
-def test_a_double_that_keeps_the_callback(run):
+def test_a_double_that_keeps_the_callback(impl, run):
     """It says when there is something to read; the transport reads."""
 
     async def main():
         loop = asyncio.get_running_loop()
         given = {}
-        loop._add_reader = lambda fd, callback, *args, **kwargs: given.update({fd: (callback, args)})
+
+        def add_reader(fd, callback, *args, **kwargs):
+            given[fd] = callback, args
+
+        loop._add_reader = add_reader
         transport, protocol, theirs = await connected(loop)
         callback, args = given[transport._sock_fd]
         assert callback.__self__ is transport
@@ -274,7 +278,8 @@ def test_a_double_that_keeps_the_callback(run):
         assert protocol.log == ["made", b"hello", "eof"]
         await turns(2)
         assert protocol.log == ["made", b"hello", "eof", "lost None"]
-        callback(*args)
+        if impl.ours:
+            callback(*args)  # without effect
 
     run(main())
 
