@@ -22,6 +22,7 @@
 #   make coverage     which lines and branches of the core the tests run, as gcov counts
 #   make build        the extension alone, in place
 #   make wheels       a wheel for each Python and target, in dist/wheels: WHEELS_ARGS=--twice
+#   make wheels-test  installs and runs each where there is no compiler: WHEELS_SKIP='*cp314t*'
 #   make clean        removes what the others made
 #
 # PYTHON=python3.13 picks another interpreter, each with an environment of its own; the switches
@@ -50,7 +51,7 @@ SOURCES := $(wildcard src/*.[ch] src/*/*.[ch]) setup.py
 
 .PHONY: help run test guard bench lint build clean conformance thirdparty upstream selection selection-tests \
 	check-all fuzz soak hostile connections asan asan-core asan-conformance coverage \
-	freethreaded freethreaded-tests tsan tsan-tests wheels wheels-build FORCE
+	freethreaded freethreaded-tests tsan tsan-tests FORCE
 
 help:
 	@sed -n '/^#   make/s/^# *//p' Makefile
@@ -209,12 +210,21 @@ tsan-tests: $(VENV)/.ready-test
 
 # In an environment of its own: the compiler is large. See tools/wheels/build.py for what it takes.
 WHEELS_ARGS ?=
+WHEELS_TEST_ARGS ?=
+
+.PHONY: wheels wheels-build wheels-test wheels-try
 
 wheels:
 	@$(MAKE) --no-print-directory VENV=.venv-wheels wheels-build
 
 wheels-build: $(VENV)/.ready-wheels
 	$(PY) tools/wheels/build.py $(WHEELS_ARGS)
+
+wheels-test:
+	@$(MAKE) --no-print-directory VENV=.venv-wheels wheels-try
+
+wheels-try: $(VENV)/.ready-wheels
+	$(PY) tools/wheels/try_out.py $(WHEELS_TEST_ARGS)
 
 clean:
 	rm -rf build dist *.egg-info .venv .venv-* .venv*.lock asyncloop/_core*.so
