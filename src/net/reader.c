@@ -77,6 +77,7 @@ reader_init(struct state *state)
         || !PyType_Check(reader->WriterType)) {
         return 0;
     }
+    reader->protocol_version = reader->reader_version = reader->writer_version = UINT_MAX;
     reader->stream_reader = PyObject_GetAttrString(reader->ProtocolType, "_stream_reader");
     if (reader->stream_reader == NULL) {
         PyErr_Clear();
@@ -101,41 +102,29 @@ attribute_is(PyObject *type, const char *name, PyObject *expected)
     return value == expected;
 }
 
-static inline unsigned int
-version_of(PyObject *class)
+/* What the version of the class is to be compared with. One that has none is looked at each time. */
+static unsigned int
+version_seen(PyObject *class)
 {
-    return SHARED_LOAD(((PyTypeObject *)class)->tp_version_tag);
+    unsigned int version = standard_version((PyTypeObject *)class);
+    return version != 0 ? version : UINT_MAX;
 }
 
 /* The lookups give each class a version tag; it changes with the class. */
-static bool
-classes_look_standard(struct reader_state *reader)
+bool
+reader_classes_look(struct state *state)
 {
+    struct reader_state *reader = &net_state(state)->reader;
     bool ok = reader->usable
               && attribute_is(reader->ProtocolType, "_stream_reader", reader->stream_reader);
     for (int i = 0; ok && i < OWN_FUNCTIONS; i++) {
         ok = attribute_is(own_type(reader, i), own_names[i].name, reader->own[i]);
     }
     SHARED_STORE(reader->classes_ok, ok);
-    SHARED_STORE(reader->protocol_version, version_of(reader->ProtocolType));
-    SHARED_STORE(reader->reader_version, version_of(reader->ReaderType));
-    SHARED_STORE(reader->writer_version, version_of(reader->WriterType));
+    SHARED_STORE(reader->protocol_version, version_seen(reader->ProtocolType));
+    SHARED_STORE(reader->reader_version, version_seen(reader->ReaderType));
+    SHARED_STORE(reader->writer_version, version_seen(reader->WriterType));
     return ok;
-}
-
-bool
-reader_classes_are_standard(struct state *state)
-{
-    struct reader_state *reader = &net_state(state)->reader;
-    unsigned int protocol_version = version_of(reader->ProtocolType);
-    unsigned int reader_version = version_of(reader->ReaderType);
-    unsigned int writer_version = version_of(reader->WriterType);
-    if (LIKELY(protocol_version == SHARED_LOAD(reader->protocol_version) && protocol_version != 0
-               && reader_version == SHARED_LOAD(reader->reader_version) && reader_version != 0
-               && writer_version == SHARED_LOAD(reader->writer_version) && writer_version != 0)) {
-        return SHARED_LOAD(reader->classes_ok);
-    }
-    return classes_look_standard(reader);
 }
 
 PyObject *

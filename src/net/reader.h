@@ -12,14 +12,29 @@
 #ifndef ASYNCLOOP_READER_H
 #define ASYNCLOOP_READER_H
 
+#include "base/standard.h"
 #include "loop/loop.h"
 #include "net/io.h"
 #include "net/net_state.h"
 
 int reader_init(struct state *state);
 
-/* Are the classes of asyncio.streams what they were at import? */
-bool reader_classes_are_standard(struct state *state);
+/* Looks at the classes of asyncio.streams again. */
+bool reader_classes_look(struct state *state);
+
+/* Are they what they were at import? Asked several times for each message, so inlined (guarded path:
+ * streams). */
+static inline bool
+reader_classes_are_standard(struct state *state)
+{
+    struct reader_state *reader = &net_state(state)->reader;
+    if (LIKELY(standard_version((PyTypeObject *)reader->ProtocolType) == SHARED_LOAD(reader->protocol_version)
+               && standard_version((PyTypeObject *)reader->ReaderType) == SHARED_LOAD(reader->reader_version)
+               && standard_version((PyTypeObject *)reader->WriterType) == SHARED_LOAD(reader->writer_version))) {
+        return SHARED_LOAD(reader->classes_ok);
+    }
+    return reader_classes_look(state);
+}
 
 /* What the class of that function has under its name now: new reference or NULL. */
 PyObject *reader_current_function(struct state *state, enum own_function which);
