@@ -72,7 +72,7 @@ struct tls_engine_ops {
     /* Takes bytes of the peer's. They may be used where they are until keep(). 0 / -1 */
     int (*feed)(struct tls_engine *engine, const char *data, size_t n);
     int (*keep)(struct tls_engine *engine);
-    size_t (*waiting)(const struct tls_engine *engine);    /* bytes fed and not used */
+    size_t (*waiting)(struct tls_engine *engine);    /* bytes fed and not used */
 
     enum tls_status (*handshake)(struct tls_engine *engine);
     /* Plaintext into memory. *more: there is more without another feed(). */
@@ -109,6 +109,9 @@ struct tls_engine {
     PyObject *dict;                 /* its attributes; strong, or NULL: it is not the standard one */
     PyObject **own;                 /* where it keeps them */
     unsigned int version;           /* of the type */
+#if PY_VERSION_HEX < 0x030C0000
+    uint64_t dict_version;          /* when its only attribute was `inner`; 0: never yet */
+#endif
     bool foreign;                   /* they were replaced, when somebody last looked */
     bool unwatched;                 /* the self-test's */
     enum tls_status deferred;       /* what comes after the plaintext that was handed out */
@@ -117,6 +120,7 @@ struct tls_engine {
         struct {
             PyObject *incoming;     /* ssl.MemoryBIO */
             PyObject *outgoing;
+            bool drained;           /* `incoming` was found empty, and nothing was put into it since */
         } portable;
         struct {
             SSL *ssl;               /* the SSLObject's */

@@ -266,7 +266,7 @@ direct_keep(struct tls_engine *engine)
 }
 
 static size_t
-direct_waiting(const struct tls_engine *engine)
+direct_waiting(struct tls_engine *engine)
 {
     return engine->direct.in_length;
 }

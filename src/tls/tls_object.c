@@ -59,23 +59,39 @@ tls_watch_object(struct tls_engine *engine, PyObject *context)
     tls_is_foreign(engine);
 }
 
+/* Is the object's only attribute what its methods call? */
 static bool
-look(const struct tls_engine *engine)
+has_only_inner(struct tls_engine *engine)
 {
-    const struct tls_shipped *shipped = &tls_state(engine->state)->tls.shipped;
-    PyObject *dict = engine->dict;
-    if (UNLIKELY(dict == NULL || shipped->functions == NULL || Py_TYPE(engine->object) != engine->type
-                 || SHARED_LOAD(engine->type->tp_version_tag) != engine->version
-                 || engine->version == 0 || *engine->own != dict || PyDict_GET_SIZE(dict) != 1
-                 || PyFunction_GET_CODE(shipped->read) != shipped->read_code
-                 || PyFunction_GET_CODE(shipped->write) != shipped->write_code)) {
-        return true;
-    }
-    /* its only attribute */
     Py_ssize_t position = 0;
     PyObject *name, *value;
-    return !PyDict_Next(dict, &position, &name, &value) || value != engine->inner
-           || name != engine->state->names._sslobj;
+#if PY_VERSION_HEX < 0x030C0000
+    uint64_t version = ((PyDictObject *)engine->dict)->ma_version_tag;
+    if (LIKELY(version == engine->dict_version)) {
+        return true;
+    }
+#endif
+    if (PyDict_GET_SIZE(engine->dict) != 1 || !PyDict_Next(engine->dict, &position, &name, &value)
+        || value != engine->inner || name != engine->state->names._sslobj) {
+        return false;
+    }
+#if PY_VERSION_HEX < 0x030C0000
+    engine->dict_version = version;
+#endif
+    return true;
+}
+
+static bool
+look(struct tls_engine *engine)
+{
+    const struct tls_shipped *shipped = &tls_state(engine->state)->tls.shipped;
+    return UNLIKELY(engine->dict == NULL || shipped->functions == NULL
+                    || Py_TYPE(engine->object) != engine->type
+                    || SHARED_LOAD(engine->type->tp_version_tag) != engine->version
+                    || engine->version == 0 || *engine->own != engine->dict
+                    || PyFunction_GET_CODE(shipped->read) != shipped->read_code
+                    || PyFunction_GET_CODE(shipped->write) != shipped->write_code
+                    || !has_only_inner(engine));
 }
 
 bool

@@ -18,14 +18,19 @@ size_attribute(PyObject *op, PyObject *name, size_t *size)
     return *size == (size_t)-1 && PyErr_Occurred() ? -1 : 0;
 }
 
+/* Only feed() adds to it (guarded path: tls-portable). */
 static inline size_t
-portable_incoming(const struct tls_engine *engine)
+portable_incoming(struct tls_engine *engine)
 {
     size_t size;
+    if (engine->portable.drained) {
+        return 0;
+    }
     if (size_attribute(engine->portable.incoming, engine->state->names.pending, &size) < 0) {
         PyErr_Clear();
         return 0;
     }
+    engine->portable.drained = size == 0;
     return size;
 }
 
@@ -70,6 +75,7 @@ portable_feed(struct tls_engine *engine, const char *data, size_t n)
         return -1;
     }
     PyObject *result = tls_call(engine->portable.incoming, engine->state->names.write, view, NULL);
+    engine->portable.drained = false;
     Py_DECREF(view);
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;
@@ -82,7 +88,7 @@ portable_keep(struct tls_engine *engine UNUSED)
 }
 
 static size_t
-portable_waiting(const struct tls_engine *engine)
+portable_waiting(struct tls_engine *engine)
 {
     return engine->portable.incoming == NULL ? 0 : portable_incoming(engine);
 }

@@ -98,6 +98,7 @@ struct encryption {
     char *block;      /* scratch memory, or NULL: then the engine has memory of its own */
     size_t budget;    /* bytes that may leave in parts: beyond that, the stream below has its turns */
     bool sends;
+    bool any;         /* something was encrypted since output has left: there may be enough for that */
 };
 
 static void
@@ -107,6 +108,7 @@ encryption_begin(Tls *tls, struct encryption *run)
     run->sends = !tls->writing_paused;
     run->budget = WRITE_BUDGET_BYTES;
     run->block = NULL;
+    run->any = false;
     if (LIKELY(run->sends)) {
         run->block = scratch_take(tls->loop);
         if (UNLIKELY(run->block == NULL)) {
@@ -127,10 +129,12 @@ encrypt_part(Tls *tls, struct encryption *run, PyObject *object, const char *dat
         if (LIKELY(run->block != NULL)) {
             engine->ops->lend(engine, run->block, TLS_OUT_BYTES);
         }
-        if (run->block != NULL && run->budget > 0 && engine->ops->is_full(engine)
+        /* To ask the portable engine costs a look-up (guarded path: tls-portable). */
+        if (run->any && run->block != NULL && run->budget > 0 && engine->ops->is_full(engine)
             && stream_takes_output(tls)) {
             size_t pending = engine->ops->pending(engine);
             run->budget -= pending < run->budget ? pending : run->budget;
+            run->any = false;
             if (UNLIKELY(tls_send(tls) < 0)) {
                 return TLS_FAILED;
             }
@@ -143,6 +147,7 @@ encrypt_part(Tls *tls, struct encryption *run, PyObject *object, const char *dat
             return status;
         }
         *done += n;
+        run->any = true;
     }
     return TLS_OK;
 }
