@@ -19,6 +19,9 @@
 #   make asan-conformance  all of CPython's own asyncio tests that apply, under the same
 #   make freethreaded the tests on a CPython without a GIL, which is built first
 #   make tsan         the tests of threads under ThreadSanitizer, interpreter and all
+#   make format       clang-format over the core
+#   make tidy         clang-tidy over the core
+#   make compile-commands  compile_commands.json, for editors
 #   make coverage     which lines and branches of the core the tests run, as gcov counts
 #   make build        the extension alone, in place
 #   make wheels       a wheel for each Python and target, in dist/wheels: WHEELS_ARGS=--twice
@@ -50,8 +53,8 @@ PYTEST_PARALLEL ?= -n auto --dist loadfile
 SOURCES := $(wildcard src/*.[ch] src/*/*.[ch]) setup.py
 
 .PHONY: help run test guard bench lint build clean conformance thirdparty upstream selection selection-tests \
-	check-all fuzz soak hostile connections asan asan-core asan-conformance coverage \
-	freethreaded freethreaded-tests tsan tsan-tests FORCE
+	check-all fuzz soak hostile connections asan asan-core asan-conformance coverage format tidy compile-commands \
+	freethreaded freethreaded-tests tsan tsan-tests wheels wheels-build FORCE
 
 help:
 	@sed -n '/^#   make/s/^# *//p' Makefile
@@ -173,6 +176,15 @@ lint: $(VENV)/.ready-lint-test-run $(VENV)/.built
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(PY) -m mypy.stubtest --concise --allowlist tools/stubtest-allowlist.txt asyncloop._core
+
+compile-commands: $(VENV)/.ready-build
+	$(PY) tools/compile_commands.py
+
+format: $(VENV)/.ready-build-lint
+	$(VENV)/bin/clang-format -i $$(git ls-files 'src/*.[ch]')
+
+tidy: $(VENV)/.ready-build-lint compile-commands
+	$(VENV)/bin/clang-tidy --quiet -p . $$(git ls-files 'src/*.c')
 
 # In copies of the tree below build/, so that the ordinary build stays as it is. ASAN_TESTS,
 # TSAN_TESTS and FREETHREADED_TESTS name other tests than those of the scripts.
