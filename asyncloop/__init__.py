@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from ._dump import dump
     from ._listen import inherited_sockets, listen_sockets
     from ._policy import EventLoopPolicy, install
+    from ._spin import Spin
     from ._stats import Delay, LoopStats
     from ._threads import QueueShutDown, ThreadQueue, Worker, run_threads
     from ._watchdog import BlockedError, Stall, Watchdog, watchdog
@@ -54,6 +55,7 @@ _LATE_NAMES = {
     "Delay": "_stats",
     "LoopStats": "_stats",
     "QueueShutDown": "_threads",
+    "Spin": "_spin",
     "Stall": "_watchdog",
     "ThreadQueue": "_threads",
     "Watchdog": "_watchdog",
@@ -64,9 +66,10 @@ _LATE_NAMES = {
     "run_threads": "_threads",
     "watchdog": "_watchdog",
 }
-__all__ += ["BlockedError", "Delay", "LoopStats", "Stall", "Watchdog", "dump", "watchdog"]
 __all__ += ["QueueShutDown", "ThreadQueue", "Worker", "run_threads"]
 __all__ += ["inherited_sockets", "listen_sockets"]
+__all__ += ["BlockedError", "Stall", "Watchdog", "dump", "watchdog"]
+__all__ += ["Delay", "LoopStats", "Spin"]
 
 # Python 3.16 has no event loop policies any more, and there these two do not exist.
 _POLICY_NAMES = ("EventLoopPolicy", "install")

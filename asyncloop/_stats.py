@@ -98,7 +98,7 @@ class LoopStats:
     turns: iterations
     callbacks: of call_soon(), timers and descriptors, and events told to transports
     task_steps: how often a task went on
-    busy, idle: time inside of runs in which it did something, and in which it waited for the kernel;
+    busy, idle: time inside of runs in which it did something, and waited for the kernel;
         to wait for the GIL is not to be idle
     ready: calls and tasks that wait for their turn now
     timers: scheduled now; cancelled ones are not there any more

@@ -25,6 +25,7 @@ from types import FrameType, TracebackType
 from typing import Any, Literal
 
 from . import _core
+from ._spin import Detector, Spin
 
 __all__ = ["BlockedError", "Stall", "Watchdog", "watchdog"]
 
@@ -85,7 +86,7 @@ class _Collector:
     def __init__(self) -> None:
         self._users = 0
         self._began: dict[int, float] = {}
-        self._runs: deque[tuple[int, float, float]] = deque(maxlen=64)
+        self._runs: deque[tuple[float, float]] = deque(maxlen=64)
 
     def __call__(self, phase: str, info: dict[str, int]) -> None:
         thread = threading.get_ident()
@@ -94,7 +95,7 @@ class _Collector:
         else:
             began = self._began.pop(thread, None)
             if began is not None:
-                self._runs.append((thread, began, time.monotonic()))
+                self._runs.append((began, time.monotonic()))
 
     def use(self) -> None:
         self._users += 1
@@ -107,12 +108,11 @@ class _Collector:
             with contextlib.suppress(ValueError):
                 gc.callbacks.remove(self)
 
-    def seconds(self, thread: int, since: float) -> float:
-        runs = [run for run in list(self._runs) if run[0] == thread]
-        total = sum(max(0.0, end - max(began, since)) for _, began, end in runs)
-        began_now = self._began.get(thread)
-        if began_now is not None:
-            total += time.monotonic() - max(began_now, since)
+    def seconds(self, since: float) -> float:
+        """Of any thread: all others wait for it."""
+        total = sum(max(0.0, end - max(began, since)) for began, end in list(self._runs))
+        for began in list(self._began.values()):
+            total += time.monotonic() - max(began, since)
         return total
 
 
@@ -138,19 +138,26 @@ class Watchdog:
         threshold: float,
         repeat: float,
         on_stall: "Callable[[Stall], object] | Literal['raise'] | None",
+        on_spin: "Callable[[Spin], object] | None" = None,
     ) -> None:
         self.threshold = _seconds(threshold, "threshold")
         self.repeat = _seconds(repeat, "repeat", zero=True)
         if on_stall is not None and on_stall != "raise" and not callable(on_stall):
             raise ValueError(f"on_stall has to be callable, 'raise' or None, not {on_stall!r}")
+        if on_spin is not None and not callable(on_spin):
+            raise ValueError(f"on_spin has to be callable or None, not {on_spin!r}")
         self.on_stall = on_stall
+        self.on_spin = on_spin
         #: the last stalls, each once, as it was when it was last told
         self.stalls: deque[Stall] = deque(maxlen=_KEPT)
-        #: what on_stall or the logging has raised: how often
+        #: the last loops that were found to spin
+        self.spins: deque[Spin] = deque(maxlen=_KEPT)
+        #: what on_stall, on_spin or the logging has raised: how often
         self.failures = 0
         self._core: _core.Watchdog | None = None
         self._thread: threading.Thread | None = None
         self._open: dict[int, Stall] = {}
+        self._detector = Detector()
         self._dump: _Dump | None = None
         self._pid = 0
 
@@ -160,6 +167,7 @@ class Watchdog:
             raise RuntimeError("this watchdog is started already")
         self._pid = os.getpid()
         self._open.clear()
+        self._detector = Detector()
         self._dump = _Dump.shared()
         number, descriptor = self._dump.acquire()
         self._core = _core.Watchdog(self.threshold, self.repeat, number, descriptor)
@@ -185,6 +193,7 @@ class Watchdog:
             return  # the threads were the parent's
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(10)
+        self._detector.stop()
         _collector.leave()
         if self._dump is not None:
             self._dump.release()
@@ -216,11 +225,20 @@ class Watchdog:
                 self.failures += 1
 
     def _tell(self, kind: str, number: int, thread: int, lasted: float, dump: str | None) -> None:
+        if kind == "busy":
+            self._tell_spin(self._detector.busy(number, thread, lasted))
+            return
+        if kind == "calm":
+            self._detector.calm(number)
+            return
         before = self._open.pop(number, None)
         if kind == "end":
             if before is None:
                 return
-            stall = replace(before, duration=lasted, still_running=False)
+            collected = _collector.seconds(time.monotonic() - lasted)
+            stall = replace(
+                before, duration=lasted, still_running=False, gc_seconds=min(collected, lasted)
+            )
             if self.stalls and before in self.stalls:
                 self.stalls.remove(before)
         else:
@@ -233,6 +251,15 @@ class Watchdog:
             self.on_stall(stall)
         elif self.on_stall is None:
             _log(stall)
+
+    def _tell_spin(self, spin: Spin | None) -> None:
+        if spin is None:
+            return
+        self.spins.append(spin)
+        if self.on_spin is not None:
+            self.on_spin(spin)
+        else:
+            logger.warning("event loop %d spins: %s", spin.loop, spin)
 
     def _look(self, number: int, thread: int, lasted: float, dump: str | None) -> Stall:
         if dump is not None:
@@ -247,7 +274,7 @@ class Watchdog:
             task=_current_task(number),
             stack=stack,
             gil_held=dump is not None,
-            gc_seconds=_collector.seconds(thread, time.monotonic() - lasted),
+            gc_seconds=min(_collector.seconds(time.monotonic() - lasted), lasted),
         )
 
 
@@ -300,12 +327,17 @@ def _current_task(number: int) -> str | None:
 
 
 def _log(stall: Stall) -> None:
+    notes = [f", {stall.gc_seconds:.3f} s of it in the collector"] if stall.gc_seconds else []
     if not stall.still_running:
         logger.warning(
-            "event loop %d was blocked for %.3f s at %s", stall.loop, stall.duration, stall.where
+            "event loop %d was blocked for %.3f s%s%sat %s",
+            stall.loop,
+            stall.duration,
+            "".join(notes),
+            ", " if notes else " ",
+            stall.where,
         )
         return
-    notes = [f", {stall.gc_seconds:.3f} s of it in the collector"] if stall.gc_seconds else []
     if stall.gil_held:
         notes.append(", in a call that holds the GIL")
     running = f"task: {stall.task}\n" if stall.task else ""
@@ -410,6 +442,7 @@ def watchdog(
     *,
     repeat: float = 10.0,
     on_stall: "Callable[[Stall], object] | Literal['raise'] | None" = None,
+    on_spin: "Callable[[Spin], object] | None" = None,
 ) -> Watchdog:
     """Return a watchdog that says what blocks the loops of this process, while it blocks them.
 
@@ -418,14 +451,16 @@ def watchdog(
     on_stall: None logs to the logger `asyncio`; a callable gets a `Stall` instead, in the
         watchdog's own thread, when a stall is seen, each `repeat` seconds, and at its end; "raise"
         makes the end of the `with` block raise BlockedError, for tests
+    on_spin: a loop that turns all the time without sleep, input or output, always with the same
+        few callbacks, is logged once while that lasts; a callable gets a `Spin` instead
 
     Use it as a context manager, or call `start()` and `stop()`. A stall is seen within a fifth of
     the threshold; if the blocking call holds the GIL, the stack is written to standard error at
-    once and told as usual afterwards. Exceptions of on_stall are counted in `failures`.
+    once and told as usual afterwards. Exceptions of on_stall and on_spin are counted in `failures`.
 
     Raises ValueError for a threshold that is not a finite number above zero, and alike.
     """
-    return Watchdog(threshold, repeat, on_stall)
+    return Watchdog(threshold, repeat, on_stall, on_spin)
 
 
 _of_environment: Watchdog | None = None

@@ -24,6 +24,7 @@
 #include "ops/resolve.h"
 #include "ops/sockop.h"
 #include "tasks/task.h"
+#include "tasks/trace.h"
 #include "loop/timer.h"
 #include "tls/tls.h"
 #include "net/transport.h"
@@ -706,6 +707,7 @@ Loop_get_debug(PyObject *op, PyObject *ignored UNUSED)
             return -1;                                                     \
         }                                                                  \
         SHARED_STORE(((Loop *)op)->field, truth);                          \
+        loop_update_careful((Loop *)op);                                   \
         return 0;                                                          \
     }
 BOOL_ATTRIBUTE(closed)
@@ -1021,6 +1023,8 @@ DEFINE_OWNED_LOOP(Loop__ensure_fd_no_transport)
 DEFINE_OWNED_LOOP(Loop__close)
 DEFINE_OWNED_LOOP(Loop__enter_nested)
 DEFINE_OWNED_LOOP(Loop__leave_nested)
+DEFINE_OWNED_LOOP(Loop__trace_begin)
+DEFINE_OWNED_LOOP(Loop__trace_end)
 DEFINE_OWNED_LOOP(Loop__signal_fd)
 DEFINE_OWNED_LOOP(Loop__add_callback)
 DEFINE_OWNED_LOOP(Loop__ready_length)
@@ -1113,6 +1117,8 @@ static PyMethodDef Loop_methods[] = {
     {"_leave_nested", OWNED(Loop__leave_nested), METH_NOARGS, NULL},
     INSIDES_METHODS,
     STATS_METHODS,
+    {"_trace_begin", OWNED(Loop__trace_begin), METH_NOARGS, NULL},
+    {"_trace_end", OWNED(Loop__trace_end), METH_NOARGS, NULL},
     {"_close", OWNED(Loop__close), METH_NOARGS, NULL},
     {"_signal_fd", OWNED(Loop__signal_fd), METH_NOARGS, NULL},
     {"_write_to_self", Loop__write_to_self, METH_NOARGS, NULL},

@@ -11,6 +11,7 @@
 #include "tasks/executor.h"
 #include "tasks/introspect.h"
 #include "tasks/task.h"
+#include "tasks/trace.h"
 #include "net/clients.h"
 #include "net/datagram.h"
 #include "net/pipe.h"
@@ -101,6 +102,7 @@ static int (*const initialisers[])(PyObject *module, struct state *state) = {
     task_type_init,
     introspect_init,
     executor_init,
+    trace_init,
     transport_types_init,
     clients_type_init,
     stream_type_init,

@@ -459,6 +459,21 @@ loop_run_item_debug(Loop *loop, uintptr_t item)
     return result;
 }
 
+static int
+loop_run_item_somehow(Loop *loop, uintptr_t item)
+{
+    return loop->debug ? loop_run_item_debug(loop, item) : loop_run_item(loop, item);
+}
+
+/* In debug mode, or in a trace. `event`: of a descriptor. */
+static __attribute__((noinline)) int
+loop_run_item_carefully(Loop *loop, uintptr_t item, bool event)
+{
+    return loop->trace == NULL ? loop_run_item_debug(loop, item)
+                               : loop_state(loop->state)->run.traced(loop, item, event,
+                                                                     loop_run_item_somehow);
+}
+
 /* While a handle runs, memory fetches the ones after it: timers fire in another order than that in
  * which they were made and lie (benchmark row: 100,000 timers). Tasks are made and woken in the same
  * order, so that the processor does it by itself. Inlined, or GCC drops it as without effect. */
@@ -491,8 +506,8 @@ loop_run_ready(Loop *loop, struct run *run, size_t count)
         if ((item & READY_KIND_MASK) == READY_HANDLE) {
             fetch_next_handles(&loop->ready);
         }
-        int result = LIKELY(!loop->debug) ? loop_run_item(loop, item)
-                                          : loop_run_item_debug(loop, item);
+        int result = LIKELY(!loop->careful) ? loop_run_item(loop, item)
+                                            : loop_run_item_carefully(loop, item, false);
         Py_DECREF(ready_object(item));
         if (UNLIKELY(result < 0)) {
             loop_propagate(loop);
@@ -509,8 +524,8 @@ void
 loop_run_handle(Loop *loop, Handle *handle)
 {
     uintptr_t item = (uintptr_t)Py_NewRef(handle) | READY_HANDLE;
-    int result = LIKELY(!loop->debug) ? loop_run_item(loop, item)
-                                      : loop_run_item_debug(loop, item);
+    int result = LIKELY(!loop->careful) ? loop_run_item(loop, item)
+                                        : loop_run_item_carefully(loop, item, true);
     Py_DECREF(handle);
     if (UNLIKELY(result < 0)) {
         loop_propagate(loop);
@@ -1220,6 +1235,7 @@ loop_close(Loop *loop)
         return;
     }
     watch_clear(loop);
+    loop_state(loop->state)->run.drop_trace(loop);
     ready_clear(&loop->ready);
     ready_clear(&loop->deferred);
     owed_clear(loop);

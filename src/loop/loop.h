@@ -171,6 +171,7 @@ struct Loop {
     int64_t handshakes_at_ns;     /* tls.c: now_ns of the iteration that the next field is about */
     int64_t handshakes_took_ns;
 
+    struct trace *trace;          /* trace.c: what the watchdog has asked for, or NULL */
     PyObject *current_handle;     /* debug mode: what runs now, or NULL */
     PyObject *task_factory;       /* or NULL; set through the attribute _task_factory */
     int64_t turn_budget_ns;       /* turn_budget: what is ready waits for a look at the kernel; 0: no bound */
@@ -178,6 +179,7 @@ struct Loop {
     PyObject *slow_callback_number;   /* the same as it was given, if that was no float; or NULL */
     struct overrides overrides;
     bool debug;
+    bool careful;                 /* debug mode, or a trace: items run by loop_run_item_carefully() */
     bool closed;
     bool stopping;
     bool looked_at;               /* somebody has a view of the insides: insides.h */
@@ -300,6 +302,12 @@ loop_has_only_this_event(const Loop *loop)
     return loop->fds.events == 1 && !loop->fds.fresh && ready_length(&loop->ready) == 0
            && !SHARED_LOAD(loop->stopping) && loop->run->exception == NULL && !loop->run->once
            && !loop->looked_at && !loop->turns_change && !loop->debug;
+}
+
+static inline void
+loop_update_careful(Loop *loop)
+{
+    SHARED_STORE(loop->careful, loop->debug || loop->trace != NULL);
 }
 
 /* In debug mode: what runs now, or NULL. Steals the handle. */

@@ -69,6 +69,10 @@ struct loop_state {
         /* task_step.c: READY_TASK */
         int (*task)(Loop *loop, PyObject *task);
         PyObject *(*task_context)(PyObject *task);    /* a new reference, or NULL */
+        /* trace.c: runs an item by `run`, and notes it down */
+        int (*traced)(Loop *loop, uintptr_t item, bool event,
+                      int (*run)(Loop *loop, uintptr_t item));
+        void (*drop_trace)(Loop *loop);
         /* operation.c: before a poll, while an Operation waits: how long it may last */
         int64_t (*check_operations)(Loop *loop, int64_t now, int64_t wait_ns);
     } run;                                /* what the iteration calls upwards */

@@ -22,14 +22,31 @@
 #define DUMP_NS INT64_C(20000000)         /* for the signal's handler to write */
 #define DUMP_MAX 8192
 
-enum event_kind { EVENT_STALL, EVENT_STILL, EVENT_END };
+/* A loop that turns so often and hardly sleeps in between may spin: one that has work is told apart by what
+ * it runs (trace.h). It is told of once in a window, while it goes on. */
+#define WINDOW_NS INT64_C(150000000)
+#define BUSY_TURNS_PER_SECOND 2000
+#define BUSY_SLEEP_NS 20000      /* for each turn: less is what the system call takes, and other processes */
+#define BUSY_CALLS 50            /* more turns than that for each call of another thread */
+
+enum event_kind { EVENT_STALL, EVENT_STILL, EVENT_END, EVENT_BUSY, EVENT_CALM };
 
 struct event {
     enum event_kind kind;
     uint64_t number;             /* of the loop */
     unsigned long thread;
     int64_t lasted_ns;
+    double turns;                /* EVENT_BUSY: per second */
     char *dump;                  /* malloc: what faulthandler wrote, or NULL */
+};
+
+/* The turns of a loop in a while. */
+struct window {
+    int64_t began_ns;            /* 0: nothing is known yet */
+    uint64_t turns;
+    int64_t idle;
+    uint64_t from_threads;
+    bool busy;                   /* the last one was */
 };
 
 /* What is known of one loop. */
@@ -41,6 +58,7 @@ struct seen {
     int64_t asked_ns;            /* an event was written that nobody has taken yet; 0: none */
     bool reported;
     bool there;                  /* in this look */
+    struct window window;
 };
 
 struct watch {
@@ -157,6 +175,20 @@ watch_write(struct watch *watch, enum event_kind kind, const struct seen *seen,
     pthread_mutex_unlock(&watch->lock);
 }
 
+static void
+watch_write_busy(struct watch *watch, const struct seen *seen, unsigned long thread, double turns)
+{
+    pthread_mutex_lock(&watch->lock);
+    if (watch->count < EVENTS_MAX / 2) {    /* stalls go first */
+        watch->events[(watch->first + watch->count++) % EVENTS_MAX] = (struct event){
+            .kind = turns > 0 ? EVENT_BUSY : EVENT_CALM, .number = seen->number, .thread = thread,
+            .turns = turns,
+        };
+        pthread_cond_broadcast(&watch->changed);
+    }
+    pthread_mutex_unlock(&watch->lock);
+}
+
 static bool
 watch_all_taken(struct watch *watch)
 {
@@ -230,7 +262,7 @@ watch_read_dump(struct watch *watch, const struct seen *seen, int64_t now)
     pthread_mutex_lock(&watch->lock);
     for (unsigned int i = 0; i < watch->count; i++) {
         struct event *event = &watch->events[(watch->first + i) % EVENTS_MAX];
-        if (event->number == seen->number && event->dump == NULL && event->kind != EVENT_END) {
+        if (event->number == seen->number && event->dump == NULL && event->kind <= EVENT_STILL) {
             event->dump = dump;
             dump = NULL;
             break;
@@ -264,6 +296,30 @@ watch_stuck(struct watch *watch, struct seen *seen, const struct activity *activ
 }
 
 static void
+watch_turns(struct watch *watch, struct seen *seen, const struct activity *activity, int64_t now)
+{
+    const struct counters *counters = activity->counters;
+    struct window *window = &seen->window;
+    int64_t length = now - window->began_ns;
+    if (window->began_ns != 0 && length < WINDOW_NS) {
+        return;
+    }
+    uint64_t count = __atomic_load_n(&counters->turns, __ATOMIC_RELAXED);
+    uint64_t from_threads = __atomic_load_n(&counters->from_threads, __ATOMIC_RELAXED);
+    int64_t idle = span_at(__atomic_load_n(&counters->idle, __ATOMIC_RELAXED), now);
+    uint64_t turns = count - window->turns;
+    double per_second = (double)turns * 1e9 / (double)length;
+    bool busy = window->began_ns != 0 && activity->thread != 0 && per_second >= BUSY_TURNS_PER_SECOND
+                && idle - window->idle < (int64_t)turns * BUSY_SLEEP_NS
+                && (from_threads - window->from_threads) * BUSY_CALLS < turns;
+    if (busy || window->busy) {
+        watch_write_busy(watch, seen, activity->thread, busy ? per_second : 0);
+    }
+    *window = (struct window){.began_ns = now, .turns = count, .idle = idle,
+                              .from_threads = from_threads, .busy = busy};
+}
+
+static void
 watch_look(struct watch *watch, struct activity *activity, int64_t now)
 {
     struct seen *seen = watch_find(watch, activity->number);
@@ -272,6 +328,7 @@ watch_look(struct watch *watch, struct activity *activity, int64_t now)
     }
     uint64_t pulse = __atomic_load_n(&activity->counters->pulse, __ATOMIC_RELAXED);
     seen->there = true;
+    watch_turns(watch, seen, activity, now);
     if (pulse == seen->pulse && (pulse & 1) != 0 && activity->thread != 0) {
         watch_stuck(watch, seen, activity, now);
         return;
@@ -280,7 +337,8 @@ watch_look(struct watch *watch, struct activity *activity, int64_t now)
         watch_write(watch, EVENT_END, seen, activity->thread, now);
     }
     *seen = (struct seen){
-        .number = seen->number, .pulse = pulse, .since_ns = now, .there = true};
+        .number = seen->number, .pulse = pulse, .since_ns = now, .there = true,
+        .window = seen->window};
 }
 
 static void
@@ -438,9 +496,11 @@ Watchdog_stop(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 event_as_tuple(const struct event *event)
 {
-    static const char *const kinds[] = {"stall", "still", "end"};
+    static const char *const kinds[] = {"stall", "still", "end", "busy", "calm"};
     return Py_BuildValue("(sKkdz)", kinds[event->kind], (unsigned long long)event->number,
-                         event->thread, (double)event->lasted_ns * 1e-9, event->dump);
+                         event->thread,
+                         event->kind == EVENT_BUSY ? event->turns : (double)event->lasted_ns * 1e-9,
+                         event->dump);
 }
 
 static PyObject *
@@ -490,7 +550,8 @@ static PyMethodDef Watchdog_methods[] = {
      PyDoc_STR("wait($self, /)\n--\n\n"
                "The next event, without the GIL until there is one: ('stall', 'still' or 'end', the\n"
                "loop's number, the thread's, seconds so far, what was written while the GIL was\n"
-               "held, or None). None once it is stopped.")},
+               "held, or None), or ('busy', number, thread, turns per second, None), or ('calm',\n"
+               "number, thread, 0, None). None once it is stopped.")},
     {"stop", Watchdog_stop, METH_NOARGS, PyDoc_STR("stop($self, /)\n--\n\n"
                "End the thread; it has ended when this returns. Nothing in a child of fork().")},
     {NULL, NULL, 0, NULL},

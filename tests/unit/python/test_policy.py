@@ -354,9 +354,10 @@ def test_without_policies_the_error_says_what_to_use():
 
 def test_public_names():
     wanted = ["Future", "Loop", "Task", "build_info", "new_event_loop", "run"]
-    wanted += ["BlockedError", "Delay", "LoopStats", "Stall", "Watchdog", "dump", "watchdog"]
     wanted += ["QueueShutDown", "ThreadQueue", "Worker", "run_threads"]
     wanted += ["inherited_sockets", "listen_sockets"]
+    wanted += ["BlockedError", "Stall", "Watchdog", "dump", "watchdog"]
+    wanted += ["Delay", "LoopStats", "Spin"]
     if HAS_POLICIES:
         wanted += ["EventLoopPolicy", "install"]
     wanted += ["allow_nested"]
