@@ -323,8 +323,12 @@ def test_callbacks_that_read():
 
         def writes():
             while not stop.is_set():
-                right.send(b"x")
+                try:
+                    right.send(b"x")
+                except BlockingIOError:
+                    time.sleep(0)
 
+        right.setblocking(False)
         stop = threading.Event()
         loop.add_reader(left, reads)
         thread = threading.Thread(target=writes)
@@ -333,7 +337,6 @@ def test_callbacks_that_read():
             await asyncio.sleep(FOREVER)
         finally:
             stop.set()
-            right.settimeout(0.1)
             thread.join()
             loop.remove_reader(left)
             left.close()
