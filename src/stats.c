@@ -41,7 +41,13 @@ static void
 count_turn_so_far(struct counters *counters, int64_t now)
 {
     int64_t unlooked = now - counters->looked;
-    if (counters->run < 0 && counters->idle >= 0 && unlooked >= DELAY_LEAST_NS) {
+    if (counters->run >= 0 || counters->idle < 0) {
+        return;
+    }
+    if (counters->unlooked > 0) {
+        counters_note_delay(counters, unlooked, counters->unlooked);    /* what came then waits still */
+    }
+    if (unlooked >= DELAY_LEAST_NS) {
         counters_note_delay(counters, 0, unlooked);
     }
 }

@@ -40,6 +40,7 @@ struct counters {
     int64_t run;
     int64_t idle;
     int64_t looked;           /* CLOCK_MONOTONIC in ns, when it has last looked at the kernel */
+    int64_t unlooked;         /* ns in which nothing was looked at before that, until it is in `delay`; or 0 */
     uint64_t delay_max;       /* ns */
     uint64_t delay[DELAY_BUCKETS];    /* ns of time in which what came due was so late */
 };

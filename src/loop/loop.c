@@ -555,7 +555,7 @@ loop_note_look(Loop *loop, int64_t before, int64_t after)
     struct counters *counters = loop->counters;
     int64_t unlooked = before - COUNTER_GET(counters->looked);
     if (UNLIKELY(unlooked >= DELAY_LEAST_NS)) {
-        loop->unlooked_ns = unlooked;
+        COUNTER_SET(counters->unlooked, unlooked);
     }
     COUNTER_SET(counters->looked, after);
     COUNTER_SET(counters->ready, ready_length(&loop->ready));
@@ -566,10 +566,11 @@ loop_note_look(Loop *loop, int64_t before, int64_t after)
 static inline void
 loop_note_delay(Loop *loop, size_t before)
 {
-    if (UNLIKELY(loop->unlooked_ns > 0)) {
-        int64_t first = before == 0 ? 0 : monotonic_ns() - loop->counters->looked;
-        counters_note_delay(loop->counters, first, loop->unlooked_ns);
-        loop->unlooked_ns = 0;
+    struct counters *counters = loop->counters;
+    if (UNLIKELY(COUNTER_GET(counters->unlooked) > 0)) {
+        int64_t first = before == 0 ? 0 : monotonic_ns() - counters->looked;
+        counters_note_delay(counters, first, counters->unlooked);
+        COUNTER_SET(counters->unlooked, 0);
     }
 }
 
@@ -977,7 +978,7 @@ static void
 loop_begin_counting(Loop *loop)
 {
     int64_t now = monotonic_ns();
-    loop->unlooked_ns = 0;
+    COUNTER_SET(loop->counters->unlooked, 0);
     COUNTER_SET(loop->counters->looked, now);
     span_begin(&loop->counters->run, now);
 }

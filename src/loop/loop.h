@@ -133,7 +133,6 @@ struct Loop {
     int64_t last_poll_ns;
     int64_t slept_ns;             /* clock before the poll that is under way, if it may sleep; 0: not read yet */
     int64_t woke_ns;              /* clock when the last poll ended, before the GIL; 0: it did not sleep */
-    int64_t unlooked_ns;          /* how long nothing was looked at before the last look, if that is noted */
     uint32_t polls;               /* so far; wraps */
     unsigned int crowd;           /* events of the last poll, once they were told; 0 while they are */
     bool slow_answers;            /* the last crowd took long for each: see loop_gathers() */
