@@ -1,16 +1,21 @@
 /* insides.c - the ring, the heap and the poll, for asyncloop/_insides.py. */
 #include "loop/owner.h"
-#include "insides.h"
 
 #include "loop/current.h"
-#include "tasks/future.h"
 #include "loop/handle_inside.h"
 #include "loop/inbox.h"
 #include "loop/owed.h"
 #include "loop/poll.h"
-#include "tasks/task.h"
 #include "loop/timer.h"
 #include "loop/watch.h"
+#include "tasks/future.h"
+#include "tasks/future_waiters.h"
+#include "tasks/task.h"
+#include "insides.h"
+#include "item.h"
+#include "iteration.h"
+#include "life.h"
+#include "readers.h"
 
 /* -- handles of somebody else's ------------------------------------------------------ */
 
@@ -39,7 +44,7 @@ static int
 done_run(PyObject *future, PyObject *arg UNUSED)
 {
     Loop *loop = ((Future *)future)->own_loop;
-    return loop == NULL ? 0 : owed_run_callbacks(loop, (Future *)future);
+    return loop == NULL ? 0 : future_run_left_callbacks(loop, (Future *)future);
 }
 
 /* A Handle in place of a Task or Future in the ring (new reference), or NULL. */
@@ -270,42 +275,6 @@ insides_timer_cancelled(Loop *loop, PyObject *handle)
 
 /* -- the poll ------------------------------------------------------------------------------- */
 
-int
-insides_look(Loop *loop)
-{
-    current_leave(loop);
-    PyObject *answer = PyObject_CallMethod((PyObject *)loop, "_look_at_insides", NULL);
-    int result = answer == NULL ? -1 : PyObject_IsTrue(answer);
-    Py_XDECREF(answer);
-    return result;
-}
-
-int
-insides_poll(Loop *loop, int64_t wait_ns)
-{
-    PyObject *timeout = wait_ns == TIMER_NEVER ? Py_NewRef(Py_None)
-                        : wait_ns > 0          ? PyFloat_FromDouble((double)wait_ns * 1e-9)
-                                               : PyLong_FromLong(0);
-    /* As before any poll that sleeps, for a select() that does not come to poll_once(). */
-    loop->fds.events = 0;
-    bool asleep = wait_ns > 0 && inbox_may_sleep(loop);
-    if (wait_ns > 0 && !asleep) {
-        Py_XSETREF(timeout, PyLong_FromLong(0));
-    }
-    PyObject *result = timeout == NULL ? NULL
-                                       : PyObject_CallMethod((PyObject *)loop, "_poll_by_selector",
-                                                             "O", timeout);
-    if (asleep) {
-        inbox_awake(loop);
-        if (LIKELY(loop->ev != NULL)) {
-            inbox_empty(loop);
-        }
-    }
-    Py_XDECREF(result);
-    Py_XDECREF(timeout);
-    return result == NULL ? -1 : 0;
-}
-
 /* None: for ever. 0, or -1 with an exception. */
 static int
 nanoseconds_of(PyObject *timeout, int64_t *wait_ns)
@@ -337,16 +306,16 @@ Loop__select(PyObject *op, PyObject *timeout)
         return NULL;
     }
     loop_end_turn_by_hand(loop, &hand.run);    /* asyncio's own, that ended before this poll */
-    if (poll_once(loop, wait_ns) < 0 || PyErr_CheckSignals() < 0) {
+    if (loop_look(loop, wait_ns) < 0 || PyErr_CheckSignals() < 0) {
         loop_propagate(loop);
     }
-    return loop_end_by_hand(loop, &hand) < 0 ? NULL : watch_take_events(loop);
+    return loop_end_by_hand(loop, &hand) < 0 ? NULL : readers_take_events(loop);
 }
 
 PyObject *
 Loop__watched(PyObject *op, PyObject *ignored UNUSED)
 {
-    return watch_list((Loop *)op);
+    return readers_list((Loop *)op);
 }
 
 PyObject *
@@ -360,7 +329,7 @@ Loop__post_event(PyObject *op, PyObject *event)
 {
     int fd, events;
     if (!PyArg_ParseTuple(event, "ii", &fd, &events)
-        || watch_post_event((Loop *)op, fd, events) < 0) {
+        || readers_post_event((Loop *)op, fd, events) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;

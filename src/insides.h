@@ -10,13 +10,6 @@
 
 #include "loop/loop.h"
 
-/* At the beginning of an iteration while loop->looked_at: what was done to the views is carried out.
- * 1 if the poll is to be made by select() and _process_events(), because somebody has replaced one of
- * them; 0 if not; -1 with an exception. */
-int insides_look(Loop *loop);
-/* That poll. 0, or -1 with an exception. */
-int insides_poll(Loop *loop, int64_t wait_ns);
-
 /* A TimerHandle of asyncio's own was cancelled; it is borrowed. */
 void insides_timer_cancelled(Loop *loop, PyObject *handle);
 

@@ -5,30 +5,37 @@
  * slow_callback_duration) are ours here, and BaseEventLoop's methods use them. */
 #include "loop_type.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
-
-#include "loop/activity.h"
 #include "base/args.h"
+#include "loop/activity.h"
+#include "loop/clock.h"
 #include "loop/current.h"
-#include "tasks/executor.h"
-#include "tasks/future.h"
 #include "loop/inbox.h"
-#include "insides.h"
-#include "stats.h"
-#include "ops/look_up.h"
 #include "loop/overrides.h"
 #include "loop/owner.h"
 #include "loop/poll.h"
-#include "ops/resolve.h"
-#include "ops/sockop.h"
+#include "loop/signals.h"
+#include "loop/timer.h"
+#include "loop/wake.h"
+#include "loop/watch.h"
+#include "tasks/executor.h"
+#include "tasks/future.h"
 #include "tasks/task.h"
 #include "tasks/trace.h"
-#include "loop/timer.h"
-#include "tls/tls.h"
+#include "net/hold.h"
 #include "net/transport.h"
-#include "loop/watch.h"
+#include "tls/tls.h"
+#include "ops/look_up.h"
+#include "ops/resolve.h"
+#include "ops/sockop.h"
+#include "insides.h"
+#include "iteration.h"
+#include "life.h"
+#include "readers.h"
+#include "stats.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 
 /* -- scheduling ----------------------------------------------------------------------- */
 
@@ -408,7 +415,7 @@ fail_closed(Loop *loop, int fd)
 static int
 add_callback_of_closed(Loop *loop, int fd, int event, Handle *handle)
 {
-    return watch_change_callback(loop, fd, event, (Handle *)Py_NewRef(handle))
+    return readers_change(loop, fd, event, (Handle *)Py_NewRef(handle))
                ? 0
                : fail_closed(loop, fd);
 }
@@ -444,7 +451,7 @@ add_callback(Loop *loop, const char *function, int event, bool check_transport,
     else {
         result = watch_check_pollable(fd);
         if (result == 0) {
-            result = watch_set_callback(loop, fd, event, (Handle *)Py_NewRef(handle), args[0]);
+            result = readers_set(loop, fd, event, (Handle *)Py_NewRef(handle), args[0]);
         }
     }
     if (result < 0) {
@@ -642,7 +649,7 @@ Loop__close(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Loop__signal_fd(PyObject *op, PyObject *ignored UNUSED)
 {
-    int fd = poll_signal_fd((Loop *)op);
+    int fd = signals_fd((Loop *)op);
     return fd < 0 ? NULL : PyLong_FromLong(fd);
 }
 
@@ -970,7 +977,10 @@ Loop_traverse(PyObject *op, visitproc visit, void *arg)
     if (result == 0) {
         result = look_ups_traverse(loop, visit, arg);
     }
-    return result != 0 ? result : watch_traverse(loop, visit, arg);
+    if (result == 0) {
+        result = watch_traverse(loop, visit, arg);
+    }
+    return result != 0 ? result : readers_traverse(loop, visit, arg);
 }
 
 static int

@@ -1,5 +1,5 @@
 /* module.c - the definition of asyncloop._core. */
-#include "loop_type.h"
+#include "iteration.h"
 
 #include "base/freelist.h"
 #include "base/instance.h"
@@ -8,22 +8,24 @@
 #include "loop/current.h"
 #include "loop/overrides.h"
 #include "loop/watchdog.h"
+#include "tasks/all_tasks.h"
 #include "tasks/executor.h"
 #include "tasks/introspect.h"
 #include "tasks/task.h"
-#include "tasks/trace.h"
 #include "net/clients.h"
 #include "net/datagram.h"
 #include "net/pipe.h"
 #include "net/server.h"
 #include "net/sockets.h"
 #include "net/stream.h"
-#include "stats.h"
 #include "tls/tls.h"
 #include "ops/resolve.h"
-#include "ops/thread_queue.h"
 #include "ops/sockop.h"
+#include "ops/thread_queue.h"
 #include "streams/stream_api.h"
+#include "life.h"
+#include "loop_type.h"
+#include "stats.h"
 
 #include <ev.h>
 
@@ -97,12 +99,14 @@ static int (*const initialisers[])(PyObject *module, struct state *state) = {
     loops_init,
     handle_types_init,
     current_init,
+    life_init,
+    iteration_init,
     watchdog_init,
     future_types_init,
     task_type_init,
+    all_tasks_init,
     introspect_init,
     executor_init,
-    trace_init,
     transport_types_init,
     clients_type_init,
     stream_type_init,
@@ -136,7 +140,9 @@ module_exec(PyObject *module)
 static int
 module_traverse(PyObject *module, visitproc visit, void *arg)
 {
-    return state_traverse(PyModule_GetState(module), visit, arg);
+    struct state *state = PyModule_GetState(module);
+    int result = standard_traverse(state, visit, arg);
+    return result != 0 ? result : state_traverse(state, visit, arg);
 }
 
 static int
@@ -145,6 +151,8 @@ module_clear(PyObject *module)
     struct state *state = PyModule_GetState(module);
     activities_drop(loop_state(state)->loops.activities);
     loop_state(state)->loops.activities = NULL;
+    freelist_drain_all(state);
+    standard_clear(state);
     state_clear(state);
     return 0;
 }

@@ -1,9 +1,6 @@
 /* state.c - what is common to all parts of the module's state. */
 #include "base/state.h"
 
-#include "base/freelist.h"
-#include "base/standard.h"
-
 /* By its address Python finds the module of a type: constant once it is set, for all interpreters. */
 static struct PyModuleDef *module_definition;
 
@@ -149,14 +146,12 @@ state_traverse(struct state *state, visitproc visit, void *arg)
             Py_VISIT(state->owned[i].first[j]);
         }
     }
-    return standard_traverse(state, visit, arg);
+    return 0;
 }
 
 void
 state_clear(struct state *state)
 {
-    freelist_drain_all(state);
-    standard_clear(state);
     /* What came last goes first; the fields stay known, and NULL. */
     for (size_t i = state->owned_count; i-- > 0;) {
         for (size_t j = 0; j < state->owned[i].count; j++) {

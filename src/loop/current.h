@@ -1,27 +1,15 @@
-/* current.h - which Task asyncio.current_task() and asyncio.all_tasks() see.
+/* current.h - which Task asyncio.current_task() sees.
  *
  * Current:  our Task stays in asyncio's books until something else runs, so that steps of
  *           our own tasks in a row cost one change each, or none for the same Task again.
  *           The loop calls current_leave() before it runs anything that is no Task of ours:
- *           a stock Task refuses to run where another one is entered.
- * All:      before 3.14 our tasks are in a list of the module's state, and asyncio's WeakSet
- *           of tasks is given a class of ours that yields them too, so that a Task need not
- *           be put there. From 3.14 on asyncio has a cheap list of its own. */
+ *           a stock Task refuses to run where another one is entered. */
 #ifndef ASYNCLOOP_CURRENT_H
 #define ASYNCLOOP_CURRENT_H
 
 #include "loop/loop.h"
 
 int current_init(PyObject *module, struct state *state);
-
-/* The list is not for free-threaded builds: it has no lock. */
-#if PY_VERSION_HEX < 0x030E0000 && !defined(Py_GIL_DISABLED)
-#define CURRENT_HAS_TASK_LIST 1
-#else
-#define CURRENT_HAS_TASK_LIST 0
-#endif
-
-/* -- current task --------------------------------------------------------------- */
 
 int current_replace(Loop *loop, PyObject *task);
 void current_drop(Loop *loop);
@@ -57,12 +45,5 @@ int current_leave_foreign(struct state *state, PyObject *loop, PyObject *task);
 /* For an eager start, inside whatever runs: makes `task` current and gives what was
  * current before (new reference, Py_None for nothing), or NULL. Not before 3.12. */
 PyObject *current_swap(struct state *state, PyObject *loop, PyObject *task);
-
-/* -- all tasks ------------------------------------------------------------------ */
-
-/* `node` is a field of the Task; the object must be alive. 0 / -1. Idempotent. */
-int current_register(struct state *state, PyObject *task, struct list_node *node);
-/* The Task is done, or going away. Never fails; keeps the error indicator. */
-void current_unregister(struct state *state, PyObject *task, struct list_node *node);
 
 #endif

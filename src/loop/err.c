@@ -52,3 +52,32 @@ loop_report(Loop *loop, const char *message, const char *key, PyObject *value)
     }
     Py_XDECREF(context);
 }
+
+/* The outcome of the call itself stays as it is. */
+void
+loop_warn_slow(Loop *loop, PyObject *item, double started)
+{
+    double duration = loop_time(loop) - started;
+    if (duration < loop->slow_callback_duration) {
+        return;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    bool is_handle = Py_IS_TYPE(item, loop_state(loop->state)->handles.Type)
+                     || Py_IS_TYPE(item, loop_state(loop->state)->handles.TimerType);
+    PyObject *text = is_handle ? PyObject_CallOneArg(loop_state(loop->state)->loops.format_handle, item)
+                               : PyObject_Repr(item);
+    PyObject *seconds = PyFloat_FromDouble(duration);
+    PyObject *logger = PyObject_GetAttrString(loop_state(loop->state)->loops.base_events, "logger");
+    PyObject *result = text == NULL || seconds == NULL || logger == NULL
+                           ? NULL
+                           : PyObject_CallMethod(logger, "warning", "sOO",
+                                                 "Executing %s took %.3f seconds", text, seconds);
+    if (result == NULL) {
+        PyErr_WriteUnraisable((PyObject *)loop);
+    }
+    Py_XDECREF(result);
+    Py_XDECREF(logger);
+    Py_XDECREF(text);
+    Py_XDECREF(seconds);
+    PyErr_SetRaisedException(exc);
+}

@@ -4,10 +4,10 @@
  *       done. What few keep lies apart, made when there is something to keep. */
 #include "loop/handle_inside.h"
 
-#include <string.h>
-
 #include "base/freelist.h"
 #include "loop/loop.h"
+
+#include <string.h>
 
 /* -- what few handles keep --------------------------------------------------------- */
 
@@ -332,4 +332,14 @@ handle_traverse(Handle *handle, enum handle_place place, visitproc visit, void *
     }
     Py_VISIT(handle_source_traceback(handle));
     return 0;
+}
+
+bool
+handle_runs_elsewhere(const Handle *handle)
+{
+    if (LIKELY(!handle->threadsafe)) {
+        return false;
+    }
+    uint32_t runner = __atomic_load_n(&handle->runner, __ATOMIC_SEQ_CST);
+    return runner != 0 && runner != this_thread();
 }

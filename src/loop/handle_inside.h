@@ -114,13 +114,21 @@ int handle_keep_extra(Handle *handle, size_t field, PyObject *value);
 
 /* False: another thread runs it just now. */
 bool handle_try_cancel(Handle *handle);
+/* See handle_wait(). */
+bool handle_runs_elsewhere(const Handle *handle);
+
+/* Never 0; no two threads of an interpreter that live have the same. */
+static inline uint32_t
+this_thread(void)
+{
+    return (uint32_t)PyThreadState_GetID(PyThreadState_Get());
+}
 
 /* -- handle_run.c -------------------------------------------------------------------- */
 
 /* asyncio's handles of call_soon_threadsafe() have, from 3.14 on, a lock: another thread
  * that cancels one, or asks whether it is cancelled, waits for the end of a callback that
  * has begun, whichever thread runs it. Here it waits to be told. */
-bool handle_runs_elsewhere(const Handle *handle);
 void handle_wait(Handle *handle);
 
 #endif

@@ -4,8 +4,8 @@
  * own, before they are called: the call itself may cancel the handle. */
 #include "loop/handle_inside.h"
 
-#include "loop/inbox.h"
 #include "loop/loop.h"
+#include "loop/wake.h"
 
 #ifdef Py_GIL_DISABLED
 /* What is cancelled is marked first, and dropped a moment later. */
@@ -178,13 +178,6 @@ handle_ran(Handle *handle, Loop *loop)
     }
 }
 
-/* Never 0; no two threads of an interpreter that live have the same. */
-static inline uint32_t
-this_thread(void)
-{
-    return (uint32_t)PyThreadState_GetID(PyThreadState_Get());
-}
-
 /* Holds what the handle calls, in its critical section. False: there is nothing to call, it was
  * cancelled or has run. */
 static inline bool
@@ -275,7 +268,7 @@ handle_run(Handle *handle)
     }
     if (UNLIKELY(handle->threadsafe)) {
         __atomic_store_n(&handle->runner, 0, __ATOMIC_SEQ_CST);
-        inbox_tell_waiters(loop);
+        wake_tell_waiters(loop);
     }
     call_release(&call);
     if (UNLIKELY(!alone)) {
@@ -289,16 +282,6 @@ handle_run(Handle *handle)
 
 /* -- waiting for the end of one that another thread runs ---------------------------------- */
 
-bool
-handle_runs_elsewhere(const Handle *handle)
-{
-    if (LIKELY(!handle->threadsafe)) {
-        return false;
-    }
-    uint32_t runner = __atomic_load_n(&handle->runner, __ATOMIC_SEQ_CST);
-    return runner != 0 && runner != this_thread();
-}
-
 void
 handle_wait(Handle *handle)
 {
@@ -308,7 +291,7 @@ handle_wait(Handle *handle)
         loop = (Loop *)Py_XNewRef(handle->loop);    /* it lets it go when it has run */
         Py_END_CRITICAL_SECTION();
         if (loop != NULL) {
-            inbox_wait_while(loop, &handle->runner);
+            wake_wait_while(loop, &handle->runner);
             Py_DECREF(loop);
         }
     }

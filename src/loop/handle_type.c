@@ -112,7 +112,7 @@ Handle__run(PyObject *op, PyObject *ignored UNUSED)
     int result = handle_run(handle);
     if (mine) {
         PyObject *raised = PyErr_GetRaisedException();
-        loop_end_turn_by_hand(loop, &run);
+        loop_state(loop->state)->run.end_turn_by_hand(loop, &run);
         PyErr_SetRaisedException(raised);
         loop_end_run(loop, &run);
     }

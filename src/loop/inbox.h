@@ -7,34 +7,24 @@
 
 #include "loop/loop.h"
 
-void inbox_init(Loop *loop);
-int inbox_open(Loop *loop);             /* the libev loop is there: 0, or -1 with OSError */
-void inbox_close(Loop *loop);           /* drops what is left; before the libev loop goes */
-void inbox_forked(Loop *loop);          /* in the child, before anything else */
-int inbox_after_fork(Loop *loop);       /* 0, or -1 with OSError */
+/* What other threads may make one iteration run, in items: with a microsecond or two for
+ * each, descriptors and timers wait some milliseconds behind a flood that has no end. */
+#define DIRECT_MAX 1024
+#define DRAIN_MAX 1024
 
-/* Around a poll that may sleep. False: there is something to drain, do not sleep. */
-bool inbox_may_sleep(Loop *loop);
-void inbox_awake(Loop *loop);
-void inbox_empty(Loop *loop);           /* the descriptor: somebody else has polled */
+void inbox_init(Loop *loop);
+void inbox_open(Loop *loop);            /* takes calls from now on */
+void inbox_close(Loop *loop);           /* drops what is left */
+void inbox_forked(Loop *loop);          /* in the child, before anything else */
+
 /* To the ready ring, not more than one iteration is to run, nor than there is memory for */
 void inbox_drain_some(Loop *loop);
 void inbox_drain_all(Loop *loop);       /* the same without the first bound, for a loop that stands */
 int inbox_traverse(Loop *loop, visitproc visit, void *arg);
 void inbox_free(Loop *loop);
 
-/* Another thread waits, without the GIL, until the loop has set *runner to 0; the loop
- * calls inbox_tell_waiters() after that. */
-void inbox_wait_while(Loop *loop, const uint32_t *runner);
-void inbox_tell_some_waiters(Loop *loop);
-
-static inline void
-inbox_tell_waiters(Loop *loop)
-{
-    if (UNLIKELY(__atomic_load_n(&loop->inbox.waiters, __ATOMIC_SEQ_CST) > 0)) {
-        inbox_tell_some_waiters(loop);
-    }
-}
+/* Steals op: loop_push_steal() of another thread. 0, or -1 with MemoryError, or RuntimeError. */
+int inbox_push_steal(Loop *loop, PyObject *op, enum ready_kind kind);
 
 /* From a thread without the GIL, and without a thread state: the loop's thread runs `posted` in
  * its next iteration, outside of what is ready. The caller sees to it that the loop is alive. */

@@ -1,4 +1,4 @@
-/* loop.h - the Loop object and its iteration: what runs, in which order, until when.
+/* loop.h - the Loop object: what is known of it, and asked.
  *
  * Owns:     the libev loop, the ready ring, the timer heap, the inbox of other
  *           threads, the table of descriptors.
@@ -14,12 +14,12 @@
 #include <pthread.h>
 #include <ev.h>
 
-#include "loop/loop_state.h"
 #include "base/args.h"
 #include "loop/counters.h"
-#include "loop/ready.h"
 #include "loop/handle.h"
+#include "loop/loop_state.h"
 #include "loop/owed.h"
+#include "loop/ready.h"
 #include "loop/reserve.h"
 
 /* The state of one run_forever(), or of a part of one by hand: lives on that call's C stack, so that
@@ -104,7 +104,7 @@ struct Loop {
 
     struct inbox {                /* call_soon_threadsafe(): see inbox.c */
         pthread_mutex_t lock;
-        pthread_cond_t told;      /* for the threads in inbox_wait_while() */
+        pthread_cond_t told;      /* for the threads in wake_wait_while() */
         int waiters;              /* how many */
         uintptr_t *items;         /* as in struct ready: strong, with their kind; from head on */
         size_t head;
@@ -165,7 +165,7 @@ struct Loop {
         uint32_t length;
         uint32_t capacity;
         int64_t pushed_ns;        /* when that came before the end of the turn */
-    } unpushed;                   /* stream_write.c: streams of which the kernel holds output */
+    } unpushed;                   /* hold.h: streams of which the kernel holds output */
     struct list_node tls_pending; /* tls.h: TLS transports whose output waits (borrowed) */
     int64_t handshakes_at_ns;     /* tls.c: now_ns of the iteration that the next field is about */
     int64_t handshakes_took_ns;
@@ -189,8 +189,6 @@ struct Loop {
     bool forked_epoll;            /* libev makes a new epoll set in its next poll */
 };
 
-/* -- scheduling (loop.c) ---------------------------------------------------- */
-
 #ifdef Py_GIL_DISABLED
 /* Does this thread run the loop, or use it? */
 static inline bool
@@ -201,74 +199,6 @@ loop_is_mine(const Loop *loop)
 #else
 #define loop_is_mine(loop) true
 #endif
-
-/* inbox.c: loop_push_steal() of another thread. 0, or -1 with an exception. */
-int inbox_push_steal(Loop *loop, PyObject *op, enum ready_kind kind);
-
-/* Steals op into the ready ring, or by way of the inbox. 0, or -1 with MemoryError. */
-static inline int
-loop_push_steal(Loop *loop, PyObject *op, enum ready_kind kind)
-{
-    return LIKELY(loop_is_mine(loop)) ? ready_push_steal(&loop->ready, op, kind)
-                                      : inbox_push_steal(loop, op, kind);
-}
-
-int loop_push_task_slowly_steal(Loop *loop, PyObject *task);
-
-/* Steals a Task into the ready ring: its next step, which comes later where there is no memory
- * for that. 0, or -1 with RuntimeError: the loop is closed. */
-static inline int
-loop_push_task_steal(Loop *loop, PyObject *task)
-{
-    if (LIKELY(loop_is_mine(loop)) && LIKELY(ready_has_room(&loop->ready))) {
-        return ready_push_steal(&loop->ready, task, READY_TASK);
-    }
-    return loop_push_task_slowly_steal(loop, task);
-}
-
-/* call_soon() of ours: a new Handle, or asyncio's (see overrides.h), or NULL. `context` may be NULL:
- * the current one is copied. */
-PyObject *loop_call_soon(Loop *loop, PyObject *callback, PyObject *const *args,
-                         Py_ssize_t nargs, PyObject *context);
-/* The same where loop_replaced() was asked: `replaced` is what it said. */
-PyObject *loop_call_soon_knowing(Loop *loop, unsigned int replaced, PyObject *callback,
-                                 PyObject *const *args, Py_ssize_t nargs, PyObject *context);
-
-/* Runs run(owner, arg) in the next iteration: for our own C code, no context is entered.
- * Both references are borrowed and held until then; arg may be NULL. 0 / -1. */
-int loop_call_soon_native(Loop *loop, native_callback run, PyObject *owner, PyObject *arg);
-
-/* The same for what nobody would ever make up for. 0, or -1 with RuntimeError: the loop is closed.
- * A `call` that waits already without memory becomes this one. */
-int loop_call_soon_surely(Loop *loop, struct owed_call *call, const struct owed_kind *kind,
-                          PyObject *arg);
-
-/* call_at(): `delay`-less, `when` in seconds of loop.time(). New reference or NULL. */
-TimerHandle *loop_call_at(Loop *loop, double when, PyObject *callback,
-                          PyObject *const *args, Py_ssize_t nargs, PyObject *context);
-TimerHandle *loop_call_later(Loop *loop, double delay, PyObject *callback,
-                             PyObject *const *args, Py_ssize_t nargs, PyObject *context);
-/* Like loop_call_later, for our own C code. New reference: timer_cancel() ends it. */
-TimerHandle *loop_call_later_native(Loop *loop, double delay, native_callback run,
-                                    PyObject *owner, PyObject *arg);
-
-int loop_call_soon_threadsafe(Loop *loop, Handle *handle_steal);
-void loop_wake(Loop *loop);       /* from any thread: ends the poll */
-
-/* Runs a callback of add_reader() or add_writer(), out of the poll. */
-void loop_run_handle(Loop *loop, Handle *handle);
-int loop_run_foreign(Loop *loop, PyObject *item);    /* 0, or -1 with whatever it raised */
-
-/* Around a nested run. At its end what it had to leave goes before all that is ready: 0, or -1 with
- * MemoryError. */
-void loop_enter_nested(Loop *loop);
-int loop_leave_nested(Loop *loop);
-
-/* stream_write.c: what the kernel holds leaves; the second one may put it off to the turn's end.
- * The third is for a child of fork(): its parent does it. */
-void loop_push(Loop *loop);
-void loop_push_after_step(Loop *loop);
-void loop_forget_unpushed(Loop *loop);
 
 /* Bytes that leave one by one wake their reader for each, if it falls asleep in between; bytes that
  * leave together wake it once. So if answers take longer than a reader needs for that, what tasks write
@@ -281,26 +211,6 @@ static inline bool
 loop_gathers(const Loop *loop)
 {
     return loop->crowd >= CROWD_EVENTS && loop->slow_answers;
-}
-
-/* After each callback and each part of a task. */
-static inline void
-loop_step_done(Loop *loop)
-{
-    COUNT(loop->counters->steps, 1);
-    if (UNLIKELY(loop->unpushed.length > 0)) {
-        loop_push_after_step(loop);
-    }
-}
-
-/* In a callback of the only event of a poll: does nothing else wait, and does nobody count iterations, so
- * that the next one would only ask the kernel for the next event? Then it may be told at once. */
-static inline bool
-loop_has_only_this_event(const Loop *loop)
-{
-    return loop->fds.events == 1 && !loop->fds.fresh && ready_length(&loop->ready) == 0
-           && !SHARED_LOAD(loop->stopping) && loop->run->exception == NULL && !loop->run->once
-           && !loop->looked_at && !loop->turns_change && !loop->debug;
 }
 
 static inline void
@@ -331,33 +241,20 @@ int loop_check_callback(Loop *loop, PyObject *callback, const char *function);
 
 /* libev's own follow-up of a fork, before the first use in the child. 0, or -1 with OSError: there
  * is no descriptor for it now, the next use tries again. */
-int loop_after_fork(Loop *loop);
 static inline int
 loop_prepare_ev(Loop *loop)
 {
-    return LIKELY(!loop->forked) ? 0 : loop_after_fork(loop);
+    return LIKELY(!loop->forked) ? 0 : loop_state(loop->state)->run.after_fork(loop);
 }
 
-/* -- life (loop.c) ---------------------------------------------------------- */
-int loop_open(Loop *loop);            /* makes the libev loop; called by __init__ */
-int loop_run(Loop *loop);             /* until stop(): 0, or -1 with what has to leave */
-int loop_turn(Loop *loop);            /* one iteration: the same */
-/* The end of an iteration, for a handle or a poll that nobody makes part of one: nothing inside a run. */
-void loop_end_turn_by_hand(Loop *loop, struct run *run);
+/* -- clock and runs (loop.c) ------------------------------------------------ */
+
+int64_t monotonic_ns(void);
+double loop_time(Loop *loop);         /* of our own clock */
+
 /* A run begins and ends. Not always the last that began: a thread may run a handle by hand meanwhile. */
 void loop_begin_run(Loop *loop, struct run *run);
 void loop_end_run(Loop *loop, struct run *run);
-int loop_begin_by_hand(Loop *loop, struct hand *hand);    /* 0, or -1: another thread runs it */
-int loop_end_by_hand(Loop *loop, struct hand *hand);    /* 0, or -1 with what has to leave */
-void loop_close(Loop *loop);          /* drops everything; safe to repeat */
-void loop_close_kernel_side(Loop *loop);    /* the last part of it, which no poll survives */
-void loop_free_buffers(Loop *loop);
-int64_t monotonic_ns(void);
-/* Nanoseconds of loop.time(), whoever defines it. -1 with an exception. */
-int loop_now_ns(Loop *loop, int64_t *now);
-double loop_time(Loop *loop);         /* of our own clock */
-/* loop.time(), whoever defines it. 0 / -1 */
-int loop_now_seconds(Loop *loop, double *now);
 
 /* -- errors (err.c) --------------------------------------------------------- */
 

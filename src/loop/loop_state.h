@@ -20,6 +20,8 @@ enum loop_method {
     LOOP_METHOD_COUNT,
 };
 
+struct run;
+
 struct loop_state {
     struct state below;
     struct {
@@ -55,27 +57,16 @@ struct loop_state {
         PyObject *enter_task;             /* _asyncio._enter_task, for loops that are not ours */
         PyObject *leave_task;
         PyObject *swap_current_task;      /* _asyncio._swap_current_task, NULL before 3.12 */
-        PyObject *register_task;          /* _asyncio._register_task */
-        PyObject *unregister_task;
-        PyObject *task_set_base;          /* before 3.14: the class that asyncio's WeakSet of tasks had */
-        PyObject *add_awaited_by;         /* _asyncio.future_add_to_awaited_by, NULL before 3.14 */
-        PyObject *discard_awaited_by;
-        struct list_node list;            /* every pending Task before 3.14, those that are owed */
     } current;                            /* current.c */
     struct {
         PyTypeObject *Type;
     } watchdog;                           /* watchdog.c */
     struct {
-        /* task_step.c: READY_TASK */
-        int (*task)(Loop *loop, PyObject *task);
-        PyObject *(*task_context)(PyObject *task);    /* a new reference, or NULL */
-        /* trace.c: runs an item by `run`, and notes it down */
-        int (*traced)(Loop *loop, uintptr_t item, bool event,
-                      int (*run)(Loop *loop, uintptr_t item));
-        void (*drop_trace)(Loop *loop);
-        /* operation.c: before a poll, while an Operation waits: how long it may last */
-        int64_t (*check_operations)(Loop *loop, int64_t now, int64_t wait_ns);
-    } run;                                /* what the iteration calls upwards */
+        /* life.c: the first use in a child of fork(): 0, or -1 with OSError */
+        int (*after_fork)(Loop *loop);
+        /* iteration.c: the end of a turn, for a handle that is run by hand */
+        void (*end_turn_by_hand)(Loop *loop, struct run *run);
+    } run;                                /* called from below, filled by those who run */
 };
 
 static inline struct loop_state *

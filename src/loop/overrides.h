@@ -12,8 +12,8 @@
 #ifndef ASYNCLOOP_OVERRIDES_H
 #define ASYNCLOOP_OVERRIDES_H
 
-#include "loop/loop.h"
 #include "base/standard.h"
+#include "loop/loop.h"
 
 /* A method was replaced: a bit for each enum loop_method. */
 #define LOOP_BIT(method) (1u << LOOP_##method)

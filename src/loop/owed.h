@@ -3,12 +3,12 @@
  * Nobody would make up for a connection_lost() that never comes, for a Task that is not woken or
  * for the callbacks of a future that is done. So what is owed lies where memory was had before:
  *   a call       in the object that it is about (struct owed_call);
- *   a Task       marked, and found among all tasks;
+ *   a Task       marked, and found among all tasks (owed_tasks.h);
  *   callbacks    left in their future, which takes one place in the ring (READY_DONE), or, if it is
  *                a Task and there is no place either, is marked itself.
  *
  * Owns:     loop->owed, and a reference to each object in it.
- * Promises: takes no memory. A debt is paid at the end of an iteration, by owed_pay(): calls after
+ * Promises: takes no memory. A debt is paid at the end of an iteration: calls after
  *           all that came before them, Tasks as soon as the ring has a place.
  * Threads:  calls belong to the loop's thread; a Task may be owed by any. */
 #ifndef ASYNCLOOP_OWED_H
@@ -34,24 +34,17 @@ struct owed {
     struct list_node calls;
     struct list_node due;             /* calls that have let a whole iteration pass, as in the ring */
     bool tasks;                       /* there are Tasks with `owed` */
-    bool any;                         /* either of the two: owed_pay() at the end of the iteration */
+    bool any;                         /* either of the two: to be paid at the end of the iteration */
 };
 
 void owed_init(struct owed *owed);
 int owed_traverse(struct owed *owed, visitproc visit, void *arg);
-void owed_clear(Loop *loop);          /* nothing of it comes any more; may run Python */
+void owed_clear(Loop *loop);          /* no call of it comes any more; may run Python */
 
 /* The call waits for memory from now on, and holds the object that it lies in. */
 void owed_add_call(Loop *loop, struct owed_call *call, const struct owed_kind *kind);
-/* The Task's next step does, or the callbacks of one that has ended. From any thread. */
-void owed_add_task(Loop *loop, PyObject *task);
-/* The callbacks that are left in a future of the loop that is done. False, with the exception that
- * was set: there is not even a place for the future, or the exception is about something else. */
-bool owed_add_callbacks(Loop *loop, Future *future);
 
-/* The end of an iteration: runs the calls that are due, and gives Tasks a place in the ring. */
-void owed_pay(Loop *loop, struct run *run);
-/* READY_DONE: runs the callbacks that are left in a future. 0, or -1 with an exit exception. */
-int owed_run_callbacks(Loop *loop, Future *future);
+/* The end of an iteration: runs the calls that are due. */
+void owed_pay_calls(Loop *loop, struct run *run);
 
 #endif

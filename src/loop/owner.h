@@ -31,7 +31,6 @@ shared_loop_ref(PyObject *op, Loop *const *field)
     return loop;
 }
 
-
 struct claim {
     Loop *loop;    /* strong, or NULL */
     bool taken;    /* nobody had it before */

@@ -1,23 +1,25 @@
-/* poll.c - libev's side of the loop: the sleeping poll, its timer, its GIL, its signals.
+/* poll.c - libev's side of the loop: the sleeping poll, its timer, its GIL, what wakes it.
  *
- * Owns: the timerfd and the pipe for signals.
+ * Owns: the timerfd, and the descriptor that wakes the loop.
  * epoll's time-out counts whole milliseconds, so a nearer deadline is given to a timerfd,
  * and a later one to an ev_timer, rounded up (benchmark row: sleep below a millisecond). */
 #include "loop/poll.h"
+
+#include "loop/activity.h"
+#include "loop/current.h"
+#include "loop/signals.h"
+#include "loop/timer.h"
+#include "loop/wake.h"
+#include "loop/watch.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <unistd.h>
 #ifdef __linux__
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/timerfd.h>
 #endif
-
-#include "loop/activity.h"
-#include "loop/current.h"
-#include "loop/inbox.h"
-#include "loop/timer.h"
-#include "loop/watch.h"
 
 /* Within this a deadline is exact to the clock; beyond, a millisecond late at most. */
 #define TIMERFD_HORIZON_NS INT64_C(20000000)
@@ -218,7 +220,7 @@ poll_once(Loop *loop, int64_t wait_ns)
     }
     if (wait_ns > 0
         && (ready_length(&loop->ready) > 0 || !list_empty(&loop->fds.noted)
-            || !inbox_may_sleep(loop))) {
+            || !loop_may_sleep(loop))) {
         wait_ns = 0;    /* the check made work, another thread did, or a run was broken off */
     }
     loop->polling_blocked = wait_ns > 0;
@@ -232,7 +234,7 @@ poll_once(Loop *loop, int64_t wait_ns)
     if (UNLIKELY(loop->forked_epoll) && poll_check_new_epoll(loop) < 0) {
         if (loop->polling_blocked) {
             loop->polling_blocked = false;
-            inbox_awake(loop);
+            loop_awake(loop);
         }
         return -1;
     }
@@ -246,7 +248,7 @@ poll_once(Loop *loop, int64_t wait_ns)
     ev_run(loop->ev, wait_ns > 0 ? EVRUN_ONCE : EVRUN_NOWAIT);
     if (loop->polling_blocked) {
         loop->polling_blocked = false;
-        inbox_awake(loop);
+        loop_awake(loop);
     }
     if (UNLIKELY(loop->fds.events >= LIBEV_ROOM) && !loop->left_to_poll) {
         poll_for_the_rest(loop);
@@ -254,8 +256,7 @@ poll_once(Loop *loop, int64_t wait_ns)
     }
     reserve_leave(call, &loop->reserve, outer);
     if (UNLIKELY(loop->left_to_poll)) {
-        loop_close_kernel_side(loop);
-        return loop_closed_error(loop);
+        return -1;    /* the caller closes the rest, and tells */
     }
     if (UNLIKELY(call->error != 0)) {
         errno = call->error;
@@ -265,166 +266,67 @@ poll_once(Loop *loop, int64_t wait_ns)
     return 0;
 }
 
-/* Apart from the poll, because asyncio's order is: what was ready before the poll, then
- * what the poll has brought, then due timers. */
-void
-poll_dispatch(Loop *loop)
-{
-    loop->polls++;
-    loop->crowd = 0;
-    if (!list_empty(&loop->fds.noted)) {
-        current_leave(loop);
-        watch_dispatch(loop);
-    }
-    loop->answering = loop->fds.events > 0;
-    loop->crowd = loop->fds.events;
-}
-
-/* -- signals ---------------------------------------------------------------------------------- */
-
-/* At least so many signals fit into the pipe on every system (65536 on Linux, where a pair of
- * sockets takes 278). If as many have come, more may have been dropped. */
-#define SIGNAL_PIPE_FULL 16384
-
-struct signals {
-    struct watch watch;           /* of the end that is read; owner: the loop */
-    int write_fd;
-};
-
-/* Python's C signal handler writes the number of each signal there, while the loop has signal
- * handlers. Any other signal just ends a sleep (EINTR), and loop_poll() runs its handler. */
 static void
-signals_arrived(struct watch *watch, int revents)
+wake_fd_readable(struct ev_loop *ev, ev_io *io UNUSED, int revents UNUSED)
 {
-    struct signals *signals = container_of(watch, struct signals, watch);
-    Loop *loop = watch_loop(watch);
-    int fd = watch->io.fd;
-    char numbers[4096];
-    if (UNLIKELY(revents & EV_ERROR)) {
-        return;    /* somebody has closed the loop's own descriptor */
-    }
-    ssize_t count = read(fd, numbers, sizeof(numbers)), total = 0;
-    if (count <= 0) {
-        return;
-    }
-    if (PyErr_CheckSignals() < 0) {
-        loop_propagate(loop);
-    }
-    while (count > 0) {
-        total += count;
-        PyObject *bytes = PyBytes_FromStringAndSize(numbers, (Py_ssize_t)count);
-        if (bytes == NULL && loop->signals == signals
-            && write(signals->write_fd, numbers, (size_t)count) == count) {
-            PyErr_Clear();    /* no memory: they arrive again */
-            return;
-        }
-        PyObject *result = bytes == NULL
-                               ? NULL
-                               : PyObject_CallMethod((PyObject *)loop, "_signals_arrived", "Oi",
-                                                     bytes, total >= SIGNAL_PIPE_FULL);
-        Py_XDECREF(bytes);
-        if (result == NULL) {
-            loop_report(loop, "Exception while signals were handled", NULL, NULL);
-        }
-        Py_XDECREF(result);
-        /* the rest of a flood waits for the next iteration */
-        bool more = count == sizeof(numbers) && total < SIGNAL_PIPE_FULL
-                    && loop->signals == signals;    /* else the loop was closed */
-        count = more ? read(fd, numbers, sizeof(numbers)) : 0;
-    }
+    Loop *loop = ev_userdata(ev);
+    loop->fds.events++;
+    wake_empty(loop);
 }
 
-int
-poll_open_pipe(int fds[2])
+static int
+wake_fds_open(struct inbox *inbox)
 {
 #ifdef __linux__
-    int result = pipe2(fds, O_CLOEXEC | O_NONBLOCK);
-#else
-    int result = pipe(fds);
-    for (int i = 0; result == 0 && i < 2; i++) {
-        fcntl(fds[i], F_SETFD, FD_CLOEXEC);
-        fcntl(fds[i], F_SETFL, O_NONBLOCK);
-    }
-#endif
-    if (result < 0) {
+    inbox->wake_fd = inbox->wake_write_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (inbox->wake_fd < 0) {
         PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
     }
-    return result;
-}
-
-static int
-signal_fds_open(Loop *loop)
-{
+#else
     int fds[2];
-    struct signals *signals = PyMem_Malloc(sizeof(*signals));
-    if (signals == NULL) {
-        PyErr_NoMemory();
+    if (wake_open_pipe(fds) < 0) {
         return -1;
     }
-    if (poll_open_pipe(fds) < 0) {
-        PyMem_Free(signals);
-        return -1;
-    }
-    watch_init(&signals->watch, loop, (PyObject *)loop, WATCH_LOOP, fds[0], EV_READ, signals_arrived);
-    signals->write_fd = fds[1];
-    if (watch_start(&signals->watch) < 0) {
-        close(fds[0]);
-        close(fds[1]);
-        PyMem_Free(signals);
-        return -1;
-    }
-    loop->signals = signals;
-    return 0;
-}
-
-/* A new pipe under the same numbers: signal.set_wakeup_fd() goes on with the one that it has. */
-static int
-signal_fds_renew(Loop *loop)
-{
-    int fds[2];
-    struct signals *signals = loop->signals;
-    if (signals == NULL) {
-        return 0;
-    }
-    if (poll_open_pipe(fds) < 0) {
-        return -1;
-    }
-    /* libev puts all that it watches into its new set anyway. */
-    (void)dup2(fds[0], signals->watch.io.fd);
-    (void)dup2(fds[1], signals->write_fd);
-    fcntl(signals->watch.io.fd, F_SETFD, FD_CLOEXEC);
-    fcntl(signals->write_fd, F_SETFD, FD_CLOEXEC);
-    close(fds[0]);
-    close(fds[1]);
+    inbox->wake_fd = fds[0];
+    inbox->wake_write_fd = fds[1];
+#endif
     return 0;
 }
 
 static void
-signal_fds_close(Loop *loop)
+wake_fds_close(struct inbox *inbox)
 {
-    struct signals *signals = loop->signals;
-    if (signals != NULL) {
-        loop->signals = NULL;
-        watch_stop(&signals->watch);
-        close(signals->watch.io.fd);
-        close(signals->write_fd);
-        PyMem_Free(signals);
+    if (inbox->wake_write_fd >= 0 && inbox->wake_write_fd != inbox->wake_fd) {
+        close(inbox->wake_write_fd);
     }
+    if (inbox->wake_fd >= 0) {
+        close(inbox->wake_fd);
+    }
+    inbox->wake_fd = inbox->wake_write_fd = -1;
 }
 
-int
-poll_signal_fd(Loop *loop)
+static int
+wake_open(Loop *loop)
 {
-    if (loop_check_closed(loop) < 0) {
+    if (wake_fds_open(&loop->inbox) < 0) {
         return -1;
     }
-    if (UNLIKELY(loop_prepare_ev(loop) < 0)) {
+    ev_io_init(&loop->inbox.wake_watcher, wake_fd_readable, loop->inbox.wake_fd, EV_READ);
+    if (watch_start_io(loop, &loop->inbox.wake_watcher) < 0) {
+        wake_fds_close(&loop->inbox);
         return -1;
     }
-    if (loop->signals == NULL && signal_fds_open(loop) < 0) {
-        return -1;
-    }
-    return loop->signals->write_fd;
+    return 0;
+}
+
+static void
+wake_close(Loop *loop)
+{
+    watch_stop_io(loop, &loop->inbox.wake_watcher);
+    pthread_mutex_lock(&loop->inbox.lock);
+    wake_fds_close(&loop->inbox);
+    pthread_mutex_unlock(&loop->inbox.lock);
 }
 
 /* -- life ------------------------------------------------------------------------------------------ */
@@ -462,21 +364,33 @@ poll_open(Loop *loop)
     ev_set_invoke_pending_cb(loop->ev, poll_invoke);
     ev_set_loop_release_cb(loop->ev, poll_release, poll_acquire);
     ev_timer_init(&loop->poll_timer, poll_timer_fired, 0., 0.);
+    if (wake_open(loop) < 0) {
+        ev_loop_destroy(loop->ev);
+        loop->ev = NULL;
+        reserve_close(&loop->reserve);
+        return -1;
+    }
     return 0;
 }
 
 void
 poll_close(Loop *loop)
 {
+    wake_close(loop);
     ev_timer_stop(loop->ev, &loop->poll_timer);
     timer_fd_close(loop);
-    signal_fds_close(loop);
+    signals_close(loop);
 }
 
 int
 poll_after_fork(Loop *loop)
 {
-    /* Both are shared with the parent, like its epoll set: the child gets its own. */
+    /* What wakes the loop is the parent's too, like its epoll set. While there is none for the child,
+     * calls are taken nevertheless: a loop that cannot sleep needs nobody to wake it. */
+    wake_close(loop);
+    if (wake_open(loop) < 0) {
+        return -1;
+    }
     timer_fd_close(loop);
     ev_loop_fork(loop->ev);
     loop->forked_epoll = true;
@@ -484,5 +398,5 @@ poll_after_fork(Loop *loop)
     loop->polling_blocked = false;
     loop->released = NULL;
     loop->fds.check_all = true;
-    return signal_fds_renew(loop);
+    return signals_after_fork(loop);
 }

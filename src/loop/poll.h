@@ -10,16 +10,8 @@ int poll_after_fork(Loop *loop);      /* 0, or -1 with OSError */
 
 /* Polls libev once, for `wait_ns` at most (0: does not sleep; TIMER_NEVER: no bound), and
  * only notes what has happened, in the kernel's order. 0, or -1 with OSError when the kernel refuses (somebody
- * has closed libev's descriptor), with RuntimeError when the loop was closed meanwhile. */
+ * has closed libev's descriptor), with RuntimeError when a callback has closed the loop before; without
+ * one if loop->left_to_poll is set: it was closed meanwhile, and the caller closes the rest. */
 int poll_once(Loop *loop, int64_t wait_ns);
-
-/* Calls the watchers that poll_once() has noted, and with them the protocols. */
-void poll_dispatch(Loop *loop);
-
-/* A pipe that the loop's own wake-ups come through: 0, or -1 with OSError. */
-int poll_open_pipe(int fds[2]);
-
-/* The descriptor for signal.set_wakeup_fd(): made on first use. -1 with OSError. */
-int poll_signal_fd(Loop *loop);
 
 #endif

@@ -5,6 +5,8 @@
  * leaves at once, in O(log n), and nothing keeps its callback alive until due. */
 #include "loop/timer.h"
 
+#include "loop/wake.h"
+
 #include <math.h>
 
 #define HEAP_INITIAL 64

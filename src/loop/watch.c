@@ -8,73 +8,24 @@
  *     fds->changed;
  *   - ev_io_set() comes before each ev_io_start(), because it marks the descriptor as
  *     new to libev: a number that was closed and opened again is then added again. */
-#include "loop/watch.h"
+#include "loop/watch_inside.h"
 
 #include "loop/current.h"
 #include "loop/overrides.h"
+#include "loop/wake.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #ifdef __linux__
 #include <sys/epoll.h>
 #endif
 
-struct fd_callback {
-    struct watch watch;           /* owner: the loop */
-    Handle *handle;               /* strong; NULL: no callback */
-};
-
-/* add_reader() and add_writer() of one descriptor; most belong to a transport and have none. */
-struct fd_callbacks {
-    struct fd_callback reader;
-    struct fd_callback writer;
-};
-
-struct fd_entry {
-    PyObject *transport;          /* borrowed: it releases the descriptor before it dies */
-#ifdef Py_GIL_DISABLED
-    PyObject *reference;          /* a weak reference to it: it may be dying in another thread */
-#endif
-    uint32_t watched;             /* how many watches are active on it */
-    struct watch *place[2];       /* the reader and the writer: see watch_take_place() */
-    PyObject *fileobj;            /* what add_reader() was given, if no number; while there is either */
-    struct fd_callbacks *callbacks;    /* from the first call on */
-};
-
-/* The table is made of pages, each from its first use on: entries stay where they are, and a program
- * that moves a descriptor to a high number pays for one page. */
-#define PAGE_BITS 6
-#define PAGE_LENGTH (1 << PAGE_BITS)
-
-struct fd_page {
-    struct fd_entry entries[PAGE_LENGTH];
-};
-
 /* -- the table of descriptors --------------------------------------------------------- */
-
-static inline bool
-fd_is_closed(int fd)
-{
-    return fcntl(fd, F_GETFD) < 0 && errno == EBADF;
-}
-
-/* NULL where nothing was ever watched; sets no exception. */
-static inline struct fd_entry *
-fds_find(Loop *loop, int fd)
-{
-    struct fds *fds = &loop->fds;
-    size_t page = (size_t)fd >> PAGE_BITS;
-    if (UNLIKELY(fd < 0 || page >= fds->length || fds->pages[page] == NULL)) {
-        return NULL;
-    }
-    return &fds->pages[page]->entries[fd & (PAGE_LENGTH - 1)];
-}
 
 /* The table, and libev's, which has no pages, grow for a descriptor that the kernel knows only.
  * NULL with ValueError, OSError or MemoryError. */
-static struct fd_entry *
+struct fd_entry *
 fds_make_entry(Loop *loop, int fd)
 {
     struct fds *fds = &loop->fds;
@@ -109,42 +60,6 @@ fds_make_entry(Loop *loop, int fd)
         }
     }
     return &fds->pages[page]->entries[fd & (PAGE_LENGTH - 1)];
-}
-
-static inline struct fd_entry *
-fds_entry(Loop *loop, int fd)
-{
-    struct fd_entry *entry = fds_find(loop, fd);
-    return LIKELY(entry != NULL) ? entry : fds_make_entry(loop, fd);
-}
-
-/* The next entry from number *fd on, which is set to its own; NULL at the end. */
-static struct fd_entry *
-fds_next(Loop *loop, size_t *fd)
-{
-    struct fds *fds = &loop->fds;
-    for (; *fd >> PAGE_BITS < fds->length; *fd = (*fd | (PAGE_LENGTH - 1)) + 1) {
-        struct fd_page *page = fds->pages[*fd >> PAGE_BITS];
-        if (page != NULL) {
-            return &page->entries[*fd & (PAGE_LENGTH - 1)];
-        }
-    }
-    return NULL;
-}
-
-static inline struct watch **
-place_of(struct fd_entry *entry, int event)
-{
-    return &entry->place[event == EV_WRITE];
-}
-
-/* asyncio's selector knows a descriptor by what was registered first, until nothing is. */
-static void
-entry_left(struct fd_entry *entry)
-{
-    if (entry->place[0] == NULL && entry->place[1] == NULL) {
-        Py_CLEAR(entry->fileobj);
-    }
 }
 
 /* -- watches ------------------------------------------------------------------------ */
@@ -191,47 +106,6 @@ watch_note(struct ev_loop *ev UNUSED, ev_io *io, int revents UNUSED)
     list_append(next, &watch->active);
 }
 
-static void
-watch_tell(struct watch *watch)
-{
-    Loop *loop = watch_loop(watch);
-    PyObject *owner = Py_NewRef(watch->owner);
-    int revents = watch->io.events & (EV_READ | EV_WRITE);
-    if (UNLIKELY(!ev_is_active(&watch->io))) {
-        watch_abandon(watch);
-        revents = EV_ERROR;
-    }
-    if (LIKELY(!loop->debug || owner == (PyObject *)loop)) {
-        watch->ready(watch, revents);
-    }
-    else {
-        double started = loop_time(loop);
-        watch->ready(watch, revents);
-        loop_warn_slow(loop, owner, started);
-    }
-    Py_DECREF(owner);
-    loop_step_done(loop);
-}
-
-static void
-watch_unnote(struct watch *watch)
-{
-    watch->noted = false;
-    list_remove(&watch->active);
-    list_append(&watch_loop(watch)->fds.active, &watch->active);
-}
-
-void
-watch_dispatch(Loop *loop)
-{
-    struct fds *fds = &loop->fds;
-    while (!list_empty(&fds->noted) && LIKELY(loop->run->exception == NULL)) {
-        struct watch *watch = container_of(fds->noted.next, struct watch, active);
-        watch_unnote(watch);
-        watch_tell(watch);
-    }
-}
-
 void
 watch_init(struct watch *watch, Loop *loop, PyObject *owner, enum watch_user user, int fd, int event,
            void (*ready)(struct watch *watch, int revents))
@@ -243,7 +117,7 @@ watch_init(struct watch *watch, Loop *loop, PyObject *owner, enum watch_user use
     watch->lent = false;
     watch->ready = ready;
     watch->noted = false;
-    watch->placed = watch->removed = false;
+    watch->placed = watch->removed = watch->is_callback = false;
     list_init(&watch->active);
 }
 
@@ -285,7 +159,7 @@ watch_stop_io(Loop *loop, ev_io *io)
 }
 
 /* `entry` is its descriptor's (guarded paths: sock, reader). */
-static inline int
+int
 watch_start_at(struct watch *watch, struct fd_entry *entry)
 {
     Loop *loop = watch_loop(watch);
@@ -374,7 +248,7 @@ watch_start(struct watch *watch)
     return LIKELY(entry != NULL) ? watch_start_at(watch, entry) : -1;
 }
 
-static inline void
+void
 watch_stop_at(struct watch *watch, struct fd_entry *entry)
 {
     Loop *loop = watch_loop(watch);
@@ -474,7 +348,7 @@ watch_call_ready(Loop *loop, struct watch *watch)
     }
     watch->ready(watch, watch->io.events & (EV_READ | EV_WRITE));
     if (mine) {
-        loop_end_turn_by_hand(loop, &run);
+        loop_state(loop->state)->run.end_turn_by_hand(loop, &run);
         loop_end_run(loop, &run);
     }
     Py_DECREF(loop);
@@ -554,9 +428,17 @@ watch_check_changed(Loop *loop)
 
 /* -- the place of a descriptor's reader, and of its writer ------------------------------ */
 
-static void fd_callback_ready(struct watch *watch, int revents);
-static void fd_callback_remove(struct fd_callback *callback);
-static void watch_put_out(struct watch *watch);
+/* Another one has its place, or nobody: who watched is told only if it is readers.c. */
+void
+watch_put_out(struct watch *watch)
+{
+    if (watch->is_callback) {
+        watch->ready(watch, WATCH_PUT_OUT);
+    }
+    else {
+        watch_abandon(watch);
+    }
+}
 
 int
 watch_take_place(struct watch *watch)
@@ -644,26 +526,7 @@ watch_check_pollable(int fd)
     return 0;
 }
 
-/* -- callbacks ------------------------------------------------------------------------------ */
-
-/* NULL with MemoryError */
-static struct fd_callbacks *
-fds_callbacks(Loop *loop, int fd)
-{
-    struct fd_entry *entry = fds_entry(loop, fd);
-    if (entry == NULL || entry->callbacks != NULL) {
-        return entry == NULL ? NULL : entry->callbacks;
-    }
-    struct fd_callbacks *callbacks = PyMem_Calloc(1, sizeof(*callbacks));
-    if (callbacks == NULL) {
-        PyErr_NoMemory();
-        return NULL;
-    }
-    watch_init(&callbacks->reader.watch, loop, (PyObject *)loop, WATCH_LOOP, fd, EV_READ, fd_callback_ready);
-    watch_init(&callbacks->writer.watch, loop, (PyObject *)loop, WATCH_LOOP, fd, EV_WRITE, fd_callback_ready);
-    entry->callbacks = callbacks;
-    return callbacks;
-}
+/* -- transports ----------------------------------------------------------------------- */
 
 int
 watch_claim_fd(Loop *loop, int fd, PyObject *transport)
@@ -737,264 +600,6 @@ watch_ensure_free(Loop *loop, int fd, PyObject *named)
     return -1;
 }
 
-/* Of a handle that is not in the table any more and will not be called: who still has it, a report
- * perhaps, has nothing of the loop with it. */
-static void
-handle_leave_steal(Handle *handle)
-{
-    handle_discard(handle);
-    if (handle->place == HANDLE_WATCHING) {
-        handle_set_place(handle, HANDLE_ONCE);
-    }
-    handle_let_loop_go(handle);
-    Py_DECREF(handle);
-}
-
-static void
-fd_callback_discard(struct fd_callback *callback)
-{
-    Handle *handle = callback->handle;
-    callback->handle = NULL;
-    if (handle != NULL) {
-        handle_leave_steal(handle);
-    }
-}
-
-/* Its watch is stopped. A descriptor that was closed stays registered and is heard of no more, as with
- * asyncio; that the kernel refuses one, asyncio tells at once, and libev now. */
-static void
-fd_callback_failed(Loop *loop, struct fd_callback *callback)
-{
-    int fd = callback->watch.io.fd;
-    if (fd_is_closed(fd)) {
-        return;
-    }
-    PyObject *handle = Py_XNewRef((PyObject *)callback->handle);
-    if (watch_check_pollable(fd) == 0) {
-        errno = EIO;
-        PyErr_SetFromErrno(PyExc_OSError);
-    }
-    fd_callback_remove(callback);
-    loop_report(loop, "A descriptor of add_reader() or add_writer() cannot be watched", "handle",
-                handle);
-    Py_XDECREF(handle);
-}
-
-static void
-fd_callback_ready(struct watch *watch, int revents)
-{
-    struct fd_callback *callback = container_of(watch, struct fd_callback, watch);
-    Loop *loop = watch_loop(watch);
-    if (UNLIKELY(revents & EV_ERROR)) {
-        fd_callback_failed(loop, callback);
-        return;
-    }
-    if (callback->handle->cancelled) {
-        fd_callback_remove(callback);
-        return;
-    }
-    loop_run_handle(loop, callback->handle);
-}
-
-static struct fd_callback *
-callback_of(struct fd_callbacks *callbacks, int event)
-{
-    return event == EV_READ ? &callbacks->reader : &callbacks->writer;
-}
-
-/* Out of its place, by add_reader() of another one or by remove_reader(). */
-static void
-fd_callback_remove(struct fd_callback *callback)
-{
-    Loop *loop = watch_loop(&callback->watch);
-    Handle *handle = callback->handle;
-    struct fd_entry *entry = fds_find(loop, callback->watch.io.fd);
-    struct watch **place = place_of(entry, callback->watch.io.events & (EV_READ | EV_WRITE));
-    Py_INCREF(loop);
-    callback->handle = NULL;
-    if (*place == &callback->watch) {
-        *place = NULL;
-    }
-    if (LIKELY(watch_is_active(&callback->watch))) {
-        watch_stop_at(&callback->watch, entry);
-    }
-    if (handle != NULL) {
-        handle_cancel(handle);
-        handle_leave_steal(handle);
-    }
-    entry_left(entry);
-    Py_DECREF(loop);
-}
-
-bool
-watch_change_callback(Loop *loop, int fd, int event, Handle *handle_steal)
-{
-    struct fd_entry *entry = fds_find(loop, fd);
-    struct watch **place = entry == NULL ? NULL : place_of(entry, event);
-    struct fd_callbacks *callbacks =
-        place == NULL || *place == NULL ? NULL : fds_callbacks(loop, fd);
-    if (callbacks == NULL) {
-        PyErr_Clear();
-        Py_DECREF(handle_steal);
-        return false;
-    }
-    struct fd_callback *callback = callback_of(callbacks, event);
-    struct watch *other = *place == &callback->watch ? NULL : *place;
-    Handle *old = callback->handle;
-    callback->handle = handle_steal;
-    handle_set_place(handle_steal, HANDLE_WATCHING);
-    *place = &callback->watch;
-    if (other != NULL) {
-        watch_put_out(other);
-    }
-    if (old != NULL) {
-        handle_cancel(old);
-        handle_leave_steal(old);
-    }
-    return true;
-}
-
-static void
-watch_put_out(struct watch *watch)
-{
-    if (watch->ready == fd_callback_ready) {
-        fd_callback_remove(container_of(watch, struct fd_callback, watch));
-    }
-    else {
-        watch_abandon(watch);
-    }
-}
-
-int
-watch_set_callback(Loop *loop, int fd, int event, Handle *handle_steal, PyObject *fileobj)
-{
-    struct fd_callbacks *callbacks = fds_callbacks(loop, fd);
-    if (callbacks == NULL) {
-        Py_DECREF(handle_steal);
-        return -1;
-    }
-    struct fd_entry *entry = fds_find(loop, fd);
-    struct fd_callback *callback = callback_of(callbacks, event);
-    struct watch **place = place_of(entry, event);
-    if (entry->place[0] == NULL && entry->place[1] == NULL && !PyLong_Check(fileobj)) {
-        Py_XSETREF(entry->fileobj, Py_NewRef(fileobj));
-    }
-    struct watch *other = *place == &callback->watch ? NULL : *place;
-    Handle *old = callback->handle;
-    callback->handle = handle_steal;
-    handle_set_place(handle_steal, HANDLE_WATCHING);
-    *place = &callback->watch;
-    /* Started anew each time: the number may stand for another file by now. The loop
-     * must survive the moment in which neither watch holds it: the caller does. */
-    watch_stop(&callback->watch);
-    int result = watch_start_at(&callback->watch, entry);
-    if (result < 0) {
-        fd_callback_remove(callback);
-    }
-    if (other != NULL) {
-        watch_put_out(other);
-    }
-    if (old != NULL) {
-        handle_cancel(old);
-        handle_leave_steal(old);
-    }
-    return result;
-}
-
-/* -- as a list --------------------------------------------------------------------------- */
-
-static PyObject *
-watch_handle(struct watch *watch)
-{
-    struct fd_callback *callback = container_of(watch, struct fd_callback, watch);
-    return watch->ready == fd_callback_ready && callback->handle != NULL
-               ? (PyObject *)callback->handle
-               : Py_None;
-}
-
-/* What is told of a watch, taken out of it before any object is made: that may run the collector,
- * and so stop and start watches. */
-struct watched {
-    int fd;
-    int event;
-    PyObject *fileobj;    /* strong, or NULL */
-    PyObject *handle;     /* strong */
-    PyObject *owner;      /* strong: a transport, a server or an operation that has no handle; or NULL */
-};
-
-static struct watched *
-list_to_array(Loop *loop, struct list_node *head, struct watched *to)
-{
-    for (struct list_node *node = head->next; node != head; node = node->next, to++) {
-        struct watch *watch = container_of(node, struct watch, active);
-        struct fd_entry *entry = fds_find(loop, watch->io.fd);
-        to->fd = watch->io.fd;
-        to->event = watch->io.events & (EV_READ | EV_WRITE);
-        to->fileobj = entry == NULL ? NULL : Py_XNewRef(entry->fileobj);
-        to->handle = Py_NewRef(watch_handle(watch));
-        to->owner = watch->user == WATCH_LOOP ? NULL : Py_NewRef(watch->owner);
-    }
-    return to;
-}
-
-static size_t
-list_length(struct list_node *head)
-{
-    size_t length = 0;
-    for (struct list_node *node = head->next; node != head; node = node->next) {
-        length++;
-    }
-    return length;
-}
-
-/* A transport that is watched has no handle; who looks finds one, as on asyncio. 0 / -1 */
-static int
-watched_make_handle(Loop *loop, struct watched *one)
-{
-    const char *name = one->event == EV_READ ? "_read_ready" : "_write_ready";
-    PyObject *ready = PyObject_GetAttrString(one->owner, name);
-    PyObject *handle = ready == NULL ? NULL : (PyObject *)handle_new(loop, ready, NULL, 0, NULL);
-    Py_XDECREF(ready);
-    if (handle != NULL) {
-        Py_SETREF(one->handle, handle);
-    }
-    return handle != NULL ? 0 : -1;
-}
-
-PyObject *
-watch_list(Loop *loop)
-{
-    size_t length = list_length(&loop->fds.active) + list_length(&loop->fds.noted) + 1;
-    struct watched *all = PyMem_New(struct watched, length);
-    if (all == NULL) {
-        return PyErr_NoMemory();
-    }
-    all[0] = (struct watched){.fd = loop->inbox.wake_fd, .event = EV_READ,
-                              .handle = Py_NewRef(Py_None)};
-    list_to_array(loop, &loop->fds.noted, list_to_array(loop, &loop->fds.active, all + 1));
-    PyObject *list = PyList_New(0);
-    for (size_t i = 0; i < length; i++) {
-        struct watched *one = &all[i];
-        if (list != NULL && one->owner != NULL && watched_make_handle(loop, one) < 0) {
-            Py_CLEAR(list);
-        }
-        PyObject *entry = list == NULL ? NULL
-                          : one->fileobj == NULL
-                              ? Py_BuildValue("(iiiO)", one->fd, one->event, one->fd, one->handle)
-                              : Py_BuildValue("(iiOO)", one->fd, one->event, one->fileobj,
-                                              one->handle);
-        if (entry == NULL || PyList_Append(list, entry) < 0) {
-            Py_CLEAR(list);
-        }
-        Py_XDECREF(entry);
-        Py_XDECREF(one->fileobj);
-        Py_DECREF(one->handle);
-        Py_XDECREF(one->owner);
-    }
-    PyMem_Free(all);
-    return list;
-}
-
 PyObject *
 watch_transports(Loop *loop)
 {
@@ -1011,83 +616,6 @@ watch_transports(Loop *loop)
         Py_XDECREF(transport);
     }
     return all;
-}
-
-static struct watch *
-watch_find(Loop *loop, int fd, int event)
-{
-    struct list_node *heads[] = {&loop->fds.active, &loop->fds.noted};
-    for (int i = 0; i < 2; i++) {
-        for (struct list_node *node = heads[i]->next; node != heads[i]; node = node->next) {
-            struct watch *watch = container_of(node, struct watch, active);
-            if (watch->io.fd == fd && (watch->io.events & event) != 0) {
-                return watch;
-            }
-        }
-    }
-    return NULL;
-}
-
-/* Out of the ring: the watch may have been stopped since. */
-static int
-posted_event_run(PyObject *loop, PyObject *event)
-{
-    long number = PyLong_AsLong(event);
-    struct watch *watch = watch_find((Loop *)loop, (int)(number >> 2), (int)(number & 3));
-    if (watch != NULL) {
-        watch_unnote(watch);
-        watch_tell(watch);
-    }
-    return 0;
-}
-
-static int
-watch_post(Loop *loop, struct watch *watch)
-{
-    PyObject *handle = watch_handle(watch);
-    if (handle != Py_None && LIKELY(ev_is_active(&watch->io))) {
-        return ready_push_steal(&loop->ready, Py_NewRef(handle), READY_HANDLE);
-    }
-    long number = (long)watch->io.fd << 2 | (watch->io.events & (EV_READ | EV_WRITE));
-    PyObject *event = PyLong_FromLong(number);
-    int result = event == NULL
-                     ? -1
-                     : loop_call_soon_native(loop, posted_event_run, (PyObject *)loop, event);
-    Py_XDECREF(event);
-    return result;
-}
-
-int
-watch_post_event(Loop *loop, int fd, int event)
-{
-    struct watch *watch = watch_find(loop, fd, event);
-    return watch == NULL ? 0 : watch_post(loop, watch);
-}
-
-PyObject *
-watch_take_events(Loop *loop)
-{
-    struct fds *fds = &loop->fds;
-    PyObject *list = PyList_New(0);
-    while (list != NULL && !list_empty(&fds->noted)) {
-        struct watch *watch = container_of(fds->noted.next, struct watch, active);
-        int fd = watch->io.fd, event = watch->io.events & (EV_READ | EV_WRITE);
-        watch_unnote(watch);
-        PyObject *entry = NULL;
-        int result;
-        if (UNLIKELY(!ev_is_active(&watch->io))) {
-            result = watch_post(loop, watch);    /* it was refused: nobody else would tell */
-        }
-        else {
-            entry = Py_BuildValue("(ii)", fd, event);
-            result = entry == NULL ? -1 : PyList_Append(list, entry);
-        }
-        Py_XDECREF(entry);
-        if (result < 0) {
-            Py_CLEAR(list);
-        }
-    }
-    return list;
 }
 
 /* -- the loop's end ------------------------------------------------------------------------- */
@@ -1109,10 +637,6 @@ watch_clear(Loop *loop)
     struct fd_entry *entry;
     for (size_t fd = 0; (entry = fds_next(loop, &fd)) != NULL; fd++) {
         entry->place[0] = entry->place[1] = NULL;
-        if (entry->callbacks != NULL) {
-            fd_callback_discard(&entry->callbacks->reader);
-            fd_callback_discard(&entry->callbacks->writer);
-        }
         Py_CLEAR(entry->fileobj);
     }
     loop->fds.changed_count = 0;
@@ -1140,14 +664,6 @@ watch_free(Loop *loop)
 }
 
 static int
-fd_callback_traverse(struct fd_callback *callback, visitproc visit, void *arg)
-{
-    return callback->handle == NULL
-               ? 0
-               : handle_traverse(callback->handle, HANDLE_WATCHING, visit, arg);
-}
-
-static int
 traverse_owners(struct list_node *head, visitproc visit, void *arg)
 {
     for (struct list_node *node = head->next; node != NULL && node != head; node = node->next) {
@@ -1172,16 +688,6 @@ watch_traverse(Loop *loop, visitproc visit, void *arg)
     struct fd_entry *entry;
     for (size_t fd = 0; (entry = fds_next(loop, &fd)) != NULL; fd++) {
         Py_VISIT(entry->fileobj);
-        if (entry->callbacks == NULL) {
-            continue;
-        }
-        result = fd_callback_traverse(&entry->callbacks->reader, visit, arg);
-        if (result == 0) {
-            result = fd_callback_traverse(&entry->callbacks->writer, visit, arg);
-        }
-        if (result != 0) {
-            return result;
-        }
     }
     return 0;
 }

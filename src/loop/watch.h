@@ -33,7 +33,11 @@ struct watch {
     bool noted;                   /* an event has come that is not told yet */
     bool placed;                  /* it is the reader or the writer of its descriptor */
     bool removed;                 /* it was, until remove_reader() or remove_writer() */
+    bool is_callback;             /* of add_reader() or add_writer(): readers.c */
 };
+
+/* To the watch of a callback: it has lost its place. */
+#define WATCH_PUT_OUT EV_CUSTOM
 
 void watch_init(struct watch *watch, Loop *loop, PyObject *owner, enum watch_user user, int fd, int event,
                 void (*ready)(struct watch *watch, int revents));
@@ -83,11 +87,6 @@ PyObject *watch_fd_transport(Loop *loop, int fd);
 
 /* watch_start() as the reader or the writer of the descriptor. */
 int watch_take_place(struct watch *watch);
-/* add_reader() and friends; event is EV_READ or EV_WRITE; fileobj is what the user gave. */
-int watch_set_callback(Loop *loop, int fd, int event, Handle *handle_steal, PyObject *fileobj);
-/* Has the descriptor a reader or writer? Then it is the handle from now on (stolen, also if not), and
- * the kernel is not told of it. */
-bool watch_change_callback(Loop *loop, int fd, int event, Handle *handle_steal);
 int watch_remove(Loop *loop, int fd, int event);    /* 1, or 0: there was none */
 /* Are there both a reader and a writer? */
 bool watch_has_both(Loop *loop, int fd);
@@ -101,18 +100,9 @@ int watch_check_pollable(int fd);
 int watch_start_io(Loop *loop, ev_io *io);
 void watch_stop_io(Loop *loop, ev_io *io);
 
-/* -- for loop.c ---------------------------------------------------------------- */
 void watch_check_changed(Loop *loop);     /* before each poll */
-void watch_dispatch(Loop *loop);          /* tells what was noted, until the run has to end */
 
-/* -- for insides.c: the events of a poll as a list, and not told by themselves ---- */
-PyObject *watch_list(Loop *loop);         /* all that is watched, and what wakes the loop:
-                                           * [(descriptor, event, what it was registered by,
-                                           * its Handle or None)] */
 PyObject *watch_transports(Loop *loop);   /* {descriptor: transport} */
-PyObject *watch_take_events(Loop *loop);  /* [(descriptor, event)]: what was noted */
-/* The reader or the writer is told in the iteration that runs what is ready now. 0 / -1 */
-int watch_post_event(Loop *loop, int fd, int event);
 
 void watch_clear(Loop *loop);             /* stops everything: the loop closes */
 void watch_free(Loop *loop);

@@ -4,6 +4,8 @@
  * the C thread looks, writes events, and signals; the one of Python takes the events. */
 #include "loop/watchdog.h"
 
+#include "loop/activity.h"
+
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -11,8 +13,6 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
-
-#include "loop/activity.h"
 
 #define EVENTS_MAX 64            /* more than that are dropped: somebody takes none */
 #define TICKS 5                  /* looks per threshold */

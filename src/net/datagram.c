@@ -8,15 +8,16 @@
  * Danger: as in transport.c, every call of the protocol may do anything with us. */
 #include "net/datagram.h"
 
+#include "base/args.h"
+#include "base/standard.h"
+#include "loop/owner.h"
+#include "loop/scratch.h"
+#include "net/hold.h"
+#include "net/packet.h"
+
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
-
-#include "base/args.h"
-#include "loop/owner.h"
-#include "net/packet.h"
-#include "base/standard.h"
-#include "loop/scratch.h"
 
 /* From 3.13 on asyncio sends empty datagrams (before, it drops them without a word), and
  * counts a header for each queued one, so that a flood of them is bounded too. */
@@ -296,6 +297,16 @@ datagram_read(Datagram *dgram, Loop *loop, bool *more)
     }
     scratch_give(loop, buffer);
     return result;
+}
+
+/* In a callback of the only event of a poll: does nothing else wait, and does nobody count iterations, so
+ * that the next one would only ask the kernel for the next event? Then it may be told at once. */
+static bool
+loop_has_only_this_event(const Loop *loop)
+{
+    return loop->fds.events == 1 && !loop->fds.fresh && ready_length(&loop->ready) == 0
+           && !SHARED_LOAD(loop->stopping) && loop->run->exception == NULL && !loop->run->once
+           && !loop->looked_at && !loop->turns_change && !loop->debug;
 }
 
 /* Each readable event brings one message with asyncio: what datagram_received() schedules runs before the

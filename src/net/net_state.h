@@ -33,6 +33,8 @@ struct reader_state {
     PyObject *stream_reader;              /* StreamReaderProtocol._stream_reader */
     PyTypeObject *FastReaderType;         /* stream_api.c: subclasses that objects in use change to */
     PyTypeObject *FastWriterType;
+    /* Filled by streams/: the length of the buffer that the watcher of a future waits for, or 0 */
+    Py_ssize_t (*wanted_length)(PyObject *watcher, PyObject *reader);
     unsigned int protocol_version;        /* tp_version_tag of the classes at the last look */
     unsigned int reader_version;
     unsigned int writer_version;

@@ -12,14 +12,15 @@
  * sockets, not on terminals, whose input belongs to somebody else. */
 #include "net/pipe.h"
 
+#include "base/args.h"
+#include "loop/owner.h"
+#include "loop/schedule.h"
+#include "net/stream.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/stat.h>
-
-#include "base/args.h"
-#include "loop/owner.h"
-#include "net/stream.h"
 
 /* asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES */
 #define DROPPED_WRITES_BEFORE_WARNING 5

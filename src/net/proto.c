@@ -1,10 +1,10 @@
 /* proto.c - see proto.h. */
 #include "net/proto.h"
 
-#include <string.h>
-
 #include "net/packet.h"
 #include "net/reader.h"
+
+#include <string.h>
 
 int
 proto_init(struct proto *proto, PyObject *protocol, PyObject *context,

@@ -1,12 +1,11 @@
 /* reader.c - see reader.h. */
 #include "net/reader.h"
 
-#include <string.h>
-
-#include "tasks/future.h"
 #include "base/instance.h"
-#include "ops/operation.h"
+#include "tasks/future.h"
 #include "net/proto.h"
+
+#include <string.h>
 
 /* The feature rests on what feed_data() does in the versions that were read. */
 #define READER_KNOWN (PY_VERSION_HEX < 0x03100000)
@@ -60,7 +59,7 @@ int
 reader_init(struct state *state)
 {
     struct reader_state *reader = &net_state(state)->reader;
-    STATE_OWN_UNTIL(state, reader, protocol_version);
+    STATE_OWN_UNTIL(state, reader, wanted_length);
     PyObject *module = PyImport_ImportModule("asyncio.streams");
     if (module == NULL) {
         return -1;
@@ -358,8 +357,8 @@ wanted_length(struct state *state, PyObject *reader, PyObject *waiter)
         || !future_is_pending((Future *)waiter)) {
         return 0;
     }
-    const Operation *op = (Operation *)((Future *)waiter)->watcher;
-    return op != NULL && op->kind->counts && op->args[0] == reader ? op->count : 0;
+    PyObject *watcher = ((Future *)waiter)->watcher;
+    return watcher == NULL ? 0 : net_state(state)->reader.wanted_length(watcher, reader);
 }
 
 /* What feed_data() works with: strong references, `dict` may be NULL. */

@@ -8,18 +8,18 @@
 #include "net/server.h"
 
 #include "base/args.h"
+#include "base/standard.h"
+#include "loop/owner.h"
+#include "loop/schedule.h"
+#include "loop/timer.h"
+#include "loop/watch.h"
+#include "net/addr.h"
+#include "net/io.h"
+#include "net/sockets.h"
+#include "net/stream.h"
 
 #include <errno.h>
 #include <unistd.h>
-
-#include "net/addr.h"
-#include "net/io.h"
-#include "loop/owner.h"
-#include "net/sockets.h"
-#include "base/standard.h"
-#include "net/stream.h"
-#include "loop/timer.h"
-#include "loop/watch.h"
 
 /* Connections that one event accepts. The accepting takes 5 to 10 µs for each, but the protocol,
  * or the task of a stream server, that each of them starts ten times that: what else is ready

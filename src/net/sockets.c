@@ -1,15 +1,15 @@
 /* sockets.c - see sockets.h. (Benchmark rows: accept, connect.) */
 #include "net/sockets.h"
 
+#include "base/args.h"
+#include "base/standard.h"
+#include "loop/overrides.h"
+
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
-#include "base/args.h"
-#include "loop/overrides.h"
-#include "base/standard.h"
 
 /* Without a hook nobody asks for the arguments of an event. */
 static PyObject *

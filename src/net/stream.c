@@ -2,8 +2,8 @@
 #include "net/stream.h"
 
 #include "base/args.h"
-#include "tasks/future.h"
 #include "loop/owner.h"
+#include "tasks/future.h"
 #include "net/reader.h"
 
 /* -- kind ---------------------------------------------------------------------------- */

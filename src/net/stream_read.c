@@ -7,13 +7,13 @@
  * or run the loop inside itself: transport_wants_data() is asked again each time. */
 #include "net/stream.h"
 
-#include <sys/ioctl.h>
-
 #include "base/args.h"
+#include "loop/scratch.h"
 #include "net/io_methods.h"
 #include "net/packet.h"
 #include "net/reader.h"
-#include "loop/scratch.h"
+
+#include <sys/ioctl.h>
 
 /* Packets of so many bytes are received straight into the object that data_received() gets, if
  * they keep coming: to copy them costs as much as a tenth of all that an echo of them does

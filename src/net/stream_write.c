@@ -13,11 +13,12 @@
  * Benchmark rows: bare ASGI, aiohttp, 100 writes of 64 bytes in a turn. */
 #include "net/stream.h"
 
+#include "tasks/future.h"
+#include "net/hold.h"
+#include "net/io_methods.h"
+
 #include <errno.h>
 #include <limits.h>
-
-#include "tasks/future.h"
-#include "net/io_methods.h"
 
 /* Calls of writev() per writable event: each takes up to IO_IOV_MAX buffers, and a second
  * one makes sense only if the first took them all. */

@@ -6,13 +6,13 @@
  * at its state again afterwards. */
 #include "net/transport.h"
 
-#include <errno.h>
-
 #include "base/args.h"
-#include "net/clients.h"
-#include "tasks/future.h"
 #include "loop/owner.h"
+#include "tasks/future.h"
+#include "net/clients.h"
 #include "net/reader.h"
+
+#include <errno.h>
 
 /* asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES */
 #define DROPPED_WRITES_BEFORE_WARNING 5

@@ -18,13 +18,13 @@
 #ifndef ASYNCLOOP_TRANSPORT_H
 #define ASYNCLOOP_TRANSPORT_H
 
-#include "net/net_state.h"
-#include "net/addr.h"
-#include "net/io.h"
-#include "net/proto.h"
 #include "base/standard.h"
 #include "loop/owner.h"
 #include "loop/watch.h"
+#include "net/addr.h"
+#include "net/io.h"
+#include "net/net_state.h"
+#include "net/proto.h"
 
 typedef struct Transport Transport;
 

@@ -7,12 +7,13 @@
  *           read in the critical section, or with SHARED_LOAD(). */
 #include "net/transport.h"
 
-#include <string.h>
-
 #include "base/args.h"
-#include "net/clients.h"
-#include "loop/owner.h"
 #include "base/standard.h"
+#include "loop/owner.h"
+#include "loop/schedule.h"
+#include "net/clients.h"
+
+#include <string.h>
 
 /* -- life ----------------------------------------------------------------------- */
 

@@ -10,15 +10,15 @@
  * took longer than the look-up.) */
 #include "ops/look_up.h"
 
+#include "loop/inbox.h"
+#include "tasks/future.h"
+
 #include <errno.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-
-#include "tasks/future.h"
-#include "loop/inbox.h"
 
 /* Modules of the name service may take more than the 128 KiB that some C libraries give. */
 #define STACK_MIN ((size_t)1024 * 1024)

@@ -9,15 +9,15 @@
  * operation_check_waiting() asks their sockets now and then. */
 #include "ops/operation.h"
 
-#include <errno.h>
-#include <fcntl.h>
-
 #include "base/args.h"
 #include "base/freelist.h"
-#include "tasks/future.h"
 #include "loop/owner.h"
 #include "loop/timer.h"
+#include "tasks/future.h"
 #include "net/transport.h"
+
+#include <errno.h>
+#include <fcntl.h>
 
 /* A socket closed under an Operation is noticed within this time, by a loop that runs. */
 #define CHECK_INTERVAL_NS INT64_C(100000000)
@@ -128,7 +128,7 @@ operation_check_all(Loop *loop)
 
 /* Before each poll: how long it may last. Whatever ran since the last one may have closed a
  * socket. After a check the loop may sleep as long as it likes, for nothing runs then. */
-static int64_t
+int64_t
 operation_check_waiting(Loop *loop, int64_t now, int64_t wait_ns)
 {
     int64_t since = now - loop->operations_checked_ns;
@@ -704,7 +704,6 @@ operation_type_init(PyObject *module, struct state *state)
     struct ops_state *own = ops_state(state);
     STATE_OWN_UNTIL(state, &own->operations, free);
     tasks_state(state)->futures.cancelled = operation_cancelled;
-    loop_state(state)->run.check_operations = operation_check_waiting;
     if (state_add_type(module, &Operation_spec, NULL, 0, &own->operations.Type) < 0) {
         return -1;
     }

@@ -14,8 +14,8 @@
 #ifndef ASYNCLOOP_OPERATION_H
 #define ASYNCLOOP_OPERATION_H
 
-#include "ops/ops_state.h"
 #include "loop/watch.h"
+#include "ops/ops_state.h"
 
 #define OPERATION_MAX_ARGS 6
 
@@ -87,5 +87,8 @@ int operation_ask_fileno(Operation *op);
 /* Makes `awaitable` (stolen; NULL: an exception is set) the inner one: ATTEMPT_AWAIT, or
  * ATTEMPT_FAILED. */
 enum attempt operation_await_steal(Operation *op, PyObject *awaitable);
+
+/* Before a poll, while an Operation waits: how long it may last. */
+int64_t operation_check_waiting(Loop *loop, int64_t now, int64_t wait_ns);
 
 #endif

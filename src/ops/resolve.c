@@ -7,6 +7,12 @@
  * (Benchmark row: getaddrinfo, numeric.) */
 #include "ops/resolve.h"
 
+#include "base/args.h"
+#include "base/standard.h"
+#include "loop/overrides.h"
+#include "net/addr.h"
+#include "ops/look_up.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netdb.h>
@@ -14,12 +20,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-
-#include "net/addr.h"
-#include "base/args.h"
-#include "ops/look_up.h"
-#include "loop/overrides.h"
-#include "base/standard.h"
 
 struct question {
     PyObject *host;

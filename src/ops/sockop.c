@@ -5,6 +5,13 @@
  * whose BlockingIOError means "wait". Calls never block, not even on a blocking socket. */
 #include "ops/sockop.h"
 
+#include "base/args.h"
+#include "base/standard.h"
+#include "loop/scratch.h"
+#include "net/addr.h"
+#include "net/io.h"
+#include "net/sockets.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -12,13 +19,6 @@
 #include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
-#include "net/addr.h"
-#include "base/args.h"
-#include "net/io.h"
-#include "net/sockets.h"
-#include "base/standard.h"
-#include "loop/scratch.h"
 
 #ifndef MSG_NOSIGNAL
 #define MSG_NOSIGNAL 0

@@ -4,12 +4,12 @@
  * user runs. Values of its __dict__ are borrowed only while no Python runs. */
 #include "streams/stream_api.h"
 
-#include <string.h>
-
 #include "tasks/future.h"
 #include "net/proto.h"
 #include "net/reader.h"
 #include "tls/tls.h"
+
+#include <string.h>
 
 /* -- looking at a reader -------------------------------------------------------------------- */
 
@@ -699,11 +699,20 @@ static PyType_Spec Writer_spec = {
     .slots = Writer_slots,
 };
 
+/* For reader_feed(): see op->kind->counts. */
+static Py_ssize_t
+stream_wanted_length(PyObject *watcher, PyObject *reader)
+{
+    const Operation *op = (Operation *)watcher;
+    return op->kind->counts && op->args[0] == reader ? op->count : 0;
+}
+
 int
 stream_api_init(PyObject *module, struct state *state)
 {
     struct reader_state *reader = &net_state(state)->reader;
     net_state(state)->protocols.stream_connection_made = stream_api_connection_made;
+    reader->wanted_length = stream_wanted_length;
     bool wanted = reader->usable;    /* else no protocol is of the kind PROTO_READER */
 #ifdef Py_GIL_DISABLED
     wanted = false;    /* the methods here take for granted that nobody else sees the reader meanwhile */

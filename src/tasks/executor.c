@@ -17,6 +17,7 @@
 
 #include "base/args.h"
 #include "tasks/future.h"
+#include "tasks/future_waiters.h"
 
 typedef struct {
     PyObject_HEAD

@@ -10,13 +10,8 @@
 #include "tasks/future.h"
 
 #include "base/args.h"
-
-PyObject *
-future_not_initialised(void)
-{
-    PyErr_SetString(PyExc_RuntimeError, "Future object is not initialized.");
-    return NULL;
-}
+#include "tasks/future_methods.h"
+#include "tasks/future_waiters.h"
 
 static void
 invalid_state(const Future *self, const char *message)

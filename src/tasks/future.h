@@ -17,9 +17,9 @@
 #ifndef ASYNCLOOP_FUTURE_H
 #define ASYNCLOOP_FUTURE_H
 
-#include "tasks/tasks_state.h"
-#include "loop/loop.h"
 #include "loop/overrides.h"
+#include "loop/schedule.h"
+#include "tasks/tasks_state.h"
 
 /* Beyond FUTURE_PENDING it is done. */
 enum future_state {
@@ -59,6 +59,13 @@ struct Future {
 };
 
 int future_types_init(PyObject *module, struct state *state);
+
+static inline PyObject *
+future_not_initialised(void)
+{
+    PyErr_SetString(PyExc_RuntimeError, "Future object is not initialized.");
+    return NULL;
+}
 
 /* -- for the rest of the core -------------------------------------------------- */
 
@@ -120,86 +127,6 @@ void future_free(Future *future, struct freelist *list, PyTypeObject *exact,
 int future_take(Future *future, PyObject **outcome);
 PyObject *future_make_cancelled_error(Future *future);    /* new, or NULL */
 
-/* Runs `callback` when the future is done, or soon if it is. Context NULL: a copy of the
- * current one. 0 / -1. */
-int future_add_callback(Future *future, PyObject *callback, PyObject *context);
-
-/* call_soon(callback[, future]) of the future's loop. 0 / -1. */
-int future_call_soon(Future *future, PyObject *callback, PyObject *argument, PyObject *context);
-
-/* -1 with RuntimeError where call_soon() of our own loop would raise one. */
-int future_check_own_loop(Loop *loop);
-
-static inline int
-future_push_task_steal(Loop *loop, PyObject *task)
-{
-    if (UNLIKELY(SHARED_LOAD(loop->debug) || SHARED_LOAD(loop->ev) == NULL)
-        && future_check_own_loop(loop) < 0) {
-        Py_DECREF(task);
-        return -1;
-    }
-    return loop_push_task_steal(loop, task);
-}
-
-/* The Task's wake-up goes through call_soon(), with the future that is done. 0 / -1 */
-int future_wake_task_by_call_steal(Future *future, PyObject *task);
-
-/* A Task that was parked in the future goes on. */
-static inline int
-future_wake_task_steal(Future *future, PyObject *task)
-{
-    if (UNLIKELY(loop_replaced(future->own_loop) & LOOP_SOON)) {
-        return future_wake_task_by_call_steal(future, task);
-    }
-    return future_push_task_steal(future->own_loop, task);
-}
-
-/* -- waiters (future_waiters.c) -------------------------------------------------- */
-
-/* What an item of `callbacks` that is not None stands for, borrowed. Context NULL: a parked Task. */
-static inline void
-future_waiter_parts(PyObject *item, PyObject **callback, PyObject **context)
-{
-    bool parked = !PyTuple_CheckExact(item);
-    *callback = parked ? item : PyTuple_GET_ITEM(item, 0);
-    *context = parked ? NULL : PyTuple_GET_ITEM(item, 1);
-}
-
-/* Takes all off: callback0, context0 and callbacks are the caller's, each may be NULL. */
-void future_take_waiters(Future *future, PyObject **callback, PyObject **context,
-                         PyObject **later);
-/* Wakes one that is off already (both borrowed; context NULL: a parked Task). 0 / -1 */
-int future_wake_one(Future *future, PyObject *callback, PyObject *context);
-/* Takes all off and wakes them. -1 with the exception of the first that could not be woken. */
-int future_wake_several(Future *future);
-
-int future_park_later(Future *future, PyObject *task);
-
-/* of a future that is pending */
-static inline int
-future_park_pending(Future *future, PyObject *task)
-{
-    if (LIKELY(future->callback0 == NULL && future->callbacks == NULL)) {
-        future->callback0 = Py_NewRef(task);
-        future->parked0 = true;
-        return 0;
-    }
-    return future_park_later(future, task);
-}
-
-/* Parks a Task (borrowed) of the same loop, one of ours, until the future is done, or says in
- * *done that it is. 0 / -1. */
-#ifdef Py_GIL_DISABLED
-int future_park(Future *future, PyObject *task, bool *done);
-#else
-static inline int
-future_park(Future *future, PyObject *task, bool *done)
-{
-    *done = UNLIKELY(!future_is_pending(future));
-    return *done ? 0 : future_park_pending(future, task);
-}
-#endif
-
 /* Puts 'source_traceback' into the context of a report and gives it to the loop's exception
  * handler. Steals `context` (NULL: an exception is set). Never fails. */
 void future_report_steal(Future *future, PyObject *context);
@@ -217,84 +144,5 @@ void stop_iteration_steal(PyObject *value);
 void stop_iteration_bytes_steal(struct state *state, PyObject *value);
 /* Turns what throw() was given into one exception to raise: new, or NULL with TypeError. */
 PyObject *exception_from_throw(PyObject *type, PyObject *value, PyObject *traceback);
-PyObject *future_not_initialised(void);
-
-PyObject *Future_result(PyObject *op, PyObject *ignored);
-PyObject *Future_exception(PyObject *op, PyObject *ignored);
-PyObject *Future_set_result(PyObject *op, PyObject *value);           /* of a Future alone */
-PyObject *Future_set_exception(PyObject *op, PyObject *exception);
-PyObject *Future_cancel(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
-                        PyObject *kwnames);
-PyObject *Future_add_done_callback(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
-                                   PyObject *kwnames);
-PyObject *Future_remove_done_callback(PyObject *op, PyObject *callback);
-PyObject *Future_cancelled(PyObject *op, PyObject *ignored);
-PyObject *Future_done(PyObject *op, PyObject *ignored);
-PyObject *Future_get_loop(PyObject *op, PyObject *ignored);
-PyObject *Future__make_cancelled_error(PyObject *op, PyObject *ignored);
-
-PyObject *Future_get__state(PyObject *op, void *closure);
-PyObject *Future_get_blocking(PyObject *op, void *closure);
-int Future_set_blocking(PyObject *op, PyObject *value, void *closure);
-PyObject *Future_get__loop(PyObject *op, void *closure);
-PyObject *Future_get__callbacks(PyObject *op, void *closure);
-PyObject *Future_get__result(PyObject *op, void *closure);
-PyObject *Future_get__exception(PyObject *op, void *closure);
-PyObject *Future_get__log_traceback(PyObject *op, void *closure);
-int Future_set__log_traceback(PyObject *op, PyObject *value, void *closure);
-PyObject *Future_get__source_traceback(PyObject *op, void *closure);
-PyObject *Future_get__cancel_message(PyObject *op, void *closure);
-int Future_set__cancel_message(PyObject *op, PyObject *value, void *closure);
-PyObject *Future_get__awaited_by(PyObject *op, void *closure);
-
-/* value is NULL: "cannot delete attribute". The new truth value, or -1. */
-int future_attribute_bool(PyObject *value);
-
-#define FUTURE_METHODS                                                                        \
-    {"result", Future_result, METH_NOARGS,                                                    \
-     PyDoc_STR("result($self, /)\n--\n\n"                                                     \
-               "The result; raises the exception where one was set, CancelledError if\n"      \
-               "cancelled, and InvalidStateError if it is not done yet.")},                   \
-    {"exception", Future_exception, METH_NOARGS,                                              \
-     PyDoc_STR("exception($self, /)\n--\n\n"                                                  \
-               "The exception that was set, or None; raises CancelledError if cancelled,\n"   \
-               "and InvalidStateError if it is not done yet.")},                              \
-    {"add_done_callback", (PyCFunction)(void (*)(void))Future_add_done_callback,              \
-     METH_FASTCALL | METH_KEYWORDS,                                                           \
-     PyDoc_STR("add_done_callback($self, fn, /, *, context=None)\n--\n\n"                     \
-               "Call fn(self) by way of the loop's call_soon() once this is done, in the\n"   \
-               "given context, by default a copy of the current one.")},                      \
-    {"remove_done_callback", Future_remove_done_callback, METH_O,                             \
-     PyDoc_STR("remove_done_callback($self, fn, /)\n--\n\n"                                   \
-               "Forget every callback that is equal to fn; returns how many there were.")},   \
-    {"cancelled", Future_cancelled, METH_NOARGS,                                              \
-     PyDoc_STR("cancelled($self, /)\n--\n\nTrue if it was cancelled.")},                      \
-    {"done", Future_done, METH_NOARGS,                                                        \
-     PyDoc_STR("done($self, /)\n--\n\n"                                                       \
-               "True if a result or an exception is set, or it was cancelled.")},             \
-    {"get_loop", Future_get_loop, METH_NOARGS,                                                \
-     PyDoc_STR("get_loop($self, /)\n--\n\nThe loop it belongs to.")},                         \
-    {"_make_cancelled_error", Future__make_cancelled_error, METH_NOARGS,                      \
-     PyDoc_STR("_make_cancelled_error($self, /)\n--\n\n"                                      \
-               "The CancelledError to raise: the one that ended it, the first time.")},       \
-    {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, NULL}
-
-#if PY_VERSION_HEX >= 0x030E0000
-#define FUTURE_AWAITED_BY {"_asyncio_awaited_by", Future_get__awaited_by, NULL, NULL, NULL},
-#else
-#define FUTURE_AWAITED_BY
-#endif
-
-#define FUTURE_GETSETS                                                                       \
-    FUTURE_AWAITED_BY                                                                        \
-    {"_state", Future_get__state, NULL, NULL, NULL},                                         \
-    {"_asyncio_future_blocking", Future_get_blocking, Future_set_blocking, NULL, NULL},      \
-    {"_loop", Future_get__loop, NULL, NULL, NULL},                                           \
-    {"_callbacks", Future_get__callbacks, NULL, NULL, NULL},                                 \
-    {"_result", Future_get__result, NULL, NULL, NULL},                                       \
-    {"_exception", Future_get__exception, NULL, NULL, NULL},                                 \
-    {"_log_traceback", Future_get__log_traceback, Future_set__log_traceback, NULL, NULL},    \
-    {"_source_traceback", Future_get__source_traceback, NULL, NULL, NULL},                   \
-    {"_cancel_message", Future_get__cancel_message, Future_set__cancel_message, NULL, NULL}
 
 #endif

@@ -5,6 +5,7 @@
 #include "tasks/future.h"
 
 #include "base/freelist.h"
+#include "tasks/future_methods.h"
 
 /* -- life ----------------------------------------------------------------------- */
 

@@ -12,7 +12,9 @@
 
 #include "base/args.h"
 #include "loop/overrides.h"
-#include "loop/owed.h"
+#include "tasks/future_methods.h"
+#include "tasks/future_waiters.h"
+#include "tasks/owed_tasks.h"
 
 /* -- waking --------------------------------------------------------------------- */
 
@@ -478,3 +480,75 @@ SYNCHRONIZED_GETTER(Future_get__awaited_by)(PyObject *op, void *closure UNUSED)
     return result;
 }
 #endif
+
+/* -- callbacks that came without memory ---------------------------------------------------- */
+
+/* What a Handle would do, without one. 0 / -1 */
+static int
+call_now(Future *future, PyObject *callback, PyObject *context)
+{
+    if (!PyContext_CheckExact(context)) {
+        PyErr_NoMemory();    /* its run() wants a bound method and a tuple */
+        return -1;
+    }
+    if (PyContext_Enter(context) < 0) {
+        return -1;
+    }
+    PyObject *result = PyObject_CallOneArg(callback, (PyObject *)future);
+    PyObject *exc = PyErr_GetRaisedException();
+    (void)PyContext_Exit(context);
+    PyErr_SetRaisedException(exc);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+/* 0, or -1 with an exit exception */
+static int
+run_left_callback(Loop *loop, Future *future, PyObject *callback, PyObject *context)
+{
+    if (future_wake_one(future, callback, context) == 0) {
+        return 0;
+    }
+    if (PyErr_ExceptionMatches(PyExc_MemoryError)) {
+        PyErr_Clear();
+        if (call_now(future, callback, context) == 0) {
+            return 0;
+        }
+    }
+    if (is_exit_exception()) {
+        return -1;
+    }
+    loop_report(loop, "Exception in a callback of a future", "future", (PyObject *)future);
+    return 0;
+}
+
+int
+future_run_left_callbacks(Loop *loop, Future *future)
+{
+    PyObject *callback, *context, *later;
+    Py_BEGIN_CRITICAL_SECTION(future);
+    future_take_waiters(future, &callback, &context, &later);
+    Py_END_CRITICAL_SECTION();
+    int result = 0;
+    PyObject *leaving = NULL;
+    if (callback != NULL) {
+        result = run_left_callback(loop, future, callback, context);
+        leaving = PyErr_GetRaisedException();
+    }
+    Py_XDECREF(callback);
+    Py_XDECREF(context);
+    for (Py_ssize_t i = 0; later != NULL && i < PyList_GET_SIZE(later); i++) {
+        PyObject *item = PyList_GET_ITEM(later, i);
+        if (item == Py_None) {
+            continue;    /* is awake already */
+        }
+        future_waiter_parts(item, &callback, &context);
+        if (run_left_callback(loop, future, callback, context) < 0) {
+            result = -1;
+            Py_XSETREF(leaving, PyErr_GetRaisedException());
+        }
+    }
+    Py_XDECREF(later);
+    PyErr_SetRaisedException(leaving);
+    return result;
+}

@@ -98,13 +98,13 @@ measure(struct state *state, PyObject *task, PyObject *future, PyObject *name, P
         struct introspect_offsets *at)
 {
     size_t is_task = find_flag(task, future);
-    if (call_for_effect(loop_state(state)->current.add_awaited_by, task, future) < 0) {
+    if (call_for_effect(tasks_state(state)->awaited_by.add, task, future) < 0) {
         return -1;
     }
     size_t name_at = find_word(task, name);
     size_t coro_at = find_word(task, coro);
     size_t awaited_by = find_word(task, future);
-    if (call_for_effect(loop_state(state)->current.discard_awaited_by, task, future) < 0) {
+    if (call_for_effect(tasks_state(state)->awaited_by.discard, task, future) < 0) {
         return -1;
     }
     if (is_task != 0 && name_at != 0 && coro_at != 0 && awaited_by != 0
@@ -121,6 +121,15 @@ measure(struct state *state, PyObject *task, PyObject *future, PyObject *name, P
 int
 introspect_init(PyObject *module UNUSED, struct state *state)
 {
+    struct tasks_state *own = tasks_state(state);
+    STATE_OWN(state, &own->awaited_by);
+    const struct state_import wanted[] = {
+        {&own->awaited_by.add, "_asyncio", "future_add_to_awaited_by", false},
+        {&own->awaited_by.discard, "_asyncio", "future_discard_from_awaited_by", false},
+    };
+    if (STATE_IMPORT(wanted) < 0) {
+        return -1;
+    }
     struct introspect_offsets at = {0};
     PyObject *task = NULL, *future = NULL;
     PyObject *loop = make_inert_loop();
@@ -136,7 +145,7 @@ introspect_init(PyObject *module UNUSED, struct state *state)
         /* It will not be finished, and nobody is to hear of it; this also is a flag that
          * could be taken for the wanted one. */
         if (PyObject_SetAttrString(task, "_log_destroy_pending", Py_False) == 0
-            && call_for_effect(loop_state(state)->current.unregister_task, task, NULL) == 0) {
+            && call_for_effect(tasks_state(state)->all.unregister_task, task, NULL) == 0) {
             result = measure(state, task, future, name, coro, &at);
         }
     }

@@ -2,8 +2,10 @@
 #include "tasks/task.h"
 
 #include "base/args.h"
-#include "loop/current.h"
 #include "base/freelist.h"
+#include "loop/current.h"
+#include "tasks/all_tasks.h"
+#include "tasks/future_methods.h"
 #include "tasks/introspect.h"
 
 /* -- making ---------------------------------------------------------------------- */
@@ -59,7 +61,7 @@ task_set_name(Task *self, PyObject *name)
 static inline void
 task_unlink(Task *self)
 {
-#if CURRENT_HAS_TASK_LIST
+#if TASKS_ARE_LISTED
     list_remove(&self->node);
 #endif
     task_set_unregistered(self);
@@ -151,13 +153,13 @@ task_init(Task *self, PyObject *coro, PyObject *name, PyObject *context, bool ea
         }
     }
     /* In this order: a step of a Task that its maker does not get would be nobody's. */
-    if (current_register(state, (PyObject *)self, &self->node) < 0) {
+    if (all_tasks_add(state, (PyObject *)self, &self->node) < 0) {
         return -1;
     }
     task_set_registered(self);
     if (task_schedule(self) < 0) {
         task_set_unregistered(self);
-        current_unregister(state, (PyObject *)self, &self->node);
+        all_tasks_remove(state, (PyObject *)self, &self->node);
         return -1;
     }
     return 0;

@@ -16,7 +16,7 @@ struct Task {
         PyObject *name;           /* str, if named */
         uint64_t number;          /* else: "Task-" and this; 0: not initialised */
     };
-    struct list_node node;        /* in loop_state(state)->current.list before 3.14, while it is not done, or owed */
+    struct list_node node;        /* in tasks_state(state)->all.list before 3.14, while it is not done, or owed */
     bool must_cancel;             /* CancelledError is to be thrown in at the next step */
     bool parked;                  /* waiter is exactly ours and wakes this Task by the ring */
     bool log_destroy_pending;
@@ -66,5 +66,9 @@ PyObject *task_step_function(PyObject *task);
 int task_start_eagerly(Task *task);      /* the first step now: 0 / -1 */
 /* Cancels any future-like object: 1, 0, -1. */
 int task_cancel_waiter(struct state *state, PyObject *waiter, PyObject *message);
+
+/* READY_TASK: one step. 0, or -1 with an exit exception. */
+int task_run(Loop *loop, PyObject *task);
+PyObject *task_context_ref(PyObject *task);    /* the context of its steps: new, or NULL */
 
 #endif

@@ -16,8 +16,10 @@
 #include "tasks/task.h"
 
 #include "loop/current.h"
-#include "tasks/introspect.h"
 #include "loop/owner.h"
+#include "tasks/all_tasks.h"
+#include "tasks/future_waiters.h"
+#include "tasks/introspect.h"
 
 /* what asyncio calls a step in its errors */
 #if PY_VERSION_HEX >= 0x030E0000
@@ -101,7 +103,7 @@ task_forget_awaited_by(Task *self, PyObject *waiter)
     PyObject *exc = PyErr_GetRaisedException();
     PyObject *args[] = {waiter, (PyObject *)self};
     PyObject *result =
-        PyObject_Vectorcall(loop_state(self->future.state_ptr)->current.discard_awaited_by, args, 2, NULL);
+        PyObject_Vectorcall(tasks_state(self->future.state_ptr)->awaited_by.discard, args, 2, NULL);
     Py_XDECREF(result);
     PyErr_SetRaisedException(exc);
 }
@@ -112,7 +114,7 @@ static void
 task_tell_awaited_by(Task *self, PyObject *waiter)
 {
     PyObject *args[] = {waiter, (PyObject *)self};
-    PyObject *result = PyObject_Vectorcall(loop_state(self->future.state_ptr)->current.add_awaited_by, args, 2, NULL);
+    PyObject *result = PyObject_Vectorcall(tasks_state(self->future.state_ptr)->awaited_by.add, args, 2, NULL);
     Py_XDECREF(result);
     self->awaited_by_added = result != NULL;
     if (result == NULL) {
@@ -383,7 +385,7 @@ task_done(Task *self)
 {
     if (self->registered) {
         task_set_unregistered(self);
-        current_unregister(self->future.state_ptr, (PyObject *)self, &self->node);
+        all_tasks_remove(self->future.state_ptr, (PyObject *)self, &self->node);
     }
 }
 
@@ -604,7 +606,7 @@ task_run_done(Task *self, Loop *loop)
 /* The loop's upward call: one step of a Task from its ready ring. What the Task has waited for
  * lives until the step is over, as under asyncio: a result that nobody keeps is freed when the
  * coroutine has sent its next request, not before (benchmark row: asyncpg, 1,000 rows). */
-static int
+int
 task_run(Loop *loop, PyObject *op)
 {
     Task *self = (Task *)op;
@@ -765,7 +767,7 @@ task_start_eagerly(Task *self)
         goto done;
     }
     task_set_registered(self);
-    if (current_register(state, (PyObject *)self, &self->node) == 0
+    if (all_tasks_add(state, (PyObject *)self, &self->node) == 0
         && PyContext_Enter(context) == 0) {
         if (self->future.own_loop != NULL) {
             COUNT_SHARED(self->future.own_loop->counters->eager_steps, 1);
@@ -803,7 +805,7 @@ done:
     return result;
 }
 
-static PyObject *
+PyObject *
 task_context_ref(PyObject *op)
 {
     PyObject *context;
@@ -816,7 +818,5 @@ task_context_ref(PyObject *op)
 void
 task_step_init(struct state *state)
 {
-    loop_state(state)->run.task = task_run;
-    loop_state(state)->run.task_context = task_context_ref;
     tasks_state(state)->tasks.as_callback = task_as_callback;
 }

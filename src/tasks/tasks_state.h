@@ -34,6 +34,16 @@ struct tasks_state {
         /* task_step.c: what a parked Task would have been as a callback; both new. 0 / -1 */
         int (*as_callback)(PyObject *task, PyObject **callback, PyObject **context);
     } tasks;                              /* task.c */
+    struct {
+        PyObject *register_task;          /* _asyncio._register_task */
+        PyObject *unregister_task;
+        PyObject *task_set_base;          /* before 3.14: the class that asyncio's WeakSet of tasks had */
+        struct list_node list;            /* every pending Task before 3.14, those that are owed */
+    } all;                                /* all_tasks.c */
+    struct {
+        PyObject *add;                    /* _asyncio.future_add_to_awaited_by, NULL before 3.14 */
+        PyObject *discard;
+    } awaited_by;                         /* introspect.c */
     struct introspect_offsets {           /* of fields of _asyncio.Task; all 0 before 3.14, and where unknown */
         size_t name;
         size_t coro;

@@ -1,14 +1,14 @@
 /* trace.c - see trace.h. */
 #include "tasks/trace.h"
 
+#include "loop/handle.h"
+#include "tasks/task.h"
+
 #include <string.h>
 #include <sys/ioctl.h>
 #ifdef __linux__
 #include <linux/sockios.h>
 #endif
-
-#include "loop/handle.h"
-#include "tasks/task.h"
 
 #define TRACE_ITEMS 600
 #define TRACE_FOUND 8
@@ -207,7 +207,7 @@ trace_note(Loop *loop, struct trace *trace, uintptr_t item)
     }
 }
 
-static int
+int
 trace_run(Loop *loop, uintptr_t item, bool event, int (*run)(Loop *loop, uintptr_t item))
 {
     struct trace *trace = loop->trace;
@@ -294,7 +294,7 @@ trace_set(Loop *loop, struct trace *trace)
     }
 }
 
-static void
+void
 trace_drop(Loop *loop)
 {
     trace_set(loop, NULL);
@@ -329,12 +329,4 @@ Loop__trace_end(PyObject *op, PyObject *ignored UNUSED)
     PyObject *result = trace_result(loop, trace);
     trace_drop(loop);
     return result;
-}
-
-int
-trace_init(PyObject *module UNUSED, struct state *state)
-{
-    loop_state(state)->run.traced = trace_run;
-    loop_state(state)->run.drop_trace = trace_drop;
-    return 0;
 }

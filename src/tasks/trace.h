@@ -9,7 +9,9 @@
 
 #include "loop/loop.h"
 
-int trace_init(PyObject *module, struct state *state);
+/* With a trace: runs an item of the ring by `run`, and notes it down. `event`: of a descriptor. */
+int trace_run(Loop *loop, uintptr_t item, bool event, int (*run)(Loop *loop, uintptr_t item));
+void trace_drop(Loop *loop);
 
 /* Both end a trace that is there. */
 PyObject *Loop__trace_begin(PyObject *op, PyObject *ignored);

@@ -5,9 +5,9 @@
  * function holds the transport itself, or its caller does, and looks at its state again. */
 #include "tls/tls.h"
 
+#include "loop/timer.h"
 #include "tasks/future.h"
 #include "net/reader.h"
-#include "loop/timer.h"
 #include "tls/tls_object.h"
 
 /* -- telling -------------------------------------------------------------------------- */

@@ -29,9 +29,9 @@
 #ifndef ASYNCLOOP_TLS_H
 #define ASYNCLOOP_TLS_H
 
-#include "tls/tls_state.h"
 #include "net/stream.h"
 #include "tls/tls_libssl.h"
+#include "tls/tls_state.h"
 
 #define TLS_FATAL_MESSAGE "Fatal error on SSL protocol"
 #define TLS_RECORD_BYTES 16384       /* plaintext of a full record */

@@ -9,6 +9,7 @@
  * protocol: the state is looked at again after each. */
 #include "tls/tls.h"
 
+#include "loop/schedule.h"
 #include "loop/scratch.h"
 #include "tls/tls_object.h"
 

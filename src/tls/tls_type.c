@@ -2,11 +2,11 @@
  * and of its SSLProtocol, and the attributes that libraries read of either. */
 #include "tls/tls.h"
 
-#include <string.h>
-
 #include "base/args.h"
-#include "tasks/future.h"
 #include "loop/owner.h"
+#include "tasks/future.h"
+
+#include <string.h>
 
 /* -- life ---------------------------------------------------------------------------------- */
 

@@ -9,11 +9,11 @@
  * in get_write_buffer_size() while it waits, and in what a transport in Python gets. */
 #include "tls/tls.h"
 
-#include <string.h>
-
-#include "net/io_methods.h"
 #include "loop/scratch.h"
+#include "net/io_methods.h"
 #include "tls/tls_object.h"
+
+#include <string.h>
 
 /* asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES */
 #define DROPPED_WRITES_BEFORE_WARNING 5

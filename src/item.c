@@ -1,0 +1,78 @@
+/* item.c - see item.h. */
+#include "item.h"
+
+#include "tasks/trace.h"
+
+/* Steals what _run() has returned, or NULL: asyncio lets out whatever that raises. */
+static int
+loop_foreign_ran(PyObject *result)
+{
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+/* What somebody else has put into the ring. */
+int
+loop_run_foreign(Loop *loop, PyObject *item)
+{
+    PyObject *cancelled = PyObject_GetAttrString(item, "_cancelled");
+    int skip = cancelled == NULL ? -1 : PyObject_IsTrue(cancelled);
+    Py_XDECREF(cancelled);
+    if (skip != 0) {
+        return skip < 0 ? -1 : 0;
+    }
+    return loop_foreign_ran(PyObject_CallMethodNoArgs(item, loop->state->names._run));
+}
+
+/* A handle of ours, and Handle._run() is somebody else's, who may look at it and at what it calls. */
+int
+loop_run_replaced(Loop *loop, PyObject *op)
+{
+    handle_set_place((Handle *)op, HANDLE_SHARED);
+    return loop_foreign_ran(PyObject_CallMethodOneArg(loop_state(loop->state)->handles.asyncio_Handle,
+                                                      loop->state->names._run, op));
+}
+
+static int
+loop_run_item_debug(Loop *loop, uintptr_t item)
+{
+    double started = loop_time(loop);
+    PyObject *op = ready_object(item);
+    PyObject *outer = Py_XNewRef(loop->current_handle);    /* of a run around this one */
+    loop_set_current_handle_steal(loop, (item & READY_KIND_MASK) == READY_TASK ? NULL
+                                                                               : Py_NewRef(op));
+    int result = loop_run_item(loop, item);
+    loop_set_current_handle_steal(loop, outer);
+    loop_warn_slow(loop, op, started);
+    if ((item & READY_KIND_MASK) == READY_HANDLE) {
+        PyObject *exc = PyErr_GetRaisedException();
+        handle_finished((Handle *)op);
+        PyErr_SetRaisedException(exc);
+    }
+    return result;
+}
+
+static int
+loop_run_item_somehow(Loop *loop, uintptr_t item)
+{
+    return loop->debug ? loop_run_item_debug(loop, item) : loop_run_item(loop, item);
+}
+
+int
+loop_run_item_carefully(Loop *loop, uintptr_t item, bool event)
+{
+    return loop->trace == NULL ? loop_run_item_debug(loop, item)
+                               : trace_run(loop, item, event, loop_run_item_somehow);
+}
+
+void
+loop_run_handle(Loop *loop, Handle *handle)
+{
+    uintptr_t item = (uintptr_t)Py_NewRef(handle) | READY_HANDLE;
+    int result = LIKELY(!loop->careful) ? loop_run_item(loop, item)
+                                        : loop_run_item_carefully(loop, item, true);
+    Py_DECREF(handle);
+    if (UNLIKELY(result < 0)) {
+        loop_propagate(loop);
+    }
+}

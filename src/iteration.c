@@ -1,0 +1,695 @@
+/* iteration.c - the iteration: poll, calls from other threads, due timers, ready items.
+ *
+ * Invariants:
+ *   - a phase runs exactly the items that were ready when it began; what they schedule
+ *     runs in the next iteration;
+ *   - after an exception that leaves the loop, what was not run stays for the next run;
+ *   - asyncio's books name no current task while anything but a Task of ours runs. */
+#include "iteration.h"
+
+#include "loop/activity.h"
+#include "loop/clock.h"
+#include "loop/current.h"
+#include "loop/handle_inside.h"
+#include "loop/inbox.h"
+#include "loop/overrides.h"
+#include "loop/owed.h"
+#include "loop/owner.h"
+#include "loop/timer.h"
+#include "loop/wake.h"
+#include "tasks/owed_tasks.h"
+#include "net/hold.h"
+#include "ops/operation.h"
+#include "item.h"
+#include "life.h"
+#include "readers.h"
+#include "selector.h"
+
+/* A busy loop looks at the kernel once per this time: I/O waits no longer than this and
+ * one iteration. It looks in any case after a descriptor was added: data that is there already
+ * is told in the next iteration. (Benchmark row: sleep(0), 100 tasks.) */
+#define POLL_INTERVAL_NS 20000
+
+/* While a handle runs, memory fetches the ones after it: timers fire in another order than that in
+ * which they were made and lie (benchmark row: 100,000 timers). Tasks are made and woken in the same
+ * order, so that the processor does it by itself. Inlined, or GCC drops it as without effect. */
+static inline __attribute__((always_inline)) void
+fetch_next_handles(const struct ready *ready)
+{
+#ifndef Py_GIL_DISABLED    /* there another thread may cancel the handle that is looked into */
+    if (ready_length(ready) < 2) {
+        return;
+    }
+    const char *later = (const char *)ready->items[(ready->head + 3) & ready->mask];
+    __builtin_prefetch(later);    /* may be of a slot that is empty: no matter */
+    __builtin_prefetch(later + sizeof(Handle));
+    uintptr_t next = ready->items[(ready->head + 1) & ready->mask];
+    if ((next & READY_KIND_MASK) == READY_HANDLE) {
+        __builtin_prefetch(((Handle *)ready_object(next))->how.context);
+    }
+#else
+    (void)ready;
+#endif
+}
+
+/* Runs the oldest `count` items. */
+static int
+loop_run_ready(Loop *loop, struct run *run, size_t count)
+{
+    /* A callback may empty the ring (a forked child that closes the loop). */
+    while (count-- > 0 && ready_length(&loop->ready) > 0) {
+        uintptr_t item = ready_pop(&loop->ready);
+        if ((item & READY_KIND_MASK) == READY_HANDLE) {
+            fetch_next_handles(&loop->ready);
+        }
+        int result = LIKELY(!loop->careful) ? loop_run_item(loop, item)
+                                            : loop_run_item_carefully(loop, item, false);
+        Py_DECREF(ready_object(item));
+        if (UNLIKELY(result < 0)) {
+            loop_propagate(loop);
+        }
+        loop_step_done(loop);
+        if (UNLIKELY(run->exception != NULL)) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static inline bool
+loop_is_idle(Loop *loop)
+{
+    return ready_length(&loop->ready) == 0 && !SHARED_LOAD(loop->stopping)
+           && LIKELY(!SHARED_LOAD(loop->owed.any));
+}
+
+/* Of the last poll: did its events take their tasks long? */
+static inline void
+loop_judge_crowd(Loop *loop, int64_t now)
+{
+    if (UNLIKELY(loop->crowd >= CROWD_EVENTS)) {
+        loop->slow_answers = now - loop->last_poll_ns >= (int64_t)loop->crowd * SLOW_ANSWER_NS;
+    }
+}
+
+/* The kernel was looked at, from `before` to `after`. What came due since the last time has waited. */
+static inline void
+loop_note_look(Loop *loop, int64_t before, int64_t after)
+{
+    struct counters *counters = loop->counters;
+    int64_t unlooked = before - COUNTER_GET(counters->looked);
+    if (UNLIKELY(unlooked >= DELAY_LEAST_NS)) {
+        COUNTER_SET(counters->unlooked, unlooked);
+    }
+    COUNTER_SET(counters->looked, after);
+    COUNTER_SET(counters->ready, ready_length(&loop->ready));
+    COUNTER_SET(counters->timers, loop->timers.length);
+}
+
+/* What the look has brought is told now. */
+static inline void
+loop_note_delay(Loop *loop, size_t before)
+{
+    struct counters *counters = loop->counters;
+    if (UNLIKELY(COUNTER_GET(counters->unlooked) > 0)) {
+        int64_t first = before == 0 ? 0 : monotonic_ns() - counters->looked;
+        counters_note_delay(counters, first, counters->unlooked);
+        COUNTER_SET(counters->unlooked, 0);
+    }
+}
+
+/* A look at the kernel only because a descriptor was added, in the middle of work: no more than it
+ * takes for that to be told in this iteration (guarded path: reader). It runs no user code, so the
+ * current task stays in asyncio's books; signals have their turn in the polls between. */
+static int
+loop_glance(Loop *loop, struct run *run, int64_t now)
+{
+    loop->now_ns = now;
+    loop_judge_crowd(loop, now);
+    if (UNLIKELY(loop_look(loop, 0) < 0)) {
+        loop_propagate(loop);
+    }
+    if (loop->fds.events > 0) {
+        loop->last_poll_ns = now;
+        loop_note_look(loop, now, now);
+    }
+    return run->exception == NULL ? 1 : -1;
+}
+
+/* How long the poll may sleep. -1 with an exception. */
+static int
+loop_idle_time(Loop *loop, int64_t *wait_ns)
+{
+    int64_t next = timer_next(loop);
+    loop->slept_ns = 0;
+    if (next == TIMER_NEVER) {
+        *wait_ns = TIMER_NEVER;
+        return 0;
+    }
+    int64_t now;
+    if (loop_now_ns(loop, &now) < 0) {
+        return -1;
+    }
+    if (LIKELY(!loop_has_custom_clock(loop))) {
+        loop->slept_ns = now;
+    }
+    *wait_ns = next > now ? next - now : 0;
+    return 0;
+}
+
+/* What others see of a poll that may sleep. */
+static int
+loop_poll_selector(Loop *loop, int64_t wait_ns)
+{
+    if (wait_ns <= 0) {
+        return selector_poll(loop, wait_ns);
+    }
+    loop->slept_ns = monotonic_ns();
+    counters_sleep(loop->counters);
+    span_begin(&loop->counters->idle, loop->slept_ns);
+    int result = selector_poll(loop, wait_ns);
+    loop->woke_ns = monotonic_ns();
+    span_end(&loop->counters->idle, loop->woke_ns);
+    counters_begin_turn(loop->counters);
+    return result;
+}
+
+/* loop_poll(), with a poll by whatever is the loop's _selector, or, nearly always, by our own: inlined,
+ * so that what is about the other costs that nothing (guarded path: call-soon). */
+static inline __attribute__((always_inline)) int
+loop_poll_by(Loop *loop, struct run *run, size_t *before, const int by_selector)
+{
+    bool idle = loop_is_idle(loop);
+    if (idle) {
+        /* One that comes from here on ends the sleep, unless it comes just before that begins: asyncio
+         * has that gap as well, and the same remedy, add_signal_handler(). */
+        current_leave(loop);
+        if (UNLIKELY(PyErr_CheckSignals() < 0)) {
+            loop_propagate(loop);
+            return -1;
+        }
+        idle = loop_is_idle(loop);
+    }
+    *before = ready_length(&loop->ready);
+    int64_t wait_ns = 0;
+    int64_t now;
+    if (!idle) {
+        now = monotonic_ns();
+        if (LIKELY(by_selector == 0)
+            && (loop->answering || now - loop->last_poll_ns < POLL_INTERVAL_NS)) {
+            if (UNLIKELY(loop->fds.fresh)) {
+                return loop_glance(loop, run, now);
+            }
+            loop->answering = false;
+            loop->now_ns = now;
+            return 0;
+        }
+        loop->slept_ns = now;
+        loop_judge_crowd(loop, now);
+    }
+    else {
+        if (UNLIKELY(loop->crowd >= CROWD_EVENTS)) {
+            loop_judge_crowd(loop, monotonic_ns());
+        }
+        if (UNLIKELY(loop_idle_time(loop, &wait_ns) < 0)) {
+            loop_propagate(loop);
+            return -1;
+        }
+    }
+    if (UNLIKELY(!list_empty(&loop->waiting_operations))) {
+        wait_ns = operation_check_waiting(loop, monotonic_ns(), wait_ns);
+    }
+    current_leave(loop);
+    loop->woke_ns = 0;
+    int result = LIKELY(by_selector == 0) ? loop_look(loop, wait_ns)
+                                          : loop_poll_selector(loop, wait_ns);
+    /* A signal ends a sleep without an event. With one, whatever Python runs now handles it first. */
+    if (UNLIKELY(result < 0 || (loop->fds.events == 0 && PyErr_CheckSignals() < 0))) {
+        loop_propagate(loop);
+    }
+    /* Without timers the moment of waking is as good, and need not be asked for. */
+    now = loop->woke_ns != 0 && timer_next(loop) == TIMER_NEVER ? loop->woke_ns : monotonic_ns();
+    loop_note_look(loop, loop->slept_ns != 0 ? loop->slept_ns : now,
+                   loop->woke_ns != 0 ? loop->woke_ns : now);
+    loop->now_ns = loop->last_poll_ns = now;
+    return run->exception == NULL ? 1 : -1;
+}
+
+/* Somebody has a view of the insides. */
+static __attribute__((noinline)) int
+loop_poll_looked_at(Loop *loop, struct run *run, size_t *before)
+{
+    int by_selector = selector_look(loop);
+    if (by_selector < 0 || loop_check_closed(loop) < 0) {
+        loop_propagate(loop);
+        return -1;
+    }
+    return loop_poll_by(loop, run, before, by_selector);
+}
+
+/* Sleeps if there is nothing to do; looks at the kernel if it has not for a while. What events
+ * have made ready (the tasks that wait for their bytes) runs before the next look, so that
+ * requests that came together are answered together.
+ * 1 if it has looked, 0 if not, -1 if the run has to end. */
+static inline int
+loop_poll(Loop *loop, struct run *run, size_t *before)
+{
+    return LIKELY(!loop->looked_at) ? loop_poll_by(loop, run, before, 0)
+                                    : loop_poll_looked_at(loop, run, before);
+}
+
+/* Apart from the poll, because asyncio's order is: what was ready before the poll, then
+ * what the poll has brought, then due timers. */
+static void
+loop_dispatch(Loop *loop)
+{
+    loop->polls++;
+    loop->crowd = 0;
+    if (!list_empty(&loop->fds.noted)) {
+        current_leave(loop);
+        readers_tell(loop);
+    }
+    loop->answering = loop->fds.events > 0;
+    loop->crowd = loop->fds.events;
+}
+
+static int
+loop_collect_timers(Loop *loop)
+{
+    if (timer_next(loop) == TIMER_NEVER) {
+        return 0;
+    }
+    int64_t now = loop->now_ns;
+    if (loop_has_custom_clock(loop) && loop_now_ns(loop, &now) < 0) {
+        return -1;
+    }
+    timer_collect(loop, now);
+    return 0;
+}
+
+/* The order is asyncio's: what was ready before, what the poll has brought, due timers. */
+static int
+loop_iterate(Loop *loop, struct run *run)
+{
+    overrides_look_at_modules(loop);
+    loop->inbox.direct = 0;
+    inbox_drain(loop);
+    size_t before = 0;
+    int polled = loop_poll(loop, run, &before);
+    if (polled < 0) {
+        return -1;
+    }
+    if (polled) {
+        inbox_drain(loop);
+    }
+    if (loop_collect_timers(loop) < 0) {
+        loop_propagate(loop);
+        return -1;
+    }
+    size_t total = ready_length(&loop->ready);
+    if (!polled) {
+        return loop_run_ready(loop, run, total);
+    }
+    if (loop_run_ready(loop, run, before) < 0) {
+        return -1;
+    }
+    loop_note_delay(loop, before);
+    loop_dispatch(loop);
+    return run->exception != NULL ? -1 : loop_run_ready(loop, run, total - before);
+}
+
+/* -- turns with a bound (turn_budget), and in a nested run -------------------------------------------------- */
+
+/* A look at the kernel in the middle of a turn: events are told, due timers made ready. 0, or -1 if
+ * the run has to end. */
+static int
+loop_look_between(Loop *loop, struct run *run)
+{
+    current_leave(loop);
+    int by_selector = LIKELY(!loop->looked_at) ? 0 : selector_look(loop);
+    int result = by_selector < 0 || loop_check_closed(loop) < 0 ? -1
+                 : by_selector > 0                              ? selector_poll(loop, 0)
+                                                                : loop_look(loop, 0);
+    if (result < 0 || PyErr_CheckSignals() < 0) {
+        loop_propagate(loop);
+        return -1;
+    }
+    int64_t now = monotonic_ns();
+    loop_note_look(loop, now, now);
+    counters_begin_turn(loop->counters);    /* what looks at the kernel is not blocked */
+    loop->now_ns = loop->last_poll_ns = now;
+    loop_note_delay(loop, 0);
+    loop_dispatch(loop);
+    if (run->exception != NULL) {
+        return -1;
+    }
+    if (loop_collect_timers(loop) < 0) {
+        loop_propagate(loop);
+        return -1;
+    }
+    return 0;
+}
+
+/* Of what is in the ring: a new reference, or NULL. */
+static PyObject *
+item_context(uintptr_t item)
+{
+    PyObject *op = ready_object(item), *context = NULL;
+    if ((item & READY_KIND_MASK) == READY_TASK) {
+        context = task_context_ref(op);
+    }
+    else if ((item & READY_KIND_MASK) == READY_HANDLE) {
+        Py_BEGIN_CRITICAL_SECTION(op);
+        context = Py_XNewRef(handle_context((Handle *)op));
+        Py_END_CRITICAL_SECTION();
+    }
+    return context;
+}
+
+static bool
+context_is_entered(PyObject *context)
+{
+    if (!PyContext_CheckExact(context)) {
+        return false;
+    }
+    if (PyContext_Enter(context) == 0 && PyContext_Exit(context) == 0) {
+        return false;
+    }
+    PyErr_Clear();
+    return true;
+}
+
+/* In a nested run: the oldest item waits for its end if it has to run in a context that is entered
+ * further up the stack, as in a program whose callbacks share one context. */
+static bool
+loop_defer(Loop *loop)
+{
+    uintptr_t item = loop->ready.items[loop->ready.head & loop->ready.mask];
+    PyObject *context = item_context(item);
+    bool entered = context != NULL && context_is_entered(context);
+    Py_XDECREF(context);
+    if (LIKELY(!entered) || (loop->deferred.items == NULL && ready_init(&loop->deferred) < 0)
+        || !ready_has_room(&loop->deferred)) {
+        PyErr_Clear();    /* without memory it runs, and the error is told */
+        return false;
+    }
+    item = ready_pop(&loop->ready);
+    (void)ready_push_steal(&loop->deferred, ready_object(item), item & READY_KIND_MASK);
+    return true;
+}
+
+void
+loop_enter_nested(Loop *loop)
+{
+    loop->nested++;
+}
+
+int
+loop_leave_nested(Loop *loop)
+{
+    size_t count = ready_length(&loop->deferred);
+    loop->nested--;
+    if (count > 0 && ready_reserve(&loop->ready, count) < count) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (size_t i = 0; i < count; i++) {
+        uintptr_t item = ready_pop(&loop->deferred);
+        (void)ready_push_steal(&loop->ready, ready_object(item), item & READY_KIND_MASK);
+    }
+    ready_put_first(&loop->ready, count);
+    return 0;
+}
+
+/* What is ready beyond the oldest `length` items becomes the oldest: how many that are. */
+static size_t
+ready_put_rest_first(struct ready *ready, size_t length)
+{
+    size_t now = ready_length(ready);
+    size_t count = now > length ? now - length : 0;    /* a callback may have emptied it */
+    ready_put_first(ready, count);
+    return count;
+}
+
+/* Runs the oldest `count` items. After each time of turn_budget_ns what the kernel and the timers have
+ * goes before the rest, and then what that has made ready: a timer's callback wakes a task. What comes
+ * meanwhile waits its turn, and the rest has its time, of one item at least: neither waits for ever. */
+static int
+loop_run_ready_bounded(Loop *loop, struct run *run, size_t count)
+{
+    size_t first = 0;          /* of the `count`: those that go before the rest */
+    size_t rest = 0;           /* how many are behind these */
+    bool woken = false;        /* these are what the first ones have made ready */
+    int64_t since = loop->last_poll_ns;
+    while (count > 0 && ready_length(&loop->ready) > 0) {
+        bool deferred = loop->nested > 0 && loop_defer(loop);
+        if (!deferred && loop_run_ready(loop, run, 1) < 0) {
+            return -1;
+        }
+        count--;
+        if (first > 0 && --first == 0) {
+            if (!woken) {
+                woken = true;
+                first = ready_put_rest_first(&loop->ready, rest);
+                count += first;
+            }
+            since = first > 0 ? since : monotonic_ns();
+            continue;
+        }
+        if (loop->turn_budget_ns > 0 && monotonic_ns() - since >= loop->turn_budget_ns) {
+            size_t length = ready_length(&loop->ready);
+            if (loop_look_between(loop, run) < 0) {
+                return -1;
+            }
+            if (first == 0) {
+                first = ready_put_rest_first(&loop->ready, length);
+                count += first;
+                rest = ready_length(&loop->ready) - first;
+                woken = false;
+            }
+            since = monotonic_ns();
+        }
+    }
+    return 0;
+}
+
+/* The order is the same as in loop_iterate(), as long as the time is not over. */
+static __attribute__((noinline)) int
+loop_iterate_bounded(Loop *loop, struct run *run)
+{
+    overrides_look_at_modules(loop);
+    loop->inbox.direct = 0;
+    inbox_drain(loop);
+    size_t before = 0;
+    int polled = loop_poll(loop, run, &before);
+    if (polled < 0) {
+        return -1;
+    }
+    if (polled) {
+        inbox_drain(loop);
+        size_t rest = ready_length(&loop->ready) - before;    /* of other threads */
+        if (loop_run_ready_bounded(loop, run, before) < 0) {
+            return -1;
+        }
+        loop_note_delay(loop, before);
+        loop_dispatch(loop);
+        if (run->exception != NULL || loop_run_ready_bounded(loop, run, rest) < 0) {
+            return -1;
+        }
+    }
+    /* Not before the others ran: in the middle of them, due timers go first. */
+    size_t others = ready_length(&loop->ready);
+    if (loop_collect_timers(loop) < 0) {
+        loop_propagate(loop);
+        return -1;
+    }
+    size_t due = ready_length(&loop->ready) - others;
+    if (polled) {
+        ready_put_first(&loop->ready, due);
+        return loop_run_ready_bounded(loop, run, due);
+    }
+    return loop_run_ready_bounded(loop, run, others + due);
+}
+
+/* What comes at the end of each iteration, also of one that ends with an exception. */
+static void
+loop_end_turn(Loop *loop)
+{
+    COUNT(loop->counters->steps, 1);
+    COUNT(loop->counters->turns, 1);
+    if (UNLIKELY(loop->unpushed.length > 0)) {
+        loop_push(loop);
+    }
+}
+
+/* What waits for memory: calls that are due run, Tasks get a place in the ring. */
+static void
+loop_pay(Loop *loop, struct run *run)
+{
+    struct owed *owed = &loop->owed;
+    SHARED_STORE(owed->any, false);
+    if (SHARED_LOAD(owed->tasks)) {
+        owed_pay_tasks(loop);
+    }
+    current_leave(loop);
+    owed_pay_calls(loop, run);
+    if (!list_empty(&owed->due) || SHARED_LOAD(owed->tasks)) {
+        SHARED_STORE(owed->any, true);
+    }
+}
+
+void
+loop_end_turn_by_hand(Loop *loop, struct run *run)
+{
+    if (run->outer == NULL && LIKELY(!loop->closed)) {
+        loop_end_turn(loop);
+        if (UNLIKELY(SHARED_LOAD(loop->owed.any)) && run->exception == NULL) {
+            loop_pay(loop, run);
+        }
+    }
+}
+
+static void
+loop_begin_counting(Loop *loop)
+{
+    int64_t now = monotonic_ns();
+    COUNTER_SET(loop->counters->unlooked, 0);
+    COUNTER_SET(loop->counters->looked, now);
+    span_begin(&loop->counters->run, now);
+}
+
+static void
+loop_end_counting(Loop *loop)
+{
+    int64_t now = monotonic_ns();
+    int64_t unlooked = now - loop->counters->looked;
+    if (unlooked >= DELAY_LEAST_NS) {
+        counters_note_delay(loop->counters, 0, unlooked);
+    }
+    span_end(&loop->counters->run, now);
+}
+
+int
+loop_begin_by_hand(Loop *loop, struct hand *hand)
+{
+    unsigned long me = PyThread_get_thread_ident();
+    for (struct run *run = loop->run; run != NULL; run = run->outer) {
+        if (run->thread != 0 && run->thread != me) {
+            PyErr_SetString(PyExc_RuntimeError, "Another thread runs this event loop");
+            return -1;
+        }
+    }
+    loop->libev = libev_call();
+    hand->task = Py_XNewRef(loop->current_task);
+    current_leave(loop);
+    loop_begin_run(loop, &hand->run);
+    hand->run.thread = me;
+    Py_INCREF(loop);
+    if (hand->run.outer == NULL) {
+        activity_set_thread(loop->activity, me);
+        loop_begin_counting(loop);
+    }
+    return 0;
+}
+
+int
+loop_end_by_hand(Loop *loop, struct hand *hand)
+{
+    PyObject *exception = hand->run.exception;
+    current_leave(loop);
+    if (hand->run.outer == NULL) {
+        loop_end_counting(loop);
+        activity_set_thread(loop->activity, 0);
+    }
+    loop_end_run(loop, &hand->run);
+    if (UNLIKELY(hand->task != NULL)) {
+        /* inside a step of it, which goes on */
+        if (current_enter(loop, hand->task) < 0) {
+            PyErr_Clear();
+        }
+        Py_DECREF(hand->task);
+    }
+    Py_DECREF(loop);
+    if (exception != NULL) {
+        PyErr_SetRaisedException(exception);
+        return -1;
+    }
+    return 0;
+}
+
+/* Iterations until the run has to end, or to look how they are made. Inlined, so that a bound costs
+ * those nothing that have none. */
+static inline __attribute__((always_inline)) void
+loop_make_turns(Loop *loop, struct run *run, bool once, const bool bounded)
+{
+    do {
+        counters_begin_turn(loop->counters);
+        int result = bounded ? loop_iterate_bounded(loop, run) : loop_iterate(loop, run);
+        loop_end_turn(loop);
+        if (UNLIKELY(SHARED_LOAD(loop->owed.any)) && result == 0 && run->exception == NULL) {
+            loop_pay(loop, run);
+        }
+        if (result < 0 || run->exception != NULL) {
+            break;
+        }
+    } while (!once && !SHARED_LOAD(loop->stopping) && LIKELY(!SHARED_LOAD(loop->turns_change)));
+}
+
+static int
+loop_run_owned(Loop *loop, bool once)
+{
+    if (loop_check_closed(loop) < 0) {
+        return -1;
+    }
+    struct hand hand;
+    struct run *run = &hand.run;
+    if (UNLIKELY(loop_begin_by_hand(loop, &hand) < 0)) {
+        return -1;
+    }
+    run->once = once;
+    loop->answering = false;
+    loop->last_poll_ns = 0;    /* the first iteration of a run always polls, as asyncio's */
+    SHARED_STORE(loop->turns_change, false);
+    if (UNLIKELY(loop->turn_budget_ns > 0 || loop->nested > 0)) {
+        loop_make_turns(loop, run, once, true);
+    }
+    else {
+        loop_make_turns(loop, run, once, false);
+    }
+    return loop_end_by_hand(loop, &hand);
+}
+
+#ifdef Py_GIL_DISABLED
+static int
+loop_claim_and_run(Loop *loop, bool once)
+{
+    struct claim claim;
+    if (loop_claim_steal(&claim, (Loop *)Py_NewRef(loop)) < 0) {
+        return -1;
+    }
+    int result = loop_run_owned(loop, once);
+    loop_unclaim(&claim);
+    return result;
+}
+#else
+#define loop_claim_and_run(loop, once) loop_run_owned(loop, once)
+#endif
+
+int
+loop_run(Loop *loop)
+{
+    return loop_claim_and_run(loop, false);
+}
+
+int
+loop_turn(Loop *loop)
+{
+    return loop_claim_and_run(loop, true);
+}
+
+int
+iteration_init(PyObject *module UNUSED, struct state *state)
+{
+    loop_state(state)->run.end_turn_by_hand = loop_end_turn_by_hand;
+    return 0;
+}

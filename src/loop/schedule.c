@@ -1,0 +1,214 @@
+/* schedule.c - see schedule.h. */
+#include "loop/schedule.h"
+
+#include "loop/clock.h"
+#include "loop/overrides.h"
+#include "loop/owed.h"
+#include "loop/timer.h"
+#include "loop/wake.h"
+
+/* asyncio's own Handle, or what is in its place, made as asyncio makes it. */
+static PyObject *
+make_foreign_handle(Loop *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
+                    PyObject *context)
+{
+    PyObject *handle = NULL;
+    PyObject *events = PyObject_GetAttrString(loop_state(loop->state)->loops.base_events, "events");
+    PyObject *class = events == NULL ? NULL : PyObject_GetAttrString(events, "Handle");
+    PyObject *tuple = class == NULL ? NULL : PyTuple_New(nargs);
+    if (tuple != NULL) {
+        for (Py_ssize_t i = 0; i < nargs; i++) {
+            PyTuple_SET_ITEM(tuple, i, Py_NewRef(args[i]));
+        }
+        handle = PyObject_CallFunctionObjArgs(class, callback, tuple, (PyObject *)loop,
+                                              context != NULL ? context : Py_None, NULL);
+    }
+    Py_XDECREF(tuple);
+    Py_XDECREF(class);
+    Py_XDECREF(events);
+    return handle;
+}
+
+/* What asyncio's Handle shows of who made it begins with the caller of call_soon(). */
+static PyObject *
+call_soon_by_foreign_handle(Loop *loop, PyObject *callback, PyObject *const *args,
+                            Py_ssize_t nargs, PyObject *context)
+{
+    PyObject *handle = make_foreign_handle(loop, callback, args, nargs, context);
+    if (handle != NULL && loop_push_steal(loop, Py_NewRef(handle), READY_FOREIGN) < 0) {
+        Py_CLEAR(handle);
+    }
+    return handle;
+}
+
+PyObject *
+loop_call_soon(Loop *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
+               PyObject *context)
+{
+    return loop_call_soon_knowing(loop, loop_replaced(loop), callback, args, nargs, context);
+}
+
+PyObject *
+loop_call_soon_knowing(Loop *loop, unsigned int replaced, PyObject *callback,
+                       PyObject *const *args, Py_ssize_t nargs, PyObject *context)
+{
+    if (UNLIKELY(loop_check_closed(loop) < 0)) {
+        return NULL;
+    }
+    if (UNLIKELY(replaced & (LOOP_HANDLE_CLASS | LOOP_HANDLE_RUN))) {
+        return call_soon_by_foreign_handle(loop, callback, args, nargs, context);
+    }
+    Handle *handle = handle_new(loop, callback, args, nargs, context);
+    if (handle == NULL
+        || loop_push_steal(loop, Py_NewRef(handle), READY_HANDLE) < 0) {
+        Py_XDECREF(handle);
+        return NULL;
+    }
+    return (PyObject *)handle;
+}
+
+/* A call of our own for which the program wants to be asked: `self` is its handle, which has no
+ * other way to run. */
+static PyObject *
+run_native_handle(PyObject *self, PyObject *ignored UNUSED)
+{
+    return handle_run((Handle *)self) < 0 && PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+}
+
+static PyMethodDef native_call_def = {"asyncloop_callback", run_native_handle, METH_NOARGS, NULL};
+
+static int
+call_soon_by_method_steal(Loop *loop, Handle *handle)
+{
+    PyObject *callback = PyCFunction_New(&native_call_def, (PyObject *)handle);
+    Py_DECREF(handle);
+    if (callback == NULL) {
+        return -1;
+    }
+    PyObject *result = PyObject_CallMethodOneArg((PyObject *)loop, loop->state->names.call_soon,
+                                                 callback);
+    Py_DECREF(callback);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+int
+loop_call_soon_native(Loop *loop, native_callback run, PyObject *owner, PyObject *arg)
+{
+    if (loop_check_closed(loop) < 0) {
+        return -1;
+    }
+    Handle *handle = handle_new_native(loop, run, owner, arg);
+    if (handle == NULL) {
+        return -1;
+    }
+    if (UNLIKELY(loop_replaced(loop) & LOOP_SOON)) {
+        return call_soon_by_method_steal(loop, handle);
+    }
+    return loop_push_steal(loop, (PyObject *)handle, READY_HANDLE);
+}
+
+int
+loop_call_soon_surely(Loop *loop, struct owed_call *call, const struct owed_kind *kind,
+                      PyObject *arg)
+{
+    PyObject *owner = (PyObject *)(void *)((char *)call - kind->offset);
+    if (LIKELY(call->kind == NULL)) {
+        if (LIKELY(loop_call_soon_native(loop, kind->run, owner, arg) == 0)) {
+            return 0;
+        }
+        if (!PyErr_ExceptionMatches(PyExc_MemoryError)) {
+            return -1;
+        }
+        PyErr_Clear();
+        owed_add_call(loop, call, kind);
+    }
+    call->kind = kind;
+    Py_XSETREF(call->arg, Py_XNewRef(arg));
+    return 0;
+}
+
+/* steals nothing; the caller keeps its reference to the timer */
+static int
+loop_schedule(Loop *loop, TimerHandle *timer, double when)
+{
+    timer->when = when;
+    return timer_schedule(loop, timer);
+}
+
+TimerHandle *
+loop_call_at(Loop *loop, double when, PyObject *callback, PyObject *const *args,
+             Py_ssize_t nargs, PyObject *context)
+{
+    if (loop_check_closed(loop) < 0) {
+        return NULL;
+    }
+    TimerHandle *timer = timer_handle_new(loop, callback, args, nargs, context);
+    if (timer != NULL && loop_schedule(loop, timer, when) < 0) {
+        Py_CLEAR(timer);
+    }
+    return timer;
+}
+
+TimerHandle *
+loop_call_later(Loop *loop, double delay, PyObject *callback, PyObject *const *args,
+                Py_ssize_t nargs, PyObject *context)
+{
+    double now = loop_time(loop);
+    return loop_call_at(loop, now + delay, callback, args, nargs, context);
+}
+
+TimerHandle *
+loop_call_later_native(Loop *loop, double delay, native_callback run, PyObject *owner,
+                       PyObject *arg)
+{
+    double now;
+    if (loop_check_closed(loop) < 0 || loop_now_seconds(loop, &now) < 0) {
+        return NULL;
+    }
+    TimerHandle *timer = timer_handle_new_native(loop, run, owner, arg);
+    if (timer != NULL && loop_schedule(loop, timer, now + delay) < 0) {
+        Py_CLEAR(timer);
+    }
+    return timer;
+}
+
+/* -- from other threads ---------------------------------------------------------------- */
+
+#ifdef Py_GIL_DISABLED
+int
+loop_call_soon_threadsafe(Loop *loop, Handle *handle_steal)
+{
+    return loop_push_steal(loop, (PyObject *)handle_steal, READY_HANDLE);
+}
+#else
+/* A call of the loop's own thread keeps its place among those of call_soon(); one of another thread
+ * queues if others do already, or if there were enough for this iteration. */
+static bool
+called_from_elsewhere(Loop *loop)
+{
+    return loop->thread_id != 0 && loop->thread_id != PyThread_get_thread_ident();
+}
+
+int
+loop_call_soon_threadsafe(Loop *loop, Handle *handle_steal)
+{
+    struct inbox *inbox = &loop->inbox;
+    if (loop_check_closed(loop) < 0) {
+        Py_DECREF(handle_steal);
+        return -1;
+    }
+    if (UNLIKELY(inbox->direct >= DIRECT_MAX || inbox->count > 0) && called_from_elsewhere(loop)) {
+        return inbox_push_steal(loop, (PyObject *)handle_steal, READY_HANDLE);
+    }
+    inbox->direct++;
+    COUNT(loop->counters->from_threads, called_from_elsewhere(loop));
+    if (ready_push_steal(&loop->ready, (PyObject *)handle_steal, READY_HANDLE) < 0) {
+        return -1;
+    }
+    if (wake_is_asleep(inbox)) {
+        loop_wake(loop);
+    }
+    return 0;
+}
+#endif

@@ -1,0 +1,25 @@
+/* hold.h - output that the kernel is told to hold, because more is to come in this step or turn.
+ *
+ * Owns: loop->unpushed, the streams with such output. */
+#ifndef ASYNCLOOP_HOLD_H
+#define ASYNCLOOP_HOLD_H
+
+#include "loop/loop.h"
+
+/* What the kernel holds leaves; the second one may put it off to the turn's end.
+ * The third is for a child of fork(): its parent does it. */
+void loop_push(Loop *loop);
+void loop_push_after_step(Loop *loop);
+void loop_forget_unpushed(Loop *loop);
+
+/* After each callback and each part of a task. */
+static inline void
+loop_step_done(Loop *loop)
+{
+    COUNT(loop->counters->steps, 1);
+    if (UNLIKELY(loop->unpushed.length > 0)) {
+        loop_push_after_step(loop);
+    }
+}
+
+#endif

@@ -1,0 +1,166 @@
+/* all_tasks.c - see all_tasks.h.
+ *
+ * What is used of asyncio: the WeakSet of tasks up to 3.13, and functions of _asyncio:
+ * _register_task, _unregister_task. */
+#include "tasks/all_tasks.h"
+
+#include "tasks/introspect.h"
+#include "tasks/task.h"
+
+#if TASKS_ARE_LISTED
+
+int
+all_tasks_add(struct state *state, PyObject *task UNUSED, struct list_node *node)
+{
+    if (list_empty(node)) {
+        list_append(&tasks_state(state)->all.list, node);
+    }
+    return 0;
+}
+
+void
+all_tasks_remove(struct state *state UNUSED, PyObject *task UNUSED, struct list_node *node)
+{
+    list_remove(node);
+}
+
+/* New list of every Task of ours that is not done. A Task that is being deallocated has
+ * no references, and is left alone. */
+static PyObject *
+list_of_tasks(struct state *state)
+{
+    for (;;) {
+        Py_ssize_t expected = 0, count = 0;
+        for (struct list_node *n = tasks_state(state)->all.list.next; n != &tasks_state(state)->all.list; n = n->next) {
+            expected++;
+        }
+        /* This may collect garbage and so change the list; nothing below does. */
+        PyObject *list = PyList_New(expected);
+        if (list == NULL) {
+            return NULL;
+        }
+        struct list_node *node = tasks_state(state)->all.list.next;
+        for (; node != &tasks_state(state)->all.list && count < expected; node = node->next) {
+            PyObject *task = (PyObject *)container_of(node, Task, node);
+            if (Py_REFCNT(task) > 0) {
+                PyList_SET_ITEM(list, count++, Py_NewRef(task));
+            }
+        }
+        if (node == &tasks_state(state)->all.list) {
+            Py_SET_SIZE(list, count);
+            return list;
+        }
+        Py_SET_SIZE(list, count);
+        Py_DECREF(list);
+    }
+}
+
+/* WeakSet.__iter__(tasks) of asyncio's set: ours, then the rest. `module` is bound. */
+static PyObject *
+task_set_iter(PyObject *module, PyObject *tasks)
+{
+    struct state *state = PyModule_GetState(module);
+    if (tasks_state(state)->all.task_set_base == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "asyncloop is gone");
+        return NULL;
+    }
+    PyObject *base_iter = PyObject_GetAttrString(tasks_state(state)->all.task_set_base, "__iter__");
+    PyObject *rest = base_iter == NULL ? NULL : PyObject_CallOneArg(base_iter, tasks);
+    Py_XDECREF(base_iter);
+    PyObject *list = rest == NULL ? NULL : list_of_tasks(state);
+    PyObject *result = NULL;
+    if (list != NULL && PyList_Extend(list, rest) == 0) {
+        result = PyObject_GetIter(list);
+    }
+    Py_XDECREF(rest);
+    Py_XDECREF(list);
+    return result;
+}
+
+static PyMethodDef task_set_iter_def = {
+    "__iter__", task_set_iter, METH_O, NULL,
+};
+
+/* Gives asyncio's WeakSet of tasks a subclass of its class: modules that imported the
+ * object early see it too. */
+static int
+extend_task_set(PyObject *module, struct state *state, PyObject *tasks_module)
+{
+#if PY_VERSION_HEX < 0x030C0000
+    PyObject *set = PyObject_GetAttrString(tasks_module, "_all_tasks");
+#else
+    PyObject *set = PyObject_GetAttrString(tasks_module, "_scheduled_tasks");
+#endif
+    PyObject *function = NULL, *method = NULL, *type = NULL;
+    int result = -1;
+    if (set == NULL) {
+        goto done;
+    }
+    tasks_state(state)->all.task_set_base = Py_NewRef((PyObject *)Py_TYPE(set));
+    function = PyCFunction_New(&task_set_iter_def, module);
+    method = function == NULL ? NULL : PyInstanceMethod_New(function);
+    type = method == NULL ? NULL
+                          : PyObject_CallFunction((PyObject *)&PyType_Type, "s(O){sOss}", "TaskSet",
+                                                  tasks_state(state)->all.task_set_base, "__iter__", method,
+                                                  "__module__", "asyncloop");
+    if (type != NULL) {
+        result = PyObject_SetAttr(set, state->names.__class__, type);
+    }
+done:
+    Py_XDECREF(type);
+    Py_XDECREF(method);
+    Py_XDECREF(function);
+    Py_XDECREF(set);
+    return result;
+}
+
+#else
+
+int
+all_tasks_add(struct state *state, PyObject *task, struct list_node *node UNUSED)
+{
+#if PY_VERSION_HEX >= 0x030E0000 && defined(Py_GIL_DISABLED)
+    /* asyncio.all_tasks(loop) in another thread passes over whatever is not marked so. */
+    PyUnstable_EnableTryIncRef(task);
+    introspect_set_thread(task, &tasks_state(state)->introspect);
+#endif
+    PyObject *result = PyObject_CallOneArg(tasks_state(state)->all.register_task, task);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+void
+all_tasks_remove(struct state *state, PyObject *task, struct list_node *node UNUSED)
+{
+    PyObject *exc = PyErr_GetRaisedException();
+    if (tasks_state(state)->all.unregister_task != NULL) {
+        PyObject *result = PyObject_CallOneArg(tasks_state(state)->all.unregister_task, task);
+        Py_XDECREF(result);
+    }
+    PyErr_SetRaisedException(exc);    /* drops the call's own exception, if any */
+}
+
+#endif
+
+int
+all_tasks_init(PyObject *module UNUSED, struct state *state)
+{
+    struct tasks_state *own = tasks_state(state);
+    STATE_OWN_UNTIL(state, &own->all, list);
+    list_init(&own->all.list);
+    const struct state_import wanted[] = {
+        {&own->all.register_task, "_asyncio", "_register_task", false},
+        {&own->all.unregister_task, "_asyncio", "_unregister_task", false},
+    };
+    if (STATE_IMPORT(wanted) < 0) {
+        return -1;
+    }
+#if TASKS_ARE_LISTED
+    PyObject *tasks_module = PyImport_ImportModule("asyncio.tasks");
+    int result = tasks_module == NULL ? -1 : extend_task_set(module, state, tasks_module);
+    Py_XDECREF(tasks_module);
+    return result;
+#else
+    return 0;
+#endif
+}
