@@ -14,7 +14,6 @@ import pytest
 
 import asyncloop
 from asyncloop import listen_sockets, run_threads
-
 from tests.support import Impl, import_root, open_descriptors
 
 

@@ -18,6 +18,7 @@ import warnings
 
 import pytest
 
+from tests.protocols import Echo
 from tests.support import FREE_THREADED, turns
 
 pytestmark = pytest.mark.our_loop("asyncio promises none of this")
@@ -519,14 +520,6 @@ def test_two_threads_run_one_loop(impl):
             loop.run_until_complete(asyncio.sleep(0))
             loop.close()
             gc.collect()
-
-
-class Echo(asyncio.Protocol):
-    def connection_made(self, transport):
-        self.transport = transport
-
-    def data_received(self, data):
-        self.transport.write(data)
 
 
 def test_transports_seen_from_other_threads(impl):

@@ -22,18 +22,11 @@ import tempfile
 import time
 
 from tests.certificates import make_contexts
+from tests.protocols import Echo
 from tests.support import collect, open_descriptors, rss_kib
 
 LINE = b"a line that comes back\n"
 ALLOWED = 1.02
-
-
-class Echo(asyncio.Protocol):
-    def connection_made(self, transport):
-        self.transport = transport
-
-    def data_received(self, data):
-        self.transport.write(data)
 
 
 class Client(asyncio.Protocol):

@@ -12,25 +12,20 @@ import weakref
 
 import pytest
 
+from tests import protocols
 from tests.certificates import make_contexts
 from tests.support import turns, until
 
 from .hostile import client_hello
 
 
-class Echo(asyncio.Protocol):
-    """Echoes, and counts itself among the living."""
+class Echo(protocols.Echo):
+    """Counts itself among the living."""
 
     alive = weakref.WeakSet()
 
     def __init__(self):
         self.alive.add(self)
-
-    def connection_made(self, transport):
-        self.transport = transport
-
-    def data_received(self, data):
-        self.transport.write(data)
 
 
 async def serve(loop, **kwargs):

@@ -9,15 +9,8 @@ import socket
 
 import pytest
 
+from tests.protocols import Echo
 from tests.support import collect, listening, open_descriptors, turns, until
-
-
-class Echo(asyncio.Protocol):
-    def connection_made(self, transport):
-        self.transport = transport
-
-    def data_received(self, data):
-        self.transport.write(data)
 
 
 class Refused(Exception):

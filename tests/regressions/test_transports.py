@@ -12,33 +12,14 @@ import threading
 
 import pytest
 
+from tests import protocols
 from tests.support import ROOT, check_script, turns, until
 
 TIMEOUT = 30
 
 
-class Recorder(asyncio.Protocol):
-    def __init__(self):
-        self.events = []
-        self.data = bytearray()
-        self.lost = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport):
-        self.transport = transport
-
-    def data_received(self, data):
-        self.data += data
-
-    def pause_writing(self):
-        self.events.append("pause")
-
-    def resume_writing(self):
-        self.events.append("resume")
-
-    def connection_lost(self, exc):
-        self.events.append("lost")
-        if not self.lost.done():
-            self.lost.set_result(exc)
+class Recorder(protocols.Recorder):
+    """Of any kind of transport."""
 
     def datagram_received(self, data, address):
         pass
@@ -77,14 +58,14 @@ async def pair(contexts=None, family="tcp", factory=Recorder, server_factory=Rec
         address = server.sockets[0].getsockname()
         _, client = await loop.create_connection(factory, *address, ssl=client_ssl, **host)
     other = await made
-    await until(lambda: hasattr(other, "transport"))
+    await until(lambda: other.transport)
     try:
         yield client, other
     finally:
         server.close()
         for protocol in (client, other):
             protocol.transport.abort()
-            await asyncio.wait_for(protocol.lost, TIMEOUT)
+            await asyncio.wait_for(protocol.closed, TIMEOUT)
         await turns(3)
 
 
@@ -166,13 +147,13 @@ def test_05_calls_after_close(run, loop, engine, contexts, tmp_path, asyncio_log
             tls = contexts if kind == "tls" else None
             async with pair(tls, family, path=str(tmp_path / "s")) as (client, other):
                 client.transport.write(b"before")
-                await check(client.transport, client.lost, lambda: reset(other.transport))
+                await check(client.transport, client.closed, lambda: reset(other.transport))
                 assert client.events.count("lost") == 1
         elif kind == "datagram":
             transport, protocol = await loop.create_datagram_endpoint(
                 Recorder, local_addr=("127.0.0.1", 0)
             )
-            await check(transport, protocol.lost, transport.abort)
+            await check(transport, protocol.closed, transport.abort)
         elif kind.endswith("pipe"):
             read, write = os.pipe()
             mine, other = (read, write) if kind == "read pipe" else (write, read)
@@ -184,7 +165,7 @@ def test_05_calls_after_close(run, loop, engine, contexts, tmp_path, asyncio_log
             def peer_ends():
                 ended.append(os.close(other))
 
-            await check(transport, protocol.lost, peer_ends)
+            await check(transport, protocol.closed, peer_ends)
             if not ended:
                 os.close(other)
         else:
@@ -201,7 +182,7 @@ def test_05_calls_after_close(run, loop, engine, contexts, tmp_path, asyncio_log
             for _ in range(5):
                 call_everything(stdin)
                 await turns(1)
-            await asyncio.wait_for(protocol.lost, TIMEOUT)
+            await asyncio.wait_for(protocol.closed, TIMEOUT)
             call_everything(stdin)
             transport.close()
 
@@ -259,7 +240,7 @@ def test_06_tls_close_under_a_stream_of_data(run, loop, engine, contexts):
         _, protocol = await loop.create_connection(
             Closing, sock=sock, ssl=contexts[1], server_hostname="localhost"
         )
-        await asyncio.wait_for(protocol.lost, TIMEOUT)
+        await asyncio.wait_for(protocol.closed, TIMEOUT)
         assert protocol.after == 0
         await asyncio.to_thread(thread.join)
 
@@ -351,7 +332,7 @@ def test_08_tls_calls_from_inside_callbacks(run, loop, engine, contexts, seed):
 
     async def main():
         async with pair(contexts, factory=Sender, server_factory=Receiver) as (sender, receiver):
-            await asyncio.wait_for(asyncio.gather(receiver.lost, sender.lost), TIMEOUT)
+            await asyncio.wait_for(asyncio.gather(receiver.closed, sender.closed), TIMEOUT)
             assert len(receiver.data) == total
             assert receiver.data == data
             assert receiver.events.count("lost") == sender.events.count("lost") == 1
@@ -554,12 +535,12 @@ def test_16_failing_receiver(run, loop, impl, engine, contexts, reports, where, 
         async with pair(contexts if tls else None, server_factory=factory) as (client, other):
             for _ in range(5):
                 client.transport.write(b"x" * 1000)
-            exc = await asyncio.wait_for(asyncio.shield(other.lost), TIMEOUT)
+            exc = await asyncio.wait_for(asyncio.shield(other.closed), TIMEOUT)
             assert isinstance(exc, RuntimeError if where == "no room" else Boom)
             await turns(5)
             times = other.events.count("data")
             assert times == 1 or asked_again
-            assert other.events == ["data"] * times + ["lost"]
+            assert other.events == ["made"] + ["data"] * times + ["lost"]
             assert len(reports) == times
 
     run(main())

@@ -12,6 +12,7 @@ import time
 
 import pytest
 
+from tests.protocols import Sender
 from tests.support import check_script, turns, until
 
 LINUX = sys.platform == "linux"
@@ -208,28 +209,11 @@ def make_pair(kind):
     return one, two
 
 
-class Peer(asyncio.Protocol):
-    def __init__(self):
-        self.events = []
-
-    def connection_made(self, transport):
-        self.transport = transport
-
-    def pause_writing(self):
-        self.events.append("pause")
-
-    def resume_writing(self):
-        self.events.append("resume")
-
-    def connection_lost(self, exc):
-        self.events.append(("lost", exc))
-
-
 async def written(kind, pieces=3):
     """A transport that is expected to be written to so often in a callback, and its plain peer."""
     one, two = make_pair(kind)
     loop = asyncio.get_running_loop()
-    transport, protocol = await loop.create_connection(Peer, sock=one)
+    transport, protocol = await loop.create_connection(Sender, sock=one)
     for _ in range(2):
         for number in range(pieces):
             transport.write(b"%d" % (number % 10))
@@ -252,7 +236,7 @@ async def receive(sock, count):
 
 async def finish(transport, protocol, peer):
     transport.abort()
-    await until(lambda: protocol.events and protocol.events[-1][0] == "lost")
+    await until(lambda: "lost" in protocol.events)
     peer.close()
 
 
@@ -517,7 +501,7 @@ def test_at_random_with_short_transfers(run, kind, seed):
         rng = random.Random(seed)
         one, peer = make_pair(kind)
         loop = asyncio.get_running_loop()
-        transport, protocol = await loop.create_connection(Peer, sock=one)
+        transport, protocol = await loop.create_connection(Sender, sock=one)
         wrote, got = bytearray(), bytearray()
         for _ in range(150):
             for _ in range(rng.choice([0, 1, 2, 2, 3, 3, 3, 8])):
@@ -534,7 +518,8 @@ def test_at_random_with_short_transfers(run, kind, seed):
         while data := await loop.sock_recv(peer, 1 << 16):
             got += data
         assert got == wrote
-        await until(lambda: protocol.events and protocol.events[-1] == ("lost", None))
+        await until(lambda: "lost" in protocol.events)
+        assert protocol.lost is None
         peer.close()
 
     _core._io_set_flaky(seed)

@@ -13,6 +13,7 @@ import warnings
 
 import pytest
 
+from tests import protocols
 from tests.support import (
     PY,
     RECORDS,
@@ -27,19 +28,16 @@ from tests.support import (
 PATCH = sys.version_info[:3]
 
 
-class Echo(asyncio.Protocol):
-    """Echoes, and counts the connections of its server."""
+class Echo(protocols.Echo):
+    """Counts the connections of its server."""
 
     made = None  # a list of the transports, given by the test
     lost = None
 
     def connection_made(self, transport):
-        self.transport = transport
+        super().connection_made(transport)
         if self.made is not None:
             self.made.append(transport)
-
-    def data_received(self, data):
-        self.transport.write(data)
 
     def connection_lost(self, exc):
         if self.lost is not None:

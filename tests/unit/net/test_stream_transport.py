@@ -14,6 +14,7 @@ import weakref
 
 import pytest
 
+from tests.protocols import Recorder
 from tests.support import (
     PY,
     collect,
@@ -31,48 +32,6 @@ MIB = 1 << 20
 
 class Boom(Exception):
     pass
-
-
-class Recorder(asyncio.Protocol):
-    """Keeps everything that its transport tells it."""
-
-    def __init__(self):
-        self.events = []
-        self.data = bytearray()
-        self.transport = None
-        self.lost = None
-        self.eof_answer = None
-        loop = asyncio.get_running_loop()
-        self.made = loop.create_future()
-        self.closed = loop.create_future()
-
-    def connection_made(self, transport):
-        self.events.append("made")
-        self.transport = transport
-        if not self.made.done():
-            self.made.set_result(transport)
-
-    def data_received(self, data):
-        assert type(data) is bytes
-        assert data
-        self.data += data
-
-    def eof_received(self):
-        self.events.append("eof")
-        return self.eof_answer
-
-    def pause_writing(self):
-        self.events.append("pause")
-
-    def resume_writing(self):
-        self.events.append("resume")
-
-    def connection_lost(self, exc):
-        self.events.append("lost")
-        self.lost = exc
-        assert self.events.count("lost") == 1
-        if not self.closed.done():  # a waiter may have been cancelled, and it with it
-            self.closed.set_result(exc)
 
 
 class BufferedRecorder(Recorder, asyncio.BufferedProtocol):

@@ -10,24 +10,8 @@ import weakref
 
 import pytest
 
+from tests.protocols import Sender
 from tests.support import turns, until
-
-
-class Peer(asyncio.Protocol):
-    def __init__(self):
-        self.events = []
-
-    def connection_made(self, transport):
-        self.transport = transport
-
-    def pause_writing(self):
-        self.events.append("pause")
-
-    def resume_writing(self):
-        self.events.append("resume")
-
-    def connection_lost(self, exc):
-        self.events.append("lost")
 
 
 async def connected():
@@ -35,7 +19,7 @@ async def connected():
     one, peer = socket.socketpair()
     peer.setblocking(False)
     loop = asyncio.get_running_loop()
-    transport, protocol = await loop.create_connection(Peer, sock=one)
+    transport, protocol = await loop.create_connection(Sender, sock=one)
     for _ in range(2):
         transport.write(b"ab")
         transport.write(b"cd")
@@ -262,7 +246,7 @@ def test_at_random(run):
     run(main())
 
 
-class Answering(Peer):
+class Answering(Sender):
     """Answers what comes, in a callback of its own, after what the test has it do."""
 
     def __init__(self, before, how):

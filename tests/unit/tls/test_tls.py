@@ -18,6 +18,7 @@ import weakref
 import pytest
 
 from tests.certificates import make_certificate
+from tests.protocols import EchoingRecorder, Recorder
 from tests.support import PY, check_script, turns, until, without_collector
 
 pytestmark = pytest.mark.usefixtures("engine")
@@ -33,54 +34,6 @@ def certificate(tmp_path_factory):
 @pytest.fixture(scope="session")
 def other_certificate(tmp_path_factory):
     return make_certificate(tmp_path_factory.mktemp("tls-other"), "other.example", "rsa:2048")
-
-
-@pytest.fixture
-def server_context(certificate):
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(*certificate)
-    return context
-
-
-@pytest.fixture
-def client_context(certificate):
-    return ssl.create_default_context(cafile=certificate[0])
-
-
-class Recorder(asyncio.Protocol):
-    """Keeps what happens."""
-
-    def __init__(self):
-        self.events = []
-        self.data = b""
-        self.transport = None
-        self.lost = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport):
-        self.events.append("made")
-        self.transport = transport
-
-    def data_received(self, data):
-        self.data += data
-
-    def eof_received(self):
-        self.events.append("eof")
-
-    def pause_writing(self):
-        self.events.append("pause")
-
-    def resume_writing(self):
-        self.events.append("resume")
-
-    def connection_lost(self, exc):
-        self.events.append("lost")
-        self.lost.set_result(exc)
-
-
-class Echo(Recorder):
-    def data_received(self, data):
-        super().data_received(data)
-        self.transport.write(data)
 
 
 class BufferedEcho(asyncio.BufferedProtocol):
@@ -107,7 +60,7 @@ class Pair:
 
 
 @contextlib.asynccontextmanager
-async def serving(context, factory=Echo, **kwargs):
+async def serving(context, factory=EchoingRecorder, **kwargs):
     made = []
 
     def remember():
@@ -137,7 +90,7 @@ async def connect(port, context, factory=Recorder, **kwargs):
 
 async def finish(transport, protocol):
     transport.close()
-    return await asyncio.wait_for(protocol.lost, TIMEOUT)
+    return await asyncio.wait_for(protocol.closed, TIMEOUT)
 
 
 def payload(size):
@@ -159,7 +112,7 @@ def debug_reports(asyncio_log):
 
 
 @pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
-@pytest.mark.parametrize("factory", [Echo, BufferedEcho])
+@pytest.mark.parametrize("factory", [EchoingRecorder, BufferedEcho])
 def test_echo_of_many_sizes(run, server_context, client_context, version, factory):
     client_context.maximum_version = client_context.minimum_version = ssl.TLSVersion[version]
 
@@ -322,7 +275,7 @@ def test_client_certificates(
             # without one: TLS 1.3 tells only after the client's handshake
             with pytest.raises((ssl.SSLError, ConnectionError)):
                 transport, protocol = await connect(pair.port, client_context)
-                exc = await asyncio.wait_for(protocol.lost, TIMEOUT)
+                exc = await asyncio.wait_for(protocol.closed, TIMEOUT)
                 if engine:
                     assert isinstance(exc, ssl.SSLError)
                 raise exc or ConnectionResetError  # asyncio says nothing
@@ -544,7 +497,7 @@ def test_writes_after_close_are_dropped(run, server_context, client_context, asy
             for _ in range(7):
                 transport.write(b"dropped")
             transport.writelines([b"dropped"])
-            await asyncio.wait_for(protocol.lost, TIMEOUT)
+            await asyncio.wait_for(protocol.closed, TIMEOUT)
             transport.close()
             transport.abort()
             transport.write(b"dropped")
@@ -563,7 +516,7 @@ def test_write_then_close_delivers_everything(run, server_context, client_contex
             transport.write(data)
             transport.write(b"the end")
             transport.close()
-            await asyncio.wait_for(protocol.lost, TIMEOUT)
+            await asyncio.wait_for(protocol.closed, TIMEOUT)
             await until(lambda: "eof" in pair.made[0].events)
             assert pair.made[0].data == data + b"the end"
 
@@ -633,7 +586,7 @@ def test_eof_while_paused_comes_after_the_data(run, server_context, client_conte
             await asyncio.sleep(0.05)
             assert protocol.data == b""
             transport.resume_reading()
-            assert await asyncio.wait_for(protocol.lost, TIMEOUT) is None
+            assert await asyncio.wait_for(protocol.closed, TIMEOUT) is None
             assert protocol.data == b"last words"
             assert protocol.events == ["made", "eof", "lost"]
 
@@ -667,7 +620,7 @@ class BadBuffer(asyncio.BufferedProtocol):
 
     def connection_made(self, transport):
         self.transport = transport
-        self.lost = asyncio.get_running_loop().create_future()
+        self.closed = asyncio.get_running_loop().create_future()
 
     def get_buffer(self, hint):
         if self.answer is None:
@@ -678,7 +631,7 @@ class BadBuffer(asyncio.BufferedProtocol):
         raise ZeroDivisionError("of the test")
 
     def connection_lost(self, exc):
-        self.lost.set_result(exc)
+        self.closed.set_result(exc)
 
 
 class FailingUpdate(BadBuffer):
@@ -693,7 +646,7 @@ def test_failing_protocol_ends_the_connection_once(
         async with serving(server_context) as pair:
             transport, protocol = await connect(pair.port, client_context, factory)
             transport.write(b"x")
-            exc = await asyncio.wait_for(protocol.lost, TIMEOUT)
+            exc = await asyncio.wait_for(protocol.closed, TIMEOUT)
             assert isinstance(exc, ZeroDivisionError)
 
     run(main())
@@ -714,7 +667,7 @@ def test_bad_get_buffer(run, reports, server_context, client_context, answer):
         async with serving(server_context) as pair:
             transport, protocol = await connect(pair.port, client_context, Bad)
             transport.write(b"x")
-            exc = await asyncio.wait_for(protocol.lost, TIMEOUT)
+            exc = await asyncio.wait_for(protocol.closed, TIMEOUT)
             assert isinstance(exc, TypeError | RuntimeError | BufferError)
 
     run(main())
@@ -766,7 +719,7 @@ def test_close_stops_reading_and_does_not_wait_for_a_stream_of_data(
     async def main():
         with blocking_server(server_context, stream) as port:
             transport, protocol = await connect(port, client_context, Closing)
-            await asyncio.wait_for(protocol.lost, TIMEOUT)
+            await asyncio.wait_for(protocol.closed, TIMEOUT)
             assert protocol.after == 0
             assert protocol.events[-1] == "lost"
 
@@ -782,7 +735,7 @@ def test_eof_without_close_notify(run, server_context, client_context):
     async def main():
         with blocking_server(server_context, cut) as port:
             transport, protocol = await connect(port, client_context)
-            exc = await asyncio.wait_for(protocol.lost, TIMEOUT)
+            exc = await asyncio.wait_for(protocol.closed, TIMEOUT)
             assert exc is None or isinstance(exc, ConnectionError)
             assert protocol.data == b"all"
 
@@ -800,7 +753,7 @@ def test_reset_by_the_peer_is_no_error_in_the_log(run, server_context, client_co
                 transport, protocol = await connect(port, client_context)
             except ConnectionError:
                 return
-            exc = await asyncio.wait_for(protocol.lost, TIMEOUT)
+            exc = await asyncio.wait_for(protocol.closed, TIMEOUT)
             assert exc is None or isinstance(exc, ConnectionError)
 
     run(main())
@@ -829,7 +782,7 @@ def test_abort(run, server_context, client_context):
             transport, protocol = await connect(pair.port, client_context)
             transport.write(payload(3 << 20))
             transport.abort()
-            assert await asyncio.wait_for(protocol.lost, TIMEOUT) is None
+            assert await asyncio.wait_for(protocol.closed, TIMEOUT) is None
             assert transport.is_closing()
             transport.abort()
             await turns(3)
@@ -849,7 +802,7 @@ def test_ending_inside_a_callback(run, server_context, client_context, call, whe
 
     protocol_type = type("Ending", (Recorder,), {where: ending})
 
-    class Peer(Echo):
+    class Peer(EchoingRecorder):
         def data_received(self, data):
             super().data_received(data)
             self.transport.close()
@@ -858,7 +811,7 @@ def test_ending_inside_a_callback(run, server_context, client_context, call, whe
         async with serving(server_context, Peer) as pair:
             transport, protocol = await connect(pair.port, client_context, protocol_type)
             transport.write(payload(200000))
-            exc = await asyncio.wait_for(protocol.lost, TIMEOUT)
+            exc = await asyncio.wait_for(protocol.closed, TIMEOUT)
             assert exc is None or isinstance(exc, OSError)
             assert protocol.events.count("lost") == 1
 
@@ -1057,7 +1010,7 @@ def test_start_tls_in_both_directions(run, server_context, client_context):
         loop = asyncio.get_running_loop()
         upgraded = loop.create_future()
 
-        class Server(Echo):
+        class Server(EchoingRecorder):
             def data_received(self, data):
                 if self.events == ["made"] and data == b"STARTTLS":
                     self.events.append("asked")
@@ -1311,7 +1264,7 @@ def test_tls_inside_tls(run, server_context, client_context):
     async def main():
         loop = asyncio.get_running_loop()
 
-        class Server(Echo):
+        class Server(EchoingRecorder):
             def connection_made(self, transport):
                 super().connection_made(transport)
                 self.task = loop.create_task(self.upgrade())
@@ -1345,7 +1298,7 @@ def test_unix_socket(run, server_context, client_context, tmp_path):
     async def main():
         loop = asyncio.get_running_loop()
         path = str(tmp_path / "socket")
-        server = await loop.create_unix_server(Echo, path, ssl=server_context)
+        server = await loop.create_unix_server(EchoingRecorder, path, ssl=server_context)
         transport, protocol = await loop.create_unix_connection(
             Recorder, path, ssl=client_context, server_hostname="localhost"
         )
@@ -1366,13 +1319,13 @@ def test_accepted_socket(run, server_context, client_context):
             connecting = loop.create_task(connect(listener.getsockname()[1], client_context))
             conn, _ = await asyncio.to_thread(listener.accept)
             serving_transport, echo = await loop.connect_accepted_socket(
-                Echo, conn, ssl=server_context
+                EchoingRecorder, conn, ssl=server_context
             )
             transport, protocol = await connecting
             transport.write(b"hello")
             await until(lambda: protocol.data == b"hello")
             await finish(transport, protocol)
-            await asyncio.wait_for(echo.lost, TIMEOUT)
+            await asyncio.wait_for(echo.closed, TIMEOUT)
 
     run(main())
 

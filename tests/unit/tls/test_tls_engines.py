@@ -9,15 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.certificates import make_certificate
+from tests.protocols import Echo, EchoingRecorder, Recorder
 from tests.support import PY, check_script, compile_hook, turns, until
 
 TIMEOUT = 10
-
-
-@pytest.fixture(scope="session")
-def files(tmp_path_factory):
-    return make_certificate(tmp_path_factory.mktemp("tls-engines"))
 
 
 # -- libraries that resemble OpenSSL ------------------------------------------------------
@@ -92,7 +87,7 @@ def test_standard_objects_need_no_python(run, contexts_of_a_test):
         loop = asyncio.get_running_loop()
         server = await loop.create_server(Echo, "127.0.0.1", 0, ssl=contexts_of_a_test[0])
         transport, protocol = await loop.create_connection(
-            Client,
+            Recorder,
             *server.sockets[0].getsockname(),
             ssl=contexts_of_a_test[1],
             server_hostname="localhost",
@@ -106,7 +101,7 @@ def test_standard_objects_need_no_python(run, contexts_of_a_test):
         finally:
             sys.setprofile(None)
         transport.close()
-        await protocol.lost
+        await protocol.closed
         server.close()
 
     run(main())
@@ -115,26 +110,6 @@ def test_standard_objects_need_no_python(run, contexts_of_a_test):
 
 
 # -- the end comes inside a call ----------------------------------------------------------
-
-
-class Client(asyncio.Protocol):
-    def __init__(self):
-        self.data = b""
-        self.lost = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport):
-        self.transport = transport
-
-    def data_received(self, data):
-        self.data += data
-
-    def connection_lost(self, exc):
-        self.lost.set_result(exc)
-
-
-class Echo(Client):
-    def data_received(self, data):
-        self.transport.write(data)
 
 
 def abort(transport):
@@ -182,10 +157,8 @@ class Trap:
 
 
 @pytest.fixture
-def contexts_of_a_test(files):
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(*files)
-    return server, ssl.create_default_context(cafile=files[0])
+def contexts_of_a_test(server_context, client_context):
+    return server_context, client_context
 
 
 def set_trap(loop, trap, server_side):
@@ -207,7 +180,7 @@ async def converse(server_context, client_context, before=None):
     protocols = []
 
     def serve():
-        protocols.append(Echo())
+        protocols.append(EchoingRecorder())
         return protocols[-1]
 
     server = await loop.create_server(serve, "127.0.0.1", 0, ssl=server_context)
@@ -216,7 +189,7 @@ async def converse(server_context, client_context, before=None):
             try:
                 transport, protocol = await asyncio.wait_for(
                     loop.create_connection(
-                        Client,
+                        Recorder,
                         *server.sockets[0].getsockname(),
                         ssl=client_context,
                         server_hostname="localhost",
@@ -236,12 +209,12 @@ async def converse(server_context, client_context, before=None):
                 transport.close()
             except (OSError, RuntimeError, AttributeError):
                 transport.abort()
-            await asyncio.wait([protocol.lost], timeout=0.5)
+            await asyncio.wait([protocol.closed], timeout=0.5)
             transport.abort()
     finally:
         server.close()
         for protocol in protocols:
-            if hasattr(protocol, "transport"):
+            if protocol.transport is not None:
                 protocol.transport.abort()
         await turns(10)
 
@@ -384,7 +357,7 @@ def test_end_in_a_new_handshake(loop, run, contexts_of_a_test, end):
         made = []
 
         def factory():
-            made.append(Echo())
+            made.append(EchoingRecorder())
             return made[0]
 
         listener = await loop.create_server(factory, "127.0.0.1", 0, ssl=server)
@@ -396,10 +369,10 @@ def test_end_in_a_new_handshake(loop, run, contexts_of_a_test, end):
             stderr=asyncio.subprocess.STDOUT,
         )
         try:
-            await until(lambda: made and hasattr(made[0], "transport"))
+            await until(lambda: made and made[0].transport)
             process.stdin.write(b"R\n")
             await until(lambda: trap.sprung)
-            await asyncio.wait([made[0].lost], timeout=1)
+            await asyncio.wait([made[0].closed], timeout=1)
             made[0].transport.abort()
         finally:
             with contextlib.suppress(ProcessLookupError):
@@ -422,14 +395,14 @@ def test_object_after_the_end(loop, run, contexts_of_a_test):
     async def main():
         server = await loop.create_server(Echo, "127.0.0.1", 0, ssl=contexts_of_a_test[0])
         transport, protocol = await loop.create_connection(
-            Client,
+            Recorder,
             *server.sockets[0].getsockname(),
             ssl=contexts_of_a_test[1],
             server_hostname="localhost",
         )
         made = transport.get_extra_info("ssl_object")
         transport.abort()
-        await protocol.lost
+        await protocol.closed
         server.close()
         await turns(10)
         return made

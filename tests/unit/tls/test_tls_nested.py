@@ -13,8 +13,7 @@ import pytest
 from tests.certificates import make_certificate
 from tests.support import PY, turns
 
-from .test_tls_order import Recorder, connection  # noqa: F401
-from .tls_below import Below, Peer
+from .tls_below import Above, Below, Peer
 
 pytestmark = pytest.mark.usefixtures("engine")
 
@@ -23,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("engine")
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, "lines"])
 @pytest.mark.parametrize("taken", [0, 3])
-def test_what_is_written_while_the_rest_has_to_wait(run, connection, kind, taken):  # noqa: F811
+def test_what_is_written_while_the_rest_has_to_wait(run, connection, kind, taken):
     """The object's write() writes to the transport, and then wants to read first."""
 
     async def main():
@@ -56,7 +55,7 @@ def test_what_is_written_while_the_rest_has_to_wait(run, connection, kind, taken
 
 @pytest.mark.parametrize("what", ["write", "writelines", "close", "abort", "raise"])
 @pytest.mark.parametrize("before", [0, 1, 3])
-def test_a_generator_of_lines_that_writes(run, connection, what, before):  # noqa: F811
+def test_a_generator_of_lines_that_writes(run, connection, what, before):
     """Its parts are written one after the other, each as soon as it is there."""
     expected = {
         "write": b"1" * before + b"inside" + b"2after",
@@ -93,7 +92,7 @@ def test_a_generator_of_lines_that_writes(run, connection, what, before):  # noq
 
 @pytest.mark.skipif(PY < (3, 12), reason="__buffer__() came in 3.12")
 @pytest.mark.our_loop("the standard loop asks again while it is asked, without an end")
-def test_a_buffer_is_asked_once(run, connection):  # noqa: F811
+def test_a_buffer_is_asked_once(run, connection):
     """It may write, and give other memory the next time."""
 
     async def main():
@@ -116,7 +115,7 @@ def test_a_buffer_is_asked_once(run, connection):  # noqa: F811
 # -- what is replaced -------------------------------------------------------------------------
 
 
-def test_a_logger_of_the_module(loop, run, connection, monkeypatch):  # noqa: F811
+def test_a_logger_of_the_module(loop, run, connection, monkeypatch):
     loop.set_debug(True)
     messages = []
 
@@ -168,7 +167,7 @@ def test_context_of_the_callback_for_names(loop, run, tmp_path, direction, versi
         below = Below(loop, peer, [])
         log = []
         task = asyncio.ensure_future(
-            loop.start_tls(below, Recorder(log), server, server_side=True)
+            loop.start_tls(below, Above(log), server, server_side=True)
         )
         await turns(2)
         peer.feed(b"")
@@ -200,7 +199,7 @@ def test_context_of_the_callback_for_names(loop, run, tmp_path, direction, versi
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_small_segments_while_reading_is_paused(run, connection, seed):  # noqa: F811
+def test_small_segments_while_reading_is_paused(run, connection, seed):
     """In one order, whatever is kept, used in part, and added to."""
     choose = random.Random(seed)
 
@@ -239,7 +238,7 @@ def test_small_segments_while_reading_is_paused(run, connection, seed):  # noqa:
     run(main())
 
 
-def test_records_without_data_take_no_memory(run, connection, contexts):  # noqa: F811
+def test_records_without_data_take_no_memory(run, connection, contexts):
     """Tickets, in hundreds of kilobytes: what is read behind them needs room for itself."""
     tickets = contexts[0].num_tickets
     contexts[0].num_tickets = 5000

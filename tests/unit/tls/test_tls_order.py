@@ -12,76 +12,11 @@ import pytest
 
 from tests.support import turns
 
-from .tls_below import Below, Peer
+from .tls_below import Above, Below, Connection
 
 pytestmark = pytest.mark.usefixtures("engine")
 
 TIMEOUT = 10
-
-
-class Recorder(asyncio.Protocol):
-    def __init__(self, log):
-        self.log = log
-
-    def data_received(self, data):
-        self.log.append(("data", len(data)))
-
-    def eof_received(self):
-        self.log.append("eof")
-
-    def connection_lost(self, exc):
-        self.log.append(("lost", type(exc).__name__))
-        self.reason = exc
-
-    def pause_writing(self):
-        self.log.append("pause")
-
-    def resume_writing(self):
-        self.log.append("resume")
-
-
-class Connection:
-    """A TLS transport over a Below whose handshake is complete; everything is in `log`."""
-
-    def __init__(self, loop, contexts, now=False, below=Below, protocol=Recorder):
-        self.loop, self.log = loop, []
-        self.contexts = contexts
-        self.peer = Peer(contexts[0])
-        self.below = below(loop, self.peer, self.log, now)
-        self.protocol = protocol(self.log)
-
-    async def __aenter__(self):
-        self.transport = await asyncio.wait_for(
-            self.loop.start_tls(
-                self.below, self.protocol, self.contexts[1], server_hostname="localhost"
-            ),
-            TIMEOUT,
-        )
-        self.protocol.transport = self.transport
-        await turns(8)
-        self.log.clear()
-        return self
-
-    async def __aexit__(self, *exc):
-        self.below.failures.clear()
-        if not self.transport.is_closing():
-            self.transport.abort()
-        elif not self.below.lost:
-            self.below._force_close(None)
-        await turns(4)
-        return False
-
-    def say(self, size):
-        self.peer.object.write(b"s" * size)
-        self.below.deliver()
-
-
-@pytest.fixture
-def connection(contexts):
-    def make(**options):
-        return Connection(asyncio.get_running_loop(), contexts, **options)
-
-    return make
 
 
 RECORD = 22  # bytes that a record of TLS 1.3 adds
@@ -97,7 +32,7 @@ class Trouble(Exception):
     pass
 
 
-class Random(Recorder):
+class Random(Above):
     """Does something in each callback."""
 
     def __init__(self, program):
@@ -307,7 +242,7 @@ def test_at_random(impl, contexts, quiet, part, size):
 # -- writing --------------------
 
 
-class Writer(Recorder):
+class Writer(Above):
     """Writes something when it may write again, or may not."""
 
     def pause_writing(self):
@@ -346,7 +281,7 @@ def test_a_callback_does_not_overtake(run, connection, how, when):
 def test_a_callback_may_change_the_buffer_that_is_written(run, connection):
     data = bytearray(b"d" * 1000)
 
-    class Shrinking(Recorder):
+    class Shrinking(Above):
         def pause_writing(self):
             del data[:]
 
@@ -403,7 +338,7 @@ def test_what_is_written_has_left_before_the_callback_goes_on(run, connection):
 def test_an_answer_inside_write(run, connection):
     """The transport below delivers the answer before write() returns, and so on."""
 
-    class Echo(Recorder):
+    class Echo(Above):
         def data_received(self, data):
             super().data_received(data)
             if len(self.log) < 40:
@@ -586,7 +521,7 @@ def test_a_transport_below_with_few_methods(run, connection):
 
 
 def test_flow_control_callbacks_that_raise(run, connection, reports):
-    class Failing(Recorder):
+    class Failing(Above):
         def pause_writing(self):
             raise ZeroDivisionError
 
@@ -741,7 +676,7 @@ def test_what_resume_reading_promised_comes_in_close(run, connection):
     run(main())
 
 
-class Small(Recorder, asyncio.BufferedProtocol):
+class Small(Above, asyncio.BufferedProtocol):
     def get_buffer(self, hint):
         self.buffer = memoryview(bytearray(100))
         return self.buffer
@@ -851,7 +786,7 @@ def test_a_transport_below_may_reuse_its_memory(run, contexts):
                         self.protocol.get_buffer(len(data))[: len(data)] = data
                         self.protocol.buffer_updated(len(data))
 
-        class Asking(Recorder):
+        class Asking(Above):
             def data_received(self, data):
                 assert data == b"s" * len(data)
                 super().data_received(data)

@@ -14,21 +14,19 @@ import pytest
 
 from tests.support import check_script, turns, until
 
+from .tls_below import InPython
+
 pytestmark = pytest.mark.usefixtures("engine")
 
 TIMEOUT = 20
 
 
-class Tunnel(asyncio.Transport):
+class Tunnel(InPython):
     """A channel over another transport, with a frame around each piece, as multiplexers have."""
-
-    _start_tls_compatible = True
 
     def __init__(self, lower, split=False):
         super().__init__()
         self.lower, self.split = lower, split
-        self.protocol = None
-        self.closing = False
 
     def write(self, data):
         header = struct.pack("!I", len(data))
@@ -40,32 +38,11 @@ class Tunnel(asyncio.Transport):
             piece = data[start : start + 1000]
             self.lower.writelines([struct.pack("!I", len(piece)), piece])
 
-    def set_protocol(self, protocol):
-        self.protocol = protocol
-
-    def get_protocol(self):
-        return self.protocol
-
-    def give(self, data):
-        protocol = self.protocol
-        if hasattr(protocol, "data_received"):
-            protocol.data_received(data)
-            return
-        while data:
-            buffer = protocol.get_buffer(len(data))
-            n = min(len(buffer), len(data))
-            buffer[:n] = data[:n]
-            protocol.buffer_updated(n)
-            data = data[n:]
-
     def pause_reading(self):
         pass
 
     def resume_reading(self):
         pass
-
-    def is_closing(self):
-        return self.closing
 
     def close(self):
         self.finish(None)
@@ -80,9 +57,6 @@ class Tunnel(asyncio.Transport):
         if not self.closing:
             self.closing = True
             asyncio.get_running_loop().call_soon(self.protocol.connection_lost, exc)
-
-    def get_extra_info(self, name, default=None):
-        return default
 
 
 class Frames(asyncio.Protocol):
@@ -506,23 +480,16 @@ os.waitpid(pid, 0)
 )
 
 
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    from tests.certificates import make_certificate
-
-    return make_certificate(tmp_path_factory.mktemp("files"))
-
-
 @pytest.fixture
 def child_environment(engine, impl):
     return {"ASYNCLOOP_TLS": engine} if impl.ours else {}
 
 
 @pytest.mark.parametrize("how", ["exit", "exec", "kill", "block"])
-def test_what_was_written_arrives(impl, files, how, child_environment, monkeypatch):
+def test_what_was_written_arrives(impl, certificate, how, child_environment, monkeypatch):
     for name, value in child_environment.items():
         monkeypatch.setenv(name, value)
-    check_script(impl, EXIT, expect="same", args=(how, *files))
+    check_script(impl, EXIT, expect="same", args=(how, *certificate))
 
 
 FORK = (
@@ -565,10 +532,10 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 @pytest.mark.parametrize("how", ["plain", "close", "pending"])
 def test_a_child_of_fork_sends_nothing_of_its_parents(
-    impl, files, how, child_environment, monkeypatch
+    impl, certificate, how, child_environment, monkeypatch
 ):
     if how == "pending" and not impl.ours:
         pytest.skip("asyncio's child shares the parent's epoll set and sends it, too")
     for name, value in child_environment.items():
         monkeypatch.setenv(name, value)
-    check_script(impl, FORK, expect="same\n0", args=(how, *files))
+    check_script(impl, FORK, expect="same\n0", args=(how, *certificate))

@@ -12,7 +12,7 @@ from asyncio import sslproto
 
 import pytest
 
-from tests.certificates import make_certificate
+from tests.protocols import Echo, Recorder
 from tests.support import check_script, until
 
 pytestmark = pytest.mark.usefixtures("engine")
@@ -20,47 +20,7 @@ pytestmark = pytest.mark.usefixtures("engine")
 TIMEOUT = 10
 
 
-@pytest.fixture(scope="session")
-def files(tmp_path_factory):
-    return make_certificate(tmp_path_factory.mktemp("tls-shipped"))
-
-
-@pytest.fixture
-def server_context(files):
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*files)
-    return context
-
-
-@pytest.fixture
-def client_context(files):
-    return ssl.create_default_context(cafile=files[0])
-
-
-class Echo(asyncio.Protocol):
-    def connection_made(self, transport):
-        self.transport = transport
-
-    def data_received(self, data):
-        self.transport.write(data)
-
-
-class Client(asyncio.Protocol):
-    def __init__(self):
-        self.data = b""
-        self.lost = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport):
-        self.transport = transport
-
-    def data_received(self, data):
-        self.data += data
-
-    def connection_lost(self, exc):
-        self.lost.set_result(exc)
-
-
-class BufferedClient(asyncio.BufferedProtocol, Client):
+class BufferedClient(asyncio.BufferedProtocol, Recorder):
     def __init__(self):
         super().__init__()
         self.memory = memoryview(bytearray(10))
@@ -72,7 +32,7 @@ class BufferedClient(asyncio.BufferedProtocol, Client):
         self.data += self.memory[:n]
 
 
-async def talk(server_context, client_context, factory=Client, server_factory=Echo):
+async def talk(server_context, client_context, factory=Recorder, server_factory=Echo):
     """A connection with some data in both directions: the client's protocol, at the end."""
     loop = asyncio.get_running_loop()
     server = await loop.create_server(server_factory, "127.0.0.1", 0, ssl=server_context)
@@ -89,14 +49,14 @@ async def talk(server_context, client_context, factory=Client, server_factory=Ec
         assert protocol.data == b"firstsecond"
         await until(lambda: True)
         transport.close()
-        await asyncio.wait_for(protocol.lost, TIMEOUT)
+        await asyncio.wait_for(protocol.closed, TIMEOUT)
         return protocol
     finally:
         server.close()
         await asyncio.wait_for(server.wait_closed(), TIMEOUT)
 
 
-class Recorder:
+class Calls:
     """Makes methods that note their calls and then do what the standard ones do."""
 
     def __init__(self):
@@ -131,7 +91,7 @@ USED = ["do_handshake", "read", "write", "unwrap", "getpeercert", "cipher", "com
 def test_replaced_method_of_ssl_objects(
     run, monkeypatch, server_context, client_context, name, place
 ):
-    recorder = Recorder()
+    recorder = Calls()
     replacement = recorder.method(getattr(ssl.SSLObject, name))
     if place == "class":
         monkeypatch.setattr(ssl.SSLObject, name, replacement)
@@ -154,7 +114,7 @@ def test_replaced_method_of_ssl_objects(
 
 
 def test_replaced_method_is_left_again(run, monkeypatch, server_context, client_context):
-    recorder = Recorder()
+    recorder = Calls()
     with monkeypatch.context() as patch:
         patch.setattr(ssl.SSLObject, "read", recorder.method(ssl.SSLObject.read))
         run(talk(server_context, client_context))
@@ -186,15 +146,15 @@ def test_replaced_code_of_a_method(run, monkeypatch, server_context, client_cont
 
 @pytest.mark.parametrize("name", ["wrap_bio", "_encode_hostname"])
 @pytest.mark.parametrize("place", ["class", "subclass", "object"])
-def test_replaced_method_of_contexts(run, monkeypatch, files, server_context, name, place):
-    recorder = Recorder()
+def test_replaced_method_of_contexts(run, monkeypatch, certificate, server_context, name, place):
+    recorder = Calls()
     replacement = recorder.method(getattr(ssl.SSLContext, name))
     if place == "subclass":
         kind = type("Subclass", (ssl.SSLContext,), {name: replacement})
         client_context = kind(ssl.PROTOCOL_TLS_CLIENT)
-        client_context.load_verify_locations(files[0])
+        client_context.load_verify_locations(certificate[0])
     else:
-        client_context = ssl.create_default_context(cafile=files[0])
+        client_context = ssl.create_default_context(cafile=certificate[0])
     if place == "class":
         monkeypatch.setattr(ssl.SSLContext, name, replacement)
     elif place == "object":
@@ -208,7 +168,7 @@ def test_methods_for_sockets_and_settings_do_not_count(
 ):
     """Tools replace these, and no connection of asyncio's calls them."""
     for name in ("wrap_socket", "load_default_certs", "set_alpn_protocols"):
-        method = Recorder().method(getattr(ssl.SSLContext, name))
+        method = Calls().method(getattr(ssl.SSLContext, name))
         monkeypatch.setattr(ssl.SSLContext, name, method)
     protocol = run(talk(server_context, client_context))
     if impl.ours:
@@ -219,7 +179,7 @@ def test_methods_for_sockets_and_settings_do_not_count(
     not hasattr(ssl, "_check_sslobject_params"), reason="a function of newer versions"
 )
 def test_replaced_function_of_the_module(run, monkeypatch, server_context, client_context):
-    recorder = Recorder()
+    recorder = Calls()
     replacement = recorder.method(ssl._check_sslobject_params)
     monkeypatch.setattr(ssl, "_check_sslobject_params", replacement)
     run(talk(server_context, client_context))
@@ -227,7 +187,7 @@ def test_replaced_function_of_the_module(run, monkeypatch, server_context, clien
 
 
 def test_private_wrap_bio_of_a_context(run, server_context, client_context):
-    recorder = Recorder()
+    recorder = Calls()
     client_context._wrap_bio = recorder.method(client_context._wrap_bio, "_wrap_bio")
     run(talk(server_context, client_context))
     assert recorder.names() == {"_wrap_bio"}
@@ -256,7 +216,7 @@ def test_replaced_memory_bio(run, monkeypatch, server_context, client_context):
         made.append(standard())
         return made[-1]
 
-    class Watching(Client):
+    class Watching(Recorder):
         def connection_made(self, transport):
             super().connection_made(transport)
             transport.pause_reading()
@@ -275,7 +235,7 @@ def test_replaced_memory_bio(run, monkeypatch, server_context, client_context):
         transport.resume_reading()
         await until(lambda: protocol.data == b"hello")
         transport.close()
-        await protocol.lost
+        await protocol.closed
         server.close()
 
     monkeypatch.setattr(ssl, "MemoryBIO", memory_bio)
@@ -300,7 +260,7 @@ def test_replaced_memory_bio(run, monkeypatch, server_context, client_context):
 def test_replaced_parts_of_asyncio(run, monkeypatch, server_context, client_context, owner, name):
     if not hasattr(owner, name):
         pytest.skip("not in this version")
-    recorder = Recorder()
+    recorder = Calls()
     monkeypatch.setattr(owner, name, recorder.method(getattr(owner, name)))
     run(talk(server_context, client_context))
     if name != "data_received":  # nobody calls that of a BufferedProtocol
@@ -383,7 +343,7 @@ if {loops!r} == "asyncloop":
     loop = asyncloop.new_event_loop()
 else:
     loop = asyncio.SelectorEventLoop()
-certificate, key = {files!r}
+certificate, key = {certificate!r}
 server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 server.load_cert_chain(certificate, key)
 client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -424,8 +384,8 @@ print(sorted(set(calls)))
     ],
     ids=["methods", "class", "after-asyncio"],
 )
-def test_replaced_before_the_import(impl, files, patch):
-    source = PATCHED_BEFORE_IMPORT.format(patch=patch, loops=impl.loops, files=files)
+def test_replaced_before_the_import(impl, certificate, patch):
+    source = PATCHED_BEFORE_IMPORT.format(patch=patch, loops=impl.loops, certificate=certificate)
     check_script(impl, source, "['do_handshake', 'read', 'unwrap', 'write']")
 
 
@@ -455,14 +415,14 @@ def spy_class():
     return type("Mine", (Spy,), {"written": [], "reads": [], "buffers": []})
 
 
-@pytest.mark.parametrize("factory", [Client, BufferedClient])
+@pytest.mark.parametrize("factory", [Recorder, BufferedClient])
 def test_arguments(run, server_context, client_context, factory):
     spy = client_context.sslobject_class = spy_class()
     protocol = run(talk(server_context, client_context, factory))
     written = [(kind, content) for _, kind, content in spy.written]
     assert written == [(bytes, b"first"), (bytes, b"second")]
     assert all(bytes(kept) == content for kept, _, content in spy.written)
-    if factory is Client:
+    if factory is Recorder:
         assert set(spy.reads) == {((256 * 1024,), ())}
     else:
         assert {shape for shape, _ in spy.reads} <= {(n, memoryview) for n in range(1, 11)}
@@ -474,7 +434,7 @@ def test_types_of_what_is_written(run, server_context, client_context):
     spy = client_context.sslobject_class = spy_class()
     pieces = [b"1", bytearray(b"22"), memoryview(b"333"), bytearray(b"4444")]
 
-    class Talker(Client):
+    class Talker(Recorder):
         def connection_made(self, transport):
             super().connection_made(transport)
             transport.write(pieces[0])
@@ -493,7 +453,7 @@ def test_types_of_what_is_written(run, server_context, client_context):
         )
         await until(lambda: protocol.data == b"12233344445")
         transport.abort()
-        await protocol.lost
+        await protocol.closed
         server.close()
 
     run(main())
@@ -533,11 +493,11 @@ def test_read_with_one_parameter(run, server_context, client_context):
     run(main())
 
 
-def test_what_is_kept_stays_good(loop, run, server_context, client_context, files):
+def test_what_is_kept_stays_good(loop, run, server_context, client_context, certificate):
     """A subclass keeps all that it saw; other connections talk; the loop is closed."""
     spy = client_context.sslobject_class = spy_class()
-    plain = ssl.create_default_context(cafile=files[0])
-    kept = [run(talk(server_context, client_context, f)) for f in (Client, BufferedClient)]
+    plain = ssl.create_default_context(cafile=certificate[0])
+    kept = [run(talk(server_context, client_context, f)) for f in (Recorder, BufferedClient)]
     for _ in range(3):
         run(talk(server_context, plain))
     loop.close()
@@ -584,10 +544,10 @@ def test_context_that_only_behaves_like_one(run, server_context, client_context)
     assert log == [(ssl.MemoryBIO, ssl.MemoryBIO, False, "localhost")]
 
 
-def test_truststore(run, server_context, files):
+def test_truststore(run, server_context, certificate):
     truststore = pytest.importorskip("truststore")
     context = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.load_verify_locations(files[0])
+    context.load_verify_locations(certificate[0])
     run(talk(server_context, context))
     strict = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     with pytest.raises(ssl.SSLCertVerificationError):
@@ -599,7 +559,7 @@ def test_truststore(run, server_context, files):
 
 async def changed_talk(server_context, client_context, change, kind):
     """A connection whose SSLObject is changed in the middle; the calls that were recorded."""
-    recorder = Recorder()
+    recorder = Calls()
 
     async def handle(reader, writer):
         while data := await reader.read(1000):
@@ -616,7 +576,7 @@ async def changed_talk(server_context, client_context, change, kind):
         transport = writer.transport
     else:
         transport, protocol = await loop.create_connection(
-            BufferedClient if kind == "buffered" else Client,
+            BufferedClient if kind == "buffered" else Recorder,
             *address,
             ssl=client_context,
             server_hostname="localhost",
@@ -640,7 +600,7 @@ async def changed_talk(server_context, client_context, change, kind):
         if kind == "streams":
             await writer.wait_closed()
         else:
-            await asyncio.wait_for(protocol.lost, TIMEOUT)
+            await asyncio.wait_for(protocol.closed, TIMEOUT)
     finally:
         undo()
         server.close()
@@ -762,7 +722,7 @@ def test_changed_in_the_middle(run, server_context, client_context, change, kind
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_changed_by_an_sni_callback(run, server_context, client_context, version):
     """The callback has the object before the handshake is over."""
-    recorder = Recorder()
+    recorder = Calls()
     client_context.maximum_version = version
 
     def on_name(made, name, context):

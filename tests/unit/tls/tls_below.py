@@ -7,6 +7,9 @@ protocol and the transport below can be compared with what another one tells, ca
 import asyncio
 import ssl
 
+from tests.support import turns
+
+TIMEOUT = 10
 PIECE = 100_000  # bytes of one delivery; asyncio's protocol takes up to 256 KiB
 
 
@@ -46,29 +49,56 @@ class Peer:
             pass
 
 
-class Below(asyncio.Transport):
-    """A transport whose other end is a Peer.
-
-    `now`: what the peer says in answer is delivered inside write(). Each call is noted in `log`.
-    """
+class InPython(asyncio.Transport):
+    """What transports in Python have in common."""
 
     _start_tls_compatible = True
 
-    def __init__(self, loop, peer, log, now=False):
+    def __init__(self):
         super().__init__()
-        self.loop, self.peer, self.log, self.now = loop, peer, log, now
         self.protocol = None
-        self.paused = self.lost = self.closing = False
-        self.failures = []  # exceptions that the next calls of write() raise, or None
-        self.waiting = bytearray()
-
-    # -- asyncio's side --------------------
+        self.closing = False
 
     def set_protocol(self, protocol):
         self.protocol = protocol
 
     def get_protocol(self):
         return self.protocol
+
+    def is_closing(self):
+        return self.closing
+
+    def get_extra_info(self, name, default=None):
+        return default
+
+    def give(self, data):
+        """data_received(), or what a BufferedProtocol has for it."""
+        protocol = self.protocol
+        if hasattr(protocol, "data_received"):
+            protocol.data_received(data)
+            return
+        while data:
+            buffer = protocol.get_buffer(len(data))
+            n = min(len(buffer), len(data))
+            buffer[:n] = data[:n]
+            protocol.buffer_updated(n)
+            data = data[n:]
+
+
+class Below(InPython):
+    """A transport whose other end is a Peer.
+
+    `now`: what the peer says in answer is delivered inside write(). Each call is noted in `log`.
+    """
+
+    def __init__(self, loop, peer, log, now=False):
+        super().__init__()
+        self.loop, self.peer, self.log, self.now = loop, peer, log, now
+        self.paused = self.lost = False
+        self.failures = []  # exceptions that the next calls of write() raise, or None
+        self.waiting = bytearray()
+
+    # -- asyncio's side --------------------
 
     def write(self, data):
         assert isinstance(data, bytes)
@@ -94,9 +124,6 @@ class Below(asyncio.Transport):
         self.paused = False
         self.loop.call_soon(self.deliver)
 
-    def is_closing(self):
-        return self.closing
-
     def close(self):
         self.end("below.close", None)
 
@@ -113,23 +140,7 @@ class Below(asyncio.Transport):
             self.lost = True
             self.loop.call_soon(self.protocol.connection_lost, exc)
 
-    def get_extra_info(self, name, default=None):
-        return default
-
     # -- the peer's side --------------------
-
-    def give(self, data):
-        """data_received(), or what a BufferedProtocol has for it."""
-        protocol = self.protocol
-        if hasattr(protocol, "data_received"):
-            protocol.data_received(data)
-            return
-        while data:
-            buffer = protocol.get_buffer(len(data))
-            n = min(len(buffer), len(data))
-            buffer[:n] = data[:n]
-            protocol.buffer_updated(n)
-            data = data[n:]
 
     def deliver(self):
         self.waiting += self.peer.outgoing.read()
@@ -159,3 +170,62 @@ class Below(asyncio.Transport):
         if not keep_open:
             self.log.append("below ends itself")
             self.close()
+
+
+class Above(asyncio.Protocol):
+    """Notes in `log` what the TLS transport tells, beside what the transport below is told."""
+
+    def __init__(self, log):
+        self.log = log
+
+    def data_received(self, data):
+        self.log.append(("data", len(data)))
+
+    def eof_received(self):
+        self.log.append("eof")
+
+    def connection_lost(self, exc):
+        self.log.append(("lost", type(exc).__name__))
+        self.reason = exc
+
+    def pause_writing(self):
+        self.log.append("pause")
+
+    def resume_writing(self):
+        self.log.append("resume")
+
+
+class Connection:
+    """A TLS transport over a Below whose handshake is complete; everything is in `log`."""
+
+    def __init__(self, loop, contexts, now=False, below=Below, protocol=Above):
+        self.loop, self.log = loop, []
+        self.contexts = contexts
+        self.peer = Peer(contexts[0])
+        self.below = below(loop, self.peer, self.log, now)
+        self.protocol = protocol(self.log)
+
+    async def __aenter__(self):
+        self.transport = await asyncio.wait_for(
+            self.loop.start_tls(
+                self.below, self.protocol, self.contexts[1], server_hostname="localhost"
+            ),
+            TIMEOUT,
+        )
+        self.protocol.transport = self.transport
+        await turns(8)
+        self.log.clear()
+        return self
+
+    async def __aexit__(self, *exc):
+        self.below.failures.clear()
+        if not self.transport.is_closing():
+            self.transport.abort()
+        elif not self.below.lost:
+            self.below._force_close(None)
+        await turns(4)
+        return False
+
+    def say(self, size):
+        self.peer.object.write(b"s" * size)
+        self.below.deliver()
