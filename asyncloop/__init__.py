@@ -79,9 +79,28 @@ if hasattr(asyncio, "set_event_loop_policy"):
 # What is about tasks and runs.
 if TYPE_CHECKING:
     from ._nested import allow_nested
+    from ._tasks import Census, TaskPlace, TaskStats, TransportSize, census, lost_tasks, task_stats
 
 _LATE_NAMES["allow_nested"] = "_nested"
 __all__ += ["allow_nested"]
+_LATE_NAMES |= {
+    "Census": "_tasks",
+    "TaskPlace": "_tasks",
+    "TaskStats": "_tasks",
+    "TransportSize": "_tasks",
+    "census": "_tasks",
+    "lost_tasks": "_tasks",
+    "task_stats": "_tasks",
+}
+__all__ += [
+    "Census",
+    "TaskPlace",
+    "TaskStats",
+    "TransportSize",
+    "census",
+    "lost_tasks",
+    "task_stats",
+]
 
 _T = TypeVar("_T")
 
@@ -98,7 +117,12 @@ def new_event_loop() -> Loop:
     return Loop()
 
 
-def run(main: Coroutine[Any, Any, _T], *, debug: bool | None = None) -> _T:
+def run(
+    main: Coroutine[Any, Any, _T],
+    *,
+    debug: bool | None = None,
+    strong_tasks: bool | None = None,
+) -> _T:
     """Run the coroutine `main` on a new loop of asyncloop and return its result.
 
     Does what `asyncio.run` does: cancels what is left when `main` is done, shuts down the
@@ -106,20 +130,36 @@ def run(main: Coroutine[Any, Any, _T], *, debug: bool | None = None) -> _T:
     into a cancellation of `main` and then KeyboardInterrupt.
 
     `debug` switches asyncio's debug mode on or off; None leaves that to `PYTHONASYNCIODEBUG` and
-    `-X dev`.
+    `-X dev`. `strong_tasks` says whether each task is held until it is done, though nobody refers
+    to it; None leaves that to `ASYNCLOOP_STRONG_TASKS`.
 
     Raises what `main` raises, RuntimeError if a loop is already running in this thread, and
     what `asyncio.run` of the same Python raises (ValueError or TypeError) if `main` is not a
     coroutine.
     """
+    factory: Callable[[], Loop] = new_event_loop
+    if strong_tasks is not None:
+        factory = _factory_with(strong_tasks)
     if sys.version_info >= (3, 12):
-        return asyncio.run(main, debug=debug, loop_factory=new_event_loop)
+        return asyncio.run(main, debug=debug, loop_factory=factory)
     # Python 3.11 has no loop_factory there. Asked before the Runner makes its loop, and with
     # asyncio.run's own words, for the sake of those who look for them.
     if asyncio._get_running_loop() is not None:
         raise RuntimeError("asyncio.run() cannot be called from a running event loop")
-    with asyncio.Runner(debug=debug, loop_factory=new_event_loop) as runner:
+    with asyncio.Runner(debug=debug, loop_factory=factory) as runner:
         return runner.run(main)
+
+
+def _factory_with(strong_tasks: bool) -> Callable[[], Loop]:
+    if not isinstance(strong_tasks, bool):
+        raise TypeError(f"strong_tasks has to be True, False or None, not {strong_tasks!r}")
+
+    def factory() -> Loop:
+        loop = new_event_loop()
+        loop.strong_tasks = strong_tasks
+        return loop
+
+    return factory
 
 
 def build_info() -> dict[str, Any]:
@@ -149,6 +189,16 @@ if os.environ.get("ASYNCLOOP_DUMP_SIGNAL"):
     from ._dump import start_from_environment as _start_dump
 
     _start_dump(os.environ["ASYNCLOOP_DUMP_SIGNAL"])
+
+if os.environ.get("ASYNCLOOP_STRONG_TASKS") or os.environ.get("ASYNCLOOP_TASK_ACCOUNTING"):
+    from ._tasks import start_from_environment as _start_tasks
+
+    _start_tasks(os.environ)
+
+if os.environ.get("ASYNCLOOP_SHUTDOWN"):
+    from ._shutdown import start_from_environment as _start_shutdown
+
+    _start_shutdown(os.environ["ASYNCLOOP_SHUTDOWN"])
 
 if os.environ.get("ASYNCLOOP_CHECK"):
     from . import _switch

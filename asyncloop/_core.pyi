@@ -15,7 +15,7 @@ from concurrent.futures import Executor
 from contextvars import Context
 from socket import _Address, socket
 from traceback import StackSummary
-from types import FrameType, GenericAlias, TracebackType
+from types import CodeType, FrameType, GenericAlias, TracebackType
 from typing import (
     Any,
     ClassVar,
@@ -250,6 +250,18 @@ class FutureIter(Generator[Any, None, _T_co]):
     def throw(self, typ: Any, val: object = ..., tb: TracebackType | None = ..., /) -> Any: ...
     def close(self) -> None: ...
 
+@final
+class TaskRecord:
+    task: Task[Any] | None
+    code: CodeType | None
+    line: int
+    made_ns: int
+    ready_ns: int
+    ran_ns: int
+    waited_ns: int
+    steps: int
+    wakeups: int
+
 # -- handles --------------------------------------------------------------------------------
 
 @final
@@ -333,6 +345,8 @@ class ExecutorLink:
 @disjoint_base
 class Loop:
     slow_callback_duration: float
+    strong_tasks: bool
+    task_accounting: bool
     @property
     def turn_budget(self) -> float | None: ...
     @turn_budget.setter
@@ -451,6 +465,7 @@ class Loop:
         callback: Callable[[*_Ts], object],
         *args: *_Ts,
     ) -> Handle: ...
+    def _task_records(self) -> list[tuple[int, TaskRecord]]: ...
     def _enter_nested(self) -> None: ...
     def _leave_nested(self) -> None: ...
     def _ready_length(self) -> int: ...
@@ -529,9 +544,7 @@ class Transport(_FlowControlMixin):
     def _force_close(self, object: BaseException | None, /) -> None: ...
     def _maybe_pause_protocol(self) -> None: ...
     def _maybe_resume_protocol(self) -> None: ...
-    def _set_write_buffer_limits(
-        self, high: int | None = None, low: int | None = None
-    ) -> None: ...
+    def _set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
     _protocol: asyncio.BaseProtocol | None
     @property
     def _closing(self) -> bool: ...
@@ -694,6 +707,7 @@ if sys.version_info >= (3, 13):
 
 @final
 class StreamReader(asyncio.StreamReader): ...
+
 @final
 class StreamWriter(asyncio.StreamWriter): ...
 

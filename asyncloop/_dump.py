@@ -5,6 +5,8 @@ works on all of them, and shows the loop's timers and transports as well.
 """
 
 import asyncio
+import concurrent.futures
+import concurrent.futures.thread
 import contextlib
 import faulthandler
 import gc
@@ -34,21 +36,33 @@ def dump(file: TextIO | None = None) -> None:
     """Write what the running loops of this process are doing to `file` (sys.stderr if None).
 
     For each loop: what is ready and scheduled, its transports with the bytes that they have
-    buffered, and its tasks as a tree: below each task those that it waits for, with the whole chain
-    of coroutines of each, down to the line that waits. For this thread's own stack and those of
+    buffered, the calls in its default executor, its async generators, and its tasks as a tree:
+    below each task those that it waits for, with the whole chain of coroutines of each, down to the
+    line that waits. For this thread's own stack and those of
     others see `faulthandler`. Works from any thread, and from a signal handler; the loops need not
     come to a turn. What raises while it is looked at is written as such.
 
-    Raises what `file` raises when it is written to.
+    Raises what `file` raises when it is written to, and RuntimeError inside of itself, as in the
+    repr() of something that it describes.
     """
-    text = io.StringIO()
-    loops = _core._running_loops()
-    text.write(f"asyncloop: process {os.getpid()}, {len(loops)} running loop(s)\n")
-    for number, thread, loop in loops:
-        _dump_loop(text, number, thread, loop)
+    me = threading.get_ident()
+    if me in _dumping_threads:
+        raise RuntimeError("a dump is being made in this thread already")
+    _dumping_threads.add(me)
+    try:
+        text = io.StringIO()
+        loops = _core._running_loops()
+        text.write(f"asyncloop: process {os.getpid()}, {len(loops)} running loop(s)\n")
+        for number, thread, loop in loops:
+            _dump_loop(text, number, thread, loop)
+    finally:
+        _dumping_threads.discard(me)
     target = sys.stderr if file is None else file
     target.write(text.getvalue())
     target.flush()
+
+
+_dumping_threads: set[int] = set()
 
 
 def _safely(function: Any, *args: Any) -> str:
@@ -58,16 +72,29 @@ def _safely(function: Any, *args: Any) -> str:
         return f"<{getattr(function, '__name__', 'it')} raised {type(error).__name__}>"
 
 
+def safely_str(thing: Any) -> str:
+    """str(), whatever that raises."""
+    return _safely(str, thing)
+
+
+def name_of(task: Any) -> str:
+    """The name of a task, whatever get_name() raises."""
+    return _safely(task.get_name)
+
+
 def _dump_loop(text: io.StringIO, number: int, thread: int, loop: Any) -> None:
     names = {each.ident: each.name for each in threading.enumerate()}
+    timers = timers_of(loop)
     text.write(
         f"\nloop {number} in thread {names.get(thread, '?')} ({thread}): "
-        f"{len(loop._ready)} ready, {len(loop._scheduled)} timers\n"
+        f"{_safely(loop._ready_length)} ready, {len(timers)} timers\n"
     )
     _dump_stack(text, thread)
-    _dump_some(text, "timers", list(loop._scheduled), _describe_timer(loop))
-    _dump_some(text, "transports", _transports(loop), _describe_transport)
-    tasks = asyncio.all_tasks(loop)
+    _dump_some(text, "timers", timers, _describe_timer(loop))
+    _dump_some(text, "transports", all_transports(loop), _describe_transport)
+    _dump_some(text, "calls in the default executor", calls_of(loop), str)
+    _dump_some(text, "async generators", generators_of(loop), str)
+    tasks = set(tasks_of(loop))
     text.write(f"  {len(tasks)} task(s)\n")
     _dump_tree(text, tasks)
 
@@ -115,14 +142,95 @@ def _describe_timer(loop: Any) -> Any:
     return describe
 
 
-def _transports(loop: Any) -> list[Any]:
+def tasks_of(loop: Any) -> list[Any]:
+    """The tasks of a loop that are not done, in the order of their names."""
+    found: list[Any] = []
+    with contextlib.suppress(Exception):
+        found = sorted(asyncio.all_tasks(loop), key=_number_of)
+    return found
+
+
+def timers_of(loop: Any) -> list[Any]:
+    """What is scheduled for later, the next one first."""
+    found: list[Any] = []
+    with contextlib.suppress(Exception):
+        found = list(loop._timer_list())
+        found.sort(key=lambda timer: float(timer.when()))
+    return found
+
+
+def all_transports(loop: Any) -> list[Any]:
+    """The transports of a loop, that with the most buffered bytes first."""
     found: list[Any] = []
     with contextlib.suppress(Exception):
         found = list(loop._transports.values())
-    return sorted(found, key=_buffered, reverse=True)
+    return sorted(found, key=buffered, reverse=True)
 
 
-def _buffered(transport: Any) -> int:
+def transports_of(loop: Any) -> list[str]:
+    """The same, described."""
+    return [_safely(_describe_transport, transport) for transport in all_transports(loop)]
+
+
+def calls_of(loop: Any) -> list[str]:
+    """The calls of run_in_executor() in the loop's default executor, those that run first."""
+    executor = getattr(loop, "_default_executor", None)
+    if not isinstance(executor, concurrent.futures.ThreadPoolExecutor):
+        return []
+    found = []
+    frames = sys._current_frames()
+    with contextlib.suppress(Exception):
+        for thread in list(executor._threads):
+            places = _above_a_work_item(frames.get(thread.ident or 0))
+            if places:
+                call = f"{places[0]}, now at {places[-1]}" if len(places) > 1 else places[0]
+                found.append(f"runs in {thread.name}: {call}")
+        for item in _items_of(executor._work_queue):
+            if isinstance(item, concurrent.futures.thread._WorkItem):
+                found.append(f"waits for a thread: {_function_of(item)}")
+    return found
+
+
+def _function_of(item: Any) -> str:
+    """What a work item of an executor calls."""
+    function = getattr(item, "fn", None) or getattr(item, "task", ("an unknown function",))[0]
+    return _safely(repr, function)
+
+
+def _items_of(queue: Any) -> Iterator[Any]:
+    """What is in a queue.SimpleQueue, which tells it to the collector alone."""
+    for found in gc.get_referents(queue):
+        yield from found if isinstance(found, list) else [found]
+
+
+def _above_a_work_item(frame: FrameType | None) -> list[str]:
+    """Where a thread of an executor is in what it was given, outermost first."""
+    places: list[str] = []
+    while frame is not None and len(places) < _MOST_FRAMES:
+        if frame.f_code.co_filename == concurrent.futures.thread.__file__:
+            places.reverse()
+            # Its own function waits for work, which is no call.
+            if frame.f_code.co_name != "run":
+                return []
+            return places or [_function_of(frame.f_locals.get("self"))]
+        places.append(_place(frame, frame.f_lineno))
+        frame = frame.f_back
+    return []
+
+
+def generators_of(loop: Any) -> list[str]:
+    """The async generators that have begun and are not at their end, and where they are."""
+    found = []
+    with contextlib.suppress(Exception):
+        for generator in list(getattr(loop, "_asyncgens", None) or ()):
+            frame = getattr(generator, "ag_frame", None)
+            if frame is not None:
+                found.append(_place(frame, frame.f_lineno))
+    return found
+
+
+def buffered(transport: Any) -> int:
+    """The bytes that a transport has still to send; 0 for one that does not tell."""
     try:
         return int(transport.get_write_buffer_size())
     except Exception:
@@ -131,7 +239,7 @@ def _buffered(transport: Any) -> int:
 
 def _describe_transport(transport: Any) -> str:
     peer = transport.get_extra_info("peername")
-    return f"{_buffered(transport)} bytes buffered, peer {peer!r}: {transport!r}"
+    return f"{buffered(transport)} bytes buffered, peer {peer!r}: {transport!r}"
 
 
 # -- the tree of tasks -------------------------------------------------------------------
@@ -177,7 +285,7 @@ def _dump_task(text: io.StringIO, task: Any, depth: int) -> None:
     note = f", cancelled {cancelling} time(s)" if cancelling else ""
     text.write(f"{indent}task {name}{note}\n")
     count = 0
-    for place in _chain(task):
+    for place in chain_of(task):
         text.write(f"{indent}    {place}\n")
         count += 1
     if count == 0:
@@ -189,7 +297,7 @@ def _place(frame: FrameType, line: int) -> str:
     return f"{code.co_filename}:{line} in {getattr(code, 'co_qualname', code.co_name)}()"
 
 
-def _chain(task: Any) -> Iterator[str]:
+def chain_of(task: Any) -> Iterator[str]:
     """The coroutines of a task, outermost first, and what the last one waits for."""
     awaited = task.get_coro()
     for _ in range(_MOST_FRAMES):

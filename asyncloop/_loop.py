@@ -43,12 +43,20 @@ class Loop(
     several threads at a time, except `call_soon_threadsafe`.
     """
 
+    # What the environment asks for.
+    _strong_by_default = False
+    _accounting_by_default = False
+
     # Whoever gets hold of the instance's dict may put a method into it, which has to be called.
     __dict__ = property(_core.Loop._instance_dict, _core.Loop._set_instance_dict)
 
     def __init__(self) -> None:
         _core.Loop.__init__(self)
         BaseEventLoop.__init__(self)
+        if self._strong_by_default:
+            self.strong_tasks = True
+        if self._accounting_by_default:
+            self.task_accounting = True
         SignalHooks.__init__(self)
         self._internal_fds = 1
 
@@ -99,6 +107,8 @@ class Loop(
             raise RuntimeError("Cannot close a running event loop")
         if self.is_closed():
             return
+        if self._shutdown is not None:
+            self._shutdown.ended(self)
         self._remove_all_signal_handlers()
         self._close_children()
         self._close_self_pipe()

@@ -61,6 +61,8 @@ class _Run:
 class NestedHooks(_Base):
     """The part of `asyncloop.Loop` that is about runs inside of runs."""
 
+    _shutdown: Any = None  # _shutdown.py, if ASYNCLOOP_SHUTDOWN asks for it
+    _shutdown_watch: Any = None
     _nested_runs: tuple[_Run, ...] = ()  # innermost last
     _outermost_over = False  # its future is done, or somebody has called stop() for it
 
@@ -86,6 +88,8 @@ class NestedHooks(_Base):
 
         Follows asyncio.loop.run_until_complete. Inside of a run: see asyncloop.allow_nested().
         """
+        if self._shutdown is not None:
+            self._shutdown.look(self)
         if not self._nests():
             return BaseEventLoop.run_until_complete(self, future)
         self._check_closed()

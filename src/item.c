@@ -2,6 +2,7 @@
 #include "item.h"
 
 #include "tasks/trace.h"
+#include "tasks/record.h"
 
 /* Steals what _run() has returned, or NULL: asyncio lets out whatever that raises. */
 static int
@@ -33,6 +34,17 @@ loop_run_replaced(Loop *loop, PyObject *op)
                                                       loop->state->names._run, op));
 }
 
+/* With what a step of a Task costs. */
+static int
+loop_run_item_counted(Loop *loop, uintptr_t item)
+{
+    if (!loop->task_accounting || (item & READY_KIND_MASK) != READY_TASK) {
+        return loop_run_item(loop, item);
+    }
+    COUNT(loop->counters->task_steps, 1);
+    return record_step(loop, ready_object(item), task_run);
+}
+
 static int
 loop_run_item_debug(Loop *loop, uintptr_t item)
 {
@@ -41,7 +53,7 @@ loop_run_item_debug(Loop *loop, uintptr_t item)
     PyObject *outer = Py_XNewRef(loop->current_handle);    /* of a run around this one */
     loop_set_current_handle_steal(loop, (item & READY_KIND_MASK) == READY_TASK ? NULL
                                                                                : Py_NewRef(op));
-    int result = loop_run_item(loop, item);
+    int result = loop_run_item_counted(loop, item);
     loop_set_current_handle_steal(loop, outer);
     loop_warn_slow(loop, op, started);
     if ((item & READY_KIND_MASK) == READY_HANDLE) {
@@ -55,13 +67,13 @@ loop_run_item_debug(Loop *loop, uintptr_t item)
 static int
 loop_run_item_somehow(Loop *loop, uintptr_t item)
 {
-    return loop->debug ? loop_run_item_debug(loop, item) : loop_run_item(loop, item);
+    return loop->debug ? loop_run_item_debug(loop, item) : loop_run_item_counted(loop, item);
 }
 
 int
 loop_run_item_carefully(Loop *loop, uintptr_t item, bool event)
 {
-    return loop->trace == NULL ? loop_run_item_debug(loop, item)
+    return loop->trace == NULL ? loop_run_item_somehow(loop, item)
                                : trace_run(loop, item, event, loop_run_item_somehow);
 }
 

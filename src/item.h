@@ -44,7 +44,7 @@ loop_run_item(Loop *loop, uintptr_t item)
     }
 }
 
-/* The same in debug mode, or in a trace. `event`: of a descriptor. */
+/* The same in debug mode, with accounting, or in a trace. `event`: of a descriptor. */
 int loop_run_item_carefully(Loop *loop, uintptr_t item, bool event);
 
 /* Runs a callback of add_reader() or add_writer(), out of the poll. */

@@ -32,6 +32,7 @@
 #include "life.h"
 #include "readers.h"
 #include "stats.h"
+#include "tasks/record.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -723,6 +724,53 @@ BOOL_ATTRIBUTE(debug)
 BOOL_ATTRIBUTE(looked_at)
 #undef BOOL_ATTRIBUTE
 
+/* True or False, nothing that is only true: -1 with TypeError. */
+static int
+plain_bool(PyObject *value, const char *name)
+{
+    if (value == NULL || PyBool_Check(value)) {
+        return value == Py_True;
+    }
+    PyErr_Format(PyExc_TypeError, "%s has to be True or False, not %R", name, value);
+    return -1;
+}
+
+static PyObject *
+Loop_get_strong_tasks(PyObject *op, void *closure UNUSED)
+{
+    return PyBool_FromLong(SHARED_LOAD(((Loop *)op)->strong_tasks));
+}
+
+static int
+Loop_set_strong_tasks(PyObject *op, PyObject *value, void *closure UNUSED)
+{
+    int truth = plain_bool(value, "strong_tasks");
+    return truth < 0 ? -1 : record_set_strong((Loop *)op, truth);
+}
+
+static PyObject *
+Loop_get_task_accounting(PyObject *op, void *closure UNUSED)
+{
+    return PyBool_FromLong(SHARED_LOAD(((Loop *)op)->task_accounting));
+}
+
+static int
+Loop_set_task_accounting(PyObject *op, PyObject *value, void *closure UNUSED)
+{
+    int truth = plain_bool(value, "task_accounting");
+    if (truth < 0 || record_set_accounting((Loop *)op, truth) < 0) {
+        return -1;
+    }
+    loop_update_careful((Loop *)op);
+    return 0;
+}
+
+static PyObject *
+Loop__task_records(PyObject *op, PyObject *ignored UNUSED)
+{
+    return record_list((Loop *)op);
+}
+
 static PyObject *
 Loop_get__thread_id(PyObject *op, void *closure UNUSED)
 {
@@ -956,6 +1004,7 @@ Loop_traverse(PyObject *op, visitproc visit, void *arg)
     Loop *loop = (Loop *)op;
     Py_VISIT(Py_TYPE(op));
     Py_VISIT(loop->task_factory);
+    Py_VISIT(loop->records);
     Py_VISIT(loop->slow_callback_number);
     Py_VISIT(loop->current_handle);
 #if PY_VERSION_HEX < 0x030C0000
@@ -991,6 +1040,7 @@ Loop_clear(PyObject *op)
         loop_close(loop);
     }
     Py_CLEAR(loop->task_factory);
+    Py_CLEAR(loop->records);
     Py_CLEAR(loop->slow_callback_number);
     Py_CLEAR(loop->current_handle);
 #if PY_VERSION_HEX < 0x030C0000
@@ -1123,6 +1173,7 @@ static PyMethodDef Loop_methods[] = {
     {"_check_thread", Loop__check_thread, METH_NOARGS, NULL},
     {"_run", Loop__run, METH_NOARGS, NULL},
     {"_run_turn", Loop__run_turn, METH_NOARGS, NULL},
+    {"_task_records", Loop__task_records, METH_NOARGS, NULL},
     {"_enter_nested", OWNED(Loop__enter_nested), METH_NOARGS, NULL},
     {"_leave_nested", OWNED(Loop__leave_nested), METH_NOARGS, NULL},
     INSIDES_METHODS,
@@ -1143,6 +1194,14 @@ static PyGetSetDef Loop_getset[] = {
     {"_thread_id", Loop_get__thread_id, Loop_set__thread_id, NULL, NULL},
     {"_task_factory", Loop_get__task_factory, Loop_set__task_factory, NULL, NULL},
     {"_current_handle", Loop_get__current_handle, Loop_set__current_handle, NULL, NULL},
+    {"strong_tasks", Loop_get_strong_tasks, Loop_set_strong_tasks,
+     PyDoc_STR("Whether each Task that is made from now on is held until it is done; False, as it is by\n"
+               "default: the collector may take it, as with asyncio. TypeError if it is no bool."),
+     NULL},
+    {"task_accounting", Loop_get_task_accounting, Loop_set_task_accounting,
+     PyDoc_STR("Whether it is written down what each Task costs that is made from now on, for\n"
+               "asyncloop.task_stats(); False by default. TypeError if it is no bool."),
+     NULL},
     {"turn_budget", Loop_get_turn_budget, Loop_set_turn_budget,
      PyDoc_STR("Seconds after which what is ready waits for a look at the kernel and the timers, in the\n"
                "middle of a turn; None, as it is by default: a turn ends first. ValueError for anything\n"

@@ -11,6 +11,7 @@
 #include "tasks/all_tasks.h"
 #include "tasks/executor.h"
 #include "tasks/introspect.h"
+#include "tasks/record.h"
 #include "tasks/task.h"
 #include "net/clients.h"
 #include "net/datagram.h"
@@ -106,6 +107,7 @@ static int (*const initialisers[])(PyObject *module, struct state *state) = {
     task_type_init,
     all_tasks_init,
     introspect_init,
+    record_type_init,
     executor_init,
     transport_types_init,
     clients_type_init,

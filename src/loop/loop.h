@@ -173,12 +173,15 @@ struct Loop {
     struct trace *trace;          /* trace.c: what the watchdog has asked for, or NULL */
     PyObject *current_handle;     /* debug mode: what runs now, or NULL */
     PyObject *task_factory;       /* or NULL; set through the attribute _task_factory */
+    PyObject *records;            /* record.c: what is written down about tasks, or NULL */
     int64_t turn_budget_ns;       /* turn_budget: what is ready waits for a look at the kernel; 0: no bound */
     double slow_callback_duration;    /* seconds */
     PyObject *slow_callback_number;   /* the same as it was given, if that was no float; or NULL */
     struct overrides overrides;
     bool debug;
-    bool careful;                 /* debug mode, or a trace: items run by loop_run_item_carefully() */
+    bool strong_tasks;            /* each is held until it is done */
+    bool task_accounting;
+    bool careful;                 /* debug mode, accounting or a trace: items run by loop_run_item_carefully() */
     bool closed;
     bool stopping;
     bool looked_at;               /* somebody has a view of the insides: insides.h */
@@ -216,7 +219,8 @@ loop_gathers(const Loop *loop)
 static inline void
 loop_update_careful(Loop *loop)
 {
-    SHARED_STORE(loop->careful, loop->debug || loop->trace != NULL);
+    SHARED_STORE(loop->careful, SHARED_LOAD(loop->debug) || SHARED_LOAD(loop->task_accounting)
+                                    || loop->trace != NULL);
 }
 
 /* In debug mode: what runs now, or NULL. Steals the handle. */

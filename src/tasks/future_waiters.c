@@ -15,6 +15,7 @@
 #include "tasks/future_methods.h"
 #include "tasks/future_waiters.h"
 #include "tasks/owed_tasks.h"
+#include "tasks/record.h"
 
 /* -- waking --------------------------------------------------------------------- */
 
@@ -25,6 +26,15 @@ future_check_own_loop(Loop *loop)
         return -1;
     }
     return SHARED_LOAD(loop->debug) ? loop_check_thread(loop) : 0;
+}
+
+int
+future_look_at_push(Loop *loop, PyObject *task)
+{
+    if (SHARED_LOAD(loop->task_accounting)) {
+        record_ready(task, loop);
+    }
+    return future_check_own_loop(loop);
 }
 
 int

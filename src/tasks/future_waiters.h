@@ -15,11 +15,14 @@ int future_call_soon(Future *future, PyObject *callback, PyObject *argument, PyO
 /* -1 with RuntimeError where call_soon() of our own loop would raise one. */
 int future_check_own_loop(Loop *loop);
 
+/* The same for a Task of our own loop that is about to be scheduled, which is written down. */
+int future_look_at_push(Loop *loop, PyObject *task);
+
 static inline int
 future_push_task_steal(Loop *loop, PyObject *task)
 {
-    if (UNLIKELY(SHARED_LOAD(loop->debug) || SHARED_LOAD(loop->ev) == NULL)
-        && future_check_own_loop(loop) < 0) {
+    if (UNLIKELY(SHARED_LOAD(loop->careful) || SHARED_LOAD(loop->ev) == NULL)
+        && future_look_at_push(loop, task) < 0) {
         Py_DECREF(task);
         return -1;
     }

@@ -7,6 +7,7 @@
 #include "tasks/all_tasks.h"
 #include "tasks/future_methods.h"
 #include "tasks/introspect.h"
+#include "tasks/record.h"
 
 /* -- making ---------------------------------------------------------------------- */
 
@@ -72,6 +73,9 @@ static void
 task_clear(Task *self)
 {
     task_unlink(self);
+    if (UNLIKELY(self->recorded)) {
+        record_end(self);
+    }
     self->log_destroy_pending = false;
     self->must_cancel = false;
     self->parked = false;
@@ -139,6 +143,11 @@ task_init(Task *self, PyObject *coro, PyObject *name, PyObject *context, bool ea
         return -1;
     }
     if (introspect_fill(self) < 0) {
+        return -1;
+    }
+    Loop *loop = self->future.own_loop;
+    if (loop != NULL && UNLIKELY(SHARED_LOAD(loop->records) != NULL)
+        && record_begin(self, loop) < 0) {
         return -1;
     }
     self->log_destroy_pending = true;

@@ -24,6 +24,7 @@ struct Task {
     bool awaited_by_added;        /* 3.14: the waiter's base was told who awaits it */
     bool named;
     bool owed;                    /* held: its next step waits for memory (loop->owed) */
+    bool recorded;                /* it is in the loop's records: record.h */
 };
 
 /* A loop of ours counts its tasks. */

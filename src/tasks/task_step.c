@@ -20,6 +20,7 @@
 #include "tasks/all_tasks.h"
 #include "tasks/future_waiters.h"
 #include "tasks/introspect.h"
+#include "tasks/record.h"
 
 /* what asyncio calls a step in its errors */
 #if PY_VERSION_HEX >= 0x030E0000
@@ -383,6 +384,9 @@ task_await_steal(Task *self, PyObject *yielded)
 static inline void
 task_done(Task *self)
 {
+    if (UNLIKELY(self->recorded)) {
+        record_end(self);
+    }
     if (self->registered) {
         task_set_unregistered(self);
         all_tasks_remove(self->future.state_ptr, (PyObject *)self, &self->node);

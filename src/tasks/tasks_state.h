@@ -52,6 +52,10 @@ struct tasks_state {
         size_t thread;                    /* free-threaded: whose list of tasks it is in */
     } introspect;                         /* introspect.c */
     struct {
+        PyTypeObject *Type;               /* asyncloop._core.TaskRecord */
+        PyObject *asyncio_folder;         /* where asyncio's own files are */
+    } records;                            /* record.c */
+    struct {
         PyTypeObject *LinkType;
         PyObject *concurrent_Future;      /* concurrent.futures.Future */
         PyObject *chain_future;           /* asyncio.futures._chain_future */

@@ -360,7 +360,8 @@ def test_public_names():
     wanted += ["Delay", "LoopStats", "Spin"]
     if HAS_POLICIES:
         wanted += ["EventLoopPolicy", "install"]
-    wanted += ["allow_nested"]
+    wanted += ["allow_nested", "census", "lost_tasks", "task_stats"]
+    wanted += ["Census", "TaskPlace", "TaskStats", "TransportSize"]
     assert sorted(asyncloop.__all__) == sorted(wanted)
     assert set(wanted) <= set(dir(asyncloop))
     for name in wanted:

@@ -1,0 +1,29 @@
+/* record.h - what is written down about a Task for those who ask for it: who made it and when, what it
+ * costs, and, with strong tasks, the reference that keeps it alive until it is done.
+ *
+ * Owns:     a dict of each loop that has been asked, {address of the Task: TaskRecord}.
+ * Promises: a Task is in there from its making to its end; nothing is done where nobody has asked.
+ * Ignores:  tasks of other loops, and those that are not ours. */
+#ifndef ASYNCLOOP_RECORD_H
+#define ASYNCLOOP_RECORD_H
+
+#include "tasks/task.h"
+
+int record_type_init(PyObject *module, struct state *state);
+
+/* Before its first step is scheduled, on a loop with records. 0 / -1 */
+int record_begin(Task *task, Loop *loop);
+/* It is done, or goes away. Keeps the error indicator. */
+void record_end(Task *task);
+
+/* One step of it, by `run`, which is counted. */
+int record_step(Loop *loop, PyObject *task, int (*run)(Loop *loop, PyObject *task));
+/* It waits for its turn from now on. */
+void record_ready(PyObject *task, Loop *loop);
+
+/* loop.strong_tasks and loop.task_accounting: 0 / -1 */
+int record_set_strong(Loop *loop, bool strong);
+int record_set_accounting(Loop *loop, bool accounting);
+PyObject *record_list(Loop *loop);    /* new list of (address of the Task, TaskRecord) */
+
+#endif
