@@ -21,7 +21,7 @@ int record_step(Loop *loop, PyObject *task, int (*run)(Loop *loop, PyObject *tas
 /* It waits for its turn from now on. */
 void record_ready(PyObject *task, Loop *loop);
 
-/* loop.strong_tasks and loop.task_accounting: 0 / -1 */
+/* loop.strong_tasks and loop.task_accounting: 0 / -1. After the second: loop_update_careful(). */
 int record_set_strong(Loop *loop, bool strong);
 int record_set_accounting(Loop *loop, bool accounting);
 PyObject *record_list(Loop *loop);    /* new list of (address of the Task, TaskRecord) */
