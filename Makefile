@@ -50,7 +50,7 @@ PYTEST_ARGS ?=
 # The files side by side on all cores; PYTEST_PARALLEL= runs them one after the other.
 PYTEST_PARALLEL ?= -n auto --dist loadfile
 
-SOURCES := $(wildcard src/*.[ch] src/*/*.[ch]) setup.py
+SOURCES := $(wildcard src/*.[ch] src/*/*.[ch]) setup.py tools/build_core.py
 
 .PHONY: help run test guard bench lint build clean conformance thirdparty upstream selection selection-tests \
 	check-all fuzz soak hostile connections asan asan-core asan-conformance coverage format tidy compile-commands \

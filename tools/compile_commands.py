@@ -1,9 +1,9 @@
-"""Writes compile_commands.json: how each C file of the core is compiled, for editors and clang-tidy.
+"""Writes compile_commands.json: how the core's C files are compiled, for editors and clang-tidy.
 
     python tools/compile_commands.py
 
-With the interpreter that runs it, and with the switches of setup.py in the environment. Compiles only
-what setup.py tries out to find libev: a compiler that takes notes stands in for the real one.
+With the interpreter that runs it, and with the switches of setup.py in the environment. Compiles
+only what setup.py tries out to find libev: a compiler that takes notes stands in for the real one.
 """
 
 import json
@@ -20,7 +20,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 def note(notes, compiler):
     """As the compiler: note what is for a file of the core, and run what is not."""
-    source = next((word for word in compiler if word.startswith("src/") and word.endswith(".c")), None)
+    sources = [word for word in compiler if word.startswith("src/") and word.endswith(".c")]
+    source = sources[0] if sources else None
     output = compiler[compiler.index("-o") + 1] if "-o" in compiler else None
     if "-c" in compiler and source is None:
         os.execvp(compiler[0], compiler)
@@ -40,7 +41,8 @@ def main():
         stand_in = shlex.join([sys.executable, __file__, "--note", str(notes)])
         command = [sys.executable, "setup.py", "-q", "build_ext", "--force"]
         command += ["--build-temp", folder, "--build-lib", folder]
-        subprocess.run(command, cwd=ROOT, env={**os.environ, "CC": f"{stand_in} {real}"}, check=True)
+        env = {**os.environ, "CC": f"{stand_in} {real}"}
+        subprocess.run(command, cwd=ROOT, env=env, check=True)
         commands = [json.loads(line) for line in notes.read_text().splitlines()]
     commands.sort(key=lambda command: command["file"])
     (ROOT / "compile_commands.json").write_text(json.dumps(commands, indent=1) + "\n")

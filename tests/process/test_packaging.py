@@ -73,7 +73,7 @@ def source(tmp_path_factory):
     for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
         (copy / name).write_bytes((ROOT / name).read_bytes())
     for pattern in ("CHANGELOG.md", "Makefile", "src/**/*.[ch]", "asyncloop/*.py",
-                    "asyncloop/*.pyi", "benchmarks/**/*.[ch]"):
+                    "asyncloop/*.pyi", "benchmarks/**/*.[ch]", "tools/build_core.py"):
         for path in ROOT.glob(pattern):
             target = copy / path.relative_to(ROOT)
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -21,19 +21,19 @@ contents = load(ROOT / "tools" / "wheels" / "contents.py")
 
 
 def test_libev_is_configured_for_the_target_and_not_for_this_machine(monkeypatch):
-    setup = load(ROOT / "setup.py")
+    build = load(ROOT / "tools" / "build_core.py")
     monkeypatch.setattr(sys, "platform", "something else")
-    assert setup.libev_macros(linux=True)["EV_USE_EPOLL"] == "1"
-    assert "EV_USE_KQUEUE" not in setup.libev_macros(linux=True)
-    assert setup.libev_macros(linux=False)["EV_USE_KQUEUE"] == "1"
-    assert "EV_USE_EPOLL" not in setup.libev_macros(linux=False)
+    assert build.libev_macros(linux=True)["EV_USE_EPOLL"] == "1"
+    assert "EV_USE_KQUEUE" not in build.libev_macros(linux=True)
+    assert build.libev_macros(linux=False)["EV_USE_KQUEUE"] == "1"
+    assert "EV_USE_EPOLL" not in build.libev_macros(linux=False)
 
 
 def test_sizes_of_another_interpreter():
-    setup = load(ROOT / "setup.py")
-    sizes = {name: 40 for name in setup.BASES["ASYNCIO_TRANSPORT_SIZE"]}
+    build = load(ROOT / "tools" / "build_core.py")
+    sizes = {name: 40 for name in build.BASES["ASYNCIO_TRANSPORT_SIZE"]}
     sizes |= {"_asyncio.Future": 104, "_asyncio.Task": 145}
-    assert setup.base_sizes(sizes.__getitem__) == {
+    assert build.base_sizes(sizes.__getitem__) == {
         "ASYNCIO_FUTURE_SIZE": 160,
         "ASYNCIO_TRANSPORT_SIZE": 48,
     }

@@ -79,15 +79,15 @@ def run(*command, **options):
     return done.stdout
 
 
-def load_setup():
-    """setup.py, for the flags that every build has."""
-    spec = importlib.util.spec_from_file_location("asyncloop_setup", ROOT / "setup.py")
+def load_flags():
+    """What every build has: flags, and how libev is configured."""
+    spec = importlib.util.spec_from_file_location("build_core", ROOT / "tools" / "build_core.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-SETUP = load_setup()
+BUILD = load_flags()
 
 
 def libev_source():
@@ -111,7 +111,7 @@ def describe(version):
     folder = WORK / "pythons" / version
     if version.endswith("t"):
         return describe_freethreaded(version, folder)
-    names = [name for group in SETUP.BASES.values() for name in group]
+    names = [name for group in BUILD.BASES.values() for name in group]
     arguments = ["tools/wheels/describe.py", folder.relative_to(ROOT), *names]
     found = subprocess.run(["tools/find-python", version], cwd=ROOT, capture_output=True, text=True)
     wrapper = os.environ.get("CHECK_ALL_WRAPPER")
@@ -136,7 +136,7 @@ def describe_freethreaded(version, folder):
     """
     named = os.environ.get("FREETHREADED_PYTHON")
     if named:
-        names = [name for group in SETUP.BASES.values() for name in group]
+        names = [name for group in BUILD.BASES.values() for name in group]
         run(named, "tools/wheels/describe.py", folder.relative_to(ROOT), *names)
         return folder
     ordinary = describe(version.rstrip("t"))
@@ -166,8 +166,8 @@ def zig(*arguments, cache):
 def compile_core(python, target, libev, output, cache):
     about = json.loads((python / "python.json").read_text())
     macros = {
-        **SETUP.libev_macros(linux=target.linux),
-        **SETUP.base_sizes(about["sizes"].__getitem__),
+        **BUILD.libev_macros(linux=target.linux),
+        **BUILD.base_sizes(about["sizes"].__getitem__),
         "_GNU_SOURCE": "1",
         "NDEBUG": "1",
         "ASYNCLOOP_EMBED_LIBEV": "1",
@@ -178,7 +178,7 @@ def compile_core(python, target, libev, output, cache):
         *("-fno-asynchronous-unwind-tables", "-fno-unwind-tables"),
         *("-ffunction-sections", "-fdata-sections", f"-ffile-prefix-map={ROOT}=."),
         *(f"-D{name}={value}" for name, value in macros.items()),
-        *(f"-I{name}" for name in (*SETUP.core_extension().include_dirs, libev)),
+        *(f"-I{name}" for name in (*BUILD.core_extension().include_dirs, libev)),
         f"-isystem{python / 'include'}",
     ]
     with (
@@ -188,12 +188,12 @@ def compile_core(python, target, libev, output, cache):
         folder = pathlib.Path(folder)
 
         def compile_one(source):
-            flags = SETUP.LIBEV_FLAGS if source == libev / "ev.c" else SETUP.FLAGS
+            flags = BUILD.LIBEV_FLAGS if source == libev / "ev.c" else BUILD.FLAGS
             compiled = folder / (str(source).replace("/", "-") + ".o")
             zig("cc", *common, *flags, "-c", source, "-o", compiled, cache=cache)
             return compiled
 
-        objects = pool.map(compile_one, [libev / "ev.c", *SETUP.core_extension().sources])
+        objects = pool.map(compile_one, [libev / "ev.c", *BUILD.core_extension().sources])
         link = ["cc", "-target", target.zig, "-shared"]
         if target.musl:
             # zig's musl calls itself libc.so; in a real system its name has the machine in it.
