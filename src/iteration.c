@@ -136,16 +136,9 @@ loop_glance(Loop *loop, struct run *run, int64_t now)
     return run->exception == NULL ? 1 : -1;
 }
 
-/* How long the poll may sleep. -1 with an exception. */
 static int
-loop_idle_time(Loop *loop, int64_t *wait_ns)
+loop_time_until(Loop *loop, int64_t next, int64_t *wait_ns)
 {
-    int64_t next = timer_next(loop);
-    loop->slept_ns = 0;
-    if (next == TIMER_NEVER) {
-        *wait_ns = TIMER_NEVER;
-        return 0;
-    }
     int64_t now;
     if (loop_now_ns(loop, &now) < 0) {
         return -1;
@@ -155,6 +148,16 @@ loop_idle_time(Loop *loop, int64_t *wait_ns)
     }
     *wait_ns = next > now ? next - now : 0;
     return 0;
+}
+
+/* How long the poll may sleep. -1 with an exception. */
+static inline int
+loop_idle_time(Loop *loop, int64_t *wait_ns)
+{
+    int64_t next = timer_next(loop);
+    loop->slept_ns = 0;
+    *wait_ns = TIMER_NEVER;
+    return LIKELY(next == TIMER_NEVER) ? 0 : loop_time_until(loop, next, wait_ns);
 }
 
 /* What others see of a poll that may sleep. */
@@ -251,7 +254,7 @@ loop_poll_looked_at(Loop *loop, struct run *run, size_t *before)
  * have made ready (the tasks that wait for their bytes) runs before the next look, so that
  * requests that came together are answered together.
  * 1 if it has looked, 0 if not, -1 if the run has to end. */
-static inline int
+static inline __attribute__((always_inline)) int
 loop_poll(Loop *loop, struct run *run, size_t *before)
 {
     return LIKELY(!loop->looked_at) ? loop_poll_by(loop, run, before, 0)

@@ -51,4 +51,14 @@ list_remove(struct list_node *node)
     list_init(node);
 }
 
+/* Out of the list that it is in, and to the end of another. */
+static inline void
+list_move(struct list_node *head, struct list_node *node)
+{
+    struct list_node *prev = node->prev, *next = node->next;
+    prev->next = next;
+    next->prev = prev;
+    list_append(head, node);
+}
+
 #endif

@@ -28,14 +28,6 @@ loops_init(PyObject *module UNUSED, struct state *state)
 
 /* -- clocks ------------------------------------------------------------------------- */
 
-int64_t
-monotonic_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
 double
 loop_time(Loop *loop UNUSED)
 {

@@ -12,6 +12,7 @@
 #define ASYNCLOOP_LOOP_H
 
 #include <pthread.h>
+#include <time.h>
 #include <ev.h>
 
 #include "base/args.h"
@@ -253,7 +254,15 @@ loop_prepare_ev(Loop *loop)
 
 /* -- clock and runs (loop.c) ------------------------------------------------ */
 
-int64_t monotonic_ns(void);
+/* Inlined: asked several times in each iteration (guarded path: protocol). */
+static inline int64_t
+monotonic_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
 double loop_time(Loop *loop);         /* of our own clock */
 
 /* A run begins and ends. Not always the last that began: a thread may run a handle by hand meanwhile. */

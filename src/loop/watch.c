@@ -102,8 +102,7 @@ watch_note(struct ev_loop *ev UNUSED, ev_io *io, int revents UNUSED)
         }
     }
     watch->noted = true;
-    list_remove(&watch->active);
-    list_append(next, &watch->active);
+    list_move(next, &watch->active);
 }
 
 void
@@ -312,11 +311,8 @@ watch_stop_by_method(struct watch *watch)
 }
 
 void
-watch_stop(struct watch *watch)
+watch_stop_active(struct watch *watch)
 {
-    if (!watch_is_active(watch)) {
-        return;
-    }
     if (removes_by_method(watch)) {
         watch_stop_by_method(watch);
     }

@@ -44,8 +44,7 @@ void watch_init(struct watch *watch, Loop *loop, PyObject *owner, enum watch_use
 /* Idempotent; 0, or -1 with MemoryError, RuntimeError (closed loop), or ValueError or OSError for a
  * number that is no descriptor. */
 int watch_start(struct watch *watch);
-void watch_stop(struct watch *watch);     /* idempotent; safe after the loop was closed; may free the owner */
-void watch_abandon(struct watch *watch);  /* the same, and calls no method: for an owner that dies */
+void watch_abandon(struct watch *watch);  /* watch_stop() that calls no method: for an owner that dies */
 
 /* Where loop._add_reader(), _add_writer(), or what removes them, is somebody else's, it is called, as
  * asyncio's transports, servers and sock_* do: with the method _read_ready or _write_ready of the owner, which is
@@ -68,6 +67,17 @@ static inline bool
 watch_is_active(const struct watch *watch)
 {
     return watch->active.next != &watch->active;
+}
+
+void watch_stop_active(struct watch *watch);
+
+/* Idempotent; safe after the loop was closed; may free the owner. */
+static inline void
+watch_stop(struct watch *watch)
+{
+    if (watch_is_active(watch)) {
+        watch_stop_active(watch);    /* often it is not: guarded path sock */
+    }
 }
 
 /* -- the table of descriptors ------------------------------------------------ */

@@ -89,8 +89,7 @@ static inline void
 watch_unnote(struct watch *watch)
 {
     watch->noted = false;
-    list_remove(&watch->active);
-    list_append(&watch_loop(watch)->fds.active, &watch->active);
+    list_move(&watch_loop(watch)->fds.active, &watch->active);
 }
 
 /* watch_start() and watch_stop(), where the entry of its descriptor is known. */
