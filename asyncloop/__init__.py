@@ -78,12 +78,15 @@ if hasattr(asyncio, "set_event_loop_policy"):
 
 # What is about tasks and runs.
 if TYPE_CHECKING:
+    from ._liveness import Liveness, liveness
     from ._nested import allow_nested
     from ._tasks import Census, TaskPlace, TaskStats, TransportSize, census, lost_tasks, task_stats
 
 _LATE_NAMES["allow_nested"] = "_nested"
-__all__ += ["allow_nested"]
+__all__ += ["Liveness", "allow_nested", "liveness"]
 _LATE_NAMES |= {
+    "Liveness": "_liveness",
+    "liveness": "_liveness",
     "Census": "_tasks",
     "TaskPlace": "_tasks",
     "TaskStats": "_tasks",
@@ -194,6 +197,15 @@ if os.environ.get("ASYNCLOOP_STRONG_TASKS") or os.environ.get("ASYNCLOOP_TASK_AC
     from ._tasks import start_from_environment as _start_tasks
 
     _start_tasks(os.environ)
+
+if (
+    os.environ.get("ASYNCLOOP_PROBE")
+    or os.environ.get("ASYNCLOOP_HEALTH_FILE")
+    or os.environ.get("NOTIFY_SOCKET")
+):
+    from ._liveness import start_from_environment as _start_liveness
+
+    _start_liveness(os.environ)
 
 if os.environ.get("ASYNCLOOP_SHUTDOWN"):
     from ._shutdown import start_from_environment as _start_shutdown

@@ -262,6 +262,24 @@ class TaskRecord:
     steps: int
     wakeups: int
 
+@final
+class Liveness:
+    def __new__(
+        cls,
+        threshold: float,
+        listen_fd: int,
+        notify: str | None,
+        ping: float,
+        health_file: str | None,
+        signal: int,
+        fd: int,
+        /,
+    ) -> Self: ...
+    def stop(self) -> None: ...
+    def leave_to_parent(self) -> None: ...
+
+_is_main_interpreter: bool
+
 # -- handles --------------------------------------------------------------------------------
 
 @final

@@ -6,6 +6,7 @@
 #include "base/standard.h"
 #include "loop/activity.h"
 #include "loop/current.h"
+#include "loop/liveness.h"
 #include "loop/overrides.h"
 #include "loop/watchdog.h"
 #include "tasks/all_tasks.h"
@@ -103,6 +104,7 @@ static int (*const initialisers[])(PyObject *module, struct state *state) = {
     life_init,
     iteration_init,
     watchdog_init,
+    liveness_init,
     future_types_init,
     task_type_init,
     all_tasks_init,

@@ -62,6 +62,9 @@ struct loop_state {
         PyTypeObject *Type;
     } watchdog;                           /* watchdog.c */
     struct {
+        PyTypeObject *Type;
+    } liveness;                           /* liveness.c */
+    struct {
         /* life.c: the first use in a child of fork(): 0, or -1 with OSError */
         int (*after_fork)(Loop *loop);
         /* iteration.c: the end of a turn, for a handle that is run by hand */

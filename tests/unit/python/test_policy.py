@@ -360,7 +360,7 @@ def test_public_names():
     wanted += ["Delay", "LoopStats", "Spin"]
     if HAS_POLICIES:
         wanted += ["EventLoopPolicy", "install"]
-    wanted += ["allow_nested", "census", "lost_tasks", "task_stats"]
+    wanted += ["Liveness", "allow_nested", "liveness", "census", "lost_tasks", "task_stats"]
     wanted += ["Census", "TaskPlace", "TaskStats", "TransportSize"]
     assert sorted(asyncloop.__all__) == sorted(wanted)
     assert set(wanted) <= set(dir(asyncloop))

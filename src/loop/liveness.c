@@ -1,0 +1,643 @@
+/* liveness.c - see liveness.h. */
+#include "loop/liveness.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "loop/activity.h"
+
+#define TICK_MAX_NS INT64_C(50000000)
+#define TICK_MIN_NS INT64_C(2000000)
+#define STATUS_NS INT64_C(5000000000)     /* so often systemd is told what happens, if nothing changes */
+#define HEALTH_NS INT64_C(500000000)      /* so often the health file is touched */
+#define DUMP_MS 500                       /* for the handler of the signal to write, on a busy machine */
+#define REQUEST_MS 100                    /* for the head of a request to come */
+#define REQUEST_MAX 2048
+#define ANSWERS_MAX 16                    /* in a row, before anything else is looked at */
+#define WHERE_MAX 512
+
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0
+#endif
+
+/* What is known of one loop. */
+struct seen {
+    uint64_t number;
+    uint64_t pulse;
+    int64_t since_ns;            /* the pulse has been this one since */
+    bool there;                  /* in this look */
+};
+
+/* What a look at all loops has found. */
+struct state_of_loops {
+    unsigned int running;
+    uint64_t blocked;            /* the number of the loop that is blocked for longest; 0: none */
+    int64_t blocked_ns;          /* how long */
+    uint64_t turns;              /* of all of them */
+};
+
+struct liveness {
+    pthread_mutex_t lock;        /* for these: */
+    pthread_cond_t changed;
+    unsigned int holders;
+    bool stopped;
+    bool ended;
+    pid_t pid;                   /* whose thread it is: a child of fork() has none */
+
+    /* set before the thread starts */
+    struct activities *all;
+    int64_t threshold_ns;
+    int64_t tick_ns;
+    int listen_fd;               /* -1: no probe */
+    int notify_fd;               /* connected to systemd; -1: none */
+    int64_t ping_every_ns;       /* WATCHDOG=1; 0: it does not ask for that */
+    char *health_path;           /* or NULL */
+    int signal;                  /* 0: no way to a stack */
+    int dump_fd;                 /* where its handler writes to; read here, non-blocking */
+
+    /* the thread's */
+    struct seen *seen;
+    size_t seen_length;
+    size_t seen_capacity;
+    bool ready_told;
+    bool blocked_told;
+    int64_t next_ping_ns;
+    int64_t next_status_ns;
+    int64_t next_health_ns;
+};
+
+static int64_t
+clock_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+static void
+liveness_drop(struct liveness *live)
+{
+    if (live->pid != getpid()) {
+        return;    /* in a child: a thread that is gone may hold anything of it */
+    }
+    pthread_mutex_lock(&live->lock);
+    bool last = --live->holders == 0;
+    pthread_mutex_unlock(&live->lock);
+    if (!last) {
+        return;
+    }
+    if (live->listen_fd >= 0) {
+        close(live->listen_fd);
+    }
+    if (live->notify_fd >= 0) {
+        close(live->notify_fd);
+    }
+    activities_drop(live->all);
+    pthread_cond_destroy(&live->changed);
+    pthread_mutex_destroy(&live->lock);
+    free(live->health_path);
+    free(live->seen);
+    free(live);
+}
+
+/* -- a look at the loops ------------------------------------------------------------- */
+
+static struct seen *
+live_find(struct liveness *live, uint64_t number)
+{
+    for (size_t i = 0; i < live->seen_length; i++) {
+        if (live->seen[i].number == number) {
+            return &live->seen[i];
+        }
+    }
+    if (live->seen_length == live->seen_capacity) {
+        size_t capacity = live->seen_capacity == 0 ? 8 : live->seen_capacity * 2;
+        struct seen *seen = realloc(live->seen, capacity * sizeof(*seen));
+        if (seen == NULL) {
+            return NULL;    /* this loop is looked at when there is memory again */
+        }
+        live->seen = seen;
+        live->seen_capacity = capacity;
+    }
+    struct seen *seen = &live->seen[live->seen_length++];
+    *seen = (struct seen){.number = number};
+    return seen;
+}
+
+static void
+live_look_at(struct liveness *live, struct activity *activity, int64_t now,
+             struct state_of_loops *found)
+{
+    struct seen *seen = live_find(live, activity->number);
+    if (seen == NULL) {
+        return;
+    }
+    uint64_t pulse = __atomic_load_n(&activity->counters->pulse, __ATOMIC_RELAXED);
+    seen->there = true;
+    if (pulse != seen->pulse || seen->since_ns == 0) {
+        seen->pulse = pulse;
+        seen->since_ns = now;
+    }
+    if (activity->thread == 0) {
+        return;    /* nobody runs it */
+    }
+    found->running += pulse > 1;    /* it has come to a turn */
+    found->turns += __atomic_load_n(&activity->counters->turns, __ATOMIC_RELAXED);
+    int64_t lasted = now - seen->since_ns;
+    if ((pulse & 1) != 0 && lasted >= live->threshold_ns && lasted > found->blocked_ns) {
+        found->blocked = activity->number;
+        found->blocked_ns = lasted;
+    }
+}
+
+static struct state_of_loops
+live_look(struct liveness *live)
+{
+    struct state_of_loops found = {0};
+    int64_t now = clock_ns();
+    for (size_t i = 0; i < live->seen_length; i++) {
+        live->seen[i].there = false;
+    }
+    pthread_mutex_lock(&live->all->lock);
+    struct list_node *head = &live->all->list;
+    for (struct list_node *node = head->next; node != head; node = node->next) {
+        live_look_at(live, container_of(node, struct activity, node), now, &found);
+    }
+    pthread_mutex_unlock(&live->all->lock);
+    for (size_t i = 0; i < live->seen_length; i++) {
+        if (!live->seen[i].there) {
+            live->seen[i--] = live->seen[--live->seen_length];
+        }
+    }
+    return found;
+}
+
+/* -- where a loop is -------------------------------------------------------------------- */
+
+/* Sends the signal to the thread of the loop: it is still in its run meanwhile. */
+static bool
+live_ask(struct liveness *live, uint64_t number)
+{
+    bool asked = false;
+    pthread_mutex_lock(&live->all->lock);
+    struct list_node *head = &live->all->list;
+    for (struct list_node *node = head->next; node != head && !asked; node = node->next) {
+        struct activity *activity = container_of(node, struct activity, node);
+        asked = activity->number == number && activity->thread != 0
+                && pthread_kill(activity->pthread, live->signal) == 0;
+    }
+    pthread_mutex_unlock(&live->all->lock);
+    return asked;
+}
+
+/* `  File "NAME", line N in FUNCTION` as `NAME:N in FUNCTION()`. False: there is no such line yet. */
+static bool
+first_place(const char *dump, char *where)
+{
+    const char *name = strstr(dump, "  File \"");
+    const char *line = name == NULL ? NULL : strstr(name, "\", line ");
+    const char *function = line == NULL ? NULL : strstr(line, " in ");
+    const char *end = function == NULL ? NULL : strchr(function, '\n');
+    if (end == NULL) {
+        return false;
+    }
+    name += strlen("  File \"");
+    const char *number = line + strlen("\", line ");
+    function += strlen(" in ");
+    snprintf(where, WHERE_MAX, "%.*s:%.*s in %.*s()", (int)(line - name), name,
+             (int)(function - number - 4), number, (int)(end - function), function);
+    return true;
+}
+
+/* The line at which a blocked loop is, as text. */
+static void
+live_where(struct liveness *live, uint64_t number, char *where)
+{
+    char dump[4096];
+    size_t length = 0;
+    strcpy(where, "an unknown place");
+    if (live->signal == 0) {
+        return;
+    }
+    while (read(live->dump_fd, dump, sizeof(dump)) > 0) {
+    }
+    if (!live_ask(live, number)) {
+        return;
+    }
+    int64_t until = clock_ns() + DUMP_MS * INT64_C(1000000);
+    struct pollfd look = {.fd = live->dump_fd, .events = POLLIN};
+    while (length < sizeof(dump) - 1 && clock_ns() < until) {
+        if (poll(&look, 1, 10) <= 0) {
+            continue;
+        }
+        ssize_t got = read(live->dump_fd, dump + length, sizeof(dump) - 1 - length);
+        if (got > 0) {
+            length += (size_t)got;
+            dump[length] = '\0';
+            if (first_place(dump, where)) {
+                return;
+            }
+        }
+    }
+}
+
+/* One line about all loops, without the end of the line. */
+static void
+live_describe(struct liveness *live, const struct state_of_loops *found, char *text, size_t size)
+{
+    if (found->blocked != 0) {
+        char where[WHERE_MAX];
+        live_where(live, found->blocked, where);
+        snprintf(text, size, "event loop %llu is blocked, for %.3f s so far, at %s",
+                 (unsigned long long)found->blocked, (double)found->blocked_ns * 1e-9, where);
+    }
+    else if (found->running == 0) {
+        snprintf(text, size, "no event loop runs");
+    }
+    else {
+        snprintf(text, size, "%u event loop(s) running, %llu turns", found->running,
+                 (unsigned long long)found->turns);
+    }
+}
+
+static bool
+is_alive(const struct state_of_loops *found)
+{
+    return found->running > 0 && found->blocked == 0;
+}
+
+/* -- systemd and the health file ----------------------------------------------------------- */
+
+static void
+live_notify(struct liveness *live, const char *text)
+{
+    /* Who does not listen is not waited for. */
+    (void)!send(live->notify_fd, text, strlen(text), MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+static void
+live_tell_systemd(struct liveness *live, const struct state_of_loops *found, int64_t now)
+{
+    bool alive = is_alive(found), blocked = found->blocked != 0;
+    char text[WHERE_MAX + 200] = "";
+    if (alive && !live->ready_told) {
+        live->ready_told = true;
+        strcat(text, "READY=1\n");
+    }
+    if (alive && live->ping_every_ns > 0 && now >= live->next_ping_ns) {
+        live->next_ping_ns = now + live->ping_every_ns;
+        strcat(text, "WATCHDOG=1\n");
+    }
+    if (live->ready_told && (blocked != live->blocked_told || now >= live->next_status_ns)) {
+        live->blocked_told = blocked;
+        live->next_status_ns = now + STATUS_NS;
+        strcat(text, "STATUS=");
+        size_t length = strlen(text);
+        live_describe(live, found, text + length, sizeof(text) - length - 1);
+        strcat(text, "\n");
+    }
+    if (text[0] != '\0') {
+        live_notify(live, text);
+    }
+}
+
+static void
+live_touch_file(struct liveness *live, int64_t now)
+{
+    live->next_health_ns = now + HEALTH_NS;
+    int fd = open(live->health_path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0644);
+    if (fd >= 0) {
+        futimens(fd, NULL);
+        close(fd);
+    }
+}
+
+/* -- the probe ------------------------------------------------------------------------------ */
+
+/* The head of a request, or as much of it as comes in time. */
+static size_t
+read_request(int fd, char *request)
+{
+    size_t length = 0;
+    int64_t until = clock_ns() + REQUEST_MS * INT64_C(1000000);
+    struct pollfd look = {.fd = fd, .events = POLLIN};
+    request[0] = '\0';
+    while (length < REQUEST_MAX - 1 && strstr(request, "\r\n\r\n") == NULL) {
+        int64_t left = (until - clock_ns()) / 1000000;
+        if (left <= 0 || poll(&look, 1, (int)left) <= 0) {
+            break;
+        }
+        ssize_t got = recv(fd, request + length, REQUEST_MAX - 1 - length, MSG_DONTWAIT);
+        if (got <= 0) {
+            break;
+        }
+        length += (size_t)got;
+        request[length] = '\0';
+    }
+    return length;
+}
+
+static void
+answer(struct liveness *live, int fd)
+{
+    char request[REQUEST_MAX], body[WHERE_MAX + 200], text[WHERE_MAX + 600];
+    if (read_request(fd, request) == 0) {
+        return;
+    }
+    bool head = strncmp(request, "HEAD ", 5) == 0;
+    const char *status = "405 Method Not Allowed";
+    if (head || strncmp(request, "GET ", 4) == 0) {
+        struct state_of_loops found = live_look(live);
+        status = is_alive(&found) ? "200 OK" : "503 Service Unavailable";
+        live_describe(live, &found, body, sizeof(body) - 1);
+    }
+    else {
+        strcpy(body, "GET or HEAD");
+    }
+    strcat(body, "\n");
+    int n = snprintf(text, sizeof(text),
+                     "HTTP/1.1 %s\r\nContent-Type: text/plain; charset=utf-8\r\n"
+                     "Content-Length: %zu\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n%s",
+                     status, strlen(body), head ? "" : body);
+    (void)!send(fd, text, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL);
+    /* What is not read would make the kernel reset the connection, with the answer in it. */
+    shutdown(fd, SHUT_WR);
+    while (recv(fd, request, sizeof(request), MSG_DONTWAIT) > 0) {
+    }
+}
+
+static void
+live_answer_all(struct liveness *live)
+{
+    for (int i = 0; i < ANSWERS_MAX; i++) {
+        int fd = accept(live->listen_fd, NULL, NULL);
+        if (fd < 0) {
+            return;
+        }
+        fcntl(fd, F_SETFD, FD_CLOEXEC);
+#ifdef SO_NOSIGPIPE
+        int on = 1;
+        setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof(on));
+#endif
+        answer(live, fd);
+        close(fd);
+    }
+}
+
+/* -- the thread ------------------------------------------------------------------------------- */
+
+static void
+live_tick(struct liveness *live)
+{
+    struct pollfd look = {.fd = live->listen_fd, .events = POLLIN};
+    if (poll(&look, live->listen_fd >= 0, (int)(live->tick_ns / 1000000)) > 0) {
+        live_answer_all(live);
+    }
+    struct state_of_loops found = live_look(live);
+    int64_t now = clock_ns();
+    if (live->notify_fd >= 0) {
+        live_tell_systemd(live, &found, now);
+    }
+    if (live->health_path != NULL && is_alive(&found) && now >= live->next_health_ns) {
+        live_touch_file(live, now);
+    }
+}
+
+static void *
+live_main(void *arg)
+{
+    struct liveness *live = arg;
+    pthread_mutex_lock(&live->lock);
+    while (!live->stopped) {
+        pthread_mutex_unlock(&live->lock);
+        live_tick(live);
+        pthread_mutex_lock(&live->lock);
+    }
+    live->ended = true;
+    pthread_cond_broadcast(&live->changed);
+    pthread_mutex_unlock(&live->lock);
+    liveness_drop(live);
+    return NULL;
+}
+
+/* No signal of the process is handled in this thread. */
+static int
+live_start(struct liveness *live)
+{
+    pthread_attr_t attributes;
+    pthread_t thread;
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    pthread_attr_init(&attributes);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    live->holders++;
+    int error = pthread_create(&thread, &attributes, live_main, live);
+    pthread_attr_destroy(&attributes);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (error != 0) {
+        live->holders--;
+        live->ended = true;
+        errno = error;
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    return 0;
+}
+
+/* -- Python's face ------------------------------------------------------------------------------ */
+
+typedef struct {
+    PyObject_HEAD
+    struct liveness *live;
+} Liveness;
+
+/* To systemd's socket: a path, or a name of the abstract namespace behind an @. */
+static int
+connect_to_systemd(const char *path)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    size_t length = strlen(path);
+    if (length == 0 || length >= sizeof(address.sun_path)) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    memcpy(address.sun_path, path, length);
+    if (path[0] == '@') {
+        address.sun_path[0] = '\0';
+    }
+    int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
+    if (fd < 0) {
+        return -1;
+    }
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
+    socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length);
+    if (connect(fd, (struct sockaddr *)&address, size) < 0) {
+        int error = errno;
+        close(fd);
+        errno = error;
+        return -1;
+    }
+    return fd;
+}
+
+static struct liveness *
+live_new(struct loop_state *state, double threshold, const char *health)
+{
+    struct liveness *live = calloc(1, sizeof(*live));
+    if (live == NULL) {
+        return NULL;
+    }
+    live->health_path = health == NULL ? NULL : strdup(health);
+    if (health != NULL && live->health_path == NULL) {
+        free(live);
+        return NULL;
+    }
+    pthread_mutex_init(&live->lock, NULL);
+    pthread_cond_init(&live->changed, NULL);
+    live->holders = 1;
+    live->ended = true;
+    live->pid = getpid();
+    live->threshold_ns = (int64_t)(threshold * 1e9);
+    int64_t tick = live->threshold_ns / 5;
+    live->tick_ns = tick > TICK_MAX_NS ? TICK_MAX_NS : tick < TICK_MIN_NS ? TICK_MIN_NS : tick;
+    live->listen_fd = live->notify_fd = -1;
+    live->all = state->loops.activities;
+    activities_hold(live->all);
+    return live;
+}
+
+static PyObject *
+Liveness_new(PyTypeObject *type, PyObject *args, PyObject *kwargs UNUSED)
+{
+    struct state *state = state_of_type(type);
+    double threshold, ping;
+    int listen_fd, number, dump_fd;
+    const char *notify, *health;
+    if (state == NULL
+        || !PyArg_ParseTuple(args, "dizdzii", &threshold, &listen_fd, &notify, &ping, &health,
+                             &number, &dump_fd)) {
+        return NULL;
+    }
+    if (!(threshold > 0 && threshold < 1e9 && ping >= 0 && ping < 1e9)) {
+        PyErr_SetString(PyExc_ValueError, "threshold and ping have to be finite seconds");
+        return NULL;
+    }
+    Liveness *self = (Liveness *)type->tp_alloc(type, 0);
+    struct liveness *live = self == NULL ? NULL : live_new(loop_state(state), threshold, health);
+    if (live == NULL) {
+        Py_XDECREF(self);
+        return PyErr_NoMemory();
+    }
+    self->live = live;
+    live->ping_every_ns = (int64_t)(ping * 1e9);
+    live->signal = number;
+    live->dump_fd = dump_fd;
+    if (notify != NULL && (live->notify_fd = connect_to_systemd(notify)) < 0) {
+        PyErr_SetFromErrnoWithFilename(PyExc_OSError, notify);
+        Py_DECREF(self);
+        return NULL;
+    }
+    live->listen_fd = listen_fd;
+    live->ended = false;
+    if (live_start(live) < 0) {
+        live->listen_fd = -1;    /* the caller's still */
+        Py_DECREF(self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+static PyObject *
+Liveness_stop(PyObject *op, PyObject *ignored UNUSED)
+{
+    struct liveness *live = ((Liveness *)op)->live;
+    if (live->pid == getpid()) {
+        Py_BEGIN_ALLOW_THREADS
+        pthread_mutex_lock(&live->lock);
+        live->stopped = true;
+        while (!live->ended) {
+            pthread_cond_wait(&live->changed, &live->lock);
+        }
+        pthread_mutex_unlock(&live->lock);
+        Py_END_ALLOW_THREADS
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Liveness_leave_to_parent(PyObject *op, PyObject *ignored UNUSED)
+{
+    struct liveness *live = ((Liveness *)op)->live;
+    if (live->pid != getpid()) {
+        int *const fds[] = {&live->listen_fd, &live->notify_fd};
+        for (size_t i = 0; i < ARRAY_LEN(fds); i++) {
+            if (*fds[i] >= 0) {
+                close(*fds[i]);
+                *fds[i] = -1;
+            }
+        }
+    }
+    Py_RETURN_NONE;
+}
+
+static void
+Liveness_dealloc(PyObject *op)
+{
+    PyTypeObject *type = Py_TYPE(op);
+    struct liveness *live = ((Liveness *)op)->live;
+    if (live != NULL) {
+        Py_XDECREF(Liveness_stop(op, NULL));
+        liveness_drop(live);
+    }
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+static PyMethodDef Liveness_methods[] = {
+    {"stop", Liveness_stop, METH_NOARGS, PyDoc_STR("stop($self, /)\n--\n\n"
+               "End the thread; it has ended when this returns. Nothing in a child of fork().")},
+    {"leave_to_parent", Liveness_leave_to_parent, METH_NOARGS,
+     PyDoc_STR("leave_to_parent($self, /)\n--\n\n"
+               "In a child of fork(): close its copies of the descriptors.")},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot Liveness_slots[] = {
+    {Py_tp_doc, "Liveness(threshold, listen_fd, notify, ping, health_file, signal, fd, /)\n--\n\n"
+                "A thread that tells whether the loops turn: see asyncloop.liveness()."},
+    {Py_tp_new, Liveness_new},
+    {Py_tp_dealloc, Liveness_dealloc},
+    {Py_tp_methods, Liveness_methods},
+    {0, NULL},
+};
+
+static PyType_Spec Liveness_spec = {
+    .name = "asyncloop._core.Liveness",
+    .basicsize = sizeof(Liveness),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = Liveness_slots,
+};
+
+int
+liveness_init(PyObject *module, struct state *state)
+{
+    STATE_OWN(state, &loop_state(state)->liveness);
+    PyObject *is_main = PyInterpreterState_Get() == PyInterpreterState_Main() ? Py_True : Py_False;
+    if (PyModule_AddObjectRef(module, "_is_main_interpreter", is_main) < 0) {
+        return -1;
+    }
+    return state_add_type(module, &Liveness_spec, NULL, 0, &loop_state(state)->liveness.Type);
+}
