@@ -107,6 +107,11 @@ def descriptors():
 """For the same scripts."""
 
 
+def script(name):
+    """The text of tests/scripts/NAME.py, for run_script(), whose preamble comes before it."""
+    return (ROOT / "tests" / "scripts" / f"{name}.py").read_text()
+
+
 def run_script(
     impl, source, *, limit=50, env=None, args=(), flags=("-W", "error"), python=sys.executable
 ):

@@ -13,7 +13,7 @@ import time
 import pytest
 
 from tests.protocols import Sender
-from tests.support import check_script, turns, until
+from tests.support import check_script, script, turns, until
 
 LINUX = sys.platform == "linux"
 
@@ -27,103 +27,7 @@ def pair(kind):
     return socket.socketpair()
 """
 
-CHILD = (
-    """
-faulthandler.cancel_dump_traceback_later()
-KIND, HOW, BEFORE = sys.argv[1:]
-"""
-    + PAIR
-    + """
-one, two = pair(KIND)
-signal.alarm(40)
-warnings.simplefilter("ignore")
-pid = os.fork()
-if pid == 0:
-    two.close()
-    one.setblocking(False)
-    loop = new_event_loop()
-    class Peer(asyncio.Protocol):
-        def connection_lost(self, exc):
-            loop.stop()
-    transport, protocol = loop.run_until_complete(loop.create_connection(Peer, sock=one))
-    def write(*pieces):
-        for piece in pieces:
-            transport.write(piece)
-    def burst():                       # so that as many are expected from now on
-        write(b"1", b"2", b"3")
-        loop.call_soon(loop.call_soon, again)
-    def again():
-        write(b"4", b"5", b"6")
-        loop.call_soon(loop.call_soon, last)
-    def single():
-        write(b"123456")
-        loop.call_soon(loop.call_soon, last)
-    def last():
-        write(b"7")
-        if HOW == "two":
-            write(b"8")
-        if HOW in ("exit", "two"):
-            os._exit(0)
-        if HOW == "exec":
-            os.execv(sys.executable, [sys.executable, "-c", ""])
-        if HOW == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if HOW == "closed":
-            one.close()
-            os._exit(0)
-        if HOW == "raise":
-            raise KeyboardInterrupt
-        if HOW == "close":
-            transport.close()
-        if HOW == "abort":
-            transport.abort()
-        if HOW == "eof":
-            transport.write_eof()
-            os._exit(0)
-        if HOW == "stop":
-            loop.stop()
-        if HOW.startswith("fork"):
-            grandchild = os.fork()
-            if grandchild == 0:
-                if HOW == "fork-exit":
-                    os._exit(0)
-                if HOW == "fork-run":
-                    loop.call_later(0.02, os._exit, 0)
-                    return
-                if HOW == "fork-close":
-                    transport.close()
-                    loop.call_later(0.02, os._exit, 0)
-                    return
-                if HOW == "fork-closes-loop":
-                    try:
-                        loop.close()
-                    except RuntimeError:
-                        pass
-                    os._exit(0)
-                if HOW == "fork-drop":
-                    globals().update(transport=None, protocol=None, loop=None)
-                    gc.collect()
-                    os._exit(0)
-            os.waitpid(grandchild, 0)
-            os._exit(0)
-    loop.call_soon(single if BEFORE == "single" else burst)
-    try:
-        loop.run_forever()
-    finally:
-        os._exit(0)
-one.close()
-two.settimeout(30)
-got = b""
-try:
-    while data := two.recv(100):
-        got += data
-except ConnectionResetError:
-    pass
-os.waitpid(pid, 0)
-assert got == b"12345678"[:8 if HOW == "two" else 7], got
-print("ok")
-"""
-)
+CHILD = PAIR + script("another_way")
 
 
 @pytest.mark.parametrize("before", ["single", "burst"])
@@ -531,78 +435,7 @@ def test_at_random_with_short_transfers(run, kind, seed):
 
 # -- output that waits, and fork() -----------------------------------------------------
 
-WAITING = (
-    """
-faulthandler.cancel_dump_traceback_later()
-signal.alarm(40)
-warnings.simplefilter("ignore")
-KIND, HOW = sys.argv[1:]
-"""
-    + PAIR
-    + """
-one, two = pair(KIND)
-data = b"".join(b"%08d" % number for number in range(1 << 20))
-events = []
-class Peer(asyncio.Protocol):
-    def pause_writing(self):
-        events.append("pause")
-    def resume_writing(self):
-        events.append("resume")
-    def connection_lost(self, exc):
-        events.append("lost")
-loop = new_event_loop()
-loop.set_debug(False)
-async def main():
-    one.setblocking(False)
-    transport, protocol = await loop.create_connection(Peer, sock=one)
-    transport.write(data)
-    assert events == ["pause"] and transport.get_write_buffer_size() > 0
-    child = os.fork()
-    if child == 0:
-        try:
-            if LOOP == "asyncloop":
-                assert transport.get_write_buffer_size() == 0
-                if HOW == "write":
-                    transport.write(b"of the child")
-                    transport.writelines([b"of", bytearray(b"the child")])
-                    assert transport.get_write_buffer_size() == 0
-                    if transport.can_write_eof():
-                        transport.write_eof()
-                if HOW == "close":
-                    transport.close()
-                if HOW == "abort":
-                    transport.abort()
-                if sys.version_info >= (3, 14):
-                    os._exit(0)    # a forked child has no running loop there: tasks cannot wait
-                for _ in range(3):
-                    waiter = loop.create_future()
-                    loop.call_later(0.02, waiter.set_result, None)
-                    await waiter
-                end = ["lost"] if HOW in ("close", "abort") else []
-                assert [e for e in events if e != "resume"] == ["pause"] + end, events
-                assert HOW != "run" or "resume" in events or KIND == "unix", events
-        except BaseException:
-            import traceback
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    got = []
-    def read():
-        while piece := two.recv(1 << 20):
-            got.append(piece)
-    reader = asyncio.to_thread(read)
-    reader = asyncio.ensure_future(reader)
-    while transport.get_write_buffer_size():
-        await asyncio.sleep(0.01)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    transport.close()
-    await reader
-    assert b"".join(got) == data
-loop.run_until_complete(main())
-two.close()
-print("ok")
-"""
-)
+WAITING = PAIR + script("output_waits")
 
 
 @pytest.mark.parametrize("how", ["run", "write", "close", "abort"])
