@@ -79,7 +79,9 @@ class SendfileHooks(_Base):
                 if count:
                     blocksize = count - total
                 try:
-                    sent = os.sendfile(sock.fileno(), source, offset, min(blocksize, _MAX_BYTES))
+                    if blocksize <= sys.maxsize:  # else asyncio's OverflowError
+                        blocksize = min(blocksize, _MAX_BYTES)
+                    sent = os.sendfile(sock.fileno(), source, offset, blocksize)
                 except (BlockingIOError, InterruptedError):
                     pass
                 except OSError as exc:

@@ -170,7 +170,7 @@ class TlsHooks(_Base):
         if server_side:
             unread = _take_unread(protocol)
             if unread and isinstance(tls, _core.SSLTransport):
-                tls.data_received(unread)
+                tls._feed(unread)
             elif unread:
                 tls._incoming.write(unread)
         # Else the peer's bytes could come before connection_made().

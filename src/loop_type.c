@@ -222,7 +222,7 @@ schedule_timer(Loop *loop, const char *function, bool later, schedule_function s
         return NULL;
     }
     if (UNLIKELY(args[0] == Py_None)) {
-        PyErr_Format(PyExc_TypeError, "%s must not be None", names[0]);
+        PyErr_Format(PyExc_TypeError, later ? "%s must not be None" : "%s cannot be None", names[0]);
         return NULL;
     }
     double seconds;

@@ -1,8 +1,8 @@
 /* args.c - unpacking of arguments: cold enough for plain loops. */
 #include "base/args.h"
 
-
 #include <limits.h>
+#include <string.h>
 
 int
 args_context_keyword(const char *function, PyObject *const *args, Py_ssize_t nargs,
@@ -136,14 +136,20 @@ args_size(PyObject *whole, size_t *bytes)
 }
 
 void
-args_not_writable(PyObject *object)
+args_not_writable(const char *argument, PyObject *object)
 {
     if (!is_exit_exception()) {
         PyErr_Clear();
-        PyErr_Format(PyExc_TypeError,
-                     "recv_into() argument 1 must be read-write bytes-like object, not %.50s",
+        PyErr_Format(PyExc_TypeError, "%s must be read-write bytes-like object, not %.50s", argument,
                      object == Py_None ? "None" : Py_TYPE(object)->tp_name);
     }
+}
+
+const char *
+type_name(PyTypeObject *type)
+{
+    const char *dot = strrchr(type->tp_name, '.');
+    return dot == NULL ? type->tp_name : dot + 1;
 }
 
 int

@@ -41,9 +41,12 @@ int args_descriptor(PyObject *object);
  * or -1 with an exception that is no OverflowError. */
 int args_size(PyObject *whole, size_t *bytes);
 
-/* Of an object that gave no writable buffer: the TypeError of socket.recv_into(), in place of the
- * current exception, unless that is to leave the loop. */
-void args_not_writable(PyObject *object);
+/* Of an object that gave no writable buffer: the TypeError of socket.recv_into() and its like, in place
+ * of the current exception, unless that is to leave the loop. `argument`: "recv_into() argument 1" */
+void args_not_writable(const char *argument, PyObject *object);
+
+/* The type's __name__: without its module */
+const char *type_name(PyTypeObject *type);
 
 static inline PyObject *
 args_null_for_none(PyObject *object)

@@ -250,6 +250,7 @@ standard_transport_init(struct state *state, struct standard_transport *transpor
                         PyTypeObject *type)
 {
     STATE_OWN(state, &transport->own);
+    transport->version = UINT_MAX;    /* not looked at yet; 0 is the version of a class just changed */
 #define X(name)                                                                         \
     transport->own.name = PyObject_GetAttr((PyObject *)type, state->names.name);        \
     if (transport->own.name == NULL) {                                                  \
@@ -356,6 +357,7 @@ standard_init(PyObject *module UNUSED, struct state *state)
 {
     struct standard *standard = &state->standard;
     standard->watcher = standard->class_watcher = -1;
+    standard->socket_version = UINT_MAX;    /* not looked at yet; 0 is the version of a class just changed */
     state_own(state, &standard->socket_class, 1);
     for (int i = 0; i < STANDARD_MODULE_COUNT; i++) {
         PyObject *imported = PyImport_ImportModule(module_names[i]);

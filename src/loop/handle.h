@@ -135,6 +135,10 @@ handle_set_place(Handle *handle, enum handle_place place)
 /* For a container of the loop's that is the `place` of the handle. */
 int handle_traverse(Handle *handle, enum handle_place place, visitproc visit, void *arg);
 
+/* The current exception, none that leaves the loop, came out of callback(arg), which a handle of
+ * asyncio's would have called: tells the exception handler as that would. */
+void handle_call_failed(Loop *loop, PyObject *callback, PyObject *arg);
+
 /* Runs the callback in its context. 0, or -1 with the exception that must leave the
  * loop (KeyboardInterrupt, SystemExit); any other goes to the exception handler. */
 int handle_run(Handle *handle);

@@ -59,6 +59,23 @@ done:
     Py_XDECREF(context);
 }
 
+void
+handle_call_failed(Loop *loop, PyObject *callback, PyObject *arg)
+{
+    PyObject *exc = PyErr_GetRaisedException();
+    Handle *handle = handle_new(loop, callback, &arg, arg != NULL, NULL);
+    if (handle != NULL) {
+        handle_report(handle, loop, callback, exc);
+        Py_DECREF(handle);
+    }
+    else {
+        PyErr_SetRaisedException(exc);    /* in place of the MemoryError */
+        PyErr_WriteUnraisable(callback);
+        return;
+    }
+    Py_DECREF(exc);
+}
+
 /* The callback raised: 0 when the exception handler has it, -1 when it leaves the loop. */
 static int
 handle_failed(Handle *handle, Loop *loop, PyObject *callback, PyObject *context)

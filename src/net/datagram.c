@@ -763,7 +763,7 @@ Datagram_sendto(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject 
     PyObject *address = values[1];
     if (!PyBytes_Check(data) && !PyByteArray_Check(data) && !PyMemoryView_Check(data)) {
         PyErr_Format(PyExc_TypeError, "data argument must be a bytes-like object, not '%.200s'",
-                     Py_TYPE(data)->tp_name);
+                     type_name(Py_TYPE(data)));
         return NULL;
     }
     if (!DATAGRAM_SENDS_EMPTY) {

@@ -56,7 +56,8 @@ struct io {
 #define IO_IOV_MAX 1024
 #endif
 
-/* What one write(), or one writable event, may give to the kernel before the others get their turn:
+/* What one writable event may give to the kernel before the others get their turn (a write() gives what
+ * the kernel takes, so that it has all of it when the process ends):
  * 1 MiB takes about 200 µs. A peer that reads as quickly as the kernel copies would keep the loop
  * at its connection otherwise. Smaller pieces cost more (benchmark row: write 1 MiB). */
 #define WRITE_BUDGET_BYTES ((size_t)1024 * 1024)

@@ -117,6 +117,19 @@ iov_length(const struct iovec *iov, int count)
     return length;
 }
 
+/* What waits is one bytearray for asyncio: for sockets up to 3.11, for pipes always. */
+static PyObject *
+joined_bytes(const struct iovec *iov, int count)
+{
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)iov_length(iov, count));
+    char *to = bytes == NULL ? NULL : PyBytes_AS_STRING(bytes);
+    for (int i = 0; bytes != NULL && i < count; i++) {
+        memcpy(to, iov[i].iov_base, iov[i].iov_len);
+        to += iov[i].iov_len;
+    }
+    return bytes;
+}
+
 /* -- sockets ------------------------------------------------------------------------ */
 
 static enum io_status
@@ -142,7 +155,7 @@ io_recv_into(Transport *tr, PyObject *buffer, size_t *n)
 }
 
 #if PY_VERSION_HEX >= 0x030C0000
-#define SENDS_LISTS 1    /* asyncio gives several buffers to sendmsg() */
+#define SENDS_LISTS 1    /* asyncio gives what is queued to sendmsg() */
 #else
 #define SENDS_LISTS 0
 #endif
@@ -165,10 +178,9 @@ static enum io_status
 method_writev(struct io *io, const struct iovec *iov, int count, bool more UNUSED, size_t *n)
 {
     Transport *tr = owner_of(io);
-    bool several = count > 1 && SENDS_LISTS;
-    size_t wanted = several ? iov_length(iov, count) : iov->iov_len;
-    PyObject *name = several ? tr->state->names.sendmsg : tr->state->names.send;
-    PyObject *data = several ? list_of_buffers(iov, count) : bytes_of(iov);
+    size_t wanted = iov_length(iov, count);
+    PyObject *name = SENDS_LISTS ? tr->state->names.sendmsg : tr->state->names.send;
+    PyObject *data = SENDS_LISTS ? list_of_buffers(iov, count) : joined_bytes(iov, count);
     PyObject *file = Py_NewRef(tr->file);
     PyObject *sent = data == NULL ? NULL : PyObject_CallMethodOneArg(file, name, data);
     Py_DECREF(file);
@@ -182,12 +194,10 @@ method_shutdown(struct io *io)
     Transport *tr = owner_of(io);
     PyObject *file = Py_NewRef(tr->file);
     PyObject *result = PyObject_CallMethod(file, "shutdown", "i", SHUT_WR);
-    if (result == NULL) {
-        PyErr_WriteUnraisable(file);
-    }
     Py_XDECREF(result);
     Py_DECREF(file);
-    return IO_OK;
+    io->err = 0;    /* see io_methods.h */
+    return result == NULL ? IO_ERROR : IO_OK;
 }
 
 static void
@@ -241,13 +251,12 @@ os_read(struct io *io, void *buffer, size_t capacity, size_t *n)
 }
 
 static enum io_status
-os_writev(struct io *io, const struct iovec *iov, int count UNUSED, bool more UNUSED,
-          size_t *n)
+os_writev(struct io *io, const struct iovec *iov, int count, bool more UNUSED, size_t *n)
 {
-    PyObject *data = bytes_of(iov);
+    PyObject *data = joined_bytes(iov, count);
     PyObject *sent = data == NULL ? NULL : call_os(owner_of(io), "write", "(iO)", io->fd, data);
     Py_XDECREF(data);
-    return take_count_steal(io, sent, iov->iov_len, IO_WANT_WRITE, IO_WANT_WRITE, n);
+    return take_count_steal(io, sent, iov_length(iov, count), IO_WANT_WRITE, IO_WANT_WRITE, n);
 }
 
 static enum io_status
@@ -262,3 +271,50 @@ const struct io_ops io_os_functions = {
     .shutdown = os_shutdown,
     .close = method_close,
 };
+
+/* -- the user's own object ---------------------------------------------------------------------- */
+
+static PyObject *
+send_object(Transport *tr, PyObject *data)
+{
+    if (tr->io.ops == &io_os_functions) {
+        return call_os(tr, "write", "(iO)", tr->io.fd, data);
+    }
+    PyObject *file = Py_NewRef(tr->file);
+    PyObject *count = PyObject_CallMethodOneArg(file, tr->state->names.send, data);
+    Py_DECREF(file);
+    return count;
+}
+
+/* data[count:] */
+static PyObject *
+rest_after(PyObject *data, PyObject *count)
+{
+    PyObject *rest = NULL;
+    PyObject *slice = PySlice_New(count, NULL, NULL);
+    PyObject *whole = PyBytes_CheckExact(data) ? Py_NewRef(data) : PyMemoryView_FromObject(data);
+    if (slice != NULL && whole != NULL) {
+        rest = PyObject_GetItem(whole, slice);
+    }
+    Py_XDECREF(slice);
+    Py_XDECREF(whole);
+    return rest;
+}
+
+enum io_status
+io_send(Transport *tr, PyObject *data, PyObject **rest)
+{
+    bool views = tr->io.ops == &io_os_functions && PyByteArray_Check(data);
+    PyObject *given = views ? PyMemoryView_FromObject(data) : Py_NewRef(data);
+    PyObject *count = given == NULL ? NULL : send_object(tr, given);
+    enum io_status status = IO_OK;
+    if (count == NULL) {
+        status = raised(&tr->io, IO_WANT_WRITE);
+    }
+    else {
+        *rest = rest_after(given, count);
+        Py_DECREF(count);
+    }
+    Py_XDECREF(given);
+    return status;
+}

@@ -27,6 +27,9 @@ io_choose(Transport *tr)
     }
 }
 
+/* sock.send(data) or os.write(fd, data) with the user's own object. *rest, with IO_OK: what is left of it by
+ * what the call has returned, a slice as asyncio takes it, or NULL with the exception of that. */
+enum io_status io_send(Transport *tr, PyObject *data, PyObject **rest);
 /* sock.recv_into(buffer), for a BufferedProtocol. */
 enum io_status io_recv_into(Transport *tr, PyObject *buffer, size_t *n);
 
@@ -34,6 +37,12 @@ static inline bool
 io_is_by_method(const Transport *tr)
 {
     return UNLIKELY(tr->io.ops == &io_socket_methods);
+}
+
+static inline bool
+io_calls_python(const Transport *tr)
+{
+    return UNLIKELY(tr->io.ops == &io_socket_methods || tr->io.ops == &io_os_functions);
 }
 
 #endif

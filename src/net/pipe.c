@@ -213,12 +213,17 @@ pipe_open(struct state *state, PyObject *file, const char *refusal, int *fd, mod
     if (number == NULL) {
         return -1;
     }
-    long value = PyLong_AsLong(number);
+    int overflow;
+    long value = PyLong_AsLongAndOverflow(number, &overflow);
     Py_DECREF(number);
     if (value == -1 && PyErr_Occurred()) {
         return -1;
     }
-    *fd = value < 0 || value > INT_MAX ? -1 : (int)value;
+    if (overflow != 0 || value > INT_MAX || value < INT_MIN) {
+        PyErr_SetString(PyExc_OverflowError, "Python int too large to convert to C int");
+        return -1;
+    }
+    *fd = value < 0 ? -1 : (int)value;
     struct stat st;
     if (fstat(*fd, &st) < 0) {
         PyErr_SetFromErrno(PyExc_OSError);

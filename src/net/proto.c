@@ -23,6 +23,7 @@ void
 proto_drop_protocol(struct proto *proto)
 {
     proto->seen.version = INSTANCE_NEVER;
+    proto->kind = PROTO_DATA;
     Py_CLEAR(proto->feed);
     Py_CLEAR(proto->get);
     Py_CLEAR(proto->updated);
@@ -132,8 +133,7 @@ PyObject *
 proto_call_method(struct proto *proto, PyObject *name, PyObject **args, size_t nargs)
 {
     if (UNLIKELY(proto->protocol == NULL)) {
-        PyErr_SetString(PyExc_RuntimeError, "the transport has no protocol");
-        return NULL;
+        return PyObject_GetAttr(Py_None, name);    /* asyncio's AttributeError */
     }
     PyObject *context = context_enter(proto);
     if (UNLIKELY(context == NULL)) {
@@ -348,13 +348,10 @@ proto_call_here(struct proto *proto, PyObject *name)
     return result;
 }
 
-PyObject *
-proto_call(struct proto *proto, PyObject *name, PyObject *arg)
+/* `name` NULL: calls the object itself. `arg` may be NULL. */
+static PyObject *
+call_in_context(struct proto *proto, PyObject *object, PyObject *name, PyObject *arg)
 {
-    if (proto->protocol == NULL) {
-        return Py_NewRef(Py_None);
-    }
-    PyObject *protocol = Py_NewRef(proto->protocol);
     PyObject *result = NULL;
     PyObject *context = context_enter(proto);
     bool without = context == NULL && PyErr_ExceptionMatches(PyExc_MemoryError);
@@ -362,12 +359,21 @@ proto_call(struct proto *proto, PyObject *name, PyObject *arg)
         PyErr_Clear();    /* for the copy of a context: a call that does not come is worse */
     }
     if (context != NULL || without) {
-        PyObject *stack[2] = {protocol, arg};
-        result = PyObject_VectorcallMethod(name, stack, 1 + (arg != NULL), NULL);
+        PyObject *stack[2] = {object, arg};
+        result = name == NULL ? PyObject_Vectorcall(object, stack + 1, arg != NULL, NULL)
+                              : PyObject_VectorcallMethod(name, stack, 1 + (arg != NULL), NULL);
     }
-    if (context != NULL) {
-        result = context_leave(proto, context, result);
+    return context != NULL ? context_leave(proto, context, result) : result;
+}
+
+PyObject *
+proto_call(struct proto *proto, PyObject *name, PyObject *arg)
+{
+    if (proto->protocol == NULL) {
+        return Py_NewRef(Py_None);
     }
+    PyObject *protocol = Py_NewRef(proto->protocol);
+    PyObject *result = call_in_context(proto, protocol, name, arg);
     Py_DECREF(protocol);
     return result;
 }
@@ -375,10 +381,13 @@ proto_call(struct proto *proto, PyObject *name, PyObject *arg)
 PyObject *
 proto_call_bound(struct proto *proto, PyObject *method, PyObject *arg)
 {
-    PyObject *context = context_enter(proto);
-    return UNLIKELY(context == NULL)
-               ? NULL
-               : context_leave(proto, context, PyObject_CallOneArg(method, arg));
+    return call_in_context(proto, method, NULL, arg);
+}
+
+PyObject *
+proto_call_of(struct proto *proto, PyObject *object, PyObject *name, PyObject *arg)
+{
+    return call_in_context(proto, object, name, arg);
 }
 
 PyObject *

@@ -74,8 +74,10 @@ PyObject *proto_call(struct proto *proto, PyObject *name, PyObject *arg);
  * user's own call (pause_writing() from write()). */
 PyObject *proto_call_here(struct proto *proto, PyObject *name);
 
-/* A method of the protocol that was looked up before. New reference or NULL. */
+/* A method of the protocol that was looked up before, or one of an object that was the protocol. New
+ * reference or NULL. */
 PyObject *proto_call_bound(struct proto *proto, PyObject *method, PyObject *arg);
+PyObject *proto_call_of(struct proto *proto, PyObject *object, PyObject *name, PyObject *arg);
 
 /* proto_call() with nargs - 1 arguments in args[1] and up; args[0] is overwritten. */
 PyObject *proto_call_method(struct proto *proto, PyObject *name, PyObject **args, size_t nargs);

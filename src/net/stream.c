@@ -120,8 +120,7 @@ Stream_writelines(PyObject *op, PyObject *list)
 static PyObject *
 Stream_write_eof(PyObject *op, PyObject *ignored UNUSED)
 {
-    stream_write_eof(stream_cast(op));
-    return Py_NewRef(Py_None);
+    return none_or_error(stream_write_eof(stream_cast(op)));
 }
 
 static PyObject *

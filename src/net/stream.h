@@ -58,7 +58,7 @@ void stream_on_writable(struct watch *watch, int revents);
 /* asyncio's write(), writelines() and write_eof(). 0, or -1 with what the caller gets. */
 int stream_write(Stream *stream, PyObject *data);
 int stream_writelines(Stream *stream, PyObject *list);
-void stream_write_eof(Stream *stream);
+int stream_write_eof(Stream *stream);    /* 0, or -1 with an exception */
 
 /* For the TLS transport, on a stream that is not lost and has no write_eof(): an exact bytes
  * object, or memory of which the rest is copied. 0, or -1 with an exit exception. */

@@ -306,7 +306,7 @@ buffer_view(PyObject *buffer, Py_buffer *view, const char **message)
     }
     *message = "Fatal read error on socket transport";
     if (PyObject_GetBuffer(buffer, view, PyBUF_WRITABLE) < 0) {
-        args_not_writable(buffer);
+        args_not_writable("recv_into() argument 1", buffer);
         return -1;
     }
     if (view->len == 0) {
@@ -356,12 +356,27 @@ done:
 
 /* -- the event -------------------------------------------------------------------------- */
 
+/* asyncio's TLS is a BufferedProtocol. That shows where somebody has put methods of his own on it, or
+ * where the socket's are somebody's. */
+static void
+stream_look_at_tls(Transport *tr)
+{
+    PyObject *tls = tr->proto.protocol;
+    PyObject **dict = (PyObject **)(void *)((char *)tls + Py_TYPE(tls)->tp_dictoffset);
+    if (*dict != NULL || io_is_by_method(tr)) {
+        tr->proto.kind = PROTO_BUFFERED;
+    }
+}
+
 static enum read_outcome
 stream_read(Transport *tr, Loop *loop)
 {
     io_choose(tr);
     if (UNLIKELY(!transport_wants_data(tr))) {
         return READ_DONE;
+    }
+    if (tr->proto.kind == PROTO_TLS) {
+        stream_look_at_tls(tr);
     }
     return tr->proto.kind == PROTO_BUFFERED ? stream_read_buffered(tr) : stream_read_data(tr, loop);
 }

@@ -241,12 +241,12 @@ stream_send(Stream *stream, struct iovec *iov, int count, bool more, size_t *bud
     return status == IO_OK ? IO_WANT_WRITE : status;
 }
 
-/* The same for a single piece, of which no more is tried than a budget. */
+/* The same for a single piece. */
 static inline enum io_status
 stream_send_piece(Stream *stream, const char *data, size_t length, size_t *sent)
 {
     bool more = stream_holds(stream, length);
-    struct iovec iov = {(void *)data, length < WRITE_BUDGET_BYTES ? length : WRITE_BUDGET_BYTES};
+    struct iovec iov = {(void *)data, length};
     *sent = 0;
     enum io_status status = transport_writev(&stream->base, &iov, 1, more, sent);
     if (LIKELY(*sent == length)) {
@@ -281,6 +281,10 @@ stream_send_queue(Stream *stream, int calls)
 {
     enum io_status status = IO_OK;
     size_t budget = WRITE_BUDGET_BYTES;
+    if (UNLIKELY(io_calls_python(&stream->base))) {
+        budget = SIZE_MAX;    /* one call with all there is, as asyncio's */
+        calls = 1;
+    }
     while (status == IO_OK && budget > 0 && calls-- > 0 && !wqueue_is_empty(&stream->output)) {
         status = stream_send_batch(stream, &budget);
     }
@@ -382,6 +386,52 @@ stream_drops(const Transport *tr)
     return UNLIKELY(tr->conn_lost > 0) || (UNLIKELY(tr->closing) && tr->kind->close_ends_output);
 }
 
+/* What the user's own send() or os.write() has left of `data`, or all of it. */
+static int
+stream_queue_object(Stream *stream, PyObject *data)
+{
+    Py_buffer view;
+    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
+        return transport_fatal(&stream->base, WRITE_FAILED(&stream->base));
+    }
+    size_t length = (size_t)view.len;
+    int result = length == 0 ? 0 : wqueue_push_copy(&stream->output, view.buf, length);
+    PyBuffer_Release(&view);
+    if (result < 0) {
+        return stream_queue_failed(stream);
+    }
+    if (length == 0) {
+        return 0;
+    }
+    return watch_start(&stream->base.write_watch) < 0 ? -1 : stream_rest_queued(stream);
+}
+
+/* A send() or os.write() of the user's gets the user's own object, as from asyncio. */
+static int
+stream_write_by_method(Stream *stream, PyObject *data)
+{
+    PyObject *rest = Py_NewRef(data);
+    if (wqueue_is_empty(&stream->output)) {
+        PyObject *left = NULL;
+        enum io_status status = io_send(&stream->base, data, &left);
+        int result = status == IO_OK ? 0 : stream_wait_writable(stream, status);
+        if (status == IO_OK) {
+            Py_SETREF(rest, left);
+        }
+        if (result != 0 || rest == NULL) {
+            Py_XDECREF(rest);
+            return result > 0 ? 0 : -1;
+        }
+        if (UNLIKELY(stream->base.loop == NULL || stream->base.conn_lost > 0)) {
+            Py_DECREF(rest);
+            return 0;    /* the call has ended the transport */
+        }
+    }
+    int result = stream_queue_object(stream, rest);
+    Py_DECREF(rest);
+    return result;
+}
+
 /* A type other than exact bytes. */
 static int
 stream_write_other(Stream *stream, PyObject *data)
@@ -393,6 +443,9 @@ stream_write_other(Stream *stream, PyObject *data)
     if (stream_drops(&stream->base)) {
         stream->base.kind->drop_write(&stream->base);
         return 0;
+    }
+    if (io_calls_python(&stream->base)) {
+        return stream_write_by_method(stream, data);
     }
     Py_buffer view;
     if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
@@ -419,14 +472,14 @@ stream_write(Stream *stream, PyObject *data)
 #else
                      "data argument must be a bytes-like object, not '%.200s'",
 #endif
-                     Py_TYPE(data)->tp_name);
+                     type_name(Py_TYPE(data)));
         return -1;
     }
     if (stream_check_open(stream, "Cannot call write() after write_eof()",
                           "unable to write; sendfile is in progress") < 0) {
         return -1;
     }
-    if (UNLIKELY(!is_bytes)) {
+    if (UNLIKELY(!is_bytes || io_calls_python(&stream->base))) {
         return stream_write_other(stream, data);
     }
     if (UNLIKELY(PyBytes_GET_SIZE(data) == 0)) {
@@ -556,12 +609,12 @@ parts_queue(const struct parts *parts, struct wqueue *queue, size_t sent)
     return 0;
 }
 
-/* Sends as much as the kernel takes, and as the budget allows. 0 with *sent, 1 when the transport
+/* Sends as much as the kernel takes. 0 with *sent, 1 when the transport
  * has ended, -1. */
 static int
 parts_send(Stream *stream, const struct parts *parts, size_t *sent)
 {
-    size_t first = 0, budget = WRITE_BUDGET_BYTES;
+    size_t first = 0, budget = SIZE_MAX;
     bool more = stream_holds(stream, parts->bytes);
     while (first < parts->count) {
         size_t left = parts->count - first, n = 0;
@@ -574,7 +627,7 @@ parts_send(Stream *stream, const struct parts *parts, size_t *sent)
             status = stream_send(stream, &parts->iov[first], count, more, &budget, &n);
         }
         *sent += n;
-        if (status != IO_OK || (budget == 0 && *sent < parts->bytes)) {
+        if (status != IO_OK) {
             return stream_wait_writable(stream, status);
         }
         first += (size_t)count;
@@ -605,6 +658,30 @@ stream_write_parts(Stream *stream, const struct parts *parts)
 
 static int stream_flush(Stream *stream);
 
+/* Where asyncio joins the parts and calls write(), that shows in what a send() or os.write() of the
+ * user's gets. */
+static bool
+stream_joins(Transport *tr)
+{
+    io_choose(tr);
+#if PY_VERSION_HEX >= 0x030C0000
+    return tr->io.ops == &io_os_functions;
+#else
+    return io_calls_python(tr);
+#endif
+}
+
+static int
+stream_write_joined(Stream *stream, PyObject *list)
+{
+    PyObject *empty = PyBytes_FromStringAndSize(NULL, 0);
+    PyObject *joined = empty == NULL ? NULL : PyObject_CallMethod(empty, "join", "O", list);
+    int result = joined == NULL ? -1 : stream_write(stream, joined);
+    Py_XDECREF(empty);
+    Py_XDECREF(joined);
+    return result;
+}
+
 int
 stream_writelines(Stream *stream, PyObject *list)
 {
@@ -618,6 +695,9 @@ stream_writelines(Stream *stream, PyObject *list)
         return has_parts;
     }
 #endif
+    if (UNLIKELY(stream_joins(&stream->base))) {
+        return stream_write_joined(stream, list);
+    }
     struct parts parts = {0};
     int result = parts_take(&parts, list);
 #if PY_VERSION_HEX < 0x030C0000
@@ -650,27 +730,30 @@ stream_writelines(Stream *stream, PyObject *list)
 
 /* -- the end of output -------------------------------------------------------------------- */
 
-/* A peer that is gone already makes this fail: the reading side tells. */
-static void
+/* 0, or -1 with an exception: a peer that is gone already makes it fail. */
+static int
 stream_shutdown(Stream *stream)
 {
     struct io *io = &stream->base.io;
     io_choose(&stream->base);
-    if (!stream->base.file_closed && !stream->base.fd_gone) {
-        (void)io->ops->shutdown(io);
+    if (stream->base.file_closed || io->ops->shutdown(io) != IO_ERROR) {
+        return 0;
     }
+    if (io->err != 0) {
+        errno = io->err;
+        PyErr_SetFromErrno(PyExc_OSError);
+    }
+    return -1;
 }
 
-void
+int
 stream_write_eof(Stream *stream)
 {
     if (stream->base.closing || stream->eof) {
-        return;
+        return 0;
     }
     stream->eof = true;
-    if (wqueue_is_empty(&stream->output)) {
-        stream_shutdown(stream);
-    }
+    return wqueue_is_empty(&stream->output) ? stream_shutdown(stream) : 0;
 }
 
 /* -- the event ------------------------------------------------------------------------------ */
@@ -704,8 +787,8 @@ stream_emptied(Stream *stream)
     if (tr->closing) {
         return transport_drained(tr);
     }
-    if (stream->eof) {
-        stream_shutdown(stream);
+    if (stream->eof && stream_shutdown(stream) < 0) {
+        return transport_callback_failed(tr, "Exception in callback _SelectorSocketTransport._write_ready()");
     }
     return 0;
 }

@@ -146,30 +146,26 @@ transport_release_fd(Transport *tr)
 
 /* Closes the descriptor through the object that owns it. Where the descriptor was closed
  * behind its back the number may be another file's by now: then the object only forgets
- * it. Errors go to sys.unraisablehook. */
-void
+ * it. */
+int
 transport_close_file(Transport *tr)
 {
     if (tr->kind->push != NULL) {
         tr->kind->push(tr);    /* with unread input close() would drop it */
     }
     if (tr->file_closed || tr->file == NULL) {
-        return;
+        return 0;
     }
     tr->file_closed = true;
     if (tr->io.ops != NULL) {
         tr->io.ops->close(&tr->io);
     }
-    PyObject *exc = PyErr_GetRaisedException();
     PyObject *result =
         tr->fd_gone && tr->kind->is_socket
             ? PyObject_CallMethod(tr->file, "detach", NULL)
             : PyObject_CallMethodNoArgs(tr->file, tr->state->names.close);
-    if (result == NULL) {
-        PyErr_WriteUnraisable(tr->file);
-    }
     Py_XDECREF(result);
-    PyErr_SetRaisedException(exc);
+    return result == NULL ? -1 : 0;
 }
 
 /* Only what the kernel did not take waits, and so its watch is active. */
@@ -223,10 +219,12 @@ transport_is_known(Transport *tr)
 #endif
 }
 
-/* The last step of a transport: the descriptor is closed, everything is forgotten. */
-static void
+/* The last step of a transport: the descriptor is closed, everything is forgotten. 0, or -1 with an exit
+ * exception of close(); any other goes to the exception handler. */
+static int
 transport_finish(Transport *tr)
 {
+    int result = 0;
     Py_INCREF(tr);
     transport_stop_watches(tr);
     transport_release_fd(tr);
@@ -235,8 +233,14 @@ transport_finish(Transport *tr)
     if (transport_is_known(tr) && transport_remember_sockname(tr) < 0) {
         PyErr_WriteUnraisable((PyObject *)tr);
     }
-    transport_close_file(tr);
+    result = transport_close_file(tr);
     Py_END_CRITICAL_SECTION();
+    PyObject *exc = NULL;
+    if (UNLIKELY(result < 0)) {
+        result = transport_callback_failed(
+            tr, "Exception in callback _SelectorTransport._call_connection_lost()");
+        exc = PyErr_GetRaisedException();
+    }
     proto_clear(&tr->proto);
     Loop *loop = (Loop *)Py_XNewRef(tr->loop);
     transport_leave_loop(tr);
@@ -248,6 +252,8 @@ transport_finish(Transport *tr)
     Py_END_CRITICAL_SECTION();
     Py_XDECREF(loop);
     Py_DECREF(tr);
+    PyErr_SetRaisedException(exc);
+    return result;
 }
 
 /* Native callback: exc is NULL for a connection that ended in order. */
@@ -271,8 +277,13 @@ transport_run_lost(PyObject *owner, PyObject *exc)
         reader_error_is_known(tr->state, protocol);
         Py_DECREF(protocol);
     }
-    transport_finish(tr);
-    PyErr_SetRaisedException(leaving);
+    if (transport_finish(tr) < 0) {
+        result = -1;
+        Py_XDECREF(leaving);
+    }
+    else {
+        PyErr_SetRaisedException(leaving);
+    }
     return result;
 }
 

@@ -216,7 +216,7 @@ void transport_stop_watches(Transport *tr);
 void transport_release_fd(Transport *tr);       /* the loop forgets who uses the descriptor */
 /* Closes the descriptor through the object that owns it, which only forgets one that was closed
  * behind its back. Errors go to sys.unraisablehook. */
-void transport_close_file(Transport *tr);
+int transport_close_file(Transport *tr);    /* 0, or -1 with what close() has raised */
 
 /* In a child of fork(): what waits to be sent is the parent's. */
 void transports_forked(struct state *state);

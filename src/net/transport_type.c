@@ -109,7 +109,9 @@ transport_abandon(Transport *tr)
     }
     transport_stop_watches(tr);
     transport_release_fd(tr);
-    transport_close_file(tr);
+    if (transport_close_file(tr) < 0) {
+        PyErr_WriteUnraisable(op);
+    }
     server_detach(tr, true);
     PyErr_SetRaisedException(exc);
 }
@@ -368,14 +370,6 @@ static PyObject *
 Transport__maybe_resume_protocol(PyObject *op, PyObject *ignored UNUSED)
 {
     return none_or_error(transport_maybe_resume(transport_cast(op)));
-}
-
-/* without its module */
-static const char *
-type_name(PyTypeObject *type)
-{
-    const char *dot = strrchr(type->tp_name, '.');
-    return dot == NULL ? type->tp_name : dot + 1;
 }
 
 /* With what only the thread of the loop may look at. */

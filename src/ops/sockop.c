@@ -271,7 +271,7 @@ attempt_recv_into(Operation *op, PyObject **result)
     /* Taken anew for each attempt: a bytearray may change its size while we wait. */
     Py_buffer view;
     if (PyObject_GetBuffer(op->args[0], &view, PyBUF_WRITABLE) < 0) {
-        args_not_writable(op->args[0]);
+        args_not_writable("recv_into() argument 1", op->args[0]);
         return ATTEMPT_FAILED;
     }
     ssize_t got = view.len == 0 ? 0 : receive(op, view.buf, (size_t)view.len, NULL, NULL);
@@ -400,8 +400,8 @@ static enum attempt
 sockop_send_rest(Operation *op, const char *data, Py_ssize_t size, PyObject **result)
 {
     size_t left = (size_t)(size - op->count);
-    if (UNLIKELY(left > WRITE_BUDGET_BYTES)) {
-        left = WRITE_BUDGET_BYTES;
+    if (UNLIKELY(left > WRITE_BUDGET_BYTES) && op->count > 0) {
+        left = WRITE_BUDGET_BYTES;    /* not the first time: asyncio has given all that the kernel takes */
     }
     ssize_t sent = transmit(op, data + op->count, left);
     if (sent < 0) {

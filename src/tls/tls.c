@@ -58,6 +58,17 @@ tls_callback_failed(Tls *tls, const char *message)
     return 0;
 }
 
+/* The current exception came out of callback(arg), which asyncio would have scheduled. */
+static int
+tls_call_failed(Tls *tls, PyObject *callback, PyObject *arg)
+{
+    if (is_exit_exception()) {
+        return -1;
+    }
+    handle_call_failed(tls->loop, callback, arg);
+    return 0;
+}
+
 static void
 tls_cancel_timer(Tls *tls)
 {
@@ -118,13 +129,22 @@ tls_call_lower(Tls *tls, PyObject *name, PyObject *arg)
     return result;
 }
 
-/* Native callback: the shutdown is complete. `lower` was below then, and may be no more. */
+/* Native callback: the shutdown is complete. `close` is a method of what was below then, which may be
+ * there no more. */
 static int
-tls_run_close_lower(PyObject *owner, PyObject *lower)
+tls_run_close_lower(PyObject *owner, PyObject *close)
 {
     Tls *tls = tls_cast(owner);
+    int result = 0;
     tls_enter(tls);
-    int result = call_method(lower, tls->state->names.close, NULL);
+    if (close != NULL) {
+        PyObject *value = PyObject_CallNoArgs(close);
+        Py_XDECREF(value);
+        result = value == NULL ? tls_call_failed(tls, close, NULL) : 0;
+    }
+    else if (tls->lower != NULL) {    /* there was no memory for the bound method */
+        result = tls_call_lower(tls, tls->state->names.close, NULL);
+    }
     tls_leave(tls);
     return result;
 }
@@ -276,22 +296,52 @@ static int
 tls_run_lost(PyObject *owner, PyObject *exc)
 {
     Tls *tls = tls_cast(owner);
-    int result = 0;
-    PyObject *protocol = exc == NULL ? NULL : Py_XNewRef(tls->proto.protocol);
-    PyObject *value = proto_call(&tls->proto, tls->state->names.connection_lost,
-                                 exc == NULL ? Py_None : exc);
-    if (value == NULL) {
-        result = tls_callback_failed(tls, "Exception in callback connection_lost()");
+    int result;
+    PyObject *protocol = tls->last_protocol, *method = tls->tell_lost;
+    PyObject *arg = exc == NULL ? Py_None : exc;
+    if (protocol == NULL) {
+        return 0;
+    }
+    tls->last_protocol = tls->tell_lost = NULL;
+    PyObject *value;
+    if (LIKELY(method != NULL)) {
+        value = proto_call_bound(&tls->proto, method, arg);
+        result = value == NULL ? tls_call_failed(tls, method, arg) : 0;
+    }
+    else {
+        value = proto_call_of(&tls->proto, protocol, tls->state->names.connection_lost, arg);
+        result = value == NULL ? tls_call_failed(tls, protocol, arg) : 0;
     }
     Py_XDECREF(value);
     PyObject *leaving = PyErr_GetRaisedException();
-    if (protocol != NULL) {
+    if (exc != NULL) {
         reader_error_is_known(tls->state, protocol);
-        Py_DECREF(protocol);
     }
-    proto_drop_protocol(&tls->proto);
+    Py_DECREF(protocol);
+    Py_XDECREF(method);
     PyErr_SetRaisedException(leaving);
     return result;
+}
+
+/* The protocol hears of the end in a later iteration, whoever is the protocol then. 0, or -1 with what
+ * the look-up of its method has raised. */
+static int
+tls_tell_lost(Tls *tls, PyObject *exc)
+{
+    static const struct owed_kind lost = {tls_run_lost, offsetof(Tls, owed_lost)};
+    PyObject *protocol = Py_NewRef(tls->proto.protocol == NULL ? Py_None : tls->proto.protocol);
+    PyObject *method = PyObject_GetAttr(protocol, tls->state->names.connection_lost);
+    if (method == NULL && !PyErr_ExceptionMatches(PyExc_MemoryError)) {
+        Py_DECREF(protocol);
+        return -1;
+    }
+    PyErr_Clear();    /* no memory: then it is looked up later */
+    Py_XSETREF(tls->last_protocol, protocol);
+    Py_XSETREF(tls->tell_lost, method);
+    if (loop_call_soon_surely(tls->loop, &tls->owed_lost, &lost, exc) < 0) {
+        PyErr_Clear();    /* the loop was closed: nobody is left to be told */
+    }
+    return 0;
 }
 
 int
@@ -304,6 +354,7 @@ tls_lower_lost(Tls *tls, PyObject *exc)
     tls->lost = tls->closed = true;
     tls->conn_lost++;
     tls->never_read = tls->engine.ops->waiting(&tls->engine);
+    tls->never_written += tls->output.bytes;
     tls_drop_output(tls);
     tls_cancel_timer(tls);
     if (tls->late_error != NULL) {
@@ -313,15 +364,9 @@ tls_lower_lost(Tls *tls, PyObject *exc)
     bool tell = made && tls->tls_state != TLS_HANDSHAKE;
     tls->tls_state = TLS_UNWRAPPED;
     tls->app = TLS_APP_LOST;
-    if (tell) {
-        static const struct owed_kind lost = {tls_run_lost, offsetof(Tls, owed_lost)};
-        if (loop_call_soon_surely(tls->loop, &tls->owed_lost, &lost, exc) < 0) {
-            PyErr_Clear();    /* the loop was closed: nobody is left to be told */
-        }
-    }
-    else {
-        proto_drop_protocol(&tls->proto);
-    }
+    int result = tell ? tls_tell_lost(tls, exc) : 0;
+    PyObject *failure = PyErr_GetRaisedException();
+    proto_drop_protocol(&tls->proto);
     tls->stream = NULL;
     Py_CLEAR(tls->lower);
     if (tls->waiter != NULL && exc == NULL && !made) {
@@ -338,8 +383,9 @@ tls_lower_lost(Tls *tls, PyObject *exc)
     else {
         tls_wake_waiter(tls, exc);
     }
+    PyErr_SetRaisedException(failure);
     tls_leave(tls);
-    return 0;
+    return result;
 }
 
 /* -- handshake ---------------------------------------------------------------------------------- */
@@ -543,7 +589,11 @@ tls_lower_made(Tls *tls, PyObject *transport)
         return 0;    /* start_tls() on a transport that was closing */
     }
     if (tls->lower != NULL || transport == (PyObject *)tls) {
-        PyErr_SetString(PyExc_RuntimeError, "the TLS transport has its connection already");
+        static const char *const names[] = {"UNWRAPPED", "DO_HANDSHAKE", "WRAPPED", "FLUSHING",
+                                            "SHUTDOWN"};
+        PyErr_Format(PyExc_RuntimeError,
+                     "cannot switch state from SSLProtocolState.%s to SSLProtocolState.DO_HANDSHAKE",
+                     names[tls->tls_state]);
         return -1;
     }
     tls->lower = Py_NewRef(transport);
@@ -657,10 +707,17 @@ tls_shutdown_done(Tls *tls)
     if (tls->lower != NULL) {
         PyObject *exc = PyErr_GetRaisedException();
         PyObject *lower = Py_NewRef(tls->lower);
-        if (loop_call_soon_surely(tls->loop, &tls->owed_close, &close, lower) < 0) {
+        PyObject *method = PyObject_GetAttr(lower, tls->state->names.close);
+        Py_DECREF(lower);
+        if (method == NULL && !PyErr_ExceptionMatches(PyExc_MemoryError)) {
+            Py_XDECREF(exc);
+            return -1;
+        }
+        PyErr_Clear();
+        if (loop_call_soon_surely(tls->loop, &tls->owed_close, &close, method) < 0) {
             PyErr_Clear();    /* the loop was closed: nobody is left to be told */
         }
-        Py_DECREF(lower);
+        Py_XDECREF(method);
         PyErr_SetRaisedException(exc);
     }
     return result;

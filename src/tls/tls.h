@@ -190,16 +190,21 @@ typedef struct {
     size_t read_high_water;         /* bytes that wait to be decrypted */
     size_t read_low_water;
     size_t never_read;              /* what waited when the connection was lost */
+    size_t never_written;           /* what could not be encrypted, or waited when the connection was lost */
     PyObject *write_limits;         /* (low, high) as the user gave them, or NULL */
     PyObject *read_limits;
     PyObject *read_buffer;          /* bytearray of get_buffer(), or NULL */
     PyObject *late_error;           /* bytes were dropped: the end is this exception; or NULL */
+    PyObject *bad_part;             /* what a part of a writelines() has raised: nothing is written any more */
+    PyObject *last_protocol;        /* the protocol that is to hear of connection_lost() */
+    PyObject *tell_lost;            /* its method, as it was when the connection was lost */
     unsigned int conn_lost;         /* 0, or 1 + writes that were dropped since */
     unsigned int in_use;            /* calls that are under way inside */
     uint8_t tls_state;
     uint8_t app;
     bool server_side;
     bool closed;                    /* what is_closing() says */
+    bool parted;                    /* by a second close(): tls_type.c */
     bool lost;                      /* connection_lost() of the transport below has come */
     bool paused;                    /* by pause_reading() */
     bool lower_paused;              /* we have paused the transport below */
@@ -289,6 +294,8 @@ enum tls_status tls_discard(Tls *tls);
 /* -- tls_write.c ------------------------------------------------------------------------- */
 
 int tls_write(Tls *tls, PyObject *data);
+/* 1: something to write, 0: nothing, -1 with an exception: no data at all */
+int tls_is_data(PyObject *data);
 int tls_writelines(Tls *tls, PyObject *list);
 int tls_do_write(Tls *tls);              /* what is queued */
 int tls_send(Tls *tls);                  /* what the engine has made */

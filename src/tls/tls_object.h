@@ -30,7 +30,7 @@ enum tls_status tls_object_read_into(struct tls_engine *engine, PyObject *buffer
 enum tls_status tls_object_read(struct tls_engine *engine, char *buffer, size_t capacity, size_t *n,
                                 bool *more);
 
-/* The end, or a failure with its exception, that came behind bytes which are handed out first. */
+/* The end, or a failure with its exception, that came behind bytes which are handed out. */
 static inline void
 tls_put_off(struct tls_engine *engine, enum tls_status status, bool *more)
 {

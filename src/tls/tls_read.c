@@ -9,6 +9,7 @@
  * protocol: the state is looked at again after each. */
 #include "tls/tls.h"
 
+#include "base/args.h"
 #include "loop/schedule.h"
 #include "loop/scratch.h"
 #include "tls/tls_object.h"
@@ -48,26 +49,27 @@ tls_finish_eof(Tls *tls)
     return result < 0 ? -1 : tls_start_shutdown(tls);    /* what was written still goes out */
 }
 
-/* The end, or a failure, that came behind bytes which the protocol gets first. */
-static inline void
-tls_defer_end(struct tls_engine *engine, enum tls_status status, bool *more)
+/* What came behind plaintext that is to be delivered. A failure comes instead of it, as with asyncio:
+ * TLS_FAILED with its exception. The end comes after it, see tls_end_of(). */
+static inline enum tls_status
+tls_stopped_by(struct tls_engine *engine)
 {
-    if (UNLIKELY(status == TLS_EOF || status == TLS_FAILED)) {
-        engine->deferred = status;
-        engine->failure = status == TLS_FAILED ? PyErr_GetRaisedException() : NULL;
-        *more = true;
+    if (LIKELY(engine->deferred != TLS_FAILED)) {
+        return TLS_OK;
     }
-}
-
-/* Takes up what was put off: TLS_EOF, or TLS_FAILED with its exception set. */
-static enum tls_status
-tls_take_end(struct tls_engine *engine)
-{
-    enum tls_status status = engine->deferred;
     engine->deferred = TLS_OK;
     PyErr_SetRaisedException(engine->failure);
     engine->failure = NULL;
-    return status;
+    return TLS_FAILED;
+}
+
+/* The protocol has got the plaintext, or has raised: TLS_OK, TLS_EOF or TLS_FAILED. */
+static inline enum tls_status
+tls_end_of(struct tls_engine *engine, int delivered)
+{
+    enum tls_status status = engine->deferred;
+    engine->deferred = TLS_OK;
+    return UNLIKELY(delivered < 0) ? TLS_FAILED : status;
 }
 
 /* -- plaintext ------------------------------------------------------------------- */
@@ -82,24 +84,25 @@ tls_may_read(const Tls *tls)
 
 static void tls_schedule_read(Tls *tls);
 
-/* What get_buffer() gave. 0, or -1 with an exception. */
+/* What get_buffer() gave, and how much of it is wanted: its len(), which for some views is less than its
+ * bytes. 0, or -1 with an exception. */
 static int
-get_view(Tls *tls, PyObject **buffer, Py_buffer *view)
+get_view(Tls *tls, PyObject **buffer, Py_buffer *view, size_t *room)
 {
     size_t waiting = tls->engine.ops->waiting(&tls->engine);
     if (proto_get_buffer(&tls->proto, tls->state, (Py_ssize_t)waiting, buffer) < 0) {
         return -1;
     }
-    if (PyObject_GetBuffer(*buffer, view, PyBUF_WRITABLE) < 0) {
+    Py_ssize_t length = PyObject_Size(*buffer);
+    if (length >= 0 && PyObject_GetBuffer(*buffer, view, PyBUF_WRITABLE) < 0) {
+        args_not_writable("read() argument 2", *buffer);
+        length = -1;
+    }
+    if (length < 0) {
         Py_CLEAR(*buffer);
         return -1;
     }
-    if (view->len == 0) {
-        PyBuffer_Release(view);
-        Py_CLEAR(*buffer);
-        PyErr_SetString(PyExc_RuntimeError, "get_buffer() returned an empty buffer");
-        return -1;
-    }
+    *room = (size_t)(length < view->len && length > 0 ? length : view->len);
     return 0;
 }
 
@@ -127,28 +130,42 @@ read_into_by_object(struct tls_engine *engine, PyObject *buffer, size_t room, si
     return status;
 }
 
-/* Plaintext into a BufferedProtocol's own memory. TLS_FAILED with an exception of the
- * engine's or the protocol's. */
+/* buffer_updated() of whoever is the protocol now; if that one has no buffers, of `before`, as with
+ * asyncio. */
+static int
+tell_updated(Tls *tls, PyObject *before, size_t n)
+{
+    if (LIKELY(tls->proto.kind == PROTO_BUFFERED)) {
+        return proto_buffer_updated(&tls->proto, tls->state, n);
+    }
+    PyObject *count = PyLong_FromSize_t(n);
+    PyObject *value = count == NULL ? NULL : proto_call_bound(&tls->proto, before, count);
+    Py_XDECREF(count);
+    Py_XDECREF(value);
+    return value == NULL ? -1 : 0;
+}
+
+/* Plaintext into a BufferedProtocol's own memory, also where get_buffer() has closed, paused or
+ * replaced. An empty buffer is the end, as for asyncio. TLS_FAILED with an exception of the engine's or the
+ * protocol's. */
 static enum tls_status
 tls_read_buffered(Tls *tls, bool *more)
 {
     struct tls_engine *engine = &tls->engine;
     PyObject *buffer;
     Py_buffer view;
-    PyObject *protocol = Py_XNewRef(tls->proto.protocol);
+    PyObject *updated = Py_NewRef(tls->proto.updated);
     enum tls_status status = TLS_FAILED;
     *more = true;
-    if (get_view(tls, &buffer, &view) < 0) {
+    size_t total = 0, room;
+    if (get_view(tls, &buffer, &view, &room) < 0) {
         goto done;
     }
-    if (!tls_may_read(tls) || tls->proto.protocol != protocol) {
-        PyBuffer_Release(&view);    /* get_buffer() itself closed, paused or replaced */
-        Py_DECREF(buffer);
-        status = TLS_OK;
-        goto done;
+    if (UNLIKELY(room == 0)) {
+        PyBuffer_Release(&view);
+        status = TLS_EOF;
     }
-    size_t total = 0, room = (size_t)view.len;
-    if (UNLIKELY(tls_is_foreign(engine))) {
+    else if (UNLIKELY(tls_is_foreign(engine))) {
         PyBuffer_Release(&view);
         status = read_into_by_object(engine, buffer, room, &total);
         *more = status == TLS_OK;
@@ -162,17 +179,17 @@ tls_read_buffered(Tls *tls, bool *more)
         PyBuffer_Release(&view);
     }
     Py_DECREF(buffer);
-    if (total > 0) {
-        tls_defer_end(engine, status, more);
+    if (total > 0 && status != TLS_FAILED) {
+        tls_put_off(engine, status, more);
         if (total == room && !tls->eof) {
             /* the rest, if any, in the next iteration; at the end of the wire, now */
             *more = false;
             tls_schedule_read(tls);
         }
-        status = proto_buffer_updated(&tls->proto, tls->state, total) < 0 ? TLS_FAILED : TLS_OK;
+        status = tls_end_of(engine, tell_updated(tls, updated, total));
     }
 done:
-    Py_XDECREF(protocol);
+    Py_DECREF(updated);
     return status;
 }
 
@@ -192,9 +209,9 @@ tls_read_native(Tls *tls, bool *more)
         status = engine->ops->read(engine, plain + total, SCRATCH_BYTES - total, &n, more);
         total += status == TLS_OK ? n : 0;
     } while (status == TLS_OK && *more && total + TLS_RECORD_BYTES <= SCRATCH_BYTES);
-    if (total > 0) {
-        tls_defer_end(engine, status, more);
-        status = stream_feed(&tls->proto, tls->state, plain, total) < 0 ? TLS_FAILED : TLS_OK;
+    if (total > 0 && status != TLS_FAILED) {
+        tls_put_off(engine, status, more);
+        status = tls_end_of(engine, stream_feed(&tls->proto, tls->state, plain, total));
     }
     scratch_give(tls->loop, plain);
     return status;
@@ -226,9 +243,6 @@ static enum tls_status
 tls_read_some(Tls *tls, bool *more)
 {
     struct tls_engine *engine = &tls->engine;
-    if (UNLIKELY(engine->deferred != TLS_OK)) {
-        return tls_take_end(engine);
-    }
     if (tls->proto.kind == PROTO_BUFFERED) {
         return tls_read_buffered(tls, more);
     }
@@ -237,12 +251,15 @@ tls_read_some(Tls *tls, bool *more)
     }
     PyObject *data;
     enum tls_status status = engine->ops->read_bytes(engine, &data, more);
+    if (LIKELY(status == TLS_OK) && UNLIKELY((status = tls_stopped_by(engine)) != TLS_OK)) {
+        Py_DECREF(data);
+    }
     if (LIKELY(status == TLS_OK)) {
         int result = LIKELY(tls->proto.kind == PROTO_DATA)
                          ? proto_data_received_bytes(&tls->proto, tls->state, data)
                          : feed_object(tls, data);
         Py_DECREF(data);
-        return result < 0 ? TLS_FAILED : TLS_OK;
+        status = tls_end_of(engine, result);
     }
     return status;
 }
@@ -445,9 +462,6 @@ enum tls_status
 tls_discard(Tls *tls)
 {
     struct tls_engine *engine = &tls->engine;
-    if (UNLIKELY(engine->deferred != TLS_OK)) {
-        return tls_take_end(engine);
-    }
     char *memory = scratch_take(tls->loop);
     if (memory == NULL) {
         return TLS_FAILED;

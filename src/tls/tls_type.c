@@ -30,6 +30,9 @@ Tls_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(tls->sslcontext);
     Py_VISIT(tls->extra);
     Py_VISIT(tls->late_error);
+    Py_VISIT(tls->bad_part);
+    Py_VISIT(tls->last_protocol);
+    Py_VISIT(tls->tell_lost);
     Py_VISIT(tls->waiter);
     Py_VISIT(tls->timer);
     return proto_traverse(&tls->proto, visit, arg);
@@ -70,6 +73,9 @@ Tls_clear(PyObject *op)
     Py_CLEAR(tls->read_limits);
     Py_CLEAR(tls->read_buffer);
     Py_CLEAR(tls->late_error);
+    Py_CLEAR(tls->bad_part);
+    Py_CLEAR(tls->last_protocol);
+    Py_CLEAR(tls->tell_lost);
     return 0;
 }
 
@@ -165,15 +171,38 @@ Tls_repr(PyObject *op)
 
 /* -- as a transport -------------------------------------------------------------------------- */
 
+/* A second close() parts asyncio's transport from its SSLProtocol: from then on abort() does nothing,
+ * and what needs the other has the AttributeError of None. Sets that, with asyncio's name of what is
+ * needed. */
+static bool
+tls_is_parted(Tls *tls, const char *name)
+{
+    if (LIKELY(!tls->parted)) {
+        return false;
+    }
+    PyObject *value = PyObject_GetAttrString(Py_None, name);
+    assert(value == NULL);
+    Py_XDECREF(value);
+    return true;
+}
+
 static PyObject *
 Tls_write(PyObject *op, PyObject *data)
 {
-    return none_or_error(tls_write(tls_cast(op), data));
+    Tls *tls = tls_cast(op);
+    int wanted = UNLIKELY(tls->parted) ? tls_is_data(data) : 0;
+    if (UNLIKELY(wanted < 0 || (wanted > 0 && tls_is_parted(tls, "_write_appdata")))) {
+        return NULL;
+    }
+    return none_or_error(tls_write(tls, data));
 }
 
 static PyObject *
 Tls_writelines(PyObject *op, PyObject *list)
 {
+    if (tls_is_parted(tls_cast(op), "_write_appdata")) {
+        return NULL;
+    }
     return none_or_error(tls_writelines(tls_cast(op), list));
 }
 
@@ -204,19 +233,26 @@ Tls_can_write_eof(PyObject *op UNUSED, PyObject *ignored UNUSED)
 static PyObject *
 Tls_close(PyObject *op, PyObject *ignored UNUSED)
 {
-    return none_or_error(tls_close(tls_cast(op)));
+    Tls *tls = tls_cast(op);
+    if (tls->closed) {
+        tls->parted = true;
+        return Py_NewRef(Py_None);
+    }
+    return none_or_error(tls_close(tls));
 }
 
 static PyObject *
 Tls_abort(PyObject *op, PyObject *ignored UNUSED)
 {
-    return none_or_error(tls_abort(tls_cast(op), NULL));
+    Tls *tls = tls_cast(op);
+    return none_or_error(tls->parted ? 0 : tls_abort(tls, NULL));
 }
 
 static PyObject *
 Tls__force_close(PyObject *op, PyObject *exc)
 {
-    return none_or_error(tls_abort(tls_cast(op), exc == Py_None ? NULL : exc));
+    Tls *tls = tls_cast(op);
+    return none_or_error(tls->parted ? 0 : tls_abort(tls, exc == Py_None ? NULL : exc));
 }
 
 static PyObject *
@@ -240,12 +276,16 @@ Tls_is_closing(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Tls_is_reading(PyObject *op, PyObject *ignored UNUSED)
 {
-    return PyBool_FromLong(!tls_cast(op)->paused);
+    Tls *tls = tls_cast(op);
+    return tls_is_parted(tls, "_app_reading_paused") ? NULL : PyBool_FromLong(!tls->paused);
 }
 
 static PyObject *
 Tls_pause_reading(PyObject *op, PyObject *ignored UNUSED)
 {
+    if (tls_is_parted(tls_cast(op), "_pause_reading")) {
+        return NULL;
+    }
     tls_cast(op)->paused = true;
     return Py_NewRef(Py_None);
 }
@@ -253,21 +293,26 @@ Tls_pause_reading(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Tls_resume_reading(PyObject *op, PyObject *ignored UNUSED)
 {
-    return none_or_error(tls_resume(tls_cast(op)));
+    Tls *tls = tls_cast(op);
+    return tls_is_parted(tls, "_resume_reading") ? NULL : none_or_error(tls_resume(tls));
 }
 
 static PyObject *
 Tls_set_protocol(PyObject *op, PyObject *protocol)
 {
     Tls *tls = tls_cast(op);
-    return none_or_error(proto_set(&tls->proto, tls->state, protocol));
+    return tls_is_parted(tls, "_set_app_protocol")
+               ? NULL
+               : none_or_error(proto_set(&tls->proto, tls->state, protocol));
 }
 
 static PyObject *
 Tls_get_protocol(PyObject *op, PyObject *ignored UNUSED)
 {
-    PyObject *protocol = tls_cast(op)->proto.protocol;
-    return Py_NewRef(protocol != NULL ? protocol : Py_None);
+    Tls *tls = tls_cast(op);
+    PyObject *protocol = tls->proto.protocol;
+    return tls_is_parted(tls, "_app_protocol") ? NULL
+                                               : Py_NewRef(protocol != NULL ? protocol : Py_None);
 }
 
 static PyObject *
@@ -276,7 +321,8 @@ Tls_get_extra_info(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObje
     static const char *const names[] = {"name", "default", NULL};
     Tls *tls = tls_cast(op);
     PyObject *values[2] = {NULL, Py_None};
-    if (args_unpack("get_extra_info", args, nargs, kwnames, names, 2, 1, values) < 0) {
+    if (args_unpack("get_extra_info", args, nargs, kwnames, names, 2, 1, values) < 0
+        || tls_is_parted(tls, "_get_extra_info")) {
         return NULL;
     }
     PyObject *value = NULL;
@@ -296,13 +342,17 @@ Tls_get_extra_info(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObje
 static PyObject *
 Tls_get_write_buffer_size(PyObject *op, PyObject *ignored UNUSED)
 {
-    return PyLong_FromSize_t(tls_queued(tls_cast(op)));
+    Tls *tls = tls_cast(op);
+    return tls_is_parted(tls, "_get_write_buffer_size") ? NULL : PyLong_FromSize_t(tls_queued(tls));
 }
 
 static PyObject *
 Tls_get_read_buffer_size(PyObject *op, PyObject *ignored UNUSED)
 {
     Tls *tls = tls_cast(op);
+    if (tls_is_parted(tls, "_get_read_buffer_size")) {
+        return NULL;
+    }
     return PyLong_FromSize_t(tls->lost ? tls->never_read : tls->engine.ops->waiting(&tls->engine));
 }
 
@@ -365,6 +415,9 @@ Tls_set_write_buffer_limits(PyObject *op, PyObject *const *args, Py_ssize_t narg
 {
     Tls *tls = tls_cast(op);
     size_t low, high;
+    if (tls_is_parted(tls, "_set_write_buffer_limits")) {
+        return NULL;
+    }
     PyObject *limits = complete_limits(tls, "set_write_buffer_limits", TLS_HIGH_WATER / 1024, args,
                                        nargs, kwnames);
     if (limits == NULL || limit_in_bytes(PyTuple_GET_ITEM(limits, 0), &low) < 0
@@ -382,6 +435,9 @@ static PyObject *
 Tls_get_write_buffer_limits(PyObject *op, PyObject *ignored UNUSED)
 {
     Tls *tls = tls_cast(op);
+    if (tls_is_parted(tls, "_outgoing_low_water")) {
+        return NULL;
+    }
     if (tls->write_limits != NULL) {
         return Py_NewRef(tls->write_limits);
     }
@@ -394,6 +450,9 @@ Tls_set_read_buffer_limits(PyObject *op, PyObject *const *args, Py_ssize_t nargs
 {
     Tls *tls = tls_cast(op);
     size_t low, high;
+    if (tls_is_parted(tls, "_set_read_buffer_limits")) {
+        return NULL;
+    }
     PyObject *limits = complete_limits(tls, "set_read_buffer_limits", TLS_READ_HIGH_WATER / 1024,
                                        args, nargs, kwnames);
     if (limits == NULL || limit_in_bytes(PyTuple_GET_ITEM(limits, 0), &low) < 0
@@ -411,6 +470,9 @@ static PyObject *
 Tls_get_read_buffer_limits(PyObject *op, PyObject *ignored UNUSED)
 {
     Tls *tls = tls_cast(op);
+    if (tls_is_parted(tls, "_incoming_low_water")) {
+        return NULL;
+    }
     if (tls->read_limits != NULL) {
         return Py_NewRef(tls->read_limits);
     }
@@ -431,33 +493,19 @@ Tls_connection_lost(PyObject *op, PyObject *exc)
     return none_or_error(tls_lower_lost(tls_cast(op), exc == Py_None ? NULL : exc));
 }
 
-static PyObject *
-Tls_data_received(PyObject *op, PyObject *data)
-{
-    /* What is called meanwhile may change any other object. */
-    PyObject *bytes = PyBytes_CheckExact(data) ? Py_NewRef(data) : PyBytes_FromObject(data);
-    if (bytes == NULL) {
-        return NULL;
-    }
-    int result = tls_received(tls_cast(op), PyBytes_AS_STRING(bytes),
-                              (size_t)PyBytes_GET_SIZE(bytes));
-    Py_DECREF(bytes);
-    return none_or_error(result);
-}
-
-/* asyncio's SSLProtocol is a BufferedProtocol: a transport may know no other way. */
+/* A BufferedProtocol, as asyncio's SSLProtocol. Whatever is asked for, it is the whole buffer, but it has
+ * to be a number. */
 static PyObject *
 Tls_get_buffer(PyObject *op, PyObject *size_hint)
 {
     Tls *tls = tls_cast(op);
-    Py_ssize_t wanted = PyNumber_AsSsize_t(size_hint, PyExc_OverflowError);
-    if (wanted == -1 && PyErr_Occurred()) {
+    PyObject *zero = PyLong_FromLong(0);
+    int is_number = zero == NULL ? -1 : PyObject_RichCompareBool(size_hint, zero, Py_LE);
+    Py_XDECREF(zero);
+    if (is_number < 0) {
         return NULL;
     }
-    if (wanted <= 0 || wanted > TLS_READ_HIGH_WATER) {
-        wanted = TLS_READ_HIGH_WATER;
-    }
-    if (tls->read_buffer == NULL || PyByteArray_GET_SIZE(tls->read_buffer) < wanted) {
+    if (tls->read_buffer == NULL) {
         PyObject *buffer = PyByteArray_FromStringAndSize(NULL, TLS_READ_HIGH_WATER);
         if (buffer == NULL) {
             return NULL;
@@ -485,9 +533,24 @@ Tls_buffer_updated(PyObject *op, PyObject *count)
     if (bytes == NULL) {
         return NULL;
     }
-    PyObject *result = Tls_data_received(op, bytes);
+    int result = tls_received(tls_cast(op), PyBytes_AS_STRING(bytes),
+                              (size_t)PyBytes_GET_SIZE(bytes));
     Py_DECREF(bytes);
-    return result;
+    return none_or_error(result);
+}
+
+/* What came before start_tls(). */
+static PyObject *
+Tls__feed(PyObject *op, PyObject *data)
+{
+    PyObject *bytes = PyBytes_FromObject(data);
+    if (bytes == NULL) {
+        return NULL;
+    }
+    int result = tls_received(tls_cast(op), PyBytes_AS_STRING(bytes),
+                              (size_t)PyBytes_GET_SIZE(bytes));
+    Py_DECREF(bytes);
+    return none_or_error(result);
 }
 
 static PyObject *
@@ -497,12 +560,26 @@ Tls_eof_received(PyObject *op, PyObject *ignored UNUSED)
     if (tls_lower_eof(tls_cast(op), &keep_open) < 0) {
         return NULL;
     }
-    return PyBool_FromLong(keep_open);
+    return Py_NewRef(keep_open ? Py_True : Py_None);
+}
+
+/* asyncio asserts that the transport below alternates. */
+static bool
+tls_is_paused_as_expected(Tls *tls, bool paused)
+{
+    if (LIKELY(tls->writing_paused == paused) || Py_OptimizeFlag > 0) {
+        return true;
+    }
+    PyErr_SetNone(PyExc_AssertionError);
+    return false;
 }
 
 static PyObject *
 Tls_pause_writing(PyObject *op, PyObject *ignored UNUSED)
 {
+    if (!tls_is_paused_as_expected(tls_cast(op), false)) {
+        return NULL;
+    }
     tls_cast(op)->writing_paused = true;
     return Py_NewRef(Py_None);
 }
@@ -511,6 +588,9 @@ static PyObject *
 Tls_resume_writing(PyObject *op, PyObject *ignored UNUSED)
 {
     Tls *tls = tls_cast(op);
+    if (!tls_is_paused_as_expected(tls, true)) {
+        return NULL;
+    }
     tls->writing_paused = false;
     return control(tls, tls_process_outgoing);
 }
@@ -526,7 +606,7 @@ Tls_resume_writing(PyObject *op, PyObject *ignored UNUSED)
         return Py_NewRef(value != NULL ? value : Py_None); \
     }
 
-OBJECT_GETTER(self, op)
+OBJECT_GETTER(ssl_protocol, tls->parted ? NULL : op)
 OBJECT_GETTER(app_transport, tls->lost ? NULL : op)
 OBJECT_GETTER(loop, tls->loop)
 OBJECT_GETTER(lower, tls->lower)
@@ -551,7 +631,8 @@ Tls_get_app_reading_paused(PyObject *op, void *closure UNUSED)
 static PyObject *
 Tls_get_protocol_paused(PyObject *op, void *closure UNUSED)
 {
-    return PyBool_FromLong(tls_cast(op)->protocol_paused);
+    Tls *tls = tls_cast(op);
+    return tls_is_parted(tls, "_app_writing_paused") ? NULL : PyBool_FromLong(tls->protocol_paused);
 }
 
 static PyObject *
@@ -591,7 +672,7 @@ DEFINE_OWNED(Tls, Tls__force_close)
 DEFINE_OWNED(Tls, Tls__test__append_write_backlog)
 DEFINE_OWNED(Tls, Tls_connection_made)
 DEFINE_OWNED(Tls, Tls_connection_lost)
-DEFINE_OWNED(Tls, Tls_data_received)
+DEFINE_OWNED(Tls, Tls__feed)
 DEFINE_OWNED(Tls, Tls_get_buffer)
 DEFINE_OWNED(Tls, Tls_buffer_updated)
 DEFINE_OWNED(Tls, Tls_eof_received)
@@ -662,7 +743,7 @@ static PyMethodDef Tls_methods[] = {
     {"_test__append_write_backlog", OWNED(Tls__test__append_write_backlog), METH_O, NULL},
     {"connection_made", OWNED(Tls_connection_made), METH_O, NULL},
     {"connection_lost", OWNED(Tls_connection_lost), METH_O, NULL},
-    {"data_received", OWNED(Tls_data_received), METH_O, NULL},
+    {"_feed", OWNED(Tls__feed), METH_O, NULL},
     {"get_buffer", OWNED(Tls_get_buffer), METH_O, NULL},
     {"buffer_updated", OWNED(Tls_buffer_updated), METH_O, NULL},
     {"eof_received", OWNED(Tls_eof_received), METH_NOARGS, NULL},
@@ -674,7 +755,7 @@ static PyMethodDef Tls_methods[] = {
 static PyGetSetDef Tls_getset[] = {
     {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
     {"_loop", Tls_get_loop, NULL, NULL, NULL},
-    {"_ssl_protocol", Tls_get_self, NULL, NULL, NULL},
+    {"_ssl_protocol", Tls_get_ssl_protocol, NULL, NULL, NULL},
     {"_app_transport", OWNED(Tls_get_app_transport), NULL, NULL, NULL},
     {"_app_protocol", OWNED(Tls_get_app_protocol), NULL, NULL, NULL},
     {"_transport", OWNED(Tls_get_lower), NULL, NULL, NULL},
@@ -828,6 +909,20 @@ import_ssl(struct tls_objects *tls)
     return result;
 }
 
+/* To isinstance() it is what its two halves are: asyncio's transport, and the protocol below. */
+static int
+add_type(PyObject *module, struct state *state, PyTypeObject **slot)
+{
+    struct net_state *net = net_state(state);
+    PyTypeObject *transport = (PyTypeObject *)net->transports.FlowControlMixin;
+    PyObject *bases = state_check_base(transport, ASYNCIO_TRANSPORT_SIZE) < 0
+                          ? NULL
+                          : PyTuple_Pack(2, transport, net->protocols.BufferedProtocol);
+    int result = bases == NULL ? -1 : state_add_type_with_bases(module, &Tls_spec, bases, slot);
+    Py_XDECREF(bases);
+    return result;
+}
+
 int
 tls_type_init(PyObject *module, struct state *state)
 {
@@ -835,8 +930,7 @@ tls_type_init(PyObject *module, struct state *state)
     STATE_OWN_UNTIL(state, tls, engine);
     STATE_OWN_UNTIL(state, &tls->shipped, versions);
     if (import_ssl(tls) < 0
-        || state_add_type(module, &Tls_spec, net_state(state)->transports.FlowControlMixin,
-                          ASYNCIO_TRANSPORT_SIZE, &tls->Type) < 0
+        || add_type(module, state, &tls->Type) < 0
         || standard_transport_init(state, &tls->methods, tls->Type) < 0) {
         return -1;
     }

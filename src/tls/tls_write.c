@@ -55,7 +55,8 @@ stream_takes_output(const Tls *tls)
         return false;
     }
     io_choose(&stream->base);
-    return LIKELY(stream->base.conn_lost == 0) && !stream->eof && stream->empty_waiter == NULL;
+    return LIKELY(stream->base.conn_lost == 0) && !stream->eof && stream->empty_waiter == NULL
+           && !io_is_by_method(&stream->base);    /* which shows how it is called */
 }
 
 int
@@ -96,7 +97,6 @@ tls_process_outgoing(Tls *tls)
 /* One call of ours that encrypts: its output lies in `block`, unless the transport below has enough. */
 struct encryption {
     char *block;      /* scratch memory, or NULL: then the engine has memory of its own */
-    size_t budget;    /* bytes that may leave in parts: beyond that, the stream below has its turns */
     bool sends;
     bool any;         /* something was encrypted since output has left: there may be enough for that */
 };
@@ -106,7 +106,6 @@ encryption_begin(Tls *tls, struct encryption *run)
 {
     tls->encrypting = true;
     run->sends = !tls->writing_paused;
-    run->budget = WRITE_BUDGET_BYTES;
     run->block = NULL;
     run->any = false;
     if (LIKELY(run->sends)) {
@@ -130,10 +129,7 @@ encrypt_part(Tls *tls, struct encryption *run, PyObject *object, const char *dat
             engine->ops->lend(engine, run->block, TLS_OUT_BYTES);
         }
         /* To ask the portable engine costs a look-up (guarded path: tls-portable). */
-        if (run->any && run->block != NULL && run->budget > 0 && engine->ops->is_full(engine)
-            && stream_takes_output(tls)) {
-            size_t pending = engine->ops->pending(engine);
-            run->budget -= pending < run->budget ? pending : run->budget;
+        if (run->any && run->block != NULL && engine->ops->is_full(engine) && stream_takes_output(tls)) {
             run->any = false;
             if (UNLIKELY(tls_send(tls) < 0)) {
                 return TLS_FAILED;
@@ -210,33 +206,35 @@ encrypt_queue(Tls *tls, struct encryption *run)
     while (status == TLS_OK && !wqueue_is_empty(&tls->output)) {
         status = encrypt_first(tls, run);
     }
+    if (UNLIKELY(tls->bad_part != NULL) && status == TLS_OK) {
+        PyErr_SetRaisedException(Py_NewRef(tls->bad_part));
+        status = TLS_FAILED;
+    }
     return status;
 }
 
-/* Everything is encrypted, or what there is cannot be: the output leaves, and then, with nothing left
- * to do, the protocol may be called. */
+/* Everything is encrypted, or waits: the output leaves, and then, with nothing left to do, the protocol may
+ * be called. What has failed ends the connection, and sends nothing, as with asyncio. */
 static int
 encryption_end(Tls *tls, struct encryption *run, enum tls_status status)
 {
     tls->encrypting = false;
-    PyObject *exc = status == TLS_FAILED ? PyErr_GetRaisedException() : NULL;
-    int result = run->sends ? tls_send(tls) : 0;
+    int result = 0;
+    if (UNLIKELY(status == TLS_FAILED)) {
+        PyObject *exc = PyErr_GetRaisedException();
+        if (tls->engine.ops->settle(&tls->engine) < 0) {    /* `block` is another's from now on */
+            PyErr_Clear();
+        }
+        PyErr_SetRaisedException(exc);
+        result = -1;
+    }
+    else if (LIKELY(run->sends)) {
+        result = tls_send(tls);
+    }
     if (run->block != NULL) {
         scratch_give(tls->loop, run->block);
     }
-    if (UNLIKELY(exc != NULL)) {
-        if (result < 0 && PyErr_ExceptionMatches(PyExc_Exception)) {
-            PyErr_Clear();    /* the first one is told */
-        }
-        if (PyErr_Occurred()) {
-            Py_DECREF(exc);
-        }
-        else {
-            PyErr_SetRaisedException(exc);
-        }
-        return -1;
-    }
-    if (result < 0) {
+    if (UNLIKELY(result < 0)) {
         return -1;
     }
     return LIKELY(run->sends) ? control_writing_sent(tls) : tls_control_writing(tls);
@@ -258,7 +256,7 @@ tls_do_write(Tls *tls)
 size_t
 tls_queued(const Tls *tls)
 {
-    return tls->engine.ops->pending(&tls->engine) + tls->output.bytes;
+    return tls->engine.ops->pending(&tls->engine) + tls->output.bytes + tls->never_written;
 }
 
 /* A child of fork() has to find what waits: `size` bytes. */
@@ -274,25 +272,35 @@ tls_note_pending(Tls *tls, size_t size)
     }
 }
 
+/* When the connection is lost asyncio's protocol is None, and None has no such method. `here`: in the
+ * context that is current. */
+static PyObject *
+tls_call_app(Tls *tls, PyObject *name, bool here)
+{
+    if (UNLIKELY(tls->proto.protocol == NULL)) {
+        return PyObject_GetAttr(Py_None, name);
+    }
+    return here ? proto_call_here(&tls->proto, name) : proto_call(&tls->proto, name, NULL);
+}
+
 /* With `size` bytes that wait. */
 static int
 control_writing(Tls *tls, size_t size)
 {
-    if (UNLIKELY(tls->lost)) {
-        return 0;
+    if (LIKELY(!tls->lost)) {
+        tls_note_pending(tls, size);
     }
-    tls_note_pending(tls, size);
     const char *message;
     PyObject *result;
     if (UNLIKELY(size >= tls->high_water && !tls->protocol_paused)) {
         tls->protocol_paused = true;
         message = "protocol.pause_writing() failed";
-        result = proto_call_here(&tls->proto, tls->state->names.pause_writing);
+        result = tls_call_app(tls, tls->state->names.pause_writing, true);
     }
     else if (UNLIKELY(tls->protocol_paused) && size <= tls->low_water) {
         tls->protocol_paused = false;
         message = "protocol.resume_writing() failed";
-        result = proto_call(&tls->proto, tls->state->names.resume_writing, NULL);
+        result = tls_call_app(tls, tls->state->names.resume_writing, false);
     }
     else {
         return 0;
@@ -386,6 +394,9 @@ tls_write_bytes(Tls *tls, PyObject *bytes)
     if (LIKELY(status == TLS_OK)) {
         status = encrypt_queue(tls, &run);
     }
+    else if (status == TLS_FAILED) {
+        tls->never_written += length - done;
+    }
     return encryption_end(tls, &run, status);
 }
 
@@ -412,6 +423,11 @@ tls_write_other(Tls *tls, PyObject *data)
 {
     Py_buffer view;
     if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
+        PyObject *exc = PyErr_GetRaisedException();
+        Py_ssize_t length = PyObject_Size(data);
+        tls->never_written += length > 0 ? (size_t)length : 0;
+        PyErr_Clear();
+        PyErr_SetRaisedException(exc);
         return -1;
     }
     struct encryption run;
@@ -439,22 +455,23 @@ tls_write_other(Tls *tls, PyObject *data)
 }
 
 int
-tls_write(Tls *tls, PyObject *data)
+tls_is_data(PyObject *data)
 {
     if (UNLIKELY(!PyBytes_Check(data) && !PyByteArray_Check(data) && !PyMemoryView_Check(data))) {
         PyErr_Format(PyExc_TypeError, "data: expecting a bytes-like instance, got %.200s",
-                     Py_TYPE(data)->tp_name);
+                     type_name(Py_TYPE(data)));
         return -1;
     }
+    return PyObject_IsTrue(data);
+}
+
+int
+tls_write(Tls *tls, PyObject *data)
+{
     bool is_bytes = PyBytes_CheckExact(data);
-    if (UNLIKELY(!is_bytes)) {
-        int has_data = PyObject_IsTrue(data);
-        if (has_data <= 0) {
-            return has_data;
-        }
-    }
-    else if (UNLIKELY(PyBytes_GET_SIZE(data) == 0)) {
-        return 0;
+    int wanted = LIKELY(is_bytes) ? PyBytes_GET_SIZE(data) > 0 : tls_is_data(data);
+    if (UNLIKELY(wanted <= 0)) {
+        return wanted;
     }
     if (UNLIKELY(!tls_takes_writes(tls))) {
         tls_drop_write(tls);
@@ -471,59 +488,55 @@ tls_write(Tls *tls, PyObject *data)
 
 /* -- writelines() -------------------------------------------------------------------------------- */
 
-/* The part as exact bytes: new reference, or NULL with an exception. */
-static PyObject *
-part_as_bytes(PyObject *part)
+/* What is no data at all is in asyncio's queue as well, and ends the connection when its turn comes. The
+ * current exception tells why. */
+static void
+tls_note_bad_part(Tls *tls)
 {
-    if (LIKELY(PyBytes_CheckExact(part))) {
-        return Py_NewRef(part);
+    if (tls->bad_part == NULL) {
+        tls->bad_part = PyErr_GetRaisedException();
     }
-    if (!PyObject_CheckBuffer(part)) {
-        PyErr_Format(PyExc_TypeError, "data: expecting a bytes-like instance, got %.200s",
-                     Py_TYPE(part)->tp_name);
-        return NULL;
+    else {
+        PyErr_Clear();
     }
+}
+
+/* A part goes into the queue, and then asyncio asks for its length. -1 with an exception: it has none, or
+ * there is no memory. */
+static int
+tls_queue_part(Tls *tls, PyObject *part)
+{
+    if (LIKELY(PyBytes_CheckExact(part) && tls->bad_part == NULL)) {
+        return PyBytes_GET_SIZE(part) > 0 && tls_takes_writes(tls) ? wqueue_push(&tls->output, part, 0)
+                                                                   : 0;
+    }
+    Py_ssize_t length = PyObject_Size(part);
+    PyObject *exc = PyErr_GetRaisedException();
     Py_buffer view;
-    if (PyObject_GetBuffer(part, &view, PyBUF_SIMPLE) < 0) {
-        return NULL;
-    }
-    PyObject *bytes = PyBytes_FromStringAndSize(view.buf, view.len);
-    PyBuffer_Release(&view);
-    return bytes;
-}
-
-static int
-tls_queue_part(Tls *tls, PyObject *bytes)
-{
-    return PyBytes_GET_SIZE(bytes) > 0 && tls_takes_writes(tls) ? wqueue_push(&tls->output, bytes, 0)
-                                                                : 0;
-}
-
-/* A list or a tuple: all the parts or, if one of them is nothing to write, none. */
-static int
-tls_queue_all(Tls *tls, PyObject *list)
-{
     int result = 0;
-    PyObject *parts = PySequence_List(list);
-    for (Py_ssize_t i = 0; parts != NULL && i < PyList_GET_SIZE(parts); i++) {
-        PyObject *bytes = part_as_bytes(PyList_GET_ITEM(parts, i));
-        if (bytes == NULL || PyList_SetItem(parts, i, bytes) < 0) {
-            Py_CLEAR(parts);
+    if (PyObject_GetBuffer(part, &view, PyBUF_SIMPLE) < 0) {
+        tls_note_bad_part(tls);
+        tls->never_written += length > 0 ? (size_t)length : 0;
+    }
+    else {
+        if (tls->bad_part != NULL) {
+            tls->never_written += (size_t)view.len;
         }
+        else if (view.len > 0 && tls_takes_writes(tls)) {
+            result = wqueue_push_copy(&tls->output, view.buf, (size_t)view.len);
+        }
+        PyBuffer_Release(&view);
     }
-    if (parts == NULL) {
-        return -1;
+    if (UNLIKELY(exc != NULL)) {
+        PyErr_SetRaisedException(exc);
+        result = -1;
     }
-    for (Py_ssize_t i = 0; result == 0 && i < PyList_GET_SIZE(parts); i++) {
-        result = tls_queue_part(tls, PyList_GET_ITEM(parts, i));
-    }
-    Py_DECREF(parts);
-    return result < 0 ? tls_failed(tls, TLS_FATAL_MESSAGE) : 0;
+    return result;
 }
 
-/* A generator or the like, which may write in between: each part as it comes. */
+/* Each part as it comes: a generator may write in between. */
 static int
-tls_queue_each(Tls *tls, PyObject *iterable)
+tls_queue_parts(Tls *tls, PyObject *iterable)
 {
     PyObject *iterator = PyObject_GetIter(iterable);
     PyObject *part;
@@ -532,9 +545,7 @@ tls_queue_each(Tls *tls, PyObject *iterable)
         return -1;
     }
     while (result == 0 && (part = PyIter_Next(iterator)) != NULL) {
-        PyObject *bytes = part_as_bytes(part);
-        result = bytes == NULL ? -1 : tls_queue_part(tls, bytes);
-        Py_XDECREF(bytes);
+        result = tls_queue_part(tls, part);
         Py_DECREF(part);
     }
     Py_DECREF(iterator);
@@ -549,8 +560,7 @@ tls_writelines(Tls *tls, PyObject *list)
         return 0;
     }
     tls_enter(tls);
-    int result = PyList_CheckExact(list) || PyTuple_CheckExact(list) ? tls_queue_all(tls, list)
-                                                                     : tls_queue_each(tls, list);
+    int result = tls_queue_parts(tls, list);
     if (UNLIKELY(result < 0)) {
         if (!tls->lost) {
             tls_note_pending(tls, tls_queued(tls));

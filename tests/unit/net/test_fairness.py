@@ -217,9 +217,8 @@ def test_a_flood_of_output_goes_out_in_turns(run, secure, write, contexts):
         async with flooding(Flooded, contexts if secure else None, take_flood) as (_, transport):
             # TLS encrypts in write(); the transport below has the turns
             below = transport._transport if secure else transport
-            write(transport)
+            write(transport)  # gives the kernel what it takes
             left = below.get_write_buffer_size()
-            assert FLOOD - left <= 3 * WRITE_BUDGET
             most = 0
             while left > 0:
                 await asyncio.sleep(0)

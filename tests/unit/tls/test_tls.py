@@ -377,21 +377,6 @@ def test_write_types(run, server_context, client_context):
     run(main())
 
 
-@pytest.mark.our_loop("asyncio fails with AttributeError later, or accepts it")
-def test_writelines_of_odd_parts(run, server_context, client_context):
-    async def main():
-        async with serving(server_context) as pair:
-            transport, protocol = await connect(pair.port, client_context)
-            for wrong in ([b"a", None], [5], 5, ["text"]):
-                with pytest.raises(TypeError):
-                    transport.writelines(wrong)
-            transport.write(b"still here")
-            await until(lambda: protocol.data == b"still here")
-            await finish(transport, protocol)
-
-    run(main())
-
-
 def test_writes_of_one_iteration_keep_their_order(run, server_context, client_context):
     async def main():
         async with serving(server_context) as pair:
@@ -422,7 +407,8 @@ def test_small_parts_of_one_writelines_are_one_record(run, server_context, clien
             class Tap(asyncio.Protocol):
                 def data_received(self, data):
                     wire.append(data)
-                    tls.data_received(data)
+                    tls.get_buffer(len(data))[: len(data)] = data
+                    tls.buffer_updated(len(data))
 
                 def __getattr__(self, name):
                     return getattr(tls, name)
@@ -498,7 +484,6 @@ def test_writes_after_close_are_dropped(run, server_context, client_context, asy
                 transport.write(b"dropped")
             transport.writelines([b"dropped"])
             await asyncio.wait_for(protocol.closed, TIMEOUT)
-            transport.close()
             transport.abort()
             transport.write(b"dropped")
             await turns(3)
@@ -655,8 +640,7 @@ def test_failing_protocol_ends_the_connection_once(
     assert [one for one in found if not issubclass(one, OSError)] == [ZeroDivisionError]
 
 
-@pytest.mark.our_loop("asyncio spins or fails late")
-@pytest.mark.parametrize("answer", [b"read only", bytearray(), 5, "text"])
+@pytest.mark.parametrize("answer", [b"read only", 5, "text"])
 def test_bad_get_buffer(run, reports, server_context, client_context, answer):
     class Bad(BadBuffer):
         pass
@@ -668,7 +652,7 @@ def test_bad_get_buffer(run, reports, server_context, client_context, answer):
             transport, protocol = await connect(pair.port, client_context, Bad)
             transport.write(b"x")
             exc = await asyncio.wait_for(protocol.closed, TIMEOUT)
-            assert isinstance(exc, TypeError | RuntimeError | BufferError)
+            assert isinstance(exc, TypeError)
 
     run(main())
     assert len(reports) == 1
