@@ -94,6 +94,7 @@ ring_look(Loop *loop, size_t index)
 PyObject *
 Loop__ready_length(PyObject *op, PyObject *ignored UNUSED)
 {
+    OWN_LOOP(op);
     Loop *loop = (Loop *)op;
     inbox_drain_all(loop);
     return PyLong_FromSize_t(ready_length(&loop->ready));
@@ -102,6 +103,7 @@ Loop__ready_length(PyObject *op, PyObject *ignored UNUSED)
 PyObject *
 Loop__ready_list(PyObject *op, PyObject *ignored UNUSED)
 {
+    OWN_LOOP(op);
     Loop *loop = (Loop *)op;
     inbox_drain_all(loop);
     PyObject *list = PyList_New(0);
@@ -131,6 +133,7 @@ ring_push(Loop *loop, PyObject *item)
 PyObject *
 Loop__ready_push(PyObject *op, PyObject *item)
 {
+    OWN_LOOP(op);
     Loop *loop = (Loop *)op;
     inbox_drain_all(loop);
     if (ring_push(loop, item) < 0) {
@@ -143,6 +146,7 @@ Loop__ready_push(PyObject *op, PyObject *item)
 PyObject *
 Loop__ready_pop(PyObject *op, PyObject *ignored UNUSED)
 {
+    OWN_LOOP(op);
     Loop *loop = (Loop *)op;
     inbox_drain_all(loop);
     if (ready_length(&loop->ready) == 0) {
@@ -160,6 +164,7 @@ Loop__ready_pop(PyObject *op, PyObject *ignored UNUSED)
 PyObject *
 Loop__ready_replace(PyObject *op, PyObject *items)
 {
+    OWN_LOOP(op);
     Loop *loop = (Loop *)op;
     if (!PyList_Check(items)) {
         PyErr_SetString(PyExc_TypeError, "a list is expected");
@@ -188,6 +193,7 @@ Loop__ready_replace(PyObject *op, PyObject *items)
 PyObject *
 Loop__timer_list(PyObject *op, PyObject *ignored UNUSED)
 {
+    OWN_LOOP(op);
     Loop *loop = (Loop *)op;
     PyObject *list = PyList_New(0);
     /* A heap of four children is no heap of two: asyncloop/_insides.py sorts. */
@@ -209,6 +215,7 @@ timer_is_ours(Loop *loop, PyObject *handle)
 PyObject *
 Loop__timer_put(PyObject *op, PyObject *handle)
 {
+    OWN_LOOP(op);
     Loop *loop = (Loop *)op;
     if (loop_check_closed(loop) < 0) {
         return NULL;
@@ -253,6 +260,7 @@ timer_standing_for(Loop *loop, PyObject *handle)
 PyObject *
 Loop__timer_take(PyObject *op, PyObject *handle)
 {
+    OWN_LOOP(op);
     Loop *loop = (Loop *)op;
     TimerHandle *timer = timer_is_ours(loop, handle) ? (TimerHandle *)handle
                                                      : timer_standing_for(loop, handle);
@@ -296,6 +304,7 @@ nanoseconds_of(PyObject *timeout, int64_t *wait_ns)
 PyObject *
 Loop__select(PyObject *op, PyObject *timeout)
 {
+    OWN_LOOP(op);
     Loop *loop = (Loop *)op;
     int64_t wait_ns;
     if (loop_check_closed(loop) < 0 || nanoseconds_of(timeout, &wait_ns) < 0) {
@@ -316,18 +325,21 @@ Loop__select(PyObject *op, PyObject *timeout)
 PyObject *
 Loop__watched(PyObject *op, PyObject *ignored UNUSED)
 {
+    OWN_LOOP(op);
     return readers_list((Loop *)op);
 }
 
 PyObject *
 Loop__transport_dict(PyObject *op, PyObject *ignored UNUSED)
 {
+    OWN_LOOP(op);
     return watch_transports((Loop *)op);
 }
 
 PyObject *
 Loop__post_event(PyObject *op, PyObject *event)
 {
+    OWN_LOOP(op);
     int fd, events;
     if (!PyArg_ParseTuple(event, "ii", &fd, &events)
         || readers_post_event((Loop *)op, fd, events) < 0) {

@@ -28,17 +28,17 @@ PyObject *Loop__post_event(PyObject *op, PyObject *event);
 
 /* Entries of the loop's method table: private, each for one method of a view. */
 #define INSIDES_METHODS                                                \
-    {"_ready_length", OWNED(Loop__ready_length), METH_NOARGS, NULL},   \
-    {"_ready_list", OWNED(Loop__ready_list), METH_NOARGS, NULL},       \
-    {"_ready_replace", OWNED(Loop__ready_replace), METH_O, NULL},      \
-    {"_ready_push", OWNED(Loop__ready_push), METH_O, NULL},            \
-    {"_ready_pop", OWNED(Loop__ready_pop), METH_NOARGS, NULL},         \
-    {"_timer_list", OWNED(Loop__timer_list), METH_NOARGS, NULL},       \
-    {"_timer_put", OWNED(Loop__timer_put), METH_O, NULL},              \
-    {"_timer_take", OWNED(Loop__timer_take), METH_O, NULL},            \
-    {"_select", OWNED(Loop__select), METH_O, NULL},                    \
-    {"_watched", OWNED(Loop__watched), METH_NOARGS, NULL},             \
-    {"_transport_dict", OWNED(Loop__transport_dict), METH_NOARGS, NULL}, \
-    {"_post_event", OWNED(Loop__post_event), METH_O, NULL}
+    {"_ready_length", Loop__ready_length, METH_NOARGS, NULL},   \
+    {"_ready_list", Loop__ready_list, METH_NOARGS, NULL},       \
+    {"_ready_replace", Loop__ready_replace, METH_O, NULL},      \
+    {"_ready_push", Loop__ready_push, METH_O, NULL},            \
+    {"_ready_pop", Loop__ready_pop, METH_NOARGS, NULL},         \
+    {"_timer_list", Loop__timer_list, METH_NOARGS, NULL},       \
+    {"_timer_put", Loop__timer_put, METH_O, NULL},              \
+    {"_timer_take", Loop__timer_take, METH_O, NULL},            \
+    {"_select", Loop__select, METH_O, NULL},                    \
+    {"_watched", Loop__watched, METH_NOARGS, NULL},             \
+    {"_transport_dict", Loop__transport_dict, METH_NOARGS, NULL}, \
+    {"_post_event", Loop__post_event, METH_O, NULL}
 
 #endif

@@ -1,8 +1,8 @@
 /* item.c - see item.h. */
 #include "item.h"
 
-#include "tasks/trace.h"
 #include "tasks/record.h"
+#include "tasks/trace.h"
 
 /* Steals what _run() has returned, or NULL: asyncio lets out whatever that raises. */
 static int

@@ -362,9 +362,10 @@ item_context(uintptr_t item)
         context = task_context_ref(op);
     }
     else if ((item & READY_KIND_MASK) == READY_HANDLE) {
-        Py_BEGIN_CRITICAL_SECTION(op);
-        context = Py_XNewRef(handle_context((Handle *)op));
-        Py_END_CRITICAL_SECTION();
+        {
+            GUARD(op);
+            context = Py_XNewRef(handle_context((Handle *)op));
+        }
     }
     return context;
 }

@@ -19,6 +19,7 @@
 #include "loop/watch.h"
 #include "tasks/executor.h"
 #include "tasks/future.h"
+#include "tasks/record.h"
 #include "tasks/task.h"
 #include "tasks/trace.h"
 #include "net/hold.h"
@@ -32,7 +33,6 @@
 #include "life.h"
 #include "readers.h"
 #include "stats.h"
-#include "tasks/record.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -283,6 +283,7 @@ Loop_time(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Loop__add_callback(PyObject *op, PyObject *item)
 {
+    OWN_LOOP(op);
     Loop *loop = (Loop *)op;
     bool ours = Py_IS_TYPE(item, loop_state(loop->state)->handles.Type)
                 || Py_IS_TYPE(item, loop_state(loop->state)->handles.TimerType);
@@ -545,6 +546,7 @@ is_overridden(PyObject *loop, unsigned int bit, Py_ssize_t nargs, PyObject *kwna
 static PyObject *
 Loop_add_reader(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
+    OWN_LOOP(op);
     if (is_overridden(op, LOOP_BIT(_add_reader), nargs, kwnames)) {
         return none_for(call_private((Loop *)op, "_add_reader", args, nargs));
     }
@@ -554,6 +556,7 @@ Loop_add_reader(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject 
 static PyObject *
 Loop_add_writer(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
+    OWN_LOOP(op);
     if (is_overridden(op, LOOP_BIT(_add_writer), nargs, kwnames)) {
         return none_for(call_private((Loop *)op, "_add_writer", args, nargs));
     }
@@ -563,6 +566,7 @@ Loop_add_writer(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject 
 static PyObject *
 Loop_remove_reader(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
+    OWN_LOOP(op);
     if (is_overridden(op, LOOP_BIT(_remove_reader), nargs, kwnames)) {
         return call_private((Loop *)op, "_remove_reader", args, nargs);
     }
@@ -572,6 +576,7 @@ Loop_remove_reader(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObje
 static PyObject *
 Loop_remove_writer(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
+    OWN_LOOP(op);
     if (is_overridden(op, LOOP_BIT(_remove_writer), nargs, kwnames)) {
         return call_private((Loop *)op, "_remove_writer", args, nargs);
     }
@@ -581,30 +586,35 @@ Loop_remove_writer(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObje
 static PyObject *
 Loop__add_reader(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
+    OWN_LOOP(op);
     return add_callback((Loop *)op, "_add_reader", EV_READ, false, args, nargs, kwnames);
 }
 
 static PyObject *
 Loop__add_writer(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
+    OWN_LOOP(op);
     return add_callback((Loop *)op, "_add_writer", EV_WRITE, false, args, nargs, kwnames);
 }
 
 static PyObject *
 Loop__remove_reader(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
+    OWN_LOOP(op);
     return remove_callback((Loop *)op, "_remove_reader", EV_READ, false, args, nargs, kwnames);
 }
 
 static PyObject *
 Loop__remove_writer(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
+    OWN_LOOP(op);
     return remove_callback((Loop *)op, "_remove_writer", EV_WRITE, false, args, nargs, kwnames);
 }
 
 static PyObject *
 Loop__ensure_fd_no_transport(PyObject *op, PyObject *object)
 {
+    OWN_LOOP(op);
     PyObject *number = descriptor_for_users((Loop *)op, object, true);
     if (number == NULL) {
         return NULL;
@@ -630,6 +640,7 @@ Loop__run_turn(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Loop__enter_nested(PyObject *op, PyObject *ignored UNUSED)
 {
+    OWN_LOOP(op);
     loop_enter_nested((Loop *)op);
     Py_RETURN_NONE;
 }
@@ -637,12 +648,14 @@ Loop__enter_nested(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Loop__leave_nested(PyObject *op, PyObject *ignored UNUSED)
 {
+    OWN_LOOP(op);
     return none_or_error(loop_leave_nested((Loop *)op));
 }
 
 static PyObject *
 Loop__close(PyObject *op, PyObject *ignored UNUSED)
 {
+    OWN_LOOP(op);
     loop_close((Loop *)op);
     Py_RETURN_NONE;
 }
@@ -650,6 +663,7 @@ Loop__close(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Loop__signal_fd(PyObject *op, PyObject *ignored UNUSED)
 {
+    OWN_LOOP(op);
     int fd = signals_fd((Loop *)op);
     return fd < 0 ? NULL : PyLong_FromLong(fd);
 }
@@ -799,10 +813,9 @@ static PyObject *
 Loop_get__task_factory(PyObject *op, void *closure UNUSED)
 {
     PyObject *factory;
-    Py_BEGIN_CRITICAL_SECTION(op);
+    GUARD(op);
     factory = ((Loop *)op)->task_factory;
     factory = Py_NewRef(factory != NULL ? factory : Py_None);
-    Py_END_CRITICAL_SECTION();
     return factory;
 }
 
@@ -811,10 +824,11 @@ Loop_set__task_factory(PyObject *op, PyObject *value, void *closure UNUSED)
 {
     Loop *loop = (Loop *)op;
     PyObject *old;
-    Py_BEGIN_CRITICAL_SECTION(op);
-    old = loop->task_factory;
-    SHARED_STORE(loop->task_factory, value == Py_None ? NULL : Py_XNewRef(value));
-    Py_END_CRITICAL_SECTION();
+    {
+        GUARD(op);
+        old = loop->task_factory;
+        SHARED_STORE(loop->task_factory, value == Py_None ? NULL : Py_XNewRef(value));
+    }
     Py_XDECREF(old);
     return 0;
 }
@@ -823,9 +837,10 @@ static PyObject *
 Loop_get_slow_callback_duration(PyObject *op, void *closure UNUSED)
 {
     PyObject *number;
-    Py_BEGIN_CRITICAL_SECTION(op);
-    number = Py_XNewRef(((Loop *)op)->slow_callback_number);
-    Py_END_CRITICAL_SECTION();
+    {
+        GUARD(op);
+        number = Py_XNewRef(((Loop *)op)->slow_callback_number);
+    }
     return number != NULL ? number : PyFloat_FromDouble(((Loop *)op)->slow_callback_duration);
 }
 
@@ -837,12 +852,13 @@ Loop_set_slow_callback_duration(PyObject *op, PyObject *value, void *closure UNU
         return -1;
     }
     PyObject *old;
-    Py_BEGIN_CRITICAL_SECTION(op);
-    old = ((Loop *)op)->slow_callback_number;
-    ((Loop *)op)->slow_callback_number =
-        value == NULL || PyFloat_CheckExact(value) ? NULL : Py_NewRef(value);
-    ((Loop *)op)->slow_callback_duration = seconds;
-    Py_END_CRITICAL_SECTION();
+    {
+        GUARD(op);
+        old = ((Loop *)op)->slow_callback_number;
+        ((Loop *)op)->slow_callback_number =
+            value == NULL || PyFloat_CheckExact(value) ? NULL : Py_NewRef(value);
+        ((Loop *)op)->slow_callback_duration = seconds;
+    }
     Py_XDECREF(old);
     return 0;
 }
@@ -888,10 +904,9 @@ static PyObject *
 Loop_get__current_handle(PyObject *op, void *closure UNUSED)
 {
     PyObject *handle;
-    Py_BEGIN_CRITICAL_SECTION(op);
+    GUARD(op);
     handle = ((Loop *)op)->current_handle;
     handle = Py_NewRef(handle != NULL ? handle : Py_None);
-    Py_END_CRITICAL_SECTION();
     return handle;
 }
 
@@ -1071,35 +1086,6 @@ Loop_dealloc(PyObject *op)
 
 #define FASTCALL(name) (PyCFunction)(void (*)(void))(name)
 
-DEFINE_OWNED_LOOP_FAST(Loop_add_reader)
-DEFINE_OWNED_LOOP_FAST(Loop_add_writer)
-DEFINE_OWNED_LOOP_FAST(Loop_remove_reader)
-DEFINE_OWNED_LOOP_FAST(Loop_remove_writer)
-DEFINE_OWNED_LOOP_FAST(Loop__add_reader)
-DEFINE_OWNED_LOOP_FAST(Loop__add_writer)
-DEFINE_OWNED_LOOP_FAST(Loop__remove_reader)
-DEFINE_OWNED_LOOP_FAST(Loop__remove_writer)
-DEFINE_OWNED_LOOP(Loop__ensure_fd_no_transport)
-DEFINE_OWNED_LOOP(Loop__close)
-DEFINE_OWNED_LOOP(Loop__enter_nested)
-DEFINE_OWNED_LOOP(Loop__leave_nested)
-DEFINE_OWNED_LOOP(Loop__trace_begin)
-DEFINE_OWNED_LOOP(Loop__trace_end)
-DEFINE_OWNED_LOOP(Loop__signal_fd)
-DEFINE_OWNED_LOOP(Loop__add_callback)
-DEFINE_OWNED_LOOP(Loop__ready_length)
-DEFINE_OWNED_LOOP(Loop__ready_list)
-DEFINE_OWNED_LOOP(Loop__ready_replace)
-DEFINE_OWNED_LOOP(Loop__ready_push)
-DEFINE_OWNED_LOOP(Loop__ready_pop)
-DEFINE_OWNED_LOOP(Loop__timer_list)
-DEFINE_OWNED_LOOP(Loop__timer_put)
-DEFINE_OWNED_LOOP(Loop__timer_take)
-DEFINE_OWNED_LOOP(Loop__select)
-DEFINE_OWNED_LOOP(Loop__watched)
-DEFINE_OWNED_LOOP(Loop__post_event)
-DEFINE_OWNED_LOOP(Loop__transport_dict)
-
 static PyMethodDef Loop_methods[] = {
     {"call_soon", FASTCALL(Loop_call_soon), METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("call_soon($self, callback, *args, context=None)\n--\n\n"
@@ -1130,21 +1116,21 @@ static PyMethodDef Loop_methods[] = {
                "Keywords as the running Python has them: name, context, and eager_start.\n"
                "TypeError for what is no coroutine, RuntimeError if the loop is closed.\n"
                "Follows asyncio.loop.create_task.")},
-    {"add_reader", FASTCALL(OWNED(Loop_add_reader)), METH_FASTCALL | METH_KEYWORDS,
+    {"add_reader", FASTCALL(Loop_add_reader), METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("add_reader($self, fd, callback, *args)\n--\n\n"
                "Calls callback(*args) whenever the descriptor is readable, instead of an earlier\n"
                "reader of it. `fd` is a number or has fileno(); its blocking mode stays as it is.\n\n"
                "ValueError for what is no descriptor, OSError for one that is closed, RuntimeError\n"
                "if a transport uses it or the loop is closed.")},
-    {"add_writer", FASTCALL(OWNED(Loop_add_writer)), METH_FASTCALL | METH_KEYWORDS,
+    {"add_writer", FASTCALL(Loop_add_writer), METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("add_writer($self, fd, callback, *args)\n--\n\n"
                "Calls callback(*args) whenever the descriptor is writable; otherwise as\n"
                "add_reader().")},
-    {"remove_reader", FASTCALL(OWNED(Loop_remove_reader)), METH_FASTCALL | METH_KEYWORDS,
+    {"remove_reader", FASTCALL(Loop_remove_reader), METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("remove_reader($self, fd)\n--\n\n"
                "Ends add_reader(); True if there was a reader. ValueError for what is no\n"
                "descriptor, RuntimeError if a transport uses it.")},
-    {"remove_writer", FASTCALL(OWNED(Loop_remove_writer)), METH_FASTCALL | METH_KEYWORDS,
+    {"remove_writer", FASTCALL(Loop_remove_writer), METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("remove_writer($self, fd)\n--\n\n"
                "Ends add_writer(); True if there was a writer. Otherwise as remove_reader().")},
     {"stop", Loop_stop, METH_NOARGS,
@@ -1158,12 +1144,12 @@ static PyMethodDef Loop_methods[] = {
     SOCKOP_METHODS,
     RESOLVE_METHODS,
     EXECUTOR_METHODS,
-    {"_add_callback", OWNED(Loop__add_callback), METH_O, NULL},
-    {"_add_reader", FASTCALL(OWNED(Loop__add_reader)), METH_FASTCALL | METH_KEYWORDS, NULL},
-    {"_add_writer", FASTCALL(OWNED(Loop__add_writer)), METH_FASTCALL | METH_KEYWORDS, NULL},
-    {"_remove_reader", FASTCALL(OWNED(Loop__remove_reader)), METH_FASTCALL | METH_KEYWORDS, NULL},
-    {"_remove_writer", FASTCALL(OWNED(Loop__remove_writer)), METH_FASTCALL | METH_KEYWORDS, NULL},
-    {"_ensure_fd_no_transport", OWNED(Loop__ensure_fd_no_transport), METH_O, NULL},
+    {"_add_callback", Loop__add_callback, METH_O, NULL},
+    {"_add_reader", FASTCALL(Loop__add_reader), METH_FASTCALL | METH_KEYWORDS, NULL},
+    {"_add_writer", FASTCALL(Loop__add_writer), METH_FASTCALL | METH_KEYWORDS, NULL},
+    {"_remove_reader", FASTCALL(Loop__remove_reader), METH_FASTCALL | METH_KEYWORDS, NULL},
+    {"_remove_writer", FASTCALL(Loop__remove_writer), METH_FASTCALL | METH_KEYWORDS, NULL},
+    {"_ensure_fd_no_transport", Loop__ensure_fd_no_transport, METH_O, NULL},
     {"_timer_handle_cancelled", Loop__timer_handle_cancelled, METH_O, NULL},
     {"_call_soon", (PyCFunction)(void (*)(void))Loop__call_soon, METH_FASTCALL, NULL},
     {"_check_closed", Loop__check_closed, METH_NOARGS, NULL},
@@ -1174,14 +1160,14 @@ static PyMethodDef Loop_methods[] = {
     {"_run", Loop__run, METH_NOARGS, NULL},
     {"_run_turn", Loop__run_turn, METH_NOARGS, NULL},
     {"_task_records", Loop__task_records, METH_NOARGS, NULL},
-    {"_enter_nested", OWNED(Loop__enter_nested), METH_NOARGS, NULL},
-    {"_leave_nested", OWNED(Loop__leave_nested), METH_NOARGS, NULL},
+    {"_enter_nested", Loop__enter_nested, METH_NOARGS, NULL},
+    {"_leave_nested", Loop__leave_nested, METH_NOARGS, NULL},
     INSIDES_METHODS,
     STATS_METHODS,
-    {"_trace_begin", OWNED(Loop__trace_begin), METH_NOARGS, NULL},
-    {"_trace_end", OWNED(Loop__trace_end), METH_NOARGS, NULL},
-    {"_close", OWNED(Loop__close), METH_NOARGS, NULL},
-    {"_signal_fd", OWNED(Loop__signal_fd), METH_NOARGS, NULL},
+    {"_trace_begin", Loop__trace_begin, METH_NOARGS, NULL},
+    {"_trace_end", Loop__trace_end, METH_NOARGS, NULL},
+    {"_close", Loop__close, METH_NOARGS, NULL},
+    {"_signal_fd", Loop__signal_fd, METH_NOARGS, NULL},
     {"_write_to_self", Loop__write_to_self, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

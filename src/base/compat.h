@@ -108,41 +108,4 @@ list_of_one_steal(PyObject *item)
     return list;
 }
 
-#ifndef Py_BEGIN_CRITICAL_SECTION
-#define Py_BEGIN_CRITICAL_SECTION(op) {
-#define Py_END_CRITICAL_SECTION() }
-#endif
-
-/* SYNCHRONIZED_GETTER(name)(PyObject *op, void *closure) { ... } defines a getter, or a method of one
- * argument or none, that runs in the critical section of its object. */
-#ifdef Py_GIL_DISABLED
-#define SYNCHRONIZED_AS(argument, name)                  \
-    PyObject *name(PyObject *op, argument arg);          \
-    static PyObject *name##_inside(PyObject *op, argument arg); \
-    PyObject *                                           \
-    name(PyObject *op, argument arg)                     \
-    {                                                    \
-        PyObject *synchronized_result;                   \
-        Py_BEGIN_CRITICAL_SECTION(op);                   \
-        synchronized_result = name##_inside(op, arg);    \
-        Py_END_CRITICAL_SECTION();                       \
-        return synchronized_result;                      \
-    }                                                    \
-    static PyObject *                                    \
-    name##_inside
-#else
-#define SYNCHRONIZED_AS(argument, name) PyObject *name
-#endif
-#define SYNCHRONIZED_GETTER(name) SYNCHRONIZED_AS(void *, name)
-#define SYNCHRONIZED_METHOD(name) SYNCHRONIZED_AS(PyObject *, name)
-
-/* Flags and numbers that other threads look at without a lock: see owner.h. */
-#ifdef Py_GIL_DISABLED
-#define SHARED_LOAD(place) __atomic_load_n(&(place), __ATOMIC_ACQUIRE)
-#define SHARED_STORE(place, value) __atomic_store_n(&(place), (value), __ATOMIC_RELEASE)
-#else
-#define SHARED_LOAD(place) (place)
-#define SHARED_STORE(place, value) ((void)((place) = (value)))
-#endif
-
 #endif

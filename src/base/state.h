@@ -11,7 +11,7 @@
 #ifndef ASYNCLOOP_STATE_H
 #define ASYNCLOOP_STATE_H
 
-#include "base/compat.h"
+#include "base/guard.h"
 
 typedef struct Loop Loop;
 typedef struct Handle Handle;

@@ -37,15 +37,16 @@ handle_keep_extra(Handle *handle, size_t field, PyObject *value)
 {
     PyObject *old = NULL;
     bool failed;
-    Py_BEGIN_CRITICAL_SECTION(handle);
-    struct handle_extra *extra = value == NULL ? handle->extra : handle_extra(handle);
-    failed = extra == NULL && value != NULL;
-    if (extra != NULL) {
-        PyObject **place = (PyObject **)(void *)((char *)extra + field);
-        old = *place;
-        *place = Py_XNewRef(value);
+    {
+        GUARD(handle);
+        struct handle_extra *extra = value == NULL ? handle->extra : handle_extra(handle);
+        failed = extra == NULL && value != NULL;
+        if (extra != NULL) {
+            PyObject **place = (PyObject **)(void *)((char *)extra + field);
+            old = *place;
+            *place = Py_XNewRef(value);
+        }
     }
-    Py_END_CRITICAL_SECTION();
     Py_XDECREF(old);
     if (failed) {
         PyErr_NoMemory();
@@ -90,9 +91,10 @@ handle_keep_repr(Handle *handle)
 {
     PyObject *exc = PyErr_GetRaisedException();
     PyObject *repr, *kept;
-    Py_BEGIN_CRITICAL_SECTION(handle);
-    kept = Py_XNewRef(handle_kept_repr(handle));
-    Py_END_CRITICAL_SECTION();
+    {
+        GUARD(handle);
+        kept = Py_XNewRef(handle_kept_repr(handle));
+    }
     if (kept == NULL) {
         repr = PyObject_Repr((PyObject *)handle);
     }
@@ -110,13 +112,14 @@ handle_keep_repr(Handle *handle)
         PyErr_Clear();
     }
     else {
-        Py_BEGIN_CRITICAL_SECTION(handle);
-        struct handle_extra *extra = handle_extra(handle);
-        kept = extra == NULL ? repr : extra->repr;
-        if (extra != NULL) {
-            extra->repr = repr;
+        {
+            GUARD(handle);
+            struct handle_extra *extra = handle_extra(handle);
+            kept = extra == NULL ? repr : extra->repr;
+            if (extra != NULL) {
+                extra->repr = repr;
+            }
         }
-        Py_END_CRITICAL_SECTION();
         Py_XDECREF(kept);
     }
     PyErr_SetRaisedException(exc);
@@ -248,13 +251,14 @@ void
 handle_let_loop_go(Handle *handle)
 {
     Loop *loop = NULL;
-    Py_BEGIN_CRITICAL_SECTION(handle);
-    if (handle->place == HANDLE_ONCE && handle->callback == NULL && handle->lookers == 0
-        && SHARED_LOAD(handle->runner) == 0) {
-        loop = handle->loop;
-        handle->loop = NULL;
+    {
+        GUARD(handle);
+        if (handle->place == HANDLE_ONCE && handle->callback == NULL && handle->lookers == 0
+            && SHARED_LOAD(handle->runner) == 0) {
+            loop = handle->loop;
+            handle->loop = NULL;
+        }
     }
-    Py_END_CRITICAL_SECTION();
     Py_XDECREF(loop);
 }
 
@@ -262,10 +266,11 @@ static inline void
 handle_drop_cancelled(Handle *handle)
 {
     bool tells;
-    Py_BEGIN_CRITICAL_SECTION(handle);
-    tells = handle->loop != NULL ? SHARED_LOAD(handle->loop->debug)
-                                 : handle_kept_repr(handle) != NULL;
-    Py_END_CRITICAL_SECTION();
+    {
+        GUARD(handle);
+        tells = handle->loop != NULL ? SHARED_LOAD(handle->loop->debug)
+                                     : handle_kept_repr(handle) != NULL;
+    }
     if (UNLIKELY(tells && !handle->is_native)) {
         /* As asyncio: what was cancelled can still be told from its repr. */
         handle_keep_repr(handle);
@@ -278,13 +283,14 @@ handle_try_cancel(Handle *handle)
 {
 #ifdef Py_GIL_DISABLED
     bool busy, cancelled;
-    Py_BEGIN_CRITICAL_SECTION(handle);
-    busy = handle_runs_elsewhere(handle);
-    cancelled = handle->cancelled;
-    if (!busy) {
-        SHARED_STORE(handle->cancelled, true);
+    {
+        GUARD(handle);
+        busy = handle_runs_elsewhere(handle);
+        cancelled = handle->cancelled;
+        if (!busy) {
+            SHARED_STORE(handle->cancelled, true);
+        }
     }
-    Py_END_CRITICAL_SECTION();
     if (!busy && !cancelled) {
         handle_drop_cancelled(handle);
     }
@@ -299,10 +305,11 @@ void
 handle_cancel(Handle *handle)
 {
     bool cancelled;
-    Py_BEGIN_CRITICAL_SECTION(handle);
-    cancelled = handle->cancelled;
-    SHARED_STORE(handle->cancelled, true);
-    Py_END_CRITICAL_SECTION();
+    {
+        GUARD(handle);
+        cancelled = handle->cancelled;
+        SHARED_STORE(handle->cancelled, true);
+    }
     if (!cancelled) {
         handle_drop_cancelled(handle);
     }
@@ -312,9 +319,10 @@ void
 handle_discard(Handle *handle)
 {
     struct call call;
-    Py_BEGIN_CRITICAL_SECTION(handle);
-    handle_take_call(handle, &call);
-    Py_END_CRITICAL_SECTION();
+    {
+        GUARD(handle);
+        handle_take_call(handle, &call);
+    }
     call_release(&call);
 }
 

@@ -93,12 +93,11 @@ static inline Loop *
 handle_hold_loop(Handle *handle)
 {
     Loop *loop;
-    Py_BEGIN_CRITICAL_SECTION(handle);
+    GUARD(handle);
     loop = handle->loop;
 #ifdef Py_GIL_DISABLED
     Py_XINCREF(loop);
 #endif
-    Py_END_CRITICAL_SECTION();
     return loop;
 }
 
@@ -127,9 +126,8 @@ void handle_finished(Handle *handle);
 static inline void
 handle_set_place(Handle *handle, enum handle_place place)
 {
-    Py_BEGIN_CRITICAL_SECTION(handle);
+    GUARD(handle);
     handle->place = place;
-    Py_END_CRITICAL_SECTION();
 }
 
 /* For a container of the loop's that is the `place` of the handle. */

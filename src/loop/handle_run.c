@@ -85,18 +85,20 @@ handle_failed(Handle *handle, Loop *loop, PyObject *callback, PyObject *context)
     }
     PyObject *exc = PyErr_GetRaisedException();
     if (exc != NULL) {
-        Py_BEGIN_CRITICAL_SECTION(handle);
-        if (handle->how.context == NULL) {
-            /* cancelled by its own callback: the exception handler still runs in the context */
-            handle->how.context = Py_NewRef(context);
+        {
+            GUARD(handle);
+            if (handle->how.context == NULL) {
+                /* cancelled by its own callback: the exception handler still runs in the context */
+                handle->how.context = Py_NewRef(context);
+            }
         }
-        Py_END_CRITICAL_SECTION();
         handle_report(handle, loop, callback, exc);
-        Py_BEGIN_CRITICAL_SECTION(handle);
-        if (handle->cancelled) {
-            Py_CLEAR(handle->how.context);
+        {
+            GUARD(handle);
+            if (handle->cancelled) {
+                Py_CLEAR(handle->how.context);
+            }
         }
-        Py_END_CRITICAL_SECTION();
         Py_DECREF(exc);
     }
     return loop->run != NULL && loop->run->exception != NULL ? -1 : 0;
@@ -235,11 +237,8 @@ handle_begin(Handle *handle, struct call *call, Loop **loop, bool *alone)
         handle_take_call(handle, call);
         return call->callback != NULL;
     }
-    bool held;
-    Py_BEGIN_CRITICAL_SECTION(handle);
-    held = handle_hold_call(handle, call, loop);
-    Py_END_CRITICAL_SECTION();
-    return held;
+    GUARD(handle);
+    return handle_hold_call(handle, call, loop);
 }
 
 /* The callback raised: the report names what the handle calls. */
@@ -304,9 +303,10 @@ handle_wait(Handle *handle)
 {
     if (UNLIKELY(handle_runs_elsewhere(handle))) {
         Loop *loop;
-        Py_BEGIN_CRITICAL_SECTION(handle);
-        loop = (Loop *)Py_XNewRef(handle->loop);    /* it lets it go when it has run */
-        Py_END_CRITICAL_SECTION();
+        {
+            GUARD(handle);
+            loop = (Loop *)Py_XNewRef(handle->loop);    /* it lets it go when it has run */
+        }
         if (loop != NULL) {
             wake_wait_while(loop, &handle->runner);
             Py_DECREF(loop);

@@ -86,10 +86,9 @@ static PyObject *
 Handle_get_context(PyObject *op, PyObject *ignored UNUSED)
 {
     PyObject *context;
-    Py_BEGIN_CRITICAL_SECTION(op);
+    GUARD(op);
     context = handle_context((Handle *)op);
     context = Py_NewRef(context != NULL ? context : Py_None);
-    Py_END_CRITICAL_SECTION();
     return context;
 }
 
@@ -134,11 +133,12 @@ static PyObject *
 timer_when(TimerHandle *timer)
 {
     PyObject *when = NULL;
-    Py_BEGIN_CRITICAL_SECTION(timer);
-    if (UNLIKELY(timer->handle.extra != NULL)) {
-        when = Py_XNewRef(timer->handle.extra->when);
+    {
+        GUARD(timer);
+        if (UNLIKELY(timer->handle.extra != NULL)) {
+            when = Py_XNewRef(timer->handle.extra->when);
+        }
     }
-    Py_END_CRITICAL_SECTION();
     return LIKELY(when == NULL) ? PyFloat_FromDouble(timer->when) : when;
 }
 
@@ -161,11 +161,8 @@ handle_args(const Handle *self)
 static PyObject *
 Handle_get__args(PyObject *op, void *closure UNUSED)
 {
-    PyObject *args;
-    Py_BEGIN_CRITICAL_SECTION(op);
-    args = handle_args((const Handle *)op);
-    Py_END_CRITICAL_SECTION();
-    return args;
+    GUARD(op);
+    return handle_args((const Handle *)op);
 }
 
 static PyObject *
@@ -204,19 +201,21 @@ Handle__repr_info(PyObject *op, PyObject *ignored UNUSED)
     Handle *self = (Handle *)op;
     bool has_call, looking;
     /* asyncio's method asks for the callback, and if there is one for the loop. */
-    Py_BEGIN_CRITICAL_SECTION(op);
-    has_call = self->callback != NULL;
-    looking = self->lookers < HANDLE_LOOKERS_MAX;
-    self->lookers += looking;
-    Py_END_CRITICAL_SECTION();
+    {
+        GUARD(op);
+        has_call = self->callback != NULL;
+        looking = self->lookers < HANDLE_LOOKERS_MAX;
+        self->lookers += looking;
+    }
     PyObject *class = PyObject_GetAttr(op, handle_state(self)->names.__class__);
     PyObject *result =
         class == NULL ? NULL : PyObject_CallMethod(class, "_repr_info", "O", op);
     Py_XDECREF(class);
-    Py_BEGIN_CRITICAL_SECTION(op);
-    self->lookers -= looking;
-    has_call = has_call && self->callback == NULL;
-    Py_END_CRITICAL_SECTION();
+    {
+        GUARD(op);
+        self->lookers -= looking;
+        has_call = has_call && self->callback == NULL;
+    }
     if (has_call) {
         handle_let_loop_go(self);    /* what ended it meanwhile could not */
     }
@@ -228,9 +227,10 @@ Handle_repr(PyObject *op)
 {
     Handle *self = (Handle *)op;
     PyObject *kept;
-    Py_BEGIN_CRITICAL_SECTION(op);
-    kept = Py_XNewRef(handle_kept_repr(self));
-    Py_END_CRITICAL_SECTION();
+    {
+        GUARD(op);
+        kept = Py_XNewRef(handle_kept_repr(self));
+    }
     if (kept != NULL) {
         return kept;
     }
@@ -263,13 +263,10 @@ TimerHandle_hash(PyObject *op)
     static PyObject *                                                 \
     Handle_get__##field(PyObject *op, void *closure UNUSED)           \
     {                                                                 \
+        GUARD(op);                                                    \
         const Handle *self = (const Handle *)op;                      \
-        PyObject *value;                                              \
-        Py_BEGIN_CRITICAL_SECTION(op);                                \
-        value = (PyObject *)(borrowed);                               \
-        value = Py_NewRef(value != NULL ? value : Py_None);           \
-        Py_END_CRITICAL_SECTION();                                    \
-        return value;                                                 \
+        PyObject *value = (PyObject *)(borrowed);                     \
+        return Py_NewRef(value != NULL ? value : Py_None);            \
     }
 OBJECT_GETTER(callback, self->callback)
 OBJECT_GETTER(context, handle_context(self))
@@ -312,13 +309,14 @@ handle_set_object(PyObject *op, PyObject *value, PyObject **field, const char *n
 {
     PyObject *old = NULL;
     bool done = false;
-    Py_BEGIN_CRITICAL_SECTION(op);
-    if (handle_has_call((Handle *)op)) {
-        old = *field;
-        SHARED_STORE(*field, Py_NewRef(value));
-        done = true;
+    {
+        GUARD(op);
+        if (handle_has_call((Handle *)op)) {
+            old = *field;
+            SHARED_STORE(*field, Py_NewRef(value));
+            done = true;
+        }
     }
-    Py_END_CRITICAL_SECTION();
     Py_XDECREF(old);
     return done || value == Py_None ? 0 : handle_is_over(name);
 }
@@ -362,17 +360,18 @@ Handle_set__args(PyObject *op, PyObject *value, void *closure UNUSED)
     }
     PyObject *old[HANDLE_INLINE_ARGS] = {NULL};
     bool done = false;
-    Py_BEGIN_CRITICAL_SECTION(op);
-    if (handle_has_call(self)) {
-        for (int i = 0; i < HANDLE_INLINE_ARGS; i++) {
-            old[i] = self->args[i];
-            self->args[i] = NULL;
+    {
+        GUARD(op);
+        if (handle_has_call(self)) {
+            for (int i = 0; i < HANDLE_INLINE_ARGS; i++) {
+                old[i] = self->args[i];
+                self->args[i] = NULL;
+            }
+            self->args[0] = Py_NewRef(args);
+            self->nargs = HANDLE_ARGS_TUPLE;
+            done = true;
         }
-        self->args[0] = Py_NewRef(args);
-        self->nargs = HANDLE_ARGS_TUPLE;
-        done = true;
     }
-    Py_END_CRITICAL_SECTION();
     for (int i = 0; i < HANDLE_INLINE_ARGS; i++) {
         Py_XDECREF(old[i]);
     }

@@ -1,6 +1,8 @@
 /* liveness.c - see liveness.h. */
 #include "loop/liveness.h"
 
+#include "loop/activity.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -15,8 +17,6 @@
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
-
-#include "loop/activity.h"
 
 #define TICK_MAX_NS INT64_C(50000000)
 #define TICK_MIN_NS INT64_C(2000000)

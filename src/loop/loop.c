@@ -105,9 +105,10 @@ void
 loop_set_current_handle_steal(Loop *loop, PyObject *handle)
 {
     PyObject *old;
-    Py_BEGIN_CRITICAL_SECTION(loop);
-    old = loop->current_handle;
-    loop->current_handle = handle;
-    Py_END_CRITICAL_SECTION();
+    {
+        GUARD(loop);
+        old = loop->current_handle;
+        loop->current_handle = handle;
+    }
     Py_XDECREF(old);
 }

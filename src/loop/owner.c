@@ -41,6 +41,7 @@ loop_claim_steal(struct claim *claim, Loop *loop_steal)
     if (!loop_wait_for_owner(loop_steal, PyThread_get_thread_ident())) {
         PyErr_SetString(PyExc_RuntimeError, "Non-thread-safe operation invoked on an event loop "
                                             "other than the current one");
+        claim->loop = NULL;
         Py_DECREF(loop_steal);
         return -1;
     }

@@ -5,15 +5,13 @@
  *   - A loop, its descriptors, timers' callbacks and transports belong to one thread at a
  *     time: the one that runs the loop, or that is inside one of their methods while nobody
  *     runs it. A method that is called from another thread meanwhile raises RuntimeError
- *     instead of racing. OWNED() methods begin with loop_claim().
+ *     instead of racing. Such methods begin with OWN_LOOP() or one of its kin.
  *   - Futures, tasks, handles, timers and call_soon() may be used from any thread. Their
- *     fields are guarded by the object's own critical section (the macros of CPython, which
- *     vanish under the GIL), the timer heap by the loop's. What another thread schedules goes
+ *     fields are guarded by the object's own critical section (GUARD() of guard.h), the timer
+ *     heap by the loop's. What another thread schedules goes
  *     through the inbox.
  *   - Flags that are only looked at are read and written with SHARED_LOAD() and SHARED_STORE().
- *
- * Critical sections are given up whenever the thread would block, so what holds across a call
- * into Python under the GIL holds here, and no more. */
+ */
 #ifndef ASYNCLOOP_OWNER_H
 #define ASYNCLOOP_OWNER_H
 
@@ -24,16 +22,15 @@
 static inline Loop *
 shared_loop_ref(PyObject *op, Loop *const *field)
 {
-    Loop *loop;
-    Py_BEGIN_CRITICAL_SECTION(op);
-    loop = (Loop *)Py_XNewRef(*field);
-    Py_END_CRITICAL_SECTION();
-    return loop;
+    GUARD(op);
+    return (Loop *)Py_XNewRef(*field);
 }
 
 struct claim {
     Loop *loop;    /* strong, or NULL */
     bool taken;    /* nobody had it before */
+    bool guards;   /* the object itself, which has no loop: in `section` */
+    PyCriticalSection section;
 };
 
 /* For the time of a method, or of a run. `loop_steal` may be NULL (an object whose loop is
@@ -57,57 +54,32 @@ first_loop_ref(PyObject *module, PyObject *args)
                                                                       : NULL;
 }
 
-/* Defines name_owned(), the method with a claim around it. `field` is where an object of `type`
- * keeps its loop. An object without a loop is guarded by itself. */
-#define OWNED_BODY(loop_ref, call)                                                       \
-    {                                                                                    \
-        struct claim claim;                                                              \
-        PyObject *owned_result = NULL;                                                   \
-        if (loop_claim_steal(&claim, loop_ref) < 0) {                                    \
-            return NULL;                                                                 \
-        }                                                                                \
-        if (claim.loop != NULL) {                                                        \
-            owned_result = call;                                                         \
-        }                                                                                \
-        else {                                                                           \
-            Py_BEGIN_CRITICAL_SECTION(op);                                               \
-            owned_result = call;                                                         \
-            Py_END_CRITICAL_SECTION();                                                   \
-        }                                                                                \
-        loop_unclaim(&claim);                                                            \
-        return owned_result;                                                             \
+/* A method owns the loop of its object while it runs; an object without a loop is guarded by itself. */
+static inline int
+claim_begin(struct claim *claim, PyObject *op, Loop *loop_steal)
+{
+    claim->guards = loop_steal == NULL && op != NULL;
+    if (claim->guards) {
+        PyCriticalSection_Begin(&claim->section, op);
     }
-#define OWNED_FAST_ARGS PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames
-#define DEFINE_OWNED_BY(type, field, name)                                               \
-    static PyObject *name##_owned(PyObject *op, PyObject *arg)                           \
-    OWNED_BODY(shared_loop_ref(op, &((type *)op)->field), name(op, arg))
-#define DEFINE_OWNED(type, name) DEFINE_OWNED_BY(type, loop, name)
-#define DEFINE_OWNED_FAST(type, name)                                                    \
-    static PyObject *name##_owned(OWNED_FAST_ARGS)                                       \
-    OWNED_BODY(shared_loop_ref(op, &((type *)op)->loop), name(op, args, nargs, kwnames))
-#define DEFINE_OWNED_GETTER(type, name)                                                  \
-    static PyObject *name##_owned(PyObject *op, void *closure)                           \
-    OWNED_BODY(shared_loop_ref(op, &((type *)op)->loop), name(op, closure))
-/* Methods of the loop itself. */
-#define DEFINE_OWNED_LOOP(name)                                                          \
-    static PyObject *name##_owned(PyObject *op, PyObject *arg)                           \
-    OWNED_BODY((Loop *)Py_NewRef(op), name(op, arg))
-#define DEFINE_OWNED_LOOP_FAST(name)                                                     \
-    static PyObject *name##_owned(OWNED_FAST_ARGS)                                       \
-    OWNED_BODY((Loop *)Py_NewRef(op), name(op, args, nargs, kwnames))
-/* The same for a function of the module whose first argument is a loop. */
-#define DEFINE_OWNED_FUNCTION(name)                                                      \
-    static PyObject *name##_owned(PyObject *module, PyObject *args)                      \
-    {                                                                                    \
-        struct claim claim;                                                              \
-        if (loop_claim_steal(&claim, first_loop_ref(module, args)) < 0) {                \
-            return NULL;                                                                 \
-        }                                                                                \
-        PyObject *owned_result = name(module, args);                                     \
-        loop_unclaim(&claim);                                                            \
-        return owned_result;                                                             \
+    return loop_claim_steal(claim, loop_steal);
+}
+
+static inline void
+claim_end(struct claim *claim)
+{
+    if (claim->guards) {
+        PyCriticalSection_End(&claim->section);
     }
-#define OWNED(name) name##_owned
+    loop_unclaim(claim);
+}
+
+#define OWN_LOOP_STEAL(op, loop_steal)                          \
+    struct claim claim __attribute__((cleanup(claim_end)));     \
+    if (claim_begin(&claim, op, loop_steal) < 0) {              \
+        return NULL;                                            \
+    }                                                           \
+    (void)0
 
 #else
 
@@ -138,26 +110,28 @@ loop_unclaim(struct claim *claim UNUSED)
 {
 }
 
-#define DEFINE_OWNED_BY(type, field, name)
-#define DEFINE_OWNED(type, name)
-#define DEFINE_OWNED_FAST(type, name)
-#define DEFINE_OWNED_GETTER(type, name)
-#define DEFINE_OWNED_LOOP(name)
-#define DEFINE_OWNED_LOOP_FAST(name)
-#define DEFINE_OWNED_FUNCTION(name)
-#define OWNED(name) name
+#define OWN_LOOP_STEAL(op, loop_steal) ((void)0)
 
 #endif
+
+/* First lines of methods, which hold to the end: NULL with RuntimeError where another thread has the
+ * loop. Of the loop itself; of an object of `type`, by where it keeps its loop; of a function whose
+ * first argument is a loop. */
+#define OWN_LOOP(op) OWN_LOOP_STEAL(NULL, (Loop *)Py_NewRef(op))
+#define OWN_LOOP_OF(op, type) OWN_LOOP_BY(op, type, loop)
+#define OWN_LOOP_BY(op, type, field) OWN_LOOP_STEAL(op, shared_loop_ref(op, &((type *)(op))->field))
+#define OWN_LOOP_ARGUMENT(module, args) OWN_LOOP_STEAL(NULL, first_loop_ref(module, args))
 
 /* Forgets the loop of an object that other threads know. */
 static inline void
 shared_loop_drop(PyObject *op UNUSED, Loop **field)
 {
     Loop *loop;
-    Py_BEGIN_CRITICAL_SECTION(op);
-    loop = *field;
-    *field = NULL;
-    Py_END_CRITICAL_SECTION();
+    {
+        GUARD(op);
+        loop = *field;
+        *field = NULL;
+    }
     Py_XDECREF(loop);
 }
 

@@ -159,9 +159,10 @@ int
 timer_schedule(Loop *loop, TimerHandle *timer)
 {
     int result;
-    Py_BEGIN_CRITICAL_SECTION(loop);
-    result = heap_add(&loop->timers, timer);
-    Py_END_CRITICAL_SECTION();
+    {
+        GUARD(loop);
+        result = heap_add(&loop->timers, timer);
+    }
     if (UNLIKELY(!loop_is_mine(loop))) {
         loop_wake(loop);    /* another thread's call: it may be the next to be due */
     }
@@ -172,12 +173,13 @@ void
 timer_unschedule(Loop *loop, TimerHandle *timer)
 {
     TimerHandle *removed = NULL;
-    Py_BEGIN_CRITICAL_SECTION(loop);
-    if (timer->heap_index != TIMER_NOT_WAITING) {
-        removed = heap_remove(&loop->timers, timer->heap_index);
-        heap_shrink(&loop->timers);
+    {
+        GUARD(loop);
+        if (timer->heap_index != TIMER_NOT_WAITING) {
+            removed = heap_remove(&loop->timers, timer->heap_index);
+            heap_shrink(&loop->timers);
+        }
     }
-    Py_END_CRITICAL_SECTION();
     Py_XDECREF(removed);
 }
 
@@ -216,20 +218,19 @@ void
 timer_collect(Loop *loop, int64_t now_ns)
 {
     struct timers *timers = &loop->timers;
-    Py_BEGIN_CRITICAL_SECTION(loop);
+    GUARD(loop);
     while (timers->length > 0 && timers->heap[0].deadline_ns <= now_ns
            && ready_has_room(&loop->ready)) {
         ready_push_steal(&loop->ready, (PyObject *)heap_remove(timers, 0), READY_HANDLE);
     }
     heap_shrink(timers);
-    Py_END_CRITICAL_SECTION();
 }
 
 void
 timer_clear(Loop *loop)
 {
     struct timers *timers = &loop->timers;
-    Py_BEGIN_CRITICAL_SECTION(loop);
+    GUARD(loop);
     while (timers->length > 0) {
         TimerHandle *timer = timers->heap[--timers->length].timer;
         SHARED_STORE(timer->heap_index, TIMER_NOT_WAITING);
@@ -240,7 +241,6 @@ timer_clear(Loop *loop)
     PyMem_Free(timers->heap);
     timers->heap = NULL;
     timers->capacity = 0;
-    Py_END_CRITICAL_SECTION();
 }
 
 int

@@ -20,11 +20,8 @@ int timer_traverse(Loop *loop, visitproc visit, void *arg);
 static inline int64_t
 timer_next(Loop *loop)
 {
-    int64_t next;
-    Py_BEGIN_CRITICAL_SECTION(loop);
-    next = loop->timers.length == 0 ? TIMER_NEVER : loop->timers.heap[0].deadline_ns;
-    Py_END_CRITICAL_SECTION();
-    return next;
+    GUARD(loop);
+    return loop->timers.length == 0 ? TIMER_NEVER : loop->timers.heap[0].deadline_ns;
 }
 
 int64_t timer_deadline(double when);    /* seconds to nanoseconds, rounded up, clamped; NaN is now */

@@ -747,6 +747,7 @@ datagram_sendto(Datagram *dgram, PyObject *data, PyObject *address)
 static PyObject *
 Datagram_sendto(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
+    OWN_LOOP_OF(op, Transport);
     static const char *const names[] = {"data", "addr", NULL};
     Datagram *dgram = datagram_cast(op);
     PyObject *values[2] = {NULL, Py_None};
@@ -881,6 +882,7 @@ Datagram_get_address(PyObject *op, void *closure UNUSED)
 static PyObject *
 Datagram_get_buffer(PyObject *op, void *closure UNUSED)
 {
+    OWN_LOOP_OF(op, Transport);
     Datagram *dgram = datagram_cast(op);
     PyObject *list = PyList_New(0);
     for (size_t i = 0; list != NULL && i < dgram->queue_length; i++) {
@@ -898,16 +900,13 @@ Datagram_get_buffer(PyObject *op, void *closure UNUSED)
 static PyObject *
 Datagram__sendto_ready(PyObject *op, PyObject *ignored UNUSED)
 {
+    OWN_LOOP_OF(op, Transport);
     return PyObject_CallMethod(op, "_write_ready", NULL);
 }
 
-DEFINE_OWNED_FAST(Transport, Datagram_sendto)
-DEFINE_OWNED(Transport, Datagram__sendto_ready)
-DEFINE_OWNED_GETTER(Transport, Datagram_get_buffer)
-
 static PyMethodDef Datagram_methods[] = {
-    {"_sendto_ready", OWNED(Datagram__sendto_ready), METH_NOARGS, NULL},
-    {"sendto", (PyCFunction)(void (*)(void))OWNED(Datagram_sendto), METH_FASTCALL | METH_KEYWORDS,
+    {"_sendto_ready", Datagram__sendto_ready, METH_NOARGS, NULL},
+    {"sendto", (PyCFunction)(void (*)(void))Datagram_sendto, METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("sendto($self, /, data, addr=None)\n--\n\n"
                "Send one datagram, now or as soon as the socket takes it. Does not block.\n\n"
                "`addr` is the target; None on an endpoint that has a fixed one (ValueError for\n"
@@ -917,7 +916,7 @@ static PyMethodDef Datagram_methods[] = {
 
 static PyGetSetDef Datagram_getset[] = {
     {"_address", Datagram_get_address, NULL, NULL, NULL},
-    {"_buffer", OWNED(Datagram_get_buffer), NULL, NULL, NULL},
+    {"_buffer", Datagram_get_buffer, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -942,6 +941,7 @@ static PyType_Spec Datagram_spec = {
 static PyObject *
 module_datagram_new(PyObject *module, PyObject *args)
 {
+    OWN_LOOP_ARGUMENT(module, args);
     struct state *state = PyModule_GetState(module);
     PyObject *loop, *sock, *protocol, *address, *waiter, *extra;
     if (!PyArg_ParseTuple(args, "O!OOOOO:_datagram_new", loop_state(state)->loops.Type, &loop, &sock, &protocol,
@@ -960,10 +960,8 @@ module_datagram_new(PyObject *module, PyObject *args)
                         waiter == Py_None ? NULL : waiter, extra == Py_None ? NULL : extra);
 }
 
-DEFINE_OWNED_FUNCTION(module_datagram_new)
-
 static PyMethodDef datagram_functions[] = {
-    {"_datagram_new", OWNED(module_datagram_new), METH_VARARGS,
+    {"_datagram_new", module_datagram_new, METH_VARARGS,
      PyDoc_STR("_datagram_new(loop, sock, protocol, address, waiter, extra, /)\n--\n\n"
                "A transport over a datagram socket, which it owns from now on.")},
     {NULL, NULL, 0, NULL},

@@ -296,6 +296,7 @@ pipe_begin(Transport *tr, PyObject *waiter)
 static PyObject *
 module_read_pipe_new(PyObject *module, PyObject *tuple)
 {
+    OWN_LOOP_ARGUMENT(module, tuple);
     struct pipe_args args;
     int fd;
     mode_t mode;
@@ -317,6 +318,7 @@ module_read_pipe_new(PyObject *module, PyObject *tuple)
 static PyObject *
 module_write_pipe_new(PyObject *module, PyObject *tuple)
 {
+    OWN_LOOP_ARGUMENT(module, tuple);
     struct pipe_args args;
     int fd;
     mode_t mode;
@@ -365,6 +367,7 @@ Pipe_repr(PyObject *op)
 static PyObject *
 Pipe_get_pipe(PyObject *op, void *closure UNUSED)
 {
+    OWN_LOOP_OF(op, Transport);
     Transport *tr = (Transport *)op;
     return Py_NewRef(tr->file == NULL || tr->file_closed ? Py_None : tr->file);
 }
@@ -395,18 +398,21 @@ Pipe_get_fileno(PyObject *op, void *closure UNUSED)
 static PyObject *
 WritePipe_write(PyObject *op, PyObject *data)
 {
+    OWN_LOOP_OF(op, Transport);
     return none_or_error(stream_write(stream_cast(op), data));
 }
 
 static PyObject *
 WritePipe_writelines(PyObject *op, PyObject *list)
 {
+    OWN_LOOP_OF(op, Transport);
     return none_or_error(stream_writelines(stream_cast(op), list));
 }
 
 static PyObject *
 WritePipe_write_eof(PyObject *op, PyObject *ignored UNUSED)
 {
+    OWN_LOOP_OF(op, Transport);
     return none_or_error(transport_close(&stream_cast(op)->base));
 }
 
@@ -427,6 +433,7 @@ WritePipe_no_reading(PyObject *op UNUSED, PyObject *ignored UNUSED)
 static PyObject *
 WritePipe_get_buffer(PyObject *op, void *closure UNUSED)
 {
+    OWN_LOOP_OF(op, Transport);
     return wqueue_as_list(&stream_cast(op)->output);
 }
 
@@ -440,6 +447,7 @@ WritePipe_get_conn_lost(PyObject *op, void *closure UNUSED)
 static PyObject *
 Pipe__close(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
+    OWN_LOOP_OF(op, Transport);
     static const char *const names[] = {"exc", NULL};
     PyObject *exc = Py_None;
     if (args_unpack("_close", args, nargs, kwnames, names, 1, 0, &exc) < 0) {
@@ -448,15 +456,8 @@ Pipe__close(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwn
     return none_or_error(transport_force_close((Transport *)op, exc == Py_None ? NULL : exc));
 }
 
-DEFINE_OWNED_FAST(Transport, Pipe__close)
-DEFINE_OWNED(Transport, WritePipe_write)
-DEFINE_OWNED(Transport, WritePipe_writelines)
-DEFINE_OWNED(Transport, WritePipe_write_eof)
-DEFINE_OWNED_GETTER(Transport, Pipe_get_pipe)
-DEFINE_OWNED_GETTER(Transport, WritePipe_get_buffer)
-
 #define PIPE_CLOSE \
-    {"_close", (PyCFunction)(void (*)(void))OWNED(Pipe__close), METH_FASTCALL | METH_KEYWORDS, NULL}
+    {"_close", (PyCFunction)(void (*)(void))Pipe__close, METH_FASTCALL | METH_KEYWORDS, NULL}
 
 static PyMethodDef ReadPipe_methods[] = {
     PIPE_CLOSE,
@@ -465,15 +466,15 @@ static PyMethodDef ReadPipe_methods[] = {
 
 static PyMethodDef WritePipe_methods[] = {
     PIPE_CLOSE,
-    {"write", OWNED(WritePipe_write), METH_O,
+    {"write", WritePipe_write, METH_O,
      PyDoc_STR("write($self, data, /)\n--\n\n"
                "Send bytes, now or as soon as the pipe has room. Does not block.\n\n"
                "TypeError for anything but bytes, bytearray or memoryview. After close(), or\n"
                "when the other end is closed, the data is dropped.")},
-    {"writelines", OWNED(WritePipe_writelines), METH_O,
+    {"writelines", WritePipe_writelines, METH_O,
      PyDoc_STR("writelines($self, list_of_data, /)\n--\n\n"
                "Send several pieces, gathered into as few system calls as possible.")},
-    {"write_eof", OWNED(WritePipe_write_eof), METH_NOARGS,
+    {"write_eof", WritePipe_write_eof, METH_NOARGS,
      PyDoc_STR("write_eof($self, /)\n--\n\n"
                "The same as close(): the pipe is closed after what is buffered.")},
     {"can_write_eof", WritePipe_can_write_eof, METH_NOARGS,
@@ -508,15 +509,15 @@ static PyGetSetDef ReadPipe_getset[] = {
     READ_PIPE_ABSENT("_maybe_pause_protocol"),
     READ_PIPE_ABSENT("_maybe_resume_protocol"),
     READ_PIPE_ABSENT("_write_ready"),
-    {"_pipe", OWNED(Pipe_get_pipe), Pipe_set_pipe, NULL, NULL},
+    {"_pipe", Pipe_get_pipe, Pipe_set_pipe, NULL, NULL},
     {"_fileno", Pipe_get_fileno, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyGetSetDef WritePipe_getset[] = {
-    {"_pipe", OWNED(Pipe_get_pipe), Pipe_set_pipe, NULL, NULL},
+    {"_pipe", Pipe_get_pipe, Pipe_set_pipe, NULL, NULL},
     {"_fileno", Pipe_get_fileno, NULL, NULL, NULL},
-    {"_buffer", OWNED(WritePipe_get_buffer), NULL, NULL, NULL},
+    {"_buffer", WritePipe_get_buffer, NULL, NULL, NULL},
     {"_conn_lost", WritePipe_get_conn_lost, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
@@ -559,15 +560,12 @@ static PyType_Spec WritePipe_spec = {
     .slots = WritePipe_slots,
 };
 
-DEFINE_OWNED_FUNCTION(module_read_pipe_new)
-DEFINE_OWNED_FUNCTION(module_write_pipe_new)
-
 static PyMethodDef pipe_functions[] = {
-    {"_read_pipe_new", OWNED(module_read_pipe_new), METH_VARARGS,
+    {"_read_pipe_new", module_read_pipe_new, METH_VARARGS,
      PyDoc_STR("_read_pipe_new(loop, pipe, protocol, waiter, extra, /)\n--\n\n"
                "A transport that reads from a file object, which it owns from now on.\n\n"
                "ValueError for what is no pipe, socket or character device.")},
-    {"_write_pipe_new", OWNED(module_write_pipe_new), METH_VARARGS,
+    {"_write_pipe_new", module_write_pipe_new, METH_VARARGS,
      PyDoc_STR("_write_pipe_new(loop, pipe, protocol, waiter, extra, /)\n--\n\n"
                "A transport that writes to a file object, which it owns from now on.\n\n"
                "ValueError for what is no pipe, socket or character device.")},

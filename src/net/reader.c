@@ -329,13 +329,12 @@ static int
 buffer_extend(PyObject *buffer, const char *data, size_t n, Py_ssize_t wanted)
 {
     int result;
-    Py_BEGIN_CRITICAL_SECTION(buffer);
+    GUARD(buffer);
     Py_ssize_t length = PyByteArray_GET_SIZE(buffer);
     result = buffer_resize(buffer, length + (Py_ssize_t)n, wanted);
     if (LIKELY(result == 0)) {
         memcpy(PyByteArray_AS_STRING(buffer) + length, data, n);
     }
-    Py_END_CRITICAL_SECTION();
     return result;
 }
 

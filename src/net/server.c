@@ -510,6 +510,7 @@ acceptor_stop(Acceptor *acceptor)
 static PyObject *
 Acceptor_stop(PyObject *op, PyObject *ignored UNUSED)
 {
+    OWN_LOOP_OF(op, Acceptor);
     Py_INCREF(op);
     acceptor_stop(acceptor_cast(op));
     Py_DECREF(op);
@@ -561,6 +562,7 @@ Acceptor_dealloc(PyObject *op)
 static PyObject *
 Acceptor_ready(PyObject *op, PyObject *ignored UNUSED)
 {
+    OWN_LOOP_OF(op, Acceptor);
     Acceptor *acceptor = acceptor_cast(op);
     if (acceptor->loop == NULL || acceptor->loop->closed) {
         Py_RETURN_NONE;
@@ -568,12 +570,9 @@ Acceptor_ready(PyObject *op, PyObject *ignored UNUSED)
     return watch_call_ready(acceptor->loop, &acceptor->watch);
 }
 
-DEFINE_OWNED(Acceptor, Acceptor_stop)
-DEFINE_OWNED(Acceptor, Acceptor_ready)
-
 static PyMethodDef Acceptor_methods[] = {
-    {"_read_ready", OWNED(Acceptor_ready), METH_NOARGS, NULL},
-    {"stop", OWNED(Acceptor_stop), METH_NOARGS,
+    {"_read_ready", Acceptor_ready, METH_NOARGS, NULL},
+    {"stop", Acceptor_stop, METH_NOARGS,
      PyDoc_STR("stop($self, /)\n--\n\nAccept no more; safe to repeat. The socket stays open.")},
     {NULL, NULL, 0, NULL},
 };
@@ -632,6 +631,7 @@ acceptor_learn_socket(Acceptor *acceptor)
 static PyObject *
 module_acceptor_new(PyObject *module, PyObject *args)
 {
+    OWN_LOOP_ARGUMENT(module, args);
     struct state *state = PyModule_GetState(module);
     PyObject *loop, *factory, *sock, *server, *context, *accepted;
     if (!PyArg_ParseTuple(args, "O!OOOOO:_acceptor_new", loop_state(state)->loops.Type, &loop, &factory, &sock,
@@ -668,10 +668,8 @@ module_acceptor_new(PyObject *module, PyObject *args)
     return (PyObject *)acceptor;
 }
 
-DEFINE_OWNED_FUNCTION(module_acceptor_new)
-
 static PyMethodDef server_functions[] = {
-    {"_acceptor_new", OWNED(module_acceptor_new), METH_VARARGS,
+    {"_acceptor_new", module_acceptor_new, METH_VARARGS,
      PyDoc_STR("_acceptor_new(loop, protocol_factory, sock, server, context, accepted, /)\n--\n\n"
                "Accept connections of a listening, non-blocking socket until stop(). Each gets a\n"
                "transport, unless `accepted` takes them: accepted(sock, peername, context).")},

@@ -108,18 +108,21 @@ stream_clear(PyObject *op)
 static PyObject *
 Stream_write(PyObject *op, PyObject *data)
 {
+    OWN_LOOP_OF(op, Transport);
     return none_or_error(stream_write(stream_cast(op), data));
 }
 
 static PyObject *
 Stream_writelines(PyObject *op, PyObject *list)
 {
+    OWN_LOOP_OF(op, Transport);
     return none_or_error(stream_writelines(stream_cast(op), list));
 }
 
 static PyObject *
 Stream_write_eof(PyObject *op, PyObject *ignored UNUSED)
 {
+    OWN_LOOP_OF(op, Transport);
     return none_or_error(stream_write_eof(stream_cast(op)));
 }
 
@@ -132,6 +135,7 @@ Stream_can_write_eof(PyObject *op UNUSED, PyObject *ignored UNUSED)
 static PyObject *
 Stream__make_empty_waiter(PyObject *op, PyObject *ignored UNUSED)
 {
+    OWN_LOOP_OF(op, Transport);
     Stream *stream = stream_cast(op);
     if (stream->empty_waiter != NULL) {
         PyErr_SetString(PyExc_RuntimeError, "Empty waiter is already set");
@@ -156,6 +160,7 @@ Stream__make_empty_waiter(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Stream__reset_empty_waiter(PyObject *op, PyObject *ignored UNUSED)
 {
+    OWN_LOOP_OF(op, Transport);
     Py_CLEAR(stream_cast(op)->empty_waiter);
     return Py_NewRef(Py_None);
 }
@@ -164,6 +169,7 @@ Stream__reset_empty_waiter(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Stream_read_ready(PyObject *op, PyObject *ignored UNUSED)
 {
+    OWN_LOOP_OF(op, Transport);
     return PyObject_CallMethod(op, "_read_ready", NULL);
 }
 
@@ -171,6 +177,7 @@ Stream_read_ready(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Stream_write_ready(PyObject *op, PyObject *ignored UNUSED)
 {
+    OWN_LOOP_OF(op, Transport);
     return PyObject_CallMethod(op, "_write_ready", NULL);
 }
 #endif
@@ -186,6 +193,7 @@ Stream_get_read_ready_cb(PyObject *op, void *closure UNUSED)
 static PyObject *
 Stream_read_ready__on_eof(PyObject *op, PyObject *ignored UNUSED)
 {
+    OWN_LOOP_OF(op, Transport);
     Transport *tr = &stream_cast(op)->base;
     return none_or_error(tr->loop == NULL ? 0 : stream_received_eof(tr));
 }
@@ -203,6 +211,7 @@ Stream_set_eof(PyObject *op, PyObject *value, void *closure UNUSED)
 static PyObject *
 Stream_get_buffer(PyObject *op, void *closure UNUSED)
 {
+    OWN_LOOP_OF(op, Transport);
     return wqueue_as_list(&stream_cast(op)->output);
 }
 
@@ -215,54 +224,45 @@ Stream_get_eof(PyObject *op, void *closure UNUSED)
 static PyObject *
 Stream_get_empty_waiter(PyObject *op, void *closure UNUSED)
 {
+    OWN_LOOP_OF(op, Transport);
     PyObject *waiter = stream_cast(op)->empty_waiter;
     return Py_NewRef(waiter != NULL ? waiter : Py_None);
 }
 
-DEFINE_OWNED(Transport, Stream_write)
-DEFINE_OWNED(Transport, Stream_writelines)
-DEFINE_OWNED(Transport, Stream_write_eof)
-DEFINE_OWNED(Transport, Stream_read_ready)
-DEFINE_OWNED(Transport, Stream_read_ready__on_eof)
 #if PY_VERSION_HEX >= 0x030C0000
-DEFINE_OWNED(Transport, Stream_write_ready)
 #endif
-DEFINE_OWNED(Transport, Stream__make_empty_waiter)
-DEFINE_OWNED(Transport, Stream__reset_empty_waiter)
-DEFINE_OWNED_GETTER(Transport, Stream_get_buffer)
-DEFINE_OWNED_GETTER(Transport, Stream_get_empty_waiter)
 
 static PyMethodDef Stream_methods[] = {
-    {"write", OWNED(Stream_write), METH_O,
+    {"write", Stream_write, METH_O,
      PyDoc_STR("write($self, data, /)\n--\n\n"
                "Send bytes, now or as soon as the peer takes them. Does not block.\n\n"
                "TypeError for anything but bytes, bytearray or memoryview; RuntimeError after\n"
                "write_eof(). After the connection is lost the data is dropped.")},
-    {"writelines", OWNED(Stream_writelines), METH_O,
+    {"writelines", Stream_writelines, METH_O,
      PyDoc_STR("writelines($self, list_of_data, /)\n--\n\n"
                "Send several pieces, gathered into as few system calls as possible.")},
-    {"write_eof", OWNED(Stream_write_eof), METH_NOARGS,
+    {"write_eof", Stream_write_eof, METH_NOARGS,
      PyDoc_STR("write_eof($self, /)\n--\n\n"
                "Close the sending side after what is buffered; receiving goes on.")},
     {"can_write_eof", Stream_can_write_eof, METH_NOARGS,
      PyDoc_STR("can_write_eof($self, /)\n--\n\nTrue: write_eof() is possible.")},
-    {"_read_ready__data_received", OWNED(Stream_read_ready), METH_NOARGS, NULL},
-    {"_read_ready__get_buffer", OWNED(Stream_read_ready), METH_NOARGS, NULL},
-    {"_read_ready__on_eof", OWNED(Stream_read_ready__on_eof), METH_NOARGS, NULL},
+    {"_read_ready__data_received", Stream_read_ready, METH_NOARGS, NULL},
+    {"_read_ready__get_buffer", Stream_read_ready, METH_NOARGS, NULL},
+    {"_read_ready__on_eof", Stream_read_ready__on_eof, METH_NOARGS, NULL},
 #if PY_VERSION_HEX >= 0x030C0000
-    {"_write_send", OWNED(Stream_write_ready), METH_NOARGS, NULL},
-    {"_write_sendmsg", OWNED(Stream_write_ready), METH_NOARGS, NULL},
+    {"_write_send", Stream_write_ready, METH_NOARGS, NULL},
+    {"_write_sendmsg", Stream_write_ready, METH_NOARGS, NULL},
 #endif
-    {"_make_empty_waiter", OWNED(Stream__make_empty_waiter), METH_NOARGS, NULL},
-    {"_reset_empty_waiter", OWNED(Stream__reset_empty_waiter), METH_NOARGS, NULL},
+    {"_make_empty_waiter", Stream__make_empty_waiter, METH_NOARGS, NULL},
+    {"_reset_empty_waiter", Stream__reset_empty_waiter, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
 static PyGetSetDef Stream_getset[] = {
-    {"_buffer", OWNED(Stream_get_buffer), NULL, NULL, NULL},
+    {"_buffer", Stream_get_buffer, NULL, NULL, NULL},
     {"_eof", Stream_get_eof, Stream_set_eof, NULL, NULL},
     {"_read_ready_cb", Stream_get_read_ready_cb, NULL, NULL, NULL},
-    {"_empty_waiter", OWNED(Stream_get_empty_waiter), NULL, NULL, NULL},
+    {"_empty_waiter", Stream_get_empty_waiter, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -289,6 +289,7 @@ static PyType_Spec Stream_spec = {
 static PyObject *
 module_stream_new(PyObject *module, PyObject *args)
 {
+    OWN_LOOP_ARGUMENT(module, args);
     PyObject *op, *sock, *protocol, *waiter, *extra, *server, *context;
     if (!PyArg_ParseTuple(args, "OOOOOOO:_stream_new", &op, &sock, &protocol, &waiter, &extra,
                           &server, &context)) {
@@ -326,10 +327,8 @@ module_io_set_flaky(PyObject *module UNUSED, PyObject *seed)
     return Py_NewRef(Py_None);
 }
 
-DEFINE_OWNED_FUNCTION(module_stream_new)
-
 static PyMethodDef stream_functions[] = {
-    {"_stream_new", OWNED(module_stream_new), METH_VARARGS,
+    {"_stream_new", module_stream_new, METH_VARARGS,
      PyDoc_STR("_stream_new(loop, sock, protocol, waiter, extra, server, context, /)\n--\n\n"
                "A transport over a connected, non-blocking socket, which it owns from now on.")},
     {"_io_set_flaky", module_io_set_flaky, METH_O,

@@ -229,12 +229,13 @@ transport_finish(Transport *tr)
     transport_stop_watches(tr);
     transport_release_fd(tr);
     proto_drop_protocol(&tr->proto);
-    Py_BEGIN_CRITICAL_SECTION(tr);    /* get_extra_info() may come from any thread */
-    if (transport_is_known(tr) && transport_remember_sockname(tr) < 0) {
-        PyErr_WriteUnraisable((PyObject *)tr);
+    {
+        GUARD(tr);    /* get_extra_info() may come from any thread */
+        if (transport_is_known(tr) && transport_remember_sockname(tr) < 0) {
+            PyErr_WriteUnraisable((PyObject *)tr);
+        }
+        result = transport_close_file(tr);
     }
-    result = transport_close_file(tr);
-    Py_END_CRITICAL_SECTION();
     PyObject *exc = NULL;
     if (UNLIKELY(result < 0)) {
         result = transport_callback_failed(
@@ -245,11 +246,12 @@ transport_finish(Transport *tr)
     Loop *loop = (Loop *)Py_XNewRef(tr->loop);
     transport_leave_loop(tr);
     server_detach(tr, false);
-    Py_BEGIN_CRITICAL_SECTION(tr);    /* without a loop, it is what guards the transport */
-    if (tr->kind->lost != NULL) {
-        tr->kind->lost(tr);
+    {
+        GUARD(tr);    /* without a loop, it is what guards the transport */
+        if (tr->kind->lost != NULL) {
+            tr->kind->lost(tr);
+        }
     }
-    Py_END_CRITICAL_SECTION();
     Py_XDECREF(loop);
     Py_DECREF(tr);
     PyErr_SetRaisedException(exc);

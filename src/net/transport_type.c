@@ -3,7 +3,7 @@
  * Each method is a parse and a call of transport.c. A kind adds its own (stream.c, pipe.c,
  * datagram.c).
  *
- * Threads:  without a GIL a method that touches the loop is OWNED(); what is only looked at is
+ * Threads:  without a GIL a method that touches the loop owns it; what is only looked at is
  *           read in the critical section, or with SHARED_LOAD(). */
 #include "net/transport.h"
 
@@ -170,24 +170,28 @@ transport_finalize(PyObject *op)
 static PyObject *
 Transport_close(PyObject *op, PyObject *ignored UNUSED)
 {
+    OWN_LOOP_OF(op, Transport);
     return none_or_error(transport_close(transport_cast(op)));
 }
 
 static PyObject *
 Transport_abort(PyObject *op, PyObject *ignored UNUSED)
 {
+    OWN_LOOP_OF(op, Transport);
     return none_or_error(transport_force_close(transport_cast(op), NULL));
 }
 
 static PyObject *
 Transport__force_close(PyObject *op, PyObject *exc)
 {
+    OWN_LOOP_OF(op, Transport);
     return none_or_error(transport_force_close(transport_cast(op), exc == Py_None ? NULL : exc));
 }
 
 static PyObject *
 Transport__fatal_error(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
+    OWN_LOOP_OF(op, Transport);
     static const char *const names[] = {"exc", "message", NULL};
     PyObject *values[2] = {NULL, NULL};
     if (args_unpack("_fatal_error", args, nargs, kwnames, names, 2, 1, values) < 0) {
@@ -222,6 +226,7 @@ Transport_is_reading(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Transport_pause_reading(PyObject *op, PyObject *ignored UNUSED)
 {
+    OWN_LOOP_OF(op, Transport);
     Transport *tr = transport_cast(op);
     if (tr->closing || tr->paused) {
         return Py_NewRef(Py_None);
@@ -235,6 +240,7 @@ Transport_pause_reading(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Transport_resume_reading(PyObject *op, PyObject *ignored UNUSED)
 {
+    OWN_LOOP_OF(op, Transport);
     Transport *tr = transport_cast(op);
     if (tr->closing || !tr->paused) {
         return Py_NewRef(Py_None);
@@ -250,6 +256,7 @@ Transport_resume_reading(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Transport_set_protocol(PyObject *op, PyObject *protocol)
 {
+    OWN_LOOP_OF(op, Transport);
     Transport *tr = transport_cast(op);
     return none_or_error(proto_set(&tr->proto, tr->state, protocol));
 }
@@ -257,6 +264,7 @@ Transport_set_protocol(PyObject *op, PyObject *protocol)
 static PyObject *
 Transport_get_protocol(PyObject *op, PyObject *ignored UNUSED)
 {
+    OWN_LOOP_OF(op, Transport);
     PyObject *protocol = transport_cast(op)->proto.protocol;
     return Py_NewRef(protocol != NULL ? protocol : Py_None);
 }
@@ -305,16 +313,14 @@ Transport_get_extra_info(PyObject *op, PyObject *const *args, Py_ssize_t nargs, 
     if (args_unpack("get_extra_info", args, nargs, kwnames, names, 2, 1, values) < 0) {
         return NULL;
     }
-    PyObject *value;
-    Py_BEGIN_CRITICAL_SECTION(op);
-    value = transport_get_info(transport_cast(op), values[0], values[1]);
-    Py_END_CRITICAL_SECTION();
-    return value;
+    GUARD(op);
+    return transport_get_info(transport_cast(op), values[0], values[1]);
 }
 
 static PyObject *
 Transport_get_write_buffer_size(PyObject *op, PyObject *ignored UNUSED)
 {
+    OWN_LOOP_OF(op, Transport);
     Transport *tr = transport_cast(op);
     return PyLong_FromSize_t(tr->kind->queued(tr));
 }
@@ -322,6 +328,7 @@ Transport_get_write_buffer_size(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Transport_get_write_buffer_limits(PyObject *op, PyObject *ignored UNUSED)
 {
+    OWN_LOOP_OF(op, Transport);
     Transport *tr = transport_cast(op);
     if (tr->limits != NULL) {
         return Py_NewRef(tr->limits);
@@ -345,6 +352,7 @@ static PyObject *
 Transport_set_write_buffer_limits(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
                                   PyObject *kwnames)
 {
+    OWN_LOOP_OF(op, Transport);
     Transport *tr = transport_cast(op);
     if (set_limits_from_args(tr, "set_write_buffer_limits", args, nargs, kwnames) < 0) {
         return NULL;
@@ -356,6 +364,7 @@ static PyObject *
 Transport__set_write_buffer_limits(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
                                    PyObject *kwnames)
 {
+    OWN_LOOP_OF(op, Transport);
     return none_or_error(set_limits_from_args(transport_cast(op), "_set_write_buffer_limits", args,
                                               nargs, kwnames));
 }
@@ -363,12 +372,14 @@ Transport__set_write_buffer_limits(PyObject *op, PyObject *const *args, Py_ssize
 static PyObject *
 Transport__maybe_pause_protocol(PyObject *op, PyObject *ignored UNUSED)
 {
+    OWN_LOOP_OF(op, Transport);
     return none_or_error(transport_maybe_pause(transport_cast(op)));
 }
 
 static PyObject *
 Transport__maybe_resume_protocol(PyObject *op, PyObject *ignored UNUSED)
 {
+    OWN_LOOP_OF(op, Transport);
     return none_or_error(transport_maybe_resume(transport_cast(op)));
 }
 
@@ -393,10 +404,11 @@ Transport_repr(PyObject *op)
     const char *name = type_name(Py_TYPE(op));
     Loop *loop;
     bool closed;
-    Py_BEGIN_CRITICAL_SECTION(op);
-    loop = (Loop *)Py_XNewRef(tr->loop);
-    closed = tr->file == NULL || tr->file_closed;
-    Py_END_CRITICAL_SECTION();
+    {
+        GUARD(op);
+        loop = (Loop *)Py_XNewRef(tr->loop);
+        closed = tr->file == NULL || tr->file_closed;
+    }
     const char *state = closed ? " closed" : SHARED_LOAD(tr->closing) ? " closing" : "";
     PyObject *text = NULL;
     if (loop != NULL && !SHARED_LOAD(loop->closed)) {
@@ -431,18 +443,21 @@ transport_call_ready(Transport *tr, struct watch *watch)
 static PyObject *
 Transport__read_ready(PyObject *op, PyObject *ignored UNUSED)
 {
+    OWN_LOOP_OF(op, Transport);
     return transport_call_ready(transport_cast(op), &transport_cast(op)->read_watch);
 }
 
 static PyObject *
 Transport__write_ready(PyObject *op, PyObject *ignored UNUSED)
 {
+    OWN_LOOP_OF(op, Transport);
     return transport_call_ready(transport_cast(op), &transport_cast(op)->write_watch);
 }
 
 static PyObject *
 Transport__call_connection_lost(PyObject *op, PyObject *exc)
 {
+    OWN_LOOP_OF(op, Transport);
     return none_or_error(transport_lose_now(transport_cast(op), exc == Py_None ? NULL : exc));
 }
 
@@ -450,6 +465,7 @@ Transport__call_connection_lost(PyObject *op, PyObject *exc)
 static PyObject *
 Transport__add_reader(PyObject *op, PyObject *args)
 {
+    OWN_LOOP_OF(op, Transport);
     Transport *tr = transport_cast(op);
     if (tr->closing || tr->paused || tr->loop == NULL) {
         Py_RETURN_NONE;
@@ -465,35 +481,33 @@ Transport__add_reader(PyObject *op, PyObject *args)
 
 /* -- attributes ----------------------------------------------------------------- */
 
-#define OBJECT_GETTER(name, expression)                     \
+#define OBJECT_GETTER(name, guard, expression)              \
     static PyObject *                                       \
     Transport_get_##name(PyObject *op, void *closure UNUSED) \
     {                                                       \
+        guard;                                              \
         Transport *tr = transport_cast(op);                 \
-        PyObject *value;                                    \
-        Py_BEGIN_CRITICAL_SECTION(op);                      \
-        value = (PyObject *)(expression);                   \
-        value = Py_NewRef(value != NULL ? value : Py_None); \
-        Py_END_CRITICAL_SECTION();                          \
-        return value;                                       \
+        PyObject *value = (PyObject *)(expression);         \
+        return Py_NewRef(value != NULL ? value : Py_None);  \
     }
-#define BOOL_GETTER(name, expression)                       \
+#define BOOL_GETTER(name, guard, expression)                \
     static PyObject *                                       \
     Transport_get_##name(PyObject *op, void *closure UNUSED) \
     {                                                       \
+        guard;                                              \
         Transport *tr = transport_cast(op);                 \
         return PyBool_FromLong(expression);                 \
     }
 
-OBJECT_GETTER(loop, tr->loop)
-OBJECT_GETTER(protocol_attribute, tr->proto.protocol)
-OBJECT_GETTER(file, tr->file_closed ? NULL : tr->file)
-OBJECT_GETTER(server, tr->server)
-OBJECT_GETTER(context, tr->proto.context)
-BOOL_GETTER(closing, tr->closing)
-BOOL_GETTER(paused, tr->paused)
-BOOL_GETTER(protocol_paused, tr->protocol_paused)
-BOOL_GETTER(protocol_connected, tr->proto.protocol != NULL)
+OBJECT_GETTER(loop, GUARD(op), tr->loop)
+OBJECT_GETTER(protocol_attribute, OWN_LOOP_OF(op, Transport), tr->proto.protocol)
+OBJECT_GETTER(file, GUARD(op), tr->file_closed ? NULL : tr->file)
+OBJECT_GETTER(server, OWN_LOOP_OF(op, Transport), tr->server)
+OBJECT_GETTER(context, OWN_LOOP_OF(op, Transport), tr->proto.context)
+BOOL_GETTER(closing, GUARD(op), tr->closing)
+BOOL_GETTER(paused, GUARD(op), tr->paused)
+BOOL_GETTER(protocol_paused, GUARD(op), tr->protocol_paused)
+BOOL_GETTER(protocol_connected, OWN_LOOP_OF(op, Transport), tr->proto.protocol != NULL)
 
 static PyObject *
 Transport_get_conn_lost(PyObject *op, void *closure UNUSED)
@@ -507,8 +521,10 @@ Transport_get_fd(PyObject *op, void *closure UNUSED)
     return PyLong_FromLong(transport_cast(op)->fd);
 }
 
-static SYNCHRONIZED_GETTER(Transport_get_extra)(PyObject *op, void *closure UNUSED)
+static PyObject *
+Transport_get_extra(PyObject *op, void *closure UNUSED)
 {
+    GUARD(op);
     return Py_XNewRef(transport_extra(transport_cast(op)));
 }
 
@@ -524,74 +540,51 @@ Transport_get_limit(PyObject *op, void *closure)
     return limit;
 }
 
-DEFINE_OWNED_FAST(Transport, Transport_set_write_buffer_limits)
-DEFINE_OWNED_FAST(Transport, Transport__set_write_buffer_limits)
-DEFINE_OWNED_FAST(Transport, Transport__fatal_error)
-DEFINE_OWNED(Transport, Transport_close)
-DEFINE_OWNED(Transport, Transport_abort)
-DEFINE_OWNED(Transport, Transport_pause_reading)
-DEFINE_OWNED(Transport, Transport_resume_reading)
-DEFINE_OWNED(Transport, Transport_set_protocol)
-DEFINE_OWNED(Transport, Transport_get_protocol)
-DEFINE_OWNED(Transport, Transport_get_write_buffer_size)
-DEFINE_OWNED(Transport, Transport_get_write_buffer_limits)
-DEFINE_OWNED(Transport, Transport__maybe_pause_protocol)
-DEFINE_OWNED(Transport, Transport__maybe_resume_protocol)
-DEFINE_OWNED(Transport, Transport__force_close)
-DEFINE_OWNED(Transport, Transport__read_ready)
-DEFINE_OWNED(Transport, Transport__write_ready)
-DEFINE_OWNED(Transport, Transport__call_connection_lost)
-DEFINE_OWNED(Transport, Transport__add_reader)
-DEFINE_OWNED_GETTER(Transport, Transport_get_protocol_attribute)
-DEFINE_OWNED_GETTER(Transport, Transport_get_protocol_connected)
-DEFINE_OWNED_GETTER(Transport, Transport_get_server)
-DEFINE_OWNED_GETTER(Transport, Transport_get_context)
-
 /* -- the type ------------------------------------------------------------------- */
 
 static PyMethodDef Transport_methods[] = {
-    {"close", OWNED(Transport_close), METH_NOARGS,
+    {"close", Transport_close, METH_NOARGS,
      PyDoc_STR("close($self, /)\n--\n\n"
                "Stop reading, send what is buffered, then close. connection_lost(None) follows.")},
-    {"abort", OWNED(Transport_abort), METH_NOARGS,
+    {"abort", Transport_abort, METH_NOARGS,
      PyDoc_STR("abort($self, /)\n--\n\n"
                "Close at once; what is buffered is lost. connection_lost(None) follows.")},
     {"is_closing", Transport_is_closing, METH_NOARGS,
      PyDoc_STR("is_closing($self, /)\n--\n\nWhether the transport is closing or closed.")},
     {"is_reading", Transport_is_reading, METH_NOARGS,
      PyDoc_STR("is_reading($self, /)\n--\n\nWhether the transport takes new data.")},
-    {"pause_reading", OWNED(Transport_pause_reading), METH_NOARGS,
+    {"pause_reading", Transport_pause_reading, METH_NOARGS,
      PyDoc_STR("pause_reading($self, /)\n--\n\n"
                "No more data until resume_reading(). No effect on a paused or closed one.")},
-    {"resume_reading", OWNED(Transport_resume_reading), METH_NOARGS,
+    {"resume_reading", Transport_resume_reading, METH_NOARGS,
      PyDoc_STR("resume_reading($self, /)\n--\n\nTake data again after pause_reading().")},
-    {"set_protocol", OWNED(Transport_set_protocol), METH_O,
+    {"set_protocol", Transport_set_protocol, METH_O,
      PyDoc_STR("set_protocol($self, protocol, /)\n--\n\nGive the connection to another protocol.")},
-    {"get_protocol", OWNED(Transport_get_protocol), METH_NOARGS,
+    {"get_protocol", Transport_get_protocol, METH_NOARGS,
      PyDoc_STR("get_protocol($self, /)\n--\n\nThe current protocol; None after the end.")},
     {"get_extra_info", (PyCFunction)(void (*)(void))Transport_get_extra_info,
      METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("get_extra_info($self, /, name, default=None)\n--\n\n"
                "What is known of the connection: 'socket', 'sockname', 'peername'.")},
-    {"get_write_buffer_size", OWNED(Transport_get_write_buffer_size), METH_NOARGS,
+    {"get_write_buffer_size", Transport_get_write_buffer_size, METH_NOARGS,
      PyDoc_STR("get_write_buffer_size($self, /)\n--\n\nBytes that wait to be sent.")},
-    {"get_write_buffer_limits", OWNED(Transport_get_write_buffer_limits), METH_NOARGS,
+    {"get_write_buffer_limits", Transport_get_write_buffer_limits, METH_NOARGS,
      PyDoc_STR("get_write_buffer_limits($self, /)\n--\n\nThe limits (low, high), in bytes.")},
-    {"set_write_buffer_limits", (PyCFunction)(void (*)(void))OWNED(Transport_set_write_buffer_limits),
+    {"set_write_buffer_limits", (PyCFunction)(void (*)(void))Transport_set_write_buffer_limits,
      METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("set_write_buffer_limits($self, /, high=None, low=None)\n--\n\n"
                "The protocol pauses above `high` waiting bytes and resumes at `low`.\n\n"
                "ValueError unless high >= low >= 0.")},
-    {"_set_write_buffer_limits", (PyCFunction)(void (*)(void))OWNED(Transport__set_write_buffer_limits),
+    {"_set_write_buffer_limits", (PyCFunction)(void (*)(void))Transport__set_write_buffer_limits,
      METH_FASTCALL | METH_KEYWORDS, NULL},
-    {"_maybe_pause_protocol", OWNED(Transport__maybe_pause_protocol), METH_NOARGS, NULL},
-    {"_maybe_resume_protocol", OWNED(Transport__maybe_resume_protocol), METH_NOARGS, NULL},
-    {"_force_close", OWNED(Transport__force_close), METH_O, NULL},
-    {"_read_ready", OWNED(Transport__read_ready), METH_NOARGS, NULL},
-    {"_write_ready", OWNED(Transport__write_ready), METH_NOARGS, NULL},
-    {"_call_connection_lost", OWNED(Transport__call_connection_lost), METH_O, NULL},
-    {"_add_reader", OWNED(Transport__add_reader), METH_VARARGS, NULL},
-    {"_fatal_error", (PyCFunction)(void (*)(void))OWNED(Transport__fatal_error),
+    {"_maybe_pause_protocol", Transport__maybe_pause_protocol, METH_NOARGS, NULL},
+    {"_maybe_resume_protocol", Transport__maybe_resume_protocol, METH_NOARGS, NULL},
+    {"_force_close", Transport__force_close, METH_O, NULL},
+    {"_read_ready", Transport__read_ready, METH_NOARGS, NULL},
+    {"_write_ready", Transport__write_ready, METH_NOARGS, NULL},
+    {"_call_connection_lost", Transport__call_connection_lost, METH_O, NULL},
+    {"_add_reader", Transport__add_reader, METH_VARARGS, NULL},
+    {"_fatal_error", (PyCFunction)(void (*)(void))Transport__fatal_error,
      METH_FASTCALL | METH_KEYWORDS, NULL},
     {NULL, NULL, 0, NULL},
 };
@@ -696,11 +689,12 @@ Transport_set_extra(PyObject *op, PyObject *value, void *closure UNUSED)
         return -1;
     }
     PyObject *old;
-    Py_BEGIN_CRITICAL_SECTION(op);
-    old = tr->extra;
-    tr->extra = Py_NewRef(value);
-    tr->extra_complete = true;
-    Py_END_CRITICAL_SECTION();
+    {
+        GUARD(op);
+        old = tr->extra;
+        tr->extra = Py_NewRef(value);
+        tr->extra_complete = true;
+    }
     Py_XDECREF(old);
     return 0;
 }
@@ -723,12 +717,13 @@ Transport_set_sock(PyObject *op, PyObject *value, void *closure UNUSED)
         return -1;    /* get_extra_info() goes on to tell of the real one */
     }
     PyObject *old;
-    Py_BEGIN_CRITICAL_SECTION(op);
-    old = tr->file;
-    tr->file = Py_NewRef(value);
-    tr->io.owned = transport_socket_number(tr->state, value, tr->fd);
-    io_forget_class(&tr->io);
-    Py_END_CRITICAL_SECTION();
+    {
+        GUARD(op);
+        old = tr->file;
+        tr->file = Py_NewRef(value);
+        tr->io.owned = transport_socket_number(tr->state, value, tr->fd);
+        io_forget_class(&tr->io);
+    }
     Py_XDECREF(old);
     return 0;
 }
@@ -736,13 +731,13 @@ Transport_set_sock(PyObject *op, PyObject *value, void *closure UNUSED)
 static PyGetSetDef Transport_getset[] = {
     {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
     {"_loop", Transport_get_loop, NULL, NULL, NULL},
-    {"_protocol", OWNED(Transport_get_protocol_attribute), Transport_set_protocol_attribute, NULL, NULL},
-    {"_protocol_connected", OWNED(Transport_get_protocol_connected), NULL, NULL, NULL},
+    {"_protocol", Transport_get_protocol_attribute, Transport_set_protocol_attribute, NULL, NULL},
+    {"_protocol_connected", Transport_get_protocol_connected, NULL, NULL, NULL},
     {"_protocol_paused", Transport_get_protocol_paused, Transport_set_protocol_paused, NULL, NULL},
     {"_sock", Transport_get_file, Transport_set_sock, NULL, NULL},
     {"_sock_fd", Transport_get_fd, NULL, NULL, NULL},
-    {"_server", OWNED(Transport_get_server), NULL, NULL, NULL},
-    {"_context", OWNED(Transport_get_context), NULL, NULL, NULL},
+    {"_server", Transport_get_server, NULL, NULL, NULL},
+    {"_context", Transport_get_context, NULL, NULL, NULL},
     {"_extra", Transport_get_extra, Transport_set_extra, NULL, NULL},
     {"_closing", Transport_get_closing, Transport_set_closing, NULL, NULL},
     {"_conn_lost", Transport_get_conn_lost, Transport_set_conn_lost, NULL, NULL},

@@ -466,6 +466,7 @@ Operation_throw(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 static PyObject *
 Operation_close(PyObject *self, PyObject *ignored UNUSED)
 {
+    OWN_LOOP_OF(self, Operation);
     Operation *op = (Operation *)self;
     if (op->running) {
         PyErr_SetString(PyExc_ValueError, "coroutine already executing");
@@ -626,6 +627,7 @@ Operation_repr(PyObject *self)
 static PyObject *
 Operation_ready(PyObject *self, PyObject *ignored UNUSED)
 {
+    OWN_LOOP_OF(self, Operation);
     Operation *op = (Operation *)self;
     if (op->loop == NULL || op->future == NULL || op->loop->closed) {
         Py_RETURN_NONE;
@@ -633,17 +635,14 @@ Operation_ready(PyObject *self, PyObject *ignored UNUSED)
     return watch_call_ready(op->loop, &op->watch);
 }
 
-DEFINE_OWNED(Operation, Operation_close)
-DEFINE_OWNED(Operation, Operation_ready)
-
 static PyMethodDef Operation_methods[] = {
     {"send", Operation_send, METH_O,
      PyDoc_STR("send($self, value, /)\n--\n\nGo on; StopIteration carries the result.")},
     {"throw", (PyCFunction)(void (*)(void))Operation_throw, METH_FASTCALL,
      PyDoc_STR("throw($self, exc, /)\n--\n\nEnd it with an exception, which is raised.")},
-    {"_read_ready", OWNED(Operation_ready), METH_NOARGS, NULL},
-    {"_write_ready", OWNED(Operation_ready), METH_NOARGS, NULL},
-    {"close", OWNED(Operation_close), METH_NOARGS,
+    {"_read_ready", Operation_ready, METH_NOARGS, NULL},
+    {"_write_ready", Operation_ready, METH_NOARGS, NULL},
+    {"close", Operation_close, METH_NOARGS,
      PyDoc_STR("close($self, /)\n--\n\nEnd it; nothing waits any more.")},
     {NULL, NULL, 0, NULL},
 };

@@ -165,17 +165,18 @@ queue_put(PyObject *op, PyObject *item)
 {
     ThreadQueue *self = (ThreadQueue *)op;
     PyObject *result = NULL;
-    Py_BEGIN_CRITICAL_SECTION(op);
-    if (!self->shut_down) {
-        if (!has_room(self)) {
-            result = Py_NewRef(Py_None);
-        }
-        else if (ring_push(&self->items, item) == 0) {
-            result = ring_pop(&self->getters);
-            result = result != NULL ? result : Py_NewRef(Py_False);
+    {
+        GUARD(op);
+        if (!self->shut_down) {
+            if (!has_room(self)) {
+                result = Py_NewRef(Py_None);
+            }
+            else if (ring_push(&self->items, item) == 0) {
+                result = ring_pop(&self->getters);
+                result = result != NULL ? result : Py_NewRef(Py_False);
+            }
         }
     }
-    Py_END_CRITICAL_SECTION();
     if (result == NULL && !PyErr_Occurred()) {
         PyErr_SetNone(self->shut_down_type);
     }
@@ -193,11 +194,12 @@ queue_get(PyObject *op, PyObject *Py_UNUSED(arg))
     if (result == NULL) {
         return NULL;
     }
-    Py_BEGIN_CRITICAL_SECTION(op);
-    item = ring_pop(&self->items);
-    putter = item != NULL ? ring_pop(&self->putters) : NULL;
-    shut_down = self->shut_down;
-    Py_END_CRITICAL_SECTION();
+    {
+        GUARD(op);
+        item = ring_pop(&self->items);
+        putter = item != NULL ? ring_pop(&self->putters) : NULL;
+        shut_down = self->shut_down;
+    }
     if (item == NULL) {
         Py_DECREF(result);
         if (shut_down) {
@@ -218,10 +220,11 @@ queue_wait(PyObject *op, PyObject *waiter, struct ring *ring, bool for_item)
     ThreadQueue *self = (ThreadQueue *)op;
     bool waits = false;
     int status = 0;
-    Py_BEGIN_CRITICAL_SECTION(op);
-    waits = !self->shut_down && !(for_item ? self->items.count > 0 : has_room(self));
-    status = waits ? ring_push(ring, waiter) : 0;
-    Py_END_CRITICAL_SECTION();
+    {
+        GUARD(op);
+        waits = !self->shut_down && !(for_item ? self->items.count > 0 : has_room(self));
+        status = waits ? ring_push(ring, waiter) : 0;
+    }
     return status < 0 ? NULL : PyBool_FromLong(waits);
 }
 
@@ -244,13 +247,14 @@ queue_forget(PyObject *op, PyObject *waiter, struct ring *ring, bool for_item)
 {
     ThreadQueue *self = (ThreadQueue *)op;
     PyObject *removed = NULL, *next = NULL;
-    Py_BEGIN_CRITICAL_SECTION(op);
-    removed = ring_remove(ring, waiter);
-    if (removed == NULL
-        && (self->shut_down || (for_item ? self->items.count > 0 : has_room(self)))) {
-        next = ring_pop(ring);
+    {
+        GUARD(op);
+        removed = ring_remove(ring, waiter);
+        if (removed == NULL
+            && (self->shut_down || (for_item ? self->items.count > 0 : has_room(self)))) {
+            next = ring_pop(ring);
+        }
     }
-    Py_END_CRITICAL_SECTION();
     Py_XDECREF(removed);
     return next != NULL ? next : Py_NewRef(Py_None);
 }
@@ -277,13 +281,14 @@ queue_shutdown(PyObject *op, PyObject *immediate)
     if (drop < 0) {
         return NULL;
     }
-    Py_BEGIN_CRITICAL_SECTION(op);
-    self->shut_down = true;
-    if (drop) {
-        dropped = self->items;
-        self->items = (struct ring){0};
+    {
+        GUARD(op);
+        self->shut_down = true;
+        if (drop) {
+            dropped = self->items;
+            self->items = (struct ring){0};
+        }
     }
-    Py_END_CRITICAL_SECTION();
     ring_drop(&dropped);
     Py_RETURN_NONE;
 }
@@ -295,12 +300,13 @@ queue_counts(PyObject *op, PyObject *Py_UNUSED(arg))
     ThreadQueue *self = (ThreadQueue *)op;
     size_t items, getters, putters;
     bool shut_down;
-    Py_BEGIN_CRITICAL_SECTION(op);
-    items = self->items.count;
-    getters = self->getters.count;
-    putters = self->putters.count;
-    shut_down = self->shut_down;
-    Py_END_CRITICAL_SECTION();
+    {
+        GUARD(op);
+        items = self->items.count;
+        getters = self->getters.count;
+        putters = self->putters.count;
+        shut_down = self->shut_down;
+    }
     return Py_BuildValue("nnnO", (Py_ssize_t)items, (Py_ssize_t)getters, (Py_ssize_t)putters,
                          shut_down ? Py_True : Py_False);
 }

@@ -39,12 +39,11 @@ future_is_cancelled(const Future *future)
 static void
 link_take(Link *link, PyObject **source, Future **future)
 {
-    Py_BEGIN_CRITICAL_SECTION(link);
+    GUARD(link);
     *source = link->source;
     *future = link->future;
     link->source = NULL;
     link->future = NULL;
-    Py_END_CRITICAL_SECTION();
 }
 
 /* -- the executor's future is done ---------------------------------------------------------- */
@@ -107,10 +106,11 @@ static int
 link_send(Link *link)
 {
     bool sent;
-    Py_BEGIN_CRITICAL_SECTION(link);
-    sent = link->sent;
-    link->sent = true;
-    Py_END_CRITICAL_SECTION();
+    {
+        GUARD(link);
+        sent = link->sent;
+        link->sent = true;
+    }
     if (sent) {
         return 0;
     }
@@ -138,9 +138,10 @@ link_source_done(Link *link)
 {
     Loop *loop = link->loop;
     bool waits;
-    Py_BEGIN_CRITICAL_SECTION(link);
-    waits = link->future != NULL && !future_is_cancelled(link->future);
-    Py_END_CRITICAL_SECTION();
+    {
+        GUARD(link);
+        waits = link->future != NULL && !future_is_cancelled(link->future);
+    }
     if (!waits || SHARED_LOAD(loop->closed) || SHARED_LOAD(loop->ev) == NULL) {
         return 0;    /* nobody wants to know any more */
     }
@@ -159,10 +160,11 @@ link_future_done(Link *link, Future *future)
         return 0;
     }
     PyObject *source;
-    Py_BEGIN_CRITICAL_SECTION(link);
-    source = link->source;
-    link->source = NULL;
-    Py_END_CRITICAL_SECTION();
+    {
+        GUARD(link);
+        source = link->source;
+        link->source = NULL;
+    }
     if (source == NULL) {
         return 0;
     }

@@ -39,9 +39,10 @@ future_wake(Future *self)
     return future_wake_several(self);
 }
 
-static inline int
-future_set_result_inside(Future *self, PyObject *value)
+int
+future_set_result(Future *self, PyObject *value)
 {
+    GUARD(self);
     if (UNLIKELY(self->future_state != FUTURE_PENDING)) {
         invalid_state(self, "invalid state");
         return -1;
@@ -52,25 +53,10 @@ future_set_result_inside(Future *self, PyObject *value)
 }
 
 int
-future_set_result(Future *self, PyObject *value)
-{
-    int result;
-    Py_BEGIN_CRITICAL_SECTION(self);
-    result = future_set_result_inside(self, value);
-    Py_END_CRITICAL_SECTION();
-    return result;
-}
-
-int
 future_set_result_if_pending(Future *self, PyObject *value)
 {
-    int result = 0;
-    Py_BEGIN_CRITICAL_SECTION(self);
-    if (LIKELY(future_is_pending(self))) {
-        result = future_set_result_inside(self, value);
-    }
-    Py_END_CRITICAL_SECTION();
-    return result;
+    GUARD(self);
+    return LIKELY(future_is_pending(self)) ? future_set_result(self, value) : 0;
 }
 
 /* A StopIteration would end the coroutine that awaits. Steals and gives back a reference. */
@@ -100,9 +86,10 @@ replace_stop_iteration_steal(PyObject *exc)
 #endif
 }
 
-static int
-future_set_exception_inside(Future *self, PyObject *exception)
+int
+future_set_exception(Future *self, PyObject *exception)
 {
+    GUARD(self);
     if (UNLIKELY(self->future_state != FUTURE_PENDING)) {
         invalid_state(self, "invalid state");
         return -1;
@@ -138,16 +125,6 @@ future_set_exception_inside(Future *self, PyObject *exception)
     return 0;
 }
 
-int
-future_set_exception(Future *self, PyObject *exception)
-{
-    int result;
-    Py_BEGIN_CRITICAL_SECTION(self);
-    result = future_set_exception_inside(self, exception);
-    Py_END_CRITICAL_SECTION();
-    return result;
-}
-
 #ifdef Py_GIL_DISABLED
 /* The Operation's watch is the business of the loop's thread, which alone knows whether the
  * Operation still is there. */
@@ -176,9 +153,10 @@ future_stop_watcher(Future *self)
     tasks_state(self->state_ptr)->futures.cancelled(self->watcher);
 }
 
-static inline int
-future_cancel_inside(Future *self, PyObject *message)
+int
+future_cancel(Future *self, PyObject *message)
 {
+    GUARD(self);
     SHARED_STORE(self->log_traceback, false);
     if (self->future_state != FUTURE_PENDING) {
         return 0;
@@ -189,16 +167,6 @@ future_cancel_inside(Future *self, PyObject *message)
         future_stop_watcher(self);
     }
     return future_wake(self) < 0 ? -1 : 1;
-}
-
-int
-future_cancel(Future *self, PyObject *message)
-{
-    int result;
-    Py_BEGIN_CRITICAL_SECTION(self);
-    result = future_cancel_inside(self, message);
-    Py_END_CRITICAL_SECTION();
-    return result;
 }
 
 /* Whether a future-like object of any kind is done: 1, 0, -1 */
@@ -240,13 +208,10 @@ future_settle_exception(struct state *state, PyObject *future, PyObject *excepti
         return done < 0 ? -1 : 0;
     }
     if (LIKELY(future_check_exact(state, future))) {
-        int result = 0;
-        Py_BEGIN_CRITICAL_SECTION(future);
-        if (future_is_pending((Future *)future)) {
-            result = future_set_exception_inside((Future *)future, exception);
-        }
-        Py_END_CRITICAL_SECTION();
-        return result;
+        GUARD(future);
+        return future_is_pending((Future *)future)
+                   ? future_set_exception((Future *)future, exception)
+                   : 0;
     }
     PyObject *result = PyObject_CallMethodOneArg(future, state->names.set_exception, exception);
     Py_XDECREF(result);
@@ -255,9 +220,10 @@ future_settle_exception(struct state *state, PyObject *future, PyObject *excepti
 
 /* -- asking --------------------------------------------------------------------- */
 
-static PyObject *
-future_make_cancelled_error_inside(Future *self)
+PyObject *
+future_make_cancelled_error(Future *self)
 {
+    GUARD(self);
     if (self->future_state == FUTURE_CANCELLED && self->cancelled_error != NULL) {
         /* Whoever raises it adds to its traceback: it is given away only once. */
         PyObject *exc = self->cancelled_error;
@@ -271,16 +237,6 @@ future_make_cancelled_error_inside(Future *self)
     PyObject *message = Py_NewRef(self->cancel_message);
     PyObject *error = PyObject_CallOneArg(type, message);
     Py_DECREF(message);
-    return error;
-}
-
-PyObject *
-future_make_cancelled_error(Future *self)
-{
-    PyObject *error;
-    Py_BEGIN_CRITICAL_SECTION(self);
-    error = future_make_cancelled_error_inside(self);
-    Py_END_CRITICAL_SECTION();
     return error;
 }
 
@@ -304,9 +260,10 @@ new_invalid_state(Future *self, const char *message)
     return PyErr_GetRaisedException();
 }
 
-static inline int
-future_take_inside(Future *self, PyObject **outcome)
+int
+future_take(Future *self, PyObject **outcome)
 {
+    GUARD(self);
     switch (self->future_state) {
     case FUTURE_FINISHED:
         *outcome = Py_NewRef(self->outcome);
@@ -316,23 +273,13 @@ future_take_inside(Future *self, PyObject **outcome)
         *outcome = future_take_exception(self);
         return 1;
     case FUTURE_CANCELLED:
-        *outcome = future_make_cancelled_error_inside(self);
+        *outcome = future_make_cancelled_error(self);
         break;
     default:
         *outcome = new_invalid_state(self, "Result is not set.");
         break;
     }
     return *outcome == NULL ? -1 : 1;
-}
-
-int
-future_take(Future *self, PyObject **outcome)
-{
-    int failed;
-    Py_BEGIN_CRITICAL_SECTION(self);
-    failed = future_take_inside(self, outcome);
-    Py_END_CRITICAL_SECTION();
-    return failed;
 }
 
 /* -- methods -------------------------------------------------------------------- */
@@ -356,11 +303,13 @@ Future_result(PyObject *op, PyObject *ignored UNUSED)
     return LIKELY(failed == 0) ? outcome : raise_steal(outcome);
 }
 
-SYNCHRONIZED_METHOD(Future_exception)(PyObject *op, PyObject *ignored UNUSED)
+PyObject *
+Future_exception(PyObject *op, PyObject *ignored UNUSED)
 {
+    GUARD(op);
     Future *self = (Future *)op;
     if (self->future_state == FUTURE_CANCELLED) {
-        return raise_steal(future_make_cancelled_error_inside(self));
+        return raise_steal(future_make_cancelled_error(self));
     }
     if (self->future_state == FUTURE_FINISHED) {
         Py_RETURN_NONE;
@@ -428,8 +377,10 @@ Future_done(PyObject *op, PyObject *ignored UNUSED)
     return PyBool_FromLong(SHARED_LOAD(((Future *)op)->future_state) > FUTURE_PENDING);
 }
 
-SYNCHRONIZED_METHOD(Future_get_loop)(PyObject *op, PyObject *ignored UNUSED)
+PyObject *
+Future_get_loop(PyObject *op, PyObject *ignored UNUSED)
 {
+    GUARD(op);
     Future *self = (Future *)op;
     return self->loop == NULL ? future_not_initialised() : Py_NewRef(self->loop);
 }

@@ -64,21 +64,19 @@ future_iter_send(FutureIter *self, PyObject **result)
 static PySendResult
 FutureIter_send(PyObject *op, PyObject *ignored UNUSED, PyObject **result)
 {
-    PySendResult sent;
-    Py_BEGIN_CRITICAL_SECTION(op);
-    sent = future_iter_send((FutureIter *)op, result);
-    Py_END_CRITICAL_SECTION();
-    return sent;
+    GUARD(op);
+    return future_iter_send((FutureIter *)op, result);
 }
 
 static void
 future_iter_end(PyObject *op)
 {
     Future *future;
-    Py_BEGIN_CRITICAL_SECTION(op);
-    future = ((FutureIter *)op)->future;
-    ((FutureIter *)op)->future = NULL;
-    Py_END_CRITICAL_SECTION();
+    {
+        GUARD(op);
+        future = ((FutureIter *)op)->future;
+        ((FutureIter *)op)->future = NULL;
+    }
     Py_XDECREF(future);
 }
 

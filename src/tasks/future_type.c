@@ -236,14 +236,18 @@ Future_set_blocking(PyObject *op, PyObject *value, void *closure UNUSED)
     return 0;
 }
 
-SYNCHRONIZED_GETTER(Future_get__loop)(PyObject *op, void *closure UNUSED)
+PyObject *
+Future_get__loop(PyObject *op, void *closure UNUSED)
 {
+    GUARD(op);
     PyObject *value = ((Future *)op)->loop;
     return Py_NewRef(value != NULL ? value : Py_None);
 }
 
-SYNCHRONIZED_GETTER(Future_get__result)(PyObject *op, void *closure UNUSED)
+PyObject *
+Future_get__result(PyObject *op, void *closure UNUSED)
 {
+    GUARD(op);
     Future *self = (Future *)op;
     if (self->loop == NULL) {
         return future_not_initialised();
@@ -251,8 +255,10 @@ SYNCHRONIZED_GETTER(Future_get__result)(PyObject *op, void *closure UNUSED)
     return Py_NewRef(self->future_state == FUTURE_FINISHED ? self->outcome : Py_None);
 }
 
-SYNCHRONIZED_GETTER(Future_get__exception)(PyObject *op, void *closure UNUSED)
+PyObject *
+Future_get__exception(PyObject *op, void *closure UNUSED)
 {
+    GUARD(op);
     Future *self = (Future *)op;
     if (self->loop == NULL) {
         return future_not_initialised();
@@ -284,14 +290,18 @@ Future_set__log_traceback(PyObject *op, PyObject *value, void *closure UNUSED)
     return 0;
 }
 
-SYNCHRONIZED_GETTER(Future_get__source_traceback)(PyObject *op, void *closure UNUSED)
+PyObject *
+Future_get__source_traceback(PyObject *op, void *closure UNUSED)
 {
+    GUARD(op);
     PyObject *value = ((Future *)op)->source_traceback;
     return Py_NewRef(value != NULL ? value : Py_None);
 }
 
-SYNCHRONIZED_GETTER(Future_get__cancel_message)(PyObject *op, void *closure UNUSED)
+PyObject *
+Future_get__cancel_message(PyObject *op, void *closure UNUSED)
 {
+    GUARD(op);
     PyObject *value = ((Future *)op)->cancel_message;
     return Py_NewRef(value != NULL ? value : Py_None);
 }
@@ -303,10 +313,11 @@ Future_set__cancel_message(PyObject *op, PyObject *value, void *closure UNUSED)
         return future_attribute_bool(value);
     }
     PyObject *old;
-    Py_BEGIN_CRITICAL_SECTION(op);
-    old = ((Future *)op)->cancel_message;
-    ((Future *)op)->cancel_message = Py_NewRef(value);
-    Py_END_CRITICAL_SECTION();
+    {
+        GUARD(op);
+        old = ((Future *)op)->cancel_message;
+        ((Future *)op)->cancel_message = Py_NewRef(value);
+    }
     Py_XDECREF(old);
     return 0;
 }
@@ -465,11 +476,8 @@ Future_init(PyObject *op, PyObject *args, PyObject *kwargs)
         return -1;
     }
 #endif
-    int result;
-    Py_BEGIN_CRITICAL_SECTION(op);    /* __init__ may be called again, from anywhere */
-    result = future_init((Future *)op, loop);
-    Py_END_CRITICAL_SECTION();
-    return result;
+    GUARD(op);    /* __init__ may be called again, from anywhere */
+    return future_init((Future *)op, loop);
 }
 
 /* -- the type ------------------------------------------------------------------- */

@@ -195,19 +195,19 @@ int
 future_park(Future *self, PyObject *task, bool *done)
 {
     int result = 0;
-    Py_BEGIN_CRITICAL_SECTION(self);
+    GUARD(self);
     *done = !future_is_pending(self);
     if (!*done) {
         result = future_park_pending(self, task);
     }
-    Py_END_CRITICAL_SECTION();
     return result;
 }
 #endif
 
-static inline int
-future_add_callback_inside(Future *self, PyObject *callback, PyObject *context)
+int
+future_add_callback(Future *self, PyObject *callback, PyObject *context)
 {
+    GUARD(self);
     context = context != NULL ? Py_NewRef(context) : PyContext_CopyCurrent();
     if (context == NULL) {
         return -1;
@@ -227,16 +227,6 @@ future_add_callback_inside(Future *self, PyObject *callback, PyObject *context)
         result = item == NULL ? -1 : future_append_waiter(self, item);
         Py_XDECREF(item);
     }
-    return result;
-}
-
-int
-future_add_callback(Future *self, PyObject *callback, PyObject *context)
-{
-    int result;
-    Py_BEGIN_CRITICAL_SECTION(self);
-    result = future_add_callback_inside(self, callback, context);
-    Py_END_CRITICAL_SECTION();
     return result;
 }
 
@@ -338,8 +328,10 @@ future_remove_item(Future *self, PyObject *item, Py_ssize_t index)
     return result;
 }
 
-SYNCHRONIZED_METHOD(Future_remove_done_callback)(PyObject *op, PyObject *wanted)
+PyObject *
+Future_remove_done_callback(PyObject *op, PyObject *wanted)
 {
+    GUARD(op);
     Future *self = (Future *)op;
     if (self->loop == NULL) {
         return future_not_initialised();
@@ -398,8 +390,10 @@ list_append_steal(PyObject *list, PyObject *item)
     return result;
 }
 
-SYNCHRONIZED_GETTER(Future_get__callbacks)(PyObject *op, void *closure UNUSED)
+PyObject *
+Future_get__callbacks(PyObject *op, void *closure UNUSED)
 {
+    GUARD(op);
     Future *self = (Future *)op;
     if (self->loop == NULL) {
         return future_not_initialised();
@@ -459,8 +453,10 @@ base_awaited_by(Future *self)
 }
 
 /* A parked Task awaits, without having been recorded anywhere. */
-SYNCHRONIZED_GETTER(Future_get__awaited_by)(PyObject *op, void *closure UNUSED)
+PyObject *
+Future_get__awaited_by(PyObject *op, void *closure UNUSED)
 {
+    GUARD(op);
     Future *self = (Future *)op;
     PyObject *recorded = base_awaited_by(self);
     if (recorded == NULL || (!self->parked0 && self->callbacks == NULL)) {
@@ -536,9 +532,10 @@ int
 future_run_left_callbacks(Loop *loop, Future *future)
 {
     PyObject *callback, *context, *later;
-    Py_BEGIN_CRITICAL_SECTION(future);
-    future_take_waiters(future, &callback, &context, &later);
-    Py_END_CRITICAL_SECTION();
+    {
+        GUARD(future);
+        future_take_waiters(future, &callback, &context, &later);
+    }
     int result = 0;
     PyObject *leaving = NULL;
     if (callback != NULL) {

@@ -161,13 +161,14 @@ records_keep(Loop *loop, bool wanted)
     if (wanted && new == NULL) {
         return -1;
     }
-    Py_BEGIN_CRITICAL_SECTION(loop);
-    if (!wanted || loop->records == NULL) {
-        old = loop->records;
-        SHARED_STORE(loop->records, new);
-        new = NULL;
+    {
+        GUARD(loop);
+        if (!wanted || loop->records == NULL) {
+            old = loop->records;
+            SHARED_STORE(loop->records, new);
+            new = NULL;
+        }
     }
-    Py_END_CRITICAL_SECTION();
     Py_XDECREF(new);
     Py_XDECREF(old);
     return 0;
@@ -181,10 +182,11 @@ records_let_go(Loop *loop)
     for (Py_ssize_t i = 0; list != NULL && i < PyList_GET_SIZE(list); i++) {
         TaskRecord *record = (TaskRecord *)PyTuple_GET_ITEM(PyList_GET_ITEM(list, i), 1);
         PyObject *task;
-        Py_BEGIN_CRITICAL_SECTION(record);
-        task = record->task;
-        record->task = NULL;
-        Py_END_CRITICAL_SECTION();
+        {
+            GUARD(record);
+            task = record->task;
+            record->task = NULL;
+        }
         Py_XDECREF(task);
     }
     Py_XDECREF(list);

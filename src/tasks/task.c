@@ -48,11 +48,12 @@ task_set_name(Task *self, PyObject *name)
         return -1;
     }
     PyObject *old;
-    Py_BEGIN_CRITICAL_SECTION(self);
-    old = self->named ? self->name : NULL;
-    self->name = text;
-    self->named = true;
-    Py_END_CRITICAL_SECTION();
+    {
+        GUARD(self);
+        old = self->named ? self->name : NULL;
+        self->name = text;
+        self->named = true;
+    }
     Py_XDECREF(old);
     return 0;
 }
@@ -230,13 +231,12 @@ static inline bool
 task_request_cancel(Task *task)
 {
     bool pending;
-    Py_BEGIN_CRITICAL_SECTION(task);
+    GUARD(task);
     SHARED_STORE(task->future.log_traceback, false);
     pending = task->future.future_state == FUTURE_PENDING;
     if (pending) {
         task->future.cancel_requests++;
     }
-    Py_END_CRITICAL_SECTION();
     return pending;
 }
 
@@ -244,11 +244,8 @@ task_request_cancel(Task *task)
 static inline PyObject *
 task_waiter_ref(Task *task)
 {
-    PyObject *waiter;
-    Py_BEGIN_CRITICAL_SECTION(task);
-    waiter = Py_XNewRef(task->waiter);
-    Py_END_CRITICAL_SECTION();
-    return waiter;
+    GUARD(task);
+    return Py_XNewRef(task->waiter);
 }
 
 /* It does not wait for `cancelled` any more, which may be NULL: the next step throws. False: it
@@ -257,7 +254,7 @@ static inline bool
 task_cancel_next_step(Task *task, PyObject *cancelled UNUSED, PyObject *message)
 {
     bool set = true;
-    Py_BEGIN_CRITICAL_SECTION(task);
+    GUARD(task);
 #ifdef Py_GIL_DISABLED
     Loop *loop = task->future.own_loop;
     set = task->waiter == NULL || task->waiter == cancelled || (loop != NULL && loop_is_mine(loop));
@@ -266,7 +263,6 @@ task_cancel_next_step(Task *task, PyObject *cancelled UNUSED, PyObject *message)
         task->must_cancel = true;
         Py_XSETREF(task->future.cancel_message, Py_XNewRef(message));
     }
-    Py_END_CRITICAL_SECTION();
     return set;
 }
 
@@ -362,13 +358,17 @@ Task_cancel(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwn
     return result < 0 ? NULL : PyBool_FromLong(result);
 }
 
-static SYNCHRONIZED_METHOD(Task_cancelling)(PyObject *op, PyObject *ignored UNUSED)
+static PyObject *
+Task_cancelling(PyObject *op, PyObject *ignored UNUSED)
 {
+    GUARD(op);
     return PyLong_FromLong(((Task *)op)->future.cancel_requests);
 }
 
-static SYNCHRONIZED_METHOD(Task_uncancel)(PyObject *op, PyObject *ignored UNUSED)
+static PyObject *
+Task_uncancel(PyObject *op, PyObject *ignored UNUSED)
 {
+    GUARD(op);
     Task *self = (Task *)op;
     if (self->future.cancel_requests > 0) {
         self->future.cancel_requests--;
@@ -395,22 +395,28 @@ Task_set_exception(PyObject *op UNUSED, PyObject *exception UNUSED)
     return NULL;
 }
 
-static SYNCHRONIZED_METHOD(Task_get_coro)(PyObject *op, PyObject *ignored UNUSED)
+static PyObject *
+Task_get_coro(PyObject *op, PyObject *ignored UNUSED)
 {
+    GUARD(op);
     PyObject *coro = ((Task *)op)->coro;
     return Py_NewRef(coro != NULL ? coro : Py_None);
 }
 
 #if PY_VERSION_HEX >= 0x030C0000
-static SYNCHRONIZED_METHOD(Task_get_context)(PyObject *op, PyObject *ignored UNUSED)
+static PyObject *
+Task_get_context(PyObject *op, PyObject *ignored UNUSED)
 {
+    GUARD(op);
     PyObject *context = ((Task *)op)->context;
     return Py_NewRef(context != NULL ? context : Py_None);
 }
 #endif
 
-static SYNCHRONIZED_METHOD(Task_get_name)(PyObject *op, PyObject *ignored UNUSED)
+static PyObject *
+Task_get_name(PyObject *op, PyObject *ignored UNUSED)
 {
+    GUARD(op);
     Task *self = (Task *)op;
     if (!self->named) {
         if (self->number == 0) {
@@ -426,8 +432,10 @@ static SYNCHRONIZED_METHOD(Task_get_name)(PyObject *op, PyObject *ignored UNUSED
     return Py_NewRef(self->name);
 }
 
-static SYNCHRONIZED_METHOD(Task_set_name)(PyObject *op, PyObject *name)
+static PyObject *
+Task_set_name(PyObject *op, PyObject *name)
 {
+    GUARD(op);
     if (task_set_name((Task *)op, name) < 0 || introspect_rename((Task *)op) < 0) {
         return NULL;
     }
@@ -476,14 +484,18 @@ Task_get__coro(PyObject *op, void *closure UNUSED)
     return Task_get_coro(op, NULL);
 }
 
-static SYNCHRONIZED_GETTER(Task_get__fut_waiter)(PyObject *op, void *closure UNUSED)
+static PyObject *
+Task_get__fut_waiter(PyObject *op, void *closure UNUSED)
 {
+    GUARD(op);
     PyObject *waiter = ((Task *)op)->waiter;
     return Py_NewRef(waiter != NULL ? waiter : Py_None);
 }
 
-static SYNCHRONIZED_GETTER(Task_get__must_cancel)(PyObject *op, void *closure UNUSED)
+static PyObject *
+Task_get__must_cancel(PyObject *op, void *closure UNUSED)
 {
+    GUARD(op);
     return PyBool_FromLong(((Task *)op)->must_cancel);
 }
 
@@ -623,8 +635,9 @@ Task_new(PyTypeObject *type, PyObject *args UNUSED, PyObject *kwargs UNUSED)
 #endif
 
 static int
-task_init_inside(PyObject *op, PyObject *args, PyObject *kwargs)
+Task_init(PyObject *op, PyObject *args, PyObject *kwargs)
 {
+    GUARD(op);    /* __init__ may be called again, from anywhere */
 #if PY_VERSION_HEX >= 0x030C0000
     static char *names[] = {"coro", "loop", "name", "context", "eager_start", NULL};
 #else
@@ -651,16 +664,6 @@ task_init_inside(PyObject *op, PyObject *args, PyObject *kwargs)
                    || task_init(self, coro, name, context, eager_start) < 0
                ? -1
                : 0;
-}
-
-static int
-Task_init(PyObject *op, PyObject *args, PyObject *kwargs)
-{
-    int result;
-    Py_BEGIN_CRITICAL_SECTION(op);    /* __init__ may be called again, from anywhere */
-    result = task_init_inside(op, args, kwargs);
-    Py_END_CRITICAL_SECTION();
-    return result;
 }
 
 static PyMethodDef task_methods[] = {

@@ -29,12 +29,12 @@
 #define STEP_NAME "_step"
 #endif
 
-static PyObject *OWNED(task_wakeup)(PyObject *op, PyObject *future);
-static PyObject *OWNED(task_step_callback)(PyObject *op, PyObject *ignored);
+static PyObject *task_wakeup(PyObject *op, PyObject *future);
+static PyObject *task_step_callback(PyObject *op, PyObject *ignored);
 
 /* Bound to the Task: __self__ is how asyncio finds it from a callback. */
-static PyMethodDef task_wakeup_def = {"task_wakeup", OWNED(task_wakeup), METH_O, NULL};
-static PyMethodDef task_step_def = {"task_step", OWNED(task_step_callback), METH_NOARGS, NULL};
+static PyMethodDef task_wakeup_def = {"task_wakeup", task_wakeup, METH_O, NULL};
+static PyMethodDef task_step_def = {"task_step", task_step_callback, METH_NOARGS, NULL};
 
 /* -- scheduling --------------------------------------------------------------------- */
 
@@ -66,10 +66,11 @@ static void
 task_set_pending_exception_steal(Task *self, PyObject *exc)
 {
     PyObject *old;
-    Py_BEGIN_CRITICAL_SECTION(self);
-    old = self->pending_exception;
-    self->pending_exception = exc;
-    Py_END_CRITICAL_SECTION();
+    {
+        GUARD(self);
+        old = self->pending_exception;
+        self->pending_exception = exc;
+    }
     Py_XDECREF(old);
 }
 
@@ -129,9 +130,10 @@ static void
 task_show_awaited_by(Task *self, PyObject *waiter)
 {
     bool shown;
-    Py_BEGIN_CRITICAL_SECTION(waiter);
-    shown = introspect_add_awaiter(self, waiter, &self->awaited_by_added);
-    Py_END_CRITICAL_SECTION();
+    {
+        GUARD(waiter);
+        shown = introspect_add_awaiter(self, waiter, &self->awaited_by_added);
+    }
     if (!shown) {
         task_tell_awaited_by(self, waiter);
     }
@@ -141,9 +143,10 @@ static void
 task_hide_awaited_by(Task *self, PyObject *waiter)
 {
     bool hidden;
-    Py_BEGIN_CRITICAL_SECTION(waiter);
-    hidden = introspect_remove_awaiter(self, waiter);
-    Py_END_CRITICAL_SECTION();
+    {
+        GUARD(waiter);
+        hidden = introspect_remove_awaiter(self, waiter);
+    }
     if (hidden) {
         self->awaited_by_added = false;
     }
@@ -171,10 +174,9 @@ static inline bool
 task_take_must_cancel(Task *self)
 {
     bool must_cancel;
-    Py_BEGIN_CRITICAL_SECTION(self);
+    GUARD(self);
     must_cancel = self->must_cancel;
     self->must_cancel = false;
-    Py_END_CRITICAL_SECTION();
     return must_cancel;
 }
 
@@ -184,11 +186,12 @@ task_set_waiter_steal(Task *self, PyObject *waiter)
 {
     PyObject *old;
     bool must_cancel;
-    Py_BEGIN_CRITICAL_SECTION(self);
-    old = self->waiter;
-    self->waiter = waiter;
-    must_cancel = self->must_cancel;
-    Py_END_CRITICAL_SECTION();
+    {
+        GUARD(self);
+        old = self->waiter;
+        self->waiter = waiter;
+        must_cancel = self->must_cancel;
+    }
     Py_XDECREF(old);
     return must_cancel;
 }
@@ -198,10 +201,11 @@ static int
 task_forward_cancel(Task *self)
 {
     PyObject *waiter, *message;
-    Py_BEGIN_CRITICAL_SECTION(self);
-    waiter = Py_NewRef(self->waiter);
-    message = Py_XNewRef(self->future.cancel_message);
-    Py_END_CRITICAL_SECTION();
+    {
+        GUARD(self);
+        waiter = Py_NewRef(self->waiter);
+        message = Py_XNewRef(self->future.cancel_message);
+    }
     int result = task_cancel_waiter(self->future.state_ptr, waiter, message);
     if (result > 0) {
         task_take_must_cancel(self);
@@ -396,11 +400,8 @@ task_done(Task *self)
 static PyObject *
 task_cancel_message_ref(Task *self)
 {
-    PyObject *message;
-    Py_BEGIN_CRITICAL_SECTION(self);
-    message = Py_XNewRef(self->future.cancel_message);
-    Py_END_CRITICAL_SECTION();
-    return message;
+    GUARD(self);
+    return Py_XNewRef(self->future.cancel_message);
 }
 
 static int
@@ -442,10 +443,11 @@ task_fail(Task *self)
     }
     if (PyErr_GivenExceptionMatches(exc, tasks_state(state)->futures.CancelledError)) {
         PyObject *old;
-        Py_BEGIN_CRITICAL_SECTION(self);
-        old = self->future.cancelled_error;
-        self->future.cancelled_error = exc;
-        Py_END_CRITICAL_SECTION();
+        {
+            GUARD(self);
+            old = self->future.cancelled_error;
+            self->future.cancelled_error = exc;
+        }
         Py_XDECREF(old);
         result = future_cancel(&self->future, NULL);
         task_done(self);
@@ -521,16 +523,17 @@ task_take_wakeup(Task *self, PyObject **exc, PyObject **awaited)
     *awaited = NULL;
     PyObject *waiter, *pending;
     bool must_cancel;
-    Py_BEGIN_CRITICAL_SECTION(self);
-    waiter = self->waiter;
-    pending = self->pending_exception;
-    must_cancel = self->must_cancel;
-    self->waiter = NULL;
-    if (UNLIKELY(pending != NULL || must_cancel)) {
-        self->pending_exception = NULL;
-        self->must_cancel = false;
+    {
+        GUARD(self);
+        waiter = self->waiter;
+        pending = self->pending_exception;
+        must_cancel = self->must_cancel;
+        self->waiter = NULL;
+        if (UNLIKELY(pending != NULL || must_cancel)) {
+            self->pending_exception = NULL;
+            self->must_cancel = false;
+        }
     }
-    Py_END_CRITICAL_SECTION();
     if (waiter != NULL) {
         if (self->parked) {
             Future *future = (Future *)waiter;
@@ -719,6 +722,7 @@ task_step_in_callback_steal(Task *self, PyObject *exc)
 static PyObject *
 task_step_callback(PyObject *op, PyObject *ignored UNUSED)
 {
+    OWN_LOOP_BY(op, Task, future.own_loop);
     return task_step_in_callback_steal((Task *)op, NULL);
 }
 
@@ -726,6 +730,7 @@ task_step_callback(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 task_wakeup(PyObject *op, PyObject *future)
 {
+    OWN_LOOP_BY(op, Task, future.own_loop);
     Task *self = (Task *)op;
     struct state *state = self->future.state_ptr;
     PyObject *outcome;
@@ -751,9 +756,6 @@ task_wakeup(PyObject *op, PyObject *future)
     self->parked = false;    /* whoever called knows what woke the Task */
     return task_step_in_callback_steal(self, outcome);
 }
-
-DEFINE_OWNED_BY(Task, future.own_loop, task_step_callback)
-DEFINE_OWNED_BY(Task, future.own_loop, task_wakeup)
 
 /* -- eager start -------------------------------------------------------------------------------- */
 
@@ -812,11 +814,8 @@ done:
 PyObject *
 task_context_ref(PyObject *op)
 {
-    PyObject *context;
-    Py_BEGIN_CRITICAL_SECTION(op);
-    context = Py_XNewRef(((Task *)op)->context);
-    Py_END_CRITICAL_SECTION();
-    return context;
+    GUARD(op);
+    return Py_XNewRef(((Task *)op)->context);
 }
 
 void

@@ -2,6 +2,7 @@
 #include "tasks/trace.h"
 
 #include "loop/handle.h"
+#include "loop/owner.h"
 #include "tasks/task.h"
 
 #include <string.h>
@@ -109,9 +110,10 @@ identify(uintptr_t item, struct found *key)
     }
     Handle *handle = (Handle *)op;
     PyObject *callback;
-    Py_BEGIN_CRITICAL_SECTION(handle);
-    callback = Py_XNewRef(handle->callback);    /* NULL: cancelled */
-    Py_END_CRITICAL_SECTION();
+    {
+        GUARD(handle);
+        callback = Py_XNewRef(handle->callback);    /* NULL: cancelled */
+    }
     *key = (struct found){.what = callback};
     if (callback != NULL && handle->is_native) {
         key->code = (const void *)(uintptr_t)handle->how.native;
@@ -136,7 +138,7 @@ args_of(uintptr_t item)
         PyErr_Clear();
         return NULL;
     }
-    Py_BEGIN_CRITICAL_SECTION(handle);
+    GUARD(handle);
     if (handle->callback == NULL) {
         Py_CLEAR(args);
     }
@@ -148,7 +150,6 @@ args_of(uintptr_t item)
             PyTuple_SET_ITEM(args, i, Py_NewRef(handle->args[i]));
         }
     }
-    Py_END_CRITICAL_SECTION();
     return args;
 }
 
@@ -303,6 +304,7 @@ trace_drop(Loop *loop)
 PyObject *
 Loop__trace_begin(PyObject *op, PyObject *ignored UNUSED)
 {
+    OWN_LOOP(op);
     Loop *loop = (Loop *)op;
     if (loop_check_closed(loop) < 0) {
         return NULL;
@@ -321,6 +323,7 @@ Loop__trace_begin(PyObject *op, PyObject *ignored UNUSED)
 PyObject *
 Loop__trace_end(PyObject *op, PyObject *ignored UNUSED)
 {
+    OWN_LOOP(op);
     Loop *loop = (Loop *)op;
     struct trace *trace = loop->trace;
     if (trace == NULL) {

@@ -101,11 +101,8 @@ check(struct state *state, PyObject *context)
 PyObject *
 module_tls_check(PyObject *module, PyObject *context)
 {
-    PyObject *answer;
-    Py_BEGIN_CRITICAL_SECTION(module);
-    answer = check(PyModule_GetState(module), context);
-    Py_END_CRITICAL_SECTION();
-    return answer;
+    GUARD(module);
+    return check(PyModule_GetState(module), context);
 }
 
 /* Are these tuples what module_tls_check() takes for granted? */
@@ -198,8 +195,9 @@ module_tls_stamp(PyObject *module, PyObject *args)
         return NULL;
     }
     int result;
-    Py_BEGIN_CRITICAL_SECTION(module);
-    result = stamp(PyModule_GetState(module), classes, functions, names);
-    Py_END_CRITICAL_SECTION();
+    {
+        GUARD(module);
+        result = stamp(PyModule_GetState(module), classes, functions, names);
+    }
     return result < 0 ? NULL : Py_NewRef(Py_None);
 }

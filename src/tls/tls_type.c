@@ -189,6 +189,7 @@ tls_is_parted(Tls *tls, const char *name)
 static PyObject *
 Tls_write(PyObject *op, PyObject *data)
 {
+    OWN_LOOP_OF(op, Tls);
     Tls *tls = tls_cast(op);
     int wanted = UNLIKELY(tls->parted) ? tls_is_data(data) : 0;
     if (UNLIKELY(wanted < 0 || (wanted > 0 && tls_is_parted(tls, "_write_appdata")))) {
@@ -200,6 +201,7 @@ Tls_write(PyObject *op, PyObject *data)
 static PyObject *
 Tls_writelines(PyObject *op, PyObject *list)
 {
+    OWN_LOOP_OF(op, Tls);
     if (tls_is_parted(tls_cast(op), "_write_appdata")) {
         return NULL;
     }
@@ -210,6 +212,7 @@ Tls_writelines(PyObject *op, PyObject *list)
 static PyObject *
 Tls__test__append_write_backlog(PyObject *op, PyObject *data)
 {
+    OWN_LOOP_OF(op, Tls);
     if (!PyBytes_CheckExact(data) || PyBytes_GET_SIZE(data) == 0) {
         PyErr_SetString(PyExc_TypeError, "bytes are needed");
         return NULL;
@@ -233,6 +236,7 @@ Tls_can_write_eof(PyObject *op UNUSED, PyObject *ignored UNUSED)
 static PyObject *
 Tls_close(PyObject *op, PyObject *ignored UNUSED)
 {
+    OWN_LOOP_OF(op, Tls);
     Tls *tls = tls_cast(op);
     if (tls->closed) {
         tls->parted = true;
@@ -244,6 +248,7 @@ Tls_close(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Tls_abort(PyObject *op, PyObject *ignored UNUSED)
 {
+    OWN_LOOP_OF(op, Tls);
     Tls *tls = tls_cast(op);
     return none_or_error(tls->parted ? 0 : tls_abort(tls, NULL));
 }
@@ -251,6 +256,7 @@ Tls_abort(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Tls__force_close(PyObject *op, PyObject *exc)
 {
+    OWN_LOOP_OF(op, Tls);
     Tls *tls = tls_cast(op);
     return none_or_error(tls->parted ? 0 : tls_abort(tls, exc == Py_None ? NULL : exc));
 }
@@ -258,6 +264,7 @@ Tls__force_close(PyObject *op, PyObject *exc)
 static PyObject *
 Tls_is_closing(PyObject *op, PyObject *ignored UNUSED)
 {
+    OWN_LOOP_OF(op, Tls);
     Tls *tls = tls_cast(op);
 #if PY_VERSION_HEX >= 0x030E0000
     if (!tls->closed && tls->stream != NULL) {
@@ -283,6 +290,7 @@ Tls_is_reading(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Tls_pause_reading(PyObject *op, PyObject *ignored UNUSED)
 {
+    OWN_LOOP_OF(op, Tls);
     if (tls_is_parted(tls_cast(op), "_pause_reading")) {
         return NULL;
     }
@@ -293,6 +301,7 @@ Tls_pause_reading(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Tls_resume_reading(PyObject *op, PyObject *ignored UNUSED)
 {
+    OWN_LOOP_OF(op, Tls);
     Tls *tls = tls_cast(op);
     return tls_is_parted(tls, "_resume_reading") ? NULL : none_or_error(tls_resume(tls));
 }
@@ -300,6 +309,7 @@ Tls_resume_reading(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Tls_set_protocol(PyObject *op, PyObject *protocol)
 {
+    OWN_LOOP_OF(op, Tls);
     Tls *tls = tls_cast(op);
     return tls_is_parted(tls, "_set_app_protocol")
                ? NULL
@@ -309,6 +319,7 @@ Tls_set_protocol(PyObject *op, PyObject *protocol)
 static PyObject *
 Tls_get_protocol(PyObject *op, PyObject *ignored UNUSED)
 {
+    OWN_LOOP_OF(op, Tls);
     Tls *tls = tls_cast(op);
     PyObject *protocol = tls->proto.protocol;
     return tls_is_parted(tls, "_app_protocol") ? NULL
@@ -318,6 +329,7 @@ Tls_get_protocol(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Tls_get_extra_info(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
+    OWN_LOOP_OF(op, Tls);
     static const char *const names[] = {"name", "default", NULL};
     Tls *tls = tls_cast(op);
     PyObject *values[2] = {NULL, Py_None};
@@ -342,6 +354,7 @@ Tls_get_extra_info(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObje
 static PyObject *
 Tls_get_write_buffer_size(PyObject *op, PyObject *ignored UNUSED)
 {
+    OWN_LOOP_OF(op, Tls);
     Tls *tls = tls_cast(op);
     return tls_is_parted(tls, "_get_write_buffer_size") ? NULL : PyLong_FromSize_t(tls_queued(tls));
 }
@@ -349,6 +362,7 @@ Tls_get_write_buffer_size(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Tls_get_read_buffer_size(PyObject *op, PyObject *ignored UNUSED)
 {
+    OWN_LOOP_OF(op, Tls);
     Tls *tls = tls_cast(op);
     if (tls_is_parted(tls, "_get_read_buffer_size")) {
         return NULL;
@@ -413,6 +427,7 @@ static PyObject *
 Tls_set_write_buffer_limits(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
                             PyObject *kwnames)
 {
+    OWN_LOOP_OF(op, Tls);
     Tls *tls = tls_cast(op);
     size_t low, high;
     if (tls_is_parted(tls, "_set_write_buffer_limits")) {
@@ -434,6 +449,7 @@ Tls_set_write_buffer_limits(PyObject *op, PyObject *const *args, Py_ssize_t narg
 static PyObject *
 Tls_get_write_buffer_limits(PyObject *op, PyObject *ignored UNUSED)
 {
+    OWN_LOOP_OF(op, Tls);
     Tls *tls = tls_cast(op);
     if (tls_is_parted(tls, "_outgoing_low_water")) {
         return NULL;
@@ -448,6 +464,7 @@ static PyObject *
 Tls_set_read_buffer_limits(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
                            PyObject *kwnames)
 {
+    OWN_LOOP_OF(op, Tls);
     Tls *tls = tls_cast(op);
     size_t low, high;
     if (tls_is_parted(tls, "_set_read_buffer_limits")) {
@@ -484,12 +501,14 @@ Tls_get_read_buffer_limits(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Tls_connection_made(PyObject *op, PyObject *transport)
 {
+    OWN_LOOP_OF(op, Tls);
     return none_or_error(tls_lower_made(tls_cast(op), transport));
 }
 
 static PyObject *
 Tls_connection_lost(PyObject *op, PyObject *exc)
 {
+    OWN_LOOP_OF(op, Tls);
     return none_or_error(tls_lower_lost(tls_cast(op), exc == Py_None ? NULL : exc));
 }
 
@@ -498,6 +517,7 @@ Tls_connection_lost(PyObject *op, PyObject *exc)
 static PyObject *
 Tls_get_buffer(PyObject *op, PyObject *size_hint)
 {
+    OWN_LOOP_OF(op, Tls);
     Tls *tls = tls_cast(op);
     PyObject *zero = PyLong_FromLong(0);
     int is_number = zero == NULL ? -1 : PyObject_RichCompareBool(size_hint, zero, Py_LE);
@@ -519,6 +539,7 @@ Tls_get_buffer(PyObject *op, PyObject *size_hint)
 static PyObject *
 Tls_buffer_updated(PyObject *op, PyObject *count)
 {
+    OWN_LOOP_OF(op, Tls);
     Tls *tls = tls_cast(op);
     Py_ssize_t n = PyNumber_AsSsize_t(count, PyExc_OverflowError);
     if (n == -1 && PyErr_Occurred()) {
@@ -543,6 +564,7 @@ Tls_buffer_updated(PyObject *op, PyObject *count)
 static PyObject *
 Tls__feed(PyObject *op, PyObject *data)
 {
+    OWN_LOOP_OF(op, Tls);
     PyObject *bytes = PyBytes_FromObject(data);
     if (bytes == NULL) {
         return NULL;
@@ -556,6 +578,7 @@ Tls__feed(PyObject *op, PyObject *data)
 static PyObject *
 Tls_eof_received(PyObject *op, PyObject *ignored UNUSED)
 {
+    OWN_LOOP_OF(op, Tls);
     bool keep_open;
     if (tls_lower_eof(tls_cast(op), &keep_open) < 0) {
         return NULL;
@@ -577,6 +600,7 @@ tls_is_paused_as_expected(Tls *tls, bool paused)
 static PyObject *
 Tls_pause_writing(PyObject *op, PyObject *ignored UNUSED)
 {
+    OWN_LOOP_OF(op, Tls);
     if (!tls_is_paused_as_expected(tls_cast(op), false)) {
         return NULL;
     }
@@ -587,6 +611,7 @@ Tls_pause_writing(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Tls_resume_writing(PyObject *op, PyObject *ignored UNUSED)
 {
+    OWN_LOOP_OF(op, Tls);
     Tls *tls = tls_cast(op);
     if (!tls_is_paused_as_expected(tls, true)) {
         return NULL;
@@ -597,24 +622,25 @@ Tls_resume_writing(PyObject *op, PyObject *ignored UNUSED)
 
 /* -- attributes -------------------------------------------------------------------------------------- */
 
-#define OBJECT_GETTER(name, expression)                    \
+#define OBJECT_GETTER(name, guard, expression)             \
     static PyObject *                                      \
     Tls_get_##name(PyObject *op, void *closure UNUSED)     \
     {                                                      \
+        guard;                                             \
         Tls *tls UNUSED = tls_cast(op);                    \
         PyObject *value = (PyObject *)(expression);        \
         return Py_NewRef(value != NULL ? value : Py_None); \
     }
 
-OBJECT_GETTER(ssl_protocol, tls->parted ? NULL : op)
-OBJECT_GETTER(app_transport, tls->lost ? NULL : op)
-OBJECT_GETTER(loop, tls->loop)
-OBJECT_GETTER(lower, tls->lower)
-OBJECT_GETTER(app_protocol, tls->proto.protocol)
-OBJECT_GETTER(sslcontext, tls->sslcontext)
-OBJECT_GETTER(sslobj, tls->engine.object)
-OBJECT_GETTER(extra, tls->extra)
-OBJECT_GETTER(waiter, tls->waiter)
+OBJECT_GETTER(ssl_protocol, GUARD(op), tls->parted ? NULL : op)
+OBJECT_GETTER(app_transport, OWN_LOOP_OF(op, Tls), tls->lost ? NULL : op)
+OBJECT_GETTER(loop, GUARD(op), tls->loop)
+OBJECT_GETTER(lower, OWN_LOOP_OF(op, Tls), tls->lower)
+OBJECT_GETTER(app_protocol, OWN_LOOP_OF(op, Tls), tls->proto.protocol)
+OBJECT_GETTER(sslcontext, OWN_LOOP_OF(op, Tls), tls->sslcontext)
+OBJECT_GETTER(sslobj, OWN_LOOP_OF(op, Tls), tls->engine.object)
+OBJECT_GETTER(extra, OWN_LOOP_OF(op, Tls), tls->extra)
+OBJECT_GETTER(waiter, OWN_LOOP_OF(op, Tls), tls->waiter)
 
 static PyObject *
 Tls_get_closed(PyObject *op, void *closure UNUSED)
@@ -653,102 +679,69 @@ Tls_get_engine(PyObject *op, void *closure UNUSED)
     return PyUnicode_FromString(tls_cast(op)->engine.ops->name);
 }
 
-DEFINE_OWNED_FAST(Tls, Tls_get_extra_info)
-DEFINE_OWNED_FAST(Tls, Tls_set_write_buffer_limits)
-DEFINE_OWNED_FAST(Tls, Tls_set_read_buffer_limits)
-DEFINE_OWNED(Tls, Tls_write)
-DEFINE_OWNED(Tls, Tls_writelines)
-DEFINE_OWNED(Tls, Tls_close)
-DEFINE_OWNED(Tls, Tls_abort)
-DEFINE_OWNED(Tls, Tls_is_closing)
-DEFINE_OWNED(Tls, Tls_pause_reading)
-DEFINE_OWNED(Tls, Tls_resume_reading)
-DEFINE_OWNED(Tls, Tls_set_protocol)
-DEFINE_OWNED(Tls, Tls_get_protocol)
-DEFINE_OWNED(Tls, Tls_get_write_buffer_size)
-DEFINE_OWNED(Tls, Tls_get_write_buffer_limits)
-DEFINE_OWNED(Tls, Tls_get_read_buffer_size)
-DEFINE_OWNED(Tls, Tls__force_close)
-DEFINE_OWNED(Tls, Tls__test__append_write_backlog)
-DEFINE_OWNED(Tls, Tls_connection_made)
-DEFINE_OWNED(Tls, Tls_connection_lost)
-DEFINE_OWNED(Tls, Tls__feed)
-DEFINE_OWNED(Tls, Tls_get_buffer)
-DEFINE_OWNED(Tls, Tls_buffer_updated)
-DEFINE_OWNED(Tls, Tls_eof_received)
-DEFINE_OWNED(Tls, Tls_pause_writing)
-DEFINE_OWNED(Tls, Tls_resume_writing)
-DEFINE_OWNED_GETTER(Tls, Tls_get_app_transport)
-DEFINE_OWNED_GETTER(Tls, Tls_get_lower)
-DEFINE_OWNED_GETTER(Tls, Tls_get_app_protocol)
-DEFINE_OWNED_GETTER(Tls, Tls_get_sslobj)
-DEFINE_OWNED_GETTER(Tls, Tls_get_waiter)
-DEFINE_OWNED_GETTER(Tls, Tls_get_extra)
-DEFINE_OWNED_GETTER(Tls, Tls_get_sslcontext)
-
 static PyMethodDef Tls_methods[] = {
-    {"write", OWNED(Tls_write), METH_O,
+    {"write", Tls_write, METH_O,
      PyDoc_STR("write($self, data, /)\n--\n\n"
                "Encrypt bytes and give them to the transport below.\n\n"
                "TypeError for anything but bytes, bytearray or memoryview. Dropped after close().")},
-    {"writelines", OWNED(Tls_writelines), METH_O,
+    {"writelines", Tls_writelines, METH_O,
      PyDoc_STR("writelines($self, list_of_data, /)\n--\n\nwrite() for each of the pieces.")},
     {"write_eof", Tls_write_eof, METH_NOARGS,
      PyDoc_STR("write_eof($self, /)\n--\n\nNotImplementedError: TLS has no half-closed side.")},
     {"can_write_eof", Tls_can_write_eof, METH_NOARGS,
      PyDoc_STR("can_write_eof($self, /)\n--\n\nFalse.")},
-    {"close", OWNED(Tls_close), METH_NOARGS,
+    {"close", Tls_close, METH_NOARGS,
      PyDoc_STR("close($self, /)\n--\n\n"
                "Stop reading, send what is buffered and close_notify, and wait for the peer's,\n"
                "for ssl_shutdown_timeout at most. connection_lost() follows.")},
-    {"abort", OWNED(Tls_abort), METH_NOARGS,
+    {"abort", Tls_abort, METH_NOARGS,
      PyDoc_STR("abort($self, /)\n--\n\nClose at once; what is buffered is lost.")},
-    {"is_closing", OWNED(Tls_is_closing), METH_NOARGS,
+    {"is_closing", Tls_is_closing, METH_NOARGS,
      PyDoc_STR("is_closing($self, /)\n--\n\nWhether the transport is closing or closed.")},
     {"is_reading", Tls_is_reading, METH_NOARGS,
      PyDoc_STR("is_reading($self, /)\n--\n\nWhether the transport takes new data.")},
-    {"pause_reading", OWNED(Tls_pause_reading), METH_NOARGS,
+    {"pause_reading", Tls_pause_reading, METH_NOARGS,
      PyDoc_STR("pause_reading($self, /)\n--\n\nNo more data until resume_reading().")},
-    {"resume_reading", OWNED(Tls_resume_reading), METH_NOARGS,
+    {"resume_reading", Tls_resume_reading, METH_NOARGS,
      PyDoc_STR("resume_reading($self, /)\n--\n\nTake data again after pause_reading().")},
-    {"set_protocol", OWNED(Tls_set_protocol), METH_O,
+    {"set_protocol", Tls_set_protocol, METH_O,
      PyDoc_STR("set_protocol($self, protocol, /)\n--\n\nGive the connection to another protocol.")},
-    {"get_protocol", OWNED(Tls_get_protocol), METH_NOARGS,
+    {"get_protocol", Tls_get_protocol, METH_NOARGS,
      PyDoc_STR("get_protocol($self, /)\n--\n\nThe current protocol; None after the end.")},
-    {"get_extra_info", (PyCFunction)(void (*)(void))OWNED(Tls_get_extra_info),
+    {"get_extra_info", (PyCFunction)(void (*)(void))Tls_get_extra_info,
      METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("get_extra_info($self, /, name, default=None)\n--\n\n"
                "'sslcontext', after the handshake 'ssl_object', 'peercert', 'cipher' and\n"
                "'compression', and what the transport below knows.")},
-    {"get_write_buffer_size", OWNED(Tls_get_write_buffer_size), METH_NOARGS,
+    {"get_write_buffer_size", Tls_get_write_buffer_size, METH_NOARGS,
      PyDoc_STR("get_write_buffer_size($self, /)\n--\n\n"
                "Bytes that the transport below has not taken.")},
-    {"get_write_buffer_limits", OWNED(Tls_get_write_buffer_limits), METH_NOARGS,
+    {"get_write_buffer_limits", Tls_get_write_buffer_limits, METH_NOARGS,
      PyDoc_STR("get_write_buffer_limits($self, /)\n--\n\nThe limits (low, high), in bytes.")},
-    {"set_write_buffer_limits", (PyCFunction)(void (*)(void))OWNED(Tls_set_write_buffer_limits),
+    {"set_write_buffer_limits", (PyCFunction)(void (*)(void))Tls_set_write_buffer_limits,
      METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("set_write_buffer_limits($self, /, high=None, low=None)\n--\n\n"
                "The protocol pauses at `high` waiting bytes and resumes at `low`.\n\n"
                "ValueError unless high >= low >= 0.")},
-    {"get_read_buffer_size", OWNED(Tls_get_read_buffer_size), METH_NOARGS,
+    {"get_read_buffer_size", Tls_get_read_buffer_size, METH_NOARGS,
      PyDoc_STR("get_read_buffer_size($self, /)\n--\n\nReceived bytes that wait to be decrypted.")},
     {"get_read_buffer_limits", Tls_get_read_buffer_limits, METH_NOARGS,
      PyDoc_STR("get_read_buffer_limits($self, /)\n--\n\nThe limits (low, high), in bytes.")},
-    {"set_read_buffer_limits", (PyCFunction)(void (*)(void))OWNED(Tls_set_read_buffer_limits),
+    {"set_read_buffer_limits", (PyCFunction)(void (*)(void))Tls_set_read_buffer_limits,
      METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("set_read_buffer_limits($self, /, high=None, low=None)\n--\n\n"
                "After pause_reading() the transport below is paused when `high` bytes wait to be\n"
                "decrypted, and resumed at `low`.\n\nValueError unless high >= low >= 0.")},
-    {"_force_close", OWNED(Tls__force_close), METH_O, NULL},
-    {"_test__append_write_backlog", OWNED(Tls__test__append_write_backlog), METH_O, NULL},
-    {"connection_made", OWNED(Tls_connection_made), METH_O, NULL},
-    {"connection_lost", OWNED(Tls_connection_lost), METH_O, NULL},
-    {"_feed", OWNED(Tls__feed), METH_O, NULL},
-    {"get_buffer", OWNED(Tls_get_buffer), METH_O, NULL},
-    {"buffer_updated", OWNED(Tls_buffer_updated), METH_O, NULL},
-    {"eof_received", OWNED(Tls_eof_received), METH_NOARGS, NULL},
-    {"pause_writing", OWNED(Tls_pause_writing), METH_NOARGS, NULL},
-    {"resume_writing", OWNED(Tls_resume_writing), METH_NOARGS, NULL},
+    {"_force_close", Tls__force_close, METH_O, NULL},
+    {"_test__append_write_backlog", Tls__test__append_write_backlog, METH_O, NULL},
+    {"connection_made", Tls_connection_made, METH_O, NULL},
+    {"connection_lost", Tls_connection_lost, METH_O, NULL},
+    {"_feed", Tls__feed, METH_O, NULL},
+    {"get_buffer", Tls_get_buffer, METH_O, NULL},
+    {"buffer_updated", Tls_buffer_updated, METH_O, NULL},
+    {"eof_received", Tls_eof_received, METH_NOARGS, NULL},
+    {"pause_writing", Tls_pause_writing, METH_NOARGS, NULL},
+    {"resume_writing", Tls_resume_writing, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
@@ -756,13 +749,13 @@ static PyGetSetDef Tls_getset[] = {
     {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
     {"_loop", Tls_get_loop, NULL, NULL, NULL},
     {"_ssl_protocol", Tls_get_ssl_protocol, NULL, NULL, NULL},
-    {"_app_transport", OWNED(Tls_get_app_transport), NULL, NULL, NULL},
-    {"_app_protocol", OWNED(Tls_get_app_protocol), NULL, NULL, NULL},
-    {"_transport", OWNED(Tls_get_lower), NULL, NULL, NULL},
-    {"_sslcontext", OWNED(Tls_get_sslcontext), NULL, NULL, NULL},
-    {"_sslobj", OWNED(Tls_get_sslobj), NULL, NULL, NULL},
-    {"_extra", OWNED(Tls_get_extra), NULL, NULL, NULL},
-    {"_waiter", OWNED(Tls_get_waiter), NULL, NULL, NULL},
+    {"_app_transport", Tls_get_app_transport, NULL, NULL, NULL},
+    {"_app_protocol", Tls_get_app_protocol, NULL, NULL, NULL},
+    {"_transport", Tls_get_lower, NULL, NULL, NULL},
+    {"_sslcontext", Tls_get_sslcontext, NULL, NULL, NULL},
+    {"_sslobj", Tls_get_sslobj, NULL, NULL, NULL},
+    {"_extra", Tls_get_extra, NULL, NULL, NULL},
+    {"_waiter", Tls_get_waiter, NULL, NULL, NULL},
     {"_closed", Tls_get_closed, NULL, NULL, NULL},
     {"_conn_lost", Tls_get_conn_lost, NULL, NULL, NULL},
     {"_protocol_paused", Tls_get_protocol_paused, NULL, NULL, NULL},
@@ -803,6 +796,7 @@ static PyType_Spec Tls_spec = {
 static PyObject *
 module_tls_new(PyObject *module, PyObject *args)
 {
+    OWN_LOOP_ARGUMENT(module, args);
     struct state *state = PyModule_GetState(module);
     PyObject *loop, *protocol, *sslcontext, *waiter, *hostname, *handshake_timeout;
     PyObject *shutdown_timeout, *context;
@@ -853,10 +847,8 @@ module_tls_set_engine(PyObject *module, PyObject *name)
     return NULL;
 }
 
-DEFINE_OWNED_FUNCTION(module_tls_new)
-
 static PyMethodDef tls_functions[] = {
-    {"_tls_new", OWNED(module_tls_new), METH_VARARGS,
+    {"_tls_new", module_tls_new, METH_VARARGS,
      PyDoc_STR("_tls_new(loop, protocol, sslcontext, waiter, server_side, server_hostname,\n"
                "         handshake_timeout, shutdown_timeout, call_connection_made, context,\n"
                "         /)\n--\n\n"
