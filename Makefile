@@ -24,6 +24,7 @@
 #   make compile-commands  compile_commands.json, for editors
 #   make coverage     which lines and branches of the core the tests run, as gcov counts
 #   make build        the extension alone, in place
+#   make docs         the documentation as a site, in build/docs/site
 #   make wheels       a wheel for each Python and target, in dist/wheels: WHEELS_ARGS=--twice
 #   make wheels-test  installs and runs each where there is no compiler: WHEELS_SKIP='*cp314t*'
 #   make clean        removes what the others made
@@ -219,6 +220,11 @@ tsan:
 
 tsan-tests: $(VENV)/.ready-test
 	PY=$(PY) tools/tsan $(PYTEST_ARGS)
+
+.PHONY: docs
+
+docs: $(VENV)/.ready-docs $(VENV)/.built
+	$(PY) tools/docs.py
 
 # In an environment of its own: the compiler is large. See tools/wheels/build.py for what it takes.
 WHEELS_ARGS ?=

@@ -10,7 +10,9 @@ ASYNCLOOP_LIBEV_SOURCE=DIR  compile libev's own ev.c found in DIR into the exten
                             with its assertions off, instead of linking the system's libev
 """
 
+import re
 import sys
+import tomllib
 from pathlib import Path
 
 from setuptools import setup
@@ -22,4 +24,19 @@ if sys.platform == "win32":
     raise SystemExit(
         "asyncloop runs on Linux and macOS; on Windows use asyncio's own event loop, or winloop."
     )
-setup(ext_modules=[core_extension()], cmdclass={"build_ext": BuildCore})
+
+
+def readme():
+    """README.md for the package index, where a link to a file of the repository leads nowhere."""
+    source = tomllib.loads(Path("pyproject.toml").read_text())["project"]["urls"]["Source"]
+    text = Path("README.md").read_text(encoding="utf-8")
+    text = re.sub(r"(!\[[^]]*\]\()(?![a-z]+:|#)", rf"\1{source}/raw/main/", text)
+    return re.sub(r"((?<!!)\[[^]]*\]\()(?![a-z]+:|#)", rf"\1{source}/blob/main/", text)
+
+
+setup(
+    long_description=readme(),
+    long_description_content_type="text/markdown",
+    ext_modules=[core_extension()],
+    cmdclass={"build_ext": BuildCore},
+)

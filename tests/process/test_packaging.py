@@ -105,7 +105,7 @@ def test_source_archive_is_whole(source):
     wanted |= {str(path.relative_to(ROOT)) for path in ROOT.glob("benchmarks/**/*.[ch]")}
     wanted |= {str(path.relative_to(ROOT)) for path in ROOT.glob("asyncloop/*.py*")}
     assert wanted <= held
-    assert not [name for name in held if name.endswith((".so", ".o", ".pyc"))]
+    assert not [name for name in held if name.endswith((".so", ".o", ".pyc", ".png", ".whl"))]
 
 
 def test_wheel_holds_the_package_and_nothing_else(wheel):
@@ -123,6 +123,10 @@ def test_wheel_holds_the_package_and_nothing_else(wheel):
     assert metadata["Name"] == "asyncloop-libev"
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "MIT"
+    text = metadata.get_payload()
+    assert not [link for link in re.findall(r"\]\((.*?)\)", text) if "://" not in link]
+    assert "/raw/main/docs/benchmarks" in text and "/blob/main/docs/install.md" in text
+    assert {one.split(",")[0] for one in metadata.get_all("Project-URL")} >= {"Source", "Changelog"}
     required = [one for one in metadata.get_all("Requires-Dist", []) if "extra ==" not in one]
     assert required == []
 
