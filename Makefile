@@ -27,6 +27,9 @@
 #   make docs         the documentation as a site, in build/docs/site
 #   make wheels       a wheel for each Python and target, in dist/wheels: WHEELS_ARGS=--twice
 #   make wheels-test  installs and runs each where there is no compiler: WHEELS_SKIP='*cp314t*'
+#   make sdist-test   builds and tests the source archive, in a folder of its own
+#   make changelog    makes a section of CHANGELOG.md of the fragments in changes/
+#   make release-check  all that a release needs, as one table: RELEASE_ARGS="--only docs wheels"
 #   make clean        removes what the others made
 #
 # PYTHON=python3.13 picks another interpreter, each with an environment of its own; the switches
@@ -243,6 +246,20 @@ wheels-test:
 
 wheels-try: $(VENV)/.ready-wheels
 	$(PY) tools/wheels/try_out.py $(WHEELS_TEST_ARGS)
+
+.PHONY: sdist-test changelog release-check
+
+sdist-test: $(VENV)/.ready-build
+	tools/sdist-test $(abspath $(PY))
+
+changelog: $(VENV)/.ready-changelog
+	$(VENV)/bin/towncrier build --yes \
+		--version "$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' asyncloop/__init__.py)"
+
+RELEASE_ARGS ?=
+
+release-check: $(VENV)/.ready-build
+	@$(PY) tools/release_check.py $(RELEASE_ARGS)
 
 clean:
 	rm -rf build dist *.egg-info .venv .venv-* .venv*.lock asyncloop/_core*.so

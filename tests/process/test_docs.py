@@ -71,10 +71,11 @@ NAMESPACE = {"__name__": "__main__", "asyncio": asyncio, "asyncloop": asyncloop,
 for source, name in json.load(sys.stdin):
     try:
         run_block(source, name)
-    except ModuleNotFoundError as error:
-        if error.name.split(".")[0] == "asyncloop":
+    except ImportError as error:
+        absent = error.__cause__ or error
+        if not isinstance(absent, ModuleNotFoundError) or absent.name.startswith("asyncloop"):
             raise
-        print(f"MISSING {name}: {error.name}")
+        print(f"MISSING {name}: {absent.name}")
 '''
 
 
