@@ -126,6 +126,17 @@ def gather(folder):
     return problems
 
 
+def settings():
+    """zensical.toml, with the pages that it does not name at the end."""
+    text = (ROOT / "docs" / "zensical.toml").read_text()
+    rest = [name for name in pages().values() if name.endswith(".md") and f'"{name}"' not in text]
+    items = "".join(
+        f'    {{ "{name.removesuffix(".md").capitalize()}" = "{name}" }},\n' for name in rest
+    )
+    more = f'  {{ "More" = [\n{items}  ] }},\n' if rest else ""
+    return text.replace("\n]\n", f"\n{more}]\n", 1)
+
+
 def main():
     begin = time.monotonic()
     folder = pathlib.Path(sys.argv[2]) if len(sys.argv) > 2 else BUILD / "pages"
@@ -133,7 +144,7 @@ def main():
     print(*problems, sep="\n", end="\n" if problems else "")
     if "--pages-only" in sys.argv:
         return bool(problems)
-    shutil.copy(ROOT / "docs" / "zensical.toml", BUILD)
+    (BUILD / "zensical.toml").write_text(settings())
     shutil.rmtree(BUILD / "site", ignore_errors=True)
     command = [
         os.path.join(os.path.dirname(sys.executable), "zensical"),
