@@ -5,7 +5,8 @@ The language of a block may be followed by a mark, which the site does not show:
     ```python no-run: REASON     not run
     ```python serves             a server, on port 8000: waited for, and ended by Ctrl-C
 
-A Python block may use what NAMES has. `await` outside of a function is run in a coroutine. Settings
+Shell commands that name the reader's own application (READERS_OWN) are not run. A Python block may
+use what NAMES has. `await` outside of a function is run in a coroutine. Settings
 (toml, ini, json) are parsed.
 """
 
@@ -178,11 +179,14 @@ def run_quietly(code):
     return subprocess.run([sys.executable, "-c", code], capture_output=True).returncode
 
 
+# What these stand for is the reader's: there is nothing here to run.
+READERS_OWN = re.compile(r"\bapp:app\b|\bservice\.py\b|\bapp\.py\b|\bPID\b|\bCOMMAND\b")
+
 SHELL = [
     pytest.param(source, id=name)
     for page in PAGES
     for source, name, mark in blocks(page, "sh")
-    if not mark
+    if not mark and not READERS_OWN.search(source)
 ]
 
 
