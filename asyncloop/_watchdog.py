@@ -108,6 +108,13 @@ class _Collector:
             with contextlib.suppress(ValueError):
                 gc.callbacks.remove(self)
 
+    def forget(self) -> None:
+        """In a child of fork(), which has none of the users."""
+        self._began.clear()
+        if self._users > 0:
+            self._users = 1
+            self.leave()
+
     def seconds(self, since: float) -> float:
         """Of any thread: all others wait for it."""
         total = sum(max(0.0, end - max(began, since)) for began, end in list(self._runs))
@@ -168,19 +175,28 @@ class Watchdog:
         self._pid = os.getpid()
         self._open.clear()
         self._detector = Detector()
-        self._dump = _Dump.shared()
-        number, descriptor = self._dump.acquire()
-        self._core = _core.Watchdog(self.threshold, self.repeat, number, descriptor)
+        with contextlib.ExitStack() as undo:
+            self._dump = _Dump.shared()
+            number, descriptor = self._dump.acquire()
+            undo.callback(self._dump.release)
+            core = _core.Watchdog(self.threshold, self.repeat, number, descriptor)
+            undo.callback(core.stop)
+            self._thread = self._start_thread(core)
+            undo.pop_all()
+        self._core = core
         _collector.use()
-        self._thread = threading.Thread(
-            target=self._report, args=(self._core,), name="asyncloop-watchdog", daemon=True
+        _running.add(self)
+
+    def _start_thread(self, core: "_core.Watchdog") -> threading.Thread:
+        thread = threading.Thread(
+            target=self._report, args=(core,), name="asyncloop-watchdog", daemon=True
         )
         try:
-            self._thread.start()
+            thread.start()
         except RuntimeError:  # a sub-interpreter that has no daemon threads
-            self._thread = threading.Thread(target=self._report, args=(self._core,))
-            self._thread.start()
-        _running.add(self)
+            thread = threading.Thread(target=self._report, args=(core,))
+            thread.start()
+        return thread
 
     def stop(self) -> None:
         """End it. What is noted by then is still told."""
@@ -380,21 +396,33 @@ class _Dump:
     def acquire(self) -> tuple[int, int]:
         """The signal, 0 where there is none, and the descriptor to read from."""
         with self._lock:
-            self._users += 1
-            if self._users == 1:
+            if self._users == 0:
                 self._open()
+            self._users += 1
             return self._number, self._read
 
     def release(self) -> None:
         with self._lock:
             self._users -= 1
-            if self._users == 0 and self._number:
-                faulthandler.unregister(self._number)
-                self._number = 0
-            if self._users == 0 and self._read >= 0:
-                os.close(self._read)
-                os.close(self._write)
-                self._read = self._write = -1
+            if self._users == 0:
+                self._close()
+
+    @classmethod
+    def forget(cls) -> None:
+        """In a child of fork(): the pipe is the parent's, and a thread may have held the lock."""
+        cls._lock = threading.Lock()
+        one, cls._one = cls._one, None
+        if one is not None:
+            one._close()
+
+    def _close(self) -> None:
+        if self._number:
+            faulthandler.unregister(self._number)
+            self._number = 0
+        if self._read >= 0:
+            os.close(self._read)
+            os.close(self._write)
+            self._read = self._write = -1
 
     def _open(self) -> None:
         if not hasattr(signal, "SIGRTMAX") or not hasattr(faulthandler, "register"):
@@ -426,11 +454,16 @@ def _stop_all() -> None:
 
 def _after_fork() -> None:
     """The child has none of the threads: those that are to watch there begin anew."""
+    _Dump.forget()
+    _collector.forget()
     for dog in list(_running):
         _running.discard(dog)
         if dog is _of_environment:
             dog._core = None
-            dog.start()
+            try:
+                dog.start()
+            except (OSError, RuntimeError, MemoryError) as error:
+                sys.stderr.write(f"asyncloop: ASYNCLOOP_WATCHDOG: {error}\n")
 
 
 atexit.register(_stop_all)

@@ -179,13 +179,14 @@ datagram_errno(Datagram *dgram, int err)
 /* What datagram_received() or error_received() raised, out of the poll: as in asyncio the
  * exception handler is told and the endpoint stays open. 0, or -1 with an exit exception. */
 static int
-datagram_raised(Datagram *dgram, Loop *loop)
+datagram_raised(Datagram *dgram, Loop *loop, bool reading)
 {
     if (is_exit_exception()) {
         return -1;
     }
-    loop_report(loop, "Exception in a callback of a datagram protocol", "transport",
-                (PyObject *)dgram);
+    loop_report(loop, reading ? "Exception in callback _SelectorDatagramTransport._read_ready()"
+                              : "Exception in callback _SelectorDatagramTransport._sendto_ready()",
+                "transport", (PyObject *)dgram);
     return 0;
 }
 
@@ -201,7 +202,7 @@ datagram_deliver(Datagram *dgram, Loop *loop, PyObject *data, PyObject *sender_s
     }
     Py_XDECREF(sender_steal);
     if (UNLIKELY(result == NULL)) {
-        return datagram_raised(dgram, loop);
+        return datagram_raised(dgram, loop, true);
     }
     Py_DECREF(result);
     return 0;
@@ -254,7 +255,7 @@ datagram_read_by_method(Datagram *dgram, Loop *loop)
         }
         if (PyErr_ExceptionMatches(PyExc_OSError)) {
             int result = datagram_error(dgram);
-            return result < 0 ? datagram_raised(dgram, loop) : 0;
+            return result < 0 ? datagram_raised(dgram, loop, true) : 0;
         }
         return transport_fatal(&dgram->base, "Fatal read error on datagram transport");
     }
@@ -292,7 +293,7 @@ datagram_read(Datagram *dgram, Loop *loop, bool *more)
     else {
         *more = false;
         if (errno != EAGAIN && errno != EWOULDBLOCK && datagram_errno(dgram, errno) < 0) {
-            result = datagram_raised(dgram, loop);
+            result = datagram_raised(dgram, loop, true);
         }
     }
     scratch_give(loop, buffer);
@@ -660,7 +661,7 @@ datagram_on_writable(struct watch *watch, int revents)
     Py_INCREF(dgram);
     int result = UNLIKELY(revents & EV_ERROR) ? transport_descriptor_gone(&dgram->base)
                                               : datagram_flush(dgram);
-    if (UNLIKELY(result < 0) && datagram_raised(dgram, loop) < 0) {
+    if (UNLIKELY(result < 0) && datagram_raised(dgram, loop, false) < 0) {
         loop_propagate(loop);
     }
     Py_DECREF(dgram);
@@ -708,7 +709,7 @@ datagram_send_now(Datagram *dgram, PyObject *data, PyObject *address, const stru
 {
     Py_buffer view;
     if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
-        return SEND_REFUSED;
+        return SEND_FAILED;    /* in sendto(), for asyncio */
     }
     enum send_outcome outcome =
         datagram_try_send(dgram, data, view.buf, (size_t)view.len, address, target);

@@ -522,8 +522,38 @@ parts_free(struct parts *parts)
     PyMem_Free(parts->iov);
 }
 
+/* The buffer of something else than bytes. Where it is not contiguous, asyncio's join() has a TypeError;
+ * from 3.12 on memoryview() takes it, and sendmsg() fails: then 1, with that exception. */
 static int
-parts_add(struct parts *parts, PyObject *data)
+part_view(PyObject *data, Py_ssize_t index UNUSED, Py_buffer *view)
+{
+    if (LIKELY(PyObject_GetBuffer(data, view, PyBUF_SIMPLE) == 0)) {
+        return 0;
+    }
+#if PY_VERSION_HEX >= 0x030C0000
+    if (!PyObject_CheckBuffer(data)) {
+        PyErr_Format(PyExc_TypeError, "memoryview: a bytes-like object is required, not '%.200s'",
+                     Py_TYPE(data)->tp_name);
+        return -1;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    if (PyObject_GetBuffer(data, view, PyBUF_FULL_RO) < 0) {
+        Py_DECREF(exc);
+        return -1;
+    }
+    PyBuffer_Release(view);
+    PyErr_SetRaisedException(exc);
+    return 1;
+#else
+    PyErr_Format(PyExc_TypeError, "sequence item %zd: expected a bytes-like object, %.80s found", index,
+                 Py_TYPE(data)->tp_name);
+    return -1;
+#endif
+}
+
+/* 0, -1 with an exception for the caller of writelines(), 1 with one that ends the connection. */
+static int
+parts_add(struct parts *parts, PyObject *data, Py_ssize_t index)
 {
     struct part *part = &parts->items[parts->count];
     struct iovec *iov = &parts->iov[parts->count];
@@ -536,19 +566,9 @@ parts_add(struct parts *parts, PyObject *data)
         iov->iov_len = (size_t)PyBytes_GET_SIZE(data);
     }
     else {
-        if (!PyObject_CheckBuffer(data)) {
-            PyErr_Format(PyExc_TypeError,
-#if PY_VERSION_HEX >= 0x030C0000
-                         "memoryview: a bytes-like object is required, not '%.200s'",
-#else
-                         "sequence item %zu: expected a bytes-like object, %.200s found",
-                         parts->count,
-#endif
-                         Py_TYPE(data)->tp_name);
-            return -1;
-        }
-        if (PyObject_GetBuffer(data, &part->view, PyBUF_SIMPLE) < 0) {
-            return -1;
+        int result = part_view(data, index, &part->view);
+        if (result != 0) {
+            return result;
         }
         if (part->view.len == 0) {
             PyBuffer_Release(&part->view);
@@ -567,7 +587,13 @@ parts_add(struct parts *parts, PyObject *data)
 static int
 parts_take(struct parts *parts, PyObject *list)
 {
+#if PY_VERSION_HEX < 0x030C0000
+    PyObject *fast = PySequence_Fast(list, "can only join an iterable");
+    PyObject *sequence = fast == NULL ? NULL : PySequence_Tuple(fast);
+    Py_XDECREF(fast);
+#else
     PyObject *sequence = PySequence_Tuple(list);
+#endif
     if (sequence == NULL) {
         return -1;
     }
@@ -580,7 +606,7 @@ parts_take(struct parts *parts, PyObject *list)
         result = -1;
     }
     for (Py_ssize_t i = 0; i < length && result == 0; i++) {
-        result = parts_add(parts, PyTuple_GET_ITEM(sequence, i));
+        result = parts_add(parts, PyTuple_GET_ITEM(sequence, i), i);
     }
     Py_DECREF(sequence);
     return result;
@@ -700,6 +726,10 @@ stream_writelines(Stream *stream, PyObject *list)
     }
     struct parts parts = {0};
     int result = parts_take(&parts, list);
+    if (UNLIKELY(result > 0)) {
+        parts_free(&parts);
+        return transport_fatal(&stream->base, WRITE_FAILED(&stream->base));
+    }
 #if PY_VERSION_HEX < 0x030C0000
     /* asyncio joins the parts, and gives them to write() */
     if (result == 0) {

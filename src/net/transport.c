@@ -681,10 +681,15 @@ transport_run_begin(PyObject *owner, PyObject *waiter)
     tr->made = NULL;
     PyObject *value = made == NULL ? proto_connection_made(&tr->proto, tr->state, owner)
                                    : proto_call_bound(&tr->proto, made, owner);
-    Py_XDECREF(made);
-    if (value == NULL) {
+    if (value == NULL && (made == NULL || tr->loop == NULL || is_exit_exception())) {
         result = transport_callback_failed(tr, "Exception in callback %.200s.connection_made()");
     }
+    else if (value == NULL) {
+        Loop *loop = (Loop *)Py_NewRef(tr->loop);
+        handle_call_failed(loop, made, owner);    /* for asyncio it is a callback of its own */
+        Py_DECREF(loop);
+    }
+    Py_XDECREF(made);
     Py_XDECREF(value);
     PyObject *leaving = PyErr_GetRaisedException();
     tr->begun = true;

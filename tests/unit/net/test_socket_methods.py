@@ -85,6 +85,47 @@ def test_several_parts_are_one_call(run):
     run(main())
 
 
+@pytest.mark.parametrize(
+    "parts, message",
+    [
+        ([b"x", 1], "expected a bytes-like object, int found"),
+        ([b"x", "y"], "expected a bytes-like object, str found"),
+        (
+            [b"", b"", memoryview(b"abcd")[::2]],
+            "sequence item 2: expected a bytes-like object, mem",
+        ),
+        (5, "can only join an iterable"),
+        (None, "can only join an iterable"),
+    ],
+)
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="the parts are joined up to 3.11")
+def test_what_cannot_be_joined(run, parts, message):
+    async def main():
+        transport, protocol, peer = await connect(socket.socket)
+        with peer:
+            with pytest.raises(TypeError, match=message):
+                transport.writelines(parts)
+            assert not transport.is_closing()
+            transport.abort()
+            await protocol.lost
+
+    run(main())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="sendmsg() gets the parts from 3.12 on")
+def test_a_view_that_sendmsg_refuses_ends_the_connection(run, reports):
+    async def main():
+        transport, protocol, peer = await connect(socket.socket)
+        with peer:
+            transport.writelines([b"x", memoryview(b"abcd")[::2]])
+            assert transport.is_closing()
+            assert isinstance(await protocol.lost, BufferError)
+            (report,) = reports
+            assert report["message"] == "Fatal write error on socket transport"
+
+    run(main())
+
+
 def test_what_waits_is_one_call(run):
     async def main():
         log = []

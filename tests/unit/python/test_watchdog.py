@@ -456,6 +456,68 @@ def test_fork():
     assert done.stderr.count("is blocked") == 1
 
 
+def test_a_child_has_a_pipe_of_its_own():
+    """Stacks that are taken while a call holds the GIL go to the process that has asked for them."""
+    program = textwrap.dedent("""
+        import faulthandler, gc, os, threading, asyncloop
+        from asyncloop._watchdog import _Dump
+        def descriptors():
+            dump = _Dump._one
+            return None if dump is None else (dump._read, dump._write)
+        with asyncloop.watchdog(5):
+            parent = descriptors()
+            identity = [os.fstat(fd).st_ino for fd in parent]
+            callbacks = len(gc.callbacks)
+            locked, go = threading.Event(), threading.Event()
+            def hold():
+                with _Dump._lock:
+                    locked.set()
+                    go.wait()
+            thread = threading.Thread(target=hold)
+            thread.start()
+            locked.wait()
+            pid = os.fork()
+            if pid == 0:
+                assert descriptors() is None and len(gc.callbacks) == callbacks - 1
+                for fd in parent:
+                    try:
+                        os.fstat(fd)
+                    except OSError:
+                        pass
+                    else:
+                        os._exit(1)
+                with asyncloop.watchdog(5):
+                    inodes = [os.fstat(fd).st_ino for fd in descriptors()]
+                    os._exit(2 if set(inodes) & set(identity) else 0)
+            go.set()
+            thread.join()
+            status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            assert [os.fstat(fd).st_ino for fd in parent] == identity
+            print("status", status)
+        """)
+    done = child(program, "-W", "ignore")
+    assert (done.returncode, done.stdout) == (0, "status 0\n"), done.stderr
+
+
+def test_what_cannot_start_leaves_nothing(monkeypatch):
+    from asyncloop import _watchdog
+
+    def fail(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(_watchdog.threading.Thread, "start", fail)
+    dog = asyncloop.watchdog(5)
+    users = _watchdog._Dump.shared()._users
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        dog.start()
+    assert _watchdog._Dump.shared()._users == users
+    dog.stop()
+    monkeypatch.undo()
+    with dog:
+        assert _watchdog._Dump.shared()._users == users + 1
+    assert _watchdog._Dump.shared()._users == users
+
+
 def test_the_program_may_end_in_a_block():
     program = BLOCKS.replace("time.sleep(0.6)", "time.sleep(0.3); raise SystemExit(3)")
     done = child(program, ASYNCLOOP_WATCHDOG="0.05")

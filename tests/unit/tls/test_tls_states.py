@@ -504,6 +504,7 @@ def test_get_buffer_closes_or_replaces(run, connection, act):
 
     async def main():
         async with connection(protocol=Buffered) as c:
+
             class Acting(Buffered):
                 acted = False
 
