@@ -27,12 +27,14 @@
 
 /* A busy loop looks at the kernel once per this time: I/O waits no longer than this and
  * one iteration. It looks in any case after a descriptor was added: data that is there already
- * is told in the next iteration. (Benchmark row: sleep(0), 100 tasks.) */
+ * is told in the next iteration. (Benchmark row: Queue(1) between two tasks, which takes 1.4 times as long
+ * with a look in each iteration.) */
 #define POLL_INTERVAL_NS 20000
 
 /* While a handle runs, memory fetches the ones after it: timers fire in another order than that in
- * which they were made and lie (benchmark row: 100,000 timers). Tasks are made and woken in the same
- * order, so that the processor does it by itself. Inlined, or GCC drops it as without effect. */
+ * which they were made and lie (benchmark row: 100,000 timers, where it saves a seventh). Tasks are made
+ * and woken in the same order, so that the processor does it by itself. Inlined, or GCC drops it as
+ * without effect. */
 static inline __attribute__((always_inline)) void
 fetch_next_handles(const struct ready *ready)
 {
@@ -276,7 +278,7 @@ loop_dispatch(Loop *loop)
     loop->crowd = loop->fds.events;
 }
 
-static int
+static inline int
 loop_collect_timers(Loop *loop)
 {
     if (timer_next(loop) == TIMER_NEVER) {

