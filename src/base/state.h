@@ -33,7 +33,7 @@ typedef struct Task Task;
     X(set_name) X(set_result) X(shutdown) X(sockname) X(socket) X(source_traceback) X(task) \
     X(is_running) X(set_exception) X(PENDING) X(CANCELLED) X(FINISHED) \
     X(_attach) X(_buffer) X(_client_connected_cb) X(_clients) X(_closed) X(_detach) X(_eof) X(_exception) X(_limit) \
-    X(_paused) X(_reader) X(_sockets) X(_stream_reader_wr) \
+    X(_paused) X(_reader) X(_sockets) X(_stream_reader) X(_stream_reader_wr) \
     X(_transport) X(_waiter) X(pause_reading) X(throw) X(time) X(transport) X(uncancel) X(values) \
     X(_check_default_executor) X(_default_executor) X(_drain_helper) X(_executor_shutdown_called) X(_result) X(create_future) \
     X(run_in_executor) X(submit) \

@@ -29,7 +29,8 @@ struct reader_state {
     PyObject *ProtocolType;               /* asyncio.StreamReaderProtocol */
     PyObject *ReaderType;                 /* asyncio.StreamReader */
     PyObject *WriterType;                 /* asyncio.StreamWriter */
-    PyObject *own[OWN_FUNCTIONS];         /* the classes' own functions */
+    PyObject *own[OWN_FUNCTIONS];         /* the classes' own functions, */
+    PyObject *names[OWN_FUNCTIONS];       /* and their names, interned */
     PyObject *stream_reader;              /* StreamReaderProtocol._stream_reader */
     PyTypeObject *FastReaderType;         /* stream_api.c: subclasses that objects in use change to */
     PyTypeObject *FastWriterType;

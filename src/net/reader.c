@@ -34,7 +34,7 @@ static const struct {
 };
 
 static PyObject *
-own_type(struct reader_state *reader, int i)
+own_type(const struct reader_state *reader, int i)
 {
     PyObject *const types[] = {reader->ProtocolType, reader->ReaderType, reader->WriterType};
     return types[own_names[i].type];
@@ -42,9 +42,9 @@ own_type(struct reader_state *reader, int i)
 
 /* new reference to type.name if it is a function of the module asyncio.streams */
 static PyObject *
-own_function(PyObject *type, const char *name, PyObject *globals)
+own_function(PyObject *type, PyObject *name, PyObject *globals)
 {
-    PyObject *function = PyObject_GetAttrString(type, name);
+    PyObject *function = PyObject_GetAttr(type, name);
     if (function == NULL) {
         PyErr_Clear();
         return NULL;
@@ -60,6 +60,12 @@ reader_init(struct state *state)
 {
     struct reader_state *reader = &net_state(state)->reader;
     STATE_OWN_UNTIL(state, reader, wanted_length);
+    for (int i = 0; i < OWN_FUNCTIONS; i++) {
+        reader->names[i] = PyUnicode_InternFromString(own_names[i].name);
+        if (reader->names[i] == NULL) {
+            return -1;
+        }
+    }
     PyObject *module = PyImport_ImportModule("asyncio.streams");
     if (module == NULL) {
         return -1;
@@ -83,16 +89,16 @@ reader_init(struct state *state)
     }
     reader->usable = reader->stream_reader != NULL;
     for (int i = 0; i < OWN_FUNCTIONS; i++) {
-        reader->own[i] = own_function(own_type(reader, i), own_names[i].name, globals);
+        reader->own[i] = own_function(own_type(reader, i), reader->names[i], globals);
         reader->usable = reader->usable && reader->own[i] != NULL;
     }
     return 0;
 }
 
 static bool
-attribute_is(PyObject *type, const char *name, PyObject *expected)
+attribute_is(PyObject *type, PyObject *name, PyObject *expected)
 {
-    PyObject *value = PyObject_GetAttrString(type, name);
+    PyObject *value = PyObject_GetAttr(type, name);
     if (value == NULL) {
         PyErr_Clear();
         return false;
@@ -115,9 +121,9 @@ reader_classes_look(struct state *state)
 {
     struct reader_state *reader = &net_state(state)->reader;
     bool ok = reader->usable
-              && attribute_is(reader->ProtocolType, "_stream_reader", reader->stream_reader);
+              && attribute_is(reader->ProtocolType, state->names._stream_reader, reader->stream_reader);
     for (int i = 0; ok && i < OWN_FUNCTIONS; i++) {
-        ok = attribute_is(own_type(reader, i), own_names[i].name, reader->own[i]);
+        ok = attribute_is(own_type(reader, i), reader->names[i], reader->own[i]);
     }
     SHARED_STORE(reader->classes_ok, ok);
     SHARED_STORE(reader->protocol_version, version_seen(reader->ProtocolType));
@@ -129,7 +135,8 @@ reader_classes_look(struct state *state)
 PyObject *
 reader_current_function(struct state *state, enum own_function which)
 {
-    return PyObject_GetAttrString(own_type(&net_state(state)->reader, which), own_names[which].name);
+    const struct reader_state *reader = &net_state(state)->reader;
+    return PyObject_GetAttr(own_type(reader, which), reader->names[which]);
 }
 
 bool
@@ -145,7 +152,7 @@ reader_error_is_known(struct state *state, PyObject *protocol)
 {
     struct reader_state *reader = &net_state(state)->reader;
     if (!reader->usable || !PyObject_TypeCheck(protocol, (PyTypeObject *)reader->ProtocolType)
-        || !attribute_is((PyObject *)Py_TYPE(protocol), "__del__", reader->own[OWN_DEL])) {
+        || !attribute_is((PyObject *)Py_TYPE(protocol), reader->names[OWN_DEL], reader->own[OWN_DEL])) {
         return;
     }
     PyObject *closed = PyObject_GetAttr(protocol, state->names._closed);
@@ -160,9 +167,9 @@ reader_error_is_known(struct state *state, PyObject *protocol)
 
 /* Does op.name give the method `function`, not something put on the instance? */
 static bool
-method_is(PyObject *op, const char *name, PyObject *function)
+method_is(PyObject *op, PyObject *name, PyObject *function)
 {
-    PyObject *bound = PyObject_GetAttrString(op, name);
+    PyObject *bound = PyObject_GetAttr(op, name);
     if (bound == NULL) {
         PyErr_Clear();
         return false;
@@ -201,8 +208,8 @@ protocol_looks_standard(struct state *state, struct proto *proto)
     PyObject *protocol = proto->protocol;
     PyObject *names[] = {state->names.data_received, state->names._drain_helper};
     if (protocol == NULL || (PyObject *)Py_TYPE(protocol) != reader->ProtocolType
-        || !method_is(protocol, "data_received", reader->own[OWN_DATA_RECEIVED])
-        || !method_is(protocol, "_drain_helper", reader->own[OWN_DRAIN_HELPER])) {
+        || !method_is(protocol, state->names.data_received, reader->own[OWN_DATA_RECEIVED])
+        || !method_is(protocol, state->names._drain_helper, reader->own[OWN_DRAIN_HELPER])) {
         return false;
     }
     if (instance_see(state, protocol, &proto->seen, names, ARRAY_LEN(names))) {
@@ -226,14 +233,16 @@ reader_has_own_methods(struct state *state, PyObject *op, PyObject *dict)
         OWN_FEED_DATA, OWN_WAKEUP_WAITER, OWN_WAIT_FOR_DATA, OWN_MAYBE_RESUME_TRANSPORT,
         OWN_READUNTIL, OWN_EXCEPTION,
     };
+    const struct reader_state *reader = &net_state(state)->reader;
     for (size_t i = 0; i < ARRAY_LEN(looked_up); i++) {
-        const char *name = own_names[looked_up[i]].name;
+        PyObject *name = reader->names[looked_up[i]];
         if (dict == NULL) {
-            if (!method_is(op, name, net_state(state)->reader.own[looked_up[i]])) {
+            if (!method_is(op, name, reader->own[looked_up[i]])) {
                 return true;
             }
         }
-        else if (PyDict_GetItemString(dict, name) != NULL) {
+        else if (PyDict_Contains(dict, name) != 0) {
+            PyErr_Clear();
             return true;
         }
     }
