@@ -457,6 +457,9 @@ class InsideHooks(_Base):
     def _has_other(self, name: str, own: Any) -> bool:
         return self._has_own(name) or getattr(type(self), name) is not own
 
+    def _woken(self) -> None:
+        """Called by the core after each sleep, while a profile function is set in this thread."""
+
     def _poll_by_selector(self, timeout: float | None) -> None:
         """Called by the core in place of its own poll."""
         self._process_events(self._selector.select(timeout))

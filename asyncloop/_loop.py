@@ -5,6 +5,7 @@ happens once per connection or per process is `asyncio.BaseEventLoop`'s own, in 
 running Python has. The mixins give the hooks that it calls.
 """
 
+import sys
 from asyncio.base_events import BaseEventLoop
 from asyncio.unix_events import SelectorEventLoop
 from typing import TYPE_CHECKING
@@ -57,6 +58,10 @@ class Loop(
             self.strong_tasks = True
         if self._accounting_by_default:
             self.task_accounting = True
+        if "ddtrace.profiling._asyncio" in sys.modules:
+            from ._visible import show_tasks
+
+            show_tasks(self)
         SignalHooks.__init__(self)
         self._internal_fds = 1
 

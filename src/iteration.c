@@ -179,6 +179,21 @@ loop_poll_selector(Loop *loop, int64_t wait_ns)
     return result;
 }
 
+/* A profiler that is told of calls learns of time when the next one comes, and counts it for the code
+ * and in the context of that. asyncio's loop calls select(); here one comes after a sleep. */
+static __attribute__((noinline)) void
+loop_tell_profiler(Loop *loop)
+{
+    if (PyThreadState_Get()->c_profilefunc == NULL) {
+        return;
+    }
+    PyObject *result = PyObject_CallMethod((PyObject *)loop, "_woken", NULL);
+    if (result == NULL) {
+        loop_propagate(loop);
+    }
+    Py_XDECREF(result);
+}
+
 /* loop_poll(), with a poll by whatever is the loop's _selector, or, nearly always, by our own: inlined,
  * so that what is about the other costs that nothing (guarded path: call-soon). */
 static inline __attribute__((always_inline)) int
@@ -231,6 +246,9 @@ loop_poll_by(Loop *loop, struct run *run, size_t *before, const int by_selector)
     /* A signal ends a sleep without an event. With one, whatever Python runs now handles it first. */
     if (UNLIKELY(result < 0 || (loop->fds.events == 0 && PyErr_CheckSignals() < 0))) {
         loop_propagate(loop);
+    }
+    if (UNLIKELY(loop->woke_ns != 0)) {
+        loop_tell_profiler(loop);
     }
     /* Without timers the moment of waking is as good, and need not be asked for. */
     now = loop->woke_ns != 0 && timer_next(loop) == TIMER_NEVER ? loop->woke_ns : monotonic_ns();

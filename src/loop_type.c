@@ -780,6 +780,19 @@ Loop_set_task_accounting(PyObject *op, PyObject *value, void *closure UNUSED)
 }
 
 static PyObject *
+Loop_get__visible_tasks(PyObject *op, void *closure UNUSED)
+{
+    return PyBool_FromLong(SHARED_LOAD(((Loop *)op)->visible_tasks));
+}
+
+static int
+Loop_set__visible_tasks(PyObject *op, PyObject *value, void *closure UNUSED)
+{
+    int truth = plain_bool(value, "_visible_tasks");
+    return truth < 0 ? -1 : record_set_visible((Loop *)op, truth);
+}
+
+static PyObject *
 Loop__task_records(PyObject *op, PyObject *ignored UNUSED)
 {
     return record_list((Loop *)op);
@@ -1176,6 +1189,7 @@ static PyGetSetDef Loop_getset[] = {
     {"_closed", Loop_get__closed, Loop_set__closed, NULL, NULL},
     {"_stopping", Loop_get__stopping, Loop_set__stopping, NULL, NULL},
     {"_looked_at", Loop_get__looked_at, Loop_set__looked_at, NULL, NULL},
+    {"_visible_tasks", Loop_get__visible_tasks, Loop_set__visible_tasks, NULL, NULL},
     {"_debug", Loop_get__debug, Loop_set__debug, NULL, NULL},
     {"_thread_id", Loop_get__thread_id, Loop_set__thread_id, NULL, NULL},
     {"_task_factory", Loop_get__task_factory, Loop_set__task_factory, NULL, NULL},

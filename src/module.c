@@ -14,6 +14,7 @@
 #include "tasks/introspect.h"
 #include "tasks/record.h"
 #include "tasks/task.h"
+#include "tasks/visible.h"
 #include "net/clients.h"
 #include "net/datagram.h"
 #include "net/pipe.h"
@@ -85,6 +86,9 @@ static PyMethodDef module_methods[] = {
     {"_delay_bounds", delay_bounds, METH_NOARGS,
      PyDoc_STR("_delay_bounds()\n--\n\n"
                "The lower ends of the buckets of a delay, in nanoseconds.")},
+    {"_find_task_fields", visible_find, METH_VARARGS,
+     PyDoc_STR("_find_task_fields(task, loop, coro, name, /)\n--\n\n"
+               "Whether a Task of asyncio's own has these in its fields: see visible.h.")},
     {"_drain_free_lists", module_drain_free_lists, METH_NOARGS,
      PyDoc_STR("_drain_free_lists()\n--\n\n"
                "For tests: from now on each object is an allocation.")},

@@ -182,6 +182,7 @@ struct Loop {
     bool debug;
     bool strong_tasks;            /* each is held until it is done */
     bool task_accounting;
+    bool visible_tasks;           /* profilers find them: visible.h */
     bool careful;                 /* debug mode, accounting or a trace: items run by loop_run_item_carefully() */
     bool closed;
     bool stopping;

@@ -1,6 +1,8 @@
 /* record.c - see record.h. */
 #include "tasks/record.h"
 
+#include "tasks/visible.h"
+
 #include <stddef.h>
 #include <time.h>
 
@@ -81,6 +83,9 @@ record_begin(Task *task, Loop *loop)
         record->task = loop->strong_tasks ? Py_NewRef(task) : NULL;
         result = PyDict_SetItem(records, key, (PyObject *)record);
         task->recorded = result == 0;
+        if (result == 0 && loop->visible_tasks) {
+            result = visible_show(task);
+        }
     }
     Py_XDECREF(record);
     Py_XDECREF(key);
@@ -92,6 +97,7 @@ void
 record_end(Task *task)
 {
     task->recorded = false;
+    visible_hide(task);
     Loop *loop = task->future.own_loop;
     PyObject *records = loop == NULL ? NULL : Py_XNewRef(loop->records);
     if (records == NULL) {
@@ -153,7 +159,7 @@ record_step(Loop *loop, PyObject *task, int (*run)(Loop *loop, PyObject *task))
 
 /* -- switches ----------------------------------------------------------------------------- */
 
-/* The dict is there as long as one of the two is on. 0 / -1 */
+/* The dict is there as long as one of them is on. 0 / -1 */
 static int
 records_keep(Loop *loop, bool wanted)
 {
@@ -196,7 +202,7 @@ records_let_go(Loop *loop)
 int
 record_set_strong(Loop *loop, bool strong)
 {
-    if (records_keep(loop, strong || loop->task_accounting) < 0) {
+    if (records_keep(loop, strong || loop->task_accounting || loop->visible_tasks) < 0) {
         return -1;
     }
     SHARED_STORE(loop->strong_tasks, strong);
@@ -206,11 +212,28 @@ record_set_strong(Loop *loop, bool strong)
 int
 record_set_accounting(Loop *loop, bool accounting)
 {
-    if (records_keep(loop, accounting || loop->strong_tasks) < 0) {
+    if (records_keep(loop, accounting || loop->strong_tasks || loop->visible_tasks) < 0) {
         return -1;
     }
     SHARED_STORE(loop->task_accounting, accounting);
     return 0;
+}
+
+int
+record_set_visible(Loop *loop, bool visible)
+{
+    if (records_keep(loop, visible || loop->strong_tasks || loop->task_accounting) < 0) {
+        return -1;
+    }
+    SHARED_STORE(loop->visible_tasks, visible);
+    return 0;
+}
+
+int
+record_rename(Task *task)
+{
+    Loop *loop = task->future.own_loop;
+    return loop != NULL && loop->visible_tasks ? visible_rename(task) : 0;
 }
 
 /* -- the type ------------------------------------------------------------------------------- */

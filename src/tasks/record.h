@@ -24,6 +24,8 @@ void record_ready(PyObject *task, Loop *loop);
 /* loop.strong_tasks and loop.task_accounting: 0 / -1. After the second: loop_update_careful(). */
 int record_set_strong(Loop *loop, bool strong);
 int record_set_accounting(Loop *loop, bool accounting);
+int record_set_visible(Loop *loop, bool visible);
+int record_rename(Task *task);        /* after its name has changed. 0 / -1 */
 PyObject *record_list(Loop *loop);    /* new list of (address of the Task, TaskRecord) */
 
 #endif

@@ -436,7 +436,8 @@ static PyObject *
 Task_set_name(PyObject *op, PyObject *name)
 {
     GUARD(op);
-    if (task_set_name((Task *)op, name) < 0 || introspect_rename((Task *)op) < 0) {
+    if (task_set_name((Task *)op, name) < 0 || introspect_rename((Task *)op) < 0
+        || (((Task *)op)->recorded && record_rename((Task *)op) < 0)) {
         return NULL;
     }
     Py_RETURN_NONE;

@@ -52,6 +52,11 @@ struct tasks_state {
         size_t thread;                    /* free-threaded: whose list of tasks it is in */
     } introspect;                         /* introspect.c */
     struct {
+        size_t loop;                      /* offsets in _asyncio.Task; all 0 until somebody wants them */
+        size_t coro;
+        size_t name;
+    } visible;                            /* visible.c */
+    struct {
         PyTypeObject *Type;               /* asyncloop._core.TaskRecord */
         PyObject *asyncio_folder;         /* where asyncio's own files are */
     } records;                            /* record.c */
