@@ -67,7 +67,7 @@ loop_run_item_debug(Loop *loop, uintptr_t item)
 static int
 loop_run_item_somehow(Loop *loop, uintptr_t item)
 {
-    return loop->debug ? loop_run_item_debug(loop, item) : loop_run_item_counted(loop, item);
+    return FLAG(loop->debug) ? loop_run_item_debug(loop, item) : loop_run_item_counted(loop, item);
 }
 
 int
@@ -81,7 +81,7 @@ void
 loop_run_handle(Loop *loop, Handle *handle)
 {
     uintptr_t item = (uintptr_t)Py_NewRef(handle) | READY_HANDLE;
-    int result = LIKELY(!loop->careful) ? loop_run_item(loop, item)
+    int result = LIKELY(!FLAG(loop->careful)) ? loop_run_item(loop, item)
                                         : loop_run_item_carefully(loop, item, true);
     Py_DECREF(handle);
     if (UNLIKELY(result < 0)) {

@@ -64,7 +64,7 @@ loop_run_ready(Loop *loop, struct run *run, size_t count)
         if ((item & READY_KIND_MASK) == READY_HANDLE) {
             fetch_next_handles(&loop->ready);
         }
-        int result = LIKELY(!loop->careful) ? loop_run_item(loop, item)
+        int result = LIKELY(!FLAG(loop->careful)) ? loop_run_item(loop, item)
                                             : loop_run_item_carefully(loop, item, false);
         Py_DECREF(ready_object(item));
         if (UNLIKELY(result < 0)) {
@@ -81,8 +81,8 @@ loop_run_ready(Loop *loop, struct run *run, size_t count)
 static inline bool
 loop_is_idle(Loop *loop)
 {
-    return ready_length(&loop->ready) == 0 && !SHARED_LOAD(loop->stopping)
-           && LIKELY(!SHARED_LOAD(loop->owed.any));
+    return ready_length(&loop->ready) == 0 && !FLAG(loop->stopping)
+           && LIKELY(!FLAG(loop->owed.any));
 }
 
 /* Of the last poll: did its events take their tasks long? */
@@ -277,7 +277,7 @@ loop_poll_looked_at(Loop *loop, struct run *run, size_t *before)
 static inline __attribute__((always_inline)) int
 loop_poll(Loop *loop, struct run *run, size_t *before)
 {
-    return LIKELY(!loop->looked_at) ? loop_poll_by(loop, run, before, 0)
+    return LIKELY(!FLAG(loop->looked_at)) ? loop_poll_by(loop, run, before, 0)
                                     : loop_poll_looked_at(loop, run, before);
 }
 
@@ -349,7 +349,7 @@ static int
 loop_look_between(Loop *loop, struct run *run)
 {
     current_leave(loop);
-    int by_selector = LIKELY(!loop->looked_at) ? 0 : selector_look(loop);
+    int by_selector = LIKELY(!FLAG(loop->looked_at)) ? 0 : selector_look(loop);
     int result = by_selector < 0 || loop_check_closed(loop) < 0 ? -1
                  : by_selector > 0                              ? selector_poll(loop, 0)
                                                                 : loop_look(loop, 0);
@@ -551,23 +551,23 @@ static void
 loop_pay(Loop *loop, struct run *run)
 {
     struct owed *owed = &loop->owed;
-    SHARED_STORE(owed->any, false);
-    if (SHARED_LOAD(owed->tasks)) {
+    SET_FLAG(owed->any, false);
+    if (FLAG(owed->tasks)) {
         owed_pay_tasks(loop);
     }
     current_leave(loop);
     owed_pay_calls(loop, run);
-    if (!list_empty(&owed->due) || SHARED_LOAD(owed->tasks)) {
-        SHARED_STORE(owed->any, true);
+    if (!list_empty(&owed->due) || FLAG(owed->tasks)) {
+        SET_FLAG(owed->any, true);
     }
 }
 
 void
 loop_end_turn_by_hand(Loop *loop, struct run *run)
 {
-    if (run->outer == NULL && LIKELY(!loop->closed)) {
+    if (run->outer == NULL && LIKELY(!FLAG(loop->closed))) {
         loop_end_turn(loop);
-        if (UNLIKELY(SHARED_LOAD(loop->owed.any)) && run->exception == NULL) {
+        if (UNLIKELY(FLAG(loop->owed.any)) && run->exception == NULL) {
             loop_pay(loop, run);
         }
     }
@@ -650,13 +650,13 @@ loop_make_turns(Loop *loop, struct run *run, bool once, const bool bounded)
         counters_begin_turn(loop->counters);
         int result = bounded ? loop_iterate_bounded(loop, run) : loop_iterate(loop, run);
         loop_end_turn(loop);
-        if (UNLIKELY(SHARED_LOAD(loop->owed.any)) && result == 0 && run->exception == NULL) {
+        if (UNLIKELY(FLAG(loop->owed.any)) && result == 0 && run->exception == NULL) {
             loop_pay(loop, run);
         }
         if (result < 0 || run->exception != NULL) {
             break;
         }
-    } while (!once && !SHARED_LOAD(loop->stopping) && LIKELY(!SHARED_LOAD(loop->turns_change)));
+    } while (!once && !FLAG(loop->stopping) && LIKELY(!FLAG(loop->turns_change)));
 }
 
 static int
@@ -673,7 +673,7 @@ loop_run_owned(Loop *loop, bool once)
     run->once = once;
     loop->answering = false;
     loop->last_poll_ns = 0;    /* the first iteration of a run always polls, as asyncio's */
-    SHARED_STORE(loop->turns_change, false);
+    SET_FLAG(loop->turns_change, false);
     if (UNLIKELY(loop->turn_budget_ns > 0 || loop->nested > 0)) {
         loop_make_turns(loop, run, once, true);
     }

@@ -44,7 +44,7 @@ loop_free_buffers(Loop *loop)
 void
 loop_close(Loop *loop)
 {
-    SHARED_STORE(loop->closed, true);
+    SET_FLAG(loop->closed, true);
     state_lock_lists(loop->state);
     list_remove(&loop->all_loops);
     state_unlock_lists(loop->state);
@@ -59,7 +59,7 @@ loop_close(Loop *loop)
     ready_clear(&loop->deferred);
     owed_clear(loop);
     owed_clear_tasks(loop);
-    SHARED_STORE(loop->owed.any, false);
+    SET_FLAG(loop->owed.any, false);
     timer_clear(loop);
     if (UNLIKELY(loop->polling_blocked) && !loop->forked) {
         loop->left_to_poll = true;    /* of another thread, in a turn by hand */

@@ -82,7 +82,7 @@ Loop_call_soon(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *
         PyObject *values[2];
         if (unpack_by_name("call_soon", args, nargs, kwnames, soon_names, 1, values) < 0
             || loop_check_closed(loop) < 0
-            || (loop->debug && check_debug(loop, values[0], "call_soon", true) < 0)) {
+            || (FLAG(loop->debug) && check_debug(loop, values[0], "call_soon", true) < 0)) {
             return NULL;
         }
         return loop_call_soon_knowing(loop, replaced, values[0], NULL, 0, values[1]);
@@ -92,8 +92,8 @@ Loop_call_soon(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *
         || loop_check_closed(loop) < 0) {
         return NULL;
     }
-    if (UNLIKELY(loop->debug || (replaced & (LOOP_HANDLE_CLASS | LOOP_HANDLE_RUN)) != 0)) {
-        if (loop->debug && check_debug(loop, callback, "call_soon", true) < 0) {
+    if (UNLIKELY(FLAG(loop->debug) || (replaced & (LOOP_HANDLE_CLASS | LOOP_HANDLE_RUN)) != 0)) {
+        if (FLAG(loop->debug) && check_debug(loop, callback, "call_soon", true) < 0) {
             return NULL;
         }
         return loop_call_soon_knowing(loop, replaced, callback, args + 1, nargs - 1, context);
@@ -145,7 +145,7 @@ Loop_call_soon_threadsafe(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
         return NULL;
     }
     if (loop_check_closed(loop) < 0
-        || (UNLIKELY(loop->debug)
+        || (UNLIKELY(FLAG(loop->debug))
             && check_debug(loop, args[0], "call_soon_threadsafe", false) < 0)) {
         return NULL;
     }
@@ -232,7 +232,7 @@ schedule_timer(Loop *loop, const char *function, bool later, schedule_function s
     }
     TimerHandle *timer = NULL;
     if (loop_check_closed(loop) == 0
-        && (LIKELY(!loop->debug) || check_debug(loop, args[1], function, true) == 0)) {
+        && (LIKELY(!FLAG(loop->debug)) || check_debug(loop, args[1], function, true) == 0)) {
         timer = schedule(loop, seconds, args[1], args + 2, nargs - 2, context);
     }
     if (UNLIKELY(kept != NULL)) {
@@ -298,7 +298,7 @@ Loop__add_callback(PyObject *op, PyObject *item)
             Py_RETURN_NONE;
         }
     }
-    if (loop->closed) {
+    if (FLAG(loop->closed)) {
         Py_RETURN_NONE;    /* nothing will run it */
     }
     if (ours) {
@@ -495,7 +495,7 @@ remove_callback(Loop *loop, const char *function, int event, bool check_transpor
     if (number == NULL) {
         return NULL;
     }
-    if (loop->closed) {
+    if (FLAG(loop->closed)) {
         Py_DECREF(number);
         Py_RETURN_FALSE;
     }
@@ -678,7 +678,7 @@ Loop__write_to_self(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Loop_stop(PyObject *op, PyObject *ignored UNUSED)
 {
-    SHARED_STORE(((Loop *)op)->stopping, true);
+    SET_FLAG(((Loop *)op)->stopping, true);
     Py_RETURN_NONE;
 }
 
@@ -692,7 +692,7 @@ static PyObject *
 Loop_is_closed(PyObject *op, PyObject *ignored UNUSED)
 {
     Loop *loop = (Loop *)op;
-    return PyBool_FromLong(SHARED_LOAD(loop->closed) || SHARED_LOAD(loop->ev) == NULL);
+    return PyBool_FromLong(FLAG(loop->closed) || SHARED_LOAD(loop->ev) == NULL);
 }
 
 static PyObject *
@@ -710,7 +710,7 @@ Loop__check_thread(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Loop_get_debug(PyObject *op, PyObject *ignored UNUSED)
 {
-    return PyBool_FromLong(SHARED_LOAD(((Loop *)op)->debug));
+    return PyBool_FromLong(FLAG(((Loop *)op)->debug));
 }
 
 /* -- attributes ------------------------------------------------------------------------------------- */
@@ -719,7 +719,7 @@ Loop_get_debug(PyObject *op, PyObject *ignored UNUSED)
     static PyObject *                                                      \
     Loop_get__##field(PyObject *op, void *closure UNUSED)                  \
     {                                                                      \
-        return PyBool_FromLong(SHARED_LOAD(((Loop *)op)->field));          \
+        return PyBool_FromLong(FLAG(((Loop *)op)->field));          \
     }                                                                      \
     static int                                                             \
     Loop_set__##field(PyObject *op, PyObject *value, void *closure UNUSED) \
@@ -728,7 +728,7 @@ Loop_get_debug(PyObject *op, PyObject *ignored UNUSED)
         if (truth < 0) {                                                   \
             return -1;                                                     \
         }                                                                  \
-        SHARED_STORE(((Loop *)op)->field, truth);                          \
+        SET_FLAG(((Loop *)op)->field, truth);                          \
         loop_update_careful((Loop *)op);                                   \
         return 0;                                                          \
     }
@@ -909,7 +909,7 @@ Loop_set_turn_budget(PyObject *op, PyObject *value, void *closure UNUSED)
         ns = seconds < 1e-9 ? 1 : (int64_t)(seconds * 1e9);
     }
     SHARED_STORE(loop->turn_budget_ns, ns);
-    SHARED_STORE(loop->turns_change, true);
+    SET_FLAG(loop->turns_change, true);
     return 0;
 }
 
@@ -942,10 +942,10 @@ Loop_setattro(PyObject *op, PyObject *name, PyObject *value)
         return 0;
     }
     if (PyUnicode_CompareWithASCIIString(name, "_run_once") == 0) {
-        SHARED_STORE(((Loop *)op)->turns_change, true);
+        SET_FLAG(((Loop *)op)->turns_change, true);
     }
     else if (PyUnicode_CompareWithASCIIString(name, "_process_events") == 0) {
-        ((Loop *)op)->looked_at = true;
+        SET_FLAG(((Loop *)op)->looked_at, true);
     }
     return 0;
 }

@@ -29,7 +29,7 @@ watch_tell(struct watch *watch)
         watch_abandon(watch);
         revents = EV_ERROR;
     }
-    if (LIKELY(!loop->debug || owner == (PyObject *)loop)) {
+    if (LIKELY(!FLAG(loop->debug) || owner == (PyObject *)loop)) {
         watch->ready(watch, revents);
     }
     else {

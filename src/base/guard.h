@@ -24,7 +24,7 @@ guard_end(PyCriticalSection *section)
 #define GUARD(op) ((void)(op))
 #endif
 
-/* Flags and numbers that other threads look at without a lock: see owner.h. */
+/* Numbers and pointers that other threads look at without a lock: see owner.h. */
 #ifdef Py_GIL_DISABLED
 #define SHARED_LOAD(place) __atomic_load_n(&(place), __ATOMIC_ACQUIRE)
 #define SHARED_STORE(place, value) __atomic_store_n(&(place), (value), __ATOMIC_RELEASE)
@@ -32,5 +32,13 @@ guard_end(PyCriticalSection *section)
 #define SHARED_LOAD(place) (place)
 #define SHARED_STORE(place, value) ((void)((place) = (value)))
 #endif
+
+/* A flag that other threads look at without a lock. A type of its own, so that nothing but these two
+ * reads it or writes it. */
+struct flag {
+    bool is_set;
+};
+#define FLAG(flag) SHARED_LOAD((flag).is_set)
+#define SET_FLAG(flag, value) SHARED_STORE((flag).is_set, value)
 
 #endif

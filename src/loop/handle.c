@@ -159,7 +159,7 @@ handle_init(Handle *handle, Loop *loop, PyObject *callback, PyObject *const *arg
     if (handle->how.context == NULL || handle_set_args(handle, args, nargs) < 0) {
         return -1;
     }
-    return UNLIKELY(loop->debug) ? handle_set_source_traceback(handle) : 0;
+    return UNLIKELY(FLAG(loop->debug)) ? handle_set_source_traceback(handle) : 0;
 }
 
 static void
@@ -268,7 +268,7 @@ handle_drop_cancelled(Handle *handle)
     bool tells;
     {
         GUARD(handle);
-        tells = handle->loop != NULL ? SHARED_LOAD(handle->loop->debug)
+        tells = handle->loop != NULL ? FLAG(handle->loop->debug)
                                      : handle_kept_repr(handle) != NULL;
     }
     if (UNLIKELY(tells && !handle->is_native)) {

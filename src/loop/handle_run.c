@@ -28,7 +28,7 @@ handle_report(Handle *handle, Loop *loop, PyObject *callback, PyObject *exc)
     }
 #if PY_VERSION_HEX >= 0x030D0000
     /* arguments may be secrets: only debug mode tells them */
-    PyObject *stack[] = {callback, args, loop->debug ? Py_True : Py_False};
+    PyObject *stack[] = {callback, args, FLAG(loop->debug) ? Py_True : Py_False};
     source = PyObject_Vectorcall(loop_state(state)->handles.format_callback_source, stack, 2, state->keywords.debug);
 #else
     source = PyObject_CallFunctionObjArgs(loop_state(state)->handles.format_callback_source, callback, args, NULL);
@@ -191,7 +191,7 @@ handle_finished(Handle *handle)
 static inline void
 handle_ran(Handle *handle, Loop *loop)
 {
-    if (LIKELY(handle->place == HANDLE_ONCE && !loop->debug)) {
+    if (LIKELY(handle->place == HANDLE_ONCE && !FLAG(loop->debug))) {
         handle_discard(handle);
         handle_let_loop_go(handle);
     }

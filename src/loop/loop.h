@@ -179,15 +179,15 @@ struct Loop {
     double slow_callback_duration;    /* seconds */
     PyObject *slow_callback_number;   /* the same as it was given, if that was no float; or NULL */
     struct overrides overrides;
-    bool debug;
+    struct flag debug;
     bool strong_tasks;            /* each is held until it is done */
     bool task_accounting;
     bool visible_tasks;           /* profilers find them: visible.h */
-    bool careful;                 /* debug mode, accounting or a trace: items run by loop_run_item_carefully() */
-    bool closed;
-    bool stopping;
-    bool looked_at;               /* somebody has a view of the insides: insides.h */
-    bool turns_change;            /* _run_once or turn_budget was set: the run looks how it makes turns */
+    struct flag careful;          /* debug mode, accounting or a trace: items run by loop_run_item_carefully() */
+    struct flag closed;
+    struct flag stopping;
+    struct flag looked_at;        /* somebody has a view of the insides: insides.h */
+    struct flag turns_change;     /* _run_once or turn_budget was set: the run looks how it makes turns */
     bool polling_blocked;         /* this poll may sleep, so it drops the GIL */
     bool left_to_poll;            /* closed by another thread during a poll, which closes the rest */
     bool forked;                  /* a child of fork() inherited this loop */
@@ -221,7 +221,7 @@ loop_gathers(const Loop *loop)
 static inline void
 loop_update_careful(Loop *loop)
 {
-    SHARED_STORE(loop->careful, SHARED_LOAD(loop->debug) || SHARED_LOAD(loop->task_accounting)
+    SET_FLAG(loop->careful, FLAG(loop->debug) || SHARED_LOAD(loop->task_accounting)
                                     || loop->trace != NULL);
 }
 
@@ -237,7 +237,7 @@ int loop_closed_error(Loop *loop);    /* always -1 */
 static inline int
 loop_check_closed(Loop *loop)
 {
-    return LIKELY(!SHARED_LOAD(loop->closed) && SHARED_LOAD(loop->ev) != NULL)
+    return LIKELY(!FLAG(loop->closed) && SHARED_LOAD(loop->ev) != NULL)
                ? 0
                : loop_closed_error(loop);
 }

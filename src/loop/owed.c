@@ -22,7 +22,7 @@ owed_add_call(Loop *loop, struct owed_call *call, const struct owed_kind *kind)
     call->kind = kind;
     Py_INCREF(owed_owner(call));
     list_append(&loop->owed.calls, &call->node);
-    SHARED_STORE(loop->owed.any, true);
+    SET_FLAG(loop->owed.any, true);
 }
 
 /* Takes the oldest off the list: its owner and argument are the caller's. */

@@ -33,8 +33,8 @@ struct owed_call {
 struct owed {
     struct list_node calls;
     struct list_node due;             /* calls that have let a whole iteration pass, as in the ring */
-    bool tasks;                       /* there are Tasks with `owed` */
-    bool any;                         /* either of the two: to be paid at the end of the iteration */
+    struct flag tasks;                /* there are Tasks with `owed` */
+    struct flag any;                  /* either of the two: to be paid at the end of the iteration */
 };
 
 void owed_init(struct owed *owed);

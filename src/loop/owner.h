@@ -10,7 +10,8 @@
  *     fields are guarded by the object's own critical section (GUARD() of guard.h), the timer
  *     heap by the loop's. What another thread schedules goes
  *     through the inbox.
- *   - Flags that are only looked at are read and written with SHARED_LOAD() and SHARED_STORE().
+ *   - Flags that are only looked at are of the type struct flag; numbers and pointers are read and written
+ *     with SHARED_LOAD() and SHARED_STORE().
  */
 #ifndef ASYNCLOOP_OWNER_H
 #define ASYNCLOOP_OWNER_H

@@ -63,7 +63,7 @@ scratch_give(Loop *loop, char *block)
         assert(scratch->blocks[i] != block);
     }
 #endif
-    if (LIKELY(scratch->count < SCRATCH_KEPT && !loop->closed)) {
+    if (LIKELY(scratch->count < SCRATCH_KEPT && !FLAG(loop->closed))) {
         SCRATCH_POISON(block);
         scratch->blocks[scratch->count++] = block;
     }

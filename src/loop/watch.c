@@ -64,24 +64,6 @@ fds_make_entry(Loop *loop, int fd)
 
 /* -- watches ------------------------------------------------------------------------ */
 
-/* 0, or -1 without memory; sets no exception. */
-static int
-fds_note_change(struct fds *fds, int fd)
-{
-    if (fds->changed_count == fds->changed_capacity) {
-        size_t capacity = fds->changed_capacity == 0 ? 64 : fds->changed_capacity * 2;
-        int *changed = fds->changed;
-        PyMem_Resize(changed, int, capacity);
-        if (changed == NULL) {
-            return -1;
-        }
-        fds->changed = changed;
-        fds->changed_capacity = capacity;
-    }
-    fds->changed[fds->changed_count++] = fd;
-    return 0;
-}
-
 /* libev's call, while it polls. It comes for the last event first, and for the watches of one descriptor
  * together: so in front of the others of this look, but behind those of its descriptor that go first. */
 static void
@@ -120,33 +102,10 @@ watch_init(struct watch *watch, Loop *loop, PyObject *owner, enum watch_user use
     list_init(&watch->active);
 }
 
-static inline int
-io_start(Loop *loop, ev_io *io)
-{
-    if (UNLIKELY(reserve_for_one_more(&loop->reserve, io->fd) < 0)) {
-        return -1;
-    }
-    struct libev_call *call = libev_call();
-    struct reserve *outer = reserve_enter(call, &loop->reserve);
-    ev_io_start(loop->ev, io);
-    reserve_leave(call, &loop->reserve, outer);
-    return 0;
-}
-
 int
 watch_start_io(Loop *loop, ev_io *io)
 {
     return io_start(loop, io);
-}
-
-static inline void
-io_stop(Loop *loop, ev_io *io)
-{
-    struct libev_call *call = libev_call();
-    struct reserve *outer = reserve_enter(call, &loop->reserve);
-    ev_io_stop(loop->ev, io);
-    reserve_leave(call, &loop->reserve, outer);
-    loop->reserve.watchers--;
 }
 
 void
@@ -155,37 +114,6 @@ watch_stop_io(Loop *loop, ev_io *io)
     if (ev_is_active(io)) {
         io_stop(loop, io);
     }
-}
-
-/* `entry` is its descriptor's (guarded paths: sock, reader). */
-int
-watch_start_at(struct watch *watch, struct fd_entry *entry)
-{
-    Loop *loop = watch_loop(watch);
-    if (watch_is_active(watch)) {
-        return 0;
-    }
-    if (UNLIKELY(loop_check_closed(loop) < 0)) {
-        return -1;
-    }
-    if (UNLIKELY(loop_prepare_ev(loop) < 0)) {
-        PyErr_Clear();    /* the next poll tells */
-    }
-    ev_io_set(&watch->io, watch->io.fd, watch->io.events & (EV_READ | EV_WRITE));
-    if (UNLIKELY(io_start(loop, &watch->io) < 0)) {
-        return -1;
-    }
-    if (UNLIKELY(fds_note_change(&loop->fds, watch->io.fd) < 0)) {
-        loop->fds.check_all = true;    /* what is watched for the second time never fails */
-    }
-    COUNT(loop->counters->descriptors, entry->watched++ == 0);
-    list_append(&loop->fds.active, &watch->active);
-    loop->fds.fresh = true;
-    Py_INCREF(watch->owner);
-    if (UNLIKELY(loop->polling_blocked)) {
-        loop_wake(loop);    /* another thread's call, while the loop sleeps on the old set */
-    }
-    return 0;
 }
 
 /* Is the method by which asyncio would begin to watch, or end that, somebody else's? */
@@ -248,33 +176,6 @@ watch_start(struct watch *watch)
 }
 
 void
-watch_stop_at(struct watch *watch, struct fd_entry *entry)
-{
-    Loop *loop = watch_loop(watch);
-    watch->noted = false;
-    PyObject *owner = watch->owner;
-    list_remove(&watch->active);
-    uint32_t left = --entry->watched;
-    COUNT(loop->counters->descriptors, -(uint64_t)(left == 0));
-    if (loop->ev != NULL) {
-        io_stop(loop, &watch->io);
-        /* Where nothing is left to watch libev makes no call that could fail. */
-        if (left > 0 && fds_note_change(&loop->fds, watch->io.fd) < 0) {
-            loop->fds.check_all = true;
-        }
-    }
-    if (watch->placed) {
-        watch->placed = false;
-        struct watch **place = place_of(entry, watch->io.events & (EV_READ | EV_WRITE));
-        if (*place == watch) {
-            *place = NULL;
-            entry_left(entry);
-        }
-    }
-    Py_DECREF(owner);
-}
-
-void
 watch_abandon(struct watch *watch)
 {
     if (UNLIKELY(watch->lent)) {
@@ -296,7 +197,7 @@ watch_stop_by_method(struct watch *watch)
     const char *name = reads ? "_remove_reader" : "_remove_writer";
     int fd = watch->io.fd;
     watch_abandon(watch);
-    if (!loop->closed) {
+    if (!FLAG(loop->closed)) {
         PyObject *exc = PyErr_GetRaisedException();
         PyObject *result =
             PyObject_CallMethod((PyObject *)loop, name + (watch->user == WATCH_OPERATION), "i", fd);

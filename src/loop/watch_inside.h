@@ -2,6 +2,7 @@
 #ifndef ASYNCLOOP_WATCH_INSIDE_H
 #define ASYNCLOOP_WATCH_INSIDE_H
 
+#include "loop/wake.h"
 #include "loop/watch.h"
 
 #include <errno.h>
@@ -92,9 +93,106 @@ watch_unnote(struct watch *watch)
     list_move(&watch_loop(watch)->fds.active, &watch->active);
 }
 
-/* watch_start() and watch_stop(), where the entry of its descriptor is known. */
-int watch_start_at(struct watch *watch, struct fd_entry *entry);
-void watch_stop_at(struct watch *watch, struct fd_entry *entry);
+/* 0, or -1 without memory; sets no exception. */
+static inline int
+fds_note_change(struct fds *fds, int fd)
+{
+    if (fds->changed_count == fds->changed_capacity) {
+        size_t capacity = fds->changed_capacity == 0 ? 64 : fds->changed_capacity * 2;
+        int *changed = fds->changed;
+        PyMem_Resize(changed, int, capacity);
+        if (changed == NULL) {
+            return -1;
+        }
+        fds->changed = changed;
+        fds->changed_capacity = capacity;
+    }
+    fds->changed[fds->changed_count++] = fd;
+    return 0;
+}
+
+static inline int
+io_start(Loop *loop, ev_io *io)
+{
+    if (UNLIKELY(reserve_for_one_more(&loop->reserve, io->fd) < 0)) {
+        return -1;
+    }
+    struct libev_call *call = libev_call();
+    struct reserve *outer = reserve_enter(call, &loop->reserve);
+    ev_io_start(loop->ev, io);
+    reserve_leave(call, &loop->reserve, outer);
+    return 0;
+}
+
+static inline void
+io_stop(Loop *loop, ev_io *io)
+{
+    struct libev_call *call = libev_call();
+    struct reserve *outer = reserve_enter(call, &loop->reserve);
+    ev_io_stop(loop->ev, io);
+    reserve_leave(call, &loop->reserve, outer);
+    loop->reserve.watchers--;
+}
+
+/* watch_start() and watch_stop(), where the entry of its descriptor is known. Inlined for the guarded paths
+ * sock and reader. */
+
+static inline int
+watch_start_at(struct watch *watch, struct fd_entry *entry)
+{
+    Loop *loop = watch_loop(watch);
+    if (watch_is_active(watch)) {
+        return 0;
+    }
+    if (UNLIKELY(loop_check_closed(loop) < 0)) {
+        return -1;
+    }
+    if (UNLIKELY(loop_prepare_ev(loop) < 0)) {
+        PyErr_Clear();    /* the next poll tells */
+    }
+    ev_io_set(&watch->io, watch->io.fd, watch->io.events & (EV_READ | EV_WRITE));
+    if (UNLIKELY(io_start(loop, &watch->io) < 0)) {
+        return -1;
+    }
+    if (UNLIKELY(fds_note_change(&loop->fds, watch->io.fd) < 0)) {
+        loop->fds.check_all = true;    /* what is watched for the second time never fails */
+    }
+    COUNT(loop->counters->descriptors, entry->watched++ == 0);
+    list_append(&loop->fds.active, &watch->active);
+    loop->fds.fresh = true;
+    Py_INCREF(watch->owner);
+    if (UNLIKELY(loop->polling_blocked)) {
+        loop_wake(loop);    /* another thread's call, while the loop sleeps on the old set */
+    }
+    return 0;
+}
+
+static inline void
+watch_stop_at(struct watch *watch, struct fd_entry *entry)
+{
+    Loop *loop = watch_loop(watch);
+    watch->noted = false;
+    PyObject *owner = watch->owner;
+    list_remove(&watch->active);
+    uint32_t left = --entry->watched;
+    COUNT(loop->counters->descriptors, -(uint64_t)(left == 0));
+    if (loop->ev != NULL) {
+        io_stop(loop, &watch->io);
+        /* Where nothing is left to watch libev makes no call that could fail. */
+        if (left > 0 && fds_note_change(&loop->fds, watch->io.fd) < 0) {
+            loop->fds.check_all = true;
+        }
+    }
+    if (watch->placed) {
+        watch->placed = false;
+        struct watch **place = place_of(entry, watch->io.events & (EV_READ | EV_WRITE));
+        if (*place == watch) {
+            *place = NULL;
+            entry_left(entry);
+        }
+    }
+    Py_DECREF(owner);
+}
 
 void watch_put_out(struct watch *watch);
 

@@ -307,8 +307,8 @@ static bool
 loop_has_only_this_event(const Loop *loop)
 {
     return loop->fds.events == 1 && !loop->fds.fresh && ready_length(&loop->ready) == 0
-           && !SHARED_LOAD(loop->stopping) && loop->run->exception == NULL && !loop->run->once
-           && !loop->looked_at && !loop->turns_change && !loop->debug;
+           && !FLAG(loop->stopping) && loop->run->exception == NULL && !loop->run->once
+           && !FLAG(loop->looked_at) && !FLAG(loop->turns_change) && !FLAG(loop->debug);
 }
 
 /* Each readable event brings one message with asyncio: what datagram_received() schedules runs before the

@@ -354,7 +354,7 @@ Pipe_repr(PyObject *op)
     }
     const char *state = tr->closing ? " closing" : "";
     struct watch *watch = tr->kind->has_output ? &tr->write_watch : &tr->read_watch;
-    const char *polling = tr->loop == NULL || tr->loop->closed ? "open"
+    const char *polling = tr->loop == NULL || FLAG(tr->loop->closed) ? "open"
                           : watch_is_active(watch)             ? "polling"
                                                                : "idle";
     if (!tr->kind->has_output) {

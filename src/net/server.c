@@ -72,7 +72,7 @@ accept_failed(Loop *loop, PyObject *protocol)
     if (is_exit_exception()) {
         return -1;
     }
-    if (!loop->debug) {
+    if (!FLAG(loop->debug)) {
         PyErr_Clear();
         return 0;
     }
@@ -208,7 +208,7 @@ accept_connection(Acceptor *acceptor, Loop *loop, int fd, const struct sockaddr 
         result = accept_failed(loop, NULL);
         goto done;
     }
-    if (UNLIKELY(loop->debug)) {
+    if (UNLIKELY(FLAG(loop->debug))) {
         PyObject *peername = addr_build(peer, peer_length);
         PyErr_Clear();
         log_connection(acceptor, loop->state, sock, peername != NULL ? peername : Py_None);
@@ -261,7 +261,7 @@ accept_socket(Acceptor *acceptor, Loop *loop, PyObject *sock, PyObject *peername
     if (extra == NULL || PyDict_SetItem(extra, loop->state->names.peername, peername) < 0) {
         goto failed;
     }
-    if (UNLIKELY(loop->debug)) {
+    if (UNLIKELY(FLAG(loop->debug))) {
         log_connection(acceptor, loop->state, sock, peername);
     }
     result = acceptor->accepted != NULL
@@ -564,7 +564,7 @@ Acceptor_ready(PyObject *op, PyObject *ignored UNUSED)
 {
     OWN_LOOP_OF(op, Acceptor);
     Acceptor *acceptor = acceptor_cast(op);
-    if (acceptor->loop == NULL || acceptor->loop->closed) {
+    if (acceptor->loop == NULL || FLAG(acceptor->loop->closed)) {
         Py_RETURN_NONE;
     }
     return watch_call_ready(acceptor->loop, &acceptor->watch);

@@ -119,7 +119,7 @@ module_connects_as_usual(PyObject *module, PyObject *op)
         return NULL;
     }
     unsigned int bits = LOOP_BIT(create_connection) | LOOP_BIT(_connect_sock);
-    return PyBool_FromLong(!loop->debug && (loop_replaced(loop) & bits) == 0
+    return PyBool_FromLong(!FLAG(loop->debug) && (loop_replaced(loop) & bits) == 0
                            && standard_is(loop->state, STANDARD_BASE_EVENTS_SOCKET));
 }
 

@@ -65,7 +65,7 @@ transport_callback_failed(Transport *tr, const char *format)
 static void
 transport_log(Transport *tr, const char *level, const char *format)
 {
-    if (LIKELY(tr->loop == NULL || !tr->loop->debug)) {
+    if (LIKELY(tr->loop == NULL || !FLAG(tr->loop->debug))) {
         return;
     }
     PyObject *result = PyObject_CallMethod(net_state(tr->state)->transports.logger, level, "sO", format, tr);
@@ -389,7 +389,7 @@ transport_fatal(Transport *tr, const char *message)
     if (!transport_expects(tr, exc)) {
         transport_report(tr, PyUnicode_FromString(message), exc);
     }
-    else if (tr->loop != NULL && tr->loop->debug) {
+    else if (tr->loop != NULL && FLAG(tr->loop->debug)) {
         transport_log_os_error(tr, message, exc);
     }
     if (tr->loop != NULL && transport_force_close(tr, exc) < 0) {

@@ -411,7 +411,7 @@ Transport_repr(PyObject *op)
     }
     const char *state = closed ? " closed" : SHARED_LOAD(tr->closing) ? " closing" : "";
     PyObject *text = NULL;
-    if (loop != NULL && !SHARED_LOAD(loop->closed)) {
+    if (loop != NULL && !FLAG(loop->closed)) {
         struct claim claim;
         if (loop_claim(&claim, loop) == 0) {
             text = transport_full_repr(tr, name, state);
@@ -434,7 +434,7 @@ Transport_repr(PyObject *op)
 static PyObject *
 transport_call_ready(Transport *tr, struct watch *watch)
 {
-    if (tr->loop == NULL || tr->loop->closed) {
+    if (tr->loop == NULL || FLAG(tr->loop->closed)) {
         Py_RETURN_NONE;
     }
     return watch_call_ready(tr->loop, watch);

@@ -629,7 +629,7 @@ Operation_ready(PyObject *self, PyObject *ignored UNUSED)
 {
     OWN_LOOP_OF(self, Operation);
     Operation *op = (Operation *)self;
-    if (op->loop == NULL || op->future == NULL || op->loop->closed) {
+    if (op->loop == NULL || op->future == NULL || FLAG(op->loop->closed)) {
         Py_RETURN_NONE;
     }
     return watch_call_ready(op->loop, &op->watch);

@@ -460,7 +460,7 @@ ask(Operation *op, PyObject **result)
     struct question question;
     struct library_question asked;
     op->phase = LOOK_UP_ANSWERED;
-    if (!question_read(&question, op->args) || op->loop->debug
+    if (!question_read(&question, op->args) || FLAG(op->loop->debug)
         || getaddrinfo_is_replaced(op->state)) {
         return ask_asyncio(op);
     }

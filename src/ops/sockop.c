@@ -73,7 +73,7 @@ sockop_check(Operation *op)
         }
         Py_DECREF(result);
     }
-    if (LIKELY(!op->loop->debug)) {
+    if (LIKELY(!FLAG(op->loop->debug))) {
         return 0;
     }
     result = PyObject_CallMethod(op->sock, "gettimeout", NULL);
@@ -91,7 +91,7 @@ sockop_check(Operation *op)
 static inline int
 sockop_begin(Operation *op)
 {
-    if (!op->started && UNLIKELY((op->loop->debug || !is_plain_socket(op)) && sockop_check(op) < 0)) {
+    if (!op->started && UNLIKELY((FLAG(op->loop->debug) || !is_plain_socket(op)) && sockop_check(op) < 0)) {
         return -1;
     }
     return LIKELY(is_plain_socket(op)) ? sockop_find_plain_fd(op) : 0;

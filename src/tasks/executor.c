@@ -142,7 +142,7 @@ link_source_done(Link *link)
         GUARD(link);
         waits = link->future != NULL && !future_is_cancelled(link->future);
     }
-    if (!waits || SHARED_LOAD(loop->closed) || SHARED_LOAD(loop->ev) == NULL) {
+    if (!waits || FLAG(loop->closed) || SHARED_LOAD(loop->ev) == NULL) {
         return 0;    /* nobody wants to know any more */
     }
     if (UNLIKELY(SHARED_LOAD(loop->thread_id) == PyThread_get_thread_ident())) {
@@ -386,7 +386,7 @@ Loop_run_in_executor(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyOb
         nargs = 2;
     }
     if (loop_check_closed(loop) < 0
-        || (UNLIKELY(SHARED_LOAD(loop->debug))
+        || (UNLIKELY(FLAG(loop->debug))
             && loop_check_callback(loop, args[1], "run_in_executor") < 0)) {
         return NULL;
     }

@@ -60,7 +60,7 @@ future_init(Future *self, PyObject *loop)
         future_clear(self);    /* __init__ called again */
     }
     bool own = loop_check(state, loop);
-    int debug = own ? SHARED_LOAD(((Loop *)loop)->debug) : loop_object_debugs(state, loop);
+    int debug = own ? FLAG(((Loop *)loop)->debug) : loop_object_debugs(state, loop);
     if (debug < 0) {
         Py_DECREF(loop);
         return -1;
@@ -81,7 +81,7 @@ future_new(struct state *state, PyObject *loop)
         return NULL;
     }
     self->state_ptr = state;
-    if (LIKELY(loop_check(state, loop) && !SHARED_LOAD(((Loop *)loop)->debug))) {
+    if (LIKELY(loop_check(state, loop) && !FLAG(((Loop *)loop)->debug))) {
         future_bind(self, loop);
     }
     else if (future_init(self, loop) < 0) {

@@ -25,7 +25,7 @@ future_check_own_loop(Loop *loop)
     if (loop_check_closed(loop) < 0) {
         return -1;
     }
-    return SHARED_LOAD(loop->debug) ? loop_check_thread(loop) : 0;
+    return FLAG(loop->debug) ? loop_check_thread(loop) : 0;
 }
 
 int
@@ -42,7 +42,7 @@ future_call_soon(Future *self, PyObject *callback, PyObject *argument, PyObject 
 {
     Loop *loop = self->own_loop;
     if (LIKELY(loop != NULL)) {
-        if (UNLIKELY(SHARED_LOAD(loop->debug)) && future_check_own_loop(loop) < 0) {
+        if (UNLIKELY(FLAG(loop->debug)) && future_check_own_loop(loop) < 0) {
             return -1;
         }
         unsigned int replaced = loop_replaced(loop);

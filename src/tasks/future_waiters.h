@@ -21,7 +21,7 @@ int future_look_at_push(Loop *loop, PyObject *task);
 static inline int
 future_push_task_steal(Loop *loop, PyObject *task)
 {
-    if (UNLIKELY(SHARED_LOAD(loop->careful) || SHARED_LOAD(loop->ev) == NULL)
+    if (UNLIKELY(FLAG(loop->careful) || SHARED_LOAD(loop->ev) == NULL)
         && future_look_at_push(loop, task) < 0) {
         Py_DECREF(task);
         return -1;

@@ -19,8 +19,8 @@ owed_add_task(Loop *loop, PyObject *op)
             list_append(&tasks_state(state)->all.list, &task->node);
         }
     }
-    SHARED_STORE(loop->owed.tasks, true);
-    SHARED_STORE(loop->owed.any, true);
+    SET_FLAG(loop->owed.tasks, true);
+    SET_FLAG(loop->owed.any, true);
     state_unlock_lists(state);
     if (!loop_is_mine(loop)) {
         loop_wake(loop);
@@ -62,7 +62,7 @@ owed_pay_tasks(Loop *loop)
                          SHARED_LOAD(task->future.future_state) == FUTURE_PENDING ? READY_TASK : READY_DONE);
         task = owed_next_task(loop, next);
     }
-    SHARED_STORE(loop->owed.tasks, task != NULL);
+    SET_FLAG(loop->owed.tasks, task != NULL);
     state_unlock_lists(loop->state);
 }
 
@@ -70,7 +70,7 @@ void
 owed_clear_tasks(Loop *loop)
 {
     Task *task;
-    if (!SHARED_LOAD(loop->owed.tasks)) {
+    if (!FLAG(loop->owed.tasks)) {
         return;
     }
     do {
@@ -82,7 +82,7 @@ owed_clear_tasks(Loop *loop)
         state_unlock_lists(loop->state);
         Py_XDECREF(task);    /* may run Python: from the beginning */
     } while (task != NULL);
-    SHARED_STORE(loop->owed.tasks, false);
+    SET_FLAG(loop->owed.tasks, false);
 }
 
 int

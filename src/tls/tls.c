@@ -209,7 +209,7 @@ tls_fatal(Tls *tls, const char *message)
         /* and nobody hears of the first one, as with asyncio */
     }
     else if (PyErr_GivenExceptionMatches(exc, PyExc_OSError)) {
-        if (tls->loop->debug) {
+        if (FLAG(tls->loop->debug)) {
             PyObject *text = PyUnicode_FromString(message);
             if (text == NULL) {
                 PyErr_Clear();
@@ -466,7 +466,7 @@ tls_handshake_done(Tls *tls)
         || PyDict_SetItem(tls->extra, names->ssl_object, tls->engine.object) < 0) {
         return tls_handshake_failed(tls);
     }
-    if (tls->loop->debug) {
+    if (FLAG(tls->loop->debug)) {
         tls_log_handshake(tls);
     }
     if (tls->app == TLS_APP_INIT) {
@@ -606,7 +606,7 @@ tls_lower_made(Tls *tls, PyObject *transport)
     if (tls->closed) {
         return tls_abort(tls, NULL);    /* cancelled before it began */
     }
-    if (tls->loop->debug) {
+    if (FLAG(tls->loop->debug)) {
         tls_log(tls, NULL, "%r starts SSL handshake", NULL);
         tls->handshake_started = loop_time(tls->loop);
     }
@@ -655,7 +655,7 @@ tls_lower_eof(Tls *tls, bool *keep_open)
 {
     tls->eof = true;
     *keep_open = false;
-    if (tls->loop->debug) {
+    if (FLAG(tls->loop->debug)) {
         tls_log(tls, NULL, "%r received EOF", NULL);
     }
     tls_enter(tls);
