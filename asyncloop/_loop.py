@@ -118,7 +118,7 @@ class Loop(
         self._close_children()
         self._close_self_pipe()
         self._internal_fds = 0
-        BaseEventLoop.close(self)
+        super().close()  # works while the interpreter ends, when globals are gone
         self._close()
         self._close_servers()
 

@@ -9,14 +9,38 @@
 #include "base/compat.h"
 
 #ifdef Py_GIL_DISABLED
+struct guard {
+    PyCriticalSection section;
+    bool outer_holds;    /* the innermost section of the thread is that of the same object */
+};
+
+/* Before 3.14 a thread that enters the section of an object which it is in waits for itself: it spins,
+ * and gives up all its sections for a moment (echo over streams 41 us instead of 11). */
 static inline void
-guard_end(PyCriticalSection *section)
+guard_begin(struct guard *guard, PyObject *op)
 {
-    PyCriticalSection_End(section);
+    guard->outer_holds = false;
+#if PY_VERSION_HEX < 0x030E0000
+    const PyCriticalSection *innermost =
+        (PyCriticalSection *)(PyThreadState_GetUnchecked()->critical_section & ~(uintptr_t)3);
+    if (innermost != NULL && innermost->_cs_mutex == &op->ob_mutex) {
+        guard->outer_holds = true;
+        return;
+    }
+#endif
+    PyCriticalSection_Begin(&guard->section, op);
 }
-#define GUARD_NAMED(name, op)                                       \
-    PyCriticalSection name __attribute__((cleanup(guard_end)));     \
-    PyCriticalSection_Begin(&name, (PyObject *)(op))
+
+static inline void
+guard_end(struct guard *guard)
+{
+    if (!guard->outer_holds) {
+        PyCriticalSection_End(&guard->section);
+    }
+}
+#define GUARD_NAMED(name, op)                                   \
+    struct guard name __attribute__((cleanup(guard_end)));      \
+    guard_begin(&name, (PyObject *)(op))
 #define GUARD_AT_LINE(line, op) GUARD_NAMED(guard_##line, op)
 #define GUARD_EXPANDED(line, op) GUARD_AT_LINE(line, op)
 #define GUARD(op) GUARD_EXPANDED(__LINE__, op)
