@@ -59,7 +59,7 @@ def never_run(files, folder):
 
 
 def main():
-    folder, target = map(pathlib.Path, sys.argv[1:])
+    folder, target = (pathlib.Path(name).resolve() for name in sys.argv[1:])
     files = counted(folder)
     print("\n".join(table(files)))
     missing = list(never_run(files, folder))
