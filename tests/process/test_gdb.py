@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.support import ROOT, import_root
+from tests.support import PY, ROOT, import_root
 
 PRINTERS = ROOT / "tools" / "gdb" / "asyncloop_gdb.py"
 pytestmark = [
@@ -82,7 +82,8 @@ def test_printers(shown):
     assert ", [1] = task <Task at 0x" in loop
     assert "current_task = <Task at 0x" in loop
     assert named.startswith("Task 'the sleeper', pending, 0 waiting = {coro = <coroutine at 0x")
-    assert "of sleeper(), waiter = <Future at 0x" in named
+    # From 3.14 on the headers do not say how a coroutine is laid out.
+    assert "of sleeper(), waiter = <Future at 0x" in named or PY >= (3, 14)
     assert unnamed.startswith("Task 'Task-")
     assert waited.startswith("Future, pending, 1 waiting = {loop = <Loop at 0x")
     assert "outcome = NULL, callback0 = <builtin_function_or_method at 0x" in waited
