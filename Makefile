@@ -13,7 +13,7 @@
 #   make hostile      what slow and hostile peers do to everybody else, as a table
 #   make connections  memory after CONNECTIONS=1000000, and over TLS after a twentieth of them
 #   make bench        the benchmarks, with a table and a picture
-#   make lint         ruff, mypy, and mypy's comparison of the stubs with the core
+#   make lint         ruff, clang-format, mypy, and mypy's comparison of the stubs with the core
 #   make asan         the tests under AddressSanitizer and UBSan, with leak detection
 #   make asan-core    the part of it that CI runs
 #   make asan-conformance  all of CPython's own asyncio tests that apply, under the same
@@ -178,6 +178,7 @@ bench: $(VENV)/.ready-bench $(VENV)/.built
 
 lint: $(VENV)/.ready-lint-test-run $(VENV)/.built
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/clang-format --dry-run -Werror $$(git ls-files 'src/*.[ch]')
 	$(VENV)/bin/mypy
 	$(PY) -m mypy.stubtest --concise --allowlist tools/stubtest-allowlist.txt asyncloop._core
 
