@@ -82,7 +82,7 @@ loop_run_handle(Loop *loop, Handle *handle)
 {
     uintptr_t item = (uintptr_t)Py_NewRef(handle) | READY_HANDLE;
     int result = LIKELY(!FLAG(loop->careful)) ? loop_run_item(loop, item)
-                                        : loop_run_item_carefully(loop, item, true);
+                                              : loop_run_item_carefully(loop, item, true);
     Py_DECREF(handle);
     if (UNLIKELY(result < 0)) {
         loop_propagate(loop);

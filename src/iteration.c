@@ -65,7 +65,7 @@ loop_run_ready(Loop *loop, struct run *run, size_t count)
             fetch_next_handles(&loop->ready);
         }
         int result = LIKELY(!FLAG(loop->careful)) ? loop_run_item(loop, item)
-                                            : loop_run_item_carefully(loop, item, false);
+                                                  : loop_run_item_carefully(loop, item, false);
         Py_DECREF(ready_object(item));
         if (UNLIKELY(result < 0)) {
             loop_propagate(loop);
@@ -278,7 +278,7 @@ static inline __attribute__((always_inline)) int
 loop_poll(Loop *loop, struct run *run, size_t *before)
 {
     return LIKELY(!FLAG(loop->looked_at)) ? loop_poll_by(loop, run, before, 0)
-                                    : loop_poll_looked_at(loop, run, before);
+                                          : loop_poll_looked_at(loop, run, before);
 }
 
 /* Apart from the poll, because asyncio's order is: what was ready before the poll, then

@@ -332,7 +332,9 @@ static PyObject *
 Loop_create_task(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     static const char *const names[] = {
-        "coro", "name", "context",
+        "coro",
+        "name",
+        "context",
 #if PY_VERSION_HEX >= 0x030D0300
         "eager_start",
 #endif

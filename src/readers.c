@@ -303,8 +303,11 @@ readers_list(Loop *loop)
     if (all == NULL) {
         return PyErr_NoMemory();
     }
-    all[0] = (struct watched){.fd = loop->inbox.wake_fd, .event = EV_READ,
-                              .handle = Py_NewRef(Py_None)};
+    all[0] = (struct watched){
+        .fd = loop->inbox.wake_fd,
+        .event = EV_READ,
+        .handle = Py_NewRef(Py_None),
+    };
     list_to_array(loop, &loop->fds.noted, list_to_array(loop, &loop->fds.active, all + 1));
     PyObject *list = PyList_New(0);
     for (size_t i = 0; i < length; i++) {

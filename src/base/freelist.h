@@ -38,7 +38,8 @@ freelist_pop(struct freelist *list, PyTypeObject *type)
     }
     return op;
 #else
-    (void)list; (void)type;
+    (void)list;
+    (void)type;
     return NULL;
 #endif
 }
@@ -76,7 +77,8 @@ freelist_keep_plain(struct freelist *list, PyObject *op)
         return true;
     }
 #else
-    (void)list; (void)op;
+    (void)list;
+    (void)op;
 #endif
     return false;
 }

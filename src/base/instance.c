@@ -6,7 +6,10 @@
 #if INSTANCE_KNOWN
 
 /* Of the tables whose names are all strings. */
-enum { KIND_UNICODE = 1, KIND_SPLIT = 2 };
+enum {
+    KIND_UNICODE = 1,
+    KIND_SPLIT = 2,
+};
 
 struct entry {
     PyObject *name;      /* NULL: deleted */
@@ -67,8 +70,11 @@ instance_see(struct state *state, PyObject *op, struct instance_seen *seen, PyOb
             }
         }
     }
-    *seen = (struct instance_seen){.version = Py_TYPE(op)->tp_version_tag, .names = table,
-                                   .count = table->count};
+    *seen = (struct instance_seen){
+        .version = Py_TYPE(op)->tp_version_tag,
+        .names = table,
+        .count = table->count,
+    };
     return true;
 }
 

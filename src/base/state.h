@@ -71,19 +71,23 @@ typedef struct Task Task;
     X(FUTURES, "asyncio.futures") X(TASKS, "asyncio.tasks") X(BASE_EVENTS, "asyncio.base_events") \
     X(UNIX_EVENTS, "asyncio.unix_events")
 
+/* clang-format off */
 enum standard_module {
 #define X(name, ...) MODULE_##name,
     STANDARD_MODULES(X)
 #undef X
     STANDARD_MODULE_COUNT,
 };
+/* clang-format on */
 
+/* clang-format off */
 enum standard_global {
 #define X(name, ...) STANDARD_##name,
     STANDARD_GLOBALS(X)
 #undef X
     STANDARD_GLOBAL_COUNT,
 };
+/* clang-format on */
 
 /* Methods of socket.socket that short ways pass over. X(name, attribute) */
 #define STANDARD_SOCKET_METHODS(X) \
@@ -93,12 +97,14 @@ enum standard_global {
     X(SETBLOCKING, "setblocking") X(GETATTRIBUTE, "__getattribute__") X(NEW, "__new__") \
     X(INIT, "__init__")
 
+/* clang-format off */
 enum standard_socket_method {
 #define X(name, ...) SOCKET_##name,
     STANDARD_SOCKET_METHODS(X)
 #undef X
     SOCKET_METHOD_COUNT,
 };
+/* clang-format on */
 
 /* Methods of our transports that short ways pass over. */
 #define STANDARD_TRANSPORT_METHODS(X) X(write) X(is_closing)

@@ -82,8 +82,10 @@ handle_set_source_traceback(Handle *handle)
 static const char *
 handle_name(Handle *handle)
 {
-    return Py_IS_TYPE(handle, loop_state(handle_state(handle))->handles.TimerType) ? "TimerHandle"
-           : handle->threadsafe ? "_ThreadSafeHandle" : "Handle";
+    if (Py_IS_TYPE(handle, loop_state(handle_state(handle))->handles.TimerType)) {
+        return "TimerHandle";
+    }
+    return handle->threadsafe ? "_ThreadSafeHandle" : "Handle";
 }
 
 void
@@ -103,8 +105,7 @@ handle_keep_repr(Handle *handle)
         Py_ssize_t length = PyUnicode_GET_LENGTH(kept);
         Py_ssize_t space = PyUnicode_FindChar(kept, ' ', 0, length, 1);
         PyObject *rest = PyUnicode_Substring(kept, space < 0 ? length : space, length);
-        repr = rest == NULL ? NULL : PyUnicode_FromFormat("<%s cancelled%U",
-                                                          handle_name(handle), rest);
+        repr = rest == NULL ? NULL : PyUnicode_FromFormat("<%s cancelled%U", handle_name(handle), rest);
         Py_XDECREF(rest);
         Py_DECREF(kept);
     }

@@ -44,8 +44,7 @@ handle_report(Handle *handle, Loop *loop, PyObject *callback, PyObject *exc)
         || PyDict_SetItem(context, state->names.exception, exc) < 0
         || PyDict_SetItem(context, state->names.handle, (PyObject *)handle) < 0
         || (handle_source_traceback(handle) != NULL
-            && PyDict_SetItem(context, state->names.source_traceback,
-                              handle_source_traceback(handle)) < 0)) {
+            && PyDict_SetItem(context, state->names.source_traceback, handle_source_traceback(handle)) < 0)) {
         goto done;
     }
     loop_call_exception_handler(loop, context);

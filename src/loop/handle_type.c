@@ -241,8 +241,12 @@ static PyObject *
 TimerHandle_richcompare(PyObject *op, PyObject *other, int operation)
 {
     static const char *const methods[] = {
-        [Py_LT] = "__lt__", [Py_LE] = "__le__", [Py_EQ] = "__eq__",
-        [Py_NE] = "__ne__", [Py_GT] = "__gt__", [Py_GE] = "__ge__",
+        [Py_LT] = "__lt__",
+        [Py_LE] = "__le__",
+        [Py_EQ] = "__eq__",
+        [Py_NE] = "__ne__",
+        [Py_GT] = "__gt__",
+        [Py_GE] = "__ge__",
     };
     return PyObject_CallMethod(loop_state(handle_state((Handle *)op))->handles.asyncio_TimerHandle,
                                methods[operation], "OO", op, other);

@@ -512,7 +512,9 @@ live_new(struct loop_state *state, double threshold, const char *health)
     live->pid = getpid();
     live->threshold_ns = (int64_t)(threshold * 1e9);
     int64_t tick = live->threshold_ns / 5;
-    live->tick_ns = tick > TICK_MAX_NS ? TICK_MAX_NS : tick < TICK_MIN_NS ? TICK_MIN_NS : tick;
+    live->tick_ns = tick > TICK_MAX_NS   ? TICK_MAX_NS
+                    : tick < TICK_MIN_NS ? TICK_MIN_NS
+                                         : tick;
     live->listen_fd = live->notify_fd = -1;
     live->all = state->loops.activities;
     activities_hold(live->all);
@@ -607,7 +609,8 @@ Liveness_dealloc(PyObject *op)
 }
 
 static PyMethodDef Liveness_methods[] = {
-    {"stop", Liveness_stop, METH_NOARGS, PyDoc_STR("stop($self, /)\n--\n\n"
+    {"stop", Liveness_stop, METH_NOARGS,
+     PyDoc_STR("stop($self, /)\n--\n\n"
                "End the thread; it has ended when this returns. Nothing in a child of fork().")},
     {"leave_to_parent", Liveness_leave_to_parent, METH_NOARGS,
      PyDoc_STR("leave_to_parent($self, /)\n--\n\n"

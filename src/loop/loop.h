@@ -222,7 +222,7 @@ static inline void
 loop_update_careful(Loop *loop)
 {
     SET_FLAG(loop->careful, FLAG(loop->debug) || SHARED_LOAD(loop->task_accounting)
-                                    || loop->trace != NULL);
+                                || loop->trace != NULL);
 }
 
 /* In debug mode: what runs now, or NULL. Steals the handle. */

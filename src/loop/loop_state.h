@@ -13,12 +13,14 @@
     X(_ensure_resolved) X(_add_reader) X(_add_writer) X(_remove_reader) X(_remove_writer) X(remove_reader) \
     X(remove_writer)
 
+/* clang-format off */
 enum loop_method {
 #define X(name) LOOP_##name,
     LOOP_METHODS(X)
 #undef X
     LOOP_METHOD_COUNT,
 };
+/* clang-format on */
 
 struct run;
 

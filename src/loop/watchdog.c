@@ -29,7 +29,13 @@
 #define BUSY_SLEEP_NS 20000      /* for each turn: less is what the system call takes, and other processes */
 #define BUSY_CALLS 50            /* more turns than that for each call of another thread */
 
-enum event_kind { EVENT_STALL, EVENT_STILL, EVENT_END, EVENT_BUSY, EVENT_CALM };
+enum event_kind {
+    EVENT_STALL,
+    EVENT_STILL,
+    EVENT_END,
+    EVENT_BUSY,
+    EVENT_CALM,
+};
 
 struct event {
     enum event_kind kind;
@@ -167,7 +173,9 @@ watch_write(struct watch *watch, enum event_kind kind, const struct seen *seen,
     pthread_mutex_lock(&watch->lock);
     if (watch->count < EVENTS_MAX) {
         watch->events[(watch->first + watch->count++) % EVENTS_MAX] = (struct event){
-            .kind = kind, .number = seen->number, .thread = thread,
+            .kind = kind,
+            .number = seen->number,
+            .thread = thread,
             .lasted_ns = now - seen->since_ns,
         };
         pthread_cond_broadcast(&watch->changed);
@@ -181,7 +189,9 @@ watch_write_busy(struct watch *watch, const struct seen *seen, unsigned long thr
     pthread_mutex_lock(&watch->lock);
     if (watch->count < EVENTS_MAX / 2) {    /* stalls go first */
         watch->events[(watch->first + watch->count++) % EVENTS_MAX] = (struct event){
-            .kind = turns > 0 ? EVENT_BUSY : EVENT_CALM, .number = seen->number, .thread = thread,
+            .kind = turns > 0 ? EVENT_BUSY : EVENT_CALM,
+            .number = seen->number,
+            .thread = thread,
             .turns = turns,
         };
         pthread_cond_broadcast(&watch->changed);
@@ -315,8 +325,13 @@ watch_turns(struct watch *watch, struct seen *seen, const struct activity *activ
     if (busy || window->busy) {
         watch_write_busy(watch, seen, activity->thread, busy ? per_second : 0);
     }
-    *window = (struct window){.began_ns = now, .turns = count, .idle = idle,
-                              .from_threads = from_threads, .busy = busy};
+    *window = (struct window){
+        .began_ns = now,
+        .turns = count,
+        .idle = idle,
+        .from_threads = from_threads,
+        .busy = busy,
+    };
 }
 
 static void
@@ -337,8 +352,12 @@ watch_look(struct watch *watch, struct activity *activity, int64_t now)
         watch_write(watch, EVENT_END, seen, activity->thread, now);
     }
     *seen = (struct seen){
-        .number = seen->number, .pulse = pulse, .since_ns = now, .there = true,
-        .window = seen->window};
+        .number = seen->number,
+        .pulse = pulse,
+        .since_ns = now,
+        .there = true,
+        .window = seen->window,
+    };
 }
 
 static void
@@ -435,7 +454,9 @@ static int64_t
 tick_of(int64_t threshold_ns)
 {
     int64_t tick = threshold_ns / TICKS;
-    return tick > TICK_MAX_NS ? TICK_MAX_NS : tick < TICK_MIN_NS ? TICK_MIN_NS : tick;
+    return tick > TICK_MAX_NS   ? TICK_MAX_NS
+           : tick < TICK_MIN_NS ? TICK_MIN_NS
+                                : tick;
 }
 
 static PyObject *
@@ -552,7 +573,8 @@ static PyMethodDef Watchdog_methods[] = {
                "loop's number, the thread's, seconds so far, what was written while the GIL was\n"
                "held, or None), or ('busy', number, thread, turns per second, None), or ('calm',\n"
                "number, thread, 0, None). None once it is stopped.")},
-    {"stop", Watchdog_stop, METH_NOARGS, PyDoc_STR("stop($self, /)\n--\n\n"
+    {"stop", Watchdog_stop, METH_NOARGS,
+     PyDoc_STR("stop($self, /)\n--\n\n"
                "End the thread; it has ended when this returns. Nothing in a child of fork().")},
     {NULL, NULL, 0, NULL},
 };

@@ -185,9 +185,9 @@ datagram_raised(Datagram *dgram, Loop *loop, bool reading)
     if (is_exit_exception()) {
         return -1;
     }
-    loop_report(loop, reading ? "Exception in callback _SelectorDatagramTransport._read_ready()"
-                              : "Exception in callback _SelectorDatagramTransport._sendto_ready()",
-                "transport", (PyObject *)dgram);
+    const char *message = reading ? "Exception in callback _SelectorDatagramTransport._read_ready()"
+                                  : "Exception in callback _SelectorDatagramTransport._sendto_ready()";
+    loop_report(loop, message, "transport", (PyObject *)dgram);
     return 0;
 }
 
@@ -559,12 +559,18 @@ send_batch(Datagram *dgram, size_t *count)
             PyErr_Clear();    /* the next call comes to it */
             break;
         }
-        iov[length] = (struct iovec){.iov_base = PyBytes_AS_STRING(item->data),
-                                     .iov_len = (size_t)PyBytes_GET_SIZE(item->data)};
+        iov[length] = (struct iovec){
+            .iov_base = PyBytes_AS_STRING(item->data),
+            .iov_len = (size_t)PyBytes_GET_SIZE(item->data),
+        };
         messages[length] = (struct mmsghdr){
-            .msg_hdr = {.msg_iov = &iov[length], .msg_iovlen = 1,
-                        .msg_name = item->target.length > 0 ? &item->target.any : NULL,
-                        .msg_namelen = item->target.length}};
+            .msg_hdr = {
+                .msg_iov = &iov[length],
+                .msg_iovlen = 1,
+                .msg_name = item->target.length > 0 ? &item->target.any : NULL,
+                .msg_namelen = item->target.length,
+            },
+        };
     }
     *count = 0;
     if (length == 0 || !datagram_is_native(dgram)) {

@@ -34,10 +34,12 @@ spare_take(struct state *state, size_t *capacity)
 static inline void
 packet_set_length(PyObject *bytes, size_t n)
 {
+    /* clang-format off */
     _Py_COMP_DIAG_PUSH
     _Py_COMP_DIAG_IGNORE_DEPR_DECLS
     ((PyBytesObject *)bytes)->ob_shash = -1;
     _Py_COMP_DIAG_POP
+    /* clang-format on */
     Py_SET_SIZE(bytes, (Py_ssize_t)n);
     PyBytes_AS_STRING(bytes)[n] = '\0';
 }
@@ -83,7 +85,8 @@ packet_done(struct state *state, PyObject *bytes_steal, size_t capacity)
         return;
     }
 #else
-    (void)state; (void)capacity;
+    (void)state;
+    (void)capacity;
 #endif
     Py_DECREF(bytes_steal);
 }

@@ -301,8 +301,7 @@ module_read_pipe_new(PyObject *module, PyObject *tuple)
     int fd;
     mode_t mode;
     if (pipe_args_parse(module, tuple, &args) < 0
-        || pipe_open(args.loop->state, args.file, "Pipe transport is for pipes/sockets only.", &fd,
-                     &mode) < 0) {
+        || pipe_open(args.loop->state, args.file, "Pipe transport is for pipes/sockets only.", &fd, &mode) < 0) {
         return NULL;
     }
     Transport *tr = transport_new(net_state(args.loop->state)->pipes.ReadType, &read_pipe_kind, args.loop,
@@ -325,7 +324,8 @@ module_write_pipe_new(PyObject *module, PyObject *tuple)
     if (pipe_args_parse(module, tuple, &args) < 0
         || pipe_open(args.loop->state, args.file,
                      "Pipe transport is only for pipes, sockets and character devices", &fd,
-                     &mode) < 0) {
+                     &mode)
+               < 0) {
         return NULL;
     }
     Transport *tr = transport_new(net_state(args.loop->state)->pipes.WriteType, &write_pipe_kind, args.loop,
@@ -355,8 +355,8 @@ Pipe_repr(PyObject *op)
     const char *state = tr->closing ? " closing" : "";
     struct watch *watch = tr->kind->has_output ? &tr->write_watch : &tr->read_watch;
     const char *polling = tr->loop == NULL || FLAG(tr->loop->closed) ? "open"
-                          : watch_is_active(watch)             ? "polling"
-                                                               : "idle";
+                          : watch_is_active(watch)                   ? "polling"
+                                                                     : "idle";
     if (!tr->kind->has_output) {
         return PyUnicode_FromFormat("<%s%s fd=%d %s>", name, state, tr->fd, polling);
     }

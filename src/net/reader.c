@@ -14,7 +14,11 @@
 
 /* Where each function of enum own_function belongs. */
 static const struct {
-    enum { PROTOCOL, READER, WRITER } type;
+    enum {
+        PROTOCOL,
+        READER,
+        WRITER,
+    } type;
     const char *name;
 } own_names[OWN_FUNCTIONS] = {
     [OWN_DATA_RECEIVED] = {PROTOCOL, "data_received"},
@@ -230,8 +234,12 @@ bool
 reader_has_own_methods(struct state *state, PyObject *op, PyObject *dict)
 {
     static const enum own_function looked_up[] = {
-        OWN_FEED_DATA, OWN_WAKEUP_WAITER, OWN_WAIT_FOR_DATA, OWN_MAYBE_RESUME_TRANSPORT,
-        OWN_READUNTIL, OWN_EXCEPTION,
+        OWN_FEED_DATA,
+        OWN_WAKEUP_WAITER,
+        OWN_WAIT_FOR_DATA,
+        OWN_MAYBE_RESUME_TRANSPORT,
+        OWN_READUNTIL,
+        OWN_EXCEPTION,
     };
     const struct reader_state *reader = &net_state(state)->reader;
     for (size_t i = 0; i < ARRAY_LEN(looked_up); i++) {

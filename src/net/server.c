@@ -480,8 +480,7 @@ acceptor_on_readable(struct watch *watch, int revents)
             }
             break;
         }
-        if (UNLIKELY(accept_connection(acceptor, loop, fd, (struct sockaddr *)&peer,
-                                       peer_length) < 0)) {
+        if (UNLIKELY(accept_connection(acceptor, loop, fd, (struct sockaddr *)&peer, peer_length) < 0)) {
             loop_propagate(loop);
             break;
         }

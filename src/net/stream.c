@@ -344,9 +344,9 @@ stream_type_init(PyObject *module, struct state *state)
     state_own(state, &net_state(state)->streams.Type, 1);
     if (reader_init(state) < 0
         || state_add_type(module, &Stream_spec, (PyObject *)net_state(state)->transports.Type,
-                          (Py_ssize_t)sizeof(Transport), &net_state(state)->streams.Type) < 0
-        || standard_transport_init(state, &net_state(state)->streams.methods,
-                                   net_state(state)->streams.Type) < 0) {
+                          (Py_ssize_t)sizeof(Transport), &net_state(state)->streams.Type)
+               < 0
+        || standard_transport_init(state, &net_state(state)->streams.methods, net_state(state)->streams.Type) < 0) {
         return -1;
     }
     PyObject *constants = PyImport_ImportModule("asyncio.constants");

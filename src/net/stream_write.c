@@ -142,7 +142,7 @@ stream_may_hold(Stream *stream, size_t length)
     }
     if (stream->holds == HOLDS_UNKNOWN) {
         stream->holds = stream->base.kind->is_socket && io_holds(&stream->base.io) ? HOLDS
-                                                                                 : HOLDS_NOT;
+                                                                                   : HOLDS_NOT;
     }
     return stream->holds == HOLDS && unpushed_add(loop, stream);
 }
@@ -464,7 +464,8 @@ stream_write(Stream *stream, PyObject *data)
         return -1;
     }
     if (stream_check_open(stream, "Cannot call write() after write_eof()",
-                          "unable to write; sendfile is in progress") < 0) {
+                          "unable to write; sendfile is in progress")
+        < 0) {
         return -1;
     }
     if (UNLIKELY(!is_bytes || io_calls_python(&stream->base))) {
@@ -701,7 +702,8 @@ stream_writelines(Stream *stream, PyObject *list)
 {
 #if PY_VERSION_HEX >= 0x030C0000
     if (stream_check_open(stream, "Cannot call writelines() after write_eof()",
-                          "unable to writelines; sendfile is in progress") < 0) {
+                          "unable to writelines; sendfile is in progress")
+        < 0) {
         return -1;
     }
     int has_parts = PyObject_IsTrue(list);    /* asyncio takes None for nothing, too */

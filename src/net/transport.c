@@ -55,8 +55,7 @@ transport_callback_failed(Transport *tr, const char *format)
     }
     PyObject *exc = PyErr_GetRaisedException();
     PyObject *protocol = tr->proto.protocol;
-    transport_report(tr, PyUnicode_FromFormat(
-                             format, protocol == NULL ? "protocol" : Py_TYPE(protocol)->tp_name),
+    transport_report(tr, PyUnicode_FromFormat(format, protocol == NULL ? "protocol" : Py_TYPE(protocol)->tp_name),
                      exc);
     Py_DECREF(exc);
     return 0;
@@ -601,8 +600,7 @@ transport_new(PyTypeObject *type, const struct transport_kind *kind, Loop *loop,
     tr->loop = (Loop *)Py_NewRef(loop);
     COUNT_SHARED(loop->counters->transports, 1);
     tr->extra = Py_XNewRef(extra);
-    if (proto_init(&tr->proto, protocol, context,
-                   kind->is_socket ? PROTO_FOR_SOCKET : PROTO_FOR_PIPE) < 0
+    if (proto_init(&tr->proto, protocol, context, kind->is_socket ? PROTO_FOR_SOCKET : PROTO_FOR_PIPE) < 0
         || proto_set(&tr->proto, tr->state, protocol) < 0
         || (kind->is_socket && watch_claim_fd(loop, fd, (PyObject *)tr) < 0)) {
         Py_DECREF(tr);
@@ -645,7 +643,9 @@ transport_ensure_free(Loop *loop, int fd, PyObject *named)
                      : 0;
     bool closing = transport_cast(user)->closing;
     Py_DECREF(user);
-    return result < 0 ? -1 : closing ? 0 : watch_ensure_free(loop, fd, named);
+    return result < 0 ? -1
+           : closing  ? 0
+                      : watch_ensure_free(loop, fd, named);
 }
 
 /* Until the kind says what to do. */

@@ -95,7 +95,7 @@ transport_own_info(Transport *tr, PyObject *name)
     struct state_names *names = &tr->state->names;
     if (!tr->kind->is_socket) {
         return PyUnicode_Compare(name, names->pipe) == 0 && tr->file != NULL ? Py_NewRef(tr->file)
-                                                                            : NULL;
+                                                                             : NULL;
     }
     if (PyUnicode_Compare(name, names->socket) == 0) {
         if (tr->socket_view == NULL && tr->file != NULL) {

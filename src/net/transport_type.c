@@ -409,7 +409,9 @@ Transport_repr(PyObject *op)
         loop = (Loop *)Py_XNewRef(tr->loop);
         closed = tr->file == NULL || tr->file_closed;
     }
-    const char *state = closed ? " closed" : SHARED_LOAD(tr->closing) ? " closing" : "";
+    const char *state = closed                     ? " closed"
+                        : SHARED_LOAD(tr->closing) ? " closing"
+                                                   : "";
     PyObject *text = NULL;
     if (loop != NULL && !FLAG(loop->closed)) {
         struct claim claim;
@@ -812,7 +814,8 @@ transport_types_init(PyObject *module, struct state *state)
     }
     find_base_slots(state);
     if (state_add_type(module, &Transport_spec, own->transports.FlowControlMixin,
-                       ASYNCIO_TRANSPORT_SIZE, &own->transports.Type) < 0) {
+                       ASYNCIO_TRANSPORT_SIZE, &own->transports.Type)
+        < 0) {
         return -1;
     }
     PyObject *most = PyLong_FromSize_t(TRANSPORT_MAX_SIZE);

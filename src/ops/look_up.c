@@ -97,8 +97,10 @@ look_ups_wait_locked(struct look_ups *ups)
 {
     struct timespec until;
 #ifdef __APPLE__
-    until = (struct timespec){.tv_sec = ups->idle_ms / 1000,
-                              .tv_nsec = ups->idle_ms % 1000 * 1000000L};
+    until = (struct timespec){
+        .tv_sec = ups->idle_ms / 1000,
+        .tv_nsec = ups->idle_ms % 1000 * 1000000L,
+    };
     return pthread_cond_timedwait_relative_np(&ups->work, &ups->lock, &until) != ETIMEDOUT;
 #else
     clock_gettime(CLOCK_MONOTONIC, &until);

@@ -34,7 +34,12 @@ typedef PyObject *(*look_up_reader)(struct state *state, int code, int error,
 /* Looks up a name for an Operation, whose future is done when op->value is what `read` has
  * made of the answer, or the exception that it has raised: op->phase says which. host and port
  * may be NULL. 0, or -1 with RuntimeError (no thread can be started) or MemoryError. */
-enum { LOOK_UP_NEW, LOOK_UP_ASKED, LOOK_UP_ANSWERED, LOOK_UP_FAILED };
+enum {
+    LOOK_UP_NEW,
+    LOOK_UP_ASKED,
+    LOOK_UP_ANSWERED,
+    LOOK_UP_FAILED,
+};
 int look_up_begin(Operation *op, const char *host, const char *port, const struct addrinfo *hints,
                   look_up_reader read);
 void look_up_leave(Operation *op);      /* the kind's leave() */

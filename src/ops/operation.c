@@ -573,7 +573,8 @@ operation_warn_never_awaited(Operation *op)
 {
     PyObject *exc = PyErr_GetRaisedException();
     if (PyErr_WarnFormat(PyExc_RuntimeWarning, 1, "coroutine '%s.%s' was never awaited",
-                         op->kind->owner, op->kind->name) < 0) {
+                         op->kind->owner, op->kind->name)
+        < 0) {
         PyErr_WriteUnraisable(NULL);
     }
     PyErr_SetRaisedException(exc);

@@ -169,7 +169,9 @@ plain_port(PyObject *port)
 static int
 only_protocol(int type, int proto)
 {
-    int usual = type == SOCK_STREAM ? IPPROTO_TCP : type == SOCK_DGRAM ? IPPROTO_UDP : -1;
+    int usual = type == SOCK_STREAM  ? IPPROTO_TCP
+                : type == SOCK_DGRAM ? IPPROTO_UDP
+                                     : -1;
     return proto == 0 || proto == usual ? usual : -1;
 }
 

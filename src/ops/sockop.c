@@ -293,8 +293,7 @@ sockop_family(Operation *op)
     struct state *state = op->state;
     PyObject *descriptor = ops_state(state)->sockops.socket_family;
     PyObject *family = PyObject_TypeCheck(op->sock, (PyTypeObject *)state->standard.socket_class)
-                           ? Py_TYPE(descriptor)->tp_descr_get(descriptor, op->sock,
-                                                               state->standard.socket_class)
+                           ? Py_TYPE(descriptor)->tp_descr_get(descriptor, op->sock, state->standard.socket_class)
                            : PyObject_GetAttr(op->sock, state->names.family);
     long number = family == NULL ? -1 : PyLong_AsLong(family);
     Py_XDECREF(family);
@@ -536,7 +535,12 @@ attempt_wait_writable(Operation *op, PyObject **result)
 
 /* -- connecting ----------------------------------------------------------------------------- */
 
-enum { CONNECT_NEW, CONNECT_RESOLVING, CONNECT_RESOLVED, CONNECT_UNDER_WAY };
+enum {
+    CONNECT_NEW,
+    CONNECT_RESOLVING,
+    CONNECT_RESOLVED,
+    CONNECT_UNDER_WAY,
+};
 
 /* A complete address with a numeric host: nothing to resolve. */
 static bool

@@ -385,8 +385,12 @@ attempt_drain(Operation *op, PyObject **result)
 
 static const struct operation_kind kind_read = KIND(read, "StreamReader");
 static const struct operation_kind kind_readexactly = {
-    .name = "readexactly", .attempt = attempt_readexactly, .owner = "StreamReader", .warns = true,
-    .leave = leave_reader, .counts = true,
+    .name = "readexactly",
+    .attempt = attempt_readexactly,
+    .owner = "StreamReader",
+    .warns = true,
+    .leave = leave_reader,
+    .counts = true,
 };
 static const struct operation_kind kind_readline = KIND(readline, "StreamReader");
 static const struct operation_kind kind_readuntil = KIND(readuntil, "StreamReader");
@@ -599,8 +603,10 @@ client_connected(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObje
 }
 
 static PyMethodDef client_connected_def = {
-    "client_connected_cb", (PyCFunction)(void (*)(void))client_connected,
-    METH_FASTCALL | METH_KEYWORDS, NULL,
+    "client_connected_cb",
+    (PyCFunction)(void (*)(void))client_connected,
+    METH_FASTCALL | METH_KEYWORDS,
+    NULL,
 };
 
 /* Puts client_connected() before the server's callback, for connection_made() to call.
@@ -720,8 +726,7 @@ stream_api_init(PyObject *module, struct state *state)
     if (!wanted) {
         return 0;
     }
-    if (state_add_type(module, &Reader_spec, reader->ReaderType, PY_SSIZE_T_MAX,
-                       &reader->FastReaderType) < 0) {
+    if (state_add_type(module, &Reader_spec, reader->ReaderType, PY_SSIZE_T_MAX, &reader->FastReaderType) < 0) {
         return -1;
     }
     return state_add_type(module, &Writer_spec, reader->WriterType, PY_SSIZE_T_MAX,

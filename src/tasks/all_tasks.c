@@ -78,7 +78,10 @@ task_set_iter(PyObject *module, PyObject *tasks)
 }
 
 static PyMethodDef task_set_iter_def = {
-    "__iter__", task_set_iter, METH_O, NULL,
+    "__iter__",
+    task_set_iter,
+    METH_O,
+    NULL,
 };
 
 /* Gives asyncio's WeakSet of tasks a subclass of its class: modules that imported the

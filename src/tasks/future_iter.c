@@ -197,7 +197,9 @@ FutureIter_throw(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
     if (nargs > 1
         && PyErr_WarnEx(PyExc_DeprecationWarning,
                         "the (type, exc, tb) signature of throw() is deprecated, "
-                        "use the single-arg signature instead.", 1) < 0) {
+                        "use the single-arg signature instead.",
+                        1)
+               < 0) {
         return NULL;
     }
 #endif

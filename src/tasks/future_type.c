@@ -438,7 +438,7 @@ Future_dealloc(PyObject *op)
         return;
     }
     Py_TRASHCAN_BEGIN(op, Future_dealloc)
-    future_dealloc_now(self);
+        future_dealloc_now(self);
     Py_TRASHCAN_END
 }
 
@@ -504,8 +504,8 @@ static PyGetSetDef future_getsets[] = {
 
 static PyType_Slot future_slots[] = {
     {Py_tp_doc, (void *)PyDoc_STR(
-        "Future(*, loop=None)\n--\n\n"
-        "A result that is not there yet; asyncio.Future of an asyncloop loop.")},
+                    "Future(*, loop=None)\n--\n\n"
+                    "A result that is not there yet; asyncio.Future of an asyncloop loop.")},
     {Py_tp_new, Future_new},
     {Py_tp_init, Future_init},
     {Py_tp_dealloc, Future_dealloc},
@@ -545,8 +545,7 @@ future_types_init(PyObject *module, struct state *state)
     }
     PyTypeObject *base = own->futures.asyncio_Future;
     own->futures.base = (struct base_slots){base->tp_traverse, base->tp_clear, base->tp_dealloc};
-    if (state_add_type(module, &future_spec, (PyObject *)base, ASYNCIO_FUTURE_SIZE,
-                       &own->futures.Type) < 0) {
+    if (state_add_type(module, &future_spec, (PyObject *)base, ASYNCIO_FUTURE_SIZE, &own->futures.Type) < 0) {
         return -1;
     }
     freelist_init(state, &own->futures.free, own->futures.Type);

@@ -110,7 +110,11 @@ measure(struct state *state, PyObject *task, PyObject *future, PyObject *name, P
     if (is_task != 0 && name_at != 0 && coro_at != 0 && awaited_by != 0
         && find_word(task, future) == 0) {
         *at = (struct introspect_offsets){
-            .name = name_at, .coro = coro_at, .awaited_by = awaited_by, .is_task = is_task};
+            .name = name_at,
+            .coro = coro_at,
+            .awaited_by = awaited_by,
+            .is_task = is_task,
+        };
 #ifdef Py_GIL_DISABLED
         at->thread = find_word(task, (PyObject *)_Py_ThreadId());
 #endif

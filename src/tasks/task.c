@@ -179,7 +179,7 @@ static inline Task *
 task_alloc(struct state *state, PyTypeObject *type)
 {
     PyObject *op = LIKELY(type == tasks_state(state)->tasks.Type) ? freelist_take(&tasks_state(state)->tasks.free, type)
-                                                   : type->tp_alloc(type, 0);
+                                                                  : type->tp_alloc(type, 0);
     if (op == NULL) {
         return NULL;
     }
@@ -616,7 +616,7 @@ Task_dealloc(PyObject *op)
         return;
     }
     Py_TRASHCAN_BEGIN(op, Task_dealloc)
-    task_dealloc_now(self);
+        task_dealloc_now(self);
     Py_TRASHCAN_END
 }
 
@@ -715,8 +715,8 @@ static PyGetSetDef task_getsets[] = {
 
 static PyType_Slot task_slots[] = {
     {Py_tp_doc, (void *)PyDoc_STR(
-        "Task(" TASK_SIGNATURE ")\n--\n\n"
-        "A coroutine that the loop drives; asyncio.Task of an asyncloop loop.")},
+                    "Task(" TASK_SIGNATURE ")\n--\n\n"
+                    "A coroutine that the loop drives; asyncio.Task of an asyncloop loop.")},
     {Py_tp_new, Task_new},
     {Py_tp_init, Task_init},
     {Py_tp_dealloc, Task_dealloc},

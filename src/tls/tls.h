@@ -157,8 +157,19 @@ PyObject *module_tls_stamp(PyObject *module, PyObject *args);
 
 /* -- transport ----------------------------------------------------------------------- */
 
-enum tls_phase { TLS_UNWRAPPED, TLS_HANDSHAKE, TLS_WRAPPED, TLS_FLUSHING, TLS_SHUTDOWN };
-enum tls_app { TLS_APP_INIT, TLS_APP_MADE, TLS_APP_EOF, TLS_APP_LOST };
+enum tls_phase {
+    TLS_UNWRAPPED,
+    TLS_HANDSHAKE,
+    TLS_WRAPPED,
+    TLS_FLUSHING,
+    TLS_SHUTDOWN,
+};
+enum tls_app {
+    TLS_APP_INIT,
+    TLS_APP_MADE,
+    TLS_APP_EOF,
+    TLS_APP_LOST,
+};
 
 typedef struct {
     union {

@@ -265,5 +265,7 @@ tls_choose_engine(struct state *state, PyObject *context)
     }
     /* A message callback's exceptions are for the caller of the SSLObject's methods. */
     int any = tls_has_message_callback(state, context);
-    return any < 0 ? NULL : any ? &tls_portable_ops : engine;
+    return any < 0 ? NULL
+           : any   ? &tls_portable_ops
+                   : engine;
 }

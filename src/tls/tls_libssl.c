@@ -58,7 +58,11 @@ libssl_object_holds(PyObject *op, const void *pointer)
 /* -- finding the functions --------------------------------------------------------------- */
 
 static pthread_mutex_t load_lock = PTHREAD_MUTEX_INITIALIZER;
-static enum { NOT_LOADED, LOADED, LOAD_FAILED } load_state;
+static enum {
+    NOT_LOADED,
+    LOADED,
+    LOAD_FAILED,
+} load_state;
 
 /* A handle of the library that the _ssl module is in, or NULL. */
 static void *
@@ -104,8 +108,12 @@ static bool
 is_openssl(void *handle, const struct libssl *found, PyObject *module)
 {
     static const char *const others[] = {
-        "BORINGSSL_self_test", "BORINGSSL_integrity_test", "BORINGSSL_bcm_text_hash",
-        "awslc_version_string", "awslc_api_version_num", "AWSLC_thread_local_clear",
+        "BORINGSSL_self_test",
+        "BORINGSSL_integrity_test",
+        "BORINGSSL_bcm_text_hash",
+        "awslc_version_string",
+        "awslc_api_version_num",
+        "AWSLC_thread_local_clear",
     };
     for (size_t i = 0; i < ARRAY_LEN(others); i++) {
         if (dlsym(handle, others[i]) != NULL) {
@@ -171,7 +179,9 @@ reason_name(const char *reason)
     size_t n = 0;
     for (; reason[n] != '\0' && n < sizeof(name) - 1; n++) {
         char c = reason[n];
-        name[n] = c >= 'a' && c <= 'z' ? (char)(c - 'a' + 'A') : c == ' ' ? '_' : c;
+        name[n] = c >= 'a' && c <= 'z' ? (char)(c - 'a' + 'A')
+                  : c == ' '           ? '_'
+                                       : c;
     }
     return PyUnicode_FromStringAndSize(name, (Py_ssize_t)n);
 }

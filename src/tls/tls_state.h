@@ -6,7 +6,13 @@
 
 /* TLS as the standard library has it, when it was last looked at; NULL: not yet,
  * or it is not */
-enum { TLS_CONTEXT_CLASS, TLS_OBJECT_CLASS, TLS_PROTOCOL_CLASS, TLS_TRANSPORT_CLASS, TLS_CLASSES };
+enum {
+    TLS_CONTEXT_CLASS,
+    TLS_OBJECT_CLASS,
+    TLS_PROTOCOL_CLASS,
+    TLS_TRANSPORT_CLASS,
+    TLS_CLASSES,
+};
 struct tls_shipped {
     PyObject *classes;                    /* tuple */
     PyObject *functions;                  /* each followed by its code */
