@@ -8,8 +8,8 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.gnuversions import GNUVerNeedSection
 from elftools.elf.sections import SymbolTableSection
 
-LARGEST_WHEEL = 250_000
-LARGEST_CORE = 500_000
+LARGEST_WHEEL = 250 * 1024
+LARGEST_CORE = 500 * 1024
 NEWEST_GLIBC = (2, 17)
 MACHINES = {"x86_64": "EM_X86_64", "aarch64": "EM_AARCH64"}
 # All of them are parts of glibc. libdl is for the functions of the interpreter's own libssl, and
