@@ -1,5 +1,6 @@
 """The parts of `make wheels` that need no other compiler."""
 
+import ast
 import email
 import importlib.util
 import json
@@ -68,3 +69,15 @@ def test_metadata_and_bill_of_materials_name_libev(tmp_path):
     (libev,) = bill["components"]
     assert (libev["name"], libev["version"]) == ("libev", "4.33")
     assert "serialNumber" not in json.dumps(bill) and "timestamp" not in json.dumps(bill)
+
+
+def test_comments_are_left_out_and_nothing_else():
+    for path in (ROOT / "asyncloop").rglob("*.py*"):
+        if path.suffix not in (".py", ".pyi"):
+            continue
+        text = path.read_text()
+        short = contents.without_comments(text)
+        assert ast.dump(ast.parse(short), include_attributes=True) == ast.dump(
+            ast.parse(text), include_attributes=True
+        )
+        assert len(short.splitlines()) == len(text.splitlines())

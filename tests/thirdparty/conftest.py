@@ -27,7 +27,7 @@ collect_ignore = ["suites"]  # for child processes
 def pytest_sessionstart(session):
     """Everything is there in the version that it was tried with; elsewhere only a message."""
     with open(ROOT / "pyproject.toml", "rb") as file:
-        extras = tomllib.load(file)["project"]["optional-dependencies"]
+        extras = tomllib.load(file)["dependency-groups"]
     wrong = []
     for requirement in extras["thirdparty"]:
         name, version = requirement.split("==")

@@ -35,8 +35,9 @@ WORK = ROOT / "build" / "wheels"
 PYTHONS = "3.11 3.12 3.13 3.14 3.15 3.14t"
 PACKAGE = "asyncloop"
 JOBS = os.cpu_count()
-# What runs in each turn and each step of a task: -O3, as in a build from source. The rest is compiled for
-# size, which is a tenth of the wheel. With nothing at -O3 a loop takes 3 % more instructions.
+# What runs in each turn and each step of a task: -O3, as in a build from source. The rest is compiled
+# for size, which makes a tenth of the wheel; with nothing at -O3 a loop takes 3 % more instructions.
+# Without a GIL, where locks make the code larger, there is no room for any of it.
 HOT = ("loop/loop.c", "loop/handle_run.c", "loop/ready.c", "tasks/task_step.c", "tasks/future.c")
 
 
@@ -194,7 +195,8 @@ def compile_core(python, target, libev, output, cache):
         def compile_one(source):
             flags = BUILD.LIBEV_FLAGS if source == libev / "ev.c" else BUILD.FLAGS
             compiled = folder / (str(source).replace("/", "-") + ".o")
-            level = "-O3" if str(source).endswith(HOT) else "-Os"
+            hot = str(source).endswith(HOT) and not about["freethreaded"]
+            level = "-O3" if hot else "-Os"
             zig("cc", *common, *flags, level, "-c", source, "-o", compiled, cache=cache)
             return compiled
 
@@ -252,9 +254,9 @@ def build(python, target, libev, pure, out, cache):
     files = {
         str(path.relative_to(lib)): path.read_bytes() for path in lib.rglob("*") if path.is_file()
     }
-    for name in files:
-        if name.endswith((".py", ".pyi")):
-            files[name] = contents.without_comments(files[name].decode()).encode()
+    for one, data in files.items():
+        if one.endswith((".py", ".pyi")):
+            files[one] = contents.without_comments(data.decode()).encode()
     abi = about["abi"].replace("cp", "cpython-")
     files[f"{PACKAGE}/_core.{abi}-{target.multiarch}.so"] = binary
     metadata = files[f"{info.name}/METADATA"].decode()
