@@ -35,8 +35,9 @@ WORK = ROOT / "build" / "wheels"
 PYTHONS = "3.11 3.12 3.13 3.14 3.15 3.14t"
 PACKAGE = "asyncloop"
 JOBS = os.cpu_count()
-# What runs in each turn and each step of a task: -O3, as in a build from source. The rest is compiled
-# for size, which makes a tenth of the wheel; with nothing at -O3 a loop takes 3 % more instructions.
+# What runs in each turn and each step of a task: -O3, as in a build from source. The rest is
+# compiled for size, which makes a tenth of the wheel; with nothing at -O3 a loop takes 3 % more
+# instructions.
 # Without a GIL, where locks make the code larger, there is no room for any of it.
 HOT = ("loop/loop.c", "loop/handle_run.c", "loop/ready.c", "tasks/task_step.c", "tasks/future.c")
 

@@ -151,10 +151,12 @@ def place(version, machine, musl):
     if musl:
         if version != MUSL_PYTHON:
             raise NotTried(f"on musl there is only a Python {MUSL_PYTHON}")
+        if machine != platform.machine():
+            raise NotTried(f"no Python for musl on {machine}")
         root = debian(SUITES[MUSL_PYTHON], machine)
         if not (root / "opt/musl-python").exists():
             variables = ("env", f"PYTHON={sys.executable}")
-            command_output(*variables, "tools/wheels/musl_python", machine, MUSL_PYTHON, root)
+            command_output(*variables, "tools/wheels/musl_python", MUSL_PYTHON, root)
         return Place(root, f"/opt/musl-python/bin/python{version}", emulator(machine, root), False)
     suite = SUITES.get(version)
     if suite is None:
