@@ -20,6 +20,7 @@
 #include "tasks/owed_tasks.h"
 #include "net/hold.h"
 #include "ops/operation.h"
+#include "ops/ops_loop.h"
 #include "item.h"
 #include "life.h"
 #include "readers.h"
@@ -87,10 +88,10 @@ loop_is_idle(Loop *loop)
 
 /* Of the last poll: did its events take their tasks long? */
 static inline void
-loop_judge_crowd(Loop *loop, int64_t now)
+loop_judge_answers(Loop *loop, int64_t now)
 {
-    if (UNLIKELY(loop->crowd >= CROWD_EVENTS)) {
-        loop->slow_answers = now - loop->last_poll_ns >= (int64_t)loop->crowd * SLOW_ANSWER_NS;
+    if (UNLIKELY(loop->polled_events >= MANY_EVENTS)) {
+        loop->slow_answers = now - loop->last_poll_ns >= (int64_t)loop->polled_events * SLOW_ANSWER_NS;
     }
 }
 
@@ -127,7 +128,7 @@ static int
 loop_glance(Loop *loop, struct run *run, int64_t now)
 {
     loop->now_ns = now;
-    loop_judge_crowd(loop, now);
+    loop_judge_answers(loop, now);
     if (UNLIKELY(loop_look(loop, 0) < 0)) {
         loop_propagate(loop);
     }
@@ -216,27 +217,27 @@ loop_poll_by(Loop *loop, struct run *run, size_t *before, const int by_selector)
     if (!idle) {
         now = monotonic_ns();
         if (LIKELY(by_selector == 0)
-            && (loop->answering || now - loop->last_poll_ns < POLL_INTERVAL_NS)) {
+            && (loop->had_events || now - loop->last_poll_ns < POLL_INTERVAL_NS)) {
             if (UNLIKELY(loop->fds.fresh)) {
                 return loop_glance(loop, run, now);
             }
-            loop->answering = false;
+            loop->had_events = false;
             loop->now_ns = now;
             return 0;
         }
         loop->slept_ns = now;
-        loop_judge_crowd(loop, now);
+        loop_judge_answers(loop, now);
     }
     else {
-        if (UNLIKELY(loop->crowd >= CROWD_EVENTS)) {
-            loop_judge_crowd(loop, monotonic_ns());
+        if (UNLIKELY(loop->polled_events >= MANY_EVENTS)) {
+            loop_judge_answers(loop, monotonic_ns());
         }
         if (UNLIKELY(loop_idle_time(loop, &wait_ns) < 0)) {
             loop_propagate(loop);
             return -1;
         }
     }
-    if (UNLIKELY(!list_empty(&loop->waiting_operations))) {
+    if (UNLIKELY(!list_empty(&ops_loop(loop)->waiting_operations))) {
         wait_ns = operation_check_waiting(loop, monotonic_ns(), wait_ns);
     }
     current_leave(loop);
@@ -287,13 +288,13 @@ static void
 loop_dispatch(Loop *loop)
 {
     loop->polls++;
-    loop->crowd = 0;
+    loop->polled_events = 0;
     if (!list_empty(&loop->fds.noted)) {
         current_leave(loop);
         readers_tell(loop);
     }
-    loop->answering = loop->fds.events > 0;
-    loop->crowd = loop->fds.events;
+    loop->had_events = loop->fds.events > 0;
+    loop->polled_events = loop->fds.events;
 }
 
 static inline int
@@ -541,7 +542,7 @@ loop_end_turn(Loop *loop)
 {
     COUNT(loop->counters->steps, 1);
     COUNT(loop->counters->turns, 1);
-    if (UNLIKELY(loop->unpushed.length > 0)) {
+    if (UNLIKELY(net_loop(loop)->unpushed.length > 0)) {
         loop_push(loop);
     }
 }
@@ -671,7 +672,7 @@ loop_run_owned(Loop *loop, bool once)
         return -1;
     }
     run->once = once;
-    loop->answering = false;
+    loop->had_events = false;
     loop->last_poll_ns = 0;    /* the first iteration of a run always polls, as asyncio's */
     SET_FLAG(loop->turns_change, false);
     if (UNLIKELY(loop->turn_budget_ns > 0 || loop->nested > 0)) {

@@ -12,6 +12,7 @@
 #include "tasks/trace.h"
 #include "net/hold.h"
 #include "ops/look_up.h"
+#include "ops/ops_loop.h"
 #include "readers.h"
 
 int
@@ -34,11 +35,11 @@ void
 loop_free_buffers(Loop *loop)
 {
     scratch_clear(&loop->scratch);
-    free(loop->behind_room);
-    loop->behind_room = NULL;
+    free(net_loop(loop)->behind_room);
+    net_loop(loop)->behind_room = NULL;
     loop_push(loop);
-    PyMem_Free(loop->unpushed.streams);
-    loop->unpushed = (struct unpushed){0};
+    PyMem_Free(net_loop(loop)->unpushed.streams);
+    net_loop(loop)->unpushed = (struct unpushed){0};
 }
 
 void

@@ -26,6 +26,7 @@
 #include "net/transport.h"
 #include "tls/tls.h"
 #include "ops/look_up.h"
+#include "ops/ops_loop.h"
 #include "ops/resolve.h"
 #include "ops/sockop.h"
 #include "insides.h"
@@ -991,12 +992,12 @@ Loop_new(PyTypeObject *type, PyObject *args UNUSED, PyObject *kwargs UNUSED)
     loop->state = state;
     loop->timer_fd = -1;
     list_init(&loop->all_loops);
-    list_init(&loop->tls_pending);
+    list_init(&tls_loop(loop)->pending);
     owed_init(&loop->owed);
     list_init(&loop->fds.active);
     list_init(&loop->fds.noted);
     list_init(&loop->fds.lent);
-    list_init(&loop->waiting_operations);
+    list_init(&ops_loop(loop)->waiting_operations);
     inbox_init(loop);
     loop->activity = activity_new(loop_state(state)->loops.activities);
     if (loop->activity == NULL) {
@@ -1092,7 +1093,7 @@ Loop_dealloc(PyObject *op)
     ready_free(&loop->ready);
     ready_free(&loop->deferred);
     watch_free(loop);
-    pthread_cond_destroy(&loop->inbox.told);
+    pthread_cond_destroy(&loop->inbox.released);
     pthread_mutex_destroy(&loop->inbox.lock);
     activity_free(loop->activity);
     type->tp_free(op);
@@ -1230,7 +1231,7 @@ static PyType_Slot Loop_slots[] = {
 
 static PyType_Spec Loop_spec = {
     .name = "asyncloop._core.Loop",
-    .basicsize = sizeof(Loop),
+    .basicsize = sizeof(struct ops_loop),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
     .slots = Loop_slots,
 };

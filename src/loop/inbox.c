@@ -23,7 +23,7 @@ void
 inbox_init(Loop *loop)
 {
     pthread_mutex_init(&loop->inbox.lock, NULL);
-    pthread_cond_init(&loop->inbox.told, NULL);
+    pthread_cond_init(&loop->inbox.released, NULL);
     loop->inbox.wake_fd = loop->inbox.wake_write_fd = -1;
     loop->inbox.posted_end = &loop->inbox.posted;
 }
@@ -75,7 +75,7 @@ inbox_forked(Loop *loop)
     /* Another thread of the parent may have held the lock. Not later: without a GIL the first call
      * takes it before the loop runs, and then other threads of the child may hold it. */
     pthread_mutex_init(&loop->inbox.lock, NULL);
-    pthread_cond_init(&loop->inbox.told, NULL);
+    pthread_cond_init(&loop->inbox.released, NULL);
     loop->inbox.waiters = 0;
     wake_set_asleep(&loop->inbox, false);
     /* Whoever has posted them does so again: see look_up.c. */

@@ -63,6 +63,8 @@ struct overrides {
 #endif
 };
 
+/* The part of loop/ and tasks/. Each folder above adds its own part behind the one below it, and reaches
+ * it by a cast: net_loop(loop), tls_loop(loop), ops_loop(loop). Together they are one object. */
 struct Loop {
     PyObject_HEAD
     struct state *state;          /* borrowed: the type keeps the module alive */
@@ -105,7 +107,7 @@ struct Loop {
 
     struct inbox {                /* call_soon_threadsafe(): see inbox.c */
         pthread_mutex_t lock;
-        pthread_cond_t told;      /* for the threads in wake_wait_while() */
+        pthread_cond_t released;  /* for the threads in wake_wait_while() */
         int waiters;              /* how many */
         uintptr_t *items;         /* as in struct ready: strong, with their kind; from head on */
         size_t head;
@@ -135,9 +137,9 @@ struct Loop {
     int64_t slept_ns;             /* clock before the poll that is under way, if it may sleep; 0: not read yet */
     int64_t woke_ns;              /* clock when the last poll ended, before the GIL; 0: it did not sleep */
     uint32_t polls;               /* so far; wraps */
-    unsigned int crowd;           /* events of the last poll, once they were told; 0 while they are */
-    bool slow_answers;            /* the last crowd took long for each: see loop_gathers() */
-    bool answering;               /* the last iteration had events: see loop_poll() */
+    unsigned int polled_events;   /* events of the last poll, once they were told; 0 while they are */
+    bool slow_answers;            /* many events have last taken long for each: see loop_gathers() */
+    bool had_events;              /* the last iteration had events: see loop_poll() */
 
     ev_timer poll_timer;          /* bounds a sleeping poll, in milliseconds */
     int64_t poll_timer_deadline;
@@ -148,29 +150,13 @@ struct Loop {
 
     PyObject *current_task;       /* the Task last entered in asyncio's books; owned, only during a run: current.h */
 
-    struct look_ups *look_ups;    /* look_up.c; NULL until a name was looked up */
-
-    struct list_node waiting_operations;    /* operation.c */
-    int64_t operations_checked_ns;
-
     struct scratch {              /* scratch.h: large memory for the time of a call */
         char *blocks[SCRATCH_KEPT];    /* the free ones */
         unsigned int count;
         unsigned int taken;       /* that are out; debug build */
     } scratch;
-    void *behind_room;            /* stream_read.c: of malloc(), or NULL */
 
     struct owed owed;             /* what could not be put into the ring for want of memory */
-    struct unpushed {
-        PyObject **streams;       /* borrowed: who dies leaves */
-        uint32_t length;
-        uint32_t capacity;
-        int64_t pushed_ns;        /* when that came before the end of the turn */
-    } unpushed;                   /* hold.h: streams of which the kernel holds output */
-    struct list_node tls_pending; /* tls.h: TLS transports whose output waits (borrowed) */
-    int64_t handshakes_at_ns;     /* tls.c: now_ns of the iteration that the next field is about */
-    int64_t handshakes_took_ns;
-
     struct trace *trace;          /* trace.c: what the watchdog has asked for, or NULL */
     PyObject *current_handle;     /* debug mode: what runs now, or NULL */
     PyObject *task_factory;       /* or NULL; set through the attribute _task_factory */
@@ -209,13 +195,13 @@ loop_is_mine(const Loop *loop)
  * leave together wake it once. So if answers take longer than a reader needs for that, what tasks write
  * that many events have woken at once leaves at the end of the turn. (Benchmark rows: bare ASGI
  * and aiohttp, where it saves a twentieth of the CPU; streams, where there is nothing to save.) */
-#define CROWD_EVENTS 4
+#define MANY_EVENTS 4
 #define SLOW_ANSWER_NS 11000
 
 static inline bool
 loop_gathers(const Loop *loop)
 {
-    return loop->crowd >= CROWD_EVENTS && loop->slow_answers;
+    return loop->polled_events >= MANY_EVENTS && loop->slow_answers;
 }
 
 static inline void

@@ -54,7 +54,7 @@ wake_wait_while(Loop *loop, const uint32_t *runner)
     /* Before the look: the loop sees the one or has cleared the other. */
     __atomic_add_fetch(&inbox->waiters, 1, __ATOMIC_SEQ_CST);
     while (__atomic_load_n(runner, __ATOMIC_SEQ_CST) != 0) {
-        pthread_cond_wait(&inbox->told, &inbox->lock);
+        pthread_cond_wait(&inbox->released, &inbox->lock);
     }
     __atomic_sub_fetch(&inbox->waiters, 1, __ATOMIC_SEQ_CST);
     pthread_mutex_unlock(&inbox->lock);
@@ -65,7 +65,7 @@ void
 wake_tell_all_waiters(Loop *loop)
 {
     pthread_mutex_lock(&loop->inbox.lock);
-    pthread_cond_broadcast(&loop->inbox.told);
+    pthread_cond_broadcast(&loop->inbox.released);
     pthread_mutex_unlock(&loop->inbox.lock);
 }
 

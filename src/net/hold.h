@@ -1,10 +1,11 @@
 /* hold.h - output that the kernel is told to hold, because more is to come in this step or turn.
  *
- * Owns: loop->unpushed, the streams with such output. */
+ * Owns: net_loop(loop)->unpushed, the streams with such output. */
 #ifndef ASYNCLOOP_HOLD_H
 #define ASYNCLOOP_HOLD_H
 
 #include "loop/loop.h"
+#include "net/net_loop.h"
 
 /* What the kernel holds leaves; the second one may put it off to the turn's end.
  * The third is for a child of fork(): its parent does it. */
@@ -17,7 +18,7 @@ static inline void
 loop_step_done(Loop *loop)
 {
     COUNT(loop->counters->steps, 1);
-    if (UNLIKELY(loop->unpushed.length > 0)) {
+    if (UNLIKELY(net_loop(loop)->unpushed.length > 0)) {
         loop_push_after_step(loop);
     }
 }

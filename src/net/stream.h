@@ -6,6 +6,7 @@
 #ifndef ASYNCLOOP_STREAM_H
 #define ASYNCLOOP_STREAM_H
 
+#include "net/net_loop.h"
 #include "net/transport.h"
 #include "net/wqueue.h"
 
@@ -23,7 +24,7 @@ typedef struct {
     uint32_t step;             /* of the loop, in which write() was called last */
     uint16_t writes;           /* in that step */
     uint16_t usual_writes;     /* in the one before */
-    uint32_t unpushed;         /* its place in loop->unpushed, from 1 on; 0: not there */
+    uint32_t unpushed;         /* its place in net_loop(loop)->unpushed, from 1 on; 0: not there */
     uint8_t holds;             /* enum holds */
     bool eof;                  /* write_eof() was called */
 } Stream;

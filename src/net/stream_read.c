@@ -200,7 +200,7 @@ loop_keep_room(Loop *loop)
     while (count < ROOM_BYTES / ROOM_PIECE && (pieces[count] = malloc(ROOM_PIECE)) != NULL) {
         count++;
     }
-    loop->behind_room = malloc(ROOM_PIECE);
+    net_loop(loop)->behind_room = malloc(ROOM_PIECE);
     while (count > 0) {
         free(pieces[--count]);
     }
@@ -217,7 +217,7 @@ stream_expect_large(Transport *tr, size_t n)
         tr->proto.expected = packet_room(n);
     }
     Loop *loop = tr->loop;
-    if (loop != NULL && loop->behind_room == NULL) {
+    if (loop != NULL && net_loop(loop)->behind_room == NULL) {
         loop_keep_room(loop);
     }
 }

@@ -55,7 +55,7 @@ stream_queue_failed(Stream *stream)
 static bool
 unpushed_add(Loop *loop, Stream *stream)
 {
-    struct unpushed *unpushed = &loop->unpushed;
+    struct unpushed *unpushed = &net_loop(loop)->unpushed;
     if (stream->unpushed > 0) {
         return true;
     }
@@ -76,7 +76,7 @@ unpushed_add(Loop *loop, Stream *stream)
 static void
 unpushed_remove(Loop *loop, Stream *stream)
 {
-    struct unpushed *unpushed = &loop->unpushed;
+    struct unpushed *unpushed = &net_loop(loop)->unpushed;
     Stream *last = stream_cast(unpushed->streams[--unpushed->length]);
     unpushed->streams[stream->unpushed - 1] = (PyObject *)last;
     last->unpushed = stream->unpushed;
@@ -97,34 +97,34 @@ stream_push(Stream *stream)
 void
 loop_push(Loop *loop)
 {
-    for (uint32_t i = 0; i < loop->unpushed.length; i++) {
-        Stream *stream = stream_cast(loop->unpushed.streams[i]);
+    for (uint32_t i = 0; i < net_loop(loop)->unpushed.length; i++) {
+        Stream *stream = stream_cast(net_loop(loop)->unpushed.streams[i]);
         stream->unpushed = 0;
         io_push(&stream->base.io);
     }
-    loop->unpushed.length = 0;
+    net_loop(loop)->unpushed.length = 0;
 }
 
 void
 loop_forget_unpushed(Loop *loop)
 {
-    for (uint32_t i = 0; i < loop->unpushed.length; i++) {
-        stream_cast(loop->unpushed.streams[i])->unpushed = 0;
+    for (uint32_t i = 0; i < net_loop(loop)->unpushed.length; i++) {
+        stream_cast(net_loop(loop)->unpushed.streams[i])->unpushed = 0;
     }
-    loop->unpushed.length = 0;
+    net_loop(loop)->unpushed.length = 0;
 }
 
 void
 loop_push_after_step(Loop *loop)
 {
     if (loop_gathers(loop)) {
-        int64_t since = loop->unpushed.pushed_ns > loop->now_ns ? loop->unpushed.pushed_ns
+        int64_t since = net_loop(loop)->unpushed.pushed_ns > loop->now_ns ? net_loop(loop)->unpushed.pushed_ns
                                                                 : loop->now_ns;
         int64_t now = monotonic_ns();
         if (now - since < PUSH_INTERVAL_NS) {
             return;
         }
-        loop->unpushed.pushed_ns = now;
+        net_loop(loop)->unpushed.pushed_ns = now;
     }
     loop_push(loop);
 }

@@ -267,7 +267,7 @@ look_up_leave(Operation *op)
     if (look_up == NULL) {
         return;
     }
-    struct look_ups *ups = op->loop->look_ups;
+    struct look_ups *ups = ops_loop(op->loop)->look_ups;
     look_up_detach(look_up);
     pthread_mutex_lock(&ups->lock);
     bool waiting = !list_empty(&look_up->waiting);
@@ -285,7 +285,7 @@ look_up_leave(Operation *op)
 static struct look_ups *
 look_ups_of(Loop *loop)
 {
-    if (loop->look_ups == NULL) {
+    if (ops_loop(loop)->look_ups == NULL) {
         struct look_ups *ups = malloc(sizeof(*ups));
         if (ups == NULL) {
             return NULL;
@@ -295,9 +295,9 @@ look_ups_of(Loop *loop)
         list_init(&ups->waiting);
         list_init(&ups->asked);
         look_ups_init_locks(ups);
-        loop->look_ups = ups;
+        ops_loop(loop)->look_ups = ups;
     }
-    return loop->look_ups;
+    return ops_loop(loop)->look_ups;
 }
 
 /* A copy behind `*room`, which moves on; NULL stays NULL. */
@@ -366,7 +366,7 @@ look_up_begin(Operation *op, const char *host, const char *port, const struct ad
 void
 look_ups_close(Loop *loop)
 {
-    struct look_ups *ups = loop->look_ups;
+    struct look_ups *ups = ops_loop(loop)->look_ups;
     if (ups == NULL) {
         return;
     }
@@ -383,7 +383,7 @@ look_ups_close(Loop *loop)
     }
     pthread_mutex_unlock(&ups->lock);
     inbox_run_posted(loop);
-    loop->look_ups = NULL;
+    ops_loop(loop)->look_ups = NULL;
     pthread_mutex_lock(&ups->lock);
     while (!list_empty(&ups->waiting)) {
         struct look_up *look_up = container_of(ups->waiting.next, struct look_up, waiting);
@@ -397,7 +397,7 @@ look_ups_close(Loop *loop)
 int
 look_ups_traverse(Loop *loop, visitproc visit, void *arg)
 {
-    struct look_ups *ups = loop->look_ups;
+    struct look_ups *ups = ops_loop(loop)->look_ups;
     if (ups != NULL) {
         for (struct list_node *node = ups->asked.next; node != &ups->asked; node = node->next) {
             Py_VISIT(container_of(node, struct look_up, asked)->op);
@@ -413,7 +413,7 @@ look_ups_traverse(Loop *loop, visitproc visit, void *arg)
 void
 look_ups_forked(Loop *loop)
 {
-    struct look_ups *ups = loop->look_ups;
+    struct look_ups *ups = ops_loop(loop)->look_ups;
     if (ups == NULL) {
         return;
     }
@@ -433,7 +433,7 @@ look_ups_forked(Loop *loop)
 void
 look_ups_after_fork(Loop *loop)
 {
-    struct look_ups *ups = loop->look_ups;
+    struct look_ups *ups = ops_loop(loop)->look_ups;
     if (ups == NULL) {
         return;
     }

@@ -105,7 +105,7 @@ socket_is_closed(Operation *op)
 static void
 operation_check_all(Loop *loop)
 {
-    struct list_node *head = &loop->waiting_operations;
+    struct list_node *head = &ops_loop(loop)->waiting_operations;
     for (struct list_node *node = head->next; node != head;) {
         Operation *op = container_of(node, Operation, waiting);
         node = node->next;
@@ -131,12 +131,12 @@ operation_check_all(Loop *loop)
 int64_t
 operation_check_waiting(Loop *loop, int64_t now, int64_t wait_ns)
 {
-    int64_t since = now - loop->operations_checked_ns;
+    int64_t since = now - ops_loop(loop)->operations_checked_ns;
     if (since < CHECK_INTERVAL_NS) {
         int64_t left = CHECK_INTERVAL_NS - since;
         return wait_ns > left ? left : wait_ns;
     }
-    loop->operations_checked_ns = now;
+    ops_loop(loop)->operations_checked_ns = now;
     operation_check_all(loop);
     return ready_length(&loop->ready) > 0 ? 0 : wait_ns;
 }
@@ -207,7 +207,7 @@ operation_wait(Operation *op, enum attempt what, PyObject **result)
             return PYGEN_ERROR;
         }
         if (LIKELY(watch_is_active(&op->watch))) {
-            list_append(&loop->waiting_operations, &op->waiting);
+            list_append(&ops_loop(loop)->waiting_operations, &op->waiting);
         }
     }
     SHARED_STORE(future->watcher, (PyObject *)op);

@@ -15,6 +15,7 @@
 #define ASYNCLOOP_OPERATION_H
 
 #include "loop/watch.h"
+#include "ops/ops_loop.h"
 #include "ops/ops_state.h"
 
 #define OPERATION_MAX_ARGS 6
@@ -62,7 +63,7 @@ struct Operation {
     Future *future;                         /* while waiting: done when ready */
     TimerHandle *timer;                     /* while waiting to retry */
     struct watch watch;
-    struct list_node waiting;               /* in loop->waiting_operations, with a watch */
+    struct list_node waiting;               /* in ops_loop(loop)->waiting_operations, with a watch */
     PyObject *number;                       /* what fileno() of a socket of another kind gave, or NULL */
     PyObject *weakrefs;
     int fd;                                 /* what to watch; -1: not known */

@@ -1,10 +1,10 @@
 /* visible.c - see visible.h. */
 #include "tasks/visible.h"
 
-#include <string.h>
-
 #include "tasks/all_tasks.h"
 #include "tasks/introspect.h"
+
+#include <string.h>
 
 static PyObject **
 slot(PyObject *op, size_t offset)

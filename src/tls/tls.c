@@ -286,8 +286,8 @@ tls_drop_output(Tls *tls)
 void
 tls_forked(Loop *loop)
 {
-    while (!list_empty(&loop->tls_pending)) {
-        tls_drop_output(container_of(loop->tls_pending.next, Tls, pending));
+    while (!list_empty(&tls_loop(loop)->pending)) {
+        tls_drop_output(container_of(tls_loop(loop)->pending.next, Tls, pending));
     }
 }
 
@@ -506,11 +506,11 @@ static int tls_run_handshake(PyObject *owner, PyObject *arg);
 static bool
 tls_handshakes_took_enough(Loop *loop)
 {
-    if (loop->handshakes_at_ns != loop->now_ns) {
-        loop->handshakes_at_ns = loop->now_ns;
-        loop->handshakes_took_ns = 0;
+    if (tls_loop(loop)->handshakes_at_ns != loop->now_ns) {
+        tls_loop(loop)->handshakes_at_ns = loop->now_ns;
+        tls_loop(loop)->handshakes_took_ns = 0;
     }
-    return loop->handshakes_took_ns >= HANDSHAKES_NS;
+    return tls_loop(loop)->handshakes_took_ns >= HANDSHAKES_NS;
 }
 
 static int
@@ -535,7 +535,7 @@ tls_step_handshake(Tls *tls)
     }
     int64_t begun = monotonic_ns();
     enum tls_status status = tls->engine.ops->handshake(&tls->engine);
-    loop->handshakes_took_ns += monotonic_ns() - begun;
+    tls_loop(loop)->handshakes_took_ns += monotonic_ns() - begun;
     switch (status) {
     case TLS_OK:
         return tls_handshake_done(tls);

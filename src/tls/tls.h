@@ -31,6 +31,7 @@
 
 #include "net/stream.h"
 #include "tls/tls_libssl.h"
+#include "tls/tls_loop.h"
 #include "tls/tls_state.h"
 
 #define TLS_FATAL_MESSAGE "Fatal error on SSL protocol"
@@ -192,7 +193,7 @@ typedef struct {
     PyObject *shutdown_timeout;
     double handshake_started;       /* loop.time(), in debug mode */
     struct wqueue output;           /* plaintext that the engine does not take yet */
-    struct list_node pending;       /* in loop->tls_pending while there is output, encrypted or not */
+    struct list_node pending;       /* in tls_loop(loop)->pending while there is output, encrypted or not */
     struct owed_call owed_lost;     /* connection_lost() */
     struct owed_call owed_reading;  /* what is there to be read */
     struct owed_call owed_close;    /* the transport below is closed */

@@ -268,7 +268,7 @@ tls_note_pending(Tls *tls, size_t size)
     }
     list_remove(&tls->pending);
     if (size > 0) {
-        list_append(&tls->loop->tls_pending, &tls->pending);
+        list_append(&tls_loop(tls->loop)->pending, &tls->pending);
     }
 }
 
