@@ -79,8 +79,8 @@ class SendfileHooks(_Base):
                 if count:
                     blocksize = count - total
                 try:
-                    if blocksize <= sys.maxsize:  # else asyncio's OverflowError
-                        blocksize = min(blocksize, _MAX_BYTES)
+                    if blocksize <= sys.maxsize or sys.version_info >= (3, 13):
+                        blocksize = min(blocksize, _MAX_BYTES)  # before, asyncio's OverflowError
                     sent = os.sendfile(sock.fileno(), source, offset, blocksize)
                 except (BlockingIOError, InterruptedError):
                     pass

@@ -40,7 +40,7 @@ typedef struct Task Task;
     X(accept) X(connect) X(family) X(getaddrinfo) X(proto) X(recv) X(recv_into) X(recvfrom) X(recvfrom_into) \
     X(recvmsg) X(sendmsg) X(sendto) X(type) \
     X(_force_close) X(_msg_callback) X(_sslobj) X(abort) X(cipher) X(compression) X(do_handshake) \
-    X(get_extra_info) X(getpeercert) X(join) X(peercert) X(pending) X(read) X(resume_reading) \
+    X(_maybe_pause_protocol) X(_maybe_resume_protocol) X(get_extra_info) X(getpeercert) X(join) X(peercert) X(pending) X(read) X(resume_reading) \
     X(ssl_object) X(sslcontext) X(is_closing) X(setblocking) X(unwrap) X(wrap_bio) X(write) X(_wrap_bio) X(_encode_hostname) X(sslobject_class)
 
 /* standard.h: globals that short ways pass over. X(name, module, attribute, kind) */

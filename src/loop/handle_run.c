@@ -65,6 +65,8 @@ handle_call_failed(Loop *loop, PyObject *callback, PyObject *arg)
     Handle *handle = handle_new(loop, callback, &arg, arg != NULL, NULL);
     if (handle != NULL) {
         handle_report(handle, loop, callback, exc);
+        handle_discard(handle);    /* whoever keeps the report keeps no more than after any other call */
+        handle_let_loop_go(handle);
         Py_DECREF(handle);
     }
     else {

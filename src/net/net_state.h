@@ -50,7 +50,7 @@ struct net_state {
         PyObject *FlowControlMixin;       /* asyncio.transports._FlowControlMixin */
         PyObject *TransportSocket;        /* asyncio.trsock.TransportSocket */
         PyObject *logger;                 /* asyncio.log.logger */
-        unsigned int info_version;        /* a version of a class of ours, or 0 */
+        unsigned int above_version;       /* of our Transport, while nothing above it is replaced; or 0 */
         /* asyncio's (Python) bases keep nothing of ours; what somebody puts into their slots all the
          * same is dropped with the object. Offsets of those slots. */
         Py_ssize_t slots[8];

@@ -673,16 +673,18 @@ stream_write_parts(Stream *stream, const struct parts *parts)
 
 static int stream_flush(Stream *stream);
 
-/* Where asyncio joins the parts and calls write(), that shows in what a send() or os.write() of the
- * user's gets. */
+/* Where asyncio joins the parts and calls write(), that shows in what a send(), os.write() or write() of
+ * the user's gets. */
 static bool
 stream_joins(Transport *tr)
 {
     io_choose(tr);
 #if PY_VERSION_HEX >= 0x030C0000
-    return tr->io.ops == &io_os_functions;
+    return !tr->kind->is_socket && (tr->io.ops == &io_os_functions || tr->dict != NULL);
 #else
-    return io_calls_python(tr);
+    return io_calls_python(tr)
+           || (tr->kind->is_socket ? !transport_is_plain_stream(tr->state, (PyObject *)tr)
+                                   : tr->dict != NULL);
 #endif
 }
 
@@ -691,10 +693,14 @@ stream_write_joined(Stream *stream, PyObject *list)
 {
     PyObject *empty = PyBytes_FromStringAndSize(NULL, 0);
     PyObject *joined = empty == NULL ? NULL : PyObject_CallMethod(empty, "join", "O", list);
-    int result = joined == NULL ? -1 : stream_write(stream, joined);
+    PyObject *op = Py_NewRef((PyObject *)stream);
+    PyObject *value = joined == NULL ? NULL
+                                     : PyObject_CallMethodOneArg(op, stream->base.state->names.write, joined);
+    Py_DECREF(op);
     Py_XDECREF(empty);
     Py_XDECREF(joined);
-    return result;
+    Py_XDECREF(value);
+    return value == NULL ? -1 : 0;
 }
 
 int

@@ -451,8 +451,38 @@ transport_update_reading(Transport *tr)
 
 /* -- flow control ------------------------------------------------------------------------------ */
 
+/* By the transport's method of that name, which may be somebody else's. */
+static int
+transport_call_flow(Transport *tr, PyObject *name)
+{
+    PyObject *op = Py_NewRef((PyObject *)tr);
+    PyObject *result = PyObject_CallMethodNoArgs(op, name);
+    Py_DECREF(op);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
 int
 transport_maybe_pause(Transport *tr)
+{
+    return UNLIKELY(transport_flow_is_replaced(tr))
+               ? transport_call_flow(tr, tr->state->names._maybe_pause_protocol)
+               : transport_pause_if_full(tr);
+}
+
+int
+transport_maybe_resume(Transport *tr)
+{
+    if (LIKELY(!transport_flow_is_replaced(tr))) {
+        return transport_resume_if_empty(tr);
+    }
+    return transport_call_flow(tr, tr->state->names._maybe_resume_protocol) < 0
+               ? transport_callback_failed(tr, "Exception in callback _SelectorTransport._write_ready()")
+               : 0;
+}
+
+int
+transport_pause_if_full(Transport *tr)
 {
     if (LIKELY(tr->kind->queued(tr) <= tr->high_water) || tr->protocol_paused) {
         return 0;
@@ -467,7 +497,7 @@ transport_maybe_pause(Transport *tr)
 }
 
 int
-transport_maybe_resume(Transport *tr)
+transport_resume_if_empty(Transport *tr)
 {
     if (LIKELY(!tr->protocol_paused) || tr->kind->queued(tr) > tr->low_water) {
         return 0;

@@ -242,8 +242,13 @@ int transport_fatal_errno(Transport *tr, int err, const char *message);
 /* The limits of set_write_buffer_limits(): objects of the user's, None for asyncio's defaults.
  * 0, or -1 with ValueError, or what a comparison raised. */
 int transport_set_limits(Transport *tr, PyObject *high, PyObject *low);
-int transport_maybe_pause(Transport *tr);     /* output grew: 0, or -1 with an exit exception */
-int transport_maybe_resume(Transport *tr);    /* output shrank */
+/* asyncio's _maybe_pause_protocol() and _maybe_resume_protocol(), or what a program has in their place.
+ * Output grew: 0, or -1 with an exit exception, or what a program's has raised. */
+int transport_maybe_pause(Transport *tr);
+int transport_maybe_resume(Transport *tr);    /* output shrank: 0, or -1 with an exit exception */
+int transport_pause_if_full(Transport *tr);
+int transport_resume_if_empty(Transport *tr);
+bool transport_flow_is_replaced(Transport *tr);
 
 /* A write after the connection was lost: dropped, with asyncio's warning from the fifth on. */
 void transport_drop_write(Transport *tr);

@@ -269,43 +269,96 @@ Transport_get_protocol(PyObject *op, PyObject *ignored UNUSED)
     return Py_NewRef(protocol != NULL ? protocol : Py_None);
 }
 
-/* asyncio's transports inherit it from BaseTransport: whoever replaces it there, or in a class between,
- * means ours as well. What a program has put there, bound to the transport: new reference. NULL:
- * nothing, or with an exception. */
+/* asyncio's transports have these from classes that anybody can reach; who replaces one there means ours as
+ * well. */
+enum above { ABOVE_INFO, ABOVE_SET_LIMITS, ABOVE_GET_LIMITS, ABOVE_SET, ABOVE_PAUSE, ABOVE_RESUME, ABOVE_COUNT };
+static const char *const above_names[ABOVE_COUNT] = {
+    "BaseTransport.get_extra_info",
+    "_FlowControlMixin.set_write_buffer_limits",
+    "_FlowControlMixin.get_write_buffer_limits",
+    "_FlowControlMixin._set_write_buffer_limits",
+    "_FlowControlMixin._maybe_pause_protocol",
+    "_FlowControlMixin._maybe_resume_protocol",
+};
+
+/* The method above ours, bound to the transport: new reference, or NULL with an exception. *own: it is
+ * asyncio's. */
 static PyObject *
-replaced_get_extra_info(PyObject *op)
+method_above(PyObject *op, const char *qualname, bool *own)
 {
-    struct state *state = transport_cast(op)->state;
-    if (standard_class_is_same(Py_TYPE(op), &net_state(state)->transports.info_version)) {
+    PyObject *module = PyImport_ImportModule("asyncio.transports");
+    PyTypeObject *type = net_state(transport_cast(op)->state)->transports.Type;
+    PyObject *super = module == NULL ? NULL
+                                     : PyObject_CallFunctionObjArgs((PyObject *)&PySuper_Type,
+                                                                    (PyObject *)type, op, NULL);
+    PyObject *found = super == NULL ? NULL : PyObject_GetAttrString(super, strchr(qualname, '.') + 1);
+    *own = found != NULL && PyMethod_Check(found)
+           && standard_function(PyMethod_GET_FUNCTION(found), PyModule_GetDict(module), qualname);
+    Py_XDECREF(super);
+    Py_XDECREF(module);
+    return found;
+}
+
+/* What a program has put in the place of that method: new reference. NULL: nothing, or with an
+ * exception. */
+static PyObject *
+replaced_above(PyObject *op, enum above which)
+{
+    struct net_state *net = net_state(transport_cast(op)->state);
+    PyTypeObject *type = net->transports.Type;
+    if (LIKELY(standard_class_is_same(type, &net->transports.above_version))) {
         return NULL;
     }
-    PyObject *transports = PyImport_ImportModule("asyncio.transports");
-    PyObject *above = transports == NULL ? NULL
-                                         : PyObject_CallFunctionObjArgs((PyObject *)&PySuper_Type,
-                                                                        net_state(state)->transports.Type, op, NULL);
-    PyObject *found = above == NULL ? NULL
-                                    : PyObject_GetAttr(above, state->names.get_extra_info);
-    bool own = found != NULL && PyMethod_Check(found)
-               && standard_function(PyMethod_GET_FUNCTION(found), PyModule_GetDict(transports),
-                                    "BaseTransport.get_extra_info");
-    Py_XDECREF(above);
-    Py_XDECREF(transports);
-    if (own) {
-        (void)standard_class_has(Py_TYPE(op), "get_extra_info", Py_TYPE(op));    /* gives it a version */
-        SHARED_STORE(net_state(state)->transports.info_version, standard_version(Py_TYPE(op)));
-        Py_CLEAR(found);
+    bool all = true;
+    PyObject *replaced = NULL;
+    for (int i = 0; i < ABOVE_COUNT; i++) {
+        bool own;
+        PyObject *found = method_above(op, above_names[i], &own);
+        if (found == NULL) {
+            Py_XDECREF(replaced);
+            return NULL;
+        }
+        all &= own;
+        if (i == (int)which && !own) {
+            replaced = Py_NewRef(found);
+        }
+        Py_DECREF(found);
     }
-    return found;
+    if (all) {
+        (void)standard_class_has(type, "get_extra_info", type);    /* gives it a version */
+        SHARED_STORE(net->transports.above_version, standard_version(type));
+    }
+    return replaced;
+}
+
+/* Calls what was put in the place of the method. False: nothing was. */
+static bool
+call_replaced_above(PyObject *op, enum above which, PyObject *const *args, Py_ssize_t nargs,
+                    PyObject *kwnames, PyObject **result)
+{
+    PyObject *replaced = replaced_above(op, which);
+    *result = NULL;
+    if (LIKELY(replaced == NULL)) {
+        return PyErr_Occurred() != NULL;
+    }
+    *result = PyObject_Vectorcall(replaced, args, (size_t)nargs, kwnames);
+    Py_DECREF(replaced);
+    return true;
+}
+
+bool
+transport_flow_is_replaced(Transport *tr)
+{
+    struct net_state *net = net_state(tr->state);
+    return UNLIKELY(tr->dict != NULL)
+           || !standard_class_is_same(net->transports.Type, &net->transports.above_version);
 }
 
 static PyObject *
 Transport_get_extra_info(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    PyObject *replaced = replaced_get_extra_info(op);
-    if (UNLIKELY(replaced != NULL || PyErr_Occurred())) {
-        PyObject *result = replaced == NULL ? NULL
-                                            : PyObject_Vectorcall(replaced, args, (size_t)nargs, kwnames);
-        Py_XDECREF(replaced);
+    PyObject *result;
+    if (call_replaced_above(op, ABOVE_INFO, args, nargs, kwnames, &result)) {
         return result;
     }
     static const char *const names[] = {"name", "default", NULL};
@@ -325,15 +378,25 @@ Transport_get_write_buffer_size(PyObject *op, PyObject *ignored UNUSED)
     return PyLong_FromSize_t(tr->kind->queued(tr));
 }
 
+/* (low, high) */
 static PyObject *
-Transport_get_write_buffer_limits(PyObject *op, PyObject *ignored UNUSED)
+limits_of(Transport *tr)
 {
-    OWN_LOOP_OF(op, Transport);
-    Transport *tr = transport_cast(op);
     if (tr->limits != NULL) {
         return Py_NewRef(tr->limits);
     }
     return Py_BuildValue("(nn)", (Py_ssize_t)tr->low_water, (Py_ssize_t)tr->high_water);
+}
+
+static PyObject *
+Transport_get_write_buffer_limits(PyObject *op, PyObject *ignored UNUSED)
+{
+    PyObject *result;
+    OWN_LOOP_OF(op, Transport);
+    if (call_replaced_above(op, ABOVE_GET_LIMITS, NULL, 0, NULL, &result)) {
+        return result;
+    }
+    return limits_of(transport_cast(op));
 }
 
 static int
@@ -352,9 +415,19 @@ static PyObject *
 Transport_set_write_buffer_limits(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
                                   PyObject *kwnames)
 {
+    PyObject *result;
     OWN_LOOP_OF(op, Transport);
     Transport *tr = transport_cast(op);
-    if (set_limits_from_args(tr, "set_write_buffer_limits", args, nargs, kwnames) < 0) {
+    if (call_replaced_above(op, ABOVE_SET_LIMITS, args, nargs, kwnames, &result)) {
+        return result;
+    }
+    if (call_replaced_above(op, ABOVE_SET, args, nargs, kwnames, &result)) {    /* which asyncio calls */
+        if (result == NULL) {
+            return NULL;
+        }
+        Py_DECREF(result);
+    }
+    else if (set_limits_from_args(tr, "set_write_buffer_limits", args, nargs, kwnames) < 0) {
         return NULL;
     }
     return none_or_error(transport_maybe_pause(tr));
@@ -364,7 +437,11 @@ static PyObject *
 Transport__set_write_buffer_limits(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
                                    PyObject *kwnames)
 {
+    PyObject *result;
     OWN_LOOP_OF(op, Transport);
+    if (call_replaced_above(op, ABOVE_SET, args, nargs, kwnames, &result)) {
+        return result;
+    }
     return none_or_error(set_limits_from_args(transport_cast(op), "_set_write_buffer_limits", args,
                                               nargs, kwnames));
 }
@@ -372,15 +449,23 @@ Transport__set_write_buffer_limits(PyObject *op, PyObject *const *args, Py_ssize
 static PyObject *
 Transport__maybe_pause_protocol(PyObject *op, PyObject *ignored UNUSED)
 {
+    PyObject *result;
     OWN_LOOP_OF(op, Transport);
-    return none_or_error(transport_maybe_pause(transport_cast(op)));
+    if (call_replaced_above(op, ABOVE_PAUSE, NULL, 0, NULL, &result)) {
+        return result;
+    }
+    return none_or_error(transport_pause_if_full(transport_cast(op)));
 }
 
 static PyObject *
 Transport__maybe_resume_protocol(PyObject *op, PyObject *ignored UNUSED)
 {
+    PyObject *result;
     OWN_LOOP_OF(op, Transport);
-    return none_or_error(transport_maybe_resume(transport_cast(op)));
+    if (call_replaced_above(op, ABOVE_RESUME, NULL, 0, NULL, &result)) {
+        return result;
+    }
+    return none_or_error(transport_resume_if_empty(transport_cast(op)));
 }
 
 /* With what only the thread of the loop may look at. */
@@ -533,7 +618,7 @@ Transport_get_extra(PyObject *op, void *closure UNUSED)
 static PyObject *
 Transport_get_limit(PyObject *op, void *closure)
 {
-    PyObject *limits = Transport_get_write_buffer_limits(op, NULL);
+    PyObject *limits = limits_of(transport_cast(op));
     if (limits == NULL) {
         return NULL;
     }
@@ -663,7 +748,7 @@ Transport_set_limit(PyObject *op, PyObject *value, void *closure)
     if (no_delete(value, "a limit") < 0 || args_size(value, &bytes) < 0) {
         return -1;
     }
-    PyObject *limits = Transport_get_write_buffer_limits(op, NULL);
+    PyObject *limits = limits_of(transport_cast(op));
     if (limits == NULL) {
         return -1;
     }
@@ -800,7 +885,7 @@ int
 transport_types_init(PyObject *module, struct state *state)
 {
     struct net_state *own = net_state(state);
-    STATE_OWN_UNTIL(state, &own->transports, info_version);
+    STATE_OWN_UNTIL(state, &own->transports, above_version);
     STATE_OWN_UNTIL(state, &own->protocols, count.value);
     state_own(state, &own->packets.bytes, 1);
     const struct state_import wanted[] = {

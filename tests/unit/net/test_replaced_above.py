@@ -60,3 +60,127 @@ def test_of_other_kinds(run, loop):
         await asyncio.sleep(0)
 
     run(main())
+
+
+# -- limits and flow control --------------------
+
+MIXIN = "asyncio.transports._FlowControlMixin"
+
+
+async def connected(loop):
+    a, b = socket.socketpair()
+    a.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    events = []
+
+    class Protocol(asyncio.Protocol):
+        def pause_writing(self):
+            events.append("pause")
+
+        def resume_writing(self):
+            events.append("resume")
+
+    transport, _ = await loop.create_connection(Protocol, sock=a)
+    return transport, b, events
+
+
+@pytest.mark.parametrize("wraps", [False, True])
+def test_limits(run, loop, wraps):
+    """Also where what is put there calls asyncio's own."""
+    from asyncio.transports import _FlowControlMixin
+
+    log = []
+
+    def replacement(name):
+        real = getattr(_FlowControlMixin, name)
+
+        def method(self, *args, **kwargs):
+            log.append(name)
+            return real(self, *args, **kwargs) if wraps else "replaced"
+
+        return method
+
+    async def main():
+        transport, peer, events = await connected(loop)
+        with peer:
+            before = transport.get_write_buffer_limits()
+            for name in ("set_write_buffer_limits", "get_write_buffer_limits"):
+                with mock.patch(f"{MIXIN}.{name}", replacement(name)):
+                    answer = getattr(transport, name)()
+                assert log == [name]
+                assert wraps or answer == "replaced"
+                del log[:]
+            with mock.patch(
+                f"{MIXIN}._set_write_buffer_limits", replacement("_set_write_buffer_limits")
+            ):
+                transport.set_write_buffer_limits(high=100)
+            assert log == ["_set_write_buffer_limits"]
+            assert transport.get_write_buffer_limits() == ((25, 100) if wraps else before)
+            transport.set_write_buffer_limits(high=8)
+            assert transport.get_write_buffer_limits() == (2, 8)
+            assert events == []
+            transport.abort()
+            await asyncio.sleep(0)
+
+    run(main())
+
+
+@pytest.mark.parametrize("where", ["class", "object"])
+def test_flow_control(run, loop, where):
+    from asyncio.transports import _FlowControlMixin
+
+    async def main():
+        transport, peer, events = await connected(loop)
+        log = []
+        pause, resume = (
+            _FlowControlMixin._maybe_pause_protocol,
+            _FlowControlMixin._maybe_resume_protocol,
+        )
+
+        def maybe_pause(self=transport):
+            log.append("maybe pause")
+            pause(self)
+
+        def maybe_resume(self=transport):
+            log.append("maybe resume")
+            resume(self)
+
+        target = _FlowControlMixin if where == "class" else transport
+        with (
+            peer,
+            mock.patch.object(target, "_maybe_pause_protocol", maybe_pause, create=True),
+            mock.patch.object(target, "_maybe_resume_protocol", maybe_resume, create=True),
+        ):
+            transport.set_write_buffer_limits(high=100)
+            assert log == ["maybe pause"]
+            del log[:]
+            size = 1 << 20
+            transport.write(bytes(size))
+            assert (log, events) == (["maybe pause"], ["pause"])
+            assert transport._protocol_paused
+            peer.setblocking(False)
+            while size:
+                await asyncio.sleep(0)
+                try:
+                    size -= len(peer.recv(1 << 16))
+                except BlockingIOError:
+                    pass
+            while "resume" not in events:
+                await asyncio.sleep(0)
+            assert set(log) == {"maybe pause", "maybe resume"} and log[-1] == "maybe resume"
+            assert events == ["pause", "resume"]
+            transport.abort()
+            await asyncio.sleep(0)
+
+    run(asyncio.wait_for(main(), 20))
+
+
+def test_an_exception_of_maybe_pause_reaches_the_writer(run, loop):
+    async def main():
+        transport, peer, _ = await connected(loop)
+        with peer, mock.patch(f"{MIXIN}._maybe_pause_protocol", side_effect=KeyError("boom")):
+            with pytest.raises(KeyError):
+                transport.write(bytes(1 << 20))
+            transport.abort()
+            await asyncio.sleep(0)
+
+    run(main())

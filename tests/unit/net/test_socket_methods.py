@@ -1,4 +1,4 @@
-"""Sockets and pipes whose methods are a program's: what is called, with what, and what it answers."""
+"""Sockets and pipes whose methods are a program's: what is called, and what it answers."""
 
 import asyncio
 import os
@@ -122,6 +122,24 @@ def test_a_view_that_sendmsg_refuses_ends_the_connection(run, reports):
             assert isinstance(await protocol.lost, BufferError)
             (report,) = reports
             assert report["message"] == "Fatal write error on socket transport"
+
+    run(main())
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="asyncio's does that up to 3.11")
+def test_writelines_calls_write(run):
+    async def main():
+        transport, protocol, peer = await connect(socket.socket)
+        with peer:
+            log = []
+            transport.write = log.append
+            transport.writelines([b"one", bytearray(b"two")])
+            assert log == [b"onetwo"]
+            del transport.write
+            transport.writelines([b"one", b"two"])
+            transport.close()
+            await protocol.lost
+            assert peer.recv(100) == b"onetwo"
 
     run(main())
 

@@ -4,6 +4,7 @@ import asyncio
 import io
 import os
 import socket
+import sys
 
 import pytest
 
@@ -257,3 +258,21 @@ def test_closing_transport(run, loop, file):
 def test_bad_arguments(run, loop, pair, file, offset, count):
     with pytest.raises((TypeError, ValueError)):
         run(loop.sock_sendfile(pair[0], file, offset, count))
+
+
+@pytest.mark.parametrize("count", [1 << 63, 1 << 64, 10**40])
+def test_a_count_beyond_every_size(run, loop, file, pair, count):
+    """os.sendfile() does not take it; from 3.13 on asyncio asks for less at once."""
+
+    async def main():
+        one, other = pair
+        receiving = asyncio.ensure_future(receive_all(loop, other))
+        if sys.version_info < (3, 13):
+            with pytest.raises(OverflowError):
+                await loop.sock_sendfile(one, file, 0, count)
+        else:
+            assert await loop.sock_sendfile(one, file, 0, count) == len(DATA)
+        one.shutdown(socket.SHUT_WR)
+        await receiving
+
+    run(main())

@@ -457,7 +457,7 @@ def test_fork():
 
 
 def test_a_child_has_a_pipe_of_its_own():
-    """Stacks that are taken while a call holds the GIL go to the process that has asked for them."""
+    """Stacks that are taken while a call holds the GIL go to the process that asked for them."""
     program = textwrap.dedent("""
         import faulthandler, gc, os, threading, asyncloop
         from asyncloop._watchdog import _Dump
