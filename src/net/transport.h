@@ -145,6 +145,15 @@ transport_is_plain_stream(struct state *state, PyObject *op)
            && standard_transport_class(state, &net_state(state)->streams.methods, net_state(state)->streams.Type);
 }
 
+/* May one of the methods of flow control be somebody's? See replaced_above(), transport_type.c. */
+static inline bool
+transport_flow_is_replaced(Transport *tr)
+{
+    struct net_state *net = net_state(tr->state);
+    return UNLIKELY(tr->dict != NULL)
+           || !standard_class_is_same(net->transports.Type, &net->transports.above_version);
+}
+
 /* -- what is known of a connection (transport_info.c) ------------------------------ */
 
 /* Who is at the other end, as accept() told; length 0 asks the kernel. Before the
@@ -248,7 +257,6 @@ int transport_maybe_pause(Transport *tr);
 int transport_maybe_resume(Transport *tr);    /* output shrank: 0, or -1 with an exit exception */
 int transport_pause_if_full(Transport *tr);
 int transport_resume_if_empty(Transport *tr);
-bool transport_flow_is_replaced(Transport *tr);
 
 /* A write after the connection was lost: dropped, with asyncio's warning from the fifth on. */
 void transport_drop_write(Transport *tr);

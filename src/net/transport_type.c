@@ -346,14 +346,6 @@ call_replaced_above(PyObject *op, enum above which, PyObject *const *args, Py_ss
     return true;
 }
 
-bool
-transport_flow_is_replaced(Transport *tr)
-{
-    struct net_state *net = net_state(tr->state);
-    return UNLIKELY(tr->dict != NULL)
-           || !standard_class_is_same(net->transports.Type, &net->transports.above_version);
-}
-
 static PyObject *
 Transport_get_extra_info(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
