@@ -91,8 +91,8 @@ STANDARD_FAILS = {
 }
 
 
-# A TLS transport after close() twice, or one whose connection is lost, is without its other half, on
-# each loop.
+# A TLS transport after close() twice, or one whose connection is lost, is without its other half,
+# on each loop.
 PARTED = "'NoneType' object has no attribute"
 
 
