@@ -183,6 +183,11 @@ def build_info() -> dict[str, Any]:
     }
 
 
+if os.environ.get("ASYNCLOOP_PAGE", "0") != "0":
+    from ._page import start_from_environment as _start_page
+
+    _start_page("ASYNCLOOP_PAGE")
+
 if os.environ.get("ASYNCLOOP_WATCHDOG"):
     from ._watchdog import start_from_environment as _start_watchdog
 

@@ -4,6 +4,7 @@
     python -m asyncloop -m module ARGS
     python -m asyncloop -c 'code' ARGS
     python -m asyncloop - ARGS              code from the standard input
+    python -m asyncloop ps PID              nothing of it: loops of another process (_outside.py)
 
 The program finds what it would find under plain `python`: its own `__main__` module, `sys.argv` and
 `sys.path[0]`, and its exit status and traceback are the same. The only difference is the type of
@@ -26,6 +27,7 @@ from asyncloop import _switch
 
 USAGE = """\
 usage: python -m asyncloop [-m module | -c code | script.py | folder | -] [ARGS ...]
+       python -m asyncloop ps [PID] | tree PID | top PID
 
 Run a Python program with asyncloop as asyncio's default event loop.
 
@@ -33,6 +35,7 @@ Run a Python program with asyncloop as asyncio's default event loop.
   -m module ARGS   run a module or package, as python -m does
   -c code ARGS     run code given on the command line
   - ARGS           run code from the standard input
+  ps, tree, top    look at the loops of other processes: each has a --help of its own
   -h, --help       show this text
   -V, --version    show the versions of asyncloop, libev and Python
 """
@@ -232,6 +235,10 @@ def main() -> None:
     if first in ("-V", "--version"):
         print(version())
         return
+    if first in ("ps", "tree", "top"):
+        from asyncloop import _outside
+
+        raise SystemExit(_outside.main(args))
 
     try:
         _run(*_program(first, rest))

@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from types import FrameType, TracebackType
 from typing import Any, Literal
 
-from . import _core
+from . import _core, _page
 from ._spin import Detector, Spin
 
 __all__ = ["BlockedError", "Stall", "Watchdog", "watchdog"]
@@ -166,6 +166,7 @@ class Watchdog:
         self._open: dict[int, Stall] = {}
         self._detector = Detector()
         self._dump: _Dump | None = None
+        self._has_page = False
         self._pid = 0
 
     def start(self) -> None:
@@ -184,6 +185,9 @@ class Watchdog:
             self._thread = self._start_thread(core)
             undo.pop_all()
         self._core = core
+        if os.environ.get("ASYNCLOOP_PAGE") != "0":
+            with contextlib.suppress(OSError):
+                self._has_page = _page.acquire()
         _collector.use()
         _running.add(self)
 
@@ -210,6 +214,8 @@ class Watchdog:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(10)
         self._detector.stop()
+        if self._has_page:
+            _page.release()
         _collector.leave()
         if self._dump is not None:
             self._dump.release()
@@ -263,6 +269,7 @@ class Watchdog:
                 self.stalls.remove(before)
             self._open[number] = stall
         self.stalls.append(stall)
+        _core._page_note(number, lasted, stall.still_running, _text_of(stall))
         if callable(self.on_stall):
             self.on_stall(stall)
         elif self.on_stall is None:
@@ -340,6 +347,12 @@ def _current_task(number: int) -> str | None:
         return None if task is None else repr(task)
     except Exception as error:
         return f"<a task whose repr() raised {error!r}>"
+
+
+def _text_of(stall: Stall) -> str:
+    stack = traceback.StackSummary.from_list(list(stall.stack)).format()
+    text = f"{stall.where}\n{''.join(stack).rstrip()}"
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _log(stall: Stall) -> None:

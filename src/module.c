@@ -83,9 +83,7 @@ static PyMethodDef module_methods[] = {
     {"_loop_by_number", loop_by_number, METH_O,
      PyDoc_STR("_loop_by_number(number, /)\n--\n\n"
                "The loop that is told of under this number, or None if it does not run.")},
-    {"_delay_bounds", delay_bounds, METH_NOARGS,
-     PyDoc_STR("_delay_bounds()\n--\n\n"
-               "The lower ends of the buckets of a delay, in nanoseconds.")},
+    STATS_FUNCTIONS,
     {"_find_task_fields", visible_find, METH_VARARGS,
      PyDoc_STR("_find_task_fields(task, loop, coro, name, /)\n--\n\n"
                "Whether a Task of asyncio's own has these in its fields: see visible.h.")},

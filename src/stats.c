@@ -1,6 +1,8 @@
 /* stats.c - see stats.h. */
 #include "stats.h"
 
+#include <string.h>
+
 #include "loop/activity.h"
 #include "loop/loop.h"
 
@@ -58,17 +60,9 @@ at_least_zero(uint64_t number)
     return number > INT64_MAX ? 0 : number;    /* of counts that were read one after the other */
 }
 
-PyObject *
-Loop__counters(PyObject *op, PyObject *ignored UNUSED)
+static PyObject *
+counters_as_dict(struct counters *counters, int64_t now)
 {
-    Loop *loop = (Loop *)op;
-    struct counters now_counters, *counters = &now_counters;
-    int64_t now;
-    counters_read(loop->counters, counters, &now);
-    if (loop_is_mine(loop)) {
-        counters->ready = ready_length(&loop->ready);
-        counters->timers = loop->timers.length;
-    }
     count_turn_so_far(counters, now);
     PyObject *delay = delay_tuple(counters);
     if (delay == NULL) {
@@ -76,9 +70,11 @@ Loop__counters(PyObject *op, PyObject *ignored UNUSED)
     }
     uint64_t others = counters->turns + counters->task_steps;
     return Py_BuildValue(
-        "{sK sL sO sO sK sK sK sL sL sK sK sK sK sK sK sK sK sK sN}",
+        "{sK sK sL sL sO sO sK sK sK sL sL sK sK sK sK sK sK sK sK sK sN}",
         "number", (unsigned long long)counters->number,
+        "native_thread", (unsigned long long)counters->native_thread,
         "now", (long long)now,
+        "looked", (long long)counters->looked,
         "running", counters->run < 0 ? Py_True : Py_False,
         "asleep", counters->idle < 0 ? Py_True : Py_False,
         "turns", (unsigned long long)counters->turns,
@@ -96,4 +92,95 @@ Loop__counters(PyObject *op, PyObject *ignored UNUSED)
         "from_threads", (unsigned long long)counters->from_threads,
         "delay_max", (unsigned long long)counters->delay_max,
         "delay", delay);
+}
+
+PyObject *
+Loop__counters(PyObject *op, PyObject *ignored UNUSED)
+{
+    Loop *loop = (Loop *)op;
+    struct counters counters;
+    int64_t now;
+    counters_read(loop->counters, &counters, &now);
+    if (loop_is_mine(loop)) {
+        counters.ready = ready_length(&loop->ready);
+        counters.timers = loop->timers.length;
+    }
+    return counters_as_dict(&counters, now);
+}
+
+/* Without a GIL other threads count as well, and know the old place. */
+PyObject *
+Loop__move_counters(PyObject *op, PyObject *ignored UNUSED)
+{
+#ifndef Py_GIL_DISABLED
+    Loop *loop = (Loop *)op;
+    loop->counters = activity_move(loop->activity);
+#else
+    (void)op;
+#endif
+    Py_RETURN_NONE;
+}
+
+/* -- the page ------------------------------------------------------------------------- */
+
+PyObject *
+core_page_open(PyObject *module, PyObject *args)
+{
+    struct state *state = PyModule_GetState(module);
+    const char *asyncloop, *python, *socket;
+    if (!PyArg_ParseTuple(args, "sss:_page_open", &asyncloop, &python, &socket)) {
+        return NULL;
+    }
+    if (activities_open_page(loop_state(state)->loops.activities, asyncloop, python, socket) < 0) {
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    Py_RETURN_NONE;
+}
+
+PyObject *
+core_page_close(PyObject *module, PyObject *ignored UNUSED)
+{
+    struct state *state = PyModule_GetState(module);
+    activities_close_page(loop_state(state)->loops.activities);
+    Py_RETURN_NONE;
+}
+
+PyObject *
+core_page_note(PyObject *module, PyObject *args)
+{
+    struct state *state = PyModule_GetState(module);
+    unsigned long long loop;
+    double lasted;
+    int goes_on;
+    const char *text;
+    Py_ssize_t length;
+    if (!PyArg_ParseTuple(args, "Kdps#:_page_note", &loop, &lasted, &goes_on, &text, &length)) {
+        return NULL;
+    }
+    activities_note_stall(loop_state(state)->loops.activities, loop, (int64_t)(lasted * 1e9),
+                          goes_on, text, (size_t)length);
+    Py_RETURN_NONE;
+}
+
+PyObject *
+core_page_layout(PyObject *module UNUSED, PyObject *ignored UNUSED)
+{
+    return Py_BuildValue("(iiiiii)", PAGE_VERSION, PAGE_HEADER_BYTES, PAGE_SLOT_BYTES, PAGE_SLOTS,
+                         (int)sizeof(struct counters), DELAY_BUCKETS);
+}
+
+/* What another process's page has in a slot, as bytes. */
+PyObject *
+core_page_counters(PyObject *module UNUSED, PyObject *data)
+{
+    struct counters counters;
+    if (!PyBytes_Check(data) || PyBytes_GET_SIZE(data) < (Py_ssize_t)sizeof(counters)) {
+        PyErr_SetString(PyExc_ValueError, "these are not the bytes of a slot");
+        return NULL;
+    }
+    memcpy(&counters, PyBytes_AS_STRING(data), sizeof(counters));
+    if (counters.number == 0) {
+        Py_RETURN_NONE;
+    }
+    return counters_as_dict(&counters, counters_clock_ns());
 }

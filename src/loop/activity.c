@@ -2,6 +2,10 @@
 #include "loop/activity.h"
 
 #include <stdlib.h>
+#ifdef __linux__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 struct activities *
 activities_new(void)
@@ -33,6 +37,7 @@ activities_drop(struct activities *all)
     bool last = --all->holders == 0;
     pthread_mutex_unlock(&all->lock);
     if (last) {
+        activities_close_page(all);
         pthread_mutex_destroy(&all->lock);
         free(all);
     }
@@ -43,8 +48,80 @@ activities_forked(struct activities *all)
 {
     if (all != NULL) {
         pthread_mutex_init(&all->lock, NULL);    /* a thread that is gone may have held it */
+        activities_close_page(all);              /* the parent's */
     }
 }
+
+/* -- the page ------------------------------------------------------------------------ */
+
+int
+activities_open_page(struct activities *all, const char *asyncloop, const char *python,
+                     const char *socket)
+{
+    struct page *page = page_open(asyncloop, python, socket);
+    if (page == NULL) {
+        return -1;
+    }
+    pthread_mutex_lock(&all->lock);
+    struct page *old = all->page;
+    all->page = page;
+    if (old != NULL) {
+        page_close(old);
+    }
+    pthread_mutex_unlock(&all->lock);
+    return 0;
+}
+
+void
+activities_close_page(struct activities *all)
+{
+    pthread_mutex_lock(&all->lock);
+    if (all->page != NULL) {
+        page_close(all->page);
+        all->page = NULL;
+    }
+    pthread_mutex_unlock(&all->lock);
+}
+
+void
+activities_note_stall(struct activities *all, uint64_t loop, int64_t lasted_ns, bool goes_on,
+                      const char *text, size_t length)
+{
+    pthread_mutex_lock(&all->lock);
+    if (all->page != NULL) {
+        page_note_stall(all->page, loop, lasted_ns, goes_on, text, length);
+    }
+    pthread_mutex_unlock(&all->lock);
+}
+
+/* With the lock. */
+static void
+activity_take_place(struct activity *activity)
+{
+    struct page *page = activity->all->page;
+    struct counters *counters = page == NULL ? NULL : page_take(page);
+    activity->page = counters == NULL ? NULL : page;
+    activity->counters = counters == NULL ? &activity->own : counters;
+}
+
+struct counters *
+activity_move(struct activity *activity)
+{
+    pthread_mutex_lock(&activity->all->lock);
+    if (activity->page == NULL) {
+        activity_take_place(activity);
+        if (activity->page != NULL) {
+            struct counters *counters = activity->counters;
+            *counters = activity->own;
+            counters->number = 0;
+            __atomic_store_n(&counters->number, activity->number, __ATOMIC_RELEASE);
+        }
+    }
+    pthread_mutex_unlock(&activity->all->lock);
+    return activity->counters;
+}
+
+/* -- one loop ------------------------------------------------------------------------- */
 
 struct activity *
 activity_new(struct activities *all)
@@ -55,8 +132,8 @@ activity_new(struct activities *all)
         pthread_mutex_lock(&all->lock);
         all->holders++;
         activity->number = ++all->last_number;
-        activity->counters = &activity->own;
-        activity->own.number = activity->number;
+        activity_take_place(activity);
+        activity->counters->number = activity->number;
         list_append(&all->list, &activity->node);
         pthread_mutex_unlock(&all->lock);
     }
@@ -72,6 +149,9 @@ activity_free(struct activity *activity)
     struct activities *all = activity->all;
     pthread_mutex_lock(&all->lock);
     list_remove(&activity->node);
+    if (activity->page != NULL) {
+        page_give(activity->page, activity->counters);
+    }
     pthread_mutex_unlock(&all->lock);
     free(activity);
     activities_drop(all);
@@ -84,6 +164,11 @@ activity_set_thread(struct activity *activity, unsigned long thread)
     activity->thread = thread;
     activity->pthread = pthread_self();
     COUNTER_SET(activity->counters->thread, thread);
+#ifdef __linux__
+    if (activity->page != NULL) {
+        COUNTER_SET(activity->counters->native_thread, (uint64_t)syscall(SYS_gettid));
+    }
+#endif
     pthread_mutex_unlock(&activity->all->lock);
 }
 

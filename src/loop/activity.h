@@ -12,6 +12,7 @@
 #include <pthread.h>
 
 #include "loop/counters.h"
+#include "loop/page.h"
 
 /* All loops of an interpreter. Lives as long as one of its holders: the module, the loops, the
  * watchdogs. */
@@ -20,6 +21,7 @@ struct activities {
     struct list_node list;
     unsigned int holders;
     uint64_t last_number;
+    struct page *page;        /* the open one, or NULL */
 };
 
 struct activity {
@@ -29,7 +31,8 @@ struct activity {
     uint64_t number;          /* of the loop in its interpreter, from 1; never used again */
     unsigned long thread;     /* threading.get_ident() of who runs the loop; 0: nobody. Under the lock */
     pthread_t pthread;        /* the same */
-    struct counters own;      /* where they are, unless others have them mapped */
+    struct page *page;        /* where they are, open or not; NULL: */
+    struct counters own;      /* here */
 };
 
 struct activities *activities_new(void);               /* NULL without memory; sets no exception */
@@ -40,6 +43,16 @@ void activities_forked(struct activities *all);        /* in the child: only thi
 /* For a new loop. NULL without memory; sets no exception. */
 struct activity *activity_new(struct activities *all);
 void activity_free(struct activity *activity);         /* may be NULL */
+/* For other processes. -1 with errno. Loops that are made from then on count there. */
+int activities_open_page(struct activities *all, const char *asyncloop, const char *python,
+                         const char *socket);
+void activities_close_page(struct activities *all);
+/* Of a stall, for those who read the page, if there is one. */
+void activities_note_stall(struct activities *all, uint64_t loop, int64_t lasted_ns, bool goes_on,
+                           const char *text, size_t length);
+/* In the thread that runs the loop: it counts in the open page from then on, whose place is returned. */
+struct counters *activity_move(struct activity *activity);
+
 /* Around a run, in its thread; 0 as the thread ends it. */
 void activity_set_thread(struct activity *activity, unsigned long thread);
 

@@ -23,6 +23,7 @@
 struct counters {
     uint64_t number;          /* of the loop in its interpreter, from 1; 0: nobody's */
     uint64_t thread;          /* threading.get_ident() of who runs it; 0: nobody */
+    uint64_t native_thread;   /* the kernel's number of who ran it last, in a page */
     uint64_t pulse;           /* changes when a turn begins and with each sleep; odd while it is awake */
     uint64_t turns;
     uint64_t steps;           /* callbacks, events, parts of tasks, and the ends of turns */

@@ -269,6 +269,7 @@ watch_read_dump(struct watch *watch, const struct seen *seen, int64_t now)
     ssize_t written = write(STDERR_FILENO, head, (size_t)n);
     written += write(STDERR_FILENO, dump, length);
     (void)written;
+    activities_note_stall(watch->all, seen->number, now - seen->since_ns, true, dump, length);
     pthread_mutex_lock(&watch->lock);
     for (unsigned int i = 0; i < watch->count; i++) {
         struct event *event = &watch->events[(watch->first + i) % EVENTS_MAX];

@@ -1,0 +1,453 @@
+"""`python -m asyncloop ps`, `tree` and `top`: the loops of another process, from outside.
+
+Counters are read from its page (`_page.py`), which costs it nothing, and works while its loops are
+blocked. Tasks are asked for at its socket.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import socket
+import struct
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
+
+from . import _core
+from ._stats import Delay, LoopStats, stats_of
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS = ("ps", "tree", "top")
+
+_MAGIC = b"asyncloop page\n\0"
+_LINK = "/memfd:asyncloop-page"
+# The beginning of struct page_header of the core: page.h.
+_HEADER = struct.Struct("=16s6IQQ32s32s64sQQqqQ")
+_HEADER_BYTES, _TEXT_BYTES = 4096, 2048
+_PATIENCE = 3.0  # seconds for the process to answer
+_BLOCKED = 0.1  # seconds: a loop that has not looked at the kernel for longer than that
+
+
+class Trouble(Exception):
+    """One line of what is wrong with the process that was asked for."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SeenStall:
+    loop: int
+    lasted: float
+    ago: float
+    still_running: bool
+    text: str  # of the watchdog: the blocking line, then the stack; or what faulthandler wrote
+
+    @property
+    def where(self) -> str:
+        first, _, rest = self.text.partition("\n")
+        if first.startswith("Stack ("):
+            first = f"{rest.partition(chr(10))[0].strip()}, in a call that holds the GIL"
+        return first
+
+
+@dataclasses.dataclass(frozen=True)
+class SeenLoop:
+    stats: LoopStats
+    native_thread: int
+    blocked: float  # seconds since it last looked at the kernel, if it runs and is awake
+
+    @property
+    def state(self) -> str:
+        if not self.stats.running:
+            return "stopped"
+        if self.stats.asleep:
+            return "asleep"
+        return f"blocked {self.blocked:.1f} s" if self.blocked >= _BLOCKED else "busy"
+
+
+@dataclasses.dataclass(frozen=True)
+class Process:
+    """What a page says at one moment."""
+
+    pid: int
+    asyncloop: str
+    python: str
+    socket: str
+    loops: tuple[SeenLoop, ...]
+    not_shown: int  # loops for which the page has no room
+    stall: SeenStall | None
+
+
+# -- pages -----------------------------------------------------------------------------------
+
+
+def _text(field: bytes) -> str:
+    return field.partition(b"\0")[0].decode("utf-8", "replace")
+
+
+def read_page(descriptor: int, pid: int) -> Process:
+    """What a page says. Raises Trouble for what is no page, or one of another version."""
+    header = os.pread(descriptor, _HEADER_BYTES, 0)
+    if len(header) < _HEADER.size + _TEXT_BYTES or len(header) < _HEADER_BYTES:
+        raise Trouble(f"the page of process {pid} is truncated")
+    magic, version, header_bytes, slot_bytes, slots, counters_bytes, buckets, *rest = (
+        _HEADER.unpack_from(header)
+    )
+    if magic != _MAGIC:
+        raise Trouble(f"process {pid} has no page of asyncloop's: what it has is something else")
+    layout = (version, header_bytes, slot_bytes, slots, counters_bytes, buckets)
+    if layout != _core._page_layout():
+        raise Trouble(
+            f"the page of process {pid} has version {version}, of asyncloop {_text(rest[2])}; "
+            f"this one reads version {_core._page_layout()[0]}"
+        )
+    if os.fstat(descriptor).st_size < header_bytes + slots * slot_bytes:
+        raise Trouble(f"the page of process {pid} is truncated")
+    _, without_slot, asyncloop, python, name, *stall = rest
+    return Process(
+        pid,
+        _text(asyncloop),
+        _text(python),
+        _text(name),
+        tuple(_loops(descriptor, header_bytes, slot_bytes, slots, counters_bytes)),
+        without_slot,
+        _read_stall(stall, header),
+    )
+
+
+def _loops(
+    descriptor: int, header_bytes: int, slot_bytes: int, slots: int, counters_bytes: int
+) -> Iterator[SeenLoop]:
+    for index in range(slots):
+        data = os.pread(descriptor, counters_bytes, header_bytes + index * slot_bytes)
+        counters = _core._page_counters(data)
+        if counters is not None:
+            awake = counters["running"] and not counters["asleep"]
+            blocked = max(0, counters["now"] - counters["looked"]) * 1e-9 if awake else 0.0
+            yield SeenLoop(stats_of(counters), counters["native_thread"], blocked)
+
+
+def _read_stall(fields: Sequence[int], header: bytes) -> SeenStall | None:
+    stalls, loop, told, lasted, goes_on = fields
+    if stalls == 0:
+        return None
+    text = _text(header[_HEADER.size : _HEADER.size + _TEXT_BYTES])
+    now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+    return SeenStall(loop, lasted * 1e-9, max(0, now - told) * 1e-9, bool(goes_on), text)
+
+
+def _is_page(path: str) -> bool:
+    try:
+        return os.readlink(path).startswith(_LINK)
+    except FileNotFoundError:
+        return False  # closed since
+
+
+@contextlib.contextmanager
+def open_pages(pid: int) -> Iterator[list[int]]:
+    """Descriptors of the pages of a process, one for each interpreter. Raises Trouble."""
+    folder = f"/proc/{pid}/fd"
+    found: list[int] = []
+    try:
+        paths = [f"{folder}/{number}" for number in os.listdir(folder)]
+        # All of them first: what is opened below is there as well, if this is the own process.
+        for path in [path for path in paths if _is_page(path)]:
+            with contextlib.suppress(FileNotFoundError):
+                found.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        yield found
+    except (FileNotFoundError, ProcessLookupError):
+        raise Trouble(f"there is no process {pid}") from None
+    except PermissionError:
+        raise Trouble(_forbidden(pid)) from None
+    finally:
+        for descriptor in found:
+            os.close(descriptor)
+
+
+def _forbidden(pid: int) -> str:
+    try:
+        user = os.stat(f"/proc/{pid}").st_uid
+    except OSError:
+        return f"there is no process {pid}"
+    if user != os.geteuid():
+        return f"process {pid} belongs to another user ({user})"
+    return f"process {pid} may not be looked into"
+
+
+def read_process(pid: int) -> list[Process]:
+    """Of each of its interpreters that has a page. Raises Trouble where there is none."""
+    if not sys.platform.startswith("linux"):
+        raise Trouble("looking into other processes needs Linux")
+    with open_pages(pid) as descriptors:
+        if not descriptors:
+            raise Trouble(
+                f"process {pid} has no page: start it with ASYNCLOOP_PAGE=1 or a watchdog"
+            )
+        return [read_page(descriptor, pid) for descriptor in descriptors]
+
+
+def all_processes() -> list[Process]:
+    """Those that may be looked into, and have a page that can be read."""
+    if not sys.platform.startswith("linux"):
+        raise Trouble("looking into other processes needs Linux")
+    found = []
+    for name in sorted(filter(str.isdigit, os.listdir("/proc")), key=int):
+        if int(name) != os.getpid():
+            with contextlib.suppress(Trouble, OSError):
+                found += read_process(int(name))
+    return found
+
+
+def ask(process: Process, what: str) -> bytes:
+    """What the process itself answers. Raises Trouble if it does not, within some seconds."""
+    pid = process.pid
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.settimeout(_PATIENCE)
+            sock.connect(f"\0{process.socket}")
+            sock.sendall(what.encode())
+            answer = bytearray()
+            while part := sock.recv(1 << 16):
+                answer += part
+    except TimeoutError:
+        where = f"; last stall: {process.stall.where}" if process.stall is not None else ""
+        raise Trouble(f"process {pid} does not answer: a call may hold the GIL{where}") from None
+    except OSError as error:
+        raise Trouble(f"process {pid} does not answer: {error.strerror}") from None
+    if not answer:
+        raise Trouble(f"process {pid} does not answer")
+    return bytes(answer)
+
+
+# -- as text -------------------------------------------------------------------------------------
+
+_COLUMNS = (
+    *("PID", "LOOP", "STATE", "BUSY", "P50", "P99", "MAX", "TURNS/S"),
+    *("READY", "TIMERS", "TASKS", "FDS", "TRANSPORTS", "IN", "OUT"),
+)
+
+
+def _time(seconds: float) -> str:
+    if seconds < 0.001:
+        return f"{seconds * 1e6:.0f}us"
+    return f"{seconds * 1e3:.1f}ms" if seconds < 1 else f"{seconds:.2f}s"
+
+
+def _size(count: float) -> str:
+    for unit in ("", "K", "M", "G"):
+        if count < 10_000:
+            return f"{count:.0f}{unit}"
+        count /= 1024
+    return f"{count:.0f}T"
+
+
+def _row(pid: int, loop: SeenLoop, before: LoopStats | None) -> list[str]:
+    now = loop.stats
+    delay, busy, turns, total = _since(now, before)
+    return [
+        str(pid),
+        str(now.loop),
+        loop.state,
+        f"{100 * busy / total:.1f}%" if total > 0 else "-",
+        _time(delay.percentile(50)),
+        _time(delay.percentile(99)),
+        _time(delay.max),
+        _size(turns / total) if total > 0 else "-",
+        *map(str, (now.ready, now.timers, now.tasks, now.descriptors, now.transports)),
+        _size(now.bytes_in - (before.bytes_in if before is not None else 0)),
+        _size(now.bytes_out - (before.bytes_out if before is not None else 0)),
+    ]
+
+
+def _since(now: LoopStats, before: LoopStats | None) -> tuple[Delay, float, int, float]:
+    """Delay, seconds busy, turns and seconds of its runs."""
+    if before is None:
+        return now.delay, now.busy, now.turns, now.busy + now.idle
+    busy = max(0.0, now.busy - before.busy)
+    idle = max(0.0, now.idle - before.idle)
+    return now.delay - before.delay, busy, now.turns - before.turns, busy + idle
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = (
+            cell.ljust(width) if index == 2 else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def _stall_lines(process: Process) -> list[str]:
+    stall = process.stall
+    if stall is None:
+        return []
+    when = "now" if stall.still_running else f"{_time(stall.ago)} ago"
+    _, _, stack = stall.text.partition("\n")
+    head = f"last stall: loop {stall.loop}, {_time(stall.lasted)}, {when}: {stall.where}"
+    return [head, *stack.splitlines()]
+
+
+def _show(processes: Sequence[Process], before: dict[tuple[int, str, int], LoopStats]) -> str:
+    rows: list[Sequence[str]] = [_COLUMNS]
+    lines = []
+    for process in processes:
+        for loop in process.loops:
+            key = (process.pid, process.socket, loop.stats.loop)
+            rows.append(tuple(_row(process.pid, loop, before.get(key))))
+        if process.not_shown:
+            lines.append(f"process {process.pid}: {process.not_shown} loop(s) found no room")
+        lines += _stall_lines(process)
+    return "\n".join([_table(rows), *lines])
+
+
+# -- for programs -----------------------------------------------------------------------------
+
+
+def _as_json(process: Process, before: dict[tuple[int, str, int], LoopStats]) -> dict[str, Any]:
+    return {
+        "pid": process.pid,
+        "asyncloop": process.asyncloop,
+        "python": process.python,
+        "loops_not_shown": process.not_shown,
+        "last_stall": None if process.stall is None else dataclasses.asdict(process.stall),
+        "loops": [
+            _loop_as_json(loop, before.get((process.pid, process.socket, loop.stats.loop)))
+            for loop in process.loops
+        ],
+    }
+
+
+def _loop_as_json(loop: SeenLoop, before: LoopStats | None) -> dict[str, Any]:
+    delay, busy, _, total = _since(loop.stats, before)
+    fields = dataclasses.asdict(loop.stats)
+    fields["delay"] = {
+        "mean": delay.mean,
+        "p50": delay.percentile(50),
+        "p90": delay.percentile(90),
+        "p99": delay.percentile(99),
+        "max": delay.max,
+    }
+    fields["utilization"] = busy / total if total > 0 else 0.0
+    fields["native_thread"] = loop.native_thread
+    fields["blocked"] = loop.blocked
+    return fields
+
+
+# -- the commands ------------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m asyncloop", description="The event loops of other processes."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    ps = commands.add_parser("ps", help="the loops of a process, or of all that may be seen")
+    ps.add_argument("pid", type=int, nargs="?")
+    tree = commands.add_parser("tree", help="the tasks of its loops, with what they wait for")
+    tree.add_argument("pid", type=int)
+    top = commands.add_parser("top", help="its loops and tasks, again and again")
+    top.add_argument("pid", type=int)
+    top.add_argument("-d", "--delay", type=float, default=1.0, help="seconds in between")
+    top.add_argument("-n", "--count", type=int, default=0, help="how often; 0: until Ctrl-C")
+    for each in (ps, tree, top):
+        each.add_argument("--json", action="store_true", help="for programs")
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a command, and return the exit status."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.pid is not None and options.pid <= 0:
+        parser.error(f"{options.pid} is no number of a process")
+    if options.command == "top" and not (0.01 <= options.delay < 1e6 and options.count >= 0):
+        parser.error("the delay has to be from 0.01 seconds on, and the count 0 or more")
+    try:
+        {"ps": _ps, "tree": _tree, "top": _top}[options.command](options)
+    except Trouble as trouble:
+        sys.stderr.write(f"asyncloop: {trouble}\n")
+        return 2
+    except KeyboardInterrupt:
+        pass
+    except BrokenPipeError:
+        # The reader has seen enough; nothing is to be written at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _ps(options: argparse.Namespace) -> None:
+    processes = all_processes() if options.pid is None else read_process(options.pid)
+    if options.json:
+        print(json.dumps([_as_json(process, {}) for process in processes]))
+    else:
+        print(_show(processes, {}))
+
+
+def _tree(options: argparse.Namespace) -> None:
+    what = "tasks" if options.json else "tree"
+    answers = [ask(process, what) for process in read_process(options.pid)]
+    if options.json:
+        print(json.dumps([loop for answer in answers for loop in json.loads(answer)]))
+    else:
+        print("\n".join(answer.decode("utf-8", "replace").rstrip() for answer in answers))
+
+
+def _top(options: argparse.Namespace) -> None:
+    before: dict[tuple[int, str, int], LoopStats] = {}
+    processes = read_process(options.pid)
+    shown = 0
+    while True:
+        for process in processes:
+            for loop in process.loops:
+                before[process.pid, process.socket, loop.stats.loop] = loop.stats
+        time.sleep(options.delay)
+        try:
+            processes = read_process(options.pid)
+        except Trouble:
+            if shown == 0:
+                raise
+            print(f"process {options.pid} has ended")
+            return
+        if options.json:
+            print(json.dumps([_as_json(process, before) for process in processes]), flush=True)
+        else:
+            clear = "\x1b[H\x1b[2J" if sys.stdout.isatty() else ""
+            text = _show(processes, before)
+            print(f"{clear}{text}\n{_task_table(processes)}", flush=True)
+        shown += 1
+        if shown == options.count:
+            return
+
+
+_TASKS_SHOWN = 20
+_ORDER = ("running", "ready", "waiting")
+
+
+def _task_table(processes: Sequence[Process]) -> str:
+    lines = []
+    for process in processes:
+        try:
+            loops = json.loads(ask(process, "tasks"))
+        except Trouble as trouble:
+            lines.append(f"{trouble}")
+            continue
+        for loop in loops:
+            tasks = sorted(loop["tasks"], key=lambda task: _ORDER.index(task["state"]))
+            lines.append(f"\nloop {loop['loop']} in thread {loop['thread']}: {len(tasks)} task(s)")
+            for task in tasks[:_TASKS_SHOWN]:
+                places = [each for each in task["stack"] if not each.startswith("waits for")]
+                where = places[-1] if places else "-"
+                lines.append(f"  {task['state']:8} {task['name']:20} {where}")
+            if len(tasks) > _TASKS_SHOWN:
+                lines.append(f"  ... and {len(tasks) - _TASKS_SHOWN} more")
+    return "\n".join(lines)

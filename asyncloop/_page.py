@@ -1,0 +1,200 @@
+"""What this process shows to `python -m asyncloop ps`, `tree` and `top` of another one.
+
+The counters lie in a file in memory (`_core._page_open`), of mode 0600, which the other process
+finds below /proc. What needs Python, the tree of tasks, is answered by a thread at a socket whose
+name is in that page, for this user and root alone. It waits without the GIL; a call that holds the
+GIL delays it.
+"""
+
+import _thread
+import asyncio
+import atexit
+import contextlib
+import io
+import os
+import socket
+import struct
+import sys
+import threading
+from typing import Any
+
+from . import _core
+
+__all__: list[str] = []
+
+_TIMEOUT = 5.0  # seconds, of one who asks
+_MOST_TASKS = 10_000
+_PATIENCE = 2.0  # seconds, for the thread to end
+
+_lock = threading.Lock()
+_users = 0
+_listener: socket.socket | None = None
+_ended = threading.Event()  # the thread at it
+_of_environment = False
+
+
+def acquire() -> bool:
+    """Open the page of this interpreter, once. False where there is none."""
+    global _users
+    with _lock:
+        if _users == 0 and not _open():
+            return False
+        _users += 1
+        return True
+
+
+def release() -> None:
+    """As often as acquire() said True."""
+    global _users
+    with _lock:
+        _users -= 1
+        if _users == 0:
+            _close()
+
+
+def _open() -> bool:
+    global _listener
+    if not sys.platform.startswith("linux"):
+        return False
+    from . import __version__
+
+    name = f"asyncloop-{os.getpid()}-{os.urandom(8).hex()}"
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.settimeout(None)
+        listener.bind(f"\0{name}")
+        listener.listen(8)
+        _core._page_open(__version__, sys.version.split()[0], name)
+    except BaseException:
+        listener.close()
+        raise
+    _listener = listener
+    # Not one of the program's threads, as threading knows them. Without it (in a sub-interpreter
+    # that may have none) the counters are there all the same.
+    _ended.clear()
+    try:
+        _thread.start_new_thread(_serve, (listener, _ended))
+    except RuntimeError:
+        _ended.set()
+    # Those that run move there by themselves.
+    for _, _, loop in _core._running_loops():
+        with contextlib.suppress(RuntimeError):
+            _core.Loop.call_soon_threadsafe(loop, loop._move_counters)
+    return True
+
+
+def _close() -> None:
+    global _listener
+    _core._page_close()
+    if _listener is not None:
+        with contextlib.suppress(OSError):
+            _listener.shutdown(socket.SHUT_RDWR)  # ends accept()
+        _ended.wait(_PATIENCE)
+        _listener.close()
+        _listener = None
+
+
+def _after_fork() -> None:
+    """The core has made the counters the child's own."""
+    global _users, _listener, _lock, _ended
+    _lock = threading.Lock()
+    _ended = threading.Event()
+    _users = 0
+    if _listener is not None:
+        _listener.close()
+        _listener = None
+    if _of_environment:
+        with contextlib.suppress(OSError):
+            acquire()
+
+
+def _at_exit() -> None:
+    if _listener is not None:
+        _close()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+atexit.register(_at_exit)
+
+
+def start_from_environment(variable: str) -> None:
+    """What ASYNCLOOP_PAGE asks for; one line where that cannot be had."""
+    global _of_environment
+    try:
+        _of_environment = acquire()
+    except OSError as error:
+        sys.stderr.write(f"asyncloop: {variable}: {error}\n")
+        return
+    if not _of_environment:
+        sys.stderr.write(f"asyncloop: {variable}: this system has no such pages\n")
+
+
+# -- answers --------------------------------------------------------------------------------
+
+
+def _serve(listener: socket.socket, ended: threading.Event) -> None:
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            ended.set()  # it was shut down
+            return
+        with contextlib.suppress(Exception), connection:
+            _answer(connection)
+
+
+def _answer(connection: socket.socket) -> None:
+    connection.settimeout(_TIMEOUT)
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    _, user, _ = struct.unpack("iII", credentials)
+    if user not in (0, os.geteuid()):
+        return
+    asked = connection.recv(16)
+    if asked == b"tree":
+        from ._dump import dump
+
+        text = io.StringIO()
+        dump(text)
+        connection.sendall(text.getvalue().encode("utf-8", "backslashreplace"))
+    elif asked == b"tasks":
+        import json
+
+        connection.sendall(json.dumps(_tasks()).encode())
+
+
+def _tasks() -> list[dict[str, Any]]:
+    names = {each.ident: each.name for each in threading.enumerate()}
+    found = []
+    for number, thread, loop in _core._running_loops():
+        tasks = sorted(asyncio.all_tasks(loop), key=_age)[:_MOST_TASKS]
+        current = asyncio.current_task(loop)
+        found.append(
+            {
+                "loop": number,
+                "thread": names.get(thread, str(thread)),
+                "tasks": [_task(task, task is current) for task in tasks],
+            }
+        )
+    return found
+
+
+def _age(task: Any) -> tuple[int, str]:
+    from ._dump import _number_of
+
+    return _number_of(task)
+
+
+def _task(task: Any, current: bool) -> dict[str, Any]:
+    from ._dump import _awaited_by, _chain, _safely
+
+    try:
+        stack = list(_chain(task))
+    except Exception as error:
+        stack = [f"<{type(error).__name__} while it was looked at>"]
+    waits = getattr(task, "_fut_waiter", None) is not None
+    return {
+        "name": _safely(task.get_name),
+        "state": "running" if current else "waiting" if waits else "ready",
+        "stack": stack,
+        "awaited_by": [_safely(each.get_name) for each in _awaited_by(task)],
+    }
