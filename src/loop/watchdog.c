@@ -18,7 +18,10 @@
 #define TICKS 5                  /* looks per threshold */
 #define TICK_MAX_NS INT64_C(50000000)
 #define TICK_MIN_NS INT64_C(500000)
-#define GIL_GRACE_NS INT64_C(10000000)    /* for the thread of Python's to take an event */
+/* For the thread of Python's to take an event; on a busy machine it may wait for the processor. */
+#define GRACE_PART 0.4           /* of the threshold */
+#define GRACE_MIN_NS INT64_C(10000000)
+#define GRACE_MAX_NS INT64_C(50000000)
 #define DUMP_NS INT64_C(20000000)         /* for the signal's handler to write */
 #define DUMP_MAX 8192
 
@@ -83,6 +86,7 @@ struct watch {
     int64_t threshold_ns;
     int64_t repeat_ns;           /* 0: a stall is told once */
     int64_t tick_ns;
+    int64_t grace_ns;
     int signal;                  /* 0: no way to a stack while the GIL is held */
     int dump_fd;                 /* where its handler writes to; read here, non-blocking */
 
@@ -296,7 +300,7 @@ watch_stuck(struct watch *watch, struct seen *seen, const struct activity *activ
         seen->next_report_ns = watch->repeat_ns == 0 ? 0 : now + watch->repeat_ns;
         seen->asked_ns = now;
     }
-    else if (seen->asked_ns > 0 && now - seen->asked_ns >= GIL_GRACE_NS) {
+    else if (seen->asked_ns > 0 && now - seen->asked_ns >= watch->grace_ns) {
         if (watch_all_taken(watch)) {
             seen->asked_ns = 0;
         }
@@ -460,6 +464,13 @@ tick_of(int64_t threshold_ns)
                                 : tick;
 }
 
+static int64_t
+grace_of(int64_t threshold_ns)
+{
+    int64_t grace = (int64_t)((double)threshold_ns * GRACE_PART);
+    return grace > GRACE_MAX_NS ? GRACE_MAX_NS : grace < GRACE_MIN_NS ? GRACE_MIN_NS : grace;
+}
+
 static PyObject *
 Watchdog_new(PyTypeObject *type, PyObject *args, PyObject *kwargs UNUSED)
 {
@@ -485,6 +496,7 @@ Watchdog_new(PyTypeObject *type, PyObject *args, PyObject *kwargs UNUSED)
     watch->threshold_ns = (int64_t)(threshold * 1e9);
     watch->repeat_ns = (int64_t)(repeat * 1e9);
     watch->tick_ns = tick_of(watch->threshold_ns);
+    watch->grace_ns = grace_of(watch->threshold_ns);
     watch->signal = number;
     watch->dump_fd = fd;
     watch->all = loop_state(state)->loops.activities;
