@@ -163,38 +163,28 @@ def _answer(connection: socket.socket) -> None:
 
 
 def _tasks() -> list[dict[str, Any]]:
+    from ._dump import tasks_of
+
     names = {each.ident: each.name for each in threading.enumerate()}
     found = []
     for number, thread, loop in _core._running_loops():
-        tasks = sorted(asyncio.all_tasks(loop), key=_age)[:_MOST_TASKS]
         current = asyncio.current_task(loop)
-        found.append(
-            {
-                "loop": number,
-                "thread": names.get(thread, str(thread)),
-                "tasks": [_task(task, task is current) for task in tasks],
-            }
-        )
+        tasks = [_task(task, task is current) for task in tasks_of(loop)[:_MOST_TASKS]]
+        found.append({"loop": number, "thread": names.get(thread, str(thread)), "tasks": tasks})
     return found
 
 
-def _age(task: Any) -> tuple[int, str]:
-    from ._dump import _number_of
-
-    return _number_of(task)
-
-
 def _task(task: Any, current: bool) -> dict[str, Any]:
-    from ._dump import _awaited_by, _chain, _safely
+    from ._dump import _awaited_by, chain_of, name_of
 
     try:
-        stack = list(_chain(task))
+        stack = list(chain_of(task))
     except Exception as error:
         stack = [f"<{type(error).__name__} while it was looked at>"]
     waits = getattr(task, "_fut_waiter", None) is not None
     return {
-        "name": _safely(task.get_name),
+        "name": name_of(task),
         "state": "running" if current else "waiting" if waits else "ready",
         "stack": stack,
-        "awaited_by": [_safely(each.get_name) for each in _awaited_by(task)],
+        "awaited_by": [name_of(each) for each in _awaited_by(task)],
     }

@@ -34,6 +34,7 @@ logger = logging.getLogger("asyncio")
 _FOLDER = os.path.dirname(os.path.abspath(__file__))
 _OWN_FILES = {os.path.join(_FOLDER, name) for name in ("_loop.py", "_insides.py")}
 _KEPT = 1000  # stalls that a watchdog remembers
+_LATE = 0.15  # seconds: who waits longer for the GIL does not only wait for the processor
 
 
 class BlockedError(RuntimeError):
@@ -246,7 +247,15 @@ class Watchdog:
             except Exception:
                 self.failures += 1
 
-    def _tell(self, kind: str, number: int, thread: int, lasted: float, dump: str | None) -> None:
+    def _tell(
+        self,
+        kind: str,
+        number: int,
+        thread: int,
+        lasted: float,
+        dump: str | None,
+        waited: float,
+    ) -> None:
         if kind == "busy":
             self._tell_spin(self._detector.busy(number, thread, lasted))
             return
@@ -264,7 +273,7 @@ class Watchdog:
             if self.stalls and before in self.stalls:
                 self.stalls.remove(before)
         else:
-            stall = self._look(number, thread, lasted, dump)
+            stall = self._look(number, thread, lasted, dump, waited)
             if before is not None and before in self.stalls:
                 self.stalls.remove(before)
             self._open[number] = stall
@@ -284,11 +293,18 @@ class Watchdog:
         else:
             logger.warning("event loop %d spins: %s", spin.loop, spin)
 
-    def _look(self, number: int, thread: int, lasted: float, dump: str | None) -> Stall:
+    def _look(
+        self, number: int, thread: int, lasted: float, dump: str | None, waited: float
+    ) -> Stall:
+        stack = _stack_of_frame(sys._current_frames().get(thread))
         if dump is not None:
-            stack = _stack_of_dump(dump)
-        else:
-            stack = _stack_of_frame(sys._current_frames().get(thread))
+            dumped = _stack_of_dump(dump)
+            # On a busy machine this thread may come late to a GIL that was free at times: then the
+            # thread of the loop still is where it was.
+            if waited > _LATE or _last(stack) != _last(dumped):
+                stack = dumped
+            else:
+                dump = None
         return Stall(
             loop=number,
             thread=thread,
@@ -299,6 +315,10 @@ class Watchdog:
             gil_held=dump is not None,
             gc_seconds=min(_collector.seconds(time.monotonic() - lasted), lasted),
         )
+
+
+def _last(stack: tuple[traceback.FrameSummary, ...]) -> tuple[str, int | None] | None:
+    return (stack[-1].filename, stack[-1].lineno) if stack else None
 
 
 def _stack_of_frame(frame: FrameType | None) -> tuple[traceback.FrameSummary, ...]:

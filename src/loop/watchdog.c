@@ -45,6 +45,7 @@ struct event {
     uint64_t number;             /* of the loop */
     unsigned long thread;
     int64_t lasted_ns;
+    int64_t written_ns;
     double turns;                /* EVENT_BUSY: per second */
     char *dump;                  /* malloc: what faulthandler wrote, or NULL */
 };
@@ -181,6 +182,7 @@ watch_write(struct watch *watch, enum event_kind kind, const struct seen *seen,
             .number = seen->number,
             .thread = thread,
             .lasted_ns = now - seen->since_ns,
+            .written_ns = now,
         };
         pthread_cond_broadcast(&watch->changed);
     }
@@ -531,10 +533,11 @@ static PyObject *
 event_as_tuple(const struct event *event)
 {
     static const char *const kinds[] = {"stall", "still", "end", "busy", "calm"};
-    return Py_BuildValue("(sKkdz)", kinds[event->kind], (unsigned long long)event->number,
+    double waited = event->written_ns == 0 ? 0 : (double)(now_ns() - event->written_ns) * 1e-9;
+    return Py_BuildValue("(sKkdzd)", kinds[event->kind], (unsigned long long)event->number,
                          event->thread,
                          event->kind == EVENT_BUSY ? event->turns : (double)event->lasted_ns * 1e-9,
-                         event->dump);
+                         event->dump, waited);
 }
 
 static PyObject *
@@ -584,8 +587,8 @@ static PyMethodDef Watchdog_methods[] = {
      PyDoc_STR("wait($self, /)\n--\n\n"
                "The next event, without the GIL until there is one: ('stall', 'still' or 'end', the\n"
                "loop's number, the thread's, seconds so far, what was written while the GIL was\n"
-               "held, or None), or ('busy', number, thread, turns per second, None), or ('calm',\n"
-               "number, thread, 0, None). None once it is stopped.")},
+               "held, or None, seconds that the event has waited); the fourth is turns per second\n"
+               "with 'busy', and none with 'calm'. None once it is stopped.")},
     {"stop", Watchdog_stop, METH_NOARGS,
      PyDoc_STR("stop($self, /)\n--\n\n"
                "End the thread; it has ended when this returns. Nothing in a child of fork().")},
