@@ -186,6 +186,7 @@ class Watchdog:
             self._thread = self._start_thread(core)
             undo.pop_all()
         self._core = core
+        self._has_page = False
         if os.environ.get("ASYNCLOOP_PAGE") != "0":
             with contextlib.suppress(OSError):
                 self._has_page = _page.acquire()

@@ -106,7 +106,7 @@ loop_note_look(Loop *loop, int64_t before, int64_t after)
     }
     COUNTER_SET(counters->looked, after);
     COUNTER_SET(counters->ready, ready_length(&loop->ready));
-    COUNTER_SET(counters->timers, loop->timers.length);
+    COUNTER_SET(counters->timers, timer_count(loop));
 }
 
 /* What the look has brought is told now. */

@@ -731,8 +731,10 @@ Loop_get_debug(PyObject *op, PyObject *ignored UNUSED)
         if (truth < 0) {                                                   \
             return -1;                                                     \
         }                                                                  \
-        SET_FLAG(((Loop *)op)->field, truth);                          \
-        loop_update_careful((Loop *)op);                                   \
+        SET_FLAG(((Loop *)op)->field, truth);                              \
+        if (offsetof(Loop, field) == offsetof(Loop, debug)) {              \
+            loop_update_careful((Loop *)op);                               \
+        }                                                                  \
         return 0;                                                          \
     }
 BOOL_ATTRIBUTE(closed)

@@ -5,6 +5,7 @@
 
 #include "loop/activity.h"
 #include "loop/loop.h"
+#include "loop/timer.h"
 
 PyObject *
 delay_bounds(PyObject *module UNUSED, PyObject *ignored UNUSED)
@@ -103,7 +104,7 @@ Loop__counters(PyObject *op, PyObject *ignored UNUSED)
     counters_read(loop->counters, &counters, &now);
     if (loop_is_mine(loop)) {
         counters.ready = ready_length(&loop->ready);
-        counters.timers = loop->timers.length;
+        counters.timers = timer_count(loop);
     }
     return counters_as_dict(&counters, now);
 }

@@ -24,6 +24,13 @@ timer_next(Loop *loop)
     return loop->timers.length == 0 ? TIMER_NEVER : loop->timers.heap[0].deadline_ns;
 }
 
+static inline size_t
+timer_count(Loop *loop)
+{
+    GUARD(loop);
+    return loop->timers.length;
+}
+
 int64_t timer_deadline(double when);    /* seconds to nanoseconds, rounded up, clamped; NaN is now */
 
 #endif

@@ -29,7 +29,10 @@
  * it runs (trace.h). It is told of once in a window, while it goes on. */
 #define WINDOW_NS INT64_C(150000000)
 #define BUSY_TURNS_PER_SECOND 2000
-#define BUSY_SLEEP_NS 20000      /* for each turn: less is what the system call takes, and other processes */
+/* Of a sleep that ends at once: for each turn, what the system call takes; where other processes have
+ * the processor meanwhile it is longer, but not most of the time. */
+#define BUSY_SLEEP_NS 20000
+#define BUSY_SLEEP_PART 0.6
 #define BUSY_CALLS 50            /* more turns than that for each call of another thread */
 
 enum event_kind {
@@ -325,9 +328,11 @@ watch_turns(struct watch *watch, struct seen *seen, const struct activity *activ
     uint64_t from_threads = __atomic_load_n(&counters->from_threads, __ATOMIC_RELAXED);
     int64_t idle = span_at(__atomic_load_n(&counters->idle, __ATOMIC_RELAXED), now);
     uint64_t turns = count - window->turns;
+    int64_t slept = idle - window->idle;
     double per_second = (double)turns * 1e9 / (double)length;
     bool busy = window->began_ns != 0 && activity->thread != 0 && per_second >= BUSY_TURNS_PER_SECOND
-                && idle - window->idle < (int64_t)turns * BUSY_SLEEP_NS
+                && (slept < (int64_t)turns * BUSY_SLEEP_NS
+                    || (double)slept < (double)length * BUSY_SLEEP_PART)
                 && (from_threads - window->from_threads) * BUSY_CALLS < turns;
     if (busy || window->busy) {
         watch_write_busy(watch, seen, activity->thread, busy ? per_second : 0);

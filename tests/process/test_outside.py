@@ -21,9 +21,7 @@ import pytest
 import asyncloop
 from asyncloop import _core, _outside, _page
 
-pytestmark = pytest.mark.skipif(
-    not sys.platform.startswith("linux"), reason="it looks below /proc"
-)
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it looks below /proc")
 
 FOREVER = 60
 
@@ -512,6 +510,7 @@ def test_fork(capsys):
 
     loop = asyncloop.new_event_loop()
     loop.run_until_complete(turns(3))
+    print("ready", flush=True)
     child = os.fork()
     if child == 0:
         loop.run_until_complete(turns(1000))
@@ -520,7 +519,6 @@ def test_fork(capsys):
         print(os.getpid(), flush=True)
         sys.stdin.readline()
         os._exit(0)
-    print("ready", flush=True)
     os.waitpid(child, 0)
     """
     with program(code, ASYNCLOOP_PAGE="1", PYTHONWARNINGS="ignore") as process:
