@@ -123,8 +123,8 @@ class Loop(
         self._close_servers()
 
 
-# Steps of asyncio's own methods, which nothing here calls, for whoever calls them. They are asyncio's
-# functions, and do their work through add_reader() and its kin.
+# Steps of asyncio's own methods, which nothing here calls, for whoever calls them. They are
+# asyncio's functions, and do their work through add_reader() and its kin.
 for _name in (
     "_accept_connection",
     "_accept_connection2",

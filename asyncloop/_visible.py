@@ -3,12 +3,11 @@
 Where those are, a Task of asyncio's own shows, whose loop, coroutine and name are known.
 """
 
+import _asyncio
 import asyncio
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
-
-import _asyncio
 
 from . import _core
 
