@@ -445,7 +445,8 @@ def test_data_before_garbage_in_the_same_segment_is_dropped(run, connection, pro
             c.below.give(c.peer.outgoing.read() + b"garbage" * 5)
             await turns(3)
             assert [each for each in c.log if each[0] in ("data", "updated")] == []
-            assert c.protocol.reason.reason == "WRONG_VERSION_NUMBER"
+            # what OpenSSL calls it depends on its version
+            assert type(c.protocol.reason) is ssl.SSLError
 
     run(main())
 
