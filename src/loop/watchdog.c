@@ -475,7 +475,9 @@ static int64_t
 grace_of(int64_t threshold_ns)
 {
     int64_t grace = (int64_t)((double)threshold_ns * GRACE_PART);
-    return grace > GRACE_MAX_NS ? GRACE_MAX_NS : grace < GRACE_MIN_NS ? GRACE_MIN_NS : grace;
+    return grace > GRACE_MAX_NS   ? GRACE_MAX_NS
+           : grace < GRACE_MIN_NS ? GRACE_MIN_NS
+                                  : grace;
 }
 
 static PyObject *

@@ -119,7 +119,7 @@ loop_push_after_step(Loop *loop)
 {
     if (loop_gathers(loop)) {
         int64_t since = net_loop(loop)->unpushed.pushed_ns > loop->now_ns ? net_loop(loop)->unpushed.pushed_ns
-                                                                : loop->now_ns;
+                                                                          : loop->now_ns;
         int64_t now = monotonic_ns();
         if (now - since < PUSH_INTERVAL_NS) {
             return;

@@ -271,7 +271,15 @@ Transport_get_protocol(PyObject *op, PyObject *ignored UNUSED)
 
 /* asyncio's transports have these from classes that anybody can reach; who replaces one there means ours as
  * well. */
-enum above { ABOVE_INFO, ABOVE_SET_LIMITS, ABOVE_GET_LIMITS, ABOVE_SET, ABOVE_PAUSE, ABOVE_RESUME, ABOVE_COUNT };
+enum above {
+    ABOVE_INFO,
+    ABOVE_SET_LIMITS,
+    ABOVE_GET_LIMITS,
+    ABOVE_SET,
+    ABOVE_PAUSE,
+    ABOVE_RESUME,
+    ABOVE_COUNT,
+};
 static const char *const above_names[ABOVE_COUNT] = {
     "BaseTransport.get_extra_info",
     "_FlowControlMixin.set_write_buffer_limits",
