@@ -45,14 +45,34 @@ loop_run_item_counted(Loop *loop, uintptr_t item)
     return record_step(loop, ready_object(item), task_run);
 }
 
+/* What asyncio has for a step of a Task, for its reports: a Handle that knows where it was made. New
+ * reference or NULL. */
+static PyObject *
+handle_of_step(Loop *loop, PyObject *task)
+{
+    PyObject *place = record_take_place(task, loop);
+    PyObject *step = place == NULL ? NULL : task_step_function(task);
+    Handle *handle = step == NULL
+                         ? NULL
+                         : handle_new(loop, step, NULL, 0, ((Task *)task)->context);
+    if (handle != NULL && handle->extra != NULL) {
+        Py_XSETREF(handle->extra->source_traceback, Py_NewRef(place));
+    }
+    PyErr_Clear();
+    Py_XDECREF(step);
+    Py_XDECREF(place);
+    return (PyObject *)handle;
+}
+
 static int
 loop_run_item_debug(Loop *loop, uintptr_t item)
 {
     double started = loop_time(loop);
     PyObject *op = ready_object(item);
     PyObject *outer = Py_XNewRef(loop->current_handle);    /* of a run around this one */
-    loop_set_current_handle_steal(loop, (item & READY_KIND_MASK) == READY_TASK ? NULL
-                                                                               : Py_NewRef(op));
+    loop_set_current_handle_steal(loop, (item & READY_KIND_MASK) == READY_TASK
+                                            ? handle_of_step(loop, op)
+                                            : Py_NewRef(op));
     int result = loop_run_item_counted(loop, item);
     loop_set_current_handle_steal(loop, outer);
     loop_warn_slow(loop, op, started);

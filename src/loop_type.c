@@ -1038,6 +1038,7 @@ Loop_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(op));
     Py_VISIT(loop->task_factory);
     Py_VISIT(loop->records);
+    Py_VISIT(loop->places);
     Py_VISIT(loop->slow_callback_number);
     Py_VISIT(loop->current_handle);
 #if PY_VERSION_HEX < 0x030C0000
@@ -1074,6 +1075,7 @@ Loop_clear(PyObject *op)
     }
     Py_CLEAR(loop->task_factory);
     Py_CLEAR(loop->records);
+    Py_CLEAR(loop->places);
     Py_CLEAR(loop->slow_callback_number);
     Py_CLEAR(loop->current_handle);
 #if PY_VERSION_HEX < 0x030C0000

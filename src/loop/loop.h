@@ -161,6 +161,7 @@ struct Loop {
     PyObject *current_handle;     /* debug mode: what runs now, or NULL */
     PyObject *task_factory;       /* or NULL; set through the attribute _task_factory */
     PyObject *records;            /* record.c: what is written down about tasks, or NULL */
+    PyObject *places;             /* the same in debug mode: where those that are ready were scheduled, or NULL */
     int64_t turn_budget_ns;       /* turn_budget: what is ready waits for a look at the kernel; 0: no bound */
     double slow_callback_duration;    /* seconds */
     PyObject *slow_callback_number;   /* the same as it was given, if that was no float; or NULL */

@@ -34,6 +34,9 @@ future_look_at_push(Loop *loop, PyObject *task)
     if (SHARED_LOAD(loop->task_accounting)) {
         record_ready(task, loop);
     }
+    if (SHARED_LOAD(loop->debug) && loop_is_mine(loop)) {
+        record_place(task, loop);
+    }
     return future_check_own_loop(loop);
 }
 

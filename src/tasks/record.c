@@ -157,6 +157,45 @@ record_step(Loop *loop, PyObject *task, int (*run)(Loop *loop, PyObject *task))
     return result;
 }
 
+/* -- debug mode ------------------------------------------------------------------------- */
+
+void
+record_place(PyObject *task, Loop *loop)
+{
+    PyObject *exc = PyErr_GetRaisedException();
+    struct loop_state *own = loop_state(loop->state);
+    if (loop->places == NULL) {
+        loop->places = PyDict_New();
+    }
+    PyObject *places = Py_XNewRef(loop->places);
+    PyObject *key = places == NULL ? NULL : PyLong_FromVoidPtr(task);
+    PyObject *frame = key == NULL ? NULL : PyObject_CallNoArgs(own->handles.sys_getframe);
+    PyObject *stack = frame == NULL ? NULL : PyObject_CallOneArg(own->handles.extract_stack, frame);
+    if (stack != NULL) {
+        (void)PyDict_SetItem(places, key, stack);
+    }
+    PyErr_Clear();
+    Py_XDECREF(stack);
+    Py_XDECREF(frame);
+    Py_XDECREF(key);
+    Py_XDECREF(places);
+    PyErr_SetRaisedException(exc);
+}
+
+PyObject *
+record_take_place(PyObject *task, Loop *loop)
+{
+    PyObject *places = Py_XNewRef(loop->places), *stack = NULL;
+    PyObject *key = places == NULL ? NULL : PyLong_FromVoidPtr(task);
+    if (key != NULL && PyDict_GetItemRef(places, key, &stack) > 0) {
+        (void)PyDict_DelItem(places, key);
+    }
+    PyErr_Clear();
+    Py_XDECREF(key);
+    Py_XDECREF(places);
+    return stack;
+}
+
 /* -- switches ----------------------------------------------------------------------------- */
 
 /* The dict is there as long as one of them is on. 0 / -1 */

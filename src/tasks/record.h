@@ -21,6 +21,11 @@ int record_step(Loop *loop, PyObject *task, int (*run)(Loop *loop, PyObject *tas
 /* It waits for its turn from now on. */
 void record_ready(PyObject *task, Loop *loop);
 
+/* In debug mode: where it is scheduled, as asyncio's Handle of a step keeps it. Without memory nothing. */
+void record_place(PyObject *task, Loop *loop);
+/* That of its last scheduling: a new reference, or NULL without an exception. */
+PyObject *record_take_place(PyObject *task, Loop *loop);
+
 /* loop.strong_tasks and loop.task_accounting: 0 / -1. After the second: loop_update_careful(). */
 int record_set_strong(Loop *loop, bool strong);
 int record_set_accounting(Loop *loop, bool accounting);
