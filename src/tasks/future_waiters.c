@@ -34,7 +34,7 @@ future_look_at_push(Loop *loop, PyObject *task)
     if (SHARED_LOAD(loop->task_accounting)) {
         record_ready(task, loop);
     }
-    if (SHARED_LOAD(loop->debug) && loop_is_mine(loop)) {
+    if (FLAG(loop->debug) && loop_is_mine(loop)) {
         record_place(task, loop);
     }
     return future_check_own_loop(loop);
