@@ -53,7 +53,7 @@ def environment():
     if stamp.exists() and json.loads(stamp.read_text())["wanted"] == wanted:
         return python, json.loads(stamp.read_text())["missing"]
     venv.create(FOLDER, with_pip=True, clear=True)
-    pip = [python, "-m", "pip", "-qq", "install", "--only-binary=:all:"]
+    pip = [python, "-m", "pip", "-qq", "install", "--prefer-binary"]
     missing = {}
     everything = sorted({name for names in PINNED.values() for name in names})
     for tools, names in [(list(PINNED), everything), *(([tool], PINNED[tool]) for tool in PINNED)]:

@@ -22,7 +22,7 @@ async def busy():
 
 async def main():
     tasks = [asyncio.create_task(waiting(), name=f"waiting-{n}") for n in range(5)]
-    await asyncio.create_task(busy(), name="busy")
+    await asyncio.create_task(busy(), name="busy-task")
     for task in tasks:
         task.cancel()
 
@@ -46,7 +46,7 @@ found = set()
 for name in glob.glob("profile*.pprof"):
     with open(name, "rb") as file:
         data = zstandard.ZstdDecompressor().decompressobj().decompress(file.read())
-    found |= set(re.findall(rb"waiting-\d|busy\b", data))
-wanted = {b"busy", *(b"waiting-%d" % n for n in range(5))}
+    found |= set(re.findall(rb"waiting-\d|busy-task", data))
+wanted = {b"busy-task", *(b"waiting-%d" % n for n in range(5))}
 assert wanted <= found, found
 print("works")
