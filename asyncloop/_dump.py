@@ -255,8 +255,9 @@ def _dump_tree(text: io.StringIO, tasks: set[Any]) -> None:
         if not by:
             roots.append(task)
     written: set[Any] = set()
+    known: dict[int, tuple[Any, str]] = {}  # the object, so that its id stays its own
     stack = [(task, 1) for task in reversed(roots)]
-    rest = [task for task in tasks if task not in roots]
+    rest = list(tasks.difference(roots))
     while stack or rest:
         if not stack:
             # Tasks that wait for each other in a circle have no root.
@@ -268,7 +269,7 @@ def _dump_tree(text: io.StringIO, tasks: set[Any]) -> None:
         if len(written) > _MOST_TASKS:
             text.write(f"  ... and {len(tasks) - _MOST_TASKS} more tasks\n")
             return
-        _dump_task(text, task, depth)
+        _dump_task(text, task, depth, known)
         stack.extend((each, depth + 1) for each in reversed(awaited.get(task, [])))
 
 
@@ -278,14 +279,14 @@ def _number_of(task: Any) -> tuple[int, str]:
     return (int(digits) if digits.isdigit() and len(digits) < 19 else 0), name
 
 
-def _dump_task(text: io.StringIO, task: Any, depth: int) -> None:
+def _dump_task(text: io.StringIO, task: Any, depth: int, known: dict[int, tuple[Any, str]]) -> None:
     indent = "  " * depth
     name = _safely(task.get_name)
     cancelling = getattr(task, "cancelling", int)()
     note = f", cancelled {cancelling} time(s)" if cancelling else ""
     text.write(f"{indent}task {name}{note}\n")
     count = 0
-    for place in chain_of(task):
+    for place in chain_of(task, known):
         text.write(f"{indent}    {place}\n")
         count += 1
     if count == 0:
@@ -297,7 +298,7 @@ def _place(frame: FrameType, line: int) -> str:
     return f"{code.co_filename}:{line} in {getattr(code, 'co_qualname', code.co_name)}()"
 
 
-def chain_of(task: Any) -> Iterator[str]:
+def chain_of(task: Any, known: dict[int, tuple[Any, str]] | None = None) -> Iterator[str]:
     """The coroutines of a task, outermost first, and what the last one waits for."""
     awaited = task.get_coro()
     for _ in range(_MOST_FRAMES):
@@ -319,7 +320,11 @@ def chain_of(task: Any) -> Iterator[str]:
     if waiter is not None and not asyncio.isfuture(awaited):
         awaited = waiter
     if awaited is not None:
-        yield f"waits for {_safely(_describe_awaited, awaited)}"
+        # Many may wait for the same, whose repr() is about all of them.
+        known = {} if known is None else known
+        if id(awaited) not in known:
+            known[id(awaited)] = awaited, _safely(_describe_awaited, awaited)
+        yield f"waits for {known[id(awaited)][1]}"
 
 
 def _inside(awaited: Any) -> Any:

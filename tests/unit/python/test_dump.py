@@ -261,6 +261,20 @@ def test_ten_thousand_tasks():
     assert text.count("task leaf-") == 10_000
 
 
+def test_ten_thousand_tasks_that_wait_for_the_same():
+    async def make():
+        future = asyncio.get_running_loop().create_future()
+
+        async def wait():
+            await future
+
+        return [asyncio.create_task(wait(), name=f"leaf-{i}") for i in range(10_000)]
+
+    text = run(make)
+    assert text.count("task leaf-") == 10_000
+    assert text.count("waits for <Future pending") == 10_000
+
+
 # -- by a signal ---------------------------------------------------------------------------
 
 PROGRAM = """
