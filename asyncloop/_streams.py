@@ -6,6 +6,7 @@ is made over it, and the transport's from then on.
 """
 
 import asyncio
+import contextlib
 import functools
 import os
 import socket
@@ -13,7 +14,7 @@ import sys
 import weakref
 from asyncio import base_events, constants, unix_events
 from asyncio.log import logger
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
@@ -59,12 +60,46 @@ def _connect_error(exceptions: list[OSError]) -> OSError:
     return OSError("Multiple exceptions: " + ", ".join(str(exc) for exc in exceptions))
 
 
+def context_argument(context: Context | None) -> dict[str, Any]:
+    """The argument for a hook, which knows none before 3.15 if it is overridden."""
+    return {"context": context} if sys.version_info >= (3, 15) or context is not None else {}
+
+
 class StreamHooks(_Base):
     """Mixin of `asyncloop.Loop`: stream transports and servers."""
 
     # asyncio's own: all they need of a loop is what is here.
-    create_unix_connection = _UnixLoop.create_unix_connection
     create_unix_server = _UnixLoop.create_unix_server
+
+    @functools.wraps(_UnixLoop.create_unix_connection)
+    async def create_unix_connection(  # type: ignore[override]
+        self, *args: Any, **options: Any
+    ) -> Any:
+        with self._callers(options.get("sock")):
+            return await _UnixLoop.create_unix_connection(self, *args, **options)
+
+    @functools.wraps(asyncio.BaseEventLoop.connect_accepted_socket)
+    async def connect_accepted_socket(  # type: ignore[override]
+        self, protocol_factory: Any, sock: Any, **options: Any
+    ) -> Any:
+        with self._callers(sock):
+            return await super().connect_accepted_socket(protocol_factory, sock, **options)
+
+    @lazy
+    def _sockets_of_callers(self) -> list[Any]:
+        """Sockets that connections are just made of, and that stay their callers' if that fails."""
+        return []
+
+    @contextlib.contextmanager
+    def _callers(self, sock: Any) -> Iterator[None]:
+        if sock is None:
+            yield
+            return
+        self._sockets_of_callers.append(sock)
+        try:
+            yield
+        finally:
+            self._sockets_of_callers.remove(sock)
 
     @lazy
     def _acceptors(self) -> dict[Any, Any]:
@@ -107,19 +142,14 @@ class StreamHooks(_Base):
     ) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
         """The transport of a connected socket, once it has begun.
 
-        The socket is closed on every failure: by the transport if there is one, else here.
+        The socket is closed on every failure: by the transport if there is one, else here, unless
+        it is the caller's still.
         """
         try:
             sock.setblocking(False)
             protocol = protocol_factory()
             waiter = self.create_future()
             if ssl:
-                # before 3.15 an overridden hook knows no context
-                context_argument: dict[str, Any] = (
-                    {"context": context}
-                    if sys.version_info >= (3, 15) or context is not None
-                    else {}
-                )
                 transport = self._make_ssl_transport(
                     sock,
                     protocol,
@@ -129,12 +159,15 @@ class StreamHooks(_Base):
                     server_hostname=server_hostname,
                     ssl_handshake_timeout=ssl_handshake_timeout,
                     ssl_shutdown_timeout=ssl_shutdown_timeout,
-                    **context_argument,
+                    **context_argument(context),
                 )
             else:
-                transport = self._make_socket_transport(sock, protocol, waiter, context=context)
+                transport = self._make_socket_transport(
+                    sock, protocol, waiter, **context_argument(context)
+                )
         except BaseException:
-            sock.close()
+            if sock not in self._sockets_of_callers:
+                sock.close()
             raise
         try:
             await waiter
@@ -165,7 +198,8 @@ class StreamHooks(_Base):
             or "\0" in host
             or not _core._connects_as_usual(self)
         ):
-            return await super().create_connection(protocol_factory, host, port, **options)
+            with self._callers(options.get("sock")):
+                return await super().create_connection(protocol_factory, host, port, **options)
         sock = await self._connect_to(host, port)
         return await self._create_connection_transport(sock, protocol_factory, None, None)
 
@@ -216,6 +250,20 @@ class StreamHooks(_Base):
         ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
         context: Context | None = None,
     ) -> None:
+        if any(self._has_other(name, own) for name, own in ACCEPTING.items()):
+            # What accepts is somebody else's: then asyncio's way goes to it.
+            _UnixLoop._start_serving(
+                self,
+                protocol_factory,
+                sock,
+                sslcontext,
+                server,
+                backlog,
+                ssl_handshake_timeout,
+                ssl_shutdown_timeout,
+                **context_argument(context),
+            )
+            return
         accepted = None
         if sslcontext:
 
@@ -289,7 +337,9 @@ class StreamHooks(_Base):
 
     def _stop_serving(self, sock: socket.socket) -> None:
         acceptor = self._acceptors.pop(sock, None)
-        if acceptor is not None:
+        if acceptor is None:
+            self._remove_reader(sock.fileno())
+        else:
             acceptor.stop()
         inode = self._unix_server_sockets.pop(sock, None)
         path = None if inode is None else sock.getsockname()
@@ -309,3 +359,11 @@ class StreamHooks(_Base):
         for acceptor in list(self._acceptors.values()):
             acceptor.stop()
         self._acceptors.clear()
+
+
+ACCEPTING: dict[str, Any] = {
+    "_accept_connection": _UnixLoop._accept_connection,
+    "_accept_connection2": _UnixLoop._accept_connection2,
+    "_make_socket_transport": StreamHooks._make_socket_transport,
+}
+"""What asyncio calls for each connection that it accepts."""

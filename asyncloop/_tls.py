@@ -11,6 +11,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from . import _core
+from ._streams import ACCEPTING, context_argument
 from ._tls_shipped import is_shipped
 
 if TYPE_CHECKING:
@@ -121,7 +122,9 @@ class TlsHooks(_Base):
         )
         tls_transport: asyncio.Transport = tls._app_transport
         try:
-            self._make_socket_transport(rawsock, tls, extra=extra, server=server, context=context)
+            self._make_socket_transport(
+                rawsock, tls, extra=extra, server=server, **context_argument(context)
+            )
         except BaseException:
             tls_transport.abort()
             raise
@@ -201,3 +204,6 @@ def _take_unread(protocol: asyncio.BaseProtocol) -> bytes | None:
     unread = bytes(reader._buffer)
     reader._buffer.clear()
     return unread
+
+
+ACCEPTING["_make_ssl_transport"] = TlsHooks._make_ssl_transport

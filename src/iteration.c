@@ -307,7 +307,7 @@ loop_collect_timers(Loop *loop)
     if (loop_has_custom_clock(loop) && loop_now_ns(loop, &now) < 0) {
         return -1;
     }
-    timer_collect(loop, now);
+    timer_collect(loop, now + loop->resolution_ns);
     return 0;
 }
 

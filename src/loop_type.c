@@ -159,6 +159,13 @@ Loop_call_soon_threadsafe(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
         Py_DECREF(handle);
         return NULL;
     }
+    if (UNLIKELY((replaced & LOOP_BIT(_write_to_self)) != 0)) {
+        PyObject *result = PyObject_CallMethod(op, "_write_to_self", NULL);
+        if (result == NULL) {
+            Py_CLEAR(handle);
+        }
+        Py_XDECREF(result);
+    }
     return (PyObject *)handle;
 }
 
@@ -233,7 +240,7 @@ schedule_timer(Loop *loop, const char *function, bool later, schedule_function s
     }
     TimerHandle *timer = NULL;
     if (loop_check_closed(loop) == 0
-        && (LIKELY(!FLAG(loop->debug)) || check_debug(loop, args[1], function, true) == 0)) {
+        && (LIKELY(!FLAG(loop->debug)) || check_debug(loop, args[1], "call_at", true) == 0)) {
         timer = schedule(loop, seconds, args[1], args + 2, nargs - 2, context);
     }
     if (UNLIKELY(kept != NULL)) {
@@ -862,6 +869,25 @@ Loop_get_slow_callback_duration(PyObject *op, void *closure UNUSED)
     return number != NULL ? number : PyFloat_FromDouble(((Loop *)op)->slow_callback_duration);
 }
 
+/* What is within the resolution of the clock, which is one of our nanoseconds, is no difference. */
+static PyObject *
+Loop_get_clock_resolution(PyObject *op, void *closure UNUSED)
+{
+    return PyFloat_FromDouble(((Loop *)op)->resolution);
+}
+
+static int
+Loop_set_clock_resolution(PyObject *op, PyObject *value, void *closure UNUSED)
+{
+    double seconds = value == NULL ? 1e-9 : PyFloat_AsDouble(value);
+    if (seconds == -1. && PyErr_Occurred()) {
+        return -1;
+    }
+    ((Loop *)op)->resolution = seconds;
+    ((Loop *)op)->resolution_ns = seconds <= 1e-9 ? 0 : seconds > 1e8 ? (int64_t)1e17 : timer_deadline(seconds);
+    return 0;
+}
+
 static int
 Loop_set_slow_callback_duration(PyObject *op, PyObject *value, void *closure UNUSED)
 {
@@ -1013,6 +1039,7 @@ Loop_new(PyTypeObject *type, PyObject *args UNUSED, PyObject *kwargs UNUSED)
         loop_state(state)->loops.usual = (PyTypeObject *)Py_NewRef(type);
     }
     loop->slow_callback_duration = 0.1;
+    loop->resolution = 1e-9;
     overrides_forget(loop);
     if (ready_init(&loop->ready) < 0) {
         Py_DECREF(loop);
@@ -1106,6 +1133,12 @@ Loop_dealloc(PyObject *op)
 
 #define FASTCALL(name) (PyCFunction)(void (*)(void))(name)
 
+#if PY_VERSION_HEX >= 0x030D0300
+#define CREATE_TASK_KEYWORDS "**kwargs"
+#else
+#define CREATE_TASK_KEYWORDS "*, name=None, context=None"
+#endif
+
 static PyMethodDef Loop_methods[] = {
     {"call_soon", FASTCALL(Loop_call_soon), METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("call_soon($self, callback, *args, context=None)\n--\n\n"
@@ -1131,7 +1164,7 @@ static PyMethodDef Loop_methods[] = {
     {"create_future", Loop_create_future, METH_NOARGS,
      PyDoc_STR("create_future($self, /)\n--\n\nA new Future of this loop.")},
     {"create_task", FASTCALL(Loop_create_task), METH_FASTCALL | METH_KEYWORDS,
-     PyDoc_STR("create_task($self, coro, **kwargs)\n--\n\n"
+     PyDoc_STR("create_task($self, coro, " CREATE_TASK_KEYWORDS ")\n--\n\n"
                "A new Task that runs the coroutine on this loop.\n\n"
                "Keywords as the running Python has them: name, context, and eager_start.\n"
                "TypeError for what is no coroutine, RuntimeError if the loop is closed.\n"
@@ -1214,6 +1247,7 @@ static PyGetSetDef Loop_getset[] = {
                "middle of a turn; None, as it is by default: a turn ends first. ValueError for anything\n"
                "else than a finite number above zero."),
      NULL},
+    {"_clock_resolution", Loop_get_clock_resolution, Loop_set_clock_resolution, NULL, NULL},
     {"slow_callback_duration", Loop_get_slow_callback_duration, Loop_set_slow_callback_duration,
      "Seconds after which debug mode warns of a callback.", NULL},
     {NULL, NULL, NULL, NULL, NULL},

@@ -22,6 +22,7 @@
 #include "net/sockets.h"
 #include "net/stream.h"
 #include "tls/tls.h"
+#include "ops/coroutine_method.h"
 #include "ops/resolve.h"
 #include "ops/sockop.h"
 #include "ops/thread_queue.h"
@@ -127,6 +128,7 @@ static int (*const initialisers[])(PyObject *module, struct state *state) = {
     thread_queue_init,
     stream_api_init,
     loop_type_init,
+    coroutine_methods_init,
     overrides_init,
     standard_init,
 };

@@ -2,6 +2,7 @@
 #include "selector.h"
 
 #include "loop/current.h"
+#include "loop/overrides.h"
 #include "loop/timer.h"
 #include "loop/wake.h"
 
@@ -15,12 +16,48 @@ selector_look(Loop *loop)
     return result;
 }
 
+/* Until the next timer is due, in the numbers of the program's own clock: a clock of integers goes on in
+ * integers. New reference; NULL, without an exception, where it is something else that is waited for. */
+static PyObject *
+wait_by_clock(Loop *loop, double seconds)
+{
+    if (LIKELY(!loop_has_custom_clock(loop)) || loop->timers.length == 0) {
+        return NULL;
+    }
+    PyObject *timer = Py_NewRef(loop->timers.heap[0].timer);
+    PyObject *when = PyObject_GetAttrString(timer, "_when");
+    PyObject *now = when == NULL ? NULL : PyObject_CallMethodNoArgs((PyObject *)loop,
+                                                                    loop->state->names.time);
+    PyObject *wait = now == NULL ? NULL : PyNumber_Subtract(when, now);
+    double same = wait == NULL ? -1. : PyFloat_AsDouble(wait);
+    if (same <= 0. || same > seconds + 1e-6 || same < seconds - 1e-6) {
+        PyErr_Clear();
+        Py_CLEAR(wait);
+    }
+    Py_XDECREF(now);
+    Py_XDECREF(when);
+    Py_DECREF(timer);
+    return wait;
+}
+
+static PyObject *
+timeout_of(Loop *loop, int64_t wait_ns)
+{
+    if (wait_ns == TIMER_NEVER) {
+        return Py_NewRef(Py_None);
+    }
+    if (wait_ns <= 0) {
+        return PyLong_FromLong(0);
+    }
+    double seconds = (double)wait_ns * 1e-9;
+    PyObject *wait = wait_by_clock(loop, seconds);
+    return wait != NULL ? wait : PyFloat_FromDouble(seconds);
+}
+
 int
 selector_poll(Loop *loop, int64_t wait_ns)
 {
-    PyObject *timeout = wait_ns == TIMER_NEVER ? Py_NewRef(Py_None)
-                        : wait_ns > 0          ? PyFloat_FromDouble((double)wait_ns * 1e-9)
-                                               : PyLong_FromLong(0);
+    PyObject *timeout = timeout_of(loop, wait_ns);
     /* As before any poll that sleeps, for a select() that does not come to poll_once(). */
     loop->fds.events = 0;
     bool asleep = wait_ns > 0 && loop_may_sleep(loop);

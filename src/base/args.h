@@ -26,6 +26,20 @@ int args_unpack(const char *function, PyObject *const *args, Py_ssize_t nargs,
                 PyObject *kwnames, const char *const *names, Py_ssize_t positional,
                 Py_ssize_t required, PyObject **values);
 
+/* The only argument of a method that takes it by its name as well: borrowed, or NULL with TypeError. */
+static inline PyObject *
+args_one(const char *function, const char *name, PyObject *const *args, Py_ssize_t nargs,
+         PyObject *kwnames)
+{
+    if (LIKELY(nargs == 1 && kwnames == NULL)) {
+        return args[0];
+    }
+    const char *const names[] = {name, NULL};
+    PyObject *value;
+    return args_unpack(function, args, nargs, kwnames, names, 1, 1, &value) < 0 ? NULL : value;
+}
+
+
 /* Descriptors: whatever comes from outside goes through these two, and asyncio's errors come out. */
 
 /* The number of a descriptor or of an object with fileno(), of any size: new reference, or NULL with

@@ -164,6 +164,8 @@ struct Loop {
     PyObject *places;             /* the same in debug mode: where those that are ready were scheduled, or NULL */
     int64_t turn_budget_ns;       /* turn_budget: what is ready waits for a look at the kernel; 0: no bound */
     double slow_callback_duration;    /* seconds */
+    double resolution;                /* _clock_resolution, in seconds */
+    int64_t resolution_ns;        /* of _clock_resolution: timers are due so much early; 0 for asyncio's own */
     PyObject *slow_callback_number;   /* the same as it was given, if that was no float; or NULL */
     struct overrides overrides;
     struct flag debug;

@@ -11,7 +11,7 @@
     X(call_soon) X(call_soon_threadsafe) X(call_at) X(call_later) X(time) X(create_future) \
     X(create_task) X(run_in_executor) X(getaddrinfo) X(create_connection) X(_connect_sock) \
     X(_ensure_resolved) X(_add_reader) X(_add_writer) X(_remove_reader) X(_remove_writer) X(remove_reader) \
-    X(remove_writer)
+    X(remove_writer) X(_write_to_self)
 
 /* clang-format off */
 enum loop_method {

@@ -204,7 +204,7 @@ overrides_look(Loop *loop)
         if (!loop_class_has_own(state, Py_TYPE(loop), i)) {
             replaced |= 1u << i;
         }
-        /* BaseEventLoop has nothing that watches descriptors. */
+        /* BaseEventLoop has nothing that watches descriptors or wakes the loop. */
         if (i < LOOP__add_reader
             && !loop_has_standard(state, loop_state(state)->overrides.BaseEventLoop, method_names[i])) {
             base |= 1u << i;

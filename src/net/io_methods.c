@@ -92,11 +92,11 @@ take_count_steal(struct io *io, PyObject *count, size_t wanted, enum io_status w
     if (number == -1 && PyErr_Occurred()) {
         return raised(io, would_block);
     }
-    if (number < 0 || (size_t)number > wanted) {
+    if (number < 0) {
         PyErr_SetString(PyExc_ValueError, "a wrong number of bytes was moved");
         return raised(io, would_block);
     }
-    *n = (size_t)number;
+    *n = (size_t)number < wanted ? (size_t)number : wanted;    /* as asyncio, which drops so many */
     return number == 0 ? for_nothing : IO_OK;
 }
 

@@ -62,7 +62,10 @@ read_pipe_run_eof(PyObject *owner, PyObject *arg UNUSED)
     }
     PyObject *answer = proto_call(&tr->proto, tr->state->names.eof_received, NULL);
     if (answer == NULL) {
-        return transport_callback_failed(tr, "Exception in callback %.200s.eof_received()");
+        PyObject *protocol = Py_NewRef(tr->proto.protocol != NULL ? tr->proto.protocol : owner);
+        int result = transport_call_failed(tr, protocol, "eof_received", NULL);
+        Py_DECREF(protocol);
+        return result;
     }
     Py_DECREF(answer);    /* a pipe cannot stay open for the other direction */
     return 0;
@@ -85,7 +88,7 @@ read_pipe_received_eof(Transport *tr)
 static int
 read_pipe_data_failed(Transport *tr)
 {
-    return transport_callback_failed(tr, "Exception in callback %.200s.data_received()");
+    return transport_call_failed(tr, (PyObject *)tr, "_read_ready", NULL);
 }
 
 static const struct transport_kind read_pipe_kind = {
@@ -396,16 +399,27 @@ Pipe_get_fileno(PyObject *op, void *closure UNUSED)
 }
 
 static PyObject *
-WritePipe_write(PyObject *op, PyObject *data)
+WritePipe_write(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     OWN_LOOP_OF(op, Transport);
+    PyObject *data = args_one("write", "data", args, nargs, kwnames);
+    if (UNLIKELY(data == NULL)) {
+        return NULL;
+    }
+    if (UNLIKELY(!PyBytes_Check(data) && !PyByteArray_Check(data) && !PyMemoryView_Check(data))) {
+        return PyErr_Format(PyExc_AssertionError, "%R", data);    /* asyncio's pipes have an assert */
+    }
     return none_or_error(stream_write(stream_cast(op), data));
 }
 
 static PyObject *
-WritePipe_writelines(PyObject *op, PyObject *list)
+WritePipe_writelines(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     OWN_LOOP_OF(op, Transport);
+    PyObject *list = args_one("writelines", "list_of_data", args, nargs, kwnames);
+    if (UNLIKELY(list == NULL)) {
+        return NULL;
+    }
     return none_or_error(stream_writelines(stream_cast(op), list));
 }
 
@@ -453,7 +467,7 @@ Pipe__close(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwn
     if (args_unpack("_close", args, nargs, kwnames, names, 1, 0, &exc) < 0) {
         return NULL;
     }
-    return none_or_error(transport_force_close((Transport *)op, exc == Py_None ? NULL : exc));
+    return none_or_error(transport_force_close_here((Transport *)op, exc == Py_None ? NULL : exc));
 }
 
 #define PIPE_CLOSE \
@@ -466,13 +480,13 @@ static PyMethodDef ReadPipe_methods[] = {
 
 static PyMethodDef WritePipe_methods[] = {
     PIPE_CLOSE,
-    {"write", WritePipe_write, METH_O,
-     PyDoc_STR("write($self, data, /)\n--\n\n"
+    {"write", (PyCFunction)(void (*)(void))WritePipe_write, METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("write($self, /, data)\n--\n\n"
                "Send bytes, now or as soon as the pipe has room. Does not block.\n\n"
                "TypeError for anything but bytes, bytearray or memoryview. After close(), or\n"
                "when the other end is closed, the data is dropped.")},
-    {"writelines", WritePipe_writelines, METH_O,
-     PyDoc_STR("writelines($self, list_of_data, /)\n--\n\n"
+    {"writelines", (PyCFunction)(void (*)(void))WritePipe_writelines, METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("writelines($self, /, list_of_data)\n--\n\n"
                "Send several pieces, gathered into as few system calls as possible.")},
     {"write_eof", WritePipe_write_eof, METH_NOARGS,
      PyDoc_STR("write_eof($self, /)\n--\n\n"

@@ -113,9 +113,13 @@ Stream_write(PyObject *op, PyObject *data)
 }
 
 static PyObject *
-Stream_writelines(PyObject *op, PyObject *list)
+Stream_writelines(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     OWN_LOOP_OF(op, Transport);
+    PyObject *list = args_one("writelines", "list_of_data", args, nargs, kwnames);
+    if (UNLIKELY(list == NULL)) {
+        return NULL;
+    }
     return none_or_error(stream_writelines(stream_cast(op), list));
 }
 
@@ -238,8 +242,8 @@ static PyMethodDef Stream_methods[] = {
                "Send bytes, now or as soon as the peer takes them. Does not block.\n\n"
                "TypeError for anything but bytes, bytearray or memoryview; RuntimeError after\n"
                "write_eof(). After the connection is lost the data is dropped.")},
-    {"writelines", Stream_writelines, METH_O,
-     PyDoc_STR("writelines($self, list_of_data, /)\n--\n\n"
+    {"writelines", (PyCFunction)(void (*)(void))Stream_writelines, METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("writelines($self, /, list_of_data)\n--\n\n"
                "Send several pieces, gathered into as few system calls as possible.")},
     {"write_eof", Stream_write_eof, METH_NOARGS,
      PyDoc_STR("write_eof($self, /)\n--\n\n"

@@ -50,16 +50,25 @@ outcome_of_fatal(int result)
 int
 stream_received_eof(Transport *tr)
 {
+    transport_log_debug(tr, "%r received EOF");
     tr->read_eof = true;
     watch_stop(&tr->read_watch);
-    transport_log_debug(tr, "%r received EOF");
     PyObject *answer = proto_call(&tr->proto, tr->state->names.eof_received, NULL);
     int keep_open = answer == NULL ? -1 : PyObject_IsTrue(answer);
     Py_XDECREF(answer);
     if (keep_open < 0) {
         return transport_fatal(tr, "Fatal error: protocol.eof_received() call failed.");
     }
-    if (!keep_open && tr->loop != NULL && transport_close(tr) < 0) {
+    PyObject *own = keep_open ? NULL : transport_own_method(tr, "close");
+    if (UNLIKELY(own != NULL)) {
+        PyObject *result = PyObject_CallNoArgs(own);
+        Py_DECREF(own);
+        if (result == NULL) {
+            return transport_call_failed(tr, (PyObject *)tr, "_read_ready", NULL);
+        }
+        Py_DECREF(result);
+    }
+    else if (!keep_open && tr->loop != NULL && transport_close(tr) < 0) {
         PyErr_Clear();    /* the loop was closed: nobody is left to be told */
     }
     return 0;

@@ -61,13 +61,87 @@ transport_callback_failed(Transport *tr, const char *format)
     return 0;
 }
 
+int
+transport_call_failed(Transport *tr, PyObject *object, const char *method, PyObject *arg)
+{
+    if (is_exit_exception()) {
+        return -1;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    Loop *loop = (Loop *)Py_XNewRef(tr->loop);
+    PyObject *callback = PyObject_GetAttrString(object, method);
+    if (callback == NULL) {
+        PyErr_Clear();    /* it was taken away meanwhile */
+        callback = Py_NewRef(object);
+    }
+    PyErr_SetRaisedException(exc);
+    if (loop != NULL) {
+        handle_call_failed(loop, callback, arg);
+    }
+    else {
+        PyErr_WriteUnraisable(callback);
+    }
+    Py_DECREF(callback);
+    Py_XDECREF(loop);
+    return 0;
+}
+
+PyObject *
+transport_own_method(Transport *tr, const char *name)
+{
+    if (LIKELY(tr->dict == NULL)) {
+        return NULL;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    PyObject *method = Py_XNewRef(PyDict_GetItemString(tr->dict, name));
+    PyErr_SetRaisedException(exc);
+    return method;
+}
+
+/* Calls it (stolen) with nargs arguments, of which there are none, exc, or exc and a message. 0, or -1
+ * with what it raised. */
+static int
+call_own_steal(PyObject *method, PyObject *exc, const char *message)
+{
+    PyObject *result = exc == NULL       ? PyObject_CallNoArgs(method)
+                       : message == NULL ? PyObject_CallOneArg(method, exc)
+                                         : PyObject_CallFunction(method, "Os", exc, message);
+    Py_DECREF(method);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+PyObject *
+transport_logger(struct state *state, const char *module)
+{
+    PyObject *exc = PyErr_GetRaisedException();
+    PyObject *where = PyImport_ImportModule(module);
+    PyObject *logger = where == NULL ? NULL : PyObject_GetAttrString(where, "logger");
+    Py_XDECREF(where);
+    if (logger == NULL) {
+        PyErr_Clear();
+        logger = Py_NewRef(net_state(state)->transports.logger);
+    }
+    PyErr_SetRaisedException(exc);
+    return logger;
+}
+
+static PyObject *
+logger_of(Transport *tr)
+{
+    return transport_logger(tr->state, tr->kind->is_socket ? "asyncio.selector_events"
+                                                           : "asyncio.unix_events");
+}
+
 static void
 transport_log(Transport *tr, const char *level, const char *format)
 {
     if (LIKELY(tr->loop == NULL || !FLAG(tr->loop->debug))) {
         return;
     }
-    PyObject *result = PyObject_CallMethod(net_state(tr->state)->transports.logger, level, "sO", format, tr);
+    PyObject *logger = logger_of(tr);
+    PyObject *result = PyObject_CallMethod(logger, level, "sO", format, tr);
+    Py_DECREF(logger);
     if (result == NULL) {
         PyErr_WriteUnraisable((PyObject *)tr);
     }
@@ -89,7 +163,9 @@ transport_log_info(Transport *tr, const char *format)
 void
 transport_log_warning(Transport *tr, const char *message)
 {
-    PyObject *result = PyObject_CallMethod(net_state(tr->state)->transports.logger, "warning", "s", message);
+    PyObject *logger = logger_of(tr);
+    PyObject *result = PyObject_CallMethod(logger, "warning", "s", message);
+    Py_DECREF(logger);
     if (result == NULL) {
         PyErr_WriteUnraisable((PyObject *)tr);
     }
@@ -100,7 +176,9 @@ transport_log_warning(Transport *tr, const char *message)
 static void
 transport_log_os_error(Transport *tr, const char *message, PyObject *exc)
 {
-    PyObject *debug = PyObject_GetAttrString(net_state(tr->state)->transports.logger, "debug");
+    PyObject *logger = logger_of(tr);
+    PyObject *debug = PyObject_GetAttrString(logger, "debug");
+    Py_DECREF(logger);
     PyObject *args = Py_BuildValue("(sOs)", "%r: %s", tr, message);
     PyObject *kwargs = Py_BuildValue("{s:O}", "exc_info", exc);
     PyObject *result = debug == NULL || args == NULL || kwargs == NULL
@@ -270,7 +348,7 @@ transport_run_lost(PyObject *owner, PyObject *exc)
     PyObject *value = proto_call(&tr->proto, tr->state->names.connection_lost,
                                  exc == NULL ? Py_None : exc);
     if (value == NULL) {
-        result = transport_callback_failed(tr, "Exception in callback %.200s.connection_lost()");
+        result = transport_call_failed(tr, owner, "_call_connection_lost", exc == NULL ? Py_None : exc);
     }
     Py_XDECREF(value);
     PyObject *leaving = PyErr_GetRaisedException();
@@ -330,6 +408,14 @@ transport_close(Transport *tr)
 int
 transport_force_close(Transport *tr, PyObject *exc)
 {
+    PyObject *own = transport_own_method(tr, "_force_close");
+    return LIKELY(own == NULL) ? transport_force_close_here(tr, exc)
+                               : call_own_steal(own, exc == NULL ? Py_None : exc, NULL);
+}
+
+int
+transport_force_close_here(Transport *tr, PyObject *exc)
+{
     if (tr->conn_lost > 0) {
         return 0;
     }
@@ -379,6 +465,23 @@ transport_expects(Transport *tr, PyObject *exc)
 
 int
 transport_fatal(Transport *tr, const char *message)
+{
+    PyObject *own = is_exit_exception() ? NULL : transport_own_method(tr, "_fatal_error");
+    if (LIKELY(own == NULL)) {
+        return transport_fatal_here(tr, message);
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    int result = call_own_steal(own, exc, message);
+    Py_DECREF(exc);
+    if (result < 0 && !is_exit_exception()) {
+        PyErr_WriteUnraisable((PyObject *)tr);
+        result = 0;
+    }
+    return result;
+}
+
+int
+transport_fatal_here(Transport *tr, const char *message)
 {
     if (is_exit_exception()) {
         return -1;

@@ -232,6 +232,7 @@ void transports_forked(struct state *state);
 
 int transport_close(Transport *tr);             /* 0, or -1 with RuntimeError: loop closed */
 int transport_force_close(Transport *tr, PyObject *exc);    /* exc borrowed, or NULL */
+int transport_force_close_here(Transport *tr, PyObject *exc);    /* see transport_own_method() */
 
 /* Output has all gone: ends a transport that was closing. 0, or -1 with an exit exception. */
 int transport_drained(Transport *tr);
@@ -243,6 +244,8 @@ int transport_drained(Transport *tr);
 int transport_fatal(Transport *tr, const char *message);
 /* The descriptor was closed by somebody else: the end, with EBADF. 0 / -1 as above. */
 int transport_descriptor_gone(Transport *tr);
+/* transport_fatal(), also where a program has put another _fatal_error() on the transport. */
+int transport_fatal_here(Transport *tr, const char *message);
 /* The same as transport_fatal() for an errno; 0: an exception is set. */
 int transport_fatal_errno(Transport *tr, int err, const char *message);
 
@@ -261,6 +264,10 @@ int transport_resume_if_empty(Transport *tr);
 /* A write after the connection was lost: dropped, with asyncio's warning from the fifth on. */
 void transport_drop_write(Transport *tr);
 
+/* The current exception came out of what asyncio would have called by a Handle, method(arg) of `object`,
+ * and does not end the transport: it is told to the exception handler so. `arg` may be NULL. 0 / -1 */
+int transport_call_failed(Transport *tr, PyObject *object, const char *method, PyObject *arg);
+
 /* The current exception came out of a method of the protocol that is not allowed to end
  * the transport: it is told to the exception handler, with a message whose %s is the
  * protocol's type. 0, or -1 with an exit exception. */
@@ -270,5 +277,13 @@ int transport_callback_failed(Transport *tr, const char *format);
 void transport_log_debug(Transport *tr, const char *format);
 void transport_log_info(Transport *tr, const char *format);
 void transport_log_warning(Transport *tr, const char *message);    /* in any mode */
+
+/* What asyncio's own module of that name logs to, which a test may have replaced: new reference. Never
+ * NULL. */
+PyObject *transport_logger(struct state *state, const char *module);
+
+/* What a program has put on the transport itself in place of a method that asyncio's transports call of
+ * themselves: new reference, or NULL. The C functions of these methods end in _here and do not look. */
+PyObject *transport_own_method(Transport *tr, const char *name);
 
 #endif

@@ -185,7 +185,7 @@ static PyObject *
 Transport__force_close(PyObject *op, PyObject *exc)
 {
     OWN_LOOP_OF(op, Transport);
-    return none_or_error(transport_force_close(transport_cast(op), exc == Py_None ? NULL : exc));
+    return none_or_error(transport_force_close_here(transport_cast(op), exc == Py_None ? NULL : exc));
 }
 
 static PyObject *
@@ -207,7 +207,7 @@ Transport__fatal_error(PyObject *op, PyObject *const *args, Py_ssize_t nargs, Py
         return NULL;
     }
     PyErr_SetRaisedException(Py_NewRef(values[0]));
-    return none_or_error(transport_fatal(transport_cast(op), message));
+    return none_or_error(transport_fatal_here(transport_cast(op), message));
 }
 
 static PyObject *
@@ -254,9 +254,13 @@ Transport_resume_reading(PyObject *op, PyObject *ignored UNUSED)
 }
 
 static PyObject *
-Transport_set_protocol(PyObject *op, PyObject *protocol)
+Transport_set_protocol(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     OWN_LOOP_OF(op, Transport);
+    PyObject *protocol = args_one("set_protocol", "protocol", args, nargs, kwnames);
+    if (UNLIKELY(protocol == NULL)) {
+        return NULL;
+    }
     Transport *tr = transport_cast(op);
     return none_or_error(proto_set(&tr->proto, tr->state, protocol));
 }
@@ -645,8 +649,8 @@ static PyMethodDef Transport_methods[] = {
                "No more data until resume_reading(). No effect on a paused or closed one.")},
     {"resume_reading", Transport_resume_reading, METH_NOARGS,
      PyDoc_STR("resume_reading($self, /)\n--\n\nTake data again after pause_reading().")},
-    {"set_protocol", Transport_set_protocol, METH_O,
-     PyDoc_STR("set_protocol($self, protocol, /)\n--\n\nGive the connection to another protocol.")},
+    {"set_protocol", (PyCFunction)(void (*)(void))Transport_set_protocol, METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("set_protocol($self, /, protocol)\n--\n\nGive the connection to another protocol.")},
     {"get_protocol", Transport_get_protocol, METH_NOARGS,
      PyDoc_STR("get_protocol($self, /)\n--\n\nThe current protocol; None after the end.")},
     {"get_extra_info", (PyCFunction)(void (*)(void))Transport_get_extra_info,
@@ -699,19 +703,13 @@ no_delete(PyObject *value, const char *name)
     return 0;
 }
 
-/* 1, 0, or -1 with an exception */
-static int
-truth_to_set(PyObject *value, const char *name)
-{
-    return no_delete(value, name) < 0 ? -1 : PyObject_IsTrue(value);
-}
-
-/* As asyncio's attributes: they say what happens next, and nothing happens by itself. */
+/* As asyncio's attributes: they say what happens next, and nothing happens by itself. To delete one, as
+ * mock.patch.object() does behind itself, is to set what it is at first. */
 #define BOOL_SETTER(name, field)                                                    \
     static int                                                                      \
     Transport_set_##name(PyObject *op, PyObject *value, void *closure UNUSED)       \
     {                                                                               \
-        int truth = truth_to_set(value, "_" #name);                                 \
+        int truth = value == NULL ? 0 : PyObject_IsTrue(value);                     \
         if (truth >= 0) {                                                           \
             SHARED_STORE(transport_cast(op)->field, truth > 0);                     \
         }                                                                           \
@@ -789,12 +787,21 @@ Transport_set_extra(PyObject *op, PyObject *value, void *closure UNUSED)
 /* A double in the place of the socket: its methods receive, send and close. The descriptor that is
  * watched stays. */
 static int
-Transport_set_sock(PyObject *op, PyObject *value, void *closure UNUSED)
+Transport_set_sock(PyObject *op, PyObject *value, void *closure)
 {
     Transport *tr = transport_cast(op);
     bool gone = tr->file == NULL || tr->file_closed || tr->loop == NULL;
-    if (no_delete(value, "_sock") < 0 || (gone && value == Py_None)) {
-        return value == NULL ? -1 : 0;
+    if (gone && (value == NULL || value == Py_None)) {
+        return 0;
+    }
+    if (value == NULL && tr->socket_view != NULL) {
+        PyObject *real = PyObject_GetAttrString(tr->socket_view, "_sock");
+        int result = real == NULL ? -1 : Transport_set_sock(op, real, closure);
+        Py_XDECREF(real);
+        return result;
+    }
+    if (no_delete(value, "_sock") < 0) {
+        return -1;
     }
     if (gone || value == Py_None || !tr->kind->is_socket) {
         PyErr_SetString(PyExc_AttributeError, "_sock of this transport cannot be set to that");

@@ -9,8 +9,8 @@
  * Promises: cancel() of the awaiting Task stops the watch in the same instant. What was not
  *           returned was not taken either: bytes, connections and datagrams stay in the
  *           kernel until the step that hands them over.
- * Python:   passes for a collections.abc.Coroutine. Never awaited, it says nothing, unless
- *           its kind wants the warning. */
+ * Python:   passes for a collections.abc.Coroutine. Never awaited, it warns where its kind is of a method
+ *           that does so on asyncio. */
 #ifndef ASYNCLOOP_OPERATION_H
 #define ASYNCLOOP_OPERATION_H
 

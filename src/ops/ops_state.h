@@ -20,6 +20,7 @@ struct ops_state {
     struct tls_state below;
     struct {
         PyTypeObject *Type;
+        PyTypeObject *MethodType;         /* coroutine_method.c */
         struct freelist free;
     } operations;                         /* operation.c */
     struct {

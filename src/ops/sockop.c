@@ -860,7 +860,8 @@ attempt_accept(Operation *op, PyObject **result)
     PyObject *Loop_##NAME(PyObject *loop, PyObject *const *args, Py_ssize_t nargs,             \
                           PyObject *kwnames)                                                   \
     {                                                                                          \
-        static const struct operation_kind kind = {.name = #NAME, .attempt = ATTEMPT};         \
+        static const struct operation_kind kind = {                                            \
+            .name = #NAME, .attempt = ATTEMPT, .owner = "BaseSelectorEventLoop", .warns = true}; \
         static const char *const names[] = {__VA_ARGS__, NULL};                                \
         PyObject *values[OPERATION_MAX_ARGS + 1] = {NULL};                                     \
         if (LIKELY(kwnames == NULL && nargs == (NARGS) && (ROOM) == (NARGS) - 1)) {            \

@@ -243,7 +243,7 @@ task_await_native_steal(Task *self, PyObject *waiter)
                        (PyObject *)self, waiter);
         goto failed;
     }
-    if (UNLIKELY(!SHARED_LOAD(future->blocking))) {
+    if (UNLIKELY(!SHARED_LOAD(future->blocking)) && waiter != (PyObject *)self) {
         task_bad_yield("yield was used instead of yield from in task %R with %R",
                        (PyObject *)self, waiter);
         goto failed;

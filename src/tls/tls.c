@@ -15,7 +15,9 @@
 static void
 tls_log(Tls *tls, PyObject *exc, const char *format, PyObject *arg)
 {
-    PyObject *debug = PyObject_GetAttrString(net_state(tls->state)->transports.logger, "debug");
+    PyObject *logger = transport_logger(tls->state, "asyncio.sslproto");
+    PyObject *debug = PyObject_GetAttrString(logger, "debug");
+    Py_DECREF(logger);
     PyObject *args = arg == NULL ? Py_BuildValue("(sO)", format, tls)
                                  : Py_BuildValue("(sOO)", format, tls, arg);
     PyObject *kwargs = exc == NULL ? NULL : Py_BuildValue("{s:O}", "exc_info", exc);

@@ -30,9 +30,11 @@ tls_call_eof_received(Tls *tls)
         return tls_fatal(tls, "Error calling eof_received()");
     }
     if (keep_open) {
-        PyObject *result = PyObject_CallMethod(
-            net_state(tls->state)->transports.logger, "warning", "s",
-            "returning true from eof_received() has no effect when using ssl");
+        PyObject *logger = transport_logger(tls->state, "asyncio.sslproto");
+        PyObject *result =
+            PyObject_CallMethod(logger, "warning", "s",
+                                "returning true from eof_received() has no effect when using ssl");
+        Py_DECREF(logger);
         if (result == NULL) {
             PyErr_WriteUnraisable((PyObject *)tls);
         }

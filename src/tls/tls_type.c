@@ -199,10 +199,11 @@ Tls_write(PyObject *op, PyObject *data)
 }
 
 static PyObject *
-Tls_writelines(PyObject *op, PyObject *list)
+Tls_writelines(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     OWN_LOOP_OF(op, Tls);
-    if (tls_is_parted(tls_cast(op), "_write_appdata")) {
+    PyObject *list = args_one("writelines", "list_of_data", args, nargs, kwnames);
+    if (UNLIKELY(list == NULL) || tls_is_parted(tls_cast(op), "_write_appdata")) {
         return NULL;
     }
     return none_or_error(tls_writelines(tls_cast(op), list));
@@ -307,9 +308,13 @@ Tls_resume_reading(PyObject *op, PyObject *ignored UNUSED)
 }
 
 static PyObject *
-Tls_set_protocol(PyObject *op, PyObject *protocol)
+Tls_set_protocol(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     OWN_LOOP_OF(op, Tls);
+    PyObject *protocol = args_one("set_protocol", "protocol", args, nargs, kwnames);
+    if (UNLIKELY(protocol == NULL)) {
+        return NULL;
+    }
     Tls *tls = tls_cast(op);
     return tls_is_parted(tls, "_set_app_protocol")
                ? NULL
@@ -696,8 +701,8 @@ static PyMethodDef Tls_methods[] = {
      PyDoc_STR("write($self, data, /)\n--\n\n"
                "Encrypt bytes and give them to the transport below.\n\n"
                "TypeError for anything but bytes, bytearray or memoryview. Dropped after close().")},
-    {"writelines", Tls_writelines, METH_O,
-     PyDoc_STR("writelines($self, list_of_data, /)\n--\n\nwrite() for each of the pieces.")},
+    {"writelines", (PyCFunction)(void (*)(void))Tls_writelines, METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("writelines($self, /, list_of_data)\n--\n\nwrite() for each of the pieces.")},
     {"write_eof", Tls_write_eof, METH_NOARGS,
      PyDoc_STR("write_eof($self, /)\n--\n\nNotImplementedError: TLS has no half-closed side.")},
     {"can_write_eof", Tls_can_write_eof, METH_NOARGS,
@@ -716,8 +721,8 @@ static PyMethodDef Tls_methods[] = {
      PyDoc_STR("pause_reading($self, /)\n--\n\nNo more data until resume_reading().")},
     {"resume_reading", Tls_resume_reading, METH_NOARGS,
      PyDoc_STR("resume_reading($self, /)\n--\n\nTake data again after pause_reading().")},
-    {"set_protocol", Tls_set_protocol, METH_O,
-     PyDoc_STR("set_protocol($self, protocol, /)\n--\n\nGive the connection to another protocol.")},
+    {"set_protocol", (PyCFunction)(void (*)(void))Tls_set_protocol, METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("set_protocol($self, /, protocol)\n--\n\nGive the connection to another protocol.")},
     {"get_protocol", Tls_get_protocol, METH_NOARGS,
      PyDoc_STR("get_protocol($self, /)\n--\n\nThe current protocol; None after the end.")},
     {"get_extra_info", (PyCFunction)(void (*)(void))Tls_get_extra_info,

@@ -331,8 +331,9 @@ static void
 tls_drop_write(Tls *tls)
 {
     if (tls->conn_lost >= DROPPED_WRITES_BEFORE_WARNING) {
-        PyObject *result = PyObject_CallMethod(net_state(tls->state)->transports.logger, "warning", "s",
-                                               "SSL connection is closed");
+        PyObject *logger = transport_logger(tls->state, "asyncio.sslproto");
+        PyObject *result = PyObject_CallMethod(logger, "warning", "s", "SSL connection is closed");
+        Py_DECREF(logger);
         if (result == NULL) {
             PyErr_WriteUnraisable((PyObject *)tls);
         }

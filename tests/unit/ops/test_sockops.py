@@ -726,12 +726,6 @@ def test_named_after_the_method(run, loop, pair):
     run(main())
 
 
-@pytest.mark.our_loop("asyncio's coroutines warn")
-def test_never_awaited_is_silent(loop, pair):
-    loop.sock_recv(pair[0], 10)
-    loop.sock_connect(pair[0], ("localhost", 1)).close()
-
-
 @pytest.mark.our_loop("our own object")
 def test_driven_by_hand(loop, pair):
     one, other = pair
