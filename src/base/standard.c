@@ -97,6 +97,17 @@ standard_set_classes(struct state *state, enum standard_global global, PyTypeObj
     state->standard.classes[global][1] = ours;
 }
 
+/* What is the global now, or NULL: of a function the code as well, whether it is the own one or not. */
+static void
+note_code(struct standard *standard, int i, PyObject *function)
+{
+    bool noted = globals[i].kind == KIND_FUNCTION && function != NULL && PyFunction_Check(function);
+    PyObject *old = standard->functions[i].code;
+    SHARED_STORE(standard->functions[i].function, noted ? function : NULL);
+    SHARED_STORE(standard->functions[i].code, noted ? Py_NewRef(PyFunction_GET_CODE(function)) : NULL);
+    Py_XDECREF(old);
+}
+
 void
 standard_look(struct state *state)
 {
@@ -128,6 +139,7 @@ standard_look(struct state *state)
         /* What was not there at import (os.writev, _ThreadSafeHandle) is no short way's concern. */
         bool own = value == NULL ? (standard->missing & (1u << i)) != 0
                                  : global_is_own(state, i, value);
+        note_code(standard, i, value);
         replaced |= own ? 0 : 1u << i;
         Py_XDECREF(value);
     }
@@ -390,6 +402,9 @@ standard_traverse(struct state *state, visitproc visit, void *arg)
     for (int i = 0; i < STANDARD_MODULE_COUNT; i++) {
         Py_VISIT(state->standard.modules[i].dict);
     }
+    for (int i = 0; i < STANDARD_GLOBAL_COUNT; i++) {
+        Py_VISIT(state->standard.functions[i].code);
+    }
     return 0;
 }
 
@@ -412,6 +427,9 @@ standard_clear(struct state *state)
         standard->watcher = standard->class_watcher = -1;
     }
 #endif
+    for (int i = 0; i < STANDARD_GLOBAL_COUNT; i++) {
+        note_code(standard, i, NULL);
+    }
     /* From here on everything is taken for replaced. */
     standard->replaced = ~0u;
     for (int i = 0; i < STANDARD_MODULE_COUNT; i++) {

@@ -50,6 +50,21 @@ bool standard_watch_class(struct state *state, PyTypeObject *type);
      == (state)->standard.modules[module].version)
 #endif
 
+#define STANDARD_KIND_IS_BUILTIN false
+#define STANDARD_KIND_IS_FUNCTION true
+#define STANDARD_KIND_IS_CLASS false
+#define STANDARD_KIND_IS_ASYNCIO false
+#define STANDARD_KIND_IS_MODULE false
+
+/* Has somebody assigned to __code__ of the function? The module is as it was seen, so it lives. */
+static inline bool
+standard_has_other_code(struct state *state, enum standard_global global)
+{
+    PyObject *function = SHARED_LOAD(state->standard.functions[global].function);
+    return function != NULL
+           && PyFunction_GET_CODE(function) != SHARED_LOAD(state->standard.functions[global].code);
+}
+
 /* Is the global what the standard library has there? */
 static inline bool
 standard_is(struct state *state, enum standard_global global)
@@ -59,8 +74,14 @@ standard_is(struct state *state, enum standard_global global)
         STANDARD_GLOBALS(X)
 #undef X
     };
+    static const bool is_function[] = {
+#define X(name, module, attribute, kind) STANDARD_KIND_IS_##kind,
+        STANDARD_GLOBALS(X)
+#undef X
+    };
     (void)module_of;
-    if (UNLIKELY(!standard_seen(state, module_of[global]))) {
+    if (UNLIKELY(!standard_seen(state, module_of[global]))
+        || (is_function[global] && UNLIKELY(standard_has_other_code(state, global)))) {
         standard_look(state);
     }
     return LIKELY((SHARED_LOAD(state->standard.replaced) & (1u << global)) == 0);

@@ -481,3 +481,23 @@ def test_socket_of_the_caller_stays_his(run):
             await turns(2)
 
     run(main())
+
+
+def test_code_of_a_function_is_assigned(run):
+    """In place of another function, as tools that load code anew do it."""
+
+    def answering(host, port, family=0, type=0, proto=0, flags=0):
+        return [(AF_INET, type, proto, "", ("192.0.2.1", port))]  # noqa: F821
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        usual = await loop.getaddrinfo("127.0.0.1", 80)
+        own = socket.getaddrinfo.__code__
+        socket.getaddrinfo.__code__ = answering.__code__
+        try:
+            assert (await loop.getaddrinfo("127.0.0.1", 80))[0][4] == ("192.0.2.1", 80)
+        finally:
+            socket.getaddrinfo.__code__ = own
+        assert await loop.getaddrinfo("127.0.0.1", 80) == usual
+
+    run(main())
