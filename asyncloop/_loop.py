@@ -6,6 +6,7 @@ running Python has. The mixins give the hooks that it calls.
 """
 
 import sys
+import types
 from asyncio.base_events import BaseEventLoop
 from asyncio.unix_events import SelectorEventLoop
 from typing import TYPE_CHECKING
@@ -145,3 +146,27 @@ for _name in (
 ):
     if hasattr(SelectorEventLoop, _name):
         setattr(Loop, _name, getattr(SelectorEventLoop, _name))
+
+
+def _describe_as_asyncio() -> None:
+    """Give our public methods in Python the names and signatures that asyncio's have.
+
+    They stand in texts of errors and warnings, and `inspect.signature()` tells of them; the
+    annotations are for those who read the source.
+    """
+    for owner in Loop.__mro__:
+        if not owner.__module__.startswith("asyncloop."):
+            continue
+        for name, method in vars(owner).items():
+            theirs = getattr(SelectorEventLoop, name, None)
+            if (
+                not name.startswith("_")
+                and isinstance(method, types.FunctionType)
+                and isinstance(theirs, types.FunctionType)
+                and method is not theirs
+            ):
+                method.__qualname__ = theirs.__qualname__
+                method.__annotations__ = {}
+
+
+_describe_as_asyncio()

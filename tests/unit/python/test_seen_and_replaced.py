@@ -62,6 +62,17 @@ def test_coroutine_functions(loop, name):
         getattr(type(loop), name)(*range(20))
 
 
+def test_signatures_of_the_loop(loop):
+    """Of what is Python's on both; what is C's on asyncloop has no annotations either."""
+    for name in dir(asyncio.AbstractEventLoop):
+        ours = getattr(type(loop), name)
+        theirs = getattr(asyncio.SelectorEventLoop, name)
+        if name.startswith("_") or not inspect.isfunction(ours):
+            continue
+        assert inspect.signature(ours) == inspect.signature(theirs), name
+        assert ours.__qualname__ == theirs.__qualname__
+
+
 def test_doubles_of_a_loop(loop):
     double = mock.Mock(spec=loop)
     assert isinstance(double, asyncio.AbstractEventLoop)
