@@ -161,10 +161,10 @@ class StreamHooks(_Base):
                     ssl_shutdown_timeout=ssl_shutdown_timeout,
                     **context_argument(context),
                 )
+            elif context is None and sys.version_info < (3, 15):
+                transport = self._make_socket_transport(sock, protocol, waiter)
             else:
-                transport = self._make_socket_transport(
-                    sock, protocol, waiter, **context_argument(context)
-                )
+                transport = self._make_socket_transport(sock, protocol, waiter, context=context)
         except BaseException:
             if sock not in self._sockets_of_callers:
                 sock.close()

@@ -120,14 +120,14 @@ watch_stop_io(Loop *loop, ev_io *io)
 static inline bool
 adds_by_method(const struct watch *watch)
 {
-    return UNLIKELY((loop_replaced(watch_loop(watch)) & LOOP_ADDING) != 0) && watch->user != WATCH_LOOP;
+    return watch->user != WATCH_LOOP && UNLIKELY((loop_replaced(watch_loop(watch)) & LOOP_ADDING) != 0);
 }
 
 static inline bool
 removes_by_method(const struct watch *watch)
 {
-    return UNLIKELY(watch->lent || (loop_replaced(watch_loop(watch)) & LOOP_REMOVING) != 0)
-           && watch->user != WATCH_LOOP;
+    return watch->user != WATCH_LOOP
+           && UNLIKELY(watch->lent || (loop_replaced(watch_loop(watch)) & LOOP_REMOVING) != 0);
 }
 
 /* The owner is held and the watch active, as if libev knew it. 0 / -1 */
