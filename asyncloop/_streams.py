@@ -6,7 +6,6 @@ is made over it, and the transport's from then on.
 """
 
 import asyncio
-import contextlib
 import functools
 import os
 import socket
@@ -14,7 +13,7 @@ import sys
 import weakref
 from asyncio import base_events, constants, unix_events
 from asyncio.log import logger
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
@@ -69,37 +68,8 @@ class StreamHooks(_Base):
     """Mixin of `asyncloop.Loop`: stream transports and servers."""
 
     # asyncio's own: all they need of a loop is what is here.
+    create_unix_connection = _UnixLoop.create_unix_connection
     create_unix_server = _UnixLoop.create_unix_server
-
-    @functools.wraps(_UnixLoop.create_unix_connection)
-    async def create_unix_connection(  # type: ignore[override]
-        self, *args: Any, **options: Any
-    ) -> Any:
-        with self._callers(options.get("sock")):
-            return await _UnixLoop.create_unix_connection(self, *args, **options)
-
-    @functools.wraps(asyncio.BaseEventLoop.connect_accepted_socket)
-    async def connect_accepted_socket(  # type: ignore[override]
-        self, protocol_factory: Any, sock: Any, **options: Any
-    ) -> Any:
-        with self._callers(sock):
-            return await super().connect_accepted_socket(protocol_factory, sock, **options)
-
-    @lazy
-    def _sockets_of_callers(self) -> list[Any]:
-        """Sockets that connections are just made of, and that stay their callers' if that fails."""
-        return []
-
-    @contextlib.contextmanager
-    def _callers(self, sock: Any) -> Iterator[None]:
-        if sock is None:
-            yield
-            return
-        self._sockets_of_callers.append(sock)
-        try:
-            yield
-        finally:
-            self._sockets_of_callers.remove(sock)
 
     @lazy
     def _acceptors(self) -> dict[Any, Any]:
@@ -142,8 +112,8 @@ class StreamHooks(_Base):
     ) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
         """The transport of a connected socket, once it has begun.
 
-        The socket is closed on every failure: by the transport if there is one, else here, unless
-        it is the caller's still.
+        The socket is closed on every failure, as asyncio does it since 3.14: by the transport if
+        there is one, else here.
         """
         try:
             sock.setblocking(False)
@@ -166,8 +136,7 @@ class StreamHooks(_Base):
             else:
                 transport = self._make_socket_transport(sock, protocol, waiter, context=context)
         except BaseException:
-            if sock not in self._sockets_of_callers:
-                sock.close()
+            sock.close()
             raise
         try:
             await waiter
@@ -198,8 +167,7 @@ class StreamHooks(_Base):
             or "\0" in host
             or not _core._connects_as_usual(self)
         ):
-            with self._callers(options.get("sock")):
-                return await super().create_connection(protocol_factory, host, port, **options)
+            return await super().create_connection(protocol_factory, host, port, **options)
         sock = await self._connect_to(host, port)
         return await self._create_connection_transport(sock, protocol_factory, None, None)
 
