@@ -44,6 +44,13 @@ def shown(pointer):
     return f"<{type_name(pointer)} at {int(pointer):#x}>"
 
 
+def flag(value):
+    """A bool, or a flag that other threads look at (struct flag)."""
+    if value.type.strip_typedefs().code == gdb.TYPE_CODE_STRUCT:
+        value = value[value.type.fields()[0]]
+    return bool(value)
+
+
 def length_of_list(pointer):
     try:
         return int(pointer.cast(gdb.lookup_type("PyVarObject").pointer())["ob_size"])
@@ -96,7 +103,7 @@ class Future:
             yield name, shown(self.value[name])
         if self.state() == "failed":
             yield "exception_traceback", shown(self.value["exception_traceback"])
-        yield "log_traceback", str(bool(self.value["log_traceback"]))
+        yield "log_traceback", str(flag(self.value["log_traceback"]))
 
 
 class Task:
@@ -105,7 +112,7 @@ class Task:
         self.future = Future(value["future"])
 
     def name(self):
-        if self.value["named"]:
+        if flag(self.value["named"]):
             return text(self.value["name"]) or "?"
         return f"Task-{int(self.value['number'])}"
 
@@ -129,7 +136,7 @@ class Task:
         yield "waiter", shown(self.value["waiter"])
         yield "loop", shown(self.value["future"]["loop"])
         yield "outcome", shown(self.value["future"]["outcome"])
-        yield "must_cancel", str(bool(self.value["must_cancel"]))
+        yield "must_cancel", str(flag(self.value["must_cancel"]))
 
 
 class Loop:
@@ -139,7 +146,7 @@ class Loop:
 
     def to_string(self):
         value = self.value
-        if value["closed"]:
+        if flag(value["closed"]):
             state = "closed"
         elif value["run"]:
             state = "running"
@@ -152,7 +159,7 @@ class Loop:
         yield "ready", self.value["ready"]
         yield "current_task", shown(self.value["current_task"])
         yield "polls", int(self.value["polls"])
-        yield "debug", str(bool(self.value["debug"]))
+        yield "debug", str(flag(self.value["debug"]))
 
 
 def printers():
