@@ -26,7 +26,7 @@ async def numbers():
 
 async def main():
     asyncio.create_task(stubborn(), name="stubborn")
-    server = await asyncio.start_server(lambda *pair: None, "127.0.0.1", 0)
+    server = await asyncio.start_server(lambda *pair: served.append(pair), "127.0.0.1", 0)
     kept.append(await asyncio.open_connection(*server.sockets[0].getsockname()))
     kept.append(numbers())
     await kept[-1].__anext__()
@@ -38,7 +38,7 @@ async def main():
 def work():
     time.sleep({executor})
 
-kept = []
+kept, served = [], []
 if {runner}:
     with asyncio.Runner(loop_factory=asyncloop.new_event_loop) as runner:
         runner.run(main())
