@@ -1,4 +1,4 @@
-"""Debug mode: what the loop reports from inside of a Task names where that step was scheduled."""
+"""Debug mode: what the loop reports from inside a step of a Task names where it was scheduled."""
 
 import asyncio
 import logging
