@@ -74,7 +74,11 @@ def test_chosen_watcher(run, watch, name):
         warnings.simplefilter("ignore", DeprecationWarning)
         watch(getattr(asyncio, name)())
     for _ in range(20):
-        assert run(statuses(*BOTH_KINDS)) == [3, 4]
+        if name == "MultiLoopChildWatcher":
+            # Its signal handler is not made to be entered again while it asks: one after the other.
+            assert [run(statuses(line)) for line in BOTH_KINDS] == [[3], [4]]
+        else:
+            assert run(statuses(*BOTH_KINDS)) == [3, 4]
 
 
 @WATCHERS

@@ -167,22 +167,24 @@ def test_bad_arguments():
     asyncloop.run(inside())
 
 
-PROGRAM = """
-import asyncio, asyncloop, faulthandler, sys, time
+PROGRAM = r"""
+import asyncio, asyncloop, faulthandler, os, time
 faulthandler.dump_traceback_later(50, exit=True)
+def say(line):
+    os.write(1, line.encode() + b"\n")    # at once: two threads write
 async def main(worker):
-    print("up", flush=True)
+    say("up")
     try:
         await asyncio.sleep(50)
     except asyncio.CancelledError:
         if STUBBORN:
             time.sleep(50)
-        print("cancelled", flush=True)
+        say("cancelled")
         raise
 try:
     asyncloop.run_threads(main, 2)
 except BaseException as exc:
-    print(type(exc).__name__, getattr(exc, "code", None), flush=True)
+    say(f"{type(exc).__name__} {getattr(exc, 'code', None)}")
     raise
 """
 

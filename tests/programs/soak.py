@@ -353,7 +353,13 @@ def disturb(tally, incoming, transport):
         incoming.answered = True
     elif fault == PAUSE and not transport.is_closing():
         transport.pause_reading()
-        asyncio.get_running_loop().call_later(tally.rng.random() * 0.01, transport.resume_reading)
+        asyncio.get_running_loop().call_later(tally.rng.random() * 0.01, resume, transport)
+
+
+def resume(transport):
+    """Let it read on; over TLS one that was closed twice cannot, as with asyncio."""
+    with contextlib.suppress(AttributeError):
+        transport.resume_reading()
 
 
 async def carry(reader, writer):
@@ -642,7 +648,7 @@ class Soak:
                 if rng.random() < 0.1 and not transport.is_closing():
                     transport.pause_reading()
                     await asyncio.sleep(rng.random() * 0.002)
-                    transport.resume_reading()
+                    resume(transport)
                 await protocol.wait(sent)
                 tally.counts["exchanges"] += 1
             if transport.can_write_eof() and rng.random() < 0.3:
