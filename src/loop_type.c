@@ -884,7 +884,8 @@ Loop_set_clock_resolution(PyObject *op, PyObject *value, void *closure UNUSED)
         return -1;
     }
     ((Loop *)op)->resolution = seconds;
-    ((Loop *)op)->resolution_ns = seconds <= 1e-9 ? 0 : seconds > 1e8 ? (int64_t)1e17 : timer_deadline(seconds);
+    ((Loop *)op)->resolution_ns = seconds <= 1e-9 ? 0 : seconds > 1e8 ? (int64_t)1e17
+                                                                      : timer_deadline(seconds);
     return 0;
 }
 

@@ -150,8 +150,15 @@ int
 coroutine_methods_init(PyObject *module, struct state *state)
 {
     static const char *const names[] = {
-        "sock_recv", "sock_recv_into", "sock_recvfrom", "sock_recvfrom_into", "sock_sendall",
-        "sock_sendto", "sock_connect", "sock_accept", "getaddrinfo",
+        "sock_recv",
+        "sock_recv_into",
+        "sock_recvfrom",
+        "sock_recvfrom_into",
+        "sock_sendall",
+        "sock_sendto",
+        "sock_connect",
+        "sock_accept",
+        "getaddrinfo",
     };
     PyTypeObject **type = &ops_state(state)->operations.MethodType;
     PyObject *loop_type = (PyObject *)loop_state(state)->loops.Type;

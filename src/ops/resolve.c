@@ -498,8 +498,7 @@ PyObject *
 Loop_getaddrinfo(PyObject *loop, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     static const struct operation_kind kind = {
-        .name = "getaddrinfo", .attempt = attempt_getaddrinfo, .owner = "BaseEventLoop",
-        .warns = true, .leave = look_up_leave};
+        .name = "getaddrinfo", .attempt = attempt_getaddrinfo, .owner = "BaseEventLoop", .warns = true, .leave = look_up_leave};
     static const char *const names[] = {"host", "port", "family", "type", "proto", "flags", NULL};
     PyObject *values[OPERATION_MAX_ARGS] = {NULL};
     /* asyncio's method asks run_in_executor() */

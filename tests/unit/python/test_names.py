@@ -135,7 +135,8 @@ ABSENT = {
     """,
 }
 
-COMMON = {*dir(object), "__annotations__", "__abstractmethods__", "__classcell__", "__dict__", "__firstlineno__"}
+COMMON = {*dir(object), "__annotations__", "__abstractmethods__", "__classcell__", "__dict__"}
+COMMON |= {"__firstlineno__"}
 COMMON |= {"__module__", "__slots__", "__static_attributes__", "__weakref__", "_abc_impl"}
 
 DOCUMENT = ROOT / "docs" / "differences.md"
