@@ -455,12 +455,27 @@ tls_log_handshake(Tls *tls)
     Py_DECREF(ms);
 }
 
+/* -1 with asyncio's RuntimeError */
+static int
+switch_failed(Tls *tls, const char *wanted)
+{
+    static const char *const names[] = {"UNWRAPPED", "DO_HANDSHAKE", "WRAPPED", "FLUSHING",
+                                        "SHUTDOWN"};
+    PyErr_Format(PyExc_RuntimeError, "cannot switch state from SSLProtocolState.%s to SSLProtocolState.%s",
+                 names[tls->tls_state], wanted);
+    return -1;
+}
+
 static int
 tls_handshake_done(Tls *tls)
 {
     struct state_names *names = &tls->state->names;
     bool started = false;    /* by start_tls() */
     tls_cancel_timer(tls);
+    if (tls->tls_state != TLS_HANDSHAKE) {    /* a callback of the ssl module has ended it */
+        switch_failed(tls, "WRAPPED");
+        return tls_handshake_failed(tls);
+    }
     tls->tls_state = TLS_WRAPPED;
     if (extra_from_method(tls, names->peercert, names->getpeercert) < 0
         || extra_from_method(tls, names->cipher, names->cipher) < 0
@@ -591,12 +606,7 @@ tls_lower_made(Tls *tls, PyObject *transport)
         return 0;    /* start_tls() on a transport that was closing */
     }
     if (tls->lower != NULL || transport == (PyObject *)tls) {
-        static const char *const names[] = {"UNWRAPPED", "DO_HANDSHAKE", "WRAPPED", "FLUSHING",
-                                            "SHUTDOWN"};
-        PyErr_Format(PyExc_RuntimeError,
-                     "cannot switch state from SSLProtocolState.%s to SSLProtocolState.DO_HANDSHAKE",
-                     names[tls->tls_state]);
-        return -1;
+        return switch_failed(tls, "DO_HANDSHAKE");
     }
     tls->lower = Py_NewRef(transport);
     if (Py_IS_TYPE(transport, net_state(tls->state)->streams.Type)) {

@@ -23,7 +23,7 @@ static inline size_t
 portable_incoming(struct tls_engine *engine)
 {
     size_t size;
-    if (engine->portable.drained) {
+    if (engine->portable.drained || engine->portable.incoming == NULL) {
         return 0;
     }
     if (size_attribute(engine->portable.incoming, engine->state->names.pending, &size) < 0) {

@@ -12,7 +12,7 @@ import struct
 
 import pytest
 
-from tests.support import check_script, turns, until
+from tests.support import PY, check_script, turns, until
 
 from .tls_below import InPython
 
@@ -503,6 +503,8 @@ if pid == 0:
     async def main():
         transport.write(b"hello")
         if HOW == "pending":
+            sock = transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32768)
             transport.write(bytes(12_000_000))       # more than the kernel takes
             transport.write(b"x" * 1000)
             assert transport.get_write_buffer_size() > 0
@@ -536,6 +538,8 @@ def test_a_child_of_fork_sends_nothing_of_its_parents(
 ):
     if how == "pending" and not impl.ours:
         pytest.skip("asyncio's child shares the parent's epoll set and sends it, too")
+    if PY >= (3, 14):
+        pytest.skip("there a child has no running loop, and no step of a task ends in it")
     for name, value in child_environment.items():
         monkeypatch.setenv(name, value)
     check_script(impl, FORK, expect="same\n0", args=(how, *certificate))
