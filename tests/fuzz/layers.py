@@ -409,7 +409,8 @@ class Frames(Pass):
 
     def uncork(self):
         parts, self.corked = self.corked, []
-        if parts:
+        # One that was closed twice in between has nothing to write to any more, as with asyncio.
+        if parts and not self.lower.is_closing():
             self.lower.writelines(parts)
 
     def write(self, data):
