@@ -117,6 +117,7 @@ def test_a_call_that_holds_the_gil():
                 re.match("(a|a)*$", "a" * length + "b")  # the blocking line
                 took = time.monotonic() - begin
                 length += 1
+                await asyncio.sleep(0)  # each call blocks by itself, the last for a second
             await asyncio.sleep(0.2)
         asyncloop.run(main())
         """)
