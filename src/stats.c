@@ -183,5 +183,5 @@ core_page_counters(PyObject *module UNUSED, PyObject *data)
     if (counters.number == 0) {
         Py_RETURN_NONE;
     }
-    return counters_as_dict(&counters, counters_clock_ns());
+    return counters_as_dict(&counters, monotonic_ns());
 }

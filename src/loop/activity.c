@@ -1,6 +1,8 @@
 /* activity.c - see activity.h. */
 #include "loop/activity.h"
 
+#include "base/monotonic.h"
+
 #include <stdlib.h>
 #ifdef __linux__
 #include <sys/syscall.h>
@@ -176,7 +178,7 @@ void
 activity_forked(struct activity *activity)
 {
     struct counters *counters = activity->counters;
-    int64_t now = counters_clock_ns();
+    int64_t now = monotonic_ns();
     activity_set_thread(activity, 0);
     span_end(&counters->idle, now);
     span_end(&counters->run, now);

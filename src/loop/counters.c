@@ -1,7 +1,7 @@
 /* counters.c - see counters.h. */
 #include "loop/counters.h"
 
-#include <time.h>
+#include "base/monotonic.h"
 
 int64_t
 delay_bound(unsigned int bucket)
@@ -46,14 +46,6 @@ counters_note_delay(struct counters *counters, int64_t first_ns, int64_t span_ns
     }
 }
 
-int64_t
-counters_clock_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
 /* The loop may begin or end a sleep meanwhile: the sums are of a moment at which it did not. */
 void
 counters_read(const struct counters *counters, struct counters *copy, int64_t *now_ns)
@@ -67,7 +59,7 @@ counters_read(const struct counters *counters, struct counters *copy, int64_t *n
         int64_t run = __atomic_load_n(&counters->run, __ATOMIC_ACQUIRE);
         int64_t idle = __atomic_load_n(&counters->idle, __ATOMIC_ACQUIRE);
         int64_t looked = __atomic_load_n(&counters->looked, __ATOMIC_ACQUIRE);
-        *now_ns = counters_clock_ns();
+        *now_ns = monotonic_ns();
         __atomic_thread_fence(__ATOMIC_ACQUIRE);
         copy->run = run;
         copy->idle = idle;

@@ -88,8 +88,6 @@ span_end(int64_t *span, int64_t now_ns)
  * Not for spans below DELAY_LEAST_NS. */
 void counters_note_delay(struct counters *counters, int64_t first_ns, int64_t span_ns);
 
-int64_t counters_clock_ns(void);
-
 /* The lower end of a bucket in ns; of DELAY_BUCKETS too. */
 int64_t delay_bound(unsigned int bucket);
 

@@ -1,6 +1,8 @@
 /* liveness.c - see liveness.h. */
 #include "loop/liveness.h"
 
+#include "base/monotonic.h"
+#include "base/thread.h"
 #include "loop/activity.h"
 
 #include <errno.h>
@@ -77,14 +79,6 @@ struct liveness {
     int64_t next_status_ns;
     int64_t next_health_ns;
 };
-
-static int64_t
-clock_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
 
 static void
 liveness_drop(struct liveness *live)
@@ -166,7 +160,7 @@ static struct state_of_loops
 live_look(struct liveness *live)
 {
     struct state_of_loops found = {0};
-    int64_t now = clock_ns();
+    int64_t now = monotonic_ns();
     for (size_t i = 0; i < live->seen_length; i++) {
         live->seen[i].there = false;
     }
@@ -236,9 +230,9 @@ live_where(struct liveness *live, uint64_t number, char *where)
     if (!live_ask(live, number)) {
         return;
     }
-    int64_t until = clock_ns() + DUMP_MS * INT64_C(1000000);
+    int64_t until = monotonic_ns() + DUMP_MS * INT64_C(1000000);
     struct pollfd look = {.fd = live->dump_fd, .events = POLLIN};
-    while (length < sizeof(dump) - 1 && clock_ns() < until) {
+    while (length < sizeof(dump) - 1 && monotonic_ns() < until) {
         if (poll(&look, 1, 10) <= 0) {
             continue;
         }
@@ -331,11 +325,11 @@ static size_t
 read_request(int fd, char *request)
 {
     size_t length = 0;
-    int64_t until = clock_ns() + REQUEST_MS * INT64_C(1000000);
+    int64_t until = monotonic_ns() + REQUEST_MS * INT64_C(1000000);
     struct pollfd look = {.fd = fd, .events = POLLIN};
     request[0] = '\0';
     while (length < REQUEST_MAX - 1 && strstr(request, "\r\n\r\n") == NULL) {
-        int64_t left = (until - clock_ns()) / 1000000;
+        int64_t left = (until - monotonic_ns()) / 1000000;
         if (left <= 0 || poll(&look, 1, (int)left) <= 0) {
             break;
         }
@@ -406,7 +400,7 @@ live_tick(struct liveness *live)
         live_answer_all(live);
     }
     struct state_of_loops found = live_look(live);
-    int64_t now = clock_ns();
+    int64_t now = monotonic_ns();
     if (live->notify_fd >= 0) {
         live_tell_systemd(live, &found, now);
     }
@@ -432,21 +426,11 @@ live_main(void *arg)
     return NULL;
 }
 
-/* No signal of the process is handled in this thread. */
 static int
 live_start(struct liveness *live)
 {
-    pthread_attr_t attributes;
-    pthread_t thread;
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    pthread_attr_init(&attributes);
-    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
     live->holders++;
-    int error = pthread_create(&thread, &attributes, live_main, live);
-    pthread_attr_destroy(&attributes);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    int error = thread_start(live_main, live);
     if (error != 0) {
         live->holders--;
         live->ended = true;

@@ -12,10 +12,10 @@
 #define ASYNCLOOP_LOOP_H
 
 #include <pthread.h>
-#include <time.h>
 #include <ev.h>
 
 #include "base/args.h"
+#include "base/monotonic.h"
 #include "loop/counters.h"
 #include "loop/handle.h"
 #include "loop/loop_state.h"
@@ -243,15 +243,6 @@ loop_prepare_ev(Loop *loop)
 }
 
 /* -- clock and runs (loop.c) ------------------------------------------------ */
-
-/* Inlined: asked several times in each iteration (guarded path: protocol). */
-static inline int64_t
-monotonic_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
 
 double loop_time(Loop *loop);         /* of our own clock */
 

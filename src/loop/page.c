@@ -1,6 +1,8 @@
 /* page.c - see page.h. */
 #include "loop/page.h"
 
+#include "base/monotonic.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -185,7 +187,7 @@ page_note_stall(struct page *page, uint64_t loop, int64_t lasted_ns, bool goes_o
     __atomic_store_n(&header->stalls, stalls, __ATOMIC_RELAXED);
     __atomic_thread_fence(__ATOMIC_RELEASE);
     header->stall_loop = loop;
-    header->stall_told_ns = counters_clock_ns();
+    header->stall_told_ns = monotonic_ns();
     header->stall_lasted_ns = lasted_ns;
     header->stall_goes_on = goes_on;
     length = length < PAGE_TEXT_BYTES ? length : PAGE_TEXT_BYTES - 1;

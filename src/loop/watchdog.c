@@ -4,6 +4,8 @@
  * the C thread looks, writes events, and signals; the one of Python takes the events. */
 #include "loop/watchdog.h"
 
+#include "base/monotonic.h"
+#include "base/thread.h"
 #include "loop/activity.h"
 
 #include <errno.h>
@@ -99,14 +101,6 @@ struct watch {
     size_t seen_length;
     size_t seen_capacity;
 };
-
-static int64_t
-now_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
 
 static void
 sleep_ns(int64_t ns)
@@ -375,7 +369,7 @@ watch_look(struct watch *watch, struct activity *activity, int64_t now)
 static void
 watch_tick(struct watch *watch)
 {
-    int64_t now = now_ns();
+    int64_t now = monotonic_ns();
     for (size_t i = 0; i < watch->seen_length; i++) {
         watch->seen[i].there = false;
     }
@@ -404,7 +398,7 @@ watch_tick(struct watch *watch)
     for (size_t i = 0; i < watch->seen_length; i++) {
         if (watch->seen[i].asked_ns == -1) {
             watch->seen[i].asked_ns = 0;
-            watch_read_dump(watch, &watch->seen[i], now_ns());
+            watch_read_dump(watch, &watch->seen[i], monotonic_ns());
         }
     }
 }
@@ -430,21 +424,11 @@ watch_main(void *arg)
     return NULL;
 }
 
-/* No signal of the process is handled in this thread. */
 static int
 watch_start(struct watch *watch)
 {
-    pthread_attr_t attributes;
-    pthread_t thread;
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    pthread_attr_init(&attributes);
-    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
     watch->holders++;
-    int error = pthread_create(&thread, &attributes, watch_main, watch);
-    pthread_attr_destroy(&attributes);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    int error = thread_start(watch_main, watch);
     if (error != 0) {
         watch->holders--;
         watch->ended = true;
@@ -540,7 +524,7 @@ static PyObject *
 event_as_tuple(const struct event *event)
 {
     static const char *const kinds[] = {"stall", "still", "end", "busy", "calm"};
-    double waited = event->written_ns == 0 ? 0 : (double)(now_ns() - event->written_ns) * 1e-9;
+    double waited = event->written_ns == 0 ? 0 : (double)(monotonic_ns() - event->written_ns) * 1e-9;
     return Py_BuildValue("(sKkdzd)", kinds[event->kind], (unsigned long long)event->number,
                          event->thread,
                          event->kind == EVENT_BUSY ? event->turns : (double)event->lasted_ns * 1e-9,

@@ -10,18 +10,15 @@
  * took longer than the look-up.) */
 #include "ops/look_up.h"
 
+#include "base/thread.h"
 #include "loop/inbox.h"
 #include "tasks/future.h"
 
 #include <errno.h>
 #include <limits.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-
-/* Modules of the name service may take more than the 128 KiB that some C libraries give. */
-#define STACK_MIN ((size_t)1024 * 1024)
 
 struct look_up {
     struct posted posted;
@@ -173,34 +170,10 @@ look_ups_work(void *arg)
     return NULL;
 }
 
-/* -- starting threads ---------------------------------------------------------------------- */
-
-static void
-set_stack_size(pthread_attr_t *attr)
-{
-    size_t size;
-    if (pthread_attr_getstacksize(attr, &size) == 0 && size < STACK_MIN) {
-        pthread_attr_setstacksize(attr, STACK_MIN);
-    }
-}
-
-/* Signals are for the threads that Python knows. */
 static bool
 look_ups_start_thread_locked(struct look_ups *ups)
 {
-    pthread_t thread;
-    pthread_attr_t attr;
-    sigset_t all, before;
-    if (pthread_attr_init(&attr) != 0) {
-        return false;
-    }
-    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    set_stack_size(&attr);
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, &before);
-    bool started = pthread_create(&thread, &attr, look_ups_work, ups) == 0;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attr);
+    bool started = thread_start(look_ups_work, ups) == 0;
     ups->threads += started;
     ups->holders += started;
     return started;

@@ -4,7 +4,6 @@
 #include "tasks/visible.h"
 
 #include <stddef.h>
-#include <time.h>
 
 typedef struct {
     PyObject_HEAD
@@ -18,14 +17,6 @@ typedef struct {
     int64_t steps;
     int64_t wakeups;
 } TaskRecord;
-
-static int64_t
-clock_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
 
 /* -- the table ---------------------------------------------------------------------- */
 
@@ -78,7 +69,7 @@ record_begin(Task *task, Loop *loop)
     TaskRecord *record = key == NULL ? NULL : (TaskRecord *)type->tp_alloc(type, 0);
     int result = records == NULL ? 0 : -1;
     if (record != NULL) {
-        record->made_ns = clock_ns();
+        record->made_ns = monotonic_ns();
         record_set_place(record, state);
         record->task = loop->strong_tasks ? Py_NewRef(task) : NULL;
         result = PyDict_SetItem(records, key, (PyObject *)record);
@@ -130,7 +121,7 @@ record_ready(PyObject *task, Loop *loop)
     PyObject *exc = PyErr_GetRaisedException();
     TaskRecord *record = record_find(task, loop);
     if (record != NULL && record->ready_ns == 0) {
-        record->ready_ns = clock_ns();
+        record->ready_ns = monotonic_ns();
         record->wakeups++;
     }
     Py_XDECREF(record);
@@ -141,7 +132,7 @@ int
 record_step(Loop *loop, PyObject *task, int (*run)(Loop *loop, PyObject *task))
 {
     TaskRecord *record = record_find(task, loop);
-    int64_t began = clock_ns();
+    int64_t began = monotonic_ns();
     if (record != NULL && record->ready_ns != 0) {
         record->waited_ns += began - record->ready_ns;
         record->ready_ns = 0;
@@ -149,7 +140,7 @@ record_step(Loop *loop, PyObject *task, int (*run)(Loop *loop, PyObject *task))
     int result = run(loop, task);
     if (record != NULL) {
         PyObject *exc = PyErr_GetRaisedException();
-        record->ran_ns += clock_ns() - began;
+        record->ran_ns += monotonic_ns() - began;
         record->steps++;
         Py_DECREF(record);
         PyErr_SetRaisedException(exc);
@@ -312,7 +303,7 @@ static PyMemberDef TaskRecord_members[] = {
     {"task", T_OBJECT, offsetof(TaskRecord, task), READONLY, PyDoc_STR("The Task if it is held.")},
     {"code", T_OBJECT, offsetof(TaskRecord, code), READONLY, PyDoc_STR("Of what made it.")},
     {"line", T_INT, offsetof(TaskRecord, line), READONLY, PyDoc_STR("In that.")},
-    NUMBER(made_ns, "When it was made, by time.clock_ns()."),
+    NUMBER(made_ns, "When it was made, by time.monotonic_ns()."),
     NUMBER(ready_ns, "Since when it waits for its turn; 0: it does not."),
     NUMBER(ran_ns, "Nanoseconds that its steps took."),
     NUMBER(waited_ns, "Nanoseconds that it waited for its turn."),
