@@ -7,28 +7,9 @@
 
 #if PY_VERSION_HEX >= 0x030E0000
 
-#include <string.h>
 
 #include "base/args.h"
-
-/* The offset of the only word in the object that is `wanted`, or 0. */
-static size_t
-find_word(PyObject *op, PyObject *wanted)
-{
-    size_t found = 0;
-    size_t size = (size_t)Py_TYPE(op)->tp_basicsize;
-    for (size_t i = sizeof(PyObject); i + sizeof(uintptr_t) <= size; i += sizeof(uintptr_t)) {
-        uintptr_t word;
-        memcpy(&word, (const char *)op + i, sizeof(word));
-        if (word == (uintptr_t)wanted) {
-            if (found != 0) {
-                return 0;
-            }
-            found = i;
-        }
-    }
-    return found;
-}
+#include "tasks/find_word.h"
 
 /* The offset of the only byte that is 1 in `task` and 0 in `future`, or 0. Neither has been
  * used, so whatever else differs is a reference, or behind what they have in common. */

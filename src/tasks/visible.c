@@ -2,33 +2,13 @@
 #include "tasks/visible.h"
 
 #include "tasks/all_tasks.h"
+#include "tasks/find_word.h"
 #include "tasks/introspect.h"
-
-#include <string.h>
 
 static PyObject **
 slot(PyObject *op, size_t offset)
 {
     return (PyObject **)(void *)((char *)op + offset);
-}
-
-/* The offset of the only word in the object that is `wanted`, or 0. Only numbers are compared. */
-static size_t
-find_word(PyObject *op, PyObject *wanted)
-{
-    size_t found = 0;
-    size_t size = (size_t)Py_TYPE(op)->tp_basicsize;
-    for (size_t i = sizeof(PyObject); i + sizeof(uintptr_t) <= size; i += sizeof(uintptr_t)) {
-        uintptr_t word;
-        memcpy(&word, (const char *)op + i, sizeof(word));
-        if (word == (uintptr_t)wanted) {
-            if (found != 0) {
-                return 0;
-            }
-            found = i;
-        }
-    }
-    return found;
 }
 
 PyObject *
