@@ -413,27 +413,10 @@ WritePipe_write(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject 
 }
 
 static PyObject *
-WritePipe_writelines(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
-{
-    OWN_LOOP_OF(op, Transport);
-    PyObject *list = args_one("writelines", "list_of_data", args, nargs, kwnames);
-    if (UNLIKELY(list == NULL)) {
-        return NULL;
-    }
-    return none_or_error(stream_writelines(stream_cast(op), list));
-}
-
-static PyObject *
 WritePipe_write_eof(PyObject *op, PyObject *ignored UNUSED)
 {
     OWN_LOOP_OF(op, Transport);
     return none_or_error(transport_close(&stream_cast(op)->base));
-}
-
-static PyObject *
-WritePipe_can_write_eof(PyObject *op UNUSED, PyObject *ignored UNUSED)
-{
-    return Py_NewRef(Py_True);
 }
 
 /* What the base has for reading would switch off the look-out for the other end. */
@@ -485,13 +468,13 @@ static PyMethodDef WritePipe_methods[] = {
                "Send bytes, now or as soon as the pipe has room. Does not block.\n\n"
                "TypeError for anything but bytes, bytearray or memoryview. After close(), or\n"
                "when the other end is closed, the data is dropped.")},
-    {"writelines", (PyCFunction)(void (*)(void))WritePipe_writelines, METH_FASTCALL | METH_KEYWORDS,
+    {"writelines", (PyCFunction)(void (*)(void))Stream_writelines, METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("writelines($self, /, list_of_data)\n--\n\n"
                "Send several pieces, gathered into as few system calls as possible.")},
     {"write_eof", WritePipe_write_eof, METH_NOARGS,
      PyDoc_STR("write_eof($self, /)\n--\n\n"
                "The same as close(): the pipe is closed after what is buffered.")},
-    {"can_write_eof", WritePipe_can_write_eof, METH_NOARGS,
+    {"can_write_eof", Stream_can_write_eof, METH_NOARGS,
      PyDoc_STR("can_write_eof($self, /)\n--\n\nTrue: write_eof() is possible.")},
     {"is_reading", WritePipe_no_reading, METH_NOARGS, NULL},
     {"pause_reading", WritePipe_no_reading, METH_NOARGS, NULL},

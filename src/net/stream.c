@@ -112,7 +112,7 @@ Stream_write(PyObject *op, PyObject *data)
     return none_or_error(stream_write(stream_cast(op), data));
 }
 
-static PyObject *
+PyObject *
 Stream_writelines(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     OWN_LOOP_OF(op, Transport);
@@ -130,7 +130,7 @@ Stream_write_eof(PyObject *op, PyObject *ignored UNUSED)
     return none_or_error(stream_write_eof(stream_cast(op)));
 }
 
-static PyObject *
+PyObject *
 Stream_can_write_eof(PyObject *op UNUSED, PyObject *ignored UNUSED)
 {
     return Py_NewRef(Py_True);

@@ -61,6 +61,10 @@ int stream_write(Stream *stream, PyObject *data);
 int stream_writelines(Stream *stream, PyObject *list);
 int stream_write_eof(Stream *stream);    /* 0, or -1 with an exception */
 
+/* Methods that a pipe for writing has, too. */
+PyObject *Stream_writelines(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
+PyObject *Stream_can_write_eof(PyObject *op, PyObject *ignored);
+
 /* For the TLS transport, on a stream that is not lost and has no write_eof(): an exact bytes
  * object, or memory of which the rest is copied. 0, or -1 with an exit exception. */
 int stream_write_bytes(Stream *stream, PyObject *bytes);
