@@ -26,8 +26,7 @@ wait_by_clock(Loop *loop, double seconds)
     }
     PyObject *timer = Py_NewRef(loop->timers.heap[0].timer);
     PyObject *when = PyObject_GetAttrString(timer, "_when");
-    PyObject *now = when == NULL ? NULL : PyObject_CallMethodNoArgs((PyObject *)loop,
-                                                                    loop->state->names.time);
+    PyObject *now = when == NULL ? NULL : PyObject_CallMethodNoArgs((PyObject *)loop, loop->state->names.time);
     PyObject *wait = now == NULL ? NULL : PyNumber_Subtract(when, now);
     double same = wait == NULL ? -1. : PyFloat_AsDouble(wait);
     if (same <= 0. || same > seconds + 1e-6 || same < seconds - 1e-6) {
