@@ -1,6 +1,7 @@
 """Protocols that several test files use."""
 
 import asyncio
+import socket
 
 
 class Echo(asyncio.Protocol):
@@ -11,6 +12,33 @@ class Echo(asyncio.Protocol):
 
     def data_received(self, data):
         self.transport.write(data)
+
+
+class Log(asyncio.Protocol):
+    """Keeps in `log`, in order, what its transport tells it; no loop has to run yet."""
+
+    def __init__(self):
+        self.log = []
+
+    def connection_made(self, transport):
+        self.log.append("made")
+
+    def data_received(self, data):
+        self.log.append(data)
+
+    def eof_received(self):
+        self.log.append("eof")
+
+    def connection_lost(self, exc):
+        self.log.append(f"lost {exc!r}")
+
+
+async def connected(loop, factory=Log):
+    """(transport, protocol, the socket at the other end, which does not block)"""
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    transport, protocol = await loop.create_connection(factory, sock=ours)
+    return transport, protocol, theirs
 
 
 class Recorder(asyncio.Protocol):

@@ -11,28 +11,12 @@ from unittest import mock
 
 import pytest
 
-from tests.support import turns
+from tests.protocols import Log, connected
+from tests.support import turns, until
 
 PRIVATE = ("_add_reader", "_remove_reader", "_add_writer", "_remove_writer")
 NAMES = (*PRIVATE, "add_reader", "remove_reader", "add_writer", "remove_writer")
 LARGE = 8_000_000
-
-
-class Recorder(asyncio.Protocol):
-    def __init__(self):
-        self.log = []
-
-    def connection_made(self, transport):
-        self.log.append("made")
-
-    def data_received(self, data):
-        self.log.append(data)
-
-    def eof_received(self):
-        self.log.append("eof")
-
-    def connection_lost(self, exc):
-        self.log.append(f"lost {exc!r}")
 
 
 class Calls:
@@ -58,18 +42,6 @@ def watch_instance(loop):
     for name in NAMES:
         setattr(loop, name, calls.around(getattr(loop, name), name))
     return calls
-
-
-async def connected(loop):
-    ours, theirs = socket.socketpair()
-    theirs.setblocking(False)
-    transport, protocol = await loop.create_connection(Recorder, sock=ours)
-    return transport, protocol, theirs
-
-
-async def until(condition):
-    while not condition():
-        await asyncio.sleep(0)
 
 
 async def receive(sock, size):
@@ -139,9 +111,9 @@ def test_subclass(impl):
         await until(lambda: "lost None" in protocol.log)
         assert calls() == ["_remove_reader", "_remove_writer"]
         read_end, write_end = os.pipe()
-        reading, received = await loop.connect_read_pipe(Recorder, os.fdopen(read_end, "rb", 0))
+        reading, received = await loop.connect_read_pipe(Log, os.fdopen(read_end, "rb", 0))
         assert calls() == ["_add_reader"]
-        writing, _ = await loop.connect_write_pipe(Recorder, os.fdopen(write_end, "wb", 0))
+        writing, _ = await loop.connect_write_pipe(Log, os.fdopen(write_end, "wb", 0))
         assert calls() == ["_add_reader"]
         writing.write(b"x" * 200_000)
         assert calls() == ["_add_writer"]
@@ -195,7 +167,7 @@ def test_server_and_connect(run):
         calls = watch_instance(loop)
         made = []
         server = await loop.create_server(
-            lambda: made.append(Recorder()) or made[-1], "127.0.0.1", 0
+            lambda: made.append(Log()) or made[-1], "127.0.0.1", 0
         )
         assert calls() == ["_add_reader"]
         with socket.create_connection(server.sockets[0].getsockname()) as client:
@@ -399,7 +371,7 @@ def test_reading_by_hand(run):
 
 
 def test_what_the_protocol_raises_by_hand(run, reports):
-    class Protocol(Recorder):
+    class Protocol(Log):
         def data_received(self, data):
             raise {b"1": ValueError, b"2": KeyboardInterrupt}[data]
 
@@ -560,7 +532,7 @@ def test_steps_of_asyncio(run):
         listening.setblocking(False)
         made = []
         with socket.create_connection(listening.getsockname()):
-            loop._accept_connection(lambda: made.append(Recorder()) or made[-1], listening)
+            loop._accept_connection(lambda: made.append(Log()) or made[-1], listening)
             await until(lambda: made and made[0].log)
         await until(lambda: made[0].log[-1] == "lost None")
         for sock in (ours, theirs, listening):

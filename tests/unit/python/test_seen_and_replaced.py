@@ -13,34 +13,11 @@ from unittest import mock
 
 import pytest
 
+from tests.protocols import Log, connected
 from tests.support import turns, until
 
 SOCK = ("sock_recv", "sock_recv_into", "sock_recvfrom", "sock_recvfrom_into", "sock_sendall",
         "sock_sendto", "sock_connect", "sock_accept")  # fmt: skip
-
-
-class Recorder(asyncio.Protocol):
-    def __init__(self):
-        self.log = []
-
-    def connection_made(self, transport):
-        self.log.append("made")
-
-    def data_received(self, data):
-        self.log.append(data)
-
-    def eof_received(self):
-        self.log.append("eof")
-
-    def connection_lost(self, exc):
-        self.log.append(f"lost {exc!r}")
-
-
-async def connected(loop, factory=Recorder):
-    ours, theirs = socket.socketpair()
-    theirs.setblocking(False)
-    transport, protocol = await loop.create_connection(factory, sock=ours)
-    return transport, protocol, theirs
 
 
 # -- coroutine functions, signatures, keywords -----------------------------------------------------
@@ -116,7 +93,7 @@ def test_arguments_by_name(run):
         await turns(2)
         theirs.close()
         read_end, write_end = os.pipe()
-        writing, _ = await loop.connect_write_pipe(Recorder, os.fdopen(write_end, "wb", 0))
+        writing, _ = await loop.connect_write_pipe(Log, os.fdopen(write_end, "wb", 0))
         writing.write(data=b"pipe")
         assert os.read(read_end, 10) == b"pipe"
         with pytest.raises(AssertionError):
@@ -146,7 +123,7 @@ def test_close_on_the_transport_is_called_at_the_end(run):
 
 
 def test_fatal_error_on_the_transport(run):
-    class Failing(Recorder):
+    class Failing(Log):
         def data_received(self, data):
             raise ValueError(data)
 
@@ -222,7 +199,7 @@ def test_report_of_a_failing_protocol(run, reports, method):
         raise ZeroDivisionError
 
     async def main():
-        factory = type("Failing", (Recorder,), {method: failing})
+        factory = type("Failing", (Log,), {method: failing})
         transport, protocol, theirs = await connected(asyncio.get_running_loop(), factory)
         transport.close()
         await turns(3)
@@ -239,7 +216,7 @@ def test_report_of_a_failing_protocol(run, reports, method):
 
 
 def test_report_of_a_failing_pipe(run, reports):
-    class Failing(Recorder):
+    class Failing(Log):
         def data_received(self, data):
             raise ZeroDivisionError
 
@@ -407,7 +384,7 @@ def test_hooks_of_accepting(impl):
     async def serve(loop):
         made = []
         server = await loop.create_server(
-            lambda: made.append(Recorder()) or made[-1], "127.0.0.1", 0
+            lambda: made.append(Log()) or made[-1], "127.0.0.1", 0
         )
         with socket.create_connection(server.sockets[0].getsockname()) as client:
             client.send(b"x")
@@ -453,14 +430,14 @@ def test_hooks_without_a_context(impl):
     loop.set_exception_handler(lambda loop, context: None)
 
     async def main():
-        server = await loop.create_server(Recorder, "127.0.0.1", 0)
-        transport, _ = await loop.create_connection(Recorder, *server.sockets[0].getsockname())
+        server = await loop.create_server(Log, "127.0.0.1", 0)
+        transport, _ = await loop.create_connection(Log, *server.sockets[0].getsockname())
         await until(lambda: len(made) == 2)
         transport.close()
         server.close()
         made.clear()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        server = await loop.create_server(Recorder, "127.0.0.1", 0, ssl=context)
+        server = await loop.create_server(Log, "127.0.0.1", 0, ssl=context)
         with socket.create_connection(server.sockets[0].getsockname()):
             await until(lambda: "ssl" in made)
         server.close()

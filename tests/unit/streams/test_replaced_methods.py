@@ -31,7 +31,7 @@ def over_unix(factory, contexts):
 
 
 @contextlib.asynccontextmanager
-async def over_tcp(factory, contexts):
+async def over_tcp(factory, contexts, tls=False):
     loop = asyncio.get_running_loop()
     others = []
 
@@ -39,33 +39,11 @@ async def over_tcp(factory, contexts):
         def connection_made(self, transport):
             others.append(transport)
 
-    server = await loop.create_server(Far, "127.0.0.1", 0)
+    there = {"ssl": contexts[0]} if tls else {}
+    here = {"ssl": contexts[1], "server_hostname": "localhost"} if tls else {}
+    server = await loop.create_server(Far, "127.0.0.1", 0, **there)
     address = server.sockets[0].getsockname()
-    transport, _ = await loop.create_connection(lambda: factory, *address)
-    await until(lambda: others)
-    try:
-        yield transport, others[0].write
-    finally:
-        transport.abort()
-        others[0].abort()
-        server.close()
-        await turns(3)
-
-
-@contextlib.asynccontextmanager
-async def over_tls(factory, contexts):
-    loop = asyncio.get_running_loop()
-    others = []
-
-    class Far(asyncio.Protocol):
-        def connection_made(self, transport):
-            others.append(transport)
-
-    server = await loop.create_server(Far, "127.0.0.1", 0, ssl=contexts[0])
-    address = server.sockets[0].getsockname()
-    transport, _ = await loop.create_connection(
-        lambda: factory, *address, ssl=contexts[1], server_hostname="localhost"
-    )
+    transport, _ = await loop.create_connection(lambda: factory, *address, **here)
     await until(lambda: others)
     try:
         yield transport, others[0].write
@@ -74,6 +52,10 @@ async def over_tls(factory, contexts):
         others[0].abort()
         server.close()
         await turns(5)
+
+
+def over_tls(factory, contexts):
+    return over_tcp(factory, contexts, tls=True)
 
 
 @contextlib.asynccontextmanager
