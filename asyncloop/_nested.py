@@ -175,7 +175,8 @@ def _called_by_the_end_of_a_run() -> bool:
     return False
 
 
-if hasattr(tasks, "_swap_current_task"):
+# That of 3.12 raises KeyError where no task is the current one.
+if sys.version_info >= (3, 13):
     _c_swap = tasks._swap_current_task
 
     def _swap_current_task(loop: Any, task: Any) -> Any:
