@@ -311,20 +311,30 @@ loop_collect_timers(Loop *loop)
     return 0;
 }
 
-/* The order is asyncio's: what was ready before, what the poll has brought, due timers. */
-static int
-loop_iterate(Loop *loop, struct run *run)
+/* What other threads have sent, and the poll: 1 if there was one, 0, or -1. `*before` is how many calls were
+ * ready then. */
+static inline __attribute__((always_inline)) int
+loop_gather(Loop *loop, struct run *run, size_t *before)
 {
     overrides_look_at_modules(loop);
     loop->inbox.direct = 0;
     inbox_drain(loop);
-    size_t before = 0;
-    int polled = loop_poll(loop, run, &before);
+    *before = 0;
+    int polled = loop_poll(loop, run, before);
+    if (polled > 0) {
+        inbox_drain(loop);
+    }
+    return polled;
+}
+
+/* The order is asyncio's: what was ready before, what the poll has brought, due timers. */
+static int
+loop_iterate(Loop *loop, struct run *run)
+{
+    size_t before;
+    int polled = loop_gather(loop, run, &before);
     if (polled < 0) {
         return -1;
-    }
-    if (polled) {
-        inbox_drain(loop);
     }
     if (loop_collect_timers(loop) < 0) {
         loop_propagate(loop);
@@ -502,16 +512,12 @@ loop_run_ready_bounded(Loop *loop, struct run *run, size_t count)
 static __attribute__((noinline)) int
 loop_iterate_bounded(Loop *loop, struct run *run)
 {
-    overrides_look_at_modules(loop);
-    loop->inbox.direct = 0;
-    inbox_drain(loop);
-    size_t before = 0;
-    int polled = loop_poll(loop, run, &before);
+    size_t before;
+    int polled = loop_gather(loop, run, &before);
     if (polled < 0) {
         return -1;
     }
     if (polled) {
-        inbox_drain(loop);
         size_t rest = ready_length(&loop->ready) - before;    /* of other threads */
         if (loop_run_ready_bounded(loop, run, before) < 0) {
             return -1;
