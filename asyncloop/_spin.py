@@ -31,6 +31,7 @@ _MOSTLY = 0.95  # so much of what runs is theirs
 _RARELY = 0.05  # so much of it may move bytes, or be woken by others
 _LEAST_TURNS = 50  # in a trace
 _AT_ONCE_NS = 50_000  # half of them take no longer than this
+_AT_ONCE_DEBUG_NS = 500_000  # in debug mode, which notes down where each was scheduled
 _ASYNCIO = os.path.dirname(asyncio.__file__)
 
 
@@ -134,7 +135,8 @@ def _next_trace(loop: Any, seen: _Seen) -> None:
     trace = loop._trace_end()
     if trace is not None:
         try:
-            seen.verdicts.append(_judge(trace))
+            at_once = _AT_ONCE_DEBUG_NS if loop.get_debug() else _AT_ONCE_NS
+            seen.verdicts.append(_judge(trace, at_once))
         except Exception:  # of a repr, or the like
             seen.verdicts.append(None)
     with contextlib.suppress(RuntimeError, MemoryError):
@@ -145,14 +147,14 @@ def _end_trace(loop: Any) -> None:
     loop._trace_end()
 
 
-def _judge(trace: dict[str, Any]) -> _Verdict | None:
-    """What spins, or None: it is work."""
+def _judge(trace: dict[str, Any], at_once: int) -> _Verdict | None:
+    """What spins, or None: it is work. `at_once` in nanoseconds."""
     items = trace["items"]
     progress = trace["moved"] + max(0, trace["woken"] - trace["timers"])
     found = sorted(trace["found"], key=lambda entry: -entry[1])[:_FEW]
     if (
         trace["turns"] < _LEAST_TURNS
-        or trace["median_ns"] > _AT_ONCE_NS
+        or trace["median_ns"] > at_once
         or progress > items * _RARELY
         or sum(count for _, count, _ in found) < items * _MOSTLY
     ):

@@ -101,7 +101,7 @@ Loop__counters(PyObject *op, PyObject *ignored UNUSED)
     Loop *loop = (Loop *)op;
     struct counters counters;
     int64_t now;
-    counters_read(loop->counters, &counters, &now);
+    activity_read(loop->activity, &counters, &now);
     if (loop_is_mine(loop)) {
         counters.ready = ready_length(&loop->ready);
         counters.timers = timer_count(loop);

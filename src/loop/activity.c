@@ -185,6 +185,29 @@ activity_forked(struct activity *activity)
     counters_sleep(counters);
 }
 
+void
+activity_read(struct activity *activity, struct counters *copy, int64_t *now_ns)
+{
+    pthread_mutex_lock(&activity->all->lock);
+    counters_read(activity->counters, copy, now_ns);
+    int64_t run = span_at(copy->run, *now_ns);
+    int64_t idle = span_at(copy->idle, *now_ns);
+    if (run < activity->shown_idle + activity->shown_busy) {
+        run = activity->shown_idle + activity->shown_busy;
+    }
+    if (idle > run - activity->shown_busy) {
+        idle = run - activity->shown_busy;
+    }
+    if (idle < activity->shown_idle) {
+        idle = activity->shown_idle;
+    }
+    activity->shown_idle = idle;
+    activity->shown_busy = run - idle;
+    copy->run = copy->run < 0 ? run - *now_ns : run;
+    copy->idle = copy->idle < 0 ? idle - *now_ns : idle;
+    pthread_mutex_unlock(&activity->all->lock);
+}
+
 unsigned long
 activity_thread(struct activity *activity)
 {

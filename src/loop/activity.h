@@ -33,6 +33,8 @@ struct activity {
     pthread_t pthread;        /* the same */
     struct page *page;        /* where they are, open or not; NULL: */
     struct counters own;      /* here */
+    int64_t shown_idle;       /* what the last reader got, in ns. Under the lock, */
+    int64_t shown_busy;       /* as this */
 };
 
 struct activities *activities_new(void);               /* NULL without memory; sets no exception */
@@ -58,6 +60,11 @@ void activity_set_thread(struct activity *activity, unsigned long thread);
 
 /* In the child: the thread that ran it is not there. */
 void activity_forked(struct activity *activity);
+
+/* A copy of what it counts, from any thread, and the moment for its spans. The time idle and the time busy
+ * never become less from one reading to the next, also where the loop's thread lost the processor between
+ * its look at the clock and its note of it. */
+void activity_read(struct activity *activity, struct counters *copy, int64_t *now_ns);
 
 unsigned long activity_thread(struct activity *activity);    /* who runs it; 0: nobody */
 
