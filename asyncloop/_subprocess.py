@@ -45,26 +45,38 @@ _PIDFD_INFO_EXIT = 8
 
 _UnixLoop: Any = unix_events._UnixSelectorEventLoop
 _WATCHER_METHODS = "__enter__", "__exit__", "is_active", "add_child_handler"
+_THREADED = tuple(
+    getattr(unix_events, name)
+    for name in ("ThreadedChildWatcher", "_ThreadedChildWatcher")  # the second since 3.14
+    if hasattr(unix_events, name)
+)
+_can_use_pidfd: Any = getattr(unix_events, "can_use_pidfd", None)  # since 3.12
 _WATCHERS: dict[Any, dict[str, Any]] = {
     kind: {name: getattr(kind, name, None) for name in _WATCHER_METHODS}
     for kind in (
-        getattr(unix_events, "ThreadedChildWatcher", None) if sys.version_info < (3, 12) else None,
+        *_THREADED,
         # before 3.12 not without being told of a loop
-        getattr(unix_events, "PidfdChildWatcher", None) if sys.version_info >= (3, 12) else None,
+        getattr(unix_events, "PidfdChildWatcher", None) if _can_use_pidfd else None,
         getattr(unix_events, "_PidfdChildWatcher", None),  # since 3.14
     )
     if kind is not None
 }
-"""What asyncio chooses as child watcher, if it can, and what that was made of."""
+"""What asyncio chooses as child watcher, and what that was made of."""
 
 
 def _is_usual(watcher: Any) -> bool:
-    """Whether a child watcher does what our transport does by itself, or there is none."""
-    methods = _WATCHERS.get(type(watcher), {})
+    """Whether a child watcher does what our transport does by itself, or there is none.
+
+    Threads are what asyncio chooses where there is no pidfd to be had, which is so on 3.11 for it.
+    Where there is one, somebody has chosen them.
+    """
+    kind = type(watcher)
+    methods = _WATCHERS.get(kind, {})
     return watcher is None or (
-        type(watcher) in _WATCHERS
-        and all(getattr(type(watcher), name, None) is was for name, was in methods.items())
+        kind in _WATCHERS
+        and all(getattr(kind, name, None) is was for name, was in methods.items())
         and methods.keys().isdisjoint(vars(watcher))
+        and not (kind in _THREADED and _can_use_pidfd and _can_use_pidfd())
     )
 
 

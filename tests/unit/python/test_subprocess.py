@@ -600,8 +600,9 @@ def test_without_pidfd(run, monkeypatch, error):
     async def main():
         assert await pipe_run(*CAT, data=b"abc") == (0, b"abc", b"")
         process = await asyncio.create_subprocess_exec(*SLEEP)
-        process.kill()
         name = f"asyncloop-waitpid-{process.pid}"
+        assert name in {t.name for t in threading.enumerate()}
+        process.kill()
         await until(lambda: all(t.name != name for t in threading.enumerate()))
         assert await process.wait() == -signal.SIGKILL
 
