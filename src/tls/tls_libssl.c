@@ -5,6 +5,16 @@
 #include <pthread.h>
 #include <string.h>
 
+/* glibc had them in a library of its own once, which an interpreter always brings along: a wheel need
+ * not name it. */
+#ifdef __GLIBC__
+#pragma weak dlopen
+#pragma weak dlsym
+#define CAN_DLOPEN (dlopen != NULL && dlsym != NULL)
+#else
+#define CAN_DLOPEN true
+#endif
+
 struct libssl libssl;
 
 /* -- the SSL that is being made ------------------------------------------------------ */
@@ -137,7 +147,7 @@ static bool
 load(PyObject *module)
 {
     /* The handle stays open for the rest of the process: the functions are used as long. */
-    void *handle = open_ssl_module(module);
+    void *handle = CAN_DLOPEN ? open_ssl_module(module) : NULL;
     struct libssl found;
     if (handle == NULL || !find_functions(handle, &found) || !is_openssl(handle, &found, module)) {
         return false;

@@ -36,8 +36,8 @@ PYTHONS = "3.11 3.12 3.13 3.14 3.15 3.14t"
 PACKAGE = "asyncloop"
 JOBS = os.cpu_count()
 # What runs in each turn and each step of a task: -O3, as in a build from source. The rest is
-# compiled for size, which makes a tenth of the wheel; with nothing at -O3 a loop takes 3 % more
-# instructions.
+# compiled for size, which makes a sixth of the wheel; with nothing at -O3 a loop takes 3 % more
+# instructions. zig takes -Oz for -Os, unless the compiler behind it is told.
 # Without a GIL, where locks make the code larger, there is no room for any of it.
 HOT = ("loop/loop.c", "loop/handle_run.c", "loop/ready.c", "tasks/task_step.c", "tasks/future.c")
 
@@ -186,6 +186,9 @@ def compile_core(python, target, libev, output, cache):
         *(f"-D{name}={value}" for name, value in macros.items()),
         *(f"-I{name}" for name in (*BUILD.core_extension().include_dirs, libev)),
         f"-isystem{python / 'include'}",
+        # Variables of a thread without the loader's help; musl's has that for no library that is
+        # loaded later.
+        *([] if target.musl or not target.linux else ["-ftls-model=initial-exec"]),
     ]
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -197,8 +200,8 @@ def compile_core(python, target, libev, output, cache):
             flags = BUILD.LIBEV_FLAGS if source == libev / "ev.c" else BUILD.FLAGS
             compiled = folder / (str(source).replace("/", "-") + ".o")
             hot = str(source).endswith(HOT) and not about["freethreaded"]
-            level = "-O3" if hot else "-Os"
-            zig("cc", *common, *flags, level, "-c", source, "-o", compiled, cache=cache)
+            level = ["-O3"] if hot else ["-Os", "-Xclang", "-Oz"]
+            zig("cc", *common, *flags, *level, "-c", source, "-o", compiled, cache=cache)
             return compiled
 
         objects = pool.map(compile_one, [libev / "ev.c", *BUILD.core_extension().sources])

@@ -12,15 +12,7 @@ LARGEST_WHEEL = 250 * 1024
 LARGEST_CORE = 500 * 1024
 NEWEST_GLIBC = (2, 17)
 MACHINES = {"x86_64": "EM_X86_64", "aarch64": "EM_AARCH64"}
-# All of them are parts of glibc. libdl is for the functions of the interpreter's own libssl, and
-# the loader itself for variables of a thread.
-GLIBC = {
-    "libc.so.6",
-    "libpthread.so.0",
-    "libdl.so.2",
-    "ld-linux-x86-64.so.2",
-    "ld-linux-aarch64.so.1",
-}
+GLIBC = {"libc.so.6", "libpthread.so.0"}
 
 HEAD = f"{'wheel':78} {'bytes':>7} {'core':>7} {'symbols':>11} {'seconds':>8}"
 
