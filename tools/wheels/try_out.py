@@ -31,6 +31,7 @@ WORK = ROOT / "build" / "wheels"
 SUITES = {"3.11": "bookworm", "3.13": "trixie", "3.14": "forky", "3.15": "forky"}
 DEBIAN = {"x86_64": "amd64", "aarch64": "arm64"}
 MUSL_PYTHON = "3.13"
+MUSL_FOLDER = "musl-python"  # of the root
 INSTALL = ("install", "-q", "--no-index", "--no-deps", "--no-compile", "--no-warn-script-location")
 
 
@@ -154,10 +155,11 @@ def place(version, machine, musl):
         if machine != platform.machine():
             raise NotTried(f"no Python for musl on {machine}")
         root = debian(SUITES[MUSL_PYTHON], machine)
-        if not (root / "opt/musl-python").exists():
+        if not (root / MUSL_FOLDER).exists():
             variables = ("env", f"PYTHON={sys.executable}")
-            command_output(*variables, "tools/wheels/musl_python", MUSL_PYTHON, root)
-        return Place(root, f"/opt/musl-python/bin/python{version}", emulator(machine, root), False)
+            command_output(*variables, "tools/wheels/musl_python", MUSL_PYTHON, root, MUSL_FOLDER)
+        python = f"/{MUSL_FOLDER}/bin/python{version}"
+        return Place(root, python, emulator(machine, root), False)
     suite = SUITES.get(version)
     if suite is None:
         if machine != platform.machine():
