@@ -107,6 +107,7 @@ class LoopStats:
     tasks: not done now
     bytes_in, bytes_out: of transports, `sock_recv()` and its kin
     calls_from_threads: by call_soon_threadsafe() from another thread, and names looked up
+    stalls, spins: how often a watchdog has seen it blocked, and turning for nothing; 0 without one
     delay: how late what came due has run
     """
 
@@ -127,6 +128,8 @@ class LoopStats:
     bytes_in: int
     bytes_out: int
     calls_from_threads: int
+    stalls: int
+    spins: int
     delay: Delay
 
     @property
@@ -159,6 +162,8 @@ def stats_of(counters: dict[str, Any]) -> LoopStats:
         bytes_in=counters["bytes_in"],
         bytes_out=counters["bytes_out"],
         calls_from_threads=counters["from_threads"],
+        stalls=counters["stalls"],
+        spins=counters["spins"],
         delay=Delay(
             bounds=(0.0, *_BOUNDS),
             seconds=(on_time * 1e-9, *(ns * 1e-9 for ns in late)),

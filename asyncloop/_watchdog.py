@@ -289,6 +289,7 @@ class Watchdog:
         if spin is None:
             return
         self.spins.append(spin)
+        _core._count_spin(spin.loop)
         if self.on_spin is not None:
             self.on_spin(spin)
         else:

@@ -121,6 +121,8 @@ METRICS: tuple[Metric, ...] = (
         "Calls that came from other threads",
         lambda stats: stats.calls_from_threads,
     ),
+    _counter("stalls", "{stall}", "Blocks that a watchdog has seen", lambda stats: stats.stalls),
+    _counter("spins", "{spin}", "Spins that a watchdog has seen", lambda stats: stats.spins),
     _io("receive", lambda stats: stats.bytes_in),
     _io("transmit", lambda stats: stats.bytes_out),
     _updown("ready", "{callback}", "What waits for its turn", lambda stats: stats.ready),

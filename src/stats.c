@@ -71,7 +71,7 @@ counters_as_dict(struct counters *counters, int64_t now)
     }
     uint64_t others = counters->turns + counters->task_steps;
     return Py_BuildValue(
-        "{sK sK sL sL sO sO sK sK sK sL sL sK sK sK sK sK sK sK sK sK sN}",
+        "{sK sK sL sL sO sO sK sK sK sL sL sK sK sK sK sK sK sK sK sK sK sK sN}",
         "number", (unsigned long long)counters->number,
         "native_thread", (unsigned long long)counters->native_thread,
         "now", (long long)now,
@@ -91,6 +91,8 @@ counters_as_dict(struct counters *counters, int64_t now)
         "bytes_in", (unsigned long long)counters->bytes_in,
         "bytes_out", (unsigned long long)counters->bytes_out,
         "from_threads", (unsigned long long)counters->from_threads,
+        "stalls", (unsigned long long)counters->stalls,
+        "spins", (unsigned long long)counters->spins,
         "delay_max", (unsigned long long)counters->delay_max,
         "delay", delay);
 }
@@ -160,6 +162,18 @@ core_page_note(PyObject *module, PyObject *args)
     }
     activities_note_stall(loop_state(state)->loops.activities, loop, (int64_t)(lasted * 1e9),
                           goes_on, text, (size_t)length);
+    Py_RETURN_NONE;
+}
+
+PyObject *
+core_count_spin(PyObject *module, PyObject *number)
+{
+    struct state *state = PyModule_GetState(module);
+    unsigned long long loop = PyLong_AsUnsignedLongLong(number);
+    if (loop == (unsigned long long)-1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    activities_count_spin(loop_state(state)->loops.activities, loop);
     Py_RETURN_NONE;
 }
 

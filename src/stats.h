@@ -11,6 +11,7 @@ PyObject *Loop__move_counters(PyObject *op, PyObject *ignored);
 PyObject *core_page_open(PyObject *module, PyObject *args);
 PyObject *core_page_close(PyObject *module, PyObject *ignored);
 PyObject *core_page_note(PyObject *module, PyObject *args);
+PyObject *core_count_spin(PyObject *module, PyObject *number);
 PyObject *core_page_layout(PyObject *module, PyObject *ignored);
 PyObject *core_page_counters(PyObject *module, PyObject *data);
 PyObject *delay_bounds(PyObject *module, PyObject *ignored);
@@ -36,6 +37,8 @@ PyObject *delay_bounds(PyObject *module, PyObject *ignored);
     {"_page_note", core_page_note, METH_VARARGS, \
      PyDoc_STR("_page_note(loop, lasted, goes_on, text, /)\n--\n\n" \
                "Write a stall into the page, if there is one.")}, \
+    {"_count_spin", core_count_spin, METH_O, \
+     PyDoc_STR("_count_spin(number, /)\n--\n\nThe loop of that number spins; none: nothing.")}, \
     {"_page_layout", core_page_layout, METH_NOARGS, \
      PyDoc_STR("_page_layout()\n--\n\n" \
                "Version, bytes of the header and of a slot, slots, bytes of the counters, buckets.")}, \

@@ -96,6 +96,20 @@ activities_note_stall(struct activities *all, uint64_t loop, int64_t lasted_ns, 
     pthread_mutex_unlock(&all->lock);
 }
 
+void
+activities_count_spin(struct activities *all, uint64_t loop)
+{
+    pthread_mutex_lock(&all->lock);
+    for (struct list_node *node = all->list.next; node != &all->list; node = node->next) {
+        struct activity *activity = container_of(node, struct activity, node);
+        if (activity->number == loop) {
+            COUNT(activity->counters->spins, 1);
+            break;
+        }
+    }
+    pthread_mutex_unlock(&all->lock);
+}
+
 /* With the lock. */
 static void
 activity_take_place(struct activity *activity)

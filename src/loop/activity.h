@@ -52,6 +52,8 @@ void activities_close_page(struct activities *all);
 /* Of a stall, for those who read the page, if there is one. */
 void activities_note_stall(struct activities *all, uint64_t loop, int64_t lasted_ns, bool goes_on,
                            const char *text, size_t length);
+/* Of a loop that spins. */
+void activities_count_spin(struct activities *all, uint64_t loop);
 /* In the thread that runs the loop: it counts in the open page from then on, whose place is returned. */
 struct counters *activity_move(struct activity *activity);
 

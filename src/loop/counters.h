@@ -43,6 +43,8 @@ struct counters {
     int64_t looked;           /* CLOCK_MONOTONIC in ns, when it has last looked at the kernel */
     int64_t unlooked;         /* ns in which nothing was looked at before that, until it is in `delay`; or 0 */
     uint64_t delay_max;       /* ns */
+    uint64_t stalls;          /* what watchdogs have seen: written by their threads, under the lock */
+    uint64_t spins;           /* of the activities */
     uint64_t delay[DELAY_BUCKETS];    /* ns of time in which what came due was so late */
 };
 

@@ -12,7 +12,7 @@
 #include "loop/counters.h"
 
 #define PAGE_MAGIC "asyncloop page\n"    /* with its zero, 16 bytes */
-#define PAGE_VERSION 1
+#define PAGE_VERSION 2
 #define PAGE_HEADER_BYTES 4096
 #define PAGE_SLOT_BYTES 4096
 #define PAGE_SLOTS 63

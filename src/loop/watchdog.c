@@ -295,6 +295,7 @@ watch_stuck(struct watch *watch, struct seen *seen, const struct activity *activ
     }
     if (!seen->reported || (seen->next_report_ns != 0 && now >= seen->next_report_ns)) {
         watch_write(watch, seen->reported ? EVENT_STILL : EVENT_STALL, seen, activity->thread, now);
+        COUNT(activity->counters->stalls, !seen->reported);
         seen->reported = true;
         seen->next_report_ns = watch->repeat_ns == 0 ? 0 : now + watch->repeat_ns;
         seen->asked_ns = now;

@@ -109,6 +109,24 @@ def test_opentelemetry_exports_every_metric(otel):
         assert dict(key)["thread.name"] == threading.current_thread().name
 
 
+def test_what_a_watchdog_sees_is_exported(otel):
+    told = threading.Event()
+
+    async def main():
+        number = asyncio.get_running_loop().stats().loop
+        for _ in range(200):
+            time.sleep(0.1)  # the loop is blocked until that was seen
+            if told.is_set():
+                break
+        values, _ = otel()
+        return number, values
+
+    with asyncloop.watchdog(0.05, on_stall=lambda stall: told.set()):
+        number, values = asyncloop.run(main())
+    assert of_loop(values["asyncloop.eventloop.stalls"], number) == 1
+    assert of_loop(values["asyncloop.eventloop.spins"], number) == 0
+
+
 def test_opentelemetry_gauges_are_of_the_time_between(otel):
     async def main():
         number = asyncio.get_running_loop().stats().loop

@@ -38,17 +38,17 @@ def find_spin(start, **options):
         deadline = time.monotonic() + FOREVER
         while not seen.is_set() and time.monotonic() < deadline:
             await asyncio.sleep(0.05)
-        number = loop.stats().loop
         if isinstance(kept, asyncio.Task):
             kept.cancel()
-        return number
+        return loop
 
     with asyncloop.watchdog(LONG, on_spin=told, **options) as dog:
-        number = asyncloop.run(main())
+        stats = asyncloop.run(main()).stats()
     assert dog.failures == 0
     assert list(dog.spins) == spins
     (spin,) = spins
-    assert spin.loop == number
+    assert spin.loop == stats.loop
+    assert stats.spins == 1
     assert spin.thread == threading.get_ident()
     assert spin.turns_per_second > 1000
     return spin

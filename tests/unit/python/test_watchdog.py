@@ -537,3 +537,22 @@ def test_signals_of_the_program_are_left_alone():
         pytest.skip("no real-time signals")
     done = child(program, ASYNCLOOP_WATCHDOG="0.1")
     assert done.stdout == "done\nTrue\n", done.stderr
+
+
+def test_a_block_is_counted_once_however_often_it_is_told_of():
+    told = Told()
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        assert loop.stats().stalls == 0
+        deadline = time.monotonic() + FOREVER
+        while len(told.running) < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        await asyncio.sleep(0.2)
+        return loop
+
+    with asyncloop.watchdog(THRESHOLD, repeat=0.1, on_stall=told):
+        loop = asyncloop.run(main())
+    assert len(told.running) >= 3
+    assert loop.stats().stalls == len(told.ended) > 0
+    assert loop.stats().spins == 0
