@@ -268,6 +268,13 @@ tls_close_engine(Tls *tls)
 {
     PyObject *exc = PyErr_GetRaisedException();
     tls->engine.ops->close(&tls->engine);
+    if (tls->parted) {    /* nobody can ask for these any more: asyncio's SSLProtocol is gone as well */
+        Py_CLEAR(tls->engine.object);
+        Py_CLEAR(tls->engine.inner);
+        Py_CLEAR(tls->engine.dict);
+        Py_CLEAR(tls->sslcontext);
+        Py_CLEAR(tls->extra);
+    }
     PyErr_SetRaisedException(exc);
 }
 

@@ -240,7 +240,9 @@ Tls_close(PyObject *op, PyObject *ignored UNUSED)
     OWN_LOOP_OF(op, Tls);
     Tls *tls = tls_cast(op);
     if (tls->closed) {
+        tls_enter(tls);
         tls->parted = true;
+        tls_leave(tls);    /* if the connection is lost already */
         return Py_NewRef(Py_None);
     }
     return none_or_error(tls_close(tls));

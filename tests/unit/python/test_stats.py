@@ -1,7 +1,7 @@
 """Loop.stats() and Loop.utilization(): what a loop has counted.
 
 asyncio has nothing like it, so all of this is about asyncloop alone. Where a time is compared, a
-busy machine makes a wait longer, and never shorter.
+busy machine makes a wait longer, and never shorter; how long the loop itself was held up, nobody knows.
 """
 
 import asyncio
@@ -22,6 +22,23 @@ import asyncloop
 
 def run(main):
     return asyncloop.run(main)
+
+
+async def sleep_in_poll(seconds):
+    """The loop sleeps for so long in one poll, at least: a timer could come due before that."""
+
+    def wakes():
+        while not loop.stats().asleep:
+            time.sleep(0.001)
+        time.sleep(seconds)
+        loop.call_soon_threadsafe(woken.set_result, None)
+
+    loop = asyncio.get_running_loop()
+    woken = loop.create_future()
+    thread = threading.Thread(target=wakes)
+    thread.start()
+    await woken
+    thread.join()
 
 
 def test_a_new_loop_has_counted_nothing():
@@ -151,13 +168,19 @@ def test_eager_tasks_are_counted():
 
 
 def test_time_is_busy_or_idle():
+    def share(first, second):
+        busy, idle = second.busy - first.busy, second.idle - first.idle
+        return busy / (busy + idle)
+
     async def main():
         loop = asyncio.get_running_loop()
         before = loop.stats()
-        await asyncio.sleep(0.1)
+        await sleep_in_poll(0.1)
         slept = loop.stats()
-        assert slept.idle - before.idle >= 0.09
-        assert loop.utilization(before) < 0.5
+        assert slept.idle - before.idle >= 0.1
+        used = loop.utilization(before)
+        assert 0 < share(before, slept) <= used <= share(before, loop.stats()) < 1
+        slept = loop.stats()
         time.sleep(0.1)
         after = loop.stats()
         assert after.busy - slept.busy >= 0.1
@@ -238,8 +261,11 @@ def test_many_readers_see_time_that_only_grows():
             last = now
 
     async def main():
-        for _ in range(300):
+        until = time.monotonic() + 1
+        for n in range(300):  # each waits for the readers to give the GIL away
             await asyncio.sleep(0.0003)
+            if n > 10 and time.monotonic() > until:
+                break
 
     threads = [threading.Thread(target=reads) for _ in range(3)]
     for thread in threads:
@@ -406,11 +432,12 @@ def test_a_block_is_a_delay():
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         delay = loop.stats().delay - before.delay
-        # Whoever came at any moment of it had to wait for the rest.
+        # Whoever came at any moment of it had to wait for the rest: half of them at least for
+        # half of it, or for a quarter, if the other iterations were slow as well.
         assert delay.percentile(99) >= 0.09
         assert delay.percentile(100) >= 0.1
-        assert delay.percentile(50) == pytest.approx(delay.percentile(100) / 2, rel=0.2)
-        assert delay.mean >= 0.04
+        assert 0.2 * delay.max <= delay.percentile(50) <= 0.6 * delay.percentile(100)
+        assert delay.mean >= 0.02
         assert delay.max >= 0.1 and loop.stats().delay.max >= 0.1
         assert delay.percentile(0) <= delay.percentile(50)
 
@@ -422,11 +449,13 @@ def test_a_loop_that_sleeps_has_no_delay():
         loop = asyncio.get_running_loop()
         await asyncio.sleep(0.001)
         before = loop.stats()
-        await asyncio.sleep(0.2)
-        delay = loop.stats().delay - before.delay
-        assert delay.total >= 0.2
-        assert delay.percentile(50) == 0.0
-        assert delay.at_most(1e-4) >= 0.1
+        await sleep_in_poll(0.2)
+        after = loop.stats()
+        delay = after.delay - before.delay
+        slept = after.idle - before.idle
+        assert delay.total >= slept >= 0.2
+        assert delay.percentile(99 * slept / delay.total) == 0.0
+        assert delay.at_most(1e-4) >= 0.99 * slept
         assert delay.at_most(3600) == pytest.approx(delay.total)
         assert delay.at_most(-1) == 0
 
@@ -540,18 +569,24 @@ def test_a_selector_of_the_programs_own():
                 return getattr(selector, name)
 
             def select(self, timeout=None):
+                begin = time.monotonic()
                 time.sleep(0.05)
+                if timeout:
+                    waits.append(time.monotonic() - begin)
                 return selector.select(0)
 
+        waits = []
         loop._selector = Other()
         await asyncio.sleep(0.001)
         before = loop.stats()
-        await asyncio.sleep(0.2)
+        waits.clear()
+        while len(waits) < 3:  # none where the timer is due already
+            await asyncio.sleep(0.05)
         idle = loop.stats().idle - before.idle
         loop._selector = selector
-        return idle
+        assert idle >= sum(waits) >= 0.15
 
-    assert run(main()) >= 0.1
+    run(main())
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
@@ -577,7 +612,8 @@ def test_fork():
         async def main():
             own = asyncio.get_running_loop()
             before = own.stats()
-            await asyncio.sleep(0.02)
+            while own.stats().idle == before.idle:  # held up until the timer was due
+                await asyncio.sleep(0.02)
             return own.utilization(before)
 
         wrong = wrong or not 0 < asyncloop.run(main()) < 1
