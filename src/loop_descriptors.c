@@ -1,0 +1,270 @@
+/* loop_descriptors.c - see loop_descriptors.h. */
+#include "loop_descriptors.h"
+
+#include "base/args.h"
+#include "loop/handle.h"
+#include "loop/overrides.h"
+#include "loop/owner.h"
+#include "loop/watch.h"
+#include "net/transport.h"
+#include "readers.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+
+/* Of what the user gave: its number (new reference), and whether a transport uses that. NULL with
+ * ValueError or RuntimeError. */
+static PyObject *
+descriptor_for_users(Loop *loop, PyObject *object, bool check_transport)
+{
+    PyObject *number = args_fileno(object);
+    int overflow;
+    long fd = number == NULL ? -1 : PyLong_AsLongAndOverflow(number, &overflow);
+    if (check_transport && fd >= 0 && fd <= INT_MAX
+        && transport_ensure_free(loop, (int)fd, object) < 0) {
+        Py_CLEAR(number);
+    }
+    return number;
+}
+
+/* The number that the table knows, of one from descriptor_for_users() (stolen; NULL: an exception is
+ * set). An object that was closed meanwhile is found by itself: *closed. -1 with an exception. */
+static int
+descriptor_known_steal(Loop *loop, PyObject *object, PyObject *number, bool *closed)
+{
+    int fd = number == NULL ? -1 : args_fd(number);
+    *closed = false;
+    if (UNLIKELY(fd < 0) && number != NULL && PyErr_ExceptionMatches(PyExc_ValueError)) {
+        int known = watch_find_fileobj(loop, object);
+        if (known >= 0) {
+            PyErr_Clear();
+            *closed = true;
+            fd = known;
+        }
+    }
+    Py_XDECREF(number);
+    return fd;
+}
+
+/* Of a descriptor that was closed, asyncio can tell the kernel no change: that fails, and takes reader
+ * and writer with it. Always -1. */
+static int
+fail_closed(Loop *loop, int fd)
+{
+    watch_remove(loop, fd, EV_READ);
+    watch_remove(loop, fd, EV_WRITE);
+    errno = fcntl(fd, F_GETFD) < 0 ? EBADF : ENOENT;
+    PyErr_SetFromErrno(PyExc_OSError);
+    return -1;
+}
+
+/* add_reader() of an object that is registered and was closed since: the callback alone is changed. */
+static int
+add_callback_of_closed(Loop *loop, int fd, int event, Handle *handle)
+{
+    return readers_change(loop, fd, event, (Handle *)Py_NewRef(handle))
+               ? 0
+               : fail_closed(loop, fd);
+}
+
+static PyObject *
+add_callback(Loop *loop, const char *function, int event, bool check_transport,
+             PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const char *const names[] = {"fd", "callback", NULL};
+    PyObject *values[2];
+    if (UNLIKELY(nargs < 2 || kwnames != NULL)) {
+        if (args_unpack(function, args, nargs, kwnames, names, 2, 2, values) < 0) {
+            return NULL;
+        }
+        args = values;
+        nargs = 2;
+    }
+    PyObject *number = descriptor_for_users(loop, args[0], check_transport);
+    bool closed;
+    if (number == NULL || loop_check_closed(loop) < 0) {
+        Py_XDECREF(number);
+        return NULL;
+    }
+    int fd = descriptor_known_steal(loop, args[0], number, &closed);
+    Handle *handle = fd < 0 ? NULL : handle_new(loop, args[1], args + 2, nargs - 2, NULL);
+    if (handle == NULL) {
+        return NULL;
+    }
+    int result;
+    if (UNLIKELY(closed)) {
+        result = add_callback_of_closed(loop, fd, event, handle);
+    }
+    else {
+        result = watch_check_pollable(fd);
+        if (result == 0) {
+            result = readers_set(loop, fd, event, (Handle *)Py_NewRef(handle), args[0]);
+        }
+    }
+    if (result < 0) {
+        Py_CLEAR(handle);
+    }
+    return (PyObject *)handle;
+}
+
+/* The private methods take a transport's own reader or writer away, as asyncio's do: it is not told any
+ * more. True if there was one. */
+static bool
+remove_of_transport(Loop *loop, int fd, int event)
+{
+    PyObject *transport = watch_fd_transport(loop, fd);
+    bool found = false;
+    if (transport != NULL && PyObject_TypeCheck(transport, net_state(loop->state)->transports.Type)) {
+        Transport *tr = (Transport *)transport;
+        struct watch *watch = event == EV_READ ? &tr->read_watch : &tr->write_watch;
+        found = watch_is_active(watch) && !watch->lent;    /* who looks after a lent one, knows */
+        if (found) {
+            watch_abandon(watch);
+        }
+    }
+    Py_XDECREF(transport);
+    return found;
+}
+
+static PyObject *
+remove_callback(Loop *loop, const char *function, int event, bool check_transport,
+                PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const char *const names[] = {"fd", NULL};
+    PyObject *object;
+    bool closed;
+    if (args_unpack(function, args, nargs, kwnames, names, 1, 1, &object) < 0) {
+        return NULL;
+    }
+    PyObject *number = descriptor_for_users(loop, object, check_transport);
+    if (number == NULL) {
+        return NULL;
+    }
+    if (FLAG(loop->closed)) {
+        Py_DECREF(number);
+        Py_RETURN_FALSE;
+    }
+    int fd = descriptor_known_steal(loop, object, number, &closed);
+    if (fd < 0) {
+        if (!PyErr_ExceptionMatches(PyExc_OverflowError)) {
+            return NULL;
+        }
+        PyErr_Clear();    /* asyncio only looks it up */
+        Py_RETURN_FALSE;
+    }
+    if (UNLIKELY(watch_has_both(loop, fd)) && (closed || fcntl(fd, F_GETFD) < 0)) {
+        (void)fail_closed(loop, fd);
+        return NULL;
+    }
+    bool found = watch_remove(loop, fd, event) != 0;
+    return PyBool_FromLong(found || (!check_transport && remove_of_transport(loop, fd, event)));
+}
+
+static PyObject *
+none_for(PyObject *result)
+{
+    if (result == NULL) {
+        return NULL;
+    }
+    Py_DECREF(result);
+    Py_RETURN_NONE;
+}
+
+/* The private method, where it is somebody else's: asyncio's public one calls it. */
+static PyObject *
+call_private(Loop *loop, const char *function, PyObject *const *args, Py_ssize_t nargs)
+{
+    PyObject *number = descriptor_for_users(loop, args[0], true);
+    PyObject *method = number == NULL ? NULL : PyObject_GetAttrString((PyObject *)loop, function);
+    Py_XDECREF(number);
+    PyObject *result = method == NULL ? NULL : PyObject_Vectorcall(method, args, (size_t)nargs, NULL);
+    Py_XDECREF(method);
+    return result;
+}
+
+static inline bool
+is_overridden(PyObject *loop, unsigned int bit, Py_ssize_t nargs, PyObject *kwnames)
+{
+    return UNLIKELY((loop_replaced((Loop *)loop) & bit) != 0) && kwnames == NULL && nargs > 0;
+}
+
+PyObject *
+Loop_add_reader(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    OWN_LOOP(op);
+    if (is_overridden(op, LOOP_BIT(_add_reader), nargs, kwnames)) {
+        return none_for(call_private((Loop *)op, "_add_reader", args, nargs));
+    }
+    return none_for(add_callback((Loop *)op, "add_reader", EV_READ, true, args, nargs, kwnames));
+}
+
+PyObject *
+Loop_add_writer(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    OWN_LOOP(op);
+    if (is_overridden(op, LOOP_BIT(_add_writer), nargs, kwnames)) {
+        return none_for(call_private((Loop *)op, "_add_writer", args, nargs));
+    }
+    return none_for(add_callback((Loop *)op, "add_writer", EV_WRITE, true, args, nargs, kwnames));
+}
+
+PyObject *
+Loop_remove_reader(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    OWN_LOOP(op);
+    if (is_overridden(op, LOOP_BIT(_remove_reader), nargs, kwnames)) {
+        return call_private((Loop *)op, "_remove_reader", args, nargs);
+    }
+    return remove_callback((Loop *)op, "remove_reader", EV_READ, true, args, nargs, kwnames);
+}
+
+PyObject *
+Loop_remove_writer(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    OWN_LOOP(op);
+    if (is_overridden(op, LOOP_BIT(_remove_writer), nargs, kwnames)) {
+        return call_private((Loop *)op, "_remove_writer", args, nargs);
+    }
+    return remove_callback((Loop *)op, "remove_writer", EV_WRITE, true, args, nargs, kwnames);
+}
+
+PyObject *
+Loop__add_reader(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    OWN_LOOP(op);
+    return add_callback((Loop *)op, "_add_reader", EV_READ, false, args, nargs, kwnames);
+}
+
+PyObject *
+Loop__add_writer(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    OWN_LOOP(op);
+    return add_callback((Loop *)op, "_add_writer", EV_WRITE, false, args, nargs, kwnames);
+}
+
+PyObject *
+Loop__remove_reader(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    OWN_LOOP(op);
+    return remove_callback((Loop *)op, "_remove_reader", EV_READ, false, args, nargs, kwnames);
+}
+
+PyObject *
+Loop__remove_writer(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    OWN_LOOP(op);
+    return remove_callback((Loop *)op, "_remove_writer", EV_WRITE, false, args, nargs, kwnames);
+}
+
+PyObject *
+Loop__ensure_fd_no_transport(PyObject *op, PyObject *object)
+{
+    OWN_LOOP(op);
+    PyObject *number = descriptor_for_users((Loop *)op, object, true);
+    if (number == NULL) {
+        return NULL;
+    }
+    Py_DECREF(number);
+    Py_RETURN_NONE;
+}
