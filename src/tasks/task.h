@@ -1,6 +1,7 @@
 /* task.h - Task: a coroutine that is driven by the loop.
  *
- * task.c makes, cancels and describes one; task_step.c makes it go on. */
+ * task.c makes and cancels one, task_step.c makes it go on, task_foreign.c awaits futures of other kinds,
+ * task_type.c has its methods. */
 #ifndef ASYNCLOOP_TASK_H
 #define ASYNCLOOP_TASK_H
 

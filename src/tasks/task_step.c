@@ -13,11 +13,12 @@
  *   yielded our future    the Task is parked in it, without a callback;
  *   yielded another one   add_done_callback(), as asyncio does;
  *   yielded rubbish       RuntimeError, thrown in at the next step. */
-#include "tasks/task.h"
+#include "tasks/task_inside.h"
 
 #include "loop/current.h"
 #include "loop/owner.h"
 #include "tasks/all_tasks.h"
+#include "tasks/future.h"
 #include "tasks/future_waiters.h"
 #include "tasks/introspect.h"
 #include "tasks/record.h"
@@ -181,7 +182,7 @@ task_take_must_cancel(Task *self)
 }
 
 /* Writes down what it awaits, which is stolen. True if a cancel() came before. */
-static inline bool
+static bool
 task_set_waiter_steal(Task *self, PyObject *waiter)
 {
     PyObject *old;
@@ -213,18 +214,6 @@ task_forward_cancel(Task *self)
     Py_DECREF(waiter);
     Py_XDECREF(message);
     return result < 0 ? -1 : 0;
-}
-
-/* What a coroutine yielded is wrong: RuntimeError with two %R, the Task and what it yielded (or
- * %R once). Without a context: an eager Task steps inside somebody's `except`, which is not where
- * the error comes from. */
-static void
-task_bad_yield(const char *format, PyObject *first, PyObject *second)
-{
-    PyErr_Format(PyExc_RuntimeError, format, first, second);
-    PyObject *exc = PyErr_GetRaisedException();
-    PyException_SetContext(exc, NULL);
-    PyErr_SetRaisedException(exc);
 }
 
 static int
@@ -284,90 +273,16 @@ failed:
     return task_await_failed(self);
 }
 
-/* new reference, or NULL */
-static PyObject *
-loop_of_future(struct state *state, PyObject *future)
-{
-    PyObject *method;
-    int found = PyObject_GetOptionalAttr(future, state->names.get_loop, &method);
-    if (found < 0) {
-        return NULL;
-    }
-    if (found > 0) {
-        PyObject *loop = PyObject_CallNoArgs(method);
-        Py_DECREF(method);
-        return loop;
-    }
-    return PyObject_GetAttr(future, state->names._loop);
-}
-
-/* The coroutine yielded a future of another kind, with the given truth of its blocking
- * flag. 0, or -1 with what is wrong. */
 static int
-task_await_foreign(Task *self, PyObject *waiter, int blocking)
+task_await_foreign_steal(Task *self, PyObject *yielded)
 {
-    struct state *state = self->future.state_ptr;
-    PyObject *loop = loop_of_future(state, waiter);
-    if (loop == NULL) {
-        return -1;
+    if (task_await_foreign(self, yielded) < 0) {
+        Py_DECREF(yielded);
+        return task_await_failed(self);
     }
-    Py_DECREF(loop);    /* only compared */
-    if (loop != self->future.loop) {
-        task_bad_yield("Task %R got Future %R attached to a different loop",
-                       (PyObject *)self, waiter);
-        return -1;
-    }
-    if (!blocking) {
-        task_bad_yield("yield was used instead of yield from in task %R with %R",
-                       (PyObject *)self, waiter);
-        return -1;
-    }
-    if (waiter == (PyObject *)self) {
-        task_bad_yield("Task cannot await on itself: %R", (PyObject *)self, NULL);
-        return -1;
-    }
-    if (PyObject_SetAttr(waiter, state->names._asyncio_future_blocking, Py_False) < 0) {
-        return -1;
-    }
-    PyObject *wakeup = PyCFunction_New(&task_wakeup_def, (PyObject *)self);
-    if (wakeup == NULL) {
-        return -1;
-    }
-    PyObject *args[] = {waiter, wakeup, self->context};
-    PyObject *added = PyObject_VectorcallMethod(state->names.add_done_callback, args, 2,
-                                                state->keywords.context);
-    Py_DECREF(wakeup);
-    if (added == NULL) {
-        return -1;
-    }
-    Py_DECREF(added);
-    bool must_cancel = task_set_waiter_steal(self, Py_NewRef(waiter));
-    task_tell_awaited_by(self, waiter);
-    return must_cancel ? task_forward_cancel(self) : 0;
-}
-
-/* The coroutine yielded something that is not exactly ours, and not None. Steals it. */
-static int
-task_await_other_steal(Task *self, PyObject *yielded)
-{
-    struct state *state = self->future.state_ptr;
-    PyObject *attribute;
-    int result = -1;
-    int found = PyObject_GetOptionalAttr(yielded, state->names._asyncio_future_blocking, &attribute);
-    if (found > 0 && attribute != Py_None) {
-        int blocking = PyObject_IsTrue(attribute);
-        result = blocking < 0 ? -1 : task_await_foreign(self, yielded, blocking);
-    }
-    else if (found >= 0 && PyGen_CheckExact(yielded)) {
-        task_bad_yield("yield was used instead of yield from for generator in task %R with %R",
-                       (PyObject *)self, yielded);
-    }
-    else if (found >= 0) {
-        task_bad_yield("Task got bad yield: %R", yielded, NULL);
-    }
-    Py_XDECREF(attribute);
-    Py_DECREF(yielded);
-    return result < 0 ? task_await_failed(self) : 0;
+    bool must_cancel = task_set_waiter_steal(self, yielded);
+    task_tell_awaited_by(self, yielded);
+    return must_cancel && task_forward_cancel(self) < 0 ? task_await_failed(self) : 0;
 }
 
 static inline int
@@ -380,12 +295,12 @@ task_await_steal(Task *self, PyObject *yielded)
     if (LIKELY(future_check_native(self->future.state_ptr, yielded))) {
         return task_await_native_steal(self, yielded);
     }
-    return task_await_other_steal(self, yielded);
+    return task_await_foreign_steal(self, yielded);
 }
 
 /* -- ending ------------------------------------------------------------------------------ */
 
-static inline void
+void
 task_done(Task *self)
 {
     if (UNLIKELY(self->recorded)) {
@@ -467,9 +382,7 @@ task_fail(Task *self)
 
 /* -- the step ------------------------------------------------------------------------------- */
 
-/* Resumes the coroutine with None, or throws `exc` (borrowed; may be NULL), and acts on
- * what comes. In the Task's context, with the Task current. 0 / -1. */
-static inline int
+int
 task_resume(Task *self, PyObject *exc)
 {
     if (UNLIKELY(self->coro == NULL)) {
@@ -755,60 +668,6 @@ task_wakeup(PyObject *op, PyObject *future)
     }
     self->parked = false;    /* whoever called knows what woke the Task */
     return task_step_in_callback_steal(self, outcome);
-}
-
-/* -- eager start -------------------------------------------------------------------------------- */
-
-/* Inside whatever runs now. Everything is put back in any case: the current task, the
- * context, and the place among all tasks unless the Task goes on later. */
-int
-task_start_eagerly(Task *self)
-{
-    struct state *state = self->future.state_ptr;
-    PyObject *loop = Py_NewRef(self->future.loop);
-    PyObject *context = Py_NewRef(self->context);
-    int result = -1;
-    PyObject *previous = current_swap(state, loop, (PyObject *)self);
-    if (previous == NULL) {
-        goto done;
-    }
-    task_set_registered(self);
-    if (all_tasks_add(state, (PyObject *)self, &self->node) == 0
-        && PyContext_Enter(context) == 0) {
-        if (self->future.own_loop != NULL) {
-            COUNT_SHARED(self->future.own_loop->counters->eager_steps, 1);
-        }
-        result = task_resume(self, NULL);
-        PyObject *raised = PyErr_GetRaisedException();
-        if (PyContext_Exit(context) < 0 && raised == NULL) {
-            result = -1;
-        }
-        else {
-            PyErr_SetRaisedException(raised);
-        }
-    }
-    PyObject *raised = PyErr_GetRaisedException();
-    PyObject *inner = current_swap(state, loop, previous);
-    Py_DECREF(previous);
-    if (inner == NULL && raised == NULL) {
-        result = -1;
-    }
-    else {
-        PyErr_SetRaisedException(raised);
-    }
-    Py_XDECREF(inner);
-    if (!future_is_pending(&self->future)) {
-        /* It never was anything but a call: nobody asks where its coroutine is. */
-        introspect_drop_coro(self);
-        Py_CLEAR(self->coro);
-    }
-    if (result < 0) {
-        task_done(self);
-    }
-done:
-    Py_DECREF(context);
-    Py_DECREF(loop);
-    return result;
 }
 
 PyObject *
