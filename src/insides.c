@@ -142,6 +142,16 @@ Loop__ready_push(PyObject *op, PyObject *item)
     Py_RETURN_NONE;
 }
 
+/* The ring's reference of an item that a user has taken out. */
+static void
+drop_taken(uintptr_t item)
+{
+    if ((item & READY_KIND_MASK) == READY_HANDLE) {
+        handle_set_taken((Handle *)ready_object(item));
+    }
+    Py_DECREF(ready_object(item));
+}
+
 /* The loop's own reference goes to the caller. */
 PyObject *
 Loop__ready_pop(PyObject *op, PyObject *ignored UNUSED)
@@ -155,7 +165,7 @@ Loop__ready_pop(PyObject *op, PyObject *ignored UNUSED)
     }
     PyObject *seen = ring_look(loop, 0);
     if (seen != NULL && ready_length(&loop->ready) > 0) {
-        Py_DECREF(ready_object(ready_pop(&loop->ready)));
+        drop_taken(ready_pop(&loop->ready));
     }
     return seen;
 }
@@ -183,7 +193,7 @@ Loop__ready_replace(PyObject *op, PyObject *items)
     }
     /* Not discarded, as ready_clear() does: who has taken it out may still run it. */
     while (before-- > 0 && ready_length(&loop->ready) > 0) {
-        Py_DECREF(ready_object(ready_pop(&loop->ready)));
+        drop_taken(ready_pop(&loop->ready));
     }
     Py_RETURN_NONE;
 }
@@ -265,6 +275,7 @@ Loop__timer_take(PyObject *op, PyObject *handle)
     TimerHandle *timer = timer_is_ours(loop, handle) ? (TimerHandle *)handle
                                                      : timer_standing_for(loop, handle);
     if (timer != NULL) {
+        handle_set_taken(&timer->handle);
         timer_unschedule(loop, timer);
     }
     Py_RETURN_NONE;

@@ -7,6 +7,7 @@
  *   - asyncio's books name no current task while anything but a Task of ours runs. */
 #include "iteration.h"
 
+#include "base/checked.h"
 #include "loop/activity.h"
 #include "loop/clock.h"
 #include "loop/current.h"
@@ -25,6 +26,7 @@
 #include "life.h"
 #include "readers.h"
 #include "selector.h"
+#include "verify.h"
 
 /* A busy loop looks at the kernel once per this time: I/O waits no longer than this and
  * one iteration. It looks in any case after a descriptor was added: data that is there already
@@ -67,10 +69,12 @@ loop_run_ready(Loop *loop, struct run *run, size_t count)
         }
         int result = LIKELY(!FLAG(loop->careful)) ? loop_run_item(loop, item)
                                                   : loop_run_item_carefully(loop, item, false);
+        VERIFY(result < 0 || !PyErr_Occurred());
         Py_DECREF(ready_object(item));
         if (UNLIKELY(result < 0)) {
             loop_propagate(loop);
         }
+        VERIFY(!PyErr_Occurred());
         loop_step_done(loop);
         if (UNLIKELY(run->exception != NULL)) {
             return -1;
@@ -660,6 +664,7 @@ loop_make_turns(Loop *loop, struct run *run, bool once, const bool bounded)
         if (UNLIKELY(FLAG(loop->owed.any)) && result == 0 && run->exception == NULL) {
             loop_pay(loop, run);
         }
+        loop_verify(loop);
         if (result < 0 || run->exception != NULL) {
             break;
         }

@@ -30,6 +30,7 @@
 #include "life.h"
 #include "loop_type.h"
 #include "stats.h"
+#include "verify.h"
 
 #include <ev.h>
 
@@ -94,7 +95,7 @@ static PyMethodDef module_methods[] = {
     {"_libev_memory", module_libev_memory, METH_VARARGS,
      PyDoc_STR("_libev_memory(system, blocks, /)\n--\n\n"
                "For tests: whether libev gets memory from the system from now on, and its reserve.")},
-    {NULL, NULL, 0, NULL},
+    VERIFY_FUNCTIONS{NULL, NULL, 0, NULL},
 };
 
 /* From the ground up: what a type needs is there before it is made. */

@@ -1,6 +1,7 @@
 /* readers.c - see readers.h. */
 #include "readers.h"
 
+#include "base/checked.h"
 #include "loop/schedule.h"
 #include "loop/watch_inside.h"
 #include "net/hold.h"
@@ -37,6 +38,7 @@ watch_tell(struct watch *watch)
         watch->ready(watch, revents);
         loop_warn_slow(loop, owner, started);
     }
+    VERIFY(!PyErr_Occurred());
     Py_DECREF(owner);
     loop_step_done(loop);
 }

@@ -8,6 +8,7 @@
 #ifndef ASYNCLOOP_FREELIST_H
 #define ASYNCLOOP_FREELIST_H
 
+#include "base/checked.h"
 #include "base/state.h"
 
 #define FREELIST_MAX 256    /* objects kept of one type: about 80 KiB in all */
@@ -69,6 +70,7 @@ freelist_take_plain(struct freelist *list, PyTypeObject *type)
 static inline bool
 freelist_keep_plain(struct freelist *list, PyObject *op)
 {
+    VERIFY(Py_REFCNT(op) == 0 && Py_TYPE(op) == list->type);
 #ifndef Py_GIL_DISABLED
     if (list->length < FREELIST_MAX) {
         op->ob_type = (PyTypeObject *)list->head;

@@ -4,6 +4,7 @@
  *       done. What few keep lies apart, made when there is something to keep. */
 #include "loop/handle_inside.h"
 
+#include "base/checked.h"
 #include "base/freelist.h"
 #include "loop/loop.h"
 
@@ -254,7 +255,7 @@ handle_let_loop_go(Handle *handle)
     Loop *loop = NULL;
     {
         GUARD(handle);
-        if (handle->place == HANDLE_ONCE && handle->callback == NULL && handle->lookers == 0
+        if (handle->place <= HANDLE_TAKEN && handle->callback == NULL && handle->lookers == 0
             && SHARED_LOAD(handle->runner) == 0) {
             loop = handle->loop;
             handle->loop = NULL;
@@ -352,3 +353,22 @@ handle_runs_elsewhere(const Handle *handle)
     uint32_t runner = __atomic_load_n(&handle->runner, __ATOMIC_SEQ_CST);
     return runner != 0 && runner != this_thread();
 }
+
+#ifdef ASYNCLOOP_DEBUG
+/* Of one that waits in the ring, the heap or the table of descriptors. */
+void
+handle_verify(Handle *handle)
+{
+    GUARD(handle);
+    bool holds = handle->callback != NULL;
+    VERIFY(handle->nargs <= HANDLE_ARGS_TUPLE);
+    VERIFY(!holds || verify_lives(handle->callback));
+    VERIFY(!holds || handle->loop != NULL);
+    VERIFY(!holds || handle->how.context != NULL);
+    VERIFY(holds || handle->nargs == 0);
+    for (unsigned i = 0; i < call_slots(handle->nargs); i++) {
+        VERIFY(verify_lives(handle->args[i]));
+    }
+    VERIFY(handle->nargs != HANDLE_ARGS_TUPLE || PyTuple_CheckExact(handle->args[0]));
+}
+#endif

@@ -29,6 +29,7 @@ typedef int (*native_callback)(PyObject *owner, PyObject *arg);
 /* Where the handle is, so that the collector is told once of what it holds. */
 enum handle_place {
     HANDLE_ONCE,          /* in one ready ring or timer heap, or about to be, or done */
+    HANDLE_TAKEN,         /* somebody has taken it out of these, to run it by hand, perhaps */
     HANDLE_WATCHING,      /* in the table of descriptors, maybe in the ready ring too */
     HANDLE_SHARED,        /* somebody else pushed it, maybe twice: not visited */
 };
@@ -130,6 +131,25 @@ handle_set_place(Handle *handle, enum handle_place place)
     handle->place = place;
 }
 
+static inline enum handle_place
+handle_place(Handle *handle)
+{
+    enum handle_place place;
+    GUARD(handle);
+    place = handle->place;
+    return place;
+}
+
+/* Taken out of its ring or heap by somebody who may still run it, once. */
+static inline void
+handle_set_taken(Handle *handle)
+{
+    GUARD(handle);
+    if (handle->place == HANDLE_ONCE) {
+        handle->place = HANDLE_TAKEN;
+    }
+}
+
 /* For a container of the loop's that is the `place` of the handle. */
 int handle_traverse(Handle *handle, enum handle_place place, visitproc visit, void *arg);
 
@@ -140,5 +160,9 @@ void handle_call_failed(Loop *loop, PyObject *callback, PyObject *arg);
 /* Runs the callback in its context. 0, or -1 with the exception that must leave the
  * loop (KeyboardInterrupt, SystemExit); any other goes to the exception handler. */
 int handle_run(Handle *handle);
+
+#ifdef ASYNCLOOP_DEBUG
+void handle_verify(Handle *handle);    /* checked.h */
+#endif
 
 #endif

@@ -4,6 +4,7 @@
  * own, before they are called: the call itself may cancel the handle. */
 #include "loop/handle_inside.h"
 
+#include "base/checked.h"
 #include "loop/loop.h"
 #include "loop/wake.h"
 
@@ -159,7 +160,7 @@ call_make_in_context(struct call *call)
 static int
 handle_run_native(Loop *loop, struct call *call)
 {
-    int result = call->native(call->callback, call->nargs > 0 ? call->args[0] : NULL);
+    int result = CHECKED_STATUS(call->native(call->callback, call->nargs > 0 ? call->args[0] : NULL));
     if (result < 0 && PyErr_Occurred()) {
         if (!is_exit_exception()) {
             loop_report(loop, "Exception in a callback of the event loop", NULL, NULL);
@@ -177,7 +178,7 @@ handle_run_native(Loop *loop, struct call *call)
 void
 handle_finished(Handle *handle)
 {
-    if (handle->place != HANDLE_ONCE) {
+    if (handle->place > HANDLE_TAKEN) {
         return;
     }
     if (Py_REFCNT(handle) > 1 && !handle->is_native
@@ -192,7 +193,7 @@ handle_finished(Handle *handle)
 static inline void
 handle_ran(Handle *handle, Loop *loop)
 {
-    if (LIKELY(handle->place == HANDLE_ONCE && !FLAG(loop->debug))) {
+    if (LIKELY(handle->place <= HANDLE_TAKEN && !FLAG(loop->debug))) {
         handle_discard(handle);
         handle_let_loop_go(handle);
     }

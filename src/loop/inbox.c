@@ -10,6 +10,7 @@
  * Rejected: libev's ev_async, which ends the process when no descriptor is left. */
 #include "loop/inbox.h"
 
+#include "base/checked.h"
 #include "loop/current.h"
 #include "loop/wake.h"
 
@@ -121,6 +122,7 @@ void
 inbox_post(Loop *loop, struct posted *posted)
 {
     struct inbox *inbox = &loop->inbox;
+    VERIFY(posted->run != NULL);
     posted->next = NULL;
     pthread_mutex_lock(&inbox->lock);
     *inbox->posted_end = posted;
@@ -150,6 +152,7 @@ inbox_run_posted(Loop *loop)
     while (posted != NULL) {
         struct posted *next = posted->next;    /* it frees itself */
         posted->run(posted, loop);
+        VERIFY(!PyErr_Occurred());
         posted = next;
     }
 }
@@ -233,3 +236,30 @@ inbox_traverse(Loop *loop, visitproc visit, void *arg)
     }
     return 0;
 }
+
+#ifdef ASYNCLOOP_DEBUG
+/* In the loop's thread, which is awake. */
+void
+inbox_verify(Loop *loop, uint64_t turn)
+{
+    struct inbox *inbox = &loop->inbox;
+    pthread_mutex_lock(&inbox->lock);
+    VERIFY((inbox->items == NULL) == (inbox->capacity == 0));
+    VERIFY(inbox->head <= inbox->capacity && inbox->count <= inbox->capacity - inbox->head);
+    VERIFY(inbox->any == (inbox->count > 0 || inbox->posted != NULL));
+    VERIFY(!wake_is_asleep(inbox));
+    VERIFY(inbox->waiters >= 0);
+    VERIFY(inbox->open != FLAG(loop->closed));
+    struct posted **end = &inbox->posted;
+    while (*end != NULL) {
+        VERIFY((*end)->run != NULL);
+        end = &(*end)->next;
+    }
+    VERIFY(inbox->posted_end == end);
+    struct verify_part part = verify_part(inbox->count, turn);
+    for (size_t i = part.from; i < part.to; i++) {
+        VERIFY(verify_lives(ready_object(inbox->items[inbox->head + i])));
+    }
+    pthread_mutex_unlock(&inbox->lock);
+}
+#endif

@@ -40,4 +40,8 @@ inbox_drain(Loop *loop)
     }
 }
 
+#ifdef ASYNCLOOP_DEBUG
+void inbox_verify(Loop *loop, uint64_t turn);    /* checked.h */
+#endif
+
 #endif

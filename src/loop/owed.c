@@ -1,6 +1,7 @@
 /* owed.c - calls that wait for memory. */
 #include "loop/owed.h"
 
+#include "base/checked.h"
 #include "loop/loop.h"
 
 void
@@ -19,6 +20,7 @@ owed_owner(const struct owed_call *call)
 void
 owed_add_call(Loop *loop, struct owed_call *call, const struct owed_kind *kind)
 {
+    VERIFY(call->kind == NULL && call->arg == NULL && list_empty(&call->node));
     call->kind = kind;
     Py_INCREF(owed_owner(call));
     list_append(&loop->owed.calls, &call->node);
@@ -94,3 +96,27 @@ owed_traverse(struct owed *owed, visitproc visit, void *arg)
     int result = owed_traverse_calls(&owed->due, visit, arg);
     return result != 0 ? result : owed_traverse_calls(&owed->calls, visit, arg);
 }
+
+#ifdef ASYNCLOOP_DEBUG
+static void
+owed_verify_calls(const struct list_node *calls, uint64_t turn)
+{
+    size_t most = verify_most(turn);
+    VERIFY(verify_node(calls));
+    for (const struct list_node *node = calls->next; node != calls && most-- > 0; node = node->next) {
+        const struct owed_call *call = container_of(node, struct owed_call, node);
+        VERIFY(verify_node(node));
+        VERIFY(call->kind != NULL && verify_lives(owed_owner(call)));
+        VERIFY(call->arg == NULL || verify_lives(call->arg));
+    }
+}
+
+void
+owed_verify(Loop *loop, uint64_t turn)
+{
+    const struct owed *owed = &loop->owed;
+    owed_verify_calls(&owed->calls, turn);
+    owed_verify_calls(&owed->due, turn);
+    VERIFY(FLAG(owed->any) || (list_empty(&owed->due) && list_empty(&owed->calls) && !FLAG(owed->tasks)));
+}
+#endif

@@ -47,4 +47,8 @@ void owed_add_call(Loop *loop, struct owed_call *call, const struct owed_kind *k
 /* The end of an iteration: runs the calls that are due. */
 void owed_pay_calls(Loop *loop, struct run *run);
 
+#ifdef ASYNCLOOP_DEBUG
+void owed_verify(Loop *loop, uint64_t turn);    /* checked.h */
+#endif
+
 #endif

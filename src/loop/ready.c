@@ -62,6 +62,7 @@ ready_reserve(struct ready *ready, size_t count)
 void
 ready_put_first(struct ready *ready, size_t count)
 {
+    VERIFY(count <= ready_length(ready));
     while (count-- > 0) {
         uintptr_t item = ready->items[--ready->tail & ready->mask];
         ready->items[--ready->head & ready->mask] = item;
@@ -118,3 +119,25 @@ ready_traverse(struct ready *ready, visitproc visit, void *arg)
     }
     return 0;
 }
+
+#ifdef ASYNCLOOP_DEBUG
+void
+ready_verify(const struct ready *ready, uint64_t turn)
+{
+    size_t length = ready_length(ready), capacity = ready->mask + 1;
+    if (ready->items == NULL) {
+        VERIFY(ready->mask == 0 && length == 0);
+        return;
+    }
+    VERIFY((capacity & ready->mask) == 0);
+    VERIFY(length <= capacity);
+    struct verify_part part = verify_part(length, turn);
+    for (size_t i = part.from; i < part.to; i++) {
+        uintptr_t item = ready->items[(ready->head + i) & ready->mask];
+        VERIFY(verify_lives(ready_object(item)));
+        if ((item & READY_KIND_MASK) == READY_HANDLE) {
+            handle_verify((Handle *)ready_object(item));
+        }
+    }
+}
+#endif

@@ -6,6 +6,7 @@
 #ifndef ASYNCLOOP_READY_H
 #define ASYNCLOOP_READY_H
 
+#include "base/checked.h"
 #include "base/state.h"
 
 enum ready_kind {
@@ -58,6 +59,7 @@ ready_has_room(struct ready *ready)
 static inline int
 ready_push_steal(struct ready *ready, PyObject *op, enum ready_kind kind)
 {
+    VERIFY(ready->items != NULL && verify_lives(op));
     if (UNLIKELY(ready->tail - ready->head > ready->mask) && ready_grow(ready) < 0) {
         Py_DECREF(op);
         return -1;
@@ -70,6 +72,7 @@ ready_push_steal(struct ready *ready, PyObject *op, enum ready_kind kind)
 static inline uintptr_t
 ready_pop(struct ready *ready)
 {
+    VERIFY(ready_length(ready) > 0);
     return ready->items[ready->head++ & ready->mask];
 }
 
@@ -81,5 +84,9 @@ ready_object(uintptr_t item)
 {
     return (PyObject *)(item & ~READY_KIND_MASK);
 }
+
+#ifdef ASYNCLOOP_DEBUG
+void ready_verify(const struct ready *ready, uint64_t turn);    /* checked.h */
+#endif
 
 #endif

@@ -1,6 +1,8 @@
 /* scratch.c - see scratch.h. */
 #include "loop/scratch.h"
 
+#include "base/checked.h"
+
 char *
 scratch_new(void)
 {
@@ -26,3 +28,14 @@ scratch_clear(struct scratch *scratch)
         scratch_free(block);
     }
 }
+
+#ifdef ASYNCLOOP_DEBUG
+void
+scratch_verify(const struct scratch *scratch)
+{
+    VERIFY(scratch->count <= SCRATCH_KEPT);
+    for (unsigned int i = 0; i < scratch->count; i++) {
+        VERIFY(scratch->blocks[i] != NULL);
+    }
+}
+#endif

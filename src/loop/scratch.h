@@ -72,4 +72,8 @@ scratch_give(Loop *loop, char *block)
     }
 }
 
+#ifdef ASYNCLOOP_DEBUG
+void scratch_verify(const struct scratch *scratch);    /* checked.h */
+#endif
+
 #endif

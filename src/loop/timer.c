@@ -5,6 +5,7 @@
  * leaves at once, in O(log n), and nothing keeps its callback alive until due. */
 #include "loop/timer.h"
 
+#include "base/checked.h"
 #include "loop/wake.h"
 
 #include <math.h>
@@ -74,6 +75,7 @@ heap_down(struct timers *timers, size_t index, struct timer_entry entry)
 static TimerHandle *
 heap_remove(struct timers *timers, size_t index)
 {
+    VERIFY(index < timers->length && timers->heap[index].timer->heap_index == index);
     TimerHandle *timer = timers->heap[index].timer;
     struct timer_entry last = timers->heap[--timers->length];
     SHARED_STORE(timer->heap_index, TIMER_NOT_WAITING);
@@ -144,6 +146,7 @@ timer_deadline(double when)
 static inline int
 heap_add(struct timers *timers, TimerHandle *timer)
 {
+    VERIFY(verify_lives(timer) && timer->heap_index == TIMER_NOT_WAITING);
     if (timers->length == timers->capacity && heap_grow(timers) < 0) {
         return -1;
     }
@@ -254,3 +257,24 @@ timer_traverse(Loop *loop, visitproc visit, void *arg)
     }
     return 0;
 }
+
+#ifdef ASYNCLOOP_DEBUG
+void
+timer_verify(Loop *loop, uint64_t turn)
+{
+    const struct timers *timers = &loop->timers;
+    GUARD(loop);
+    VERIFY(timers->length <= timers->capacity && timers->capacity <= TIMER_NOT_WAITING);
+    VERIFY((timers->heap == NULL) == (timers->capacity == 0));
+    struct verify_part part = verify_part(timers->length, turn);
+    for (size_t i = part.from; i < part.to; i++) {
+        const struct timer_entry *entry = &timers->heap[i];
+        VERIFY(verify_lives(entry->timer));
+        VERIFY(entry->timer->heap_index == i);
+        VERIFY(entry->deadline_ns == timer_deadline(entry->timer->when));
+        VERIFY(i == 0 || !entry_before(entry, &timers->heap[(i - 1) / HEAP_ARITY]));
+        VERIFY(SHARED_LOAD(entry->timer->handle.loop) == loop);
+        handle_verify(&entry->timer->handle);
+    }
+}
+#endif

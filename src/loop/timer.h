@@ -33,4 +33,8 @@ timer_count(Loop *loop)
 
 int64_t timer_deadline(double when);    /* seconds to nanoseconds, rounded up, clamped; NaN is now */
 
+#ifdef ASYNCLOOP_DEBUG
+void timer_verify(Loop *loop, uint64_t turn);    /* checked.h */
+#endif
+
 #endif

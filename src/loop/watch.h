@@ -118,4 +118,8 @@ void watch_clear(Loop *loop);             /* stops everything: the loop closes *
 void watch_free(Loop *loop);
 int watch_traverse(Loop *loop, visitproc visit, void *arg);
 
+#ifdef ASYNCLOOP_DEBUG
+void watch_verify(Loop *loop, uint64_t turn);    /* checked.h */
+#endif
+
 #endif

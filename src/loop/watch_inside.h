@@ -2,6 +2,7 @@
 #ifndef ASYNCLOOP_WATCH_INSIDE_H
 #define ASYNCLOOP_WATCH_INSIDE_H
 
+#include "base/checked.h"
 #include "loop/wake.h"
 #include "loop/watch.h"
 
@@ -58,7 +59,7 @@ fds_entry(Loop *loop, int fd)
 }
 
 /* The next entry from number *fd on, which is set to its own; NULL at the end. */
-static struct fd_entry *
+static UNUSED struct fd_entry *
 fds_next(Loop *loop, size_t *fd)
 {
     struct fds *fds = &loop->fds;
@@ -141,6 +142,7 @@ static inline int
 watch_start_at(struct watch *watch, struct fd_entry *entry)
 {
     Loop *loop = watch_loop(watch);
+    VERIFY(entry == fds_find(loop, watch->io.fd) && verify_lives(watch->owner));
     if (watch_is_active(watch)) {
         return 0;
     }
@@ -171,6 +173,8 @@ static inline void
 watch_stop_at(struct watch *watch, struct fd_entry *entry)
 {
     Loop *loop = watch_loop(watch);
+    VERIFY(watch_is_active(watch) && !watch->lent);
+    VERIFY(entry == fds_find(loop, watch->io.fd) && entry->watched > 0);
     watch->noted = false;
     PyObject *owner = watch->owner;
     list_remove(&watch->active);

@@ -13,6 +13,10 @@ void loop_push(Loop *loop);
 void loop_push_after_step(Loop *loop);
 void loop_forget_unpushed(Loop *loop);
 
+#ifdef ASYNCLOOP_DEBUG
+void unpushed_verify(Loop *loop);    /* checked.h */
+#endif
+
 /* After each callback and each part of a task. */
 static inline void
 loop_step_done(Loop *loop)

@@ -10,6 +10,7 @@
 
 #include <string.h>
 
+#include "base/checked.h"
 #include "net/net_state.h"
 
 #define SPARE_MIN 512    /* bytes; below, Python's own allocator is as quick */
@@ -34,6 +35,7 @@ spare_take(struct state *state, size_t *capacity)
 static inline void
 packet_set_length(PyObject *bytes, size_t n)
 {
+    VERIFY(PyBytes_CheckExact(bytes) && Py_REFCNT(bytes) == 1);
     /* clang-format off */
     _Py_COMP_DIAG_PUSH
     _Py_COMP_DIAG_IGNORE_DEPR_DECLS
@@ -76,6 +78,7 @@ packet_reserve(struct state *state UNUSED, size_t wanted, size_t *capacity)
 static inline void
 packet_done(struct state *state, PyObject *bytes_steal, size_t capacity)
 {
+    VERIFY(verify_lives(bytes_steal) && (size_t)PyBytes_GET_SIZE(bytes_steal) <= capacity);
 #ifndef Py_GIL_DISABLED
     if (LIKELY(Py_REFCNT(bytes_steal) == 1 && capacity > SPARE_MIN)) {
         PyObject *old = net_state(state)->packets.bytes;

@@ -8,6 +8,7 @@
 #include "net/stream.h"
 
 #include "base/args.h"
+#include "base/checked.h"
 #include "loop/scratch.h"
 #include "net/io_methods.h"
 #include "net/packet.h"
@@ -44,6 +45,7 @@ enum read_outcome {
 static enum read_outcome
 outcome_of_fatal(int result)
 {
+    VERIFY((result == -1) == (PyErr_Occurred() != NULL));
     return result < 0 ? READ_LEAVE : READ_DONE;
 }
 

@@ -13,6 +13,7 @@
  * Benchmark rows: bare ASGI, aiohttp, 100 writes of 64 bytes in a turn. */
 #include "net/stream.h"
 
+#include "base/checked.h"
 #include "tasks/future.h"
 #include "net/hold.h"
 #include "net/io_methods.h"
@@ -77,11 +78,25 @@ static void
 unpushed_remove(Loop *loop, Stream *stream)
 {
     struct unpushed *unpushed = &net_loop(loop)->unpushed;
+    VERIFY(stream->unpushed > 0 && stream->unpushed <= unpushed->length);
     Stream *last = stream_cast(unpushed->streams[--unpushed->length]);
     unpushed->streams[stream->unpushed - 1] = (PyObject *)last;
     last->unpushed = stream->unpushed;
     stream->unpushed = 0;
 }
+
+#ifdef ASYNCLOOP_DEBUG
+void
+unpushed_verify(Loop *loop)
+{
+    const struct unpushed *unpushed = &net_loop(loop)->unpushed;
+    VERIFY(unpushed->length <= unpushed->capacity);
+    for (uint32_t i = 0; i < unpushed->length; i++) {
+        VERIFY(verify_lives(unpushed->streams[i]));
+        VERIFY(stream_cast(unpushed->streams[i])->unpushed == i + 1);
+    }
+}
+#endif
 
 bool
 stream_push(Stream *stream)

@@ -1,6 +1,8 @@
 /* wqueue.c - see wqueue.h. */
 #include "net/wqueue.h"
 
+#include "base/checked.h"
+
 #include <string.h>
 
 #define WQUEUE_MIN 8    /* items of a fresh array: 64 bytes */
@@ -173,3 +175,28 @@ wqueue_as_list(const struct wqueue *queue)
     }
     return list;
 }
+
+#ifdef ASYNCLOOP_DEBUG
+void
+wqueue_verify(const struct wqueue *queue, uint64_t turn)
+{
+    if (queue->length == 0) {
+        VERIFY(queue->capacity == 0 && queue->only == NULL && queue->head == 0);
+        VERIFY(queue->offset == 0 && queue->bytes == 0);
+        return;
+    }
+    VERIFY(queue->capacity > 0 ? queue->length <= queue->capacity - queue->head
+                               : queue->length == 1 && queue->head == 0);
+    bool whole = queue->length <= VERIFY_MOST || verify_most(turn) == SIZE_MAX;
+    struct verify_part part = verify_part(queue->length, turn);
+    size_t bytes = 0;
+    for (size_t i = whole ? 0 : part.from; i < (whole ? queue->length : part.to); i++) {
+        PyObject *item = wqueue_item(queue, (uint32_t)i);
+        VERIFY(verify_lives(item) && PyBytes_CheckExact(item));
+        VERIFY(i > 0 || queue->offset < (size_t)PyBytes_GET_SIZE(item));
+        VERIFY(PyBytes_GET_SIZE(item) > 0);
+        bytes += (size_t)PyBytes_GET_SIZE(item);
+    }
+    VERIFY(!whole || bytes - queue->offset == queue->bytes);
+}
+#endif

@@ -53,4 +53,8 @@ void wqueue_clear(struct wqueue *queue);
 
 PyObject *wqueue_as_list(const struct wqueue *queue);   /* new list of what is unsent */
 
+#ifdef ASYNCLOOP_DEBUG
+void wqueue_verify(const struct wqueue *queue, uint64_t turn);    /* checked.h */
+#endif
+
 #endif

@@ -10,6 +10,7 @@
 #include "ops/operation_inside.h"
 
 #include "base/args.h"
+#include "base/checked.h"
 #include "loop/owner.h"
 #include "loop/timer.h"
 #include "tasks/future.h"
@@ -251,6 +252,8 @@ operation_go_on(Operation *op, PyObject **result)
             Py_XSETREF(op->value, value);
         }
         outcome = op->kind->attempt(op, result);
+        VERIFY((outcome == ATTEMPT_FAILED) == (PyErr_Occurred() != NULL));
+        VERIFY((outcome == ATTEMPT_DONE) == (*result != NULL));
     }
     switch (outcome) {
     case ATTEMPT_DONE:

@@ -4,6 +4,7 @@
  * _register_task, _unregister_task. */
 #include "tasks/all_tasks.h"
 
+#include "base/checked.h"
 #include "tasks/introspect.h"
 #include "tasks/task.h"
 
@@ -167,3 +168,32 @@ all_tasks_init(PyObject *module UNUSED, struct state *state)
     return 0;
 #endif
 }
+
+#ifdef ASYNCLOOP_DEBUG
+/* Tasks of all loops are in the list; a Task that is going away may be there without a reference. */
+void
+all_tasks_verify(Loop *loop, uint64_t turn, void (*verify)(Task *task, uint64_t turn))
+{
+    struct state *state = loop->state;
+    const struct list_node *head = &tasks_state(state)->all.list;
+    size_t most = verify_most(turn), owed = 0;
+    state_lock_lists(state);
+    VERIFY(verify_node(head));
+    const struct list_node *node = head->next;
+    for (; node != head && most > 0; node = node->next, most--) {
+        Task *task = container_of(node, Task, node);
+        VERIFY(verify_node(node));
+        VERIFY(task->owed || (TASKS_ARE_LISTED && task->future.future_state != FUTURE_UNINITIALISED));
+        owed += task->owed && task->future.own_loop == loop;
+#ifndef Py_GIL_DISABLED    /* it may be another thread's */
+        if (Py_REFCNT(task) > 0) {
+            verify(task, turn);
+        }
+#else
+        (void)verify;
+#endif
+    }
+    VERIFY(node != head || FLAG(loop->owed.tasks) || owed == 0);
+    state_unlock_lists(state);
+}
+#endif

@@ -22,4 +22,8 @@ int all_tasks_add(struct state *state, PyObject *task, struct list_node *node);
 /* The Task is done, or going away. Never fails; keeps the error indicator. */
 void all_tasks_remove(struct state *state, PyObject *task, struct list_node *node);
 
+#ifdef ASYNCLOOP_DEBUG
+void all_tasks_verify(Loop *loop, uint64_t turn, void (*verify)(Task *task, uint64_t turn));    /* checked.h */
+#endif
+
 #endif

@@ -10,6 +10,7 @@
 #include "tasks/future.h"
 
 #include "base/args.h"
+#include "base/checked.h"
 #include "tasks/future_methods.h"
 #include "tasks/future_waiters.h"
 
@@ -279,6 +280,7 @@ future_take(Future *self, PyObject **outcome)
         *outcome = new_invalid_state(self, "Result is not set.");
         break;
     }
+    VERIFY((*outcome == NULL) == (PyErr_Occurred() != NULL));
     return *outcome == NULL ? -1 : 1;
 }
 
@@ -390,3 +392,25 @@ Future__make_cancelled_error(PyObject *op, PyObject *ignored UNUSED)
 {
     return future_make_cancelled_error((Future *)op);
 }
+
+#ifdef ASYNCLOOP_DEBUG
+/* Of a Future or Task. What is done has waiters only while there is no memory to wake them. */
+void
+future_verify(Future *self, uint64_t turn)
+{
+    GUARD(self);
+    VERIFY(verify_lives(self) && self->state_ptr != NULL);
+    VERIFY(self->future_state <= FUTURE_FAILED);
+    if (self->future_state == FUTURE_UNINITIALISED) {
+        return;
+    }
+    VERIFY(verify_lives(self->loop));
+    VERIFY(self->own_loop == NULL || (PyObject *)self->own_loop == self->loop);
+    VERIFY((self->outcome != NULL) == (self->future_state >= FUTURE_FINISHED));
+    VERIFY(self->outcome == NULL || verify_lives(self->outcome));
+    VERIFY(self->future_state != FUTURE_FAILED || PyExceptionInstance_Check(self->outcome));
+    VERIFY(!self->log_traceback || self->future_state == FUTURE_FAILED);
+    VERIFY(self->watcher == NULL || verify_lives(self->watcher));
+    future_verify_waiters(self, turn);
+}
+#endif

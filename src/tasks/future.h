@@ -145,4 +145,8 @@ void stop_iteration_bytes_steal(struct state *state, PyObject *value);
 /* Turns what throw() was given into one exception to raise: new, or NULL with TypeError. */
 PyObject *exception_from_throw(PyObject *type, PyObject *value, PyObject *traceback);
 
+#ifdef ASYNCLOOP_DEBUG
+void future_verify(Future *future, uint64_t turn);    /* checked.h */
+#endif
+
 #endif

@@ -118,6 +118,7 @@ future_wake_next(Future *self, PyObject *callback, PyObject *context, PyObject *
 void
 future_take_waiters(Future *self, PyObject **callback, PyObject **context, PyObject **later)
 {
+    VERIFY(!future_is_pending(self));
     *callback = self->callback0;
     *context = self->context0;
     *later = self->callbacks;
@@ -562,3 +563,43 @@ future_run_left_callbacks(Loop *loop, Future *future)
     PyErr_SetRaisedException(leaving);
     return result;
 }
+
+#ifdef ASYNCLOOP_DEBUG
+static void
+waiter_verify(const Future *self, PyObject *waiter, bool parked)
+{
+    VERIFY(verify_lives(waiter));
+    if (parked) {
+        VERIFY(PyObject_TypeCheck(waiter, tasks_state(self->state_ptr)->tasks.Type));
+        VERIFY(self->own_loop != NULL && ((Future *)waiter)->own_loop == self->own_loop);
+    }
+}
+
+void
+future_verify_waiters(const Future *self, uint64_t turn)
+{
+    if (self->callback0 == NULL) {
+        VERIFY(self->context0 == NULL && !self->parked0);
+    }
+    else {
+        VERIFY(self->parked0 == (self->context0 == NULL));
+        waiter_verify(self, self->callback0, self->parked0);
+    }
+    if (self->callbacks == NULL) {
+        return;
+    }
+    VERIFY(PyList_CheckExact(self->callbacks));
+    struct verify_part part = verify_part((size_t)PyList_GET_SIZE(self->callbacks), turn);
+    for (size_t i = part.from; i < part.to; i++) {
+        PyObject *item = PyList_GET_ITEM(self->callbacks, (Py_ssize_t)i), *callback, *context;
+        VERIFY(verify_lives(item));
+        if (item == Py_None) {
+            VERIFY(self->future_state != FUTURE_PENDING);
+            continue;
+        }
+        VERIFY(!PyTuple_CheckExact(item) || PyTuple_GET_SIZE(item) == 2);
+        future_waiter_parts(item, &callback, &context);
+        waiter_verify(self, callback, context == NULL);
+    }
+}
+#endif

@@ -2,6 +2,7 @@
 #ifndef ASYNCLOOP_FUTURE_WAITERS_H
 #define ASYNCLOOP_FUTURE_WAITERS_H
 
+#include "base/checked.h"
 #include "tasks/future.h"
 #include "tasks/owed_tasks.h"
 
@@ -68,6 +69,7 @@ int future_park_later(Future *future, PyObject *task);
 static inline int
 future_park_pending(Future *future, PyObject *task)
 {
+    VERIFY(future_is_pending(future) && future->own_loop != NULL && future->own_loop == ((Future *)task)->own_loop);
     if (LIKELY(future->callback0 == NULL && future->callbacks == NULL)) {
         future->callback0 = Py_NewRef(task);
         future->parked0 = true;
@@ -87,6 +89,10 @@ future_park(Future *future, PyObject *task, bool *done)
     *done = UNLIKELY(!future_is_pending(future));
     return *done ? 0 : future_park_pending(future, task);
 }
+#endif
+
+#ifdef ASYNCLOOP_DEBUG
+void future_verify_waiters(const Future *future, uint64_t turn);    /* checked.h */
 #endif
 
 #endif

@@ -1,6 +1,7 @@
 /* task.c - making and cancelling a Task, and its eager start. */
 #include "tasks/task_inside.h"
 
+#include "base/checked.h"
 #include "base/freelist.h"
 #include "loop/current.h"
 #include "loop/owner.h"
@@ -376,3 +377,21 @@ done:
     Py_DECREF(loop);
     return result;
 }
+
+#ifdef ASYNCLOOP_DEBUG
+void
+task_verify(Task *self, uint64_t turn)
+{
+    future_verify(&self->future, turn);
+    GUARD(self);
+    VERIFY(verify_node(&self->node));
+    VERIFY(self->coro == NULL || verify_lives(self->coro));
+    VERIFY(self->waiter == NULL || verify_lives(self->waiter));
+    VERIFY(!self->parked || self->waiter == NULL || future_check_native(self->future.state_ptr, self->waiter));
+    VERIFY(!self->named || verify_lives(self->name));
+    VERIFY(self->pending_exception == NULL || PyExceptionInstance_Check(self->pending_exception));
+    if (self->waiter != NULL && self->parked) {
+        future_verify((Future *)self->waiter, turn);
+    }
+}
+#endif

@@ -73,4 +73,8 @@ int task_cancel_waiter(struct state *state, PyObject *waiter, PyObject *message)
 int task_run(Loop *loop, PyObject *task);
 PyObject *task_context_ref(PyObject *task);    /* the context of its steps: new, or NULL */
 
+#ifdef ASYNCLOOP_DEBUG
+void task_verify(Task *task, uint64_t turn);    /* checked.h */
+#endif
+
 #endif

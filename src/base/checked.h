@@ -1,0 +1,74 @@
+/* checked.h - what a build with ASYNCLOOP_DEBUG=1 checks, and no other.
+ *
+ * Each structure has a function xxx_verify() in the file that owns it. verify.c calls all of them after
+ * every turn of a loop; the first thing that is not as the structure's header promises ends the process, with the
+ * condition and where it stands. Without the macro nothing of it is compiled.
+ *
+ * Of a structure that is large a part is looked at in each turn, the next one in the next turn, so
+ * that a turn takes about as long as before. */
+#ifndef ASYNCLOOP_CHECKED_H
+#define ASYNCLOOP_CHECKED_H
+
+#include "base/compat.h"
+
+#ifdef ASYNCLOOP_DEBUG
+
+#define VERIFY(condition) \
+    (LIKELY(condition) ? (void)0 : verify_failed(#condition, __func__, __FILE__, __LINE__))
+
+_Noreturn void verify_failed(const char *condition, const char *function, const char *file, int line);
+
+#define VERIFY_MOST 64            /* things of one structure, in a turn */
+#define VERIFY_WHOLE_TURNS 256    /* so often a list is looked at as a whole, which has no middle to begin in */
+
+/* Of `length` things: those from `from` on, up to `to`. */
+struct verify_part {
+    size_t from;
+    size_t to;
+};
+
+static inline struct verify_part
+verify_part(size_t length, uint64_t turn)
+{
+    struct verify_part part = {0, length};
+    if (length > VERIFY_MOST) {
+        part.from = (size_t)(turn * VERIFY_MOST % length);
+        part.to = length - part.from < VERIFY_MOST ? length : part.from + VERIFY_MOST;
+    }
+    return part;
+}
+
+/* So many nodes of a list, from its head on. */
+static inline size_t
+verify_most(uint64_t turn)
+{
+    return turn % VERIFY_WHOLE_TURNS == 0 ? SIZE_MAX : VERIFY_MOST;
+}
+
+/* An object that lives, as far as that shows. */
+static inline bool
+verify_lives(const void *op)
+{
+    return op != NULL && ((uintptr_t)op & (sizeof(void *) - 1)) == 0 && Py_REFCNT((PyObject *)op) > 0
+           && Py_TYPE((PyObject *)op) != NULL;
+}
+
+/* The links of a list node. */
+static inline bool
+verify_node(const struct list_node *node)
+{
+    return node->next != NULL && node->prev != NULL && node->next->prev == node && node->prev->next == node;
+}
+
+/* Around a call of what returns 0 or -1 (or 1), and an exception exactly with -1. */
+int verify_status(int result, const char *call, const char *file, int line);
+#define CHECKED_STATUS(call) verify_status((call), #call, __FILE__, __LINE__)
+
+#else
+
+#define VERIFY(condition) ((void)0)
+#define CHECKED_STATUS(call) (call)
+
+#endif
+
+#endif

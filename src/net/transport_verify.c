@@ -1,0 +1,61 @@
+/* transport_verify.c - see transport_verify.h. */
+#include "net/transport_verify.h"
+
+#include "base/checked.h"
+#include "net/stream.h"
+
+#ifdef ASYNCLOOP_DEBUG
+
+static void
+stream_verify(Stream *stream, uint64_t turn)
+{
+    const Transport *tr = &stream->base;
+    wqueue_verify(&stream->output, turn);
+    VERIFY(tr->conn_lost == 0 || wqueue_is_empty(&stream->output));
+    VERIFY(!wqueue_is_empty(&stream->output) || !watch_is_active(&tr->write_watch));
+    VERIFY(stream->empty_waiter == NULL || verify_lives(stream->empty_waiter));
+}
+
+static void
+transport_verify(Transport *tr, Loop *loop, uint64_t turn)
+{
+    VERIFY(tr->kind != NULL && tr->state == loop->state);
+    if (tr->loop == NULL) {
+        VERIFY(!watch_is_active(&tr->read_watch) && !watch_is_active(&tr->write_watch));
+        return;
+    }
+    VERIFY(tr->loop == loop);
+    VERIFY(tr->conn_lost == 0 || tr->closing);
+    VERIFY(tr->conn_lost == 0 || !watch_is_active(&tr->read_watch));
+    VERIFY(tr->conn_lost == 0 || !watch_is_active(&tr->write_watch));
+    VERIFY(!watch_is_active(&tr->read_watch) || transport_wants_data(tr));
+    VERIFY(tr->low_water <= tr->high_water);
+    VERIFY(tr->owed.kind == NULL || tr->owed.arg == NULL || verify_lives(tr->owed.arg));
+    VERIFY(tr->file == NULL || verify_lives(tr->file));
+    VERIFY(verify_node(&tr->client));
+    if (Py_IS_TYPE((PyObject *)tr, net_state(tr->state)->streams.Type)) {
+        stream_verify(stream_cast((PyObject *)tr), turn);
+    }
+}
+
+static void
+transports_verify_in(Loop *loop, const struct list_node *head, uint64_t turn)
+{
+    size_t most = verify_most(turn);
+    for (const struct list_node *node = head->next; node != head && most-- > 0; node = node->next) {
+        PyObject *owner = container_of(node, struct watch, active)->owner;
+        if (PyObject_TypeCheck(owner, net_state(loop->state)->transports.Type)) {
+            transport_verify(transport_cast(owner), loop, turn);
+        }
+    }
+}
+
+void
+transports_verify(Loop *loop, uint64_t turn)
+{
+    transports_verify_in(loop, &loop->fds.active, turn);
+    transports_verify_in(loop, &loop->fds.noted, turn);
+    transports_verify_in(loop, &loop->fds.lent, turn);
+}
+
+#endif

@@ -1,0 +1,89 @@
+"""Handle._run() by hand, of calls that wait: when their turn comes they run all the same."""
+
+import gc
+import weakref
+
+
+def run_for(loop, seconds):
+    loop.call_later(seconds, loop.stop)
+    loop.run_forever()
+
+
+def test_ready_call_runs_again(loop):
+    seen = []
+    handle = loop.call_soon(seen.append, "soon")
+    handle._run()
+    handle._run()
+    assert seen == ["soon"] * 2
+    run_for(loop, 0)
+    assert seen == ["soon"] * 3
+
+
+def test_timer_runs_again(loop):
+    seen = []
+    handle = loop.call_later(0.001, seen.append, "later")
+    handle._run()
+    assert seen == ["later"]
+    run_for(loop, 0.01)
+    assert seen == ["later"] * 2
+
+
+def test_inside_of_a_callback(loop):
+    seen = []
+    timer = loop.call_later(0.001, seen.append, "later")
+    loop.call_soon(timer._run)
+    ready = loop.call_soon(seen.append, "soon")
+    loop.call_soon(ready.cancel)
+    run_for(loop, 0.01)
+    assert sorted(seen) == ["later", "later", "soon"]    # that one has run
+
+
+def test_cancelled_after_it(loop):
+    seen = []
+    soon = loop.call_soon(seen.append, "soon")
+    later = loop.call_later(0.001, seen.append, "later")
+    for handle in (soon, later):
+        handle._run()
+        handle.cancel()
+        assert handle.cancelled()
+    run_for(loop, 0.01)
+    assert seen == ["soon", "later"]
+
+
+def test_cancelled_by_itself(loop):
+    seen = []
+
+    def callback():
+        seen.append(1)
+        handle.cancel()
+
+    for schedule in (loop.call_soon, lambda call: loop.call_later(0.001, call)):
+        handle = schedule(callback)
+        handle._run()
+        assert handle.cancelled()
+    run_for(loop, 0.01)
+    assert seen == [1, 1]
+
+
+def test_taken_out_and_run(loop):
+    """As programs with a loop of their own do it: each call runs once, and is gone."""
+
+    class Owner:
+        def call(self):
+            seen.append(1)
+
+    seen, owners = [], []
+    for schedule in (loop.call_soon, lambda call: loop.call_later(1000, call)):
+        owner = Owner()
+        owner.handle = schedule(owner.call)
+        owners.append(weakref.ref(owner))
+        del owner
+    for place in (loop._ready, loop._scheduled):
+        while place:
+            handle = place.pop()
+            handle._run()
+            del handle
+    run_for(loop, 0)
+    assert seen == [1, 1]
+    gc.collect()
+    assert [owner() for owner in owners] == [None, None]
