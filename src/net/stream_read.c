@@ -53,15 +53,18 @@ int
 stream_received_eof(Transport *tr)
 {
     transport_log_debug(tr, "%r received EOF");
-    tr->read_eof = true;
-    watch_stop(&tr->read_watch);
     PyObject *answer = proto_call(&tr->proto, tr->state->names.eof_received, NULL);
     int keep_open = answer == NULL ? -1 : PyObject_IsTrue(answer);
     Py_XDECREF(answer);
     if (keep_open < 0) {
         return transport_fatal(tr, "Fatal error: protocol.eof_received() call failed.");
     }
-    PyObject *own = keep_open ? NULL : transport_own_method(tr, "close");
+    if (keep_open) {
+        tr->read_eof = true;    /* until resume_reading(): then it is told again, as with asyncio */
+        watch_stop(&tr->read_watch);
+        return 0;
+    }
+    PyObject *own = transport_own_method(tr, "close");
     if (UNLIKELY(own != NULL)) {
         PyObject *result = PyObject_CallNoArgs(own);
         Py_DECREF(own);
@@ -70,7 +73,7 @@ stream_received_eof(Transport *tr)
         }
         Py_DECREF(result);
     }
-    else if (!keep_open && tr->loop != NULL && transport_close(tr) < 0) {
+    else if (tr->loop != NULL && transport_close(tr) < 0) {
         PyErr_Clear();    /* the loop was closed: nobody is left to be told */
     }
     return 0;
@@ -79,7 +82,9 @@ stream_received_eof(Transport *tr)
 int
 stream_data_failed(Transport *tr)
 {
-    return transport_fatal(tr, "Fatal error: protocol.data_received() call failed.");
+    return transport_fatal(tr, tr->proto.kind == PROTO_TLS    /* asyncio's is a BufferedProtocol */
+                                   ? "Fatal error: protocol.buffer_updated() call failed."
+                                   : "Fatal error: protocol.data_received() call failed.");
 }
 
 /* Anything but IO_OK. */

@@ -89,7 +89,7 @@ struct Transport {
     bool closing;
     bool begun;                    /* connection_made() was called */
     bool paused;                   /* by pause_reading() */
-    bool read_eof;                 /* the peer has ended its side */
+    bool read_eof;                 /* the peer has ended its side, and the protocol stays */
     bool protocol_paused;
     bool file_closed;
     bool fd_gone;                  /* closed by somebody else: the number is not ours any more */

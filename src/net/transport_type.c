@@ -246,6 +246,7 @@ Transport_resume_reading(PyObject *op, PyObject *ignored UNUSED)
         return Py_NewRef(Py_None);
     }
     SHARED_STORE(tr->paused, false);
+    tr->read_eof = false;
     if (transport_update_reading(tr) < 0) {
         return NULL;
     }

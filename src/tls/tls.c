@@ -33,13 +33,13 @@ tls_log(Tls *tls, PyObject *exc, const char *format, PyObject *arg)
     Py_XDECREF(kwargs);
 }
 
-/* Gives exc (borrowed) to the loop's exception handler. */
+/* Gives exc (borrowed) to the loop's exception handler. The protocol is, as with asyncio, that of the
+ * transport below. */
 static void
-tls_report(Tls *tls, const char *message, PyObject *exc)
+tls_report(Tls *tls, const char *message, PyObject *exc, PyObject *transport)
 {
-    PyObject *protocol = tls->proto.protocol == NULL ? Py_None : tls->proto.protocol;
     PyObject *context = Py_BuildValue("{s:s,s:O,s:O,s:O}", "message", message, "exception", exc,
-                                      "transport", tls, "protocol", protocol);
+                                      "transport", transport, "protocol", tls);
     if (context == NULL) {
         PyErr_WriteUnraisable((PyObject *)tls);
         return;
@@ -55,7 +55,7 @@ tls_callback_failed(Tls *tls, const char *message)
         return -1;
     }
     PyObject *exc = PyErr_GetRaisedException();
-    tls_report(tls, message, exc);
+    tls_report(tls, message, exc, (PyObject *)tls);
     Py_DECREF(exc);
     return 0;
 }
@@ -206,6 +206,7 @@ tls_fatal(Tls *tls, const char *message)
     }
     PyObject *exc = PyErr_GetRaisedException();
     tls_enter(tls);
+    tls->failed = true;
     int result = lower_force_close(tls, exc);
     if (result < 0) {
         /* and nobody hears of the first one, as with asyncio */
@@ -223,7 +224,7 @@ tls_fatal(Tls *tls, const char *message)
         }
     }
     else if (!PyErr_GivenExceptionMatches(exc, tasks_state(tls->state)->futures.CancelledError)) {
-        tls_report(tls, message, exc);
+        tls_report(tls, message, exc, tls->lower == NULL ? Py_None : tls->lower);
     }
     tls_leave(tls);
     Py_DECREF(exc);
@@ -239,7 +240,8 @@ tls_failed(Tls *tls, const char *message)
 void
 tls_send_alert(Tls *tls)
 {
-    if (tls->writing_paused || !tls_is_over_ours(tls) || !PyErr_ExceptionMatches(PyExc_Exception)) {
+    if (tls->writing_paused || !tls_is_over_ours(tls)
+        || !PyErr_ExceptionMatches(tls_state(tls->state)->tls.SSLError)) {
         return;    /* a transport of somebody else's gets what asyncio gives to it */
     }
     PyObject *exc = PyErr_GetRaisedException();
@@ -497,7 +499,7 @@ tls_handshake_done(Tls *tls)
         tls->app = TLS_APP_MADE;
         PyObject *value = proto_connection_made(&tls->proto, tls->state, (PyObject *)tls);
         if (value == NULL) {
-            return tls_fatal(tls, "Fatal error: protocol.connection_made() call failed.");
+            return -1;    /* for whoever has brought the peer's bytes */
         }
         Py_DECREF(value);
     }
@@ -595,6 +597,9 @@ tls_run_handshake(PyObject *owner, PyObject *arg UNUSED)
     }
     tls_enter(tls);
     int result = tls_step_handshake(tls);
+    if (result < 0) {
+        result = tls_fatal(tls, "Fatal error: protocol.buffer_updated() call failed.");
+    }
     if (result == 0 && tls->tls_state == TLS_HANDSHAKE && !tls->handshake_waits && tls->eof) {
         PyErr_SetNone(PyExc_ConnectionResetError);
         result = tls_handshake_failed(tls);
@@ -760,7 +765,7 @@ static enum tls_status
 tls_drop_late(Tls *tls)
 {
     enum tls_status status = tls_discard(tls);
-    if (tls->late > 0 && tls->late_error == NULL) {
+    if (tls->late > 0 && tls->late_error == NULL && !tls->failed) {
         PyObject *exc = PyErr_GetRaisedException();
         tls->late_error = make_late_error();
         PyErr_SetRaisedException(exc);

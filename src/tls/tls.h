@@ -223,6 +223,7 @@ typedef struct {
     bool writing_paused;            /* the transport below has paused us */
     bool protocol_paused;           /* we have paused the protocol */
     bool owes_output;               /* something was written before the shutdown, and waits */
+    bool failed;                    /* tls_fatal() has given the end its reason */
     bool eof;                       /* the transport below has ended, without close_notify */
     bool encrypting;                /* inside tls_write(): what comes in the middle is queued */
     bool read_waits;                /* start_tls() returns first */

@@ -649,8 +649,9 @@ def test_half_open(run, family, factory):
     run(main())
 
 
-@pytest.mark.our_loop("eof_received comes twice on the standard loop")
 def test_half_open_paused_and_resumed(run):
+    """Whoever is the protocol when reading is resumed hears of the end."""
+
     async def main():
         async with connection() as (transport, protocol, peer):
             protocol.eof_answer = True
@@ -658,10 +659,44 @@ def test_half_open_paused_and_resumed(run):
             await until(lambda: "eof" in protocol.events)
             transport.pause_reading()
             transport.resume_reading()
-            await turns(5)
-            assert protocol.events == ["made", "eof"]
+            await until(lambda: protocol.events == ["made", "eof", "eof"])
+            successor = Recorder()
+            successor.eof_answer = True
+            transport.pause_reading()
+            transport.set_protocol(successor)
+            transport.resume_reading()
+            await until(lambda: successor.events)
+            assert successor.events == ["eof"]
+            transport.set_protocol(protocol)
 
     run(main())
+
+
+@pytest.mark.parametrize("leaving", [KeyboardInterrupt, SystemExit])
+def test_eof_received_leaves_the_loop(loop, leaving):
+    """The end is told again when the loop goes on."""
+
+    class Leaving(Recorder):
+        eof_answer = True
+
+        def eof_received(self):
+            super().eof_received()
+            if len(self.events) < 4:
+                raise leaving
+            return True
+
+    async def main():
+        async with connection(Leaving) as (_, protocol, peer):
+            peer.shutdown(socket.SHUT_WR)
+            await until(lambda: protocol.events == ["made", "eof", "eof", "eof"])
+            await turns(5)
+            assert protocol.events == ["made", "eof", "eof", "eof"]
+
+    task = loop.create_task(main())
+    for _ in range(2):
+        with pytest.raises(leaving):
+            loop.run_until_complete(task)
+    loop.run_until_complete(task)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
