@@ -135,7 +135,7 @@ dict_of_usual_server(struct state *state, PyObject *server)
 static bool
 attach_directly(Transport *tr, PyObject *server)
 {
-    struct state *state = tr->state;
+    struct state *state = tr->head.state;
     PyObject *dict = dict_of_usual_server(state, server);
     if (dict == NULL) {
         return false;
@@ -157,7 +157,7 @@ detach_directly(Transport *tr, PyObject *server)
     if (list_empty(&tr->client) || tr->client.prev == tr->client.next) {
         return false;
     }
-    PyObject *dict = dict_of_usual_server(tr->state, server);
+    PyObject *dict = dict_of_usual_server(tr->head.state, server);
     if (dict == NULL) {
         return false;
     }
@@ -388,7 +388,7 @@ clients_type_init(PyObject *module UNUSED, struct state *state UNUSED)
 int
 server_attach(Transport *tr, PyObject *server)
 {
-    if (!attach_directly(tr, server) && server_call(server, tr->state->names._attach, tr) < 0) {
+    if (!attach_directly(tr, server) && server_call(server, tr->head.state->names._attach, tr) < 0) {
         return -1;
     }
     tr->server = Py_NewRef(server);
@@ -405,7 +405,7 @@ server_detach(Transport *tr, bool abandoned)
     tr->server = NULL;
     if (!detach_directly(tr, server)) {
         PyObject *exc = PyErr_GetRaisedException();
-        if (server_call(server, tr->state->names._detach, tr) < 0) {
+        if (server_call(server, tr->head.state->names._detach, tr) < 0) {
             if (abandoned) {
                 PyErr_Clear();
             }

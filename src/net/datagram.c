@@ -42,7 +42,7 @@ datagram_deliver(Datagram *dgram, Loop *loop, PyObject *data, PyObject *sender_s
     PyObject *args[3] = {NULL, data, sender_steal};
     PyObject *result = NULL;
     if (LIKELY(data != NULL && sender_steal != NULL)) {
-        result = proto_call_method(&dgram->base.proto, dgram->base.state->names.datagram_received,
+        result = proto_call_method(&dgram->base.head.proto, dgram->base.head.state->names.datagram_received,
                                    args, 3);
     }
     Py_XDECREF(sender_steal);
@@ -58,7 +58,7 @@ static int
 datagram_received(Datagram *dgram, Loop *loop, const char *data, size_t n,
                   const struct sockaddr *address, socklen_t length)
 {
-    struct state *state = dgram->base.state;
+    struct state *state = dgram->base.head.state;
     size_t capacity;
     PyObject *packet = packet_new(state, data, n, &capacity);
     PyObject *sender = packet == NULL ? NULL : datagram_sender(dgram, address, length);
@@ -78,7 +78,7 @@ datagram_read_by_method(Datagram *dgram, Loop *loop)
     PyObject *file = Py_NewRef(dgram->base.file);
     PyObject *size = PyLong_FromSize_t(SCRATCH_BYTES);
     PyObject *pair = size == NULL ? NULL
-                                  : PyObject_CallMethodOneArg(file, dgram->base.state->names.recvfrom,
+                                  : PyObject_CallMethodOneArg(file, dgram->base.head.state->names.recvfrom,
                                                               size);
     Py_XDECREF(size);
     Py_DECREF(file);
@@ -152,7 +152,7 @@ loop_has_only_this_event(const Loop *loop)
 static bool
 datagram_may_go_on(Datagram *dgram, Loop *loop)
 {
-    return transport_wants_data(&dgram->base) && dgram->base.loop == loop && !io_is_gone(&dgram->base.io)
+    return transport_wants_data(&dgram->base) && dgram->base.head.loop == loop && !io_is_gone(&dgram->base.io)
            && loop_has_only_this_event(loop) && datagram_is_native(dgram);
 }
 

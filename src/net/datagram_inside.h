@@ -17,7 +17,7 @@ static inline bool
 datagram_is_native(Datagram *dgram)
 {
     return dgram->base.file == NULL
-           || standard_socket_has_all(dgram->base.state, dgram->base.file,
+           || standard_socket_has_all(dgram->base.head.state, dgram->base.file,
                                       1u << SOCKET_RECVFROM | 1u << SOCKET_SENDTO | 1u << SOCKET_SEND
                                           | 1u << SOCKET_GETATTRIBUTE);
 }

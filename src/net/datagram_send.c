@@ -30,7 +30,7 @@ datagram_error(Datagram *dgram)
         return -1;
     }
     PyObject *exc = PyErr_GetRaisedException();
-    PyObject *result = proto_call(&dgram->base.proto, dgram->base.state->names.error_received, exc);
+    PyObject *result = proto_call(&dgram->base.head.proto, dgram->base.head.state->names.error_received, exc);
     Py_DECREF(exc);
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;
@@ -153,8 +153,8 @@ send_failed(void)
 static void
 datagram_count_sent(Datagram *dgram, size_t n)
 {
-    if (LIKELY(dgram->base.loop != NULL)) {
-        COUNT(dgram->base.loop->counters->bytes_out, n);
+    if (LIKELY(dgram->base.head.loop != NULL)) {
+        COUNT(dgram->base.head.loop->counters->bytes_out, n);
     }
 }
 
@@ -328,7 +328,7 @@ datagram_flush(Datagram *dgram)
         if (outcome == SEND_FAILED) {
             return datagram_failed_write(dgram);    /* the next event goes on behind it */
         }
-        if (dgram->base.conn_lost > 0) {
+        if (dgram->base.head.conn_lost > 0) {
             return 0;
         }
     }
@@ -424,7 +424,7 @@ datagram_sendto(Datagram *dgram, PyObject *data, PyObject *address)
         case SEND_FULL:
             break;
         }
-        if (dgram->base.conn_lost > 0) {
+        if (dgram->base.head.conn_lost > 0) {
             return 0;    /* nobody would come to send it */
         }
         if (watch_start(&dgram->base.write_watch) < 0) {
@@ -467,8 +467,8 @@ Datagram_sendto(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject 
         return NULL;
     }
     /* As asyncio: an endpoint without a fixed target sends until its socket is closed. */
-    if (dgram->base.loop == NULL || dgram->base.file_closed
-        || (dgram->base.conn_lost > 0 && dgram->address != NULL)) {
+    if (dgram->base.head.loop == NULL || dgram->base.file_closed
+        || (dgram->base.head.conn_lost > 0 && dgram->address != NULL)) {
         transport_drop_write(&dgram->base);
         return Py_NewRef(Py_None);
     }

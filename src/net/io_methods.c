@@ -10,7 +10,7 @@
 static bool
 socket_is_standard(Transport *tr)
 {
-    if (!standard_socket_has_all(tr->state, tr->file, STREAM_SOCKET_METHODS)) {
+    if (!standard_socket_has_all(tr->head.state, tr->file, STREAM_SOCKET_METHODS)) {
         return false;
     }
     tr->io.class_version = &Py_TYPE(tr->file)->tp_version_tag;
@@ -22,7 +22,7 @@ socket_is_standard(Transport *tr)
 static bool
 os_is_standard(Transport *tr)
 {
-    struct state *state = tr->state;
+    struct state *state = tr->head.state;
     return standard_is(state, STANDARD_OS_READ) && standard_is(state, STANDARD_OS_WRITE)
            && standard_is(state, STANDARD_UNIX_EVENTS_OS);
 }
@@ -139,7 +139,7 @@ method_read(struct io *io, void *buffer, size_t capacity, size_t *n)
     PyObject *file = Py_NewRef(tr->file);
     PyObject *size = PyLong_FromSize_t(capacity);
     PyObject *data = size == NULL ? NULL
-                                  : PyObject_CallMethodOneArg(file, tr->state->names.recv, size);
+                                  : PyObject_CallMethodOneArg(file, tr->head.state->names.recv, size);
     Py_XDECREF(size);
     Py_DECREF(file);
     return take_bytes_steal(io, data, buffer, capacity, n);
@@ -149,7 +149,7 @@ enum io_status
 io_recv_into(Transport *tr, PyObject *buffer, size_t *n)
 {
     PyObject *file = Py_NewRef(tr->file);
-    PyObject *count = PyObject_CallMethodOneArg(file, tr->state->names.recv_into, buffer);
+    PyObject *count = PyObject_CallMethodOneArg(file, tr->head.state->names.recv_into, buffer);
     Py_DECREF(file);
     return take_count_steal(&tr->io, count, PY_SSIZE_T_MAX, IO_WANT_READ, IO_EOF, n);
 }
@@ -179,7 +179,7 @@ method_writev(struct io *io, const struct iovec *iov, int count, bool more UNUSE
 {
     Transport *tr = owner_of(io);
     size_t wanted = iov_length(iov, count);
-    PyObject *name = SENDS_LISTS ? tr->state->names.sendmsg : tr->state->names.send;
+    PyObject *name = SENDS_LISTS ? tr->head.state->names.sendmsg : tr->head.state->names.send;
     PyObject *data = SENDS_LISTS ? list_of_buffers(iov, count) : joined_bytes(iov, count);
     PyObject *file = Py_NewRef(tr->file);
     PyObject *sent = data == NULL ? NULL : PyObject_CallMethodOneArg(file, name, data);
@@ -223,7 +223,7 @@ call_os(Transport *tr, const char *name, const char *format, ...)
 {
     va_list values;
     va_start(values, format);
-    PyObject *os = PyDict_GetItemString(tr->state->standard.modules[MODULE_UNIX_EVENTS].dict, "os");
+    PyObject *os = PyDict_GetItemString(tr->head.state->standard.modules[MODULE_UNIX_EVENTS].dict, "os");
     PyObject *function = NULL, *result = NULL;
     if (os == NULL) {
         PyErr_SetString(PyExc_AttributeError, "asyncio.unix_events has no os");
@@ -281,7 +281,7 @@ send_object(Transport *tr, PyObject *data)
         return call_os(tr, "write", "(iO)", tr->io.fd, data);
     }
     PyObject *file = Py_NewRef(tr->file);
-    PyObject *count = PyObject_CallMethodOneArg(file, tr->state->names.send, data);
+    PyObject *count = PyObject_CallMethodOneArg(file, tr->head.state->names.send, data);
     Py_DECREF(file);
     return count;
 }

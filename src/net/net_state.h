@@ -64,6 +64,7 @@ struct net_state {
         } count;                          /* of the last buffer_updated() */
         /* A TLS transport of ours, and the peer's bytes for it: 0 / -1. Filled by tls/. */
         PyTypeObject *TlsType;            /* borrowed */
+        struct standard_transport tls_methods;
         int (*feed_tls)(PyObject *tls, const char *data, size_t n);
         /* connection_made() of a protocol of kind PROTO_READER. Filled by streams/. */
         PyObject *(*stream_connection_made)(struct state *state, struct proto *proto,

@@ -22,9 +22,6 @@
 #include <poll.h>
 #include <sys/stat.h>
 
-/* asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES */
-#define DROPPED_WRITES_BEFORE_WARNING 5
-
 typedef struct {
     Stream stream;
     unsigned int dropped;    /* writes after the end */
@@ -57,13 +54,13 @@ static int
 read_pipe_run_eof(PyObject *owner, PyObject *arg UNUSED)
 {
     Transport *tr = (Transport *)owner;
-    if (tr->loop == NULL) {
+    if (tr->head.loop == NULL) {
         return 0;
     }
-    PyObject *answer = proto_call(&tr->proto, tr->state->names.eof_received, NULL);
+    PyObject *answer = proto_call(&tr->head.proto, tr->head.state->names.eof_received, NULL);
     if (answer == NULL) {
-        PyObject *protocol = Py_NewRef(tr->proto.protocol != NULL ? tr->proto.protocol : owner);
-        int result = transport_call_failed(tr, protocol, "eof_received", NULL);
+        PyObject *protocol = Py_NewRef(tr->head.proto.protocol != NULL ? tr->head.proto.protocol : owner);
+        int result = channel_call_failed(&tr->head, protocol, "eof_received", NULL);
         Py_DECREF(protocol);
         return result;
     }
@@ -74,11 +71,11 @@ read_pipe_run_eof(PyObject *owner, PyObject *arg UNUSED)
 static int
 read_pipe_received_eof(Transport *tr)
 {
-    transport_log_info(tr, "%r was closed by peer");
-    if (tr->closing || tr->loop == NULL) {
+    channel_log(&tr->head, "info", "%r was closed by peer", NULL);
+    if (FLAG(tr->head.closing) || tr->head.loop == NULL) {
         return 0;    /* the log's handler did that */
     }
-    if (loop_call_soon_native(tr->loop, read_pipe_run_eof, (PyObject *)tr, NULL) < 0
+    if (loop_call_soon_native(tr->head.loop, read_pipe_run_eof, (PyObject *)tr, NULL) < 0
         || transport_close(tr) < 0) {
         return transport_fatal(tr, READ_FAILED(tr));
     }
@@ -88,7 +85,7 @@ read_pipe_received_eof(Transport *tr)
 static int
 read_pipe_data_failed(Transport *tr)
 {
-    return transport_call_failed(tr, (PyObject *)tr, "_read_ready", NULL);
+    return channel_call_failed(&tr->head, (PyObject *)tr, "_read_ready", NULL);
 }
 
 static const struct transport_kind read_pipe_kind = {
@@ -113,7 +110,7 @@ write_pipe_drop_write(Transport *tr)
 {
     WritePipe *pipe = (WritePipe *)tr;
     if (write_pipe_lost_writes(pipe) >= DROPPED_WRITES_BEFORE_WARNING) {
-        transport_log_warning(tr, "pipe closed by peer or os.write(pipe, data) raised exception.");
+        channel_log_warning(&tr->head, "pipe closed by peer or os.write(pipe, data) raised exception.");
     }
     if (pipe->dropped < UINT_MAX - 1) {
         pipe->dropped++;
@@ -162,12 +159,12 @@ write_pipe_look(const WritePipe *pipe)
 static int
 write_pipe_closed_by_peer(Transport *tr)
 {
-    transport_log_info(tr, "%r was closed by peer");
+    channel_log(&tr->head, "info", "%r was closed by peer", NULL);
     PyObject *exc = NULL;
     if (stream_queued(tr) > 0 && (exc = PyObject_CallNoArgs(PyExc_BrokenPipeError)) == NULL) {
         return transport_fatal(tr, WRITE_FAILED(tr));
     }
-    if (tr->loop != NULL && transport_force_close(tr, exc) < 0) {
+    if (tr->head.loop != NULL && transport_force_close(tr, exc) < 0) {
         PyErr_Clear();    /* the loop was closed: nobody is left to be told */
     }
     Py_XDECREF(exc);
@@ -249,7 +246,7 @@ static void
 pipe_init_io(Transport *tr, mode_t mode)
 {
     if (S_ISSOCK(mode)) {
-        io_init_socket(&tr->io, tr->fd, transport_socket_number(tr->state, tr->file, tr->fd));
+        io_init_socket(&tr->io, tr->fd, transport_socket_number(tr->head.state, tr->file, tr->fd));
     }
     else {
         io_init_pipe(&tr->io, tr->fd);
@@ -355,9 +352,9 @@ Pipe_repr(PyObject *op)
     if (tr->file == NULL || tr->file_closed) {
         return PyUnicode_FromFormat("<%s closed fd=%d closed>", name, tr->fd);
     }
-    const char *state = tr->closing ? " closing" : "";
+    const char *state = FLAG(tr->head.closing) ? " closing" : "";
     struct watch *watch = tr->kind->has_output ? &tr->write_watch : &tr->read_watch;
-    const char *polling = tr->loop == NULL || FLAG(tr->loop->closed) ? "open"
+    const char *polling = tr->head.loop == NULL || FLAG(tr->head.loop->closed) ? "open"
                           : watch_is_active(watch)                   ? "polling"
                                                                      : "idle";
     if (!tr->kind->has_output) {

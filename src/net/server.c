@@ -98,7 +98,7 @@ static void
 log_connection(Acceptor *acceptor, struct state *state, PyObject *sock, PyObject *peername)
 {
     PyObject *server = acceptor->server != NULL ? acceptor->server : Py_None;
-    PyObject *logger = transport_logger(state, "asyncio.selector_events");
+    PyObject *logger = asyncio_logger(state, "asyncio.selector_events");
     PyObject *result = PyObject_CallMethod(logger, "debug", "sOOO", "%r got a new connection from %r: %r",
                                            server, peername, sock);
     Py_DECREF(logger);

@@ -41,7 +41,7 @@ stream_lost(Transport *tr)
     if (exc == NULL) {
         exc = PyErr_GetRaisedException();    /* no memory: then that is the reason */
     }
-    if (future_settle_exception(tr->state, waiter, exc) < 0) {
+    if (future_settle_exception(tr->head.state, waiter, exc) < 0) {
         PyErr_WriteUnraisable((PyObject *)tr);
     }
     Py_DECREF(exc);
@@ -145,17 +145,17 @@ Stream__make_empty_waiter(PyObject *op, PyObject *ignored UNUSED)
         PyErr_SetString(PyExc_RuntimeError, "Empty waiter is already set");
         return NULL;
     }
-    if (stream->base.loop == NULL) {
+    if (stream->base.head.loop == NULL) {
         PyErr_SetString(PyExc_RuntimeError, "the transport is closed");
         return NULL;
     }
-    PyObject *waiter = future_new(stream->base.state, (PyObject *)stream->base.loop);
+    PyObject *waiter = future_new(stream->base.head.state, (PyObject *)stream->base.head.loop);
     if (waiter == NULL) {
         return NULL;
     }
     stream->empty_waiter = Py_NewRef(waiter);
     if (wqueue_is_empty(&stream->output)
-        && future_settle_result(stream->base.state, waiter, Py_None) < 0) {
+        && future_settle_result(stream->base.head.state, waiter, Py_None) < 0) {
         Py_CLEAR(waiter);
     }
     return waiter;
@@ -189,7 +189,7 @@ Stream_write_ready(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Stream_get_read_ready_cb(PyObject *op, void *closure UNUSED)
 {
-    return PyObject_GetAttrString(op, stream_cast(op)->base.proto.kind == PROTO_BUFFERED
+    return PyObject_GetAttrString(op, stream_cast(op)->base.head.proto.kind == PROTO_BUFFERED
                                           ? "_read_ready__get_buffer"
                                           : "_read_ready__data_received");
 }
@@ -199,7 +199,7 @@ Stream_read_ready__on_eof(PyObject *op, PyObject *ignored UNUSED)
 {
     OWN_LOOP_OF(op, Transport);
     Transport *tr = &stream_cast(op)->base;
-    return none_or_error(tr->loop == NULL ? 0 : stream_received_eof(tr));
+    return none_or_error(tr->head.loop == NULL ? 0 : stream_received_eof(tr));
 }
 
 static int

@@ -52,8 +52,8 @@ outcome_of_fatal(int result)
 int
 stream_received_eof(Transport *tr)
 {
-    transport_log_debug(tr, "%r received EOF");
-    PyObject *answer = proto_call(&tr->proto, tr->state->names.eof_received, NULL);
+    channel_log(&tr->head, "debug", "%r received EOF", NULL);
+    PyObject *answer = proto_call(&tr->head.proto, tr->head.state->names.eof_received, NULL);
     int keep_open = answer == NULL ? -1 : PyObject_IsTrue(answer);
     Py_XDECREF(answer);
     if (keep_open < 0) {
@@ -69,11 +69,11 @@ stream_received_eof(Transport *tr)
         PyObject *result = PyObject_CallNoArgs(own);
         Py_DECREF(own);
         if (result == NULL) {
-            return transport_call_failed(tr, (PyObject *)tr, "_read_ready", NULL);
+            return channel_call_failed(&tr->head, (PyObject *)tr, "_read_ready", NULL);
         }
         Py_DECREF(result);
     }
-    else if (tr->loop != NULL && transport_close(tr) < 0) {
+    else if (tr->head.loop != NULL && transport_close(tr) < 0) {
         PyErr_Clear();    /* the loop was closed: nobody is left to be told */
     }
     return 0;
@@ -82,7 +82,7 @@ stream_received_eof(Transport *tr)
 int
 stream_data_failed(Transport *tr)
 {
-    return transport_fatal(tr, tr->proto.kind == PROTO_TLS    /* asyncio's is a BufferedProtocol */
+    return transport_fatal(tr, tr->head.proto.kind == PROTO_TLS    /* asyncio's is a BufferedProtocol */
                                    ? "Fatal error: protocol.buffer_updated() call failed."
                                    : "Fatal error: protocol.data_received() call failed.");
 }
@@ -145,7 +145,7 @@ stream_has_bytes(Transport *tr)
 static __attribute__((noinline)) enum read_outcome
 stream_read_longer(Transport *tr, Loop *loop, PyObject *bytes, size_t capacity, size_t n)
 {
-    struct state *state = tr->state;
+    struct state *state = tr->head.state;
     size_t more = 0;
     char *buffer = stream_has_bytes(tr) ? scratch_take(loop) : NULL;
     PyErr_Clear();    /* no memory: the rest waits in the kernel */
@@ -154,11 +154,11 @@ stream_read_longer(Transport *tr, Loop *loop, PyObject *bytes, size_t capacity, 
         && transport_read(tr, buffer + n, SCRATCH_BYTES - n, &more) == IO_OK) {
         memcpy(buffer, PyBytes_AS_STRING(bytes), n);
         packet_done(state, bytes, capacity);
-        result = proto_data_received(&tr->proto, state, buffer, n + more);
+        result = proto_data_received(&tr->head.proto, state, buffer, n + more);
     }
     else {
         packet_set_length(bytes, n);
-        result = proto_data_received_packet(&tr->proto, state, bytes, capacity);
+        result = proto_data_received_packet(&tr->head.proto, state, bytes, capacity);
     }
     if (buffer != NULL) {
         scratch_give(loop, buffer);
@@ -171,8 +171,8 @@ stream_read_longer(Transport *tr, Loop *loop, PyObject *bytes, size_t capacity, 
 static __attribute__((noinline)) enum read_outcome
 stream_read_large(Transport *tr, Loop *loop)
 {
-    struct proto *proto = &tr->proto;
-    struct state *state = tr->state;
+    struct proto *proto = &tr->head.proto;
+    struct state *state = tr->head.state;
     size_t n, capacity, room = proto->expected;
     PyObject *bytes = packet_reserve(state, room, &capacity);
     if (UNLIKELY(bytes == NULL)) {
@@ -229,10 +229,10 @@ loop_keep_room(Loop *loop)
 static void
 stream_expect_large(Transport *tr, size_t n)
 {
-    if (tr->proto.kind == PROTO_DATA || tr->proto.kind == PROTO_READER) {
-        tr->proto.expected = packet_room(n);
+    if (tr->head.proto.kind == PROTO_DATA || tr->head.proto.kind == PROTO_READER) {
+        tr->head.proto.expected = packet_room(n);
     }
-    Loop *loop = tr->loop;
+    Loop *loop = tr->head.loop;
     if (loop != NULL && net_loop(loop)->behind_room == NULL) {
         loop_keep_room(loop);
     }
@@ -245,10 +245,10 @@ stream_read_message(Transport *tr, enum read_outcome *outcome)
     size_t n = 0;
     enum io_status status = IO_OK;
     bool complete = false;
-    int result = reader_receive(tr->state, &tr->proto, &tr->io, SCRATCH_BYTES, &status, &n,
+    int result = reader_receive(tr->head.state, &tr->head.proto, &tr->io, SCRATCH_BYTES, &status, &n,
                                 &complete);
-    if (LIKELY(status == IO_OK) && tr->loop != NULL) {
-        COUNT(tr->loop->counters->bytes_in, n);
+    if (LIKELY(status == IO_OK) && tr->head.loop != NULL) {
+        COUNT(tr->head.loop->counters->bytes_in, n);
     }
     if (result < 0) {
         *outcome = outcome_of_fatal(tr->kind->data_failed(tr));
@@ -267,15 +267,15 @@ static inline enum read_outcome
 stream_read_into(Transport *tr, char *buffer)
 {
     size_t n = 0;
-    size_t most = LIKELY(tr->dict == NULL) ? SCRATCH_BYTES : transport_max_size(tr, SCRATCH_BYTES);
+    size_t most = LIKELY(tr->head.dict == NULL) ? SCRATCH_BYTES : transport_max_size(tr, SCRATCH_BYTES);
     enum io_status status = transport_read(tr, buffer, most, &n);
     if (UNLIKELY(status != IO_OK)) {
         return stream_read_stopped(tr, status);
     }
-    if (UNLIKELY(n >= LARGE_BYTES) && LIKELY(tr->dict == NULL)) {
+    if (UNLIKELY(n >= LARGE_BYTES) && LIKELY(tr->head.dict == NULL)) {
         stream_expect_large(tr, n);
     }
-    if (UNLIKELY(stream_feed(&tr->proto, tr->state, buffer, n) < 0)) {
+    if (UNLIKELY(stream_feed(&tr->head.proto, tr->head.state, buffer, n) < 0)) {
         return outcome_of_fatal(tr->kind->data_failed(tr));
     }
     return READ_DONE;
@@ -284,12 +284,12 @@ stream_read_into(Transport *tr, char *buffer)
 static enum read_outcome
 stream_read_data(Transport *tr, Loop *loop)
 {
-    if (UNLIKELY(tr->proto.expected != 0) && !io_is_by_method(tr)) {
+    if (UNLIKELY(tr->head.proto.expected != 0) && !io_is_by_method(tr)) {
         enum read_outcome outcome = READ_AGAIN;
-        if (tr->proto.kind == PROTO_DATA) {
+        if (tr->head.proto.kind == PROTO_DATA) {
             outcome = stream_read_large(tr, loop);
         }
-        else if (tr->proto.kind == PROTO_READER && !stream_read_message(tr, &outcome)) {
+        else if (tr->head.proto.kind == PROTO_READER && !stream_read_message(tr, &outcome)) {
             outcome = READ_AGAIN;
         }
         if (LIKELY(outcome != READ_AGAIN)) {
@@ -341,7 +341,7 @@ stream_read_buffered(Transport *tr)
     PyObject *buffer = NULL;
     Py_buffer view;
     enum read_outcome outcome = READ_DONE;
-    if (proto_get_buffer(&tr->proto, tr->state, -1, &buffer) < 0
+    if (proto_get_buffer(&tr->head.proto, tr->head.state, -1, &buffer) < 0
         || buffer_view(buffer, &view, &message) < 0) {
         outcome = outcome_of_fatal(transport_fatal(tr, message));
         goto done;
@@ -361,7 +361,7 @@ stream_read_buffered(Transport *tr)
         outcome = stream_read_stopped(tr, status);
         goto done;
     }
-    if (UNLIKELY(proto_buffer_updated(&tr->proto, tr->state, n) < 0)) {
+    if (UNLIKELY(proto_buffer_updated(&tr->head.proto, tr->head.state, n) < 0)) {
         outcome = outcome_of_fatal(
             transport_fatal(tr, "Fatal error: protocol.buffer_updated() call failed."));
     }
@@ -377,10 +377,10 @@ done:
 static void
 stream_look_at_tls(Transport *tr)
 {
-    PyObject *tls = tr->proto.protocol;
+    PyObject *tls = tr->head.proto.protocol;
     PyObject **dict = (PyObject **)(void *)((char *)tls + Py_TYPE(tls)->tp_dictoffset);
     if (*dict != NULL || io_is_by_method(tr)) {
-        tr->proto.kind = PROTO_BUFFERED;
+        tr->head.proto.kind = PROTO_BUFFERED;
     }
 }
 
@@ -391,10 +391,10 @@ stream_read(Transport *tr, Loop *loop)
     if (UNLIKELY(!transport_wants_data(tr))) {
         return READ_DONE;
     }
-    if (tr->proto.kind == PROTO_TLS) {
+    if (tr->head.proto.kind == PROTO_TLS) {
         stream_look_at_tls(tr);
     }
-    return tr->proto.kind == PROTO_BUFFERED ? stream_read_buffered(tr) : stream_read_data(tr, loop);
+    return tr->head.proto.kind == PROTO_BUFFERED ? stream_read_buffered(tr) : stream_read_data(tr, loop);
 }
 
 void

@@ -37,7 +37,7 @@ stream_wait_writable(Stream *stream, enum io_status status)
     if (status == IO_ERROR) {
         return transport_fatal_errno(tr, tr->io.err, WRITE_FAILED(tr)) < 0 ? -1 : 1;
     }
-    if (UNLIKELY(tr->loop == NULL || tr->conn_lost > 0)) {
+    if (UNLIKELY(tr->head.loop == NULL || tr->head.conn_lost > 0)) {
         return 1;    /* a method of the socket has ended it: io_methods.h */
     }
     return watch_start(&tr->write_watch);
@@ -104,7 +104,7 @@ stream_push(Stream *stream)
     if (LIKELY(stream->unpushed == 0)) {
         return false;
     }
-    unpushed_remove(stream->base.loop, stream);
+    unpushed_remove(stream->base.head.loop, stream);
     io_push(&stream->base.io);
     return true;
 }
@@ -148,7 +148,7 @@ loop_push_after_step(Loop *loop)
 static __attribute__((noinline)) bool
 stream_may_hold(Stream *stream, size_t length)
 {
-    Loop *loop = stream->base.loop;
+    Loop *loop = stream->base.head.loop;
     if (length > HOLD_BYTES || loop->run == NULL || loop->released != NULL) {
         return false;    /* no step that would end: outside of a run, or in another thread */
     }
@@ -166,7 +166,7 @@ stream_may_hold(Stream *stream, size_t length)
 static inline bool
 stream_holds(Stream *stream, size_t length)
 {
-    Loop *loop = stream->base.loop;
+    Loop *loop = stream->base.head.loop;
     if (UNLIKELY(loop == NULL || stream->holds == HOLDS_NOT)) {
         return false;    /* guarded path: write-burst */
     }
@@ -186,7 +186,7 @@ static inline void
 stream_sent(Stream *stream, bool more)
 {
     if (UNLIKELY(stream->unpushed > 0) && !more) {
-        unpushed_remove(stream->base.loop, stream);
+        unpushed_remove(stream->base.head.loop, stream);
     }
 }
 
@@ -217,7 +217,7 @@ stream_audit(Stream *stream UNUSED)
             tr->io.err = 0;
             return IO_ERROR;
         }
-        if (UNLIKELY(tr->conn_lost > 0)) {
+        if (UNLIKELY(tr->head.conn_lost > 0)) {
             return IO_WANT_WRITE;
         }
     }
@@ -280,7 +280,7 @@ stream_send_batch(Stream *stream)
         return status;    /* or a hook has sent all of it, by a turn of the loop */
     }
     status = stream_send(stream, iov, count, false, &budget, &n);
-    if (LIKELY(status != IO_ERROR && stream->base.conn_lost == 0)) {
+    if (LIKELY(status != IO_ERROR && stream->base.head.conn_lost == 0)) {
         wqueue_consume(&stream->output, n);
     }
     return status;
@@ -386,7 +386,7 @@ stream_check_open(Stream *stream, const char *eof_message, const char *sendfile_
 static inline bool
 stream_drops(const Transport *tr)
 {
-    return UNLIKELY(tr->conn_lost > 0) || (UNLIKELY(tr->closing) && tr->kind->close_ends_output);
+    return UNLIKELY(tr->head.conn_lost > 0) || (UNLIKELY(FLAG(tr->head.closing)) && tr->kind->close_ends_output);
 }
 
 /* What the user's own send() or os.write() has left of `data`, or all of it. */
@@ -425,7 +425,7 @@ stream_write_by_method(Stream *stream, PyObject *data)
             Py_XDECREF(rest);
             return result > 0 ? 0 : -1;
         }
-        if (UNLIKELY(stream->base.loop == NULL || stream->base.conn_lost > 0)) {
+        if (UNLIKELY(stream->base.head.loop == NULL || stream->base.head.conn_lost > 0)) {
             Py_DECREF(rest);
             return 0;    /* the call has ended the transport */
         }
@@ -695,11 +695,11 @@ stream_joins(Transport *tr)
 {
     io_choose(tr);
 #if PY_VERSION_HEX >= 0x030C0000
-    return !tr->kind->is_socket && (tr->io.ops == &io_os_functions || tr->dict != NULL);
+    return !tr->kind->is_socket && (tr->io.ops == &io_os_functions || tr->head.dict != NULL);
 #else
     return io_calls_python(tr)
-           || (tr->kind->is_socket ? !transport_is_plain_stream(tr->state, (PyObject *)tr)
-                                   : tr->dict != NULL);
+           || (tr->kind->is_socket ? !transport_is_plain_stream(tr->head.state, (PyObject *)tr)
+                                   : tr->head.dict != NULL);
 #endif
 }
 
@@ -710,7 +710,7 @@ stream_write_joined(Stream *stream, PyObject *list)
     PyObject *joined = empty == NULL ? NULL : PyObject_CallMethod(empty, "join", "O", list);
     PyObject *op = Py_NewRef((PyObject *)stream);
     PyObject *value = joined == NULL ? NULL
-                                     : PyObject_CallMethodOneArg(op, stream->base.state->names.write, joined);
+                                     : PyObject_CallMethodOneArg(op, stream->base.head.state->names.write, joined);
     Py_DECREF(op);
     Py_XDECREF(empty);
     Py_XDECREF(joined);
@@ -790,7 +790,7 @@ stream_shutdown(Stream *stream)
 int
 stream_write_eof(Stream *stream)
 {
-    if (stream->base.closing || stream->eof) {
+    if (FLAG(stream->base.head.closing) || stream->eof) {
         return 0;
     }
     stream->eof = true;
@@ -807,7 +807,7 @@ stream_settle_empty_waiter(Stream *stream)
         return 0;
     }
     Py_INCREF(waiter);
-    int result = future_settle_result(stream->base.state, waiter, Py_None);
+    int result = future_settle_result(stream->base.head.state, waiter, Py_None);
     Py_DECREF(waiter);
     if (result < 0 && !is_exit_exception()) {
         PyErr_WriteUnraisable((PyObject *)stream);
@@ -825,11 +825,11 @@ stream_emptied(Stream *stream)
     if (stream_settle_empty_waiter(stream) < 0) {
         return -1;
     }
-    if (tr->closing) {
+    if (FLAG(tr->head.closing)) {
         return transport_drained(tr);
     }
     if (stream->eof && stream_shutdown(stream) < 0) {
-        return transport_callback_failed(tr, "Exception in callback _SelectorSocketTransport._write_ready()");
+        return channel_callback_failed(&tr->head, "Exception in callback _SelectorSocketTransport._write_ready()");
     }
     return 0;
 }
@@ -854,7 +854,7 @@ stream_flush_failed(Stream *stream)
     int result = transport_fatal_errno(tr, err, WRITE_FAILED(tr));
     if (result == 0 && stream->empty_waiter != NULL) {
         PyObject *waiter = Py_NewRef(stream->empty_waiter);
-        if (future_settle_exception(tr->state, waiter, exc) < 0) {
+        if (future_settle_exception(tr->head.state, waiter, exc) < 0) {
             PyErr_WriteUnraisable(waiter);
         }
         Py_DECREF(waiter);
@@ -876,7 +876,7 @@ stream_flush(Stream *stream)
         return -1;
     }
     /* resume_writing() may have written, closed or aborted */
-    return wqueue_is_empty(&stream->output) && stream->base.loop != NULL ? stream_emptied(stream) : 0;
+    return wqueue_is_empty(&stream->output) && stream->base.head.loop != NULL ? stream_emptied(stream) : 0;
 }
 
 void

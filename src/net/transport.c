@@ -10,90 +10,21 @@
 #include "loop/owner.h"
 #include "tasks/future.h"
 #include "net/clients.h"
-#include "net/reader.h"
 
 #include <errno.h>
 
-/* asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES */
-#define DROPPED_WRITES_BEFORE_WARNING 5
-#define DEFAULT_HIGH_WATER (64 * 1024)    /* bytes, as asyncio */
-
 static int transport_run_lost(PyObject *owner, PyObject *exc);
 
-/* -- telling ------------------------------------------------------------------------- */
-
-/* Gives exc (borrowed) to the loop's exception handler. `message_steal` may be NULL with
- * an exception set. Fails silently into sys.unraisablehook. */
-static void
-transport_report(Transport *tr, PyObject *message_steal, PyObject *exc)
-{
-    struct state_names *names = &tr->state->names;
-    PyObject *protocol = Py_NewRef(tr->proto.protocol != NULL ? tr->proto.protocol : Py_None);
-    PyObject *context = message_steal == NULL ? NULL : PyDict_New();
-    if (context == NULL
-        || PyDict_SetItem(context, names->message, message_steal) < 0
-        || PyDict_SetItem(context, names->exception, exc) < 0
-        || PyDict_SetItem(context, names->transport, (PyObject *)tr) < 0
-        || PyDict_SetItem(context, names->protocol, protocol) < 0) {
-        PyErr_WriteUnraisable((PyObject *)tr);
-    }
-    else if (tr->loop != NULL) {
-        Loop *loop = (Loop *)Py_NewRef(tr->loop);
-        loop_call_exception_handler(loop, context);
-        Py_DECREF(loop);
-    }
-    Py_XDECREF(context);
-    Py_XDECREF(message_steal);
-    Py_DECREF(protocol);
-}
-
-int
-transport_callback_failed(Transport *tr, const char *format)
-{
-    if (is_exit_exception()) {
-        return -1;
-    }
-    PyObject *exc = PyErr_GetRaisedException();
-    PyObject *protocol = tr->proto.protocol;
-    transport_report(tr, PyUnicode_FromFormat(format, protocol == NULL ? "protocol" : Py_TYPE(protocol)->tp_name),
-                     exc);
-    Py_DECREF(exc);
-    return 0;
-}
-
-int
-transport_call_failed(Transport *tr, PyObject *object, const char *method, PyObject *arg)
-{
-    if (is_exit_exception()) {
-        return -1;
-    }
-    PyObject *exc = PyErr_GetRaisedException();
-    Loop *loop = (Loop *)Py_XNewRef(tr->loop);
-    PyObject *callback = PyObject_GetAttrString(object, method);
-    if (callback == NULL) {
-        PyErr_Clear();    /* it was taken away meanwhile */
-        callback = Py_NewRef(object);
-    }
-    PyErr_SetRaisedException(exc);
-    if (loop != NULL) {
-        handle_call_failed(loop, callback, arg);
-    }
-    else {
-        PyErr_WriteUnraisable(callback);
-    }
-    Py_DECREF(callback);
-    Py_XDECREF(loop);
-    return 0;
-}
+/* -- methods of its own --------------------------------------------------------------- */
 
 PyObject *
 transport_own_method(Transport *tr, const char *name)
 {
-    if (LIKELY(tr->dict == NULL)) {
+    if (LIKELY(tr->head.dict == NULL)) {
         return NULL;
     }
     PyObject *exc = PyErr_GetRaisedException();
-    PyObject *method = Py_XNewRef(PyDict_GetItemString(tr->dict, name));
+    PyObject *method = Py_XNewRef(PyDict_GetItemString(tr->head.dict, name));
     PyErr_SetRaisedException(exc);
     return method;
 }
@@ -111,97 +42,10 @@ call_own_steal(PyObject *method, PyObject *exc, const char *message)
     return result == NULL ? -1 : 0;
 }
 
-PyObject *
-transport_logger(struct state *state, const char *module)
-{
-    PyObject *exc = PyErr_GetRaisedException();
-    PyObject *where = PyImport_ImportModule(module);
-    PyObject *logger = where == NULL ? NULL : PyObject_GetAttrString(where, "logger");
-    Py_XDECREF(where);
-    if (logger == NULL) {
-        PyErr_Clear();
-        logger = Py_NewRef(net_state(state)->transports.logger);
-    }
-    PyErr_SetRaisedException(exc);
-    return logger;
-}
-
-static PyObject *
-logger_of(Transport *tr)
-{
-    return transport_logger(tr->state, tr->kind->is_socket ? "asyncio.selector_events"
-                                                           : "asyncio.unix_events");
-}
-
-static void
-transport_log(Transport *tr, const char *level, const char *format)
-{
-    if (LIKELY(tr->loop == NULL || !FLAG(tr->loop->debug))) {
-        return;
-    }
-    PyObject *logger = logger_of(tr);
-    PyObject *result = PyObject_CallMethod(logger, level, "sO", format, tr);
-    Py_DECREF(logger);
-    if (result == NULL) {
-        PyErr_WriteUnraisable((PyObject *)tr);
-    }
-    Py_XDECREF(result);
-}
-
-void
-transport_log_debug(Transport *tr, const char *format)
-{
-    transport_log(tr, "debug", format);
-}
-
-void
-transport_log_info(Transport *tr, const char *format)
-{
-    transport_log(tr, "info", format);
-}
-
-void
-transport_log_warning(Transport *tr, const char *message)
-{
-    PyObject *logger = logger_of(tr);
-    PyObject *result = PyObject_CallMethod(logger, "warning", "s", message);
-    Py_DECREF(logger);
-    if (result == NULL) {
-        PyErr_WriteUnraisable((PyObject *)tr);
-    }
-    Py_XDECREF(result);
-}
-
-/* logger.debug('%r: %s', transport, message, exc_info=exc) */
-static void
-transport_log_os_error(Transport *tr, const char *message, PyObject *exc)
-{
-    PyObject *logger = logger_of(tr);
-    PyObject *debug = PyObject_GetAttrString(logger, "debug");
-    Py_DECREF(logger);
-    PyObject *args = Py_BuildValue("(sOs)", "%r: %s", tr, message);
-    PyObject *kwargs = Py_BuildValue("{s:O}", "exc_info", exc);
-    PyObject *result = debug == NULL || args == NULL || kwargs == NULL
-                           ? NULL
-                           : PyObject_Call(debug, args, kwargs);
-    if (result == NULL) {
-        PyErr_WriteUnraisable((PyObject *)tr);
-    }
-    Py_XDECREF(debug);
-    Py_XDECREF(args);
-    Py_XDECREF(kwargs);
-    Py_XDECREF(result);
-}
-
 void
 transport_drop_write(Transport *tr)
 {
-    if (tr->conn_lost >= DROPPED_WRITES_BEFORE_WARNING) {
-        transport_log_warning(tr, "socket.send() raised exception.");
-    }
-    if (tr->conn_lost < UINT_MAX) {
-        tr->conn_lost++;
-    }
+    channel_drop_write(&tr->head, "socket.send() raised exception.");
 }
 
 /* -- the descriptor and its owner ------------------------------------------------------ */
@@ -216,8 +60,8 @@ transport_stop_watches(Transport *tr)
 void
 transport_release_fd(Transport *tr)
 {
-    if (tr->loop != NULL) {
-        watch_release_fd(tr->loop, tr->fd, (PyObject *)tr);
+    if (tr->head.loop != NULL) {
+        watch_release_fd(tr->head.loop, tr->fd, (PyObject *)tr);
     }
 }
 
@@ -240,7 +84,7 @@ transport_close_file(Transport *tr)
     PyObject *result =
         tr->fd_gone && tr->kind->is_socket
             ? PyObject_CallMethod(tr->file, "detach", NULL)
-            : PyObject_CallMethodNoArgs(tr->file, tr->state->names.close);
+            : PyObject_CallMethodNoArgs(tr->file, tr->head.state->names.close);
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;
 }
@@ -292,7 +136,7 @@ transport_is_known(Transport *tr)
     (void)tr;
     return true;
 #else
-    return Py_REFCNT(tr) > 2 || tr->weakrefs != NULL;
+    return Py_REFCNT(tr) > 2 || tr->head.weakrefs != NULL;
 #endif
 }
 
@@ -305,7 +149,7 @@ transport_finish(Transport *tr)
     Py_INCREF(tr);
     transport_stop_watches(tr);
     transport_release_fd(tr);
-    proto_drop_protocol(&tr->proto);
+    proto_drop_protocol(&tr->head.proto);
     {
         GUARD(tr);    /* get_extra_info() may come from any thread */
         if (transport_is_known(tr) && transport_remember_sockname(tr) < 0) {
@@ -315,12 +159,12 @@ transport_finish(Transport *tr)
     }
     PyObject *exc = NULL;
     if (UNLIKELY(result < 0)) {
-        result = transport_callback_failed(
-            tr, "Exception in callback _SelectorTransport._call_connection_lost()");
+        result = channel_callback_failed(
+            &tr->head, "Exception in callback _SelectorTransport._call_connection_lost()");
         exc = PyErr_GetRaisedException();
     }
-    proto_clear(&tr->proto);
-    Loop *loop = (Loop *)Py_XNewRef(tr->loop);
+    proto_clear(&tr->head.proto);
+    Loop *loop = (Loop *)Py_XNewRef(tr->head.loop);
     transport_leave_loop(tr);
     server_detach(tr, false);
     {
@@ -340,22 +184,19 @@ static int
 transport_run_lost(PyObject *owner, PyObject *exc)
 {
     Transport *tr = transport_cast(owner);
-    if (tr->loop == NULL) {
+    if (tr->head.loop == NULL) {
         return 0;
     }
     int result = 0;
-    PyObject *protocol = exc == NULL ? NULL : Py_XNewRef(tr->proto.protocol);
-    PyObject *value = proto_call(&tr->proto, tr->state->names.connection_lost,
-                                 exc == NULL ? Py_None : exc);
+    PyObject *protocol = Py_XNewRef(tr->head.proto.protocol), *arg = exc == NULL ? Py_None : exc;
+    PyObject *value = proto_call(&tr->head.proto, tr->head.state->names.connection_lost, arg);
     if (value == NULL) {
-        result = transport_call_failed(tr, owner, "_call_connection_lost", exc == NULL ? Py_None : exc);
+        result = channel_call_failed(&tr->head, owner, "_call_connection_lost", arg);
     }
     Py_XDECREF(value);
+    channel_lost_was_told(&tr->head, protocol, exc);
+    Py_XDECREF(protocol);
     PyObject *leaving = PyErr_GetRaisedException();
-    if (protocol != NULL) {
-        reader_error_is_known(tr->state, protocol);
-        Py_DECREF(protocol);
-    }
     if (transport_finish(tr) < 0) {
         result = -1;
         Py_XDECREF(leaving);
@@ -366,21 +207,21 @@ transport_run_lost(PyObject *owner, PyObject *exc)
     return result;
 }
 
-static const struct owed_kind transport_lost = {transport_run_lost, offsetof(Transport, owed)};
+static const struct owed_kind transport_lost = {transport_run_lost, offsetof(Channel, owed_lost)};
 
 /* Marks the connection as lost and schedules connection_lost(). */
 static int
 transport_schedule_lost(Transport *tr, PyObject *exc)
 {
-    assert(tr->conn_lost == 0 && tr->loop != NULL);
-    tr->conn_lost = 1;
-    return loop_call_soon_surely(tr->loop, &tr->owed, &transport_lost, exc);
+    assert(tr->head.conn_lost == 0 && tr->head.loop != NULL);
+    SHARED_STORE(tr->head.conn_lost, 1);
+    return loop_call_soon_surely(tr->head.loop, &tr->head.owed_lost, &transport_lost, exc);
 }
 
 static void
 transport_set_closing(Transport *tr)
 {
-    SHARED_STORE(tr->closing, true);
+    SET_FLAG(tr->head.closing, true);
     transport_release_fd(tr);
     watch_stop(&tr->read_watch);
 }
@@ -388,7 +229,7 @@ transport_set_closing(Transport *tr)
 int
 transport_close(Transport *tr)
 {
-    if (tr->closing) {
+    if (FLAG(tr->head.closing)) {
         return 0;
     }
     transport_set_closing(tr);
@@ -401,7 +242,7 @@ transport_close(Transport *tr)
     else {
         watch_stop(&tr->write_watch);
     }
-    return LIKELY(tr->conn_lost == 0) ? transport_schedule_lost(tr, NULL)
+    return LIKELY(tr->head.conn_lost == 0) ? transport_schedule_lost(tr, NULL)
                                       : 0;    /* it was lost in what stops the watches */
 }
 
@@ -416,14 +257,14 @@ transport_force_close(Transport *tr, PyObject *exc)
 int
 transport_force_close_here(Transport *tr, PyObject *exc)
 {
-    if (tr->conn_lost > 0) {
+    if (tr->head.conn_lost > 0) {
         return 0;
     }
     watch_stop(&tr->write_watch);
-    if (!tr->closing) {
+    if (!FLAG(tr->head.closing)) {
         transport_set_closing(tr);
     }
-    if (UNLIKELY(tr->conn_lost > 0)) {
+    if (UNLIKELY(tr->head.conn_lost > 0)) {
         return 0;    /* in what stops the watches */
     }
     int result = transport_schedule_lost(tr, exc);
@@ -434,24 +275,26 @@ transport_force_close_here(Transport *tr, PyObject *exc)
 int
 transport_drained(Transport *tr)
 {
-    if (!tr->closing || tr->conn_lost > 0 || tr->loop == NULL) {
+    if (!FLAG(tr->head.closing) || tr->head.conn_lost > 0 || tr->head.loop == NULL) {
         return 0;
     }
-    tr->conn_lost = 1;
+    SHARED_STORE(tr->head.conn_lost, 1);
     return transport_run_lost((PyObject *)tr, NULL);
 }
 
 int
 transport_lose_now(Transport *tr, PyObject *exc)
 {
-    if (tr->loop == NULL) {
+    if (tr->head.loop == NULL) {
         return 0;
     }
-    if (!tr->closing) {
+    if (!FLAG(tr->head.closing)) {
         transport_set_closing(tr);
     }
     watch_stop(&tr->write_watch);
-    tr->conn_lost += tr->conn_lost == 0;
+    if (tr->head.conn_lost == 0) {
+        SHARED_STORE(tr->head.conn_lost, 1);
+    }
     tr->kind->discard_output(tr);
     return transport_run_lost((PyObject *)tr, exc);
 }
@@ -488,13 +331,8 @@ transport_fatal_here(Transport *tr, const char *message)
     }
     PyObject *exc = PyErr_GetRaisedException();
     Py_INCREF(tr);
-    if (!transport_expects(tr, exc)) {
-        transport_report(tr, PyUnicode_FromString(message), exc);
-    }
-    else if (tr->loop != NULL && FLAG(tr->loop->debug)) {
-        transport_log_os_error(tr, message, exc);
-    }
-    if (tr->loop != NULL && transport_force_close(tr, exc) < 0) {
+    channel_tell_fatal(&tr->head, (PyObject *)tr, message, exc, transport_expects(tr, exc));
+    if (tr->head.loop != NULL && transport_force_close(tr, exc) < 0) {
         /* the loop was closed meanwhile: nobody is left to call connection_lost() */
         PyErr_Clear();
     }
@@ -569,7 +407,7 @@ int
 transport_maybe_pause(Transport *tr)
 {
     return UNLIKELY(transport_flow_is_replaced(tr))
-               ? transport_call_flow(tr, tr->state->names._maybe_pause_protocol)
+               ? transport_call_flow(tr, tr->head.state->names._maybe_pause_protocol)
                : transport_pause_if_full(tr);
 }
 
@@ -579,133 +417,27 @@ transport_maybe_resume(Transport *tr)
     if (LIKELY(!transport_flow_is_replaced(tr))) {
         return transport_resume_if_empty(tr);
     }
-    return transport_call_flow(tr, tr->state->names._maybe_resume_protocol) < 0
-               ? transport_callback_failed(tr, "Exception in callback _SelectorTransport._write_ready()")
+    return transport_call_flow(tr, tr->head.state->names._maybe_resume_protocol) < 0
+               ? channel_callback_failed(&tr->head, "Exception in callback _SelectorTransport._write_ready()")
                : 0;
 }
 
 int
 transport_pause_if_full(Transport *tr)
 {
-    if (LIKELY(tr->kind->queued(tr) <= tr->high_water) || tr->protocol_paused) {
+    if (LIKELY(tr->kind->queued(tr) <= tr->head.limits.high) || FLAG(tr->head.protocol_paused)) {
         return 0;
     }
-    tr->protocol_paused = true;
-    PyObject *result = proto_call_here(&tr->proto, tr->state->names.pause_writing);
-    if (result == NULL) {
-        return transport_callback_failed(tr, "protocol.pause_writing() failed");
-    }
-    Py_DECREF(result);
-    return 0;
+    return channel_pause_writing(&tr->head);
 }
 
 int
 transport_resume_if_empty(Transport *tr)
 {
-    if (LIKELY(!tr->protocol_paused) || tr->kind->queued(tr) > tr->low_water) {
+    if (LIKELY(!FLAG(tr->head.protocol_paused)) || tr->kind->queued(tr) > tr->head.limits.low) {
         return 0;
     }
-    tr->protocol_paused = false;
-    PyObject *result = proto_call(&tr->proto, tr->state->names.resume_writing, NULL);
-    if (result == NULL) {
-        return transport_callback_failed(tr, "protocol.resume_writing() failed");
-    }
-    Py_DECREF(result);
-    return 0;
-}
-
-/* A limit in whole bytes; what is too large for a size is "never". -1 with an exception. */
-static int
-limit_in_bytes(PyObject *limit, size_t *bytes)
-{
-    if (PyLong_Check(limit)) {
-        return args_size(limit, bytes);
-    }
-    PyObject *real = PyNumber_Float(limit);
-    if (real == NULL) {
-        return -1;
-    }
-    double value = PyFloat_AS_DOUBLE(real);
-    Py_DECREF(real);
-    *bytes = value >= (double)PY_SSIZE_T_MAX ? SIZE_MAX : (size_t)value;
-    return 0;
-}
-
-/* 1 if high >= low >= 0, 0 if not, -1 with an exception */
-static int
-limits_are_ordered(PyObject *high, PyObject *low)
-{
-    PyObject *zero = PyLong_FromLong(0);
-    if (zero == NULL) {
-        return -1;
-    }
-    int ordered = PyObject_RichCompareBool(high, low, Py_GE);
-    if (ordered > 0) {
-        ordered = PyObject_RichCompareBool(low, zero, Py_GE);
-    }
-    Py_DECREF(zero);
-    return ordered;
-}
-
-/* What is missing follows from the other one, as in asyncio: new references. */
-static int
-limits_complete(PyObject *high, PyObject *low, PyObject **full_high, PyObject **full_low)
-{
-    PyObject *four = PyLong_FromLong(4);
-    if (four == NULL) {
-        return -1;
-    }
-    *full_low = NULL;
-    if (high != Py_None) {
-        *full_high = Py_NewRef(high);
-    }
-    else if (low == Py_None) {
-        *full_high = PyLong_FromLong(DEFAULT_HIGH_WATER);
-    }
-    else {
-        *full_high = PyNumber_Multiply(four, low);
-    }
-    if (*full_high != NULL) {
-        *full_low = low != Py_None ? Py_NewRef(low) : PyNumber_FloorDivide(*full_high, four);
-    }
-    Py_DECREF(four);
-    if (*full_low == NULL) {
-        Py_CLEAR(*full_high);
-        return -1;
-    }
-    return 0;
-}
-
-int
-transport_set_limits(Transport *tr, PyObject *high, PyObject *low)
-{
-    PyObject *full_high, *full_low;
-    if (limits_complete(high, low, &full_high, &full_low) < 0) {
-        return -1;
-    }
-    int result = -1;
-    size_t high_bytes, low_bytes;
-    int ordered = limits_are_ordered(full_high, full_low);
-    if (ordered == 0) {
-        PyErr_Format(PyExc_ValueError, "high (%R) must be >= low (%R) must be >= 0", full_high,
-                     full_low);
-    }
-    if (ordered <= 0 || limit_in_bytes(full_high, &high_bytes) < 0
-        || limit_in_bytes(full_low, &low_bytes) < 0) {
-        goto done;
-    }
-    PyObject *limits = PyTuple_Pack(2, full_low, full_high);
-    if (limits == NULL) {
-        goto done;
-    }
-    Py_XSETREF(tr->limits, limits);
-    tr->high_water = high_bytes;
-    tr->low_water = low_bytes;
-    result = 0;
-done:
-    Py_DECREF(full_high);
-    Py_DECREF(full_low);
-    return result;
+    return channel_resume_writing(&tr->head);
 }
 
 /* -- life ------------------------------------------------------------------------------------- */
@@ -721,20 +453,17 @@ transport_new(PyTypeObject *type, const struct transport_kind *kind, Loop *loop,
         return NULL;
     }
     tr->kind = kind;
-    tr->state = loop->state;
     tr->fd = fd;
     list_init(&tr->client);
-    tr->high_water = DEFAULT_HIGH_WATER;
-    tr->low_water = DEFAULT_HIGH_WATER / 4;
     watch_init(&tr->read_watch, loop, (PyObject *)tr, WATCH_TRANSPORT, fd, EV_READ,
                transport_on_no_event);
     watch_init(&tr->write_watch, loop, (PyObject *)tr, WATCH_TRANSPORT, fd, EV_WRITE,
                transport_on_no_event);
-    tr->loop = (Loop *)Py_NewRef(loop);
     COUNT_SHARED(loop->counters->transports, 1);
-    tr->extra = Py_XNewRef(extra);
-    if (proto_init(&tr->proto, protocol, context, kind->is_socket ? PROTO_FOR_SOCKET : PROTO_FOR_PIPE) < 0
-        || proto_set(&tr->proto, tr->state, protocol) < 0
+    tr->head.extra = Py_XNewRef(extra);
+    if (channel_init(&tr->head, loop, protocol, context,
+                     kind->is_socket ? PROTO_FOR_SOCKET : PROTO_FOR_PIPE, TRANSPORT_HIGH_WATER)
+            < 0
         || (kind->is_socket && watch_claim_fd(loop, fd, (PyObject *)tr) < 0)) {
         Py_DECREF(tr);
         return NULL;
@@ -774,7 +503,7 @@ transport_ensure_free(Loop *loop, int fd, PyObject *named)
     int result = io_is_gone(&transport_cast(user)->io)
                      ? transport_descriptor_gone(transport_cast(user))
                      : 0;
-    bool closing = transport_cast(user)->closing;
+    bool closing = FLAG(transport_cast(user)->head.closing);
     Py_DECREF(user);
     return result < 0 ? -1
            : closing  ? 0
@@ -795,8 +524,9 @@ transport_undo(Transport *tr)
     transport_stop_watches(tr);
     transport_release_fd(tr);
     server_detach(tr, true);
-    tr->closing = tr->file_closed = true;
-    tr->conn_lost = 1;
+    tr->file_closed = true;
+    SET_FLAG(tr->head.closing, true);
+    SHARED_STORE(tr->head.conn_lost, 1);
     io_forget_class(&tr->io);
     Py_CLEAR(tr->file);
     Py_CLEAR(tr->made);
@@ -812,13 +542,13 @@ transport_run_begin(PyObject *owner, PyObject *waiter)
     int result = 0;
     PyObject *made = tr->made;
     tr->made = NULL;
-    PyObject *value = made == NULL ? proto_connection_made(&tr->proto, tr->state, owner)
-                                   : proto_call_bound(&tr->proto, made, owner);
-    if (value == NULL && (made == NULL || tr->loop == NULL || is_exit_exception())) {
-        result = transport_callback_failed(tr, "Exception in callback %.200s.connection_made()");
+    PyObject *value = made == NULL ? proto_connection_made(&tr->head.proto, tr->head.state, owner)
+                                   : proto_call_bound(&tr->head.proto, made, owner);
+    if (value == NULL && (made == NULL || tr->head.loop == NULL || is_exit_exception())) {
+        result = channel_callback_failed(&tr->head, "Exception in callback %.200s.connection_made()");
     }
     else if (value == NULL) {
-        Loop *loop = (Loop *)Py_NewRef(tr->loop);
+        Loop *loop = (Loop *)Py_NewRef(tr->head.loop);
         handle_call_failed(loop, made, owner);    /* for asyncio it is a callback of its own */
         Py_DECREF(loop);
     }
@@ -826,11 +556,11 @@ transport_run_begin(PyObject *owner, PyObject *waiter)
     Py_XDECREF(value);
     PyObject *leaving = PyErr_GetRaisedException();
     tr->begun = true;
-    if (tr->loop != NULL && transport_update_reading(tr) < 0
+    if (tr->head.loop != NULL && transport_update_reading(tr) < 0
         && transport_fatal(tr, READ_FAILED(tr)) < 0) {
         PyErr_WriteUnraisable(owner);
     }
-    if (waiter != NULL && future_settle_result(tr->state, waiter, Py_None) < 0) {
+    if (waiter != NULL && future_settle_result(tr->head.state, waiter, Py_None) < 0) {
         PyErr_WriteUnraisable(waiter);
     }
     PyErr_SetRaisedException(leaving);
@@ -840,15 +570,15 @@ transport_run_begin(PyObject *owner, PyObject *waiter)
 int
 transport_begin(Transport *tr, PyObject *waiter)
 {
-    if (tr->proto.kind != PROTO_READER) {
+    if (tr->head.proto.kind != PROTO_READER) {
         /* Looked up now: who makes a transport for what is no protocol hears of it. */
-        tr->made = PyObject_GetAttr(tr->proto.protocol, tr->state->names.connection_made);
+        tr->made = PyObject_GetAttr(tr->head.proto.protocol, tr->head.state->names.connection_made);
         if (tr->made == NULL) {
             return -1;
         }
-        if (UNLIKELY(tr->loop == NULL)) {
+        if (UNLIKELY(tr->head.loop == NULL)) {
             return loop_closed_error(NULL);    /* by what gave the attribute */
         }
     }
-    return loop_call_soon_native(tr->loop, transport_run_begin, (PyObject *)tr, waiter);
+    return loop_call_soon_native(tr->head.loop, transport_run_begin, (PyObject *)tr, waiter);
 }

@@ -12,19 +12,14 @@
  *           it is closed through that object, once, after connection_lost().
  * Promises: connection_lost() is called once per transport, unless the loop ends first.
  * Kinds:    a concrete transport (stream, datagram, pipe) embeds this struct first and
- *           gives a struct transport_kind. Its Python type derives from TransportType.
- * Python:   the types derive from asyncio.transports._FlowControlMixin, whose slots stay
- *           empty: our attributes of the same names hide them. */
+ *           gives a struct transport_kind. Its Python type derives from TransportType. */
 #ifndef ASYNCLOOP_TRANSPORT_H
 #define ASYNCLOOP_TRANSPORT_H
 
-#include "base/standard.h"
-#include "loop/owner.h"
 #include "loop/watch.h"
 #include "net/addr.h"
+#include "net/channel.h"
 #include "net/io.h"
-#include "net/net_state.h"
-#include "net/proto.h"
 
 typedef struct Transport Transport;
 
@@ -57,43 +52,25 @@ struct transport_kind {
 #define WRITE_FAILED(tr) TRANSPORT_MESSAGE(tr, "Fatal write error")
 
 struct Transport {
-    union {
-        PyObject ob_base;
-        char asyncio_fields[ASYNCIO_TRANSPORT_SIZE];
-    };
-    PyObject *dict;                /* __dict__, made on first use */
-    PyObject *weakrefs;
+    Channel head;
     const struct transport_kind *kind;
-    struct state *state;           /* borrowed: the type keeps the module alive */
-    Loop *loop;                    /* strong; NULL when done */
     PyObject *file;                /* the Python object that owns the descriptor; strong */
     PyObject *made;                /* connection_made() of the protocol, until it is called; or NULL */
     PyObject *server;              /* asyncio.Server that we are attached to, or NULL: clients.c */
     struct list_node client;       /* in the server's list */
     PyObject *client_ref;          /* while it is there: a weak reference to this transport */
-    PyObject *extra;               /* dict of extra information, made on first need */
     PyObject *socket_view;         /* asyncio's TransportSocket, made on first need */
     PyObject *sockname;            /* both once asked for, the first before it is too late */
     PyObject *peername;
     struct addr peer_addr;         /* the kernel's form */
-    struct proto proto;
     struct io io;
     struct watch read_watch;
     struct watch write_watch;
-    struct owed_call owed;         /* connection_lost(), or what a kind does before that */
-    size_t high_water;             /* bytes; output above it pauses the protocol */
-    size_t low_water;              /* bytes; at or below it the protocol resumes */
-    PyObject *limits;              /* (low, high) if they were no small ints, else NULL */
-    unsigned int conn_lost;        /* 0, or 1 + writes that were dropped since */
     int fd;                        /* for repr: stays when the descriptor is closed */
-    bool closing;
     bool begun;                    /* connection_made() was called */
-    bool paused;                   /* by pause_reading() */
     bool read_eof;                 /* the peer has ended its side, and the protocol stays */
-    bool protocol_paused;
     bool file_closed;
     bool fd_gone;                  /* closed by somebody else: the number is not ours any more */
-    bool extra_complete;           /* extra holds everything, own information too */
 };
 
 int transport_types_init(PyObject *module, struct state *state);
@@ -141,7 +118,7 @@ transport_cast(PyObject *op)
 static inline bool
 transport_is_plain_stream(struct state *state, PyObject *op)
 {
-    return LIKELY(Py_IS_TYPE(op, net_state(state)->streams.Type)) && LIKELY(transport_cast(op)->dict == NULL)
+    return LIKELY(Py_IS_TYPE(op, net_state(state)->streams.Type)) && LIKELY(transport_cast(op)->head.dict == NULL)
            && standard_transport_class(state, &net_state(state)->streams.methods, net_state(state)->streams.Type);
 }
 
@@ -149,8 +126,8 @@ transport_is_plain_stream(struct state *state, PyObject *op)
 static inline bool
 transport_flow_is_replaced(Transport *tr)
 {
-    struct net_state *net = net_state(tr->state);
-    return UNLIKELY(tr->dict != NULL)
+    struct net_state *net = net_state(tr->head.state);
+    return UNLIKELY(tr->head.dict != NULL)
            || !standard_class_is_same(net->transports.Type, &net->transports.above_version);
 }
 
@@ -175,10 +152,10 @@ PyObject *transport_extra(Transport *tr);
 static inline void
 transport_leave_loop(Transport *tr)
 {
-    if (tr->loop != NULL) {
-        COUNT_SHARED(tr->loop->counters->transports, (uint64_t)-1);
+    if (tr->head.loop != NULL) {
+        COUNT_SHARED(tr->head.loop->counters->transports, (uint64_t)-1);
     }
-    shared_loop_drop((PyObject *)tr, &tr->loop);
+    shared_loop_drop((PyObject *)tr, &tr->head.loop);
 }
 
 /* io.ops->read() and writev(), and the loop counts the bytes. */
@@ -186,8 +163,8 @@ static inline enum io_status
 transport_read(Transport *tr, void *buffer, size_t capacity, size_t *n)
 {
     enum io_status status = tr->io.ops->read(&tr->io, buffer, capacity, n);
-    if (LIKELY(status == IO_OK) && LIKELY(tr->loop != NULL)) {
-        COUNT(tr->loop->counters->bytes_in, *n);
+    if (LIKELY(status == IO_OK) && LIKELY(tr->head.loop != NULL)) {
+        COUNT(tr->head.loop->counters->bytes_in, *n);
     }
     return status;
 }
@@ -197,8 +174,8 @@ static inline enum io_status
 transport_writev(Transport *tr, const struct iovec *iov, int count, bool more, size_t *n)
 {
     enum io_status status = tr->io.ops->writev(&tr->io, iov, count, more, n);
-    if (LIKELY(tr->loop != NULL)) {
-        COUNT(tr->loop->counters->bytes_out, *n);
+    if (LIKELY(tr->head.loop != NULL)) {
+        COUNT(tr->head.loop->counters->bytes_out, *n);
     }
     return status;
 }
@@ -207,8 +184,10 @@ transport_writev(Transport *tr, const struct iovec *iov, int count, bool more, s
 static inline bool
 transport_wants_data(const Transport *tr)
 {
-    return !tr->closing && !tr->paused && tr->begun && !tr->read_eof;
+    return !FLAG(tr->head.closing) && !FLAG(tr->head.paused) && tr->begun && !tr->read_eof;
 }
+
+#define TRANSPORT_HIGH_WATER (64 * 1024)    /* asyncio's */
 
 /* What asyncio's transports read at most at a time, in bytes: the default of the attribute max_size. */
 #define TRANSPORT_MAX_SIZE ((size_t)256 * 1024)
@@ -251,9 +230,6 @@ int transport_fatal_errno(Transport *tr, int err, const char *message);
 
 /* -- flow control --------------------------------------------------------------------- */
 
-/* The limits of set_write_buffer_limits(): objects of the user's, None for asyncio's defaults.
- * 0, or -1 with ValueError, or what a comparison raised. */
-int transport_set_limits(Transport *tr, PyObject *high, PyObject *low);
 /* asyncio's _maybe_pause_protocol() and _maybe_resume_protocol(), or what a program has in their place.
  * Output grew: 0, or -1 with an exit exception, or what a program's has raised. */
 int transport_maybe_pause(Transport *tr);
@@ -263,24 +239,6 @@ int transport_resume_if_empty(Transport *tr);
 
 /* A write after the connection was lost: dropped, with asyncio's warning from the fifth on. */
 void transport_drop_write(Transport *tr);
-
-/* The current exception came out of what asyncio would have called by a Handle, method(arg) of `object`,
- * and does not end the transport: it is told to the exception handler so. `arg` may be NULL. 0 / -1 */
-int transport_call_failed(Transport *tr, PyObject *object, const char *method, PyObject *arg);
-
-/* The current exception came out of a method of the protocol that is not allowed to end
- * the transport: it is told to the exception handler, with a message whose %s is the
- * protocol's type. 0, or -1 with an exit exception. */
-int transport_callback_failed(Transport *tr, const char *format);
-
-/* In debug mode: logger.debug(format, transport), where format has one %r; or info(). */
-void transport_log_debug(Transport *tr, const char *format);
-void transport_log_info(Transport *tr, const char *format);
-void transport_log_warning(Transport *tr, const char *message);    /* in any mode */
-
-/* What asyncio's own module of that name logs to, which a test may have replaced: new reference. Never
- * NULL. */
-PyObject *transport_logger(struct state *state, const char *module);
 
 /* What a program has put on the transport itself in place of a method that asyncio's transports call of
  * themselves: new reference, or NULL. The C functions of these methods end in _here and do not look. */

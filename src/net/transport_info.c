@@ -65,8 +65,8 @@ transport_peername(Transport *tr)
 int
 transport_set_peer(Transport *tr, const struct sockaddr *address, socklen_t length)
 {
-    if (tr->extra != NULL) {
-        int known = PyDict_Contains(tr->extra, tr->state->names.peername);
+    if (tr->head.extra != NULL) {
+        int known = PyDict_Contains(tr->head.extra, tr->head.state->names.peername);
         if (known != 0) {
             return known < 0 ? -1 : 0;
         }
@@ -92,14 +92,14 @@ transport_set_peer(Transport *tr, const struct sockaddr *address, socklen_t leng
 static PyObject *
 transport_own_info(Transport *tr, PyObject *name)
 {
-    struct state_names *names = &tr->state->names;
+    struct state_names *names = &tr->head.state->names;
     if (!tr->kind->is_socket) {
         return PyUnicode_Compare(name, names->pipe) == 0 && tr->file != NULL ? Py_NewRef(tr->file)
                                                                              : NULL;
     }
     if (PyUnicode_Compare(name, names->socket) == 0) {
         if (tr->socket_view == NULL && tr->file != NULL) {
-            tr->socket_view = PyObject_CallOneArg(net_state(tr->state)->transports.TransportSocket, tr->file);
+            tr->socket_view = PyObject_CallOneArg(net_state(tr->head.state)->transports.TransportSocket, tr->file);
         }
         return Py_XNewRef(tr->socket_view);
     }
@@ -134,26 +134,26 @@ dict_add_own_info(Transport *tr, PyObject *dict, PyObject *name)
 PyObject *
 transport_extra(Transport *tr)
 {
-    if (tr->extra == NULL && (tr->extra = PyDict_New()) == NULL) {
+    if (tr->head.extra == NULL && (tr->head.extra = PyDict_New()) == NULL) {
         return NULL;
     }
-    if (!tr->extra_complete) {
-        struct state_names *names = &tr->state->names;
+    if (!tr->head.extra_complete) {
+        struct state_names *names = &tr->head.state->names;
         PyObject *own[] = {names->socket, names->sockname, names->peername, names->pipe};
         for (size_t i = 0; i < ARRAY_LEN(own); i++) {
-            if (dict_add_own_info(tr, tr->extra, own[i]) < 0) {
+            if (dict_add_own_info(tr, tr->head.extra, own[i]) < 0) {
                 return NULL;
             }
         }
-        tr->extra_complete = true;
+        tr->head.extra_complete = true;
     }
-    return tr->extra;
+    return tr->head.extra;
 }
 
 PyObject *
 transport_get_info(Transport *tr, PyObject *name, PyObject *otherwise)
 {
-    PyObject *extra = tr->extra;
+    PyObject *extra = tr->head.extra;
     if (!PyUnicode_Check(name) && (extra = transport_extra(tr)) == NULL) {
         return NULL;
     }
@@ -161,7 +161,7 @@ transport_get_info(Transport *tr, PyObject *name, PyObject *otherwise)
     if (extra != NULL && PyDict_GetItemRef(extra, name, &value) != 0) {
         return value;
     }
-    if (!tr->extra_complete) {
+    if (!tr->head.extra_complete) {
         value = transport_own_info(tr, name);
         if (value != NULL || PyErr_Occurred()) {
             return value;

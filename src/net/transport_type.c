@@ -17,65 +17,35 @@
 
 /* -- life ----------------------------------------------------------------------- */
 
-/* The slots that asyncio's classes give each instance. */
-static PyObject **
-transport_slot(PyObject *op, Py_ssize_t offset)
-{
-    return (PyObject **)(void *)((char *)op + offset);
-}
-
 int
 transport_traverse(PyObject *op, visitproc visit, void *arg)
 {
     Transport *tr = transport_cast(op);
-    Py_VISIT(Py_TYPE(op));
-    Py_VISIT(tr->dict);
-    if (tr->state != NULL) {
-        for (int i = 0; i < net_state(tr->state)->transports.slot_count; i++) {
-            Py_VISIT(*transport_slot(op, net_state(tr->state)->transports.slots[i]));
-        }
-    }
-    Py_VISIT(tr->loop);
     Py_VISIT(tr->file);
     Py_VISIT(tr->made);
     Py_VISIT(tr->server);
     Py_VISIT(tr->client_ref);
-    Py_VISIT(tr->extra);
     Py_VISIT(tr->socket_view);
-    Py_VISIT(tr->limits);
-    return proto_traverse(&tr->proto, visit, arg);
+    return channel_traverse(&tr->head, visit, arg);
 }
 
 int
 transport_clear(PyObject *op)
 {
     Transport *tr = transport_cast(op);
-    if (tr->loop != NULL) {
+    if (tr->head.loop != NULL) {
         watch_abandon(&tr->read_watch);
         watch_abandon(&tr->write_watch);
         transport_release_fd(tr);
     }
-    Py_CLEAR(tr->dict);
-    if (tr->state != NULL) {
-        for (int i = 0; i < net_state(tr->state)->transports.slot_count; i++) {
-            Py_CLEAR(*transport_slot(op, net_state(tr->state)->transports.slots[i]));
-        }
-    }
-    /* A method that is called on what is left finds a transport that was closed. */
-    tr->closing = true;
-    if (tr->conn_lost == 0) {
-        tr->conn_lost = 1;
-    }
-    proto_clear(&tr->proto);
+    channel_clear(&tr->head);
     io_forget_class(&tr->io);
     Py_CLEAR(tr->file);
     Py_CLEAR(tr->made);
     server_forget(tr);
-    Py_CLEAR(tr->extra);
     Py_CLEAR(tr->socket_view);
     Py_CLEAR(tr->sockname);
     Py_CLEAR(tr->peername);
-    Py_CLEAR(tr->limits);
     transport_leave_loop(tr);
     return 0;
 }
@@ -83,87 +53,46 @@ transport_clear(PyObject *op)
 void
 transport_dealloc(PyObject *op)
 {
-    if (PyObject_CallFinalizerFromDealloc(op) < 0) {
-        return;
+    if (PyObject_CallFinalizerFromDealloc(op) == 0) {
+        PyObject_GC_UnTrack(op);
+        server_leave(transport_cast(op));
+        channel_free(op);
     }
-    PyTypeObject *type = Py_TYPE(op);
-    PyObject_GC_UnTrack(op);
-    server_leave(transport_cast(op));
-    if (transport_cast(op)->weakrefs != NULL) {
-        PyObject_ClearWeakRefs(op);
-    }
-    type->tp_clear(op);
-    type->tp_free(op);
-    Py_DECREF(type);
 }
 
-/* Nobody has it any more, and it was not closed. */
-static void
-transport_abandon(Transport *tr)
-{
-    PyObject *op = (PyObject *)tr;
-    PyObject *exc = PyErr_GetRaisedException();
-    if (PyErr_ResourceWarning(op, 1, "unclosed transport %R", op) < 0) {
-        /* warnings are errors */
-        PyErr_WriteUnraisable(op);
-    }
-    transport_stop_watches(tr);
-    transport_release_fd(tr);
-    if (transport_close_file(tr) < 0) {
-        PyErr_WriteUnraisable(op);
-    }
-    server_detach(tr, true);
-    PyErr_SetRaisedException(exc);
-}
-
-#ifdef Py_GIL_DISABLED
+/* Native callback: nobody has it any more, and it was not closed. */
 static int
-transport_run_abandon(PyObject *owner, PyObject *ignored UNUSED)
+transport_run_abandon(PyObject *op, PyObject *ignored UNUSED)
 {
-    Transport *tr = transport_cast(owner);
+    Transport *tr = transport_cast(op);
     if (tr->file != NULL && !tr->file_closed) {
-        transport_abandon(tr);
+        channel_warn_unclosed(&tr->head);
+        transport_stop_watches(tr);
+        transport_release_fd(tr);
+        if (transport_close_file(tr) < 0) {
+            PyErr_WriteUnraisable(op);
+        }
+        server_detach(tr, true);
     }
-    /* From here on any thread may free it. */
-    SHARED_STORE(tr->closing, true);
-    tr->conn_lost += tr->conn_lost == 0;
+#ifdef Py_GIL_DISABLED
+    /* From here on any thread may free it: the loop knows its descriptor no more. */
+    SET_FLAG(tr->head.closing, true);
+    if (tr->head.conn_lost == 0) {
+        SHARED_STORE(tr->head.conn_lost, 1);
+    }
     transport_leave_loop(tr);
+#endif
     return 0;
 }
 
-/* Garbage of a loop that another thread runs goes to that thread, and comes back to life for
- * it: the loop knows its descriptor. */
-void
-transport_finalize(PyObject *op)
-{
-    Transport *tr = transport_cast(op);
-    if (tr->loop == NULL || tr->file == NULL || tr->file_closed) {
-        return;
-    }
-    PyObject *exc = PyErr_GetRaisedException();
-    struct claim claim;
-    if (loop_claim(&claim, tr->loop) == 0) {
-        transport_run_abandon(op, NULL);
-        loop_unclaim(&claim);
-    }
-    else {
-        PyErr_Clear();
-        if (loop_call_soon_native(tr->loop, transport_run_abandon, op, NULL) < 0) {
-            PyErr_Clear();    /* the loop was closed meanwhile: it knows nothing any more */
-        }
-    }
-    PyErr_SetRaisedException(exc);
-}
-#else
 void
 transport_finalize(PyObject *op)
 {
     Transport *tr = transport_cast(op);
     if (tr->file != NULL && !tr->file_closed) {
-        transport_abandon(tr);
+        channel_abandon(&tr->head, transport_run_abandon);
     }
 }
-#endif
 
 /* -- methods -------------------------------------------------------------------- */
 
@@ -213,14 +142,14 @@ Transport__fatal_error(PyObject *op, PyObject *const *args, Py_ssize_t nargs, Py
 static PyObject *
 Transport_is_closing(PyObject *op, PyObject *ignored UNUSED)
 {
-    return PyBool_FromLong(SHARED_LOAD(transport_cast(op)->closing));
+    return PyBool_FromLong(FLAG(transport_cast(op)->head.closing));
 }
 
 static PyObject *
 Transport_is_reading(PyObject *op, PyObject *ignored UNUSED)
 {
     Transport *tr = transport_cast(op);
-    return PyBool_FromLong(!SHARED_LOAD(tr->closing) && !SHARED_LOAD(tr->paused));
+    return PyBool_FromLong(!FLAG(tr->head.closing) && !FLAG(tr->head.paused));
 }
 
 static PyObject *
@@ -228,12 +157,12 @@ Transport_pause_reading(PyObject *op, PyObject *ignored UNUSED)
 {
     OWN_LOOP_OF(op, Transport);
     Transport *tr = transport_cast(op);
-    if (tr->closing || tr->paused) {
+    if (FLAG(tr->head.closing) || FLAG(tr->head.paused)) {
         return Py_NewRef(Py_None);
     }
-    SHARED_STORE(tr->paused, true);
+    SET_FLAG(tr->head.paused, true);
     watch_stop(&tr->read_watch);
-    transport_log_debug(tr, "%r pauses reading");
+    channel_log(&tr->head, "debug", "%r pauses reading", NULL);
     return Py_NewRef(Py_None);
 }
 
@@ -242,36 +171,16 @@ Transport_resume_reading(PyObject *op, PyObject *ignored UNUSED)
 {
     OWN_LOOP_OF(op, Transport);
     Transport *tr = transport_cast(op);
-    if (tr->closing || !tr->paused) {
+    if (FLAG(tr->head.closing) || !FLAG(tr->head.paused)) {
         return Py_NewRef(Py_None);
     }
-    SHARED_STORE(tr->paused, false);
+    SET_FLAG(tr->head.paused, false);
     tr->read_eof = false;
     if (transport_update_reading(tr) < 0) {
         return NULL;
     }
-    transport_log_debug(tr, "%r resumes reading");
+    channel_log(&tr->head, "debug", "%r resumes reading", NULL);
     return Py_NewRef(Py_None);
-}
-
-static PyObject *
-Transport_set_protocol(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
-{
-    OWN_LOOP_OF(op, Transport);
-    PyObject *protocol = args_one("set_protocol", "protocol", args, nargs, kwnames);
-    if (UNLIKELY(protocol == NULL)) {
-        return NULL;
-    }
-    Transport *tr = transport_cast(op);
-    return none_or_error(proto_set(&tr->proto, tr->state, protocol));
-}
-
-static PyObject *
-Transport_get_protocol(PyObject *op, PyObject *ignored UNUSED)
-{
-    OWN_LOOP_OF(op, Transport);
-    PyObject *protocol = transport_cast(op)->proto.protocol;
-    return Py_NewRef(protocol != NULL ? protocol : Py_None);
 }
 
 /* asyncio's transports have these from classes that anybody can reach; who replaces one there means ours as
@@ -300,7 +209,7 @@ static PyObject *
 method_above(PyObject *op, const char *qualname, bool *own)
 {
     PyObject *module = PyImport_ImportModule("asyncio.transports");
-    PyTypeObject *type = net_state(transport_cast(op)->state)->transports.Type;
+    PyTypeObject *type = net_state(transport_cast(op)->head.state)->transports.Type;
     PyObject *super = module == NULL ? NULL
                                      : PyObject_CallFunctionObjArgs((PyObject *)&PySuper_Type,
                                                                     (PyObject *)type, op, NULL);
@@ -317,7 +226,7 @@ method_above(PyObject *op, const char *qualname, bool *own)
 static PyObject *
 replaced_above(PyObject *op, enum above which)
 {
-    struct net_state *net = net_state(transport_cast(op)->state);
+    struct net_state *net = net_state(transport_cast(op)->head.state);
     PyTypeObject *type = net->transports.Type;
     if (LIKELY(standard_class_is_same(type, &net->transports.above_version))) {
         return NULL;
@@ -383,16 +292,6 @@ Transport_get_write_buffer_size(PyObject *op, PyObject *ignored UNUSED)
     return PyLong_FromSize_t(tr->kind->queued(tr));
 }
 
-/* (low, high) */
-static PyObject *
-limits_of(Transport *tr)
-{
-    if (tr->limits != NULL) {
-        return Py_NewRef(tr->limits);
-    }
-    return Py_BuildValue("(nn)", (Py_ssize_t)tr->low_water, (Py_ssize_t)tr->high_water);
-}
-
 static PyObject *
 Transport_get_write_buffer_limits(PyObject *op, PyObject *ignored UNUSED)
 {
@@ -401,19 +300,13 @@ Transport_get_write_buffer_limits(PyObject *op, PyObject *ignored UNUSED)
     if (call_replaced_above(op, ABOVE_GET_LIMITS, NULL, 0, NULL, &result)) {
         return result;
     }
-    return limits_of(transport_cast(op));
+    return limits_get(&transport_cast(op)->head.limits);
 }
 
 static int
-set_limits_from_args(Transport *tr, const char *function, PyObject *const *args,
-                     Py_ssize_t nargs, PyObject *kwnames)
+set_limits(PyObject *op, const char *function, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    static const char *const names[] = {"high", "low", NULL};
-    PyObject *values[2] = {Py_None, Py_None};
-    if (args_unpack(function, args, nargs, kwnames, names, 2, 0, values) < 0) {
-        return -1;
-    }
-    return transport_set_limits(tr, values[0], values[1]);
+    return limits_set(&transport_cast(op)->head.limits, TRANSPORT_HIGH_WATER, function, args, nargs, kwnames);
 }
 
 static PyObject *
@@ -422,7 +315,6 @@ Transport_set_write_buffer_limits(PyObject *op, PyObject *const *args, Py_ssize_
 {
     PyObject *result;
     OWN_LOOP_OF(op, Transport);
-    Transport *tr = transport_cast(op);
     if (call_replaced_above(op, ABOVE_SET_LIMITS, args, nargs, kwnames, &result)) {
         return result;
     }
@@ -432,10 +324,10 @@ Transport_set_write_buffer_limits(PyObject *op, PyObject *const *args, Py_ssize_
         }
         Py_DECREF(result);
     }
-    else if (set_limits_from_args(tr, "set_write_buffer_limits", args, nargs, kwnames) < 0) {
+    else if (set_limits(op, "set_write_buffer_limits", args, nargs, kwnames) < 0) {
         return NULL;
     }
-    return none_or_error(transport_maybe_pause(tr));
+    return none_or_error(transport_maybe_pause(transport_cast(op)));
 }
 
 static PyObject *
@@ -447,8 +339,7 @@ Transport__set_write_buffer_limits(PyObject *op, PyObject *const *args, Py_ssize
     if (call_replaced_above(op, ABOVE_SET, args, nargs, kwnames, &result)) {
         return result;
     }
-    return none_or_error(set_limits_from_args(transport_cast(op), "_set_write_buffer_limits", args,
-                                              nargs, kwnames));
+    return none_or_error(set_limits(op, "_set_write_buffer_limits", args, nargs, kwnames));
 }
 
 static PyObject *
@@ -496,11 +387,11 @@ Transport_repr(PyObject *op)
     bool closed;
     {
         GUARD(op);
-        loop = (Loop *)Py_XNewRef(tr->loop);
+        loop = (Loop *)Py_XNewRef(tr->head.loop);
         closed = tr->file == NULL || tr->file_closed;
     }
     const char *state = closed                     ? " closed"
-                        : SHARED_LOAD(tr->closing) ? " closing"
+                        : FLAG(tr->head.closing) ? " closing"
                                                    : "";
     PyObject *text = NULL;
     if (loop != NULL && !FLAG(loop->closed)) {
@@ -526,10 +417,10 @@ Transport_repr(PyObject *op)
 static PyObject *
 transport_call_ready(Transport *tr, struct watch *watch)
 {
-    if (tr->loop == NULL || FLAG(tr->loop->closed)) {
+    if (tr->head.loop == NULL || FLAG(tr->head.loop->closed)) {
         Py_RETURN_NONE;
     }
-    return watch_call_ready(tr->loop, watch);
+    return watch_call_ready(tr->head.loop, watch);
 }
 
 static PyObject *
@@ -559,10 +450,10 @@ Transport__add_reader(PyObject *op, PyObject *args)
 {
     OWN_LOOP_OF(op, Transport);
     Transport *tr = transport_cast(op);
-    if (tr->closing || tr->paused || tr->loop == NULL) {
+    if (FLAG(tr->head.closing) || FLAG(tr->head.paused) || tr->head.loop == NULL) {
         Py_RETURN_NONE;
     }
-    PyObject *loop = Py_NewRef(tr->loop);
+    PyObject *loop = Py_NewRef(tr->head.loop);
     PyObject *add = PyObject_GetAttrString(loop, "_add_reader");
     PyObject *result = add == NULL ? NULL : PyObject_Call(add, args, NULL);
     Py_XDECREF(add);
@@ -582,29 +473,16 @@ Transport__add_reader(PyObject *op, PyObject *args)
         PyObject *value = (PyObject *)(expression);         \
         return Py_NewRef(value != NULL ? value : Py_None);  \
     }
-#define BOOL_GETTER(name, guard, expression)                \
-    static PyObject *                                       \
-    Transport_get_##name(PyObject *op, void *closure UNUSED) \
-    {                                                       \
-        guard;                                              \
-        Transport *tr = transport_cast(op);                 \
-        return PyBool_FromLong(expression);                 \
-    }
 
-OBJECT_GETTER(loop, GUARD(op), tr->loop)
-OBJECT_GETTER(protocol_attribute, OWN_LOOP_OF(op, Transport), tr->proto.protocol)
 OBJECT_GETTER(file, GUARD(op), tr->file_closed ? NULL : tr->file)
 OBJECT_GETTER(server, OWN_LOOP_OF(op, Transport), tr->server)
-OBJECT_GETTER(context, OWN_LOOP_OF(op, Transport), tr->proto.context)
-BOOL_GETTER(closing, GUARD(op), tr->closing)
-BOOL_GETTER(paused, GUARD(op), tr->paused)
-BOOL_GETTER(protocol_paused, GUARD(op), tr->protocol_paused)
-BOOL_GETTER(protocol_connected, OWN_LOOP_OF(op, Transport), tr->proto.protocol != NULL)
+OBJECT_GETTER(context, OWN_LOOP_OF(op, Transport), tr->head.proto.context)
 
 static PyObject *
-Transport_get_conn_lost(PyObject *op, void *closure UNUSED)
+Transport_get_protocol_connected(PyObject *op, void *closure UNUSED)
 {
-    return PyLong_FromUnsignedLong(transport_cast(op)->conn_lost);
+    OWN_LOOP_OF(op, Transport);
+    return PyBool_FromLong(transport_cast(op)->head.proto.protocol != NULL);
 }
 
 static PyObject *
@@ -623,12 +501,9 @@ Transport_get_extra(PyObject *op, void *closure UNUSED)
 static PyObject *
 Transport_get_limit(PyObject *op, void *closure)
 {
-    PyObject *limits = limits_of(transport_cast(op));
-    if (limits == NULL) {
-        return NULL;
-    }
-    PyObject *limit = Py_NewRef(PyTuple_GET_ITEM(limits, closure != NULL));
-    Py_DECREF(limits);
+    PyObject *pair = limits_get(&transport_cast(op)->head.limits);
+    PyObject *limit = pair == NULL ? NULL : Py_NewRef(PyTuple_GET_ITEM(pair, closure != NULL));
+    Py_XDECREF(pair);
     return limit;
 }
 
@@ -650,9 +525,9 @@ static PyMethodDef Transport_methods[] = {
                "No more data until resume_reading(). No effect on a paused or closed one.")},
     {"resume_reading", Transport_resume_reading, METH_NOARGS,
      PyDoc_STR("resume_reading($self, /)\n--\n\nTake data again after pause_reading().")},
-    {"set_protocol", (PyCFunction)(void (*)(void))Transport_set_protocol, METH_FASTCALL | METH_KEYWORDS,
+    {"set_protocol", (PyCFunction)(void (*)(void))Channel_set_protocol, METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("set_protocol($self, /, protocol)\n--\n\nGive the connection to another protocol.")},
-    {"get_protocol", Transport_get_protocol, METH_NOARGS,
+    {"get_protocol", Channel_get_protocol, METH_NOARGS,
      PyDoc_STR("get_protocol($self, /)\n--\n\nThe current protocol; None after the end.")},
     {"get_extra_info", (PyCFunction)(void (*)(void))Transport_get_extra_info,
      METH_FASTCALL | METH_KEYWORDS,
@@ -689,7 +564,7 @@ Transport_set_protocol_attribute(PyObject *op, PyObject *value, void *closure UN
         return -1;
     }
     Transport *tr = transport_cast(op);
-    return proto_set(&tr->proto, tr->state, value);
+    return proto_set(&tr->head.proto, tr->head.state, value);
 }
 
 /* -- what a program sets ---------------------------------------------------------------------- */
@@ -712,7 +587,7 @@ no_delete(PyObject *value, const char *name)
     {                                                                               \
         int truth = value == NULL ? 0 : PyObject_IsTrue(value);                     \
         if (truth >= 0) {                                                           \
-            SHARED_STORE(transport_cast(op)->field, truth > 0);                     \
+            SET_FLAG(transport_cast(op)->head.field, truth > 0);                     \
         }                                                                           \
         return truth < 0 ? -1 : 0;                                                  \
     }
@@ -730,11 +605,11 @@ Transport_set_conn_lost(PyObject *op, PyObject *value, void *closure UNUSED)
     if (no_delete(value, "_conn_lost") < 0 || args_size(value, &count) < 0) {
         return -1;
     }
-    if (count == 0 && tr->conn_lost > 0) {
+    if (count == 0 && tr->head.conn_lost > 0) {
         PyErr_SetString(PyExc_AttributeError, "_conn_lost: the connection is lost, and stays so");
         return -1;
     }
-    tr->conn_lost = count < UINT_MAX ? (unsigned int)count : UINT_MAX;
+    SHARED_STORE(tr->head.conn_lost, count < UINT_MAX ? (unsigned int)count : UINT_MAX);
     return 0;
 }
 
@@ -742,25 +617,9 @@ Transport_set_conn_lost(PyObject *op, PyObject *value, void *closure UNUSED)
 static int
 Transport_set_limit(PyObject *op, PyObject *value, void *closure)
 {
-    Transport *tr = transport_cast(op);
-    size_t bytes;
-    if (no_delete(value, "a limit") < 0 || args_size(value, &bytes) < 0) {
-        return -1;
-    }
-    PyObject *limits = limits_of(transport_cast(op));
-    if (limits == NULL) {
-        return -1;
-    }
-    bool high = closure != NULL;
-    PyObject *changed = high ? PyTuple_Pack(2, PyTuple_GET_ITEM(limits, 0), value)
-                             : PyTuple_Pack(2, value, PyTuple_GET_ITEM(limits, 1));
-    Py_DECREF(limits);
-    if (changed == NULL) {
-        return -1;
-    }
-    *(high ? &tr->high_water : &tr->low_water) = bytes;
-    Py_XSETREF(tr->limits, changed);
-    return 0;
+    return no_delete(value, "a limit") < 0
+               ? -1
+               : limits_set_one(&transport_cast(op)->head.limits, closure != NULL, value);
 }
 
 static int
@@ -777,9 +636,9 @@ Transport_set_extra(PyObject *op, PyObject *value, void *closure UNUSED)
     PyObject *old;
     {
         GUARD(op);
-        old = tr->extra;
-        tr->extra = Py_NewRef(value);
-        tr->extra_complete = true;
+        old = tr->head.extra;
+        tr->head.extra = Py_NewRef(value);
+        tr->head.extra_complete = true;
     }
     Py_XDECREF(old);
     return 0;
@@ -791,7 +650,7 @@ static int
 Transport_set_sock(PyObject *op, PyObject *value, void *closure)
 {
     Transport *tr = transport_cast(op);
-    bool gone = tr->file == NULL || tr->file_closed || tr->loop == NULL;
+    bool gone = tr->file == NULL || tr->file_closed || tr->head.loop == NULL;
     if (gone && (value == NULL || value == Py_None)) {
         return 0;
     }
@@ -816,7 +675,7 @@ Transport_set_sock(PyObject *op, PyObject *value, void *closure)
         GUARD(op);
         old = tr->file;
         tr->file = Py_NewRef(value);
-        tr->io.owned = transport_socket_number(tr->state, value, tr->fd);
+        tr->io.owned = transport_socket_number(tr->head.state, value, tr->fd);
         io_forget_class(&tr->io);
     }
     Py_XDECREF(old);
@@ -825,26 +684,26 @@ Transport_set_sock(PyObject *op, PyObject *value, void *closure)
 
 static PyGetSetDef Transport_getset[] = {
     {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
-    {"_loop", Transport_get_loop, NULL, NULL, NULL},
-    {"_protocol", Transport_get_protocol_attribute, Transport_set_protocol_attribute, NULL, NULL},
+    {"_loop", Channel_loop, NULL, NULL, NULL},
+    {"_protocol", Channel_protocol, Transport_set_protocol_attribute, NULL, NULL},
     {"_protocol_connected", Transport_get_protocol_connected, NULL, NULL, NULL},
-    {"_protocol_paused", Transport_get_protocol_paused, Transport_set_protocol_paused, NULL, NULL},
+    {"_protocol_paused", Channel_protocol_paused, Transport_set_protocol_paused, NULL, NULL},
     {"_sock", Transport_get_file, Transport_set_sock, NULL, NULL},
     {"_sock_fd", Transport_get_fd, NULL, NULL, NULL},
     {"_server", Transport_get_server, NULL, NULL, NULL},
     {"_context", Transport_get_context, NULL, NULL, NULL},
     {"_extra", Transport_get_extra, Transport_set_extra, NULL, NULL},
-    {"_closing", Transport_get_closing, Transport_set_closing, NULL, NULL},
-    {"_conn_lost", Transport_get_conn_lost, Transport_set_conn_lost, NULL, NULL},
-    {"_paused", Transport_get_paused, Transport_set_paused, NULL, NULL},
+    {"_closing", Channel_closing, Transport_set_closing, NULL, NULL},
+    {"_conn_lost", Channel_conn_lost, Transport_set_conn_lost, NULL, NULL},
+    {"_paused", Channel_paused, Transport_set_paused, NULL, NULL},
     {"_low_water", Transport_get_limit, Transport_set_limit, NULL, NULL},
     {"_high_water", Transport_get_limit, Transport_set_limit, NULL, (void *)1},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyMemberDef Transport_members[] = {
-    {"__dictoffset__", T_PYSSIZET, offsetof(Transport, dict), READONLY, NULL},
-    {"__weaklistoffset__", T_PYSSIZET, offsetof(Transport, weakrefs), READONLY, NULL},
+    {"__dictoffset__", T_PYSSIZET, offsetof(Channel, dict), READONLY, NULL},
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(Channel, weakrefs), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 

@@ -11,7 +11,7 @@ stream_verify(Stream *stream, uint64_t turn)
 {
     const Transport *tr = &stream->base;
     wqueue_verify(&stream->output, turn);
-    VERIFY(tr->conn_lost == 0 || wqueue_is_empty(&stream->output));
+    VERIFY(tr->head.conn_lost == 0 || wqueue_is_empty(&stream->output));
     VERIFY(!wqueue_is_empty(&stream->output) || !watch_is_active(&tr->write_watch));
     VERIFY(stream->empty_waiter == NULL || verify_lives(stream->empty_waiter));
 }
@@ -19,21 +19,21 @@ stream_verify(Stream *stream, uint64_t turn)
 static void
 transport_verify(Transport *tr, Loop *loop, uint64_t turn)
 {
-    VERIFY(tr->kind != NULL && tr->state == loop->state);
-    if (tr->loop == NULL) {
+    VERIFY(tr->kind != NULL && tr->head.state == loop->state);
+    if (tr->head.loop == NULL) {
         VERIFY(!watch_is_active(&tr->read_watch) && !watch_is_active(&tr->write_watch));
         return;
     }
-    VERIFY(tr->loop == loop);
-    VERIFY(tr->conn_lost == 0 || tr->closing);
-    VERIFY(tr->conn_lost == 0 || !watch_is_active(&tr->read_watch));
-    VERIFY(tr->conn_lost == 0 || !watch_is_active(&tr->write_watch));
+    VERIFY(tr->head.loop == loop);
+    VERIFY(tr->head.conn_lost == 0 || FLAG(tr->head.closing));
+    VERIFY(tr->head.conn_lost == 0 || !watch_is_active(&tr->read_watch));
+    VERIFY(tr->head.conn_lost == 0 || !watch_is_active(&tr->write_watch));
     VERIFY(!watch_is_active(&tr->read_watch) || transport_wants_data(tr));
-    VERIFY(tr->low_water <= tr->high_water);
-    VERIFY(tr->owed.kind == NULL || tr->owed.arg == NULL || verify_lives(tr->owed.arg));
+    VERIFY(tr->head.limits.low <= tr->head.limits.high);
+    VERIFY(tr->head.owed_lost.kind == NULL || tr->head.owed_lost.arg == NULL || verify_lives(tr->head.owed_lost.arg));
     VERIFY(tr->file == NULL || verify_lives(tr->file));
     VERIFY(verify_node(&tr->client));
-    if (Py_IS_TYPE((PyObject *)tr, net_state(tr->state)->streams.Type)) {
+    if (Py_IS_TYPE((PyObject *)tr, net_state(tr->head.state)->streams.Type)) {
         stream_verify(stream_cast((PyObject *)tr), turn);
     }
 }

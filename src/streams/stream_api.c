@@ -5,9 +5,8 @@
 #include "streams/stream_api.h"
 
 #include "tasks/future.h"
-#include "net/proto.h"
 #include "net/reader.h"
-#include "tls/tls.h"
+#include "net/stream.h"
 #include "streams/stream_adopt.h"
 
 #include <string.h>
@@ -317,33 +316,16 @@ attempt_readuntil(Operation *op, PyObject **result)
                       separator == NULL ? 1 : PyBytes_GET_SIZE(separator), OWN_READUNTIL, result);
 }
 
-/* The loop of a transport of ours, borrowed; NULL for any other. */
-static Loop *
-transport_loop(struct state *state, PyObject *transport)
-{
-    if (LIKELY(Py_IS_TYPE(transport, net_state(state)->streams.Type))) {
-        return ((Transport *)transport)->loop;
-    }
-    return Py_IS_TYPE(transport, tls_state(state)->tls.Type) ? tls_cast(transport)->loop : NULL;
-}
-
 /* Does a transport of ours take output at once, on behalf of the same protocol, and has nobody put
  * a method on either? What the protocol knows of it (_paused, _connection_lost) it was told by the
  * transport. */
 static bool
 transport_is_free(struct state *state, PyObject *transport)
 {
-    if (LIKELY(Py_IS_TYPE(transport, net_state(state)->streams.Type))) {
-        Transport *tr = (Transport *)transport;
-        return !tr->closing && tr->conn_lost == 0 && !tr->protocol_paused
-               && tr->proto.kind == PROTO_READER && transport_is_plain_stream(state, transport)
-               && reader_proto_is_standard(state, &tr->proto);
-    }
-    Tls *tls = tls_cast(transport);
-    return !tls->closed && tls->conn_lost == 0 && !tls->protocol_paused
-           && tls->proto.kind == PROTO_READER && tls->dict == NULL
-           && standard_transport_class(state, &tls_state(state)->tls.methods, tls_state(state)->tls.Type)
-           && reader_proto_is_standard(state, &tls->proto);
+    Channel *ch = channel_of_stream(state, transport);
+    return !FLAG(ch->closing) && ch->conn_lost == 0 && !FLAG(ch->protocol_paused)
+           && ch->proto.kind == PROTO_READER && channel_is_plain(state, ch)
+           && reader_proto_is_standard(state, &ch->proto);
 }
 
 static bool
@@ -527,9 +509,10 @@ Writer_drain(METHOD_ARGS)
     if (transport == NULL) {
         return NULL;
     }
-    Loop *loop = transport_loop(state, transport);
-    PyObject *op = loop == NULL ? call_standard(state, OWN_DRAIN, self, args, nargs, kwnames)
-                                : operation_new(loop, &kind_drain, transport, &self, 1);
+    Channel *ch = channel_of_stream(state, transport);
+    PyObject *op = ch == NULL || ch->loop == NULL
+                       ? call_standard(state, OWN_DRAIN, self, args, nargs, kwnames)
+                       : operation_new(ch->loop, &kind_drain, transport, &self, 1);
     Py_DECREF(transport);
     return op;
 }

@@ -10,66 +10,7 @@
 #include "net/reader.h"
 #include "tls/tls_object.h"
 
-/* -- telling -------------------------------------------------------------------------- */
-
-static void
-tls_log(Tls *tls, PyObject *exc, const char *format, PyObject *arg)
-{
-    PyObject *logger = transport_logger(tls->state, "asyncio.sslproto");
-    PyObject *debug = PyObject_GetAttrString(logger, "debug");
-    Py_DECREF(logger);
-    PyObject *args = arg == NULL ? Py_BuildValue("(sO)", format, tls)
-                                 : Py_BuildValue("(sOO)", format, tls, arg);
-    PyObject *kwargs = exc == NULL ? NULL : Py_BuildValue("{s:O}", "exc_info", exc);
-    PyObject *result = debug == NULL || args == NULL || (exc != NULL && kwargs == NULL)
-                           ? NULL
-                           : PyObject_Call(debug, args, kwargs);
-    if (result == NULL) {
-        PyErr_WriteUnraisable((PyObject *)tls);
-    }
-    Py_XDECREF(result);
-    Py_XDECREF(debug);
-    Py_XDECREF(args);
-    Py_XDECREF(kwargs);
-}
-
-/* Gives exc (borrowed) to the loop's exception handler. The protocol is, as with asyncio, that of the
- * transport below. */
-static void
-tls_report(Tls *tls, const char *message, PyObject *exc, PyObject *transport)
-{
-    PyObject *context = Py_BuildValue("{s:s,s:O,s:O,s:O}", "message", message, "exception", exc,
-                                      "transport", transport, "protocol", tls);
-    if (context == NULL) {
-        PyErr_WriteUnraisable((PyObject *)tls);
-        return;
-    }
-    loop_call_exception_handler(tls->loop, context);
-    Py_DECREF(context);
-}
-
-int
-tls_callback_failed(Tls *tls, const char *message)
-{
-    if (is_exit_exception()) {
-        return -1;
-    }
-    PyObject *exc = PyErr_GetRaisedException();
-    tls_report(tls, message, exc, (PyObject *)tls);
-    Py_DECREF(exc);
-    return 0;
-}
-
-/* The current exception came out of callback(arg), which asyncio would have scheduled. */
-static int
-tls_call_failed(Tls *tls, PyObject *callback, PyObject *arg)
-{
-    if (is_exit_exception()) {
-        return -1;
-    }
-    handle_call_failed(tls->loop, callback, arg);
-    return 0;
-}
+/* -- timer and waiter ---------------------------------------------------------------- */
 
 static void
 tls_cancel_timer(Tls *tls)
@@ -90,7 +31,7 @@ tls_start_timer(Tls *tls, PyObject *delay, native_callback callback)
         return -1;
     }
     tls_cancel_timer(tls);
-    tls->timer = loop_call_later_native(tls->loop, seconds, callback, (PyObject *)tls, NULL);
+    tls->timer = loop_call_later_native(tls->head.loop, seconds, callback, (PyObject *)tls, NULL);
     return tls->timer == NULL ? -1 : 0;
 }
 
@@ -103,8 +44,8 @@ tls_wake_waiter(Tls *tls, PyObject *exc)
         return;
     }
     tls->waiter = NULL;
-    int result = exc == NULL ? future_settle_result(tls->state, waiter, Py_None)
-                             : future_settle_exception(tls->state, waiter, exc);
+    int result = exc == NULL ? future_settle_result(tls->head.state, waiter, Py_None)
+                             : future_settle_exception(tls->head.state, waiter, exc);
     if (result < 0) {
         PyErr_WriteUnraisable(waiter);
     }
@@ -142,10 +83,10 @@ tls_run_close_lower(PyObject *owner, PyObject *close)
     if (close != NULL) {
         PyObject *value = PyObject_CallNoArgs(close);
         Py_XDECREF(value);
-        result = value == NULL ? tls_call_failed(tls, close, NULL) : 0;
+        result = value == NULL ? channel_call_failed(&tls->head, close, NULL, NULL) : 0;
     }
     else if (tls->lower != NULL) {    /* there was no memory for the bound method */
-        result = tls_call_lower(tls, tls->state->names.close, NULL);
+        result = tls_call_lower(tls, tls->head.state->names.close, NULL);
     }
     tls_leave(tls);
     return result;
@@ -156,7 +97,7 @@ static bool
 tls_is_over_ours(const Tls *tls)
 {
     return tls->stream != NULL
-           || (tls->lower != NULL && Py_IS_TYPE(tls->lower, tls_state(tls->state)->tls.Type));
+           || (tls->lower != NULL && Py_IS_TYPE(tls->lower, tls_state(tls->head.state)->tls.Type));
 }
 
 /* Has it a method _force_close(), as asyncio's own have? */
@@ -164,7 +105,7 @@ static bool
 has_force_close(Tls *tls)
 {
     PyObject *method;
-    if (PyObject_GetOptionalAttr(tls->lower, tls->state->names._force_close, &method) < 0) {
+    if (PyObject_GetOptionalAttr(tls->lower, tls->head.state->names._force_close, &method) < 0) {
         PyErr_Clear();
         return false;
     }
@@ -176,11 +117,11 @@ has_force_close(Tls *tls)
 static int
 lower_force_close(Tls *tls, PyObject *exc)
 {
-    struct state_names *names = &tls->state->names;
+    struct state_names *names = &tls->head.state->names;
     if (tls->lower == NULL) {
         return 0;
     }
-    if (tls->stream != NULL && tls->stream->base.dict == NULL) {
+    if (tls->stream != NULL && tls->stream->base.head.dict == NULL) {
         return transport_force_close(&tls->stream->base, exc);
     }
 #if PY_VERSION_HEX < 0x030D0000
@@ -211,20 +152,10 @@ tls_fatal(Tls *tls, const char *message)
     if (result < 0) {
         /* and nobody hears of the first one, as with asyncio */
     }
-    else if (PyErr_GivenExceptionMatches(exc, PyExc_OSError)) {
-        if (FLAG(tls->loop->debug)) {
-            PyObject *text = PyUnicode_FromString(message);
-            if (text == NULL) {
-                PyErr_Clear();
-            }
-            else {
-                tls_log(tls, exc, "%r: %s", text);
-                Py_DECREF(text);
-            }
-        }
-    }
-    else if (!PyErr_GivenExceptionMatches(exc, tasks_state(tls->state)->futures.CancelledError)) {
-        tls_report(tls, message, exc, tls->lower == NULL ? Py_None : tls->lower);
+    else if (!PyErr_GivenExceptionMatches(exc, tasks_state(tls->head.state)->futures.CancelledError)) {
+        PyObject *lower = Py_NewRef(tls->lower == NULL ? Py_None : tls->lower);
+        channel_tell_fatal(&tls->head, lower, message, exc, PyErr_GivenExceptionMatches(exc, PyExc_OSError));
+        Py_DECREF(lower);
     }
     tls_leave(tls);
     Py_DECREF(exc);
@@ -241,7 +172,7 @@ void
 tls_send_alert(Tls *tls)
 {
     if (tls->writing_paused || !tls_is_over_ours(tls)
-        || !PyErr_ExceptionMatches(tls_state(tls->state)->tls.SSLError)) {
+        || !PyErr_ExceptionMatches(tls_state(tls->head.state)->tls.SSLError)) {
         return;    /* a transport of somebody else's gets what asyncio gives to it */
     }
     PyObject *exc = PyErr_GetRaisedException();
@@ -257,7 +188,7 @@ int
 tls_abort(Tls *tls, PyObject *exc)
 {
     tls_enter(tls);
-    tls->closed = true;
+    SET_FLAG(tls->head.closing, true);
     tls->tls_state = TLS_UNWRAPPED;
     tls_cancel_timer(tls);
     int result = lower_force_close(tls, exc);
@@ -270,12 +201,12 @@ tls_close_engine(Tls *tls)
 {
     PyObject *exc = PyErr_GetRaisedException();
     tls->engine.ops->close(&tls->engine);
-    if (tls->parted) {    /* nobody can ask for these any more: asyncio's SSLProtocol is gone as well */
+    if (FLAG(tls->parted)) {    /* nobody can ask for these any more: asyncio's SSLProtocol is gone as well */
         Py_CLEAR(tls->engine.object);
         Py_CLEAR(tls->engine.inner);
         Py_CLEAR(tls->engine.dict);
         Py_CLEAR(tls->sslcontext);
-        Py_CLEAR(tls->extra);
+        Py_CLEAR(tls->head.extra);
     }
     PyErr_SetRaisedException(exc);
 }
@@ -307,27 +238,22 @@ static int
 tls_run_lost(PyObject *owner, PyObject *exc)
 {
     Tls *tls = tls_cast(owner);
-    int result;
+    int result = 0;
     PyObject *protocol = tls->last_protocol, *method = tls->tell_lost;
     PyObject *arg = exc == NULL ? Py_None : exc;
     if (protocol == NULL) {
         return 0;
     }
     tls->last_protocol = tls->tell_lost = NULL;
-    PyObject *value;
-    if (LIKELY(method != NULL)) {
-        value = proto_call_bound(&tls->proto, method, arg);
-        result = value == NULL ? tls_call_failed(tls, method, arg) : 0;
-    }
-    else {
-        value = proto_call_of(&tls->proto, protocol, tls->state->names.connection_lost, arg);
-        result = value == NULL ? tls_call_failed(tls, protocol, arg) : 0;
+    PyObject *value = LIKELY(method != NULL)
+                          ? proto_call_bound(&tls->head.proto, method, arg)
+                          : proto_call_of(&tls->head.proto, protocol, tls->head.state->names.connection_lost, arg);
+    if (value == NULL) {
+        result = channel_call_failed(&tls->head, method != NULL ? method : protocol, NULL, arg);
     }
     Py_XDECREF(value);
+    channel_lost_was_told(&tls->head, protocol, exc);
     PyObject *leaving = PyErr_GetRaisedException();
-    if (exc != NULL) {
-        reader_error_is_known(tls->state, protocol);
-    }
     Py_DECREF(protocol);
     Py_XDECREF(method);
     PyErr_SetRaisedException(leaving);
@@ -339,9 +265,9 @@ tls_run_lost(PyObject *owner, PyObject *exc)
 static int
 tls_tell_lost(Tls *tls, PyObject *exc)
 {
-    static const struct owed_kind lost = {tls_run_lost, offsetof(Tls, owed_lost)};
-    PyObject *protocol = Py_NewRef(tls->proto.protocol == NULL ? Py_None : tls->proto.protocol);
-    PyObject *method = PyObject_GetAttr(protocol, tls->state->names.connection_lost);
+    static const struct owed_kind lost = {tls_run_lost, offsetof(Channel, owed_lost)};
+    PyObject *protocol = Py_NewRef(tls->head.proto.protocol == NULL ? Py_None : tls->head.proto.protocol);
+    PyObject *method = PyObject_GetAttr(protocol, tls->head.state->names.connection_lost);
     if (method == NULL && !PyErr_ExceptionMatches(PyExc_MemoryError)) {
         Py_DECREF(protocol);
         return -1;
@@ -349,7 +275,7 @@ tls_tell_lost(Tls *tls, PyObject *exc)
     PyErr_Clear();    /* no memory: then it is looked up later */
     Py_XSETREF(tls->last_protocol, protocol);
     Py_XSETREF(tls->tell_lost, method);
-    if (loop_call_soon_surely(tls->loop, &tls->owed_lost, &lost, exc) < 0) {
+    if (loop_call_soon_surely(tls->head.loop, &tls->head.owed_lost, &lost, exc) < 0) {
         PyErr_Clear();    /* the loop was closed: nobody is left to be told */
     }
     return 0;
@@ -362,8 +288,9 @@ tls_lower_lost(Tls *tls, PyObject *exc)
         return 0;
     }
     tls_enter(tls);
-    tls->lost = tls->closed = true;
-    tls->conn_lost++;
+    tls->lost = true;
+    SET_FLAG(tls->head.closing, true);
+    SHARED_STORE(tls->head.conn_lost, tls->head.conn_lost + 1);
     tls->never_read = tls->engine.ops->waiting(&tls->engine);
     tls->never_written += tls->output.bytes;
     tls_drop_output(tls);
@@ -377,7 +304,7 @@ tls_lower_lost(Tls *tls, PyObject *exc)
     tls->app = TLS_APP_LOST;
     int result = tell ? tls_tell_lost(tls, exc) : 0;
     PyObject *failure = PyErr_GetRaisedException();
-    proto_drop_protocol(&tls->proto);
+    proto_drop_protocol(&tls->head.proto);
     tls->stream = NULL;
     Py_CLEAR(tls->lower);
     if (tls->waiter != NULL && exc == NULL && !made) {
@@ -428,12 +355,12 @@ tls_handshake_failed(Tls *tls)
         return -1;
     }
     PyObject *exc = PyErr_GetRaisedException();
-    int certificate = PyObject_IsInstance(exc, tls_state(tls->state)->tls.CertificateError);
+    int certificate = PyObject_IsInstance(exc, tls_state(tls->head.state)->tls.CertificateError);
     if (certificate < 0) {
         PyErr_Clear();
     }
     tls->tls_state = TLS_UNWRAPPED;
-    tls->closed = true;
+    SET_FLAG(tls->head.closing, true);
     PyErr_SetRaisedException(Py_NewRef(exc));
     int result = tls_fatal(tls, certificate > 0
                                     ? "SSL handshake failed on verifying the certificate"
@@ -447,7 +374,7 @@ static int
 extra_from_method(Tls *tls, PyObject *key, PyObject *method)
 {
     PyObject *value = PyObject_CallMethodNoArgs(tls->engine.object, method);
-    int result = value == NULL ? -1 : PyDict_SetItem(tls->extra, key, value);
+    int result = value == NULL ? -1 : PyDict_SetItem(tls->head.extra, key, value);
     Py_XDECREF(value);
     return result;
 }
@@ -455,12 +382,12 @@ extra_from_method(Tls *tls, PyObject *key, PyObject *method)
 static void
 tls_log_handshake(Tls *tls)
 {
-    PyObject *ms = PyFloat_FromDouble((loop_time(tls->loop) - tls->handshake_started) * 1e3);
+    PyObject *ms = PyFloat_FromDouble((loop_time(tls->head.loop) - tls->handshake_started) * 1e3);
     if (ms == NULL) {
         PyErr_Clear();
         return;
     }
-    tls_log(tls, NULL, "%r: SSL handshake took %.1f ms", ms);
+    channel_log(&tls->head, "debug", "%r: SSL handshake took %.1f ms", ms);
     Py_DECREF(ms);
 }
 
@@ -478,7 +405,7 @@ switch_failed(Tls *tls, const char *wanted)
 static int
 tls_handshake_done(Tls *tls)
 {
-    struct state_names *names = &tls->state->names;
+    struct state_names *names = &tls->head.state->names;
     bool started = false;    /* by start_tls() */
     tls_cancel_timer(tls);
     if (tls->tls_state != TLS_HANDSHAKE) {    /* a callback of the ssl module has ended it */
@@ -489,15 +416,15 @@ tls_handshake_done(Tls *tls)
     if (extra_from_method(tls, names->peercert, names->getpeercert) < 0
         || extra_from_method(tls, names->cipher, names->cipher) < 0
         || extra_from_method(tls, names->compression, names->compression) < 0
-        || PyDict_SetItem(tls->extra, names->ssl_object, tls->engine.object) < 0) {
+        || PyDict_SetItem(tls->head.extra, names->ssl_object, tls->engine.object) < 0) {
         return tls_handshake_failed(tls);
     }
-    if (FLAG(tls->loop->debug)) {
+    if (FLAG(tls->head.loop->debug)) {
         tls_log_handshake(tls);
     }
     if (tls->app == TLS_APP_INIT) {
         tls->app = TLS_APP_MADE;
-        PyObject *value = proto_connection_made(&tls->proto, tls->state, (PyObject *)tls);
+        PyObject *value = proto_connection_made(&tls->head.proto, tls->head.state, (PyObject *)tls);
         if (value == NULL) {
             return -1;    /* for whoever has brought the peer's bytes */
         }
@@ -512,7 +439,7 @@ tls_handshake_done(Tls *tls)
          * before would make it pause the old one, and later resume the new one (3.14). */
         tls_read_later(tls);
     }
-    if (tls->paused || tls->read_waits) {
+    if (FLAG(tls->head.paused) || tls->read_waits) {
         /* asyncio keeps the last message of the handshake until the protocol resumes */
         bool queued = !wqueue_is_empty(&tls->output) && tls->tls_state == TLS_WRAPPED;
         int result = queued ? tls_do_write(tls) : tls_process_outgoing(tls);
@@ -545,7 +472,7 @@ tls_handshake_later(Tls *tls)
     if (tls->handshake_waits) {
         return 0;
     }
-    if (loop_call_soon_native(tls->loop, tls_run_handshake, (PyObject *)tls, NULL) < 0) {
+    if (loop_call_soon_native(tls->head.loop, tls_run_handshake, (PyObject *)tls, NULL) < 0) {
         return tls_fatal(tls, TLS_FATAL_MESSAGE);
     }
     tls->handshake_waits = true;
@@ -555,7 +482,7 @@ tls_handshake_later(Tls *tls)
 int
 tls_step_handshake(Tls *tls)
 {
-    Loop *loop = tls->loop;
+    Loop *loop = tls->head.loop;
     if (UNLIKELY(tls->handshake_waits || tls_handshakes_took_enough(loop))) {
         return tls_handshake_later(tls) < 0 ? -1 : tls_control_reading(tls);
     }
@@ -583,7 +510,7 @@ static int
 tls_flush_at_eof(Tls *tls)
 {
     tls->tls_state = TLS_FLUSHING;
-    return tls->paused || tls->read_waits ? 0 : tls_do_flush(tls);
+    return FLAG(tls->head.paused) || tls->read_waits ? 0 : tls_do_flush(tls);
 }
 
 /* Native callback: the step that had to wait. */
@@ -621,18 +548,18 @@ tls_lower_made(Tls *tls, PyObject *transport)
         return switch_failed(tls, "DO_HANDSHAKE");
     }
     tls->lower = Py_NewRef(transport);
-    if (Py_IS_TYPE(transport, net_state(tls->state)->streams.Type)) {
+    if (Py_IS_TYPE(transport, net_state(tls->head.state)->streams.Type)) {
         tls->stream = stream_cast(transport);
         /* start_tls() on a stream that has paused the protocol, which is resumed by us now */
-        tls->writing_paused = tls->stream->base.protocol_paused;
-        tls->protocol_paused = tls->writing_paused && tls->app == TLS_APP_MADE;
+        tls->writing_paused = FLAG(tls->stream->base.head.protocol_paused);
+        SET_FLAG(tls->head.protocol_paused, tls->writing_paused && tls->app == TLS_APP_MADE);
     }
-    if (tls->closed) {
+    if (FLAG(tls->head.closing)) {
         return tls_abort(tls, NULL);    /* cancelled before it began */
     }
-    if (FLAG(tls->loop->debug)) {
-        tls_log(tls, NULL, "%r starts SSL handshake", NULL);
-        tls->handshake_started = loop_time(tls->loop);
+    if (FLAG(tls->head.loop->debug)) {
+        channel_log(&tls->head, "debug", "%r starts SSL handshake", NULL);
+        tls->handshake_started = loop_time(tls->head.loop);
     }
     tls->tls_state = TLS_HANDSHAKE;
     if (tls_start_timer(tls, tls->handshake_timeout, tls_handshake_timed_out) < 0) {
@@ -660,7 +587,7 @@ tls_take_eof(Tls *tls, bool *keep_open)
         PyErr_SetNone(PyExc_ConnectionResetError);
         return tls_handshake_failed(tls);
     case TLS_WRAPPED:
-        *keep_open = tls->paused || tls->read_waits;    /* it goes on after resume_reading() */
+        *keep_open = FLAG(tls->head.paused) || tls->read_waits;    /* it goes on after resume_reading() */
         return tls_flush_at_eof(tls);
     case TLS_FLUSHING:
         if (tls_do_write(tls) < 0) {
@@ -679,14 +606,12 @@ tls_lower_eof(Tls *tls, bool *keep_open)
 {
     tls->eof = true;
     *keep_open = false;
-    if (FLAG(tls->loop->debug)) {
-        tls_log(tls, NULL, "%r received EOF", NULL);
-    }
+    channel_log(&tls->head, "debug", "%r received EOF", NULL);
     tls_enter(tls);
     int result = tls_take_eof(tls, keep_open);
     if (result < 0 && PyErr_ExceptionMatches(PyExc_Exception) && tls->lower != NULL) {
         PyObject *exc = PyErr_GetRaisedException();
-        if (tls_call_lower(tls, tls->state->names.close, NULL) == 0) {
+        if (tls_call_lower(tls, tls->head.state->names.close, NULL) == 0) {
             PyErr_SetRaisedException(exc);
         }
         else {
@@ -731,14 +656,14 @@ tls_shutdown_done(Tls *tls)
     if (tls->lower != NULL) {
         PyObject *exc = PyErr_GetRaisedException();
         PyObject *lower = Py_NewRef(tls->lower);
-        PyObject *method = PyObject_GetAttr(lower, tls->state->names.close);
+        PyObject *method = PyObject_GetAttr(lower, tls->head.state->names.close);
         Py_DECREF(lower);
         if (method == NULL && !PyErr_ExceptionMatches(PyExc_MemoryError)) {
             Py_XDECREF(exc);
             return -1;
         }
         PyErr_Clear();
-        if (loop_call_soon_surely(tls->loop, &tls->owed_close, &close, method) < 0) {
+        if (loop_call_soon_surely(tls->head.loop, &tls->owed_close, &close, method) < 0) {
             PyErr_Clear();    /* the loop was closed: nobody is left to be told */
         }
         Py_XDECREF(method);
@@ -785,7 +710,7 @@ tls_may_drop_late(Tls *tls)
 static int
 tls_shutdown_failed(Tls *tls)
 {
-    if (!PyErr_ExceptionMatches(tls_state(tls->state)->tls.SSLError)) {
+    if (!PyErr_ExceptionMatches(tls_state(tls->head.state)->tls.SSLError)) {
         return -1;
     }
     if (tls->late_error != NULL) {
@@ -806,7 +731,7 @@ tls_do_shutdown(Tls *tls)
     }
     enum tls_status status = TLS_WANT;
     bool done = tls->eof;
-    if ((!tls->eof || tls->paused) && tls_may_drop_late(tls)) {
+    if ((!tls->eof || FLAG(tls->head.paused)) && tls_may_drop_late(tls)) {
         status = tls_drop_late(tls);
         done |= status == TLS_OK;
     }
@@ -861,13 +786,13 @@ tls_start_shutdown(Tls *tls)
     if (tls->tls_state == TLS_HANDSHAKE) {
         return tls_abort(tls, NULL);
     }
-    if (tls->tls_state == TLS_FLUSHING && tls->eof && tls->paused) {
+    if (tls->tls_state == TLS_FLUSHING && tls->eof && FLAG(tls->head.paused)) {
         return tls_do_flush(tls);    /* asyncio waits for a resume_reading() that nobody makes */
     }
     if (tls->tls_state != TLS_WRAPPED) {
         return 0;
     }
-    tls->closed = true;
+    SET_FLAG(tls->head.closing, true);
     tls->tls_state = TLS_FLUSHING;
     if (tls_start_timer(tls, tls->shutdown_timeout, tls_shutdown_timed_out) < 0) {
         PyObject *exc = PyErr_GetRaisedException();
@@ -883,10 +808,10 @@ tls_start_shutdown(Tls *tls)
 int
 tls_close(Tls *tls)
 {
-    if (tls->closed) {
+    if (FLAG(tls->head.closing)) {
         return 0;
     }
-    tls->closed = true;
+    SET_FLAG(tls->head.closing, true);
     tls_enter(tls);
     int result = tls_start_shutdown(tls);
     tls_leave(tls);
@@ -909,31 +834,25 @@ tls_new(Loop *loop, PyObject *protocol, PyObject *sslcontext, PyObject *waiter, 
     if (tls == NULL) {
         return NULL;
     }
-    tls->state = state;
-    tls->loop = (Loop *)Py_NewRef(loop);
     list_init(&tls->pending);
     tls->engine.ops = ops;
     tls->engine.state = state;
     tls->sslcontext = Py_NewRef(sslcontext);
     tls->handshake_timeout = Py_NewRef(handshake_timeout);
     tls->shutdown_timeout = Py_NewRef(shutdown_timeout);
-    tls->high_water = TLS_HIGH_WATER;
-    tls->low_water = TLS_HIGH_WATER / 4;
-    tls->read_high_water = TLS_READ_HIGH_WATER;
-    tls->read_low_water = TLS_READ_HIGH_WATER / 4;
+    tls->read_limits.high = TLS_READ_HIGH_WATER;
+    tls->read_limits.low = TLS_READ_HIGH_WATER / 4;
     tls->server_side = server_side;
     tls->app = call_connection_made ? TLS_APP_INIT : TLS_APP_MADE;
-    tls->closed = true;    /* until it is complete: no warning of an unclosed transport */
-    tls->extra = PyDict_New();
-    if (tls->extra == NULL
-        || PyDict_SetItem(tls->extra, state->names.sslcontext, sslcontext) < 0
-        || proto_init(&tls->proto, protocol, context, PROTO_FOR_TLS) < 0
-        || proto_set(&tls->proto, state, protocol) < 0
+    SET_FLAG(tls->head.closing, true);    /* until it is complete: no warning of an unclosed transport */
+    if (channel_init(&tls->head, loop, protocol, context, PROTO_FOR_TLS, TLS_HIGH_WATER) < 0
+        || (tls->head.extra = PyDict_New()) == NULL
+        || PyDict_SetItem(tls->head.extra, state->names.sslcontext, sslcontext) < 0
         || ops->open(&tls->engine, sslcontext, server_side, hostname) < 0) {
         Py_DECREF(tls);
         return NULL;
     }
-    tls->closed = false;
+    SET_FLAG(tls->head.closing, false);
     tls->waiter = Py_XNewRef(waiter);
     return tls;
 }

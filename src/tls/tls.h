@@ -173,20 +173,11 @@ enum tls_app {
 };
 
 typedef struct {
-    union {
-        PyObject ob_base;
-        char asyncio_fields[ASYNCIO_TRANSPORT_SIZE];
-    };
-    PyObject *dict;
-    PyObject *weakrefs;
-    struct state *state;            /* borrowed: the type keeps the module alive */
-    Loop *loop;                     /* strong */
-    struct proto proto;             /* the user's */
+    Channel head;                   /* its protocol is the user's */
     PyObject *lower;                /* the transport below; NULL before and after */
     Stream *stream;                 /* the same, if it is one of ours (borrowed) */
     struct tls_engine engine;
     PyObject *sslcontext;
-    PyObject *extra;                /* dict */
     PyObject *waiter;               /* future of the handshake, or NULL */
     TimerHandle *timer;             /* of the handshake, later of the shutdown */
     PyObject *handshake_timeout;    /* seconds: numbers, as the user gave them */
@@ -194,34 +185,24 @@ typedef struct {
     double handshake_started;       /* loop.time(), in debug mode */
     struct wqueue output;           /* plaintext that the engine does not take yet */
     struct list_node pending;       /* in tls_loop(loop)->pending while there is output, encrypted or not */
-    struct owed_call owed_lost;     /* connection_lost() */
     struct owed_call owed_reading;  /* what is there to be read */
     struct owed_call owed_close;    /* the transport below is closed */
-    size_t high_water;              /* bytes of output */
-    size_t low_water;
-    size_t read_high_water;         /* bytes that wait to be decrypted */
-    size_t read_low_water;
+    struct limits read_limits;      /* of bytes that wait to be decrypted */
     size_t never_read;              /* what waited when the connection was lost */
     size_t never_written;           /* what could not be encrypted, or waited when the connection was lost */
-    PyObject *write_limits;         /* (low, high) as the user gave them, or NULL */
-    PyObject *read_limits;
     PyObject *read_buffer;          /* bytearray of get_buffer(), or NULL */
     PyObject *late_error;           /* bytes were dropped: the end is this exception; or NULL */
     PyObject *bad_part;             /* what a part of a writelines() has raised: nothing is written any more */
     PyObject *last_protocol;        /* the protocol that is to hear of connection_lost() */
     PyObject *tell_lost;            /* its method, as it was when the connection was lost */
-    unsigned int conn_lost;         /* 0, or 1 + writes that were dropped since */
     unsigned int in_use;            /* calls that are under way inside */
     uint8_t tls_state;
     uint8_t app;
     bool server_side;
-    bool closed;                    /* what is_closing() says */
-    bool parted;                    /* by a second close(): tls_type.c */
+    struct flag parted;                    /* by a second close(): tls_type.c */
     bool lost;                      /* connection_lost() of the transport below has come */
-    bool paused;                    /* by pause_reading() */
     bool lower_paused;              /* we have paused the transport below */
     bool writing_paused;            /* the transport below has paused us */
-    bool protocol_paused;           /* we have paused the protocol */
     bool owes_output;               /* something was written before the shutdown, and waits */
     bool failed;                    /* tls_fatal() has given the end its reason */
     bool eof;                       /* the transport below has ended, without close_notify */
@@ -285,8 +266,6 @@ int tls_failed(Tls *tls, const char *message);           /* the same for an Exce
 /* What the engine has to tell the peer about the current exception, which stays: unless the call
  * raises one that is no Exception. */
 void tls_send_alert(Tls *tls);
-/* The current exception came out of pause_writing() or resume_writing(): `message` */
-int tls_callback_failed(Tls *tls, const char *message);
 /* A child of fork(): what waits in this loop's connections is the parent's to send. */
 void tls_forked(Loop *loop);
 

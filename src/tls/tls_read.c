@@ -23,22 +23,14 @@ tls_call_eof_received(Tls *tls)
         return 0;
     }
     tls->app = TLS_APP_EOF;
-    PyObject *answer = proto_call(&tls->proto, tls->state->names.eof_received, NULL);
+    PyObject *answer = proto_call(&tls->head.proto, tls->head.state->names.eof_received, NULL);
     int keep_open = answer == NULL ? -1 : PyObject_IsTrue(answer);
     Py_XDECREF(answer);
     if (keep_open < 0) {
         return tls_fatal(tls, "Error calling eof_received()");
     }
     if (keep_open) {
-        PyObject *logger = transport_logger(tls->state, "asyncio.sslproto");
-        PyObject *result =
-            PyObject_CallMethod(logger, "warning", "s",
-                                "returning true from eof_received() has no effect when using ssl");
-        Py_DECREF(logger);
-        if (result == NULL) {
-            PyErr_WriteUnraisable((PyObject *)tls);
-        }
-        Py_XDECREF(result);
+        channel_log_warning(&tls->head, "returning true from eof_received() has no effect when using ssl");
     }
     return 0;
 }
@@ -80,7 +72,7 @@ tls_end_of(struct tls_engine *engine, int delivered)
 static inline bool
 tls_may_read(const Tls *tls)
 {
-    return LIKELY(tls->tls_state == TLS_WRAPPED || tls->tls_state == TLS_FLUSHING) && !tls->paused
+    return LIKELY(tls->tls_state == TLS_WRAPPED || tls->tls_state == TLS_FLUSHING) && !FLAG(tls->head.paused)
            && !tls->read_waits;
 }
 
@@ -92,7 +84,7 @@ static int
 get_view(Tls *tls, PyObject **buffer, Py_buffer *view, size_t *room)
 {
     size_t waiting = tls->engine.ops->waiting(&tls->engine);
-    if (proto_get_buffer(&tls->proto, tls->state, (Py_ssize_t)waiting, buffer) < 0) {
+    if (proto_get_buffer(&tls->head.proto, tls->head.state, (Py_ssize_t)waiting, buffer) < 0) {
         return -1;
     }
     Py_ssize_t length = PyObject_Size(*buffer);
@@ -137,11 +129,11 @@ read_into_by_object(struct tls_engine *engine, PyObject *buffer, size_t room, si
 static int
 tell_updated(Tls *tls, PyObject *before, size_t n)
 {
-    if (LIKELY(tls->proto.kind == PROTO_BUFFERED)) {
-        return proto_buffer_updated(&tls->proto, tls->state, n);
+    if (LIKELY(tls->head.proto.kind == PROTO_BUFFERED)) {
+        return proto_buffer_updated(&tls->head.proto, tls->head.state, n);
     }
     PyObject *count = PyLong_FromSize_t(n);
-    PyObject *value = count == NULL ? NULL : proto_call_bound(&tls->proto, before, count);
+    PyObject *value = count == NULL ? NULL : proto_call_bound(&tls->head.proto, before, count);
     Py_XDECREF(count);
     Py_XDECREF(value);
     return value == NULL ? -1 : 0;
@@ -156,7 +148,7 @@ tls_read_buffered(Tls *tls, bool *more)
     struct tls_engine *engine = &tls->engine;
     PyObject *buffer;
     Py_buffer view;
-    PyObject *updated = Py_NewRef(tls->proto.updated);
+    PyObject *updated = Py_NewRef(tls->head.proto.updated);
     enum tls_status status = TLS_FAILED;
     *more = true;
     size_t total = 0, room;
@@ -200,7 +192,7 @@ static enum tls_status
 tls_read_native(Tls *tls, bool *more)
 {
     struct tls_engine *engine = &tls->engine;
-    char *plain = scratch_take(tls->loop);
+    char *plain = scratch_take(tls->head.loop);
     if (plain == NULL) {
         return TLS_FAILED;
     }
@@ -213,9 +205,9 @@ tls_read_native(Tls *tls, bool *more)
     } while (status == TLS_OK && *more && total + TLS_RECORD_BYTES <= SCRATCH_BYTES);
     if (total > 0 && status != TLS_FAILED) {
         tls_put_off(engine, status, more);
-        status = tls_end_of(engine, stream_feed(&tls->proto, tls->state, plain, total));
+        status = tls_end_of(engine, stream_feed(&tls->head.proto, tls->head.state, plain, total));
     }
-    scratch_give(tls->loop, plain);
+    scratch_give(tls->head.loop, plain);
     return status;
 }
 
@@ -228,13 +220,13 @@ feed_object(Tls *tls, PyObject *data)
         return -1;
     }
     int result;
-    if (UNLIKELY(tls->proto.kind == PROTO_BUFFERED)) {    /* read() has replaced the protocol */
-        PyObject *value = proto_call(&tls->proto, tls->state->names.data_received, bytes);
+    if (UNLIKELY(tls->head.proto.kind == PROTO_BUFFERED)) {    /* read() has replaced the protocol */
+        PyObject *value = proto_call(&tls->head.proto, tls->head.state->names.data_received, bytes);
         result = value == NULL ? -1 : 0;
         Py_XDECREF(value);
     }
     else {
-        result = stream_feed(&tls->proto, tls->state, PyBytes_AS_STRING(bytes),
+        result = stream_feed(&tls->head.proto, tls->head.state, PyBytes_AS_STRING(bytes),
                              (size_t)PyBytes_GET_SIZE(bytes));
     }
     Py_DECREF(bytes);
@@ -245,10 +237,10 @@ static enum tls_status
 tls_read_some(Tls *tls, bool *more)
 {
     struct tls_engine *engine = &tls->engine;
-    if (tls->proto.kind == PROTO_BUFFERED) {
+    if (tls->head.proto.kind == PROTO_BUFFERED) {
         return tls_read_buffered(tls, more);
     }
-    if (tls->proto.kind != PROTO_DATA && LIKELY(!tls_is_foreign(engine))) {
+    if (tls->head.proto.kind != PROTO_DATA && LIKELY(!tls_is_foreign(engine))) {
         return tls_read_native(tls, more);
     }
     PyObject *data;
@@ -257,8 +249,8 @@ tls_read_some(Tls *tls, bool *more)
         Py_DECREF(data);
     }
     if (LIKELY(status == TLS_OK)) {
-        int result = LIKELY(tls->proto.kind == PROTO_DATA)
-                         ? proto_data_received_bytes(&tls->proto, tls->state, data)
+        int result = LIKELY(tls->head.proto.kind == PROTO_DATA)
+                         ? proto_data_received_bytes(&tls->head.proto, tls->head.state, data)
                          : feed_object(tls, data);
         Py_DECREF(data);
         status = tls_end_of(engine, result);
@@ -294,13 +286,13 @@ tls_control_reading(Tls *tls)
         return 0;
     }
     size_t size = tls->engine.ops->waiting(&tls->engine);
-    if (UNLIKELY(size >= tls->read_high_water && !tls->lower_paused)) {
+    if (UNLIKELY(size >= tls->read_limits.high && !tls->lower_paused)) {
         tls->lower_paused = true;
-        return tls_call_lower(tls, tls->state->names.pause_reading, NULL);
+        return tls_call_lower(tls, tls->head.state->names.pause_reading, NULL);
     }
-    if (UNLIKELY(tls->lower_paused) && size <= tls->read_low_water) {
+    if (UNLIKELY(tls->lower_paused) && size <= tls->read_limits.low) {
         tls->lower_paused = false;
-        return tls_call_lower(tls, tls->state->names.resume_reading, NULL);
+        return tls_call_lower(tls, tls->head.state->names.resume_reading, NULL);
     }
     return 0;
 }
@@ -312,7 +304,7 @@ tls_do_read(Tls *tls)
         return 0;
     }
     int result = 0;
-    if (LIKELY(!tls->paused && !tls->read_waits)) {
+    if (LIKELY(!FLAG(tls->head.paused) && !tls->read_waits)) {
         result = tls_read_all(tls);
         if (LIKELY(result == 0)) {
             result = LIKELY(wqueue_is_empty(&tls->output)) ? tls_process_outgoing(tls)
@@ -350,7 +342,7 @@ static int
 tls_received_early(Tls *tls, const char *data, size_t n)
 {
     const struct tls_engine_ops *ops = tls->engine.ops;
-    if (tls->closed || tls->lower != NULL || n == 0) {
+    if (FLAG(tls->head.closing) || tls->lower != NULL || n == 0) {
         return 0;
     }
     return ops->feed(&tls->engine, data, n) < 0 || ops->keep(&tls->engine) < 0
@@ -425,7 +417,7 @@ static int
 tls_advance_later(Tls *tls, const struct owed_kind *kind)
 {
     /* A call that waits for memory already becomes this one: either reads what there is. */
-    return loop_call_soon_surely(tls->loop, &tls->owed_reading, kind, NULL);
+    return loop_call_soon_surely(tls->head.loop, &tls->owed_reading, kind, NULL);
 }
 
 static void
@@ -451,10 +443,10 @@ int
 tls_resume(Tls *tls)
 {
     static const struct owed_kind resumed = {tls_run_resumed, offsetof(Tls, owed_reading)};
-    if (!tls->paused) {
+    if (!FLAG(tls->head.paused)) {
         return 0;
     }
-    tls->paused = false;
+    SET_FLAG(tls->head.paused, false);
     return tls_advance_later(tls, tls->owed_reading.kind != NULL ? tls->owed_reading.kind : &resumed);
 }
 
@@ -464,7 +456,7 @@ enum tls_status
 tls_discard(Tls *tls)
 {
     struct tls_engine *engine = &tls->engine;
-    char *memory = scratch_take(tls->loop);
+    char *memory = scratch_take(tls->head.loop);
     if (memory == NULL) {
         return TLS_FAILED;
     }
@@ -475,6 +467,6 @@ tls_discard(Tls *tls)
         status = engine->ops->read(engine, memory, SCRATCH_BYTES, &n, &more);
         tls->late += status == TLS_OK ? (uint32_t)n : 0;
     }
-    scratch_give(tls->loop, memory);
+    scratch_give(tls->head.loop, memory);
     return status != TLS_OK || tls->late > TLS_LATE_BYTES ? status : TLS_WANT;
 }

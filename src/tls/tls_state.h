@@ -38,9 +38,7 @@ struct tls_objects {
     PyObject *record_bytes;               /* bytes of a full record */
     PyObject *empty_bytes;
     PyObject *one_byte;
-    PyObject *flowcontrol_defaults;       /* asyncio.sslproto.add_flowcontrol_defaults */
     const struct tls_engine_ops *engine;  /* NULL: not chosen yet */
-    struct standard_transport methods;
     struct tls_shipped shipped;           /* tls_shipped.c */
 };
 

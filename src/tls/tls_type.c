@@ -14,43 +14,30 @@ static int
 Tls_traverse(PyObject *op, visitproc visit, void *arg)
 {
     Tls *tls = tls_cast(op);
-    Py_VISIT(Py_TYPE(op));
-    Py_VISIT(tls->dict);
-    if (tls->state != NULL) {
-        for (int i = 0; i < net_state(tls->state)->transports.slot_count; i++) {
-            Py_VISIT(*(PyObject **)(void *)((char *)op + net_state(tls->state)->transports.slots[i]));
-        }
-    }
-    Py_VISIT(tls->loop);
     Py_VISIT(tls->lower);
     Py_VISIT(tls->engine.object);
     Py_VISIT(tls->engine.inner);
     Py_VISIT(tls->engine.dict);
     Py_VISIT(tls->engine.failure);
     Py_VISIT(tls->sslcontext);
-    Py_VISIT(tls->extra);
     Py_VISIT(tls->late_error);
     Py_VISIT(tls->bad_part);
     Py_VISIT(tls->last_protocol);
     Py_VISIT(tls->tell_lost);
     Py_VISIT(tls->waiter);
     Py_VISIT(tls->timer);
-    return proto_traverse(&tls->proto, visit, arg);
+    Py_VISIT(tls->read_limits.pair);
+    return channel_traverse(&tls->head, visit, arg);
 }
 
 static int
 Tls_clear(PyObject *op)
 {
     Tls *tls = tls_cast(op);
-    if (tls->state != NULL) {
+    if (tls->head.state != NULL) {
         list_remove(&tls->pending);
-        for (int i = 0; i < net_state(tls->state)->transports.slot_count; i++) {
-            Py_CLEAR(*(PyObject **)(void *)((char *)op + net_state(tls->state)->transports.slots[i]));
-        }
     }
-    Py_CLEAR(tls->dict);
-    /* A method that is called on what is left finds a transport that was closed. */
-    tls->closed = tls->lost = true;
+    tls->lost = true;
     tls->tls_state = TLS_UNWRAPPED;
     wqueue_clear(&tls->output);
     tls->stream = NULL;
@@ -63,14 +50,12 @@ Tls_clear(PyObject *op)
     Py_CLEAR(tls->engine.inner);
     Py_CLEAR(tls->engine.dict);
     Py_CLEAR(tls->engine.failure);
-    proto_clear(&tls->proto);
+    channel_clear(&tls->head);
     Py_CLEAR(tls->sslcontext);
-    Py_CLEAR(tls->extra);
     Py_CLEAR(tls->waiter);
     Py_CLEAR(tls->handshake_timeout);
     Py_CLEAR(tls->shutdown_timeout);
-    Py_CLEAR(tls->write_limits);
-    Py_CLEAR(tls->read_limits);
+    Py_CLEAR(tls->read_limits.pair);
     Py_CLEAR(tls->read_buffer);
     Py_CLEAR(tls->late_error);
     Py_CLEAR(tls->bad_part);
@@ -79,80 +64,34 @@ Tls_clear(PyObject *op)
     return 0;
 }
 
-/* Nobody has it any more. */
-static void
-tls_abandon(Tls *tls)
-{
-    if (tls->closed) {
-        return;
-    }
-    tls->closed = true;
-    PyObject *exc = PyErr_GetRaisedException();
-    if (PyErr_ResourceWarning((PyObject *)tls, 1, "unclosed transport %R", tls) < 0) {
-        PyErr_WriteUnraisable((PyObject *)tls);    /* warnings are errors */
-    }
-    PyErr_SetRaisedException(exc);
-}
-
-#ifdef Py_GIL_DISABLED
+/* Native callback: nobody has it any more. */
 static int
-tls_run_leave_loop(PyObject *op, PyObject *ignored UNUSED)
+tls_run_abandon(PyObject *op, PyObject *ignored UNUSED)
 {
-    list_remove(&tls_cast(op)->pending);
-    tls_abandon(tls_cast(op));
+    Tls *tls = tls_cast(op);
+    list_remove(&tls->pending);
+    if (!FLAG(tls->head.closing)) {
+        SET_FLAG(tls->head.closing, true);
+        channel_warn_unclosed(&tls->head);
+    }
     return 0;
 }
-
-/* Out of what the loop knows. False: another thread runs the loop, does that, and then frees
- * the object, which has come back to life for it. */
-static bool
-tls_leave_loop(Tls *tls)
-{
-    bool left = true;
-    PyObject *exc = PyErr_GetRaisedException();
-    struct claim claim;
-    if (loop_claim(&claim, tls->loop) == 0) {
-        list_remove(&tls->pending);
-        loop_unclaim(&claim);
-    }
-    else {
-        PyErr_Clear();
-        left = loop_call_soon_native(tls->loop, tls_run_leave_loop, (PyObject *)tls, NULL) < 0;
-        if (left) {
-            PyErr_Clear();    /* the loop was closed meanwhile */
-        }
-    }
-    PyErr_SetRaisedException(exc);
-    return left;
-}
-#endif
 
 static void
 Tls_finalize(PyObject *op)
 {
-#ifdef Py_GIL_DISABLED
-    if (tls_cast(op)->loop != NULL && !tls_leave_loop(tls_cast(op))) {
-        return;
+    if (tls_cast(op)->head.loop != NULL) {
+        channel_abandon(&tls_cast(op)->head, tls_run_abandon);
     }
-#endif
-    tls_abandon(tls_cast(op));
 }
 
 static void
 Tls_dealloc(PyObject *op)
 {
-    if (PyObject_CallFinalizerFromDealloc(op) < 0) {
-        return;
+    if (PyObject_CallFinalizerFromDealloc(op) == 0) {
+        PyObject_GC_UnTrack(op);
+        channel_free(op);
     }
-    PyTypeObject *type = Py_TYPE(op);
-    PyObject_GC_UnTrack(op);
-    if (tls_cast(op)->weakrefs != NULL) {
-        PyObject_ClearWeakRefs(op);
-    }
-    Tls_clear(op);
-    Py_CLEAR(tls_cast(op)->loop);
-    type->tp_free(op);
-    Py_DECREF(type);
 }
 
 static PyObject *
@@ -177,7 +116,7 @@ Tls_repr(PyObject *op)
 static bool
 tls_is_parted(Tls *tls, const char *name)
 {
-    if (LIKELY(!tls->parted)) {
+    if (LIKELY(!FLAG(tls->parted))) {
         return false;
     }
     PyObject *value = PyObject_GetAttrString(Py_None, name);
@@ -191,7 +130,7 @@ Tls_write(PyObject *op, PyObject *data)
 {
     OWN_LOOP_OF(op, Tls);
     Tls *tls = tls_cast(op);
-    int wanted = UNLIKELY(tls->parted) ? tls_is_data(data) : 0;
+    int wanted = UNLIKELY(FLAG(tls->parted)) ? tls_is_data(data) : 0;
     if (UNLIKELY(wanted < 0 || (wanted > 0 && tls_is_parted(tls, "_write_appdata")))) {
         return NULL;
     }
@@ -239,9 +178,9 @@ Tls_close(PyObject *op, PyObject *ignored UNUSED)
 {
     OWN_LOOP_OF(op, Tls);
     Tls *tls = tls_cast(op);
-    if (tls->closed) {
+    if (FLAG(tls->head.closing)) {
         tls_enter(tls);
-        tls->parted = true;
+        SET_FLAG(tls->parted, true);
         tls_leave(tls);    /* if the connection is lost already */
         return Py_NewRef(Py_None);
     }
@@ -253,7 +192,7 @@ Tls_abort(PyObject *op, PyObject *ignored UNUSED)
 {
     OWN_LOOP_OF(op, Tls);
     Tls *tls = tls_cast(op);
-    return none_or_error(tls->parted ? 0 : tls_abort(tls, NULL));
+    return none_or_error(FLAG(tls->parted) ? 0 : tls_abort(tls, NULL));
 }
 
 static PyObject *
@@ -261,7 +200,7 @@ Tls__force_close(PyObject *op, PyObject *exc)
 {
     OWN_LOOP_OF(op, Tls);
     Tls *tls = tls_cast(op);
-    return none_or_error(tls->parted ? 0 : tls_abort(tls, exc == Py_None ? NULL : exc));
+    return none_or_error(FLAG(tls->parted) ? 0 : tls_abort(tls, exc == Py_None ? NULL : exc));
 }
 
 static PyObject *
@@ -270,24 +209,24 @@ Tls_is_closing(PyObject *op, PyObject *ignored UNUSED)
     OWN_LOOP_OF(op, Tls);
     Tls *tls = tls_cast(op);
 #if PY_VERSION_HEX >= 0x030E0000
-    if (!tls->closed && tls->stream != NULL) {
-        return PyBool_FromLong(tls->stream->base.closing);
+    if (!FLAG(tls->head.closing) && tls->stream != NULL) {
+        return PyBool_FromLong(FLAG(tls->stream->base.head.closing));
     }
-    if (!tls->closed && tls->lower != NULL) {
+    if (!FLAG(tls->head.closing) && tls->lower != NULL) {
         PyObject *lower = Py_NewRef(tls->lower);
         PyObject *closing = PyObject_CallMethod(lower, "is_closing", NULL);
         Py_DECREF(lower);
         return closing;
     }
 #endif
-    return PyBool_FromLong(tls->closed);
+    return PyBool_FromLong(FLAG(tls->head.closing));
 }
 
 static PyObject *
 Tls_is_reading(PyObject *op, PyObject *ignored UNUSED)
 {
     Tls *tls = tls_cast(op);
-    return tls_is_parted(tls, "_app_reading_paused") ? NULL : PyBool_FromLong(!tls->paused);
+    return tls_is_parted(tls, "_app_reading_paused") ? NULL : PyBool_FromLong(!FLAG(tls->head.paused));
 }
 
 static PyObject *
@@ -297,7 +236,7 @@ Tls_pause_reading(PyObject *op, PyObject *ignored UNUSED)
     if (tls_is_parted(tls_cast(op), "_pause_reading")) {
         return NULL;
     }
-    tls_cast(op)->paused = true;
+    SET_FLAG(tls_cast(op)->head.paused, true);
     return Py_NewRef(Py_None);
 }
 
@@ -313,24 +252,18 @@ static PyObject *
 Tls_set_protocol(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     OWN_LOOP_OF(op, Tls);
-    PyObject *protocol = args_one("set_protocol", "protocol", args, nargs, kwnames);
-    if (UNLIKELY(protocol == NULL)) {
+    if (UNLIKELY(FLAG(tls_cast(op)->parted))
+        && args_one("set_protocol", "protocol", args, nargs, kwnames) != NULL) {
+        (void)tls_is_parted(tls_cast(op), "_set_app_protocol");
         return NULL;
     }
-    Tls *tls = tls_cast(op);
-    return tls_is_parted(tls, "_set_app_protocol")
-               ? NULL
-               : none_or_error(proto_set(&tls->proto, tls->state, protocol));
+    return Channel_set_protocol(op, args, nargs, kwnames);
 }
 
 static PyObject *
 Tls_get_protocol(PyObject *op, PyObject *ignored UNUSED)
 {
-    OWN_LOOP_OF(op, Tls);
-    Tls *tls = tls_cast(op);
-    PyObject *protocol = tls->proto.protocol;
-    return tls_is_parted(tls, "_app_protocol") ? NULL
-                                               : Py_NewRef(protocol != NULL ? protocol : Py_None);
+    return tls_is_parted(tls_cast(op), "_app_protocol") ? NULL : Channel_protocol(op, NULL);
 }
 
 static PyObject *
@@ -345,7 +278,7 @@ Tls_get_extra_info(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObje
         return NULL;
     }
     PyObject *value = NULL;
-    if (tls->extra != NULL && PyDict_GetItemRef(tls->extra, values[0], &value) != 0) {
+    if (tls->head.extra != NULL && PyDict_GetItemRef(tls->head.extra, values[0], &value) != 0) {
         return value;
     }
     if (tls->lower == NULL) {
@@ -353,7 +286,7 @@ Tls_get_extra_info(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObje
     }
     PyObject *lower = Py_NewRef(tls->lower);
     PyObject *stack[] = {lower, values[0], values[1]};
-    value = PyObject_VectorcallMethod(tls->state->names.get_extra_info, stack, 3, NULL);
+    value = PyObject_VectorcallMethod(tls->head.state->names.get_extra_info, stack, 3, NULL);
     Py_DECREF(lower);
     return value;
 }
@@ -377,49 +310,6 @@ Tls_get_read_buffer_size(PyObject *op, PyObject *ignored UNUSED)
     return PyLong_FromSize_t(tls->lost ? tls->never_read : tls->engine.ops->waiting(&tls->engine));
 }
 
-/* asyncio's own rules for water marks: new (low, high), or NULL. `kib` is the default. */
-static PyObject *
-complete_limits(Tls *tls, const char *function, int kib, PyObject *const *args,
-                Py_ssize_t nargs, PyObject *kwnames)
-{
-    static const char *const names[] = {"high", "low", NULL};
-    PyObject *values[2] = {Py_None, Py_None};
-    if (args_unpack(function, args, nargs, kwnames, names, 2, 0, values) < 0) {
-        return NULL;
-    }
-    PyObject *pair = PyObject_CallFunction(tls_state(tls->state)->tls.flowcontrol_defaults, "OOi", values[0],
-                                           values[1], kib);
-    if (pair == NULL) {
-        return NULL;
-    }
-    PyObject *limits = PyTuple_Check(pair) && PyTuple_GET_SIZE(pair) == 2
-                           ? PyTuple_Pack(2, PyTuple_GET_ITEM(pair, 1), PyTuple_GET_ITEM(pair, 0))
-                           : NULL;
-    if (limits == NULL && !PyErr_Occurred()) {
-        PyErr_SetString(PyExc_TypeError, "a pair of limits is needed");
-    }
-    Py_DECREF(pair);
-    return limits;
-}
-
-/* Bytes of a limit; what is too large for a size is "never". 0 / -1 */
-static int
-limit_in_bytes(PyObject *limit, size_t *bytes)
-{
-    PyObject *whole = PyNumber_Long(limit);
-    if (whole == NULL) {
-        if (!PyErr_ExceptionMatches(PyExc_OverflowError)) {    /* not infinity */
-            return -1;
-        }
-        PyErr_Clear();
-        *bytes = SIZE_MAX;
-        return 0;
-    }
-    int result = args_size(whole, bytes);
-    Py_DECREF(whole);
-    return result;
-}
-
 /* A change of limits shows at once. */
 static PyObject *
 control(Tls *tls, int (*check)(Tls *tls))
@@ -436,35 +326,17 @@ Tls_set_write_buffer_limits(PyObject *op, PyObject *const *args, Py_ssize_t narg
 {
     OWN_LOOP_OF(op, Tls);
     Tls *tls = tls_cast(op);
-    size_t low, high;
-    if (tls_is_parted(tls, "_set_write_buffer_limits")) {
+    if (tls_is_parted(tls, "_set_write_buffer_limits")
+        || limits_set(&tls->head.limits, TLS_HIGH_WATER, "set_write_buffer_limits", args, nargs, kwnames) < 0) {
         return NULL;
     }
-    PyObject *limits = complete_limits(tls, "set_write_buffer_limits", TLS_HIGH_WATER / 1024, args,
-                                       nargs, kwnames);
-    if (limits == NULL || limit_in_bytes(PyTuple_GET_ITEM(limits, 0), &low) < 0
-        || limit_in_bytes(PyTuple_GET_ITEM(limits, 1), &high) < 0) {
-        Py_XDECREF(limits);
-        return NULL;
-    }
-    Py_XSETREF(tls->write_limits, limits);
-    tls->high_water = high;
-    tls->low_water = low;
     return control(tls, tls_control_writing);
 }
 
 static PyObject *
 Tls_get_write_buffer_limits(PyObject *op, PyObject *ignored UNUSED)
 {
-    OWN_LOOP_OF(op, Tls);
-    Tls *tls = tls_cast(op);
-    if (tls_is_parted(tls, "_outgoing_low_water")) {
-        return NULL;
-    }
-    if (tls->write_limits != NULL) {
-        return Py_NewRef(tls->write_limits);
-    }
-    return Py_BuildValue("(nn)", (Py_ssize_t)tls->low_water, (Py_ssize_t)tls->high_water);
+    return tls_is_parted(tls_cast(op), "_outgoing_low_water") ? NULL : Channel_get_write_buffer_limits(op, NULL);
 }
 
 static PyObject *
@@ -473,34 +345,19 @@ Tls_set_read_buffer_limits(PyObject *op, PyObject *const *args, Py_ssize_t nargs
 {
     OWN_LOOP_OF(op, Tls);
     Tls *tls = tls_cast(op);
-    size_t low, high;
-    if (tls_is_parted(tls, "_set_read_buffer_limits")) {
+    if (tls_is_parted(tls, "_set_read_buffer_limits")
+        || limits_set(&tls->read_limits, TLS_READ_HIGH_WATER, "set_read_buffer_limits", args, nargs, kwnames) < 0) {
         return NULL;
     }
-    PyObject *limits = complete_limits(tls, "set_read_buffer_limits", TLS_READ_HIGH_WATER / 1024,
-                                       args, nargs, kwnames);
-    if (limits == NULL || limit_in_bytes(PyTuple_GET_ITEM(limits, 0), &low) < 0
-        || limit_in_bytes(PyTuple_GET_ITEM(limits, 1), &high) < 0) {
-        Py_XDECREF(limits);
-        return NULL;
-    }
-    Py_XSETREF(tls->read_limits, limits);
-    tls->read_high_water = high;
-    tls->read_low_water = low;
     return control(tls, tls_control_reading);
 }
 
 static PyObject *
 Tls_get_read_buffer_limits(PyObject *op, PyObject *ignored UNUSED)
 {
+    OWN_LOOP_OF(op, Tls);
     Tls *tls = tls_cast(op);
-    if (tls_is_parted(tls, "_incoming_low_water")) {
-        return NULL;
-    }
-    if (tls->read_limits != NULL) {
-        return Py_NewRef(tls->read_limits);
-    }
-    return Py_BuildValue("(ii)", TLS_READ_HIGH_WATER / 4, TLS_READ_HIGH_WATER);
+    return tls_is_parted(tls, "_incoming_low_water") ? NULL : limits_get(&tls->read_limits);
 }
 
 /* -- as the protocol of the transport below ------------------------------------------------------ */
@@ -651,45 +508,24 @@ Tls_resume_writing(PyObject *op, PyObject *ignored UNUSED)
         return Py_NewRef(value != NULL ? value : Py_None); \
     }
 
-OBJECT_GETTER(ssl_protocol, GUARD(op), tls->parted ? NULL : op)
+OBJECT_GETTER(ssl_protocol, GUARD(op), FLAG(tls->parted) ? NULL : op)
 OBJECT_GETTER(app_transport, OWN_LOOP_OF(op, Tls), tls->lost ? NULL : op)
-OBJECT_GETTER(loop, GUARD(op), tls->loop)
 OBJECT_GETTER(lower, OWN_LOOP_OF(op, Tls), tls->lower)
-OBJECT_GETTER(app_protocol, OWN_LOOP_OF(op, Tls), tls->proto.protocol)
 OBJECT_GETTER(sslcontext, OWN_LOOP_OF(op, Tls), tls->sslcontext)
 OBJECT_GETTER(sslobj, OWN_LOOP_OF(op, Tls), tls->engine.object)
-OBJECT_GETTER(extra, OWN_LOOP_OF(op, Tls), tls->extra)
+OBJECT_GETTER(extra, OWN_LOOP_OF(op, Tls), tls->head.extra)
 OBJECT_GETTER(waiter, OWN_LOOP_OF(op, Tls), tls->waiter)
-
-static PyObject *
-Tls_get_closed(PyObject *op, void *closure UNUSED)
-{
-    return PyBool_FromLong(tls_cast(op)->closed);
-}
-
-static PyObject *
-Tls_get_app_reading_paused(PyObject *op, void *closure UNUSED)
-{
-    return PyBool_FromLong(tls_cast(op)->paused);
-}
 
 static PyObject *
 Tls_get_protocol_paused(PyObject *op, void *closure UNUSED)
 {
-    Tls *tls = tls_cast(op);
-    return tls_is_parted(tls, "_app_writing_paused") ? NULL : PyBool_FromLong(tls->protocol_paused);
+    return tls_is_parted(tls_cast(op), "_app_writing_paused") ? NULL : Channel_protocol_paused(op, NULL);
 }
 
 static PyObject *
 Tls_get_server_side(PyObject *op, void *closure UNUSED)
 {
     return PyBool_FromLong(tls_cast(op)->server_side);
-}
-
-static PyObject *
-Tls_get_conn_lost(PyObject *op, void *closure UNUSED)
-{
-    return PyLong_FromUnsignedLong(tls_cast(op)->conn_lost);
 }
 
 static PyObject *
@@ -766,27 +602,27 @@ static PyMethodDef Tls_methods[] = {
 
 static PyGetSetDef Tls_getset[] = {
     {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
-    {"_loop", Tls_get_loop, NULL, NULL, NULL},
+    {"_loop", Channel_loop, NULL, NULL, NULL},
     {"_ssl_protocol", Tls_get_ssl_protocol, NULL, NULL, NULL},
     {"_app_transport", Tls_get_app_transport, NULL, NULL, NULL},
-    {"_app_protocol", Tls_get_app_protocol, NULL, NULL, NULL},
+    {"_app_protocol", Channel_protocol, NULL, NULL, NULL},
     {"_transport", Tls_get_lower, NULL, NULL, NULL},
     {"_sslcontext", Tls_get_sslcontext, NULL, NULL, NULL},
     {"_sslobj", Tls_get_sslobj, NULL, NULL, NULL},
     {"_extra", Tls_get_extra, NULL, NULL, NULL},
     {"_waiter", Tls_get_waiter, NULL, NULL, NULL},
-    {"_closed", Tls_get_closed, NULL, NULL, NULL},
-    {"_conn_lost", Tls_get_conn_lost, NULL, NULL, NULL},
+    {"_closed", Channel_closing, NULL, NULL, NULL},
+    {"_conn_lost", Channel_conn_lost, NULL, NULL, NULL},
     {"_protocol_paused", Tls_get_protocol_paused, NULL, NULL, NULL},
-    {"_app_reading_paused", Tls_get_app_reading_paused, NULL, NULL, NULL},
+    {"_app_reading_paused", Channel_paused, NULL, NULL, NULL},
     {"_server_side", Tls_get_server_side, NULL, NULL, NULL},
     {"_engine", Tls_get_engine, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyMemberDef Tls_members[] = {
-    {"__dictoffset__", T_PYSSIZET, offsetof(Tls, dict), READONLY, NULL},
-    {"__weaklistoffset__", T_PYSSIZET, offsetof(Tls, weakrefs), READONLY, NULL},
+    {"__dictoffset__", T_PYSSIZET, offsetof(Channel, dict), READONLY, NULL},
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(Channel, weakrefs), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -942,7 +778,7 @@ tls_type_init(PyObject *module, struct state *state)
     STATE_OWN_UNTIL(state, &tls->shipped, versions);
     if (import_ssl(tls) < 0
         || add_type(module, state, &tls->Type) < 0
-        || standard_transport_init(state, &tls->methods, tls->Type) < 0) {
+        || standard_transport_init(state, &net_state(state)->protocols.tls_methods, tls->Type) < 0) {
         return -1;
     }
     net_state(state)->protocols.TlsType = tls->Type;
@@ -951,16 +787,12 @@ tls_type_init(PyObject *module, struct state *state)
     tls->record_bytes = PyLong_FromLong(TLS_RECORD_BYTES);
     tls->empty_bytes = PyBytes_FromStringAndSize(NULL, 0);
     tls->one_byte = PyBytes_FromStringAndSize("", 1);
-    PyObject *sslproto = PyImport_ImportModule("asyncio.sslproto");
-    tls->flowcontrol_defaults =
-        sslproto == NULL ? NULL : PyObject_GetAttrString(sslproto, "add_flowcontrol_defaults");
-    Py_XDECREF(sslproto);
     PyObject *constants = PyImport_ImportModule("asyncio.constants");
     PyObject *modes = constants == NULL ? NULL : PyObject_GetAttrString(constants, "_SendfileMode");
     PyObject *mode = modes == NULL ? NULL : PyObject_GetAttrString(modes, "FALLBACK");
     PyObject *type = (PyObject *)tls->Type;
     int result = mode == NULL || tls->keywords_wrap_bio == NULL || tls->record_bytes == NULL
-                         || tls->empty_bytes == NULL || tls->one_byte == NULL || tls->flowcontrol_defaults == NULL
+                         || tls->empty_bytes == NULL || tls->one_byte == NULL
                          || PyObject_SetAttrString(type, "_sendfile_compatible", mode) < 0
                          || PyObject_SetAttrString(type, "_start_tls_compatible", Py_True) < 0
                      ? -1

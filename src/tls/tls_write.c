@@ -15,8 +15,6 @@
 
 #include <string.h>
 
-/* asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES */
-#define DROPPED_WRITES_BEFORE_WARNING 5
 #define GATHER_PIECES 64
 
 /* -- to the transport below ------------------------------------------------------------ */
@@ -40,7 +38,7 @@ lower_write(Tls *tls, struct tls_output *output)
     if (bytes == NULL) {
         return -1;
     }
-    int result = tls_call_lower(tls, tls->state->names.write, bytes);
+    int result = tls_call_lower(tls, tls->head.state->names.write, bytes);
     Py_DECREF(bytes);
     return result;
 }
@@ -51,11 +49,11 @@ static inline bool
 stream_takes_output(const Tls *tls)
 {
     Stream *stream = tls->stream;
-    if (UNLIKELY(stream == NULL || !transport_is_plain_stream(tls->state, (PyObject *)stream))) {
+    if (UNLIKELY(stream == NULL || !transport_is_plain_stream(tls->head.state, (PyObject *)stream))) {
         return false;
     }
     io_choose(&stream->base);
-    return LIKELY(stream->base.conn_lost == 0) && !stream->eof && stream->empty_waiter == NULL
+    return LIKELY(stream->base.head.conn_lost == 0) && !stream->eof && stream->empty_waiter == NULL
            && !io_is_by_method(&stream->base);    /* which shows how it is called */
 }
 
@@ -109,7 +107,7 @@ encryption_begin(Tls *tls, struct encryption *run)
     run->block = NULL;
     run->any = false;
     if (LIKELY(run->sends)) {
-        run->block = scratch_take(tls->loop);
+        run->block = scratch_take(tls->head.loop);
         if (UNLIKELY(run->block == NULL)) {
             PyErr_Clear();
         }
@@ -177,14 +175,14 @@ encrypt_first(Tls *tls, struct encryption *run)
     PyObject *first = Py_NewRef(wqueue_first(output));
     if (count > 1 && iov[0].iov_len < TLS_RECORD_BYTES && run->sends && stream_takes_output(tls)
         && !tls_is_foreign(&tls->engine)) {
-        plain = scratch_take(tls->loop);
+        plain = scratch_take(tls->head.loop);
         if (UNLIKELY(plain == NULL)) {
             PyErr_Clear();
         }
     }
     if (plain != NULL) {
         status = encrypt_part(tls, run, NULL, plain, gather(iov, count, plain), &done);
-        scratch_give(tls->loop, plain);
+        scratch_give(tls->head.loop, plain);
     }
     else {
         status = encrypt_part(tls, run, output->offset == 0 ? first : NULL, iov[0].iov_base,
@@ -232,7 +230,7 @@ encryption_end(Tls *tls, struct encryption *run, enum tls_status status)
         result = tls_send(tls);
     }
     if (run->block != NULL) {
-        scratch_give(tls->loop, run->block);
+        scratch_give(tls->head.loop, run->block);
     }
     if (UNLIKELY(result < 0)) {
         return -1;
@@ -268,19 +266,8 @@ tls_note_pending(Tls *tls, size_t size)
     }
     list_remove(&tls->pending);
     if (size > 0) {
-        list_append(&tls_loop(tls->loop)->pending, &tls->pending);
+        list_append(&tls_loop(tls->head.loop)->pending, &tls->pending);
     }
-}
-
-/* When the connection is lost asyncio's protocol is None, and None has no such method. `here`: in the
- * context that is current. */
-static PyObject *
-tls_call_app(Tls *tls, PyObject *name, bool here)
-{
-    if (UNLIKELY(tls->proto.protocol == NULL)) {
-        return PyObject_GetAttr(Py_None, name);
-    }
-    return here ? proto_call_here(&tls->proto, name) : proto_call(&tls->proto, name, NULL);
 }
 
 /* With `size` bytes that wait. */
@@ -290,25 +277,12 @@ control_writing(Tls *tls, size_t size)
     if (LIKELY(!tls->lost)) {
         tls_note_pending(tls, size);
     }
-    const char *message;
-    PyObject *result;
-    if (UNLIKELY(size >= tls->high_water && !tls->protocol_paused)) {
-        tls->protocol_paused = true;
-        message = "protocol.pause_writing() failed";
-        result = tls_call_app(tls, tls->state->names.pause_writing, true);
+    if (UNLIKELY(size >= tls->head.limits.high && !FLAG(tls->head.protocol_paused))) {
+        return channel_pause_writing(&tls->head);
     }
-    else if (UNLIKELY(tls->protocol_paused) && size <= tls->low_water) {
-        tls->protocol_paused = false;
-        message = "protocol.resume_writing() failed";
-        result = tls_call_app(tls, tls->state->names.resume_writing, false);
+    if (UNLIKELY(FLAG(tls->head.protocol_paused)) && size <= tls->head.limits.low) {
+        return channel_resume_writing(&tls->head);
     }
-    else {
-        return 0;
-    }
-    if (result == NULL) {
-        return tls_callback_failed(tls, message);
-    }
-    Py_DECREF(result);
     return 0;
 }
 
@@ -330,18 +304,7 @@ control_writing_sent(Tls *tls)
 static void
 tls_drop_write(Tls *tls)
 {
-    if (tls->conn_lost >= DROPPED_WRITES_BEFORE_WARNING) {
-        PyObject *logger = transport_logger(tls->state, "asyncio.sslproto");
-        PyObject *result = PyObject_CallMethod(logger, "warning", "s", "SSL connection is closed");
-        Py_DECREF(logger);
-        if (result == NULL) {
-            PyErr_WriteUnraisable((PyObject *)tls);
-        }
-        Py_XDECREF(result);
-    }
-    if (tls->conn_lost < UINT_MAX) {
-        tls->conn_lost++;
-    }
+    channel_drop_write(&tls->head, "SSL connection is closed");
 }
 
 /* Before the connection is made a write waits for it; after the end it is dropped. */
@@ -349,7 +312,7 @@ static inline bool
 tls_takes_writes(const Tls *tls)
 {
     return tls->tls_state == TLS_WRAPPED || tls->tls_state == TLS_HANDSHAKE
-           || (tls->tls_state == TLS_UNWRAPPED && !tls->closed && tls->lower == NULL);
+           || (tls->tls_state == TLS_UNWRAPPED && !FLAG(tls->head.closing) && tls->lower == NULL);
 }
 
 /* May what is written be encrypted where it lies? */
