@@ -61,8 +61,7 @@ channel_is_plain(struct state *state, Channel *ch)
     struct net_state *net = net_state(state);
     PyTypeObject *type = Py_TYPE(ch);
     return LIKELY(ch->dict == NULL)
-           && standard_transport_class(state, LIKELY(type == net->streams.Type) ? &net->streams.methods
-                                                                                : &net->protocols.tls_methods,
+           && standard_transport_class(state, LIKELY(type == net->streams.Type) ? &net->streams.methods : &net->protocols.tls_methods,
                                        type);
 }
 

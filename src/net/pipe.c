@@ -355,8 +355,8 @@ Pipe_repr(PyObject *op)
     const char *state = FLAG(tr->head.closing) ? " closing" : "";
     struct watch *watch = tr->kind->has_output ? &tr->write_watch : &tr->read_watch;
     const char *polling = tr->head.loop == NULL || FLAG(tr->head.loop->closed) ? "open"
-                          : watch_is_active(watch)                   ? "polling"
-                                                                     : "idle";
+                          : watch_is_active(watch)                             ? "polling"
+                                                                               : "idle";
     if (!tr->kind->has_output) {
         return PyUnicode_FromFormat("<%s%s fd=%d %s>", name, state, tr->fd, polling);
     }

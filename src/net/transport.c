@@ -243,7 +243,7 @@ transport_close(Transport *tr)
         watch_stop(&tr->write_watch);
     }
     return LIKELY(tr->head.conn_lost == 0) ? transport_schedule_lost(tr, NULL)
-                                      : 0;    /* it was lost in what stops the watches */
+                                           : 0;    /* it was lost in what stops the watches */
 }
 
 int

@@ -390,9 +390,9 @@ Transport_repr(PyObject *op)
         loop = (Loop *)Py_XNewRef(tr->head.loop);
         closed = tr->file == NULL || tr->file_closed;
     }
-    const char *state = closed                     ? " closed"
+    const char *state = closed                   ? " closed"
                         : FLAG(tr->head.closing) ? " closing"
-                                                   : "";
+                                                 : "";
     PyObject *text = NULL;
     if (loop != NULL && !FLAG(loop->closed)) {
         struct claim claim;
