@@ -73,6 +73,8 @@ struct Transport {
     bool fd_gone;                  /* closed by somebody else: the number is not ours any more */
 };
 
+extern PyGetSetDef Transport_getset[];    /* transport_attributes.c */
+
 int transport_types_init(PyObject *module, struct state *state);
 
 /* -- life ---------------------------------------------------------------------- */

@@ -5,10 +5,11 @@
  * are C calls; over anything else (TLS in TLS, a transport of somebody else's) the
  * methods of Protocol and Transport.
  *
- *   tls.c           the states: handshake, shutdown, the end
+ *   tls.c           the states: shutdown, the end
+ *   tls_handshake.c how it begins
  *   tls_read.c      from the transport below to the user's protocol
  *   tls_write.c     from write() to the transport below
- *   tls_type.c      Python's face
+ *   tls_type.c      Python's face, and tls_module.c
  *   tls_shipped.c   for which connections all this may stand for asyncio's own code
  *   tls_portable.c  engine over ssl.MemoryBIO and SSLObject
  *   tls_direct.c    engine over libssl's own functions, found by tls_libssl.c
@@ -213,6 +214,7 @@ typedef struct {
 } Tls;
 
 int tls_type_init(PyObject *module, struct state *state);
+int tls_type_add(PyObject *module, struct state *state, PyTypeObject **slot);    /* tls_type.c */
 
 /* asyncio's SSLProtocol and its transport. `context` NULL: a copy of the current one; `waiter`
  * NULL: nobody waits. New reference or NULL. */
@@ -248,13 +250,11 @@ tls_leave(Tls *tls)
 
 /* -- tls.c ------------------------------------------------------------------------------- */
 
-int tls_lower_made(Tls *tls, PyObject *transport);
 int tls_lower_lost(Tls *tls, PyObject *exc);
 int tls_lower_eof(Tls *tls, bool *keep_open);
 
 int tls_close(Tls *tls);
 int tls_abort(Tls *tls, PyObject *exc);
-int tls_step_handshake(Tls *tls);        /* with what the peer has sent so far */
 int tls_start_shutdown(Tls *tls);
 int tls_do_flush(Tls *tls);              /* reads what is there, then the shutdown */
 int tls_do_shutdown(Tls *tls);
@@ -266,8 +266,18 @@ int tls_failed(Tls *tls, const char *message);           /* the same for an Exce
 /* What the engine has to tell the peer about the current exception, which stays: unless the call
  * raises one that is no Exception. */
 void tls_send_alert(Tls *tls);
+void tls_cancel_timer(Tls *tls);
+int tls_start_timer(Tls *tls, PyObject *delay, native_callback callback);
+void tls_wake_waiter(Tls *tls, PyObject *exc);    /* the future of the handshake: exc NULL is success */
 /* A child of fork(): what waits in this loop's connections is the parent's to send. */
 void tls_forked(Loop *loop);
+
+/* -- tls_handshake.c --------------------------------------------------------------------- */
+
+int tls_lower_made(Tls *tls, PyObject *transport);
+int tls_step_handshake(Tls *tls);        /* with what the peer has sent so far */
+int tls_handshake_failed(Tls *tls);      /* by the current exception */
+int tls_flush_at_eof(Tls *tls);          /* what is there is read first: now, or after resume_reading() */
 
 /* -- tls_read.c -------------------------------------------------------------------------- */
 
