@@ -323,18 +323,20 @@ channel_resume_writing(Channel *ch)
 static int
 limit_in_bytes(PyObject *limit, size_t *bytes)
 {
-    PyObject *whole = PyLong_Check(limit) ? Py_NewRef(limit) : PyNumber_Long(limit);
-    if (whole == NULL) {
-        if (!PyErr_ExceptionMatches(PyExc_OverflowError)) {    /* not infinity */
+    if (PyLong_Check(limit)) {
+        return args_size(limit, bytes);
+    }
+    double value = PyFloat_AsDouble(limit);
+    if (value == -1. && PyErr_Occurred()) {
+        if (!PyErr_ExceptionMatches(PyExc_OverflowError)) {
             return -1;
         }
         PyErr_Clear();
-        *bytes = SIZE_MAX;
-        return 0;
+        value = Py_HUGE_VAL;
     }
-    int result = args_size(whole, bytes);
-    Py_DECREF(whole);
-    return result;
+    *bytes = value >= (double)PY_SSIZE_T_MAX ? SIZE_MAX : value > 0. ? (size_t)value
+                                                                     : 0;
+    return 0;
 }
 
 /* 1 if high >= low >= 0, 0 if not, -1 with an exception */
