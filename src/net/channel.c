@@ -110,6 +110,16 @@ channel_abandon(Channel *ch, native_callback abandon)
     PyErr_SetRaisedException(exc);
 }
 
+bool
+channel_claim(Channel *ch, struct claim *claim)
+{
+    bool claimed = loop_claim_steal(claim, shared_loop_ref((PyObject *)ch, &ch->loop)) == 0;
+    if (!claimed) {
+        PyErr_Clear();    /* another thread runs it */
+    }
+    return claimed;
+}
+
 /* -- the log ------------------------------------------------------------------------- */
 
 PyObject *

@@ -83,6 +83,10 @@ void channel_free(PyObject *op);
 void channel_abandon(Channel *ch, native_callback abandon);
 void channel_warn_unclosed(Channel *ch);    /* ResourceWarning */
 
+/* May this thread look at all of the transport, to describe it? Then it has the loop until
+ * loop_unclaim(). Sets no exception. */
+bool channel_claim(Channel *ch, struct claim *claim);
+
 /* -- the end --------------------------------------------------------------------- */
 
 /* A write after the connection was lost: dropped, with a warning in the log from the fifth on. */

@@ -274,7 +274,7 @@ Datagram_get_address(PyObject *op, void *closure UNUSED)
 static PyObject *
 Datagram_get_buffer(PyObject *op, void *closure UNUSED)
 {
-    OWN_LOOP_OF(op, Transport);
+    OWN_LOOP_OF(op, Channel);
     Datagram *dgram = datagram_cast(op);
     PyObject *list = PyList_New(0);
     for (size_t i = 0; list != NULL && i < dgram->queue_length; i++) {
@@ -292,7 +292,7 @@ Datagram_get_buffer(PyObject *op, void *closure UNUSED)
 static PyObject *
 Datagram__sendto_ready(PyObject *op, PyObject *ignored UNUSED)
 {
-    OWN_LOOP_OF(op, Transport);
+    OWN_LOOP_OF(op, Channel);
     return PyObject_CallMethod(op, "_write_ready", NULL);
 }
 

@@ -437,7 +437,7 @@ datagram_sendto(Datagram *dgram, PyObject *data, PyObject *address)
 PyObject *
 Datagram_sendto(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    OWN_LOOP_OF(op, Transport);
+    OWN_LOOP_OF(op, Channel);
     static const char *const names[] = {"data", "addr", NULL};
     Datagram *dgram = datagram_cast(op);
     PyObject *values[2] = {NULL, Py_None};

@@ -20,6 +20,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <string.h>
 #include <sys/stat.h>
 
 typedef struct {
@@ -27,6 +28,22 @@ typedef struct {
     unsigned int dropped;    /* writes after the end */
     bool is_socket;
 } WritePipe;
+
+/* In asyncio's form. */
+static PyObject *
+pipe_text(Transport *tr, const char *state, bool polls)
+{
+    const char *name = tr->kind->has_output ? "WritePipeTransport" : "ReadPipeTransport";
+    struct watch *watch = tr->kind->has_output ? &tr->write_watch : &tr->read_watch;
+    const char *polling = strcmp(state, " closed") == 0 ? "closed"
+                          : !polls                      ? "open"
+                          : watch_is_active(watch)      ? "polling"
+                                                        : "idle";
+    return tr->kind->has_output && strcmp(polling, "closed") != 0
+               ? PyUnicode_FromFormat("<%s%s fd=%d %s bufsize=%zu>", name, state, tr->fd, polling,
+                                      tr->kind->queued(tr))
+               : PyUnicode_FromFormat("<%s%s fd=%d %s>", name, state, tr->fd, polling);
+}
 
 /* -- reading ------------------------------------------------------------------------- */
 
@@ -92,6 +109,7 @@ static const struct transport_kind read_pipe_kind = {
     .queued = read_pipe_queued,
     .discard_output = read_pipe_discard_output,
     .is_expected = read_pipe_is_expected,
+    .text = pipe_text,
     .received_eof = read_pipe_received_eof,
     .data_failed = read_pipe_data_failed,
 };
@@ -123,6 +141,7 @@ static const struct transport_kind write_pipe_kind = {
     .queued = stream_queued,
     .discard_output = stream_discard_output,
     .lost = stream_lost,
+    .text = pipe_text,
     .drop_write = write_pipe_drop_write,
 };
 
@@ -343,31 +362,10 @@ module_write_pipe_new(PyObject *module, PyObject *tuple)
 
 /* -- methods ----------------------------------------------------------------------------- */
 
-/* In asyncio's form. */
-static PyObject *
-Pipe_repr(PyObject *op)
-{
-    Transport *tr = (Transport *)op;
-    const char *name = tr->kind->has_output ? "WritePipeTransport" : "ReadPipeTransport";
-    if (tr->file == NULL || tr->file_closed) {
-        return PyUnicode_FromFormat("<%s closed fd=%d closed>", name, tr->fd);
-    }
-    const char *state = FLAG(tr->head.closing) ? " closing" : "";
-    struct watch *watch = tr->kind->has_output ? &tr->write_watch : &tr->read_watch;
-    const char *polling = tr->head.loop == NULL || FLAG(tr->head.loop->closed) ? "open"
-                          : watch_is_active(watch)                             ? "polling"
-                                                                               : "idle";
-    if (!tr->kind->has_output) {
-        return PyUnicode_FromFormat("<%s%s fd=%d %s>", name, state, tr->fd, polling);
-    }
-    return PyUnicode_FromFormat("<%s%s fd=%d %s bufsize=%zu>", name, state, tr->fd, polling,
-                                tr->kind->queued(tr));
-}
-
 static PyObject *
 Pipe_get_pipe(PyObject *op, void *closure UNUSED)
 {
-    OWN_LOOP_OF(op, Transport);
+    OWN_LOOP_OF(op, Channel);
     Transport *tr = (Transport *)op;
     return Py_NewRef(tr->file == NULL || tr->file_closed ? Py_None : tr->file);
 }
@@ -398,7 +396,7 @@ Pipe_get_fileno(PyObject *op, void *closure UNUSED)
 static PyObject *
 WritePipe_write(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    OWN_LOOP_OF(op, Transport);
+    OWN_LOOP_OF(op, Channel);
     PyObject *data = args_one("write", "data", args, nargs, kwnames);
     if (UNLIKELY(data == NULL)) {
         return NULL;
@@ -412,7 +410,7 @@ WritePipe_write(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject 
 static PyObject *
 WritePipe_write_eof(PyObject *op, PyObject *ignored UNUSED)
 {
-    OWN_LOOP_OF(op, Transport);
+    OWN_LOOP_OF(op, Channel);
     return none_or_error(transport_close(&stream_cast(op)->base));
 }
 
@@ -427,7 +425,7 @@ WritePipe_no_reading(PyObject *op UNUSED, PyObject *ignored UNUSED)
 static PyObject *
 WritePipe_get_buffer(PyObject *op, void *closure UNUSED)
 {
-    OWN_LOOP_OF(op, Transport);
+    OWN_LOOP_OF(op, Channel);
     return wqueue_as_list(&stream_cast(op)->output);
 }
 
@@ -441,7 +439,7 @@ WritePipe_get_conn_lost(PyObject *op, void *closure UNUSED)
 static PyObject *
 Pipe__close(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    OWN_LOOP_OF(op, Transport);
+    OWN_LOOP_OF(op, Channel);
     static const char *const names[] = {"exc", NULL};
     PyObject *exc = Py_None;
     if (args_unpack("_close", args, nargs, kwnames, names, 1, 0, &exc) < 0) {
@@ -522,7 +520,6 @@ static PyType_Slot ReadPipe_slots[] = {
     {Py_tp_traverse, transport_traverse},
     {Py_tp_clear, transport_clear},
     {Py_tp_finalize, transport_finalize},
-    {Py_tp_repr, Pipe_repr},
     {Py_tp_methods, ReadPipe_methods},
     {Py_tp_getset, ReadPipe_getset},
     {0, NULL},
@@ -534,7 +531,6 @@ static PyType_Slot WritePipe_slots[] = {
     {Py_tp_traverse, stream_traverse},
     {Py_tp_clear, stream_clear},
     {Py_tp_finalize, transport_finalize},
-    {Py_tp_repr, Pipe_repr},
     {Py_tp_methods, WritePipe_methods},
     {Py_tp_getset, WritePipe_getset},
     {0, NULL},

@@ -108,14 +108,14 @@ stream_clear(PyObject *op)
 static PyObject *
 Stream_write(PyObject *op, PyObject *data)
 {
-    OWN_LOOP_OF(op, Transport);
+    OWN_LOOP_OF(op, Channel);
     return none_or_error(stream_write(stream_cast(op), data));
 }
 
 PyObject *
 Stream_writelines(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    OWN_LOOP_OF(op, Transport);
+    OWN_LOOP_OF(op, Channel);
     PyObject *list = args_one("writelines", "list_of_data", args, nargs, kwnames);
     if (UNLIKELY(list == NULL)) {
         return NULL;
@@ -126,7 +126,7 @@ Stream_writelines(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObjec
 static PyObject *
 Stream_write_eof(PyObject *op, PyObject *ignored UNUSED)
 {
-    OWN_LOOP_OF(op, Transport);
+    OWN_LOOP_OF(op, Channel);
     return none_or_error(stream_write_eof(stream_cast(op)));
 }
 
@@ -139,7 +139,7 @@ Stream_can_write_eof(PyObject *op UNUSED, PyObject *ignored UNUSED)
 static PyObject *
 Stream__make_empty_waiter(PyObject *op, PyObject *ignored UNUSED)
 {
-    OWN_LOOP_OF(op, Transport);
+    OWN_LOOP_OF(op, Channel);
     Stream *stream = stream_cast(op);
     if (stream->empty_waiter != NULL) {
         PyErr_SetString(PyExc_RuntimeError, "Empty waiter is already set");
@@ -164,7 +164,7 @@ Stream__make_empty_waiter(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Stream__reset_empty_waiter(PyObject *op, PyObject *ignored UNUSED)
 {
-    OWN_LOOP_OF(op, Transport);
+    OWN_LOOP_OF(op, Channel);
     Py_CLEAR(stream_cast(op)->empty_waiter);
     return Py_NewRef(Py_None);
 }
@@ -173,7 +173,7 @@ Stream__reset_empty_waiter(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Stream_read_ready(PyObject *op, PyObject *ignored UNUSED)
 {
-    OWN_LOOP_OF(op, Transport);
+    OWN_LOOP_OF(op, Channel);
     return PyObject_CallMethod(op, "_read_ready", NULL);
 }
 
@@ -181,7 +181,7 @@ Stream_read_ready(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Stream_write_ready(PyObject *op, PyObject *ignored UNUSED)
 {
-    OWN_LOOP_OF(op, Transport);
+    OWN_LOOP_OF(op, Channel);
     return PyObject_CallMethod(op, "_write_ready", NULL);
 }
 #endif
@@ -197,7 +197,7 @@ Stream_get_read_ready_cb(PyObject *op, void *closure UNUSED)
 static PyObject *
 Stream_read_ready__on_eof(PyObject *op, PyObject *ignored UNUSED)
 {
-    OWN_LOOP_OF(op, Transport);
+    OWN_LOOP_OF(op, Channel);
     Transport *tr = &stream_cast(op)->base;
     return none_or_error(tr->head.loop == NULL ? 0 : stream_received_eof(tr));
 }
@@ -215,7 +215,7 @@ Stream_set_eof(PyObject *op, PyObject *value, void *closure UNUSED)
 static PyObject *
 Stream_get_buffer(PyObject *op, void *closure UNUSED)
 {
-    OWN_LOOP_OF(op, Transport);
+    OWN_LOOP_OF(op, Channel);
     return wqueue_as_list(&stream_cast(op)->output);
 }
 
@@ -228,7 +228,7 @@ Stream_get_eof(PyObject *op, void *closure UNUSED)
 static PyObject *
 Stream_get_empty_waiter(PyObject *op, void *closure UNUSED)
 {
-    OWN_LOOP_OF(op, Transport);
+    OWN_LOOP_OF(op, Channel);
     PyObject *waiter = stream_cast(op)->empty_waiter;
     return Py_NewRef(waiter != NULL ? waiter : Py_None);
 }

@@ -39,6 +39,8 @@ struct transport_kind {
     /* An error that only debug mode hears of, apart from connection_lost(); NULL: each
      * OSError. */
     bool (*is_expected)(Transport *tr, PyObject *exc);
+    /* The repr, unless asyncio's for sockets. `polls`: the watches may be looked at. */
+    PyObject *(*text)(Transport *tr, const char *state, bool polls);
     /* For stream_read.c. 0, or -1 with an exit exception. */
     int (*received_eof)(Transport *tr);
     int (*data_failed)(Transport *tr);    /* data_received() raised the current exception */

@@ -16,13 +16,13 @@
     }
 
 OBJECT_GETTER(file, GUARD(op), tr->file_closed ? NULL : tr->file)
-OBJECT_GETTER(server, OWN_LOOP_OF(op, Transport), tr->server)
-OBJECT_GETTER(context, OWN_LOOP_OF(op, Transport), tr->head.proto.context)
+OBJECT_GETTER(server, OWN_LOOP_OF(op, Channel), tr->server)
+OBJECT_GETTER(context, OWN_LOOP_OF(op, Channel), tr->head.proto.context)
 
 static PyObject *
 Transport_get_protocol_connected(PyObject *op, void *closure UNUSED)
 {
-    OWN_LOOP_OF(op, Transport);
+    OWN_LOOP_OF(op, Channel);
     return PyBool_FromLong(transport_cast(op)->head.proto.protocol != NULL);
 }
 

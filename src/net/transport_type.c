@@ -99,28 +99,28 @@ transport_finalize(PyObject *op)
 static PyObject *
 Transport_close(PyObject *op, PyObject *ignored UNUSED)
 {
-    OWN_LOOP_OF(op, Transport);
+    OWN_LOOP_OF(op, Channel);
     return none_or_error(transport_close(transport_cast(op)));
 }
 
 static PyObject *
 Transport_abort(PyObject *op, PyObject *ignored UNUSED)
 {
-    OWN_LOOP_OF(op, Transport);
+    OWN_LOOP_OF(op, Channel);
     return none_or_error(transport_force_close(transport_cast(op), NULL));
 }
 
 static PyObject *
 Transport__force_close(PyObject *op, PyObject *exc)
 {
-    OWN_LOOP_OF(op, Transport);
+    OWN_LOOP_OF(op, Channel);
     return none_or_error(transport_force_close_here(transport_cast(op), exc == Py_None ? NULL : exc));
 }
 
 static PyObject *
 Transport__fatal_error(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    OWN_LOOP_OF(op, Transport);
+    OWN_LOOP_OF(op, Channel);
     static const char *const names[] = {"exc", "message", NULL};
     PyObject *values[2] = {NULL, NULL};
     if (args_unpack("_fatal_error", args, nargs, kwnames, names, 2, 1, values) < 0) {
@@ -155,7 +155,7 @@ Transport_is_reading(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Transport_pause_reading(PyObject *op, PyObject *ignored UNUSED)
 {
-    OWN_LOOP_OF(op, Transport);
+    OWN_LOOP_OF(op, Channel);
     Transport *tr = transport_cast(op);
     if (FLAG(tr->head.closing) || FLAG(tr->head.paused)) {
         return Py_NewRef(Py_None);
@@ -169,7 +169,7 @@ Transport_pause_reading(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Transport_resume_reading(PyObject *op, PyObject *ignored UNUSED)
 {
-    OWN_LOOP_OF(op, Transport);
+    OWN_LOOP_OF(op, Channel);
     Transport *tr = transport_cast(op);
     if (FLAG(tr->head.closing) || !FLAG(tr->head.paused)) {
         return Py_NewRef(Py_None);
@@ -287,7 +287,7 @@ Transport_get_extra_info(PyObject *op, PyObject *const *args, Py_ssize_t nargs, 
 static PyObject *
 Transport_get_write_buffer_size(PyObject *op, PyObject *ignored UNUSED)
 {
-    OWN_LOOP_OF(op, Transport);
+    OWN_LOOP_OF(op, Channel);
     Transport *tr = transport_cast(op);
     return PyLong_FromSize_t(tr->kind->queued(tr));
 }
@@ -296,7 +296,7 @@ static PyObject *
 Transport_get_write_buffer_limits(PyObject *op, PyObject *ignored UNUSED)
 {
     PyObject *result;
-    OWN_LOOP_OF(op, Transport);
+    OWN_LOOP_OF(op, Channel);
     if (call_replaced_above(op, ABOVE_GET_LIMITS, NULL, 0, NULL, &result)) {
         return result;
     }
@@ -314,7 +314,7 @@ Transport_set_write_buffer_limits(PyObject *op, PyObject *const *args, Py_ssize_
                                   PyObject *kwnames)
 {
     PyObject *result;
-    OWN_LOOP_OF(op, Transport);
+    OWN_LOOP_OF(op, Channel);
     if (call_replaced_above(op, ABOVE_SET_LIMITS, args, nargs, kwnames, &result)) {
         return result;
     }
@@ -335,7 +335,7 @@ Transport__set_write_buffer_limits(PyObject *op, PyObject *const *args, Py_ssize
                                    PyObject *kwnames)
 {
     PyObject *result;
-    OWN_LOOP_OF(op, Transport);
+    OWN_LOOP_OF(op, Channel);
     if (call_replaced_above(op, ABOVE_SET, args, nargs, kwnames, &result)) {
         return result;
     }
@@ -346,7 +346,7 @@ static PyObject *
 Transport__maybe_pause_protocol(PyObject *op, PyObject *ignored UNUSED)
 {
     PyObject *result;
-    OWN_LOOP_OF(op, Transport);
+    OWN_LOOP_OF(op, Channel);
     if (call_replaced_above(op, ABOVE_PAUSE, NULL, 0, NULL, &result)) {
         return result;
     }
@@ -357,17 +357,20 @@ static PyObject *
 Transport__maybe_resume_protocol(PyObject *op, PyObject *ignored UNUSED)
 {
     PyObject *result;
-    OWN_LOOP_OF(op, Transport);
+    OWN_LOOP_OF(op, Channel);
     if (call_replaced_above(op, ABOVE_RESUME, NULL, 0, NULL, &result)) {
         return result;
     }
     return none_or_error(transport_resume_if_empty(transport_cast(op)));
 }
 
-/* With what only the thread of the loop may look at. */
 static PyObject *
-transport_full_repr(Transport *tr, const char *name, const char *state)
+transport_text(Transport *tr, const char *state, bool polls)
 {
+    const char *name = type_name(Py_TYPE(tr));
+    if (!polls) {
+        return PyUnicode_FromFormat("<%s%s fd=%d>", name, state, tr->fd);
+    }
     const char *reading = watch_is_active(&tr->read_watch) ? "polling" : "idle";
     if (!tr->kind->has_output) {
         return PyUnicode_FromFormat("<%s%s fd=%d read=%s>", name, state, tr->fd, reading);
@@ -382,33 +385,20 @@ static PyObject *
 Transport_repr(PyObject *op)
 {
     Transport *tr = transport_cast(op);
-    const char *name = type_name(Py_TYPE(op));
-    Loop *loop;
-    bool closed;
+    const char *state = FLAG(tr->head.closing) ? " closing" : "";
     {
         GUARD(op);
-        loop = (Loop *)Py_XNewRef(tr->head.loop);
-        closed = tr->file == NULL || tr->file_closed;
-    }
-    const char *state = closed                   ? " closed"
-                        : FLAG(tr->head.closing) ? " closing"
-                                                 : "";
-    PyObject *text = NULL;
-    if (loop != NULL && !FLAG(loop->closed)) {
-        struct claim claim;
-        if (loop_claim(&claim, loop) == 0) {
-            text = transport_full_repr(tr, name, state);
-            loop_unclaim(&claim);
-        }
-        else {
-            PyErr_Clear();    /* another thread runs it: then without */
-            text = PyUnicode_FromFormat("<%s%s fd=%d>", name, state, tr->fd);
+        if (tr->file == NULL || tr->file_closed) {
+            state = " closed";
         }
     }
-    else {
-        text = PyUnicode_FromFormat("<%s%s fd=%d>", name, state, tr->fd);
+    struct claim claim;
+    bool claimed = channel_claim(&tr->head, &claim);
+    bool polls = claimed && tr->head.loop != NULL && !FLAG(tr->head.loop->closed);
+    PyObject *text = (tr->kind->text != NULL ? tr->kind->text : transport_text)(tr, state, polls);
+    if (claimed) {
+        loop_unclaim(&claim);
     }
-    Py_XDECREF(loop);
     return text;
 }
 
@@ -426,21 +416,21 @@ transport_call_ready(Transport *tr, struct watch *watch)
 static PyObject *
 Transport__read_ready(PyObject *op, PyObject *ignored UNUSED)
 {
-    OWN_LOOP_OF(op, Transport);
+    OWN_LOOP_OF(op, Channel);
     return transport_call_ready(transport_cast(op), &transport_cast(op)->read_watch);
 }
 
 static PyObject *
 Transport__write_ready(PyObject *op, PyObject *ignored UNUSED)
 {
-    OWN_LOOP_OF(op, Transport);
+    OWN_LOOP_OF(op, Channel);
     return transport_call_ready(transport_cast(op), &transport_cast(op)->write_watch);
 }
 
 static PyObject *
 Transport__call_connection_lost(PyObject *op, PyObject *exc)
 {
-    OWN_LOOP_OF(op, Transport);
+    OWN_LOOP_OF(op, Channel);
     return none_or_error(transport_lose_now(transport_cast(op), exc == Py_None ? NULL : exc));
 }
 
@@ -448,7 +438,7 @@ Transport__call_connection_lost(PyObject *op, PyObject *exc)
 static PyObject *
 Transport__add_reader(PyObject *op, PyObject *args)
 {
-    OWN_LOOP_OF(op, Transport);
+    OWN_LOOP_OF(op, Channel);
     Transport *tr = transport_cast(op);
     if (FLAG(tr->head.closing) || FLAG(tr->head.paused) || tr->head.loop == NULL) {
         Py_RETURN_NONE;

@@ -98,12 +98,20 @@ Tls_repr(PyObject *op)
 {
     static const char *const states[] = {"", " handshake", "", " closing", " closing"};
     Tls *tls = tls_cast(op);
-    const char *state = tls->lost ? " closed" : states[tls->tls_state];
-    if (tls->lower == NULL || Py_ReprEnter(op) != 0) {
-        return PyUnicode_FromFormat("<SSLTransport%s>", state);
+    struct claim claim;
+    if (!channel_claim(&tls->head, &claim)) {
+        return PyUnicode_FromString("<SSLTransport>");
     }
-    PyObject *text = PyUnicode_FromFormat("<SSLTransport%s over %R>", state, tls->lower);
-    Py_ReprLeave(op);
+    const char *state = tls->lost ? " closed" : states[tls->tls_state];
+    PyObject *text;
+    if (tls->lower == NULL || Py_ReprEnter(op) != 0) {
+        text = PyUnicode_FromFormat("<SSLTransport%s>", state);
+    }
+    else {
+        text = PyUnicode_FromFormat("<SSLTransport%s over %R>", state, tls->lower);
+        Py_ReprLeave(op);
+    }
+    loop_unclaim(&claim);
     return text;
 }
 
@@ -127,7 +135,7 @@ tls_is_parted(Tls *tls, const char *name)
 static PyObject *
 Tls_write(PyObject *op, PyObject *data)
 {
-    OWN_LOOP_OF(op, Tls);
+    OWN_LOOP_OF(op, Channel);
     Tls *tls = tls_cast(op);
     int wanted = UNLIKELY(FLAG(tls->parted)) ? tls_is_data(data) : 0;
     if (UNLIKELY(wanted < 0 || (wanted > 0 && tls_is_parted(tls, "_write_appdata")))) {
@@ -139,7 +147,7 @@ Tls_write(PyObject *op, PyObject *data)
 static PyObject *
 Tls_writelines(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    OWN_LOOP_OF(op, Tls);
+    OWN_LOOP_OF(op, Channel);
     PyObject *list = args_one("writelines", "list_of_data", args, nargs, kwnames);
     if (UNLIKELY(list == NULL) || tls_is_parted(tls_cast(op), "_write_appdata")) {
         return NULL;
@@ -151,7 +159,7 @@ Tls_writelines(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *
 static PyObject *
 Tls__test__append_write_backlog(PyObject *op, PyObject *data)
 {
-    OWN_LOOP_OF(op, Tls);
+    OWN_LOOP_OF(op, Channel);
     if (!PyBytes_CheckExact(data) || PyBytes_GET_SIZE(data) == 0) {
         PyErr_SetString(PyExc_TypeError, "bytes are needed");
         return NULL;
@@ -175,7 +183,7 @@ Tls_can_write_eof(PyObject *op UNUSED, PyObject *ignored UNUSED)
 static PyObject *
 Tls_close(PyObject *op, PyObject *ignored UNUSED)
 {
-    OWN_LOOP_OF(op, Tls);
+    OWN_LOOP_OF(op, Channel);
     Tls *tls = tls_cast(op);
     if (FLAG(tls->head.closing)) {
         tls_enter(tls);
@@ -189,7 +197,7 @@ Tls_close(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Tls_abort(PyObject *op, PyObject *ignored UNUSED)
 {
-    OWN_LOOP_OF(op, Tls);
+    OWN_LOOP_OF(op, Channel);
     Tls *tls = tls_cast(op);
     return none_or_error(FLAG(tls->parted) ? 0 : tls_abort(tls, NULL));
 }
@@ -197,7 +205,7 @@ Tls_abort(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Tls__force_close(PyObject *op, PyObject *exc)
 {
-    OWN_LOOP_OF(op, Tls);
+    OWN_LOOP_OF(op, Channel);
     Tls *tls = tls_cast(op);
     return none_or_error(FLAG(tls->parted) ? 0 : tls_abort(tls, exc == Py_None ? NULL : exc));
 }
@@ -205,7 +213,7 @@ Tls__force_close(PyObject *op, PyObject *exc)
 static PyObject *
 Tls_is_closing(PyObject *op, PyObject *ignored UNUSED)
 {
-    OWN_LOOP_OF(op, Tls);
+    OWN_LOOP_OF(op, Channel);
     Tls *tls = tls_cast(op);
 #if PY_VERSION_HEX >= 0x030E0000
     if (!FLAG(tls->head.closing) && tls->stream != NULL) {
@@ -231,7 +239,7 @@ Tls_is_reading(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Tls_pause_reading(PyObject *op, PyObject *ignored UNUSED)
 {
-    OWN_LOOP_OF(op, Tls);
+    OWN_LOOP_OF(op, Channel);
     if (tls_is_parted(tls_cast(op), "_pause_reading")) {
         return NULL;
     }
@@ -242,7 +250,7 @@ Tls_pause_reading(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Tls_resume_reading(PyObject *op, PyObject *ignored UNUSED)
 {
-    OWN_LOOP_OF(op, Tls);
+    OWN_LOOP_OF(op, Channel);
     Tls *tls = tls_cast(op);
     return tls_is_parted(tls, "_resume_reading") ? NULL : none_or_error(tls_resume(tls));
 }
@@ -250,7 +258,7 @@ Tls_resume_reading(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Tls_set_protocol(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    OWN_LOOP_OF(op, Tls);
+    OWN_LOOP_OF(op, Channel);
     if (UNLIKELY(FLAG(tls_cast(op)->parted))
         && args_one("set_protocol", "protocol", args, nargs, kwnames) != NULL) {
         (void)tls_is_parted(tls_cast(op), "_set_app_protocol");
@@ -268,7 +276,7 @@ Tls_get_protocol(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Tls_get_extra_info(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    OWN_LOOP_OF(op, Tls);
+    OWN_LOOP_OF(op, Channel);
     static const char *const names[] = {"name", "default", NULL};
     Tls *tls = tls_cast(op);
     PyObject *values[2] = {NULL, Py_None};
@@ -293,7 +301,7 @@ Tls_get_extra_info(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObje
 static PyObject *
 Tls_get_write_buffer_size(PyObject *op, PyObject *ignored UNUSED)
 {
-    OWN_LOOP_OF(op, Tls);
+    OWN_LOOP_OF(op, Channel);
     Tls *tls = tls_cast(op);
     return tls_is_parted(tls, "_get_write_buffer_size") ? NULL : PyLong_FromSize_t(tls_queued(tls));
 }
@@ -301,7 +309,7 @@ Tls_get_write_buffer_size(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Tls_get_read_buffer_size(PyObject *op, PyObject *ignored UNUSED)
 {
-    OWN_LOOP_OF(op, Tls);
+    OWN_LOOP_OF(op, Channel);
     Tls *tls = tls_cast(op);
     if (tls_is_parted(tls, "_get_read_buffer_size")) {
         return NULL;
@@ -323,7 +331,7 @@ static PyObject *
 Tls_set_write_buffer_limits(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
                             PyObject *kwnames)
 {
-    OWN_LOOP_OF(op, Tls);
+    OWN_LOOP_OF(op, Channel);
     Tls *tls = tls_cast(op);
     if (tls_is_parted(tls, "_set_write_buffer_limits")
         || limits_set(&tls->head.limits, TLS_HIGH_WATER, "set_write_buffer_limits", args, nargs, kwnames) < 0) {
@@ -342,7 +350,7 @@ static PyObject *
 Tls_set_read_buffer_limits(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
                            PyObject *kwnames)
 {
-    OWN_LOOP_OF(op, Tls);
+    OWN_LOOP_OF(op, Channel);
     Tls *tls = tls_cast(op);
     if (tls_is_parted(tls, "_set_read_buffer_limits")
         || limits_set(&tls->read_limits, TLS_READ_HIGH_WATER, "set_read_buffer_limits", args, nargs, kwnames) < 0) {
@@ -354,7 +362,7 @@ Tls_set_read_buffer_limits(PyObject *op, PyObject *const *args, Py_ssize_t nargs
 static PyObject *
 Tls_get_read_buffer_limits(PyObject *op, PyObject *ignored UNUSED)
 {
-    OWN_LOOP_OF(op, Tls);
+    OWN_LOOP_OF(op, Channel);
     Tls *tls = tls_cast(op);
     return tls_is_parted(tls, "_incoming_low_water") ? NULL : limits_get(&tls->read_limits);
 }
@@ -364,14 +372,14 @@ Tls_get_read_buffer_limits(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Tls_connection_made(PyObject *op, PyObject *transport)
 {
-    OWN_LOOP_OF(op, Tls);
+    OWN_LOOP_OF(op, Channel);
     return none_or_error(tls_lower_made(tls_cast(op), transport));
 }
 
 static PyObject *
 Tls_connection_lost(PyObject *op, PyObject *exc)
 {
-    OWN_LOOP_OF(op, Tls);
+    OWN_LOOP_OF(op, Channel);
     return none_or_error(tls_lower_lost(tls_cast(op), exc == Py_None ? NULL : exc));
 }
 
@@ -380,7 +388,7 @@ Tls_connection_lost(PyObject *op, PyObject *exc)
 static PyObject *
 Tls_get_buffer(PyObject *op, PyObject *size_hint)
 {
-    OWN_LOOP_OF(op, Tls);
+    OWN_LOOP_OF(op, Channel);
     Tls *tls = tls_cast(op);
     PyObject *zero = PyLong_FromLong(0);
     int is_number = zero == NULL ? -1 : PyObject_RichCompareBool(size_hint, zero, Py_LE);
@@ -402,7 +410,7 @@ Tls_get_buffer(PyObject *op, PyObject *size_hint)
 static PyObject *
 Tls_buffer_updated(PyObject *op, PyObject *count)
 {
-    OWN_LOOP_OF(op, Tls);
+    OWN_LOOP_OF(op, Channel);
     Tls *tls = tls_cast(op);
     Py_ssize_t n = PyNumber_AsSsize_t(count, PyExc_OverflowError);
     if (n == -1 && PyErr_Occurred()) {
@@ -427,7 +435,7 @@ Tls_buffer_updated(PyObject *op, PyObject *count)
 static PyObject *
 Tls__feed(PyObject *op, PyObject *data)
 {
-    OWN_LOOP_OF(op, Tls);
+    OWN_LOOP_OF(op, Channel);
     PyObject *bytes = PyBytes_FromObject(data);
     if (bytes == NULL) {
         return NULL;
@@ -441,7 +449,7 @@ Tls__feed(PyObject *op, PyObject *data)
 static PyObject *
 Tls_eof_received(PyObject *op, PyObject *ignored UNUSED)
 {
-    OWN_LOOP_OF(op, Tls);
+    OWN_LOOP_OF(op, Channel);
     bool keep_open;
     if (tls_lower_eof(tls_cast(op), &keep_open) < 0) {
         return NULL;
@@ -475,7 +483,7 @@ tls_is_paused_as_expected(Tls *tls, bool paused)
 static PyObject *
 Tls_pause_writing(PyObject *op, PyObject *ignored UNUSED)
 {
-    OWN_LOOP_OF(op, Tls);
+    OWN_LOOP_OF(op, Channel);
     if (!tls_is_paused_as_expected(tls_cast(op), false)) {
         return NULL;
     }
@@ -486,7 +494,7 @@ Tls_pause_writing(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Tls_resume_writing(PyObject *op, PyObject *ignored UNUSED)
 {
-    OWN_LOOP_OF(op, Tls);
+    OWN_LOOP_OF(op, Channel);
     Tls *tls = tls_cast(op);
     if (!tls_is_paused_as_expected(tls, true)) {
         return NULL;
@@ -508,12 +516,12 @@ Tls_resume_writing(PyObject *op, PyObject *ignored UNUSED)
     }
 
 OBJECT_GETTER(ssl_protocol, GUARD(op), FLAG(tls->parted) ? NULL : op)
-OBJECT_GETTER(app_transport, OWN_LOOP_OF(op, Tls), tls->lost ? NULL : op)
-OBJECT_GETTER(lower, OWN_LOOP_OF(op, Tls), tls->lower)
-OBJECT_GETTER(sslcontext, OWN_LOOP_OF(op, Tls), tls->sslcontext)
-OBJECT_GETTER(sslobj, OWN_LOOP_OF(op, Tls), tls->engine.object)
-OBJECT_GETTER(extra, OWN_LOOP_OF(op, Tls), tls->head.extra)
-OBJECT_GETTER(waiter, OWN_LOOP_OF(op, Tls), tls->waiter)
+OBJECT_GETTER(app_transport, OWN_LOOP_OF(op, Channel), tls->lost ? NULL : op)
+OBJECT_GETTER(lower, OWN_LOOP_OF(op, Channel), tls->lower)
+OBJECT_GETTER(sslcontext, OWN_LOOP_OF(op, Channel), tls->sslcontext)
+OBJECT_GETTER(sslobj, OWN_LOOP_OF(op, Channel), tls->engine.object)
+OBJECT_GETTER(extra, OWN_LOOP_OF(op, Channel), tls->head.extra)
+OBJECT_GETTER(waiter, OWN_LOOP_OF(op, Channel), tls->waiter)
 
 static PyObject *
 Tls_get_protocol_paused(PyObject *op, void *closure UNUSED)
