@@ -6,6 +6,7 @@
 #   make conformance  all of CPython's own asyncio tests that apply
 #   make thirdparty   other projects' servers, clients and test plugins on asyncloop
 #   make selection    servers and tools of all kinds started by asyncloop-run: which loop ran?
+#                     SELECTION_TESTS=tests/selection/test_dask.py for a part of it
 #   make upstream     other projects' own test suites on asyncloop: UPSTREAM="anyio twisted"
 #   make check-all    `make test` on every Python found (3.11 to 3.15)
 #   make fuzz         random programs, compared with the standard loop: PROGRAMS=20000
@@ -122,14 +123,16 @@ thirdparty: $(VENV)/.ready-test-thirdparty $(VENV)/.built
 	timeout -k 10 $(THIRDPARTY_SECONDS) $(PY) -m pytest $(THIRDPARTY_ARGS) tests/thirdparty </dev/null
 
 # In an environment of its own: one of the servers brings uvloop along.
-SELECTION_SECONDS ?= 1800
+SELECTION_SECONDS ?= 3600
 SELECTION_ARGS ?=
+SELECTION_TESTS ?= tests/selection
 
 selection:
 	@$(MAKE) --no-print-directory VENV=$(VENV)-selection selection-tests
 
 selection-tests: $(VENV)/.ready-test-selection $(VENV)/.built
-	timeout -k 10 $(SELECTION_SECONDS) $(PY) -m pytest -p no:anyio -p no:aiohttp -p no:pytest_aiohttp $(SELECTION_ARGS) tests/selection </dev/null
+	timeout -k 10 $(SELECTION_SECONDS) $(PY) -m pytest -p no:anyio -p no:aiohttp -p no:pytest_aiohttp \
+		--test-limit 1600 $(SELECTION_ARGS) $(SELECTION_TESTS) </dev/null
 
 # An environment for each suite below build/upstream; the standard loop's results are the baseline.
 UPSTREAM ?=

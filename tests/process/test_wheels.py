@@ -3,10 +3,13 @@
 import ast
 import email
 import importlib.util
+import inspect
 import json
 import sys
 import zipfile
 from pathlib import Path
+
+import asyncloop
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -81,3 +84,55 @@ def test_comments_are_left_out_and_nothing_else():
             ast.parse(text), include_attributes=True
         )
         assert len(short.splitlines()) == len(text.splitlines())
+
+
+def docstrings(text):
+    """{first line: docstring} of what a module defines."""
+    found = {}
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            first = min([node.lineno, *(each.lineno for each in node.decorator_list)])
+            found[first] = ast.get_docstring(node, clean=False)
+    return found
+
+
+def documented():
+    """Functions and classes of Python that a user meets, by what the package exports."""
+    for name in asyncloop.__all__:
+        thing = getattr(asyncloop, name)
+        yield thing
+        if isinstance(thing, type):
+            for attribute in dir(thing):
+                if not attribute.startswith("_"):
+                    value = inspect.getattr_static(thing, attribute)
+                    yield getattr(value, "fget", value)
+
+
+def test_only_docstrings_of_private_names_are_left_out():
+    public = contents.exported((ROOT / "asyncloop" / "__init__.py").read_text())
+    assert public == set(asyncloop.__all__) | {"EventLoopPolicy", "install"}
+    written, kept = {}, {}
+    for path in (ROOT / "asyncloop").rglob("*.py"):
+        text = path.read_text()
+        short = contents.without_private_docstrings(text, path.stem, public)
+        assert len(short.splitlines()) == len(text.splitlines())
+        compile(short, path, "exec")
+        written[str(path)], kept[str(path)] = docstrings(text), docstrings(short)
+    looked_at = 0
+    for thing in documented():
+        code = getattr(thing, "__code__", None)
+        if code is not None and code.co_filename in kept:
+            looked_at += 1
+            file, line = code.co_filename, code.co_firstlineno
+            assert kept[file].get(line) == written[file].get(line), thing
+    assert looked_at > 40
+    assert kept != written
+
+
+def test_a_body_that_is_a_private_docstring_alone():
+    text = 'class _Gone(Exception):\n    """Of no\n    interest."""\n\n\n'
+    text += 'def public():\n    "Yes."\n'
+    short = 'class _Gone(Exception):\n    pass\n\n\n\ndef public():\n    "Yes."\n'
+    assert contents.without_private_docstrings(text, "module", set()) == short
+    assert "Yes" not in contents.without_private_docstrings(text, "_module", set())
+    assert "Yes" in contents.without_private_docstrings(text, "_module", {"public"})

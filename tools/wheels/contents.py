@@ -1,5 +1,6 @@
 """The parts of a wheel that are not compiled: metadata, the list of contents, the archive."""
 
+import ast
 import base64
 import hashlib
 import io
@@ -76,6 +77,54 @@ def without_comments(text):
         if token.type == tokenize.COMMENT:
             row, column = token.start
             lines[row - 1] = lines[row - 1][:column].rstrip() + "\n"
+    return "".join(lines)
+
+
+def exported(text):
+    """The names in the `__all__` of a module, however it is put together."""
+    names = set()
+    for node in ast.walk(ast.parse(text)):
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if any(isinstance(one, ast.Name) and one.id == "__all__" for one in targets):
+            found = (one.value for one in ast.walk(node.value) if isinstance(one, ast.Constant))
+            names.update(found)
+    return names
+
+
+def _is_private(name):
+    return name.startswith("_") and not name.endswith("__")
+
+
+def _private_docstrings(node, module, public, hidden=False):
+    """The nodes of docstrings that nobody is shown, each with its class, function or module.
+
+    module: its name; of one that begins with "_" only what is in `public`, and methods
+    hidden: all that is in the node
+    """
+    outermost = isinstance(node, ast.Module)
+    private_module = _is_private(module) or module == "__main__"
+    if outermost and private_module and ast.get_docstring(node) is not None:
+        yield node.body[0], node
+    for each in node.body:
+        if not isinstance(each, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            continue
+        private = hidden or _is_private(each.name)
+        not_exported = outermost and private_module and each.name not in public
+        if (private or not_exported) and ast.get_docstring(each) is not None:
+            yield each.body[0], each
+        inner = private or not isinstance(each, ast.ClassDef)
+        yield from _private_docstrings(each, module, public, inner)
+
+
+def without_private_docstrings(text, module, public):
+    """A Python file for a wheel: what `help()` shows stays. Lines keep their numbers."""
+    lines = text.splitlines(keepends=True)
+    for string, of in _private_docstrings(ast.parse(text), module, public):
+        indent = lines[string.lineno - 1][: string.col_offset]
+        for row in range(string.lineno - 1, string.end_lineno):
+            lines[row] = "\n"
+        if len(of.body) == 1:
+            lines[string.lineno - 1] = f"{indent}pass\n"
     return "".join(lines)
 
 
