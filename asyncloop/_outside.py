@@ -270,12 +270,12 @@ def _since(now: LoopStats, before: LoopStats | None) -> tuple[Delay, float, int,
     return now.delay - before.delay, busy, now.turns - before.turns, busy + idle
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
+def _table(rows: Sequence[Sequence[str]], left: Sequence[int] = (2,)) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
         cells = (
-            cell.ljust(width) if index == 2 else cell.rjust(width)
+            cell.ljust(width) if index in left else cell.rjust(width)
             for index, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         lines.append("  ".join(cells).rstrip())
@@ -358,6 +358,7 @@ def _parser() -> argparse.ArgumentParser:
     top = commands.add_parser("top", help="its loops and tasks, again and again")
     top.add_argument("pid", type=int)
     top.add_argument("-d", "--delay", type=float, default=1.0, help="seconds in between")
+    top.add_argument("--plain", action="store_true", help="text, also where there is textual")
     top.add_argument("-n", "--count", type=int, default=0, help="how often; 0: until Ctrl-C")
     for each in (ps, tree, top):
         each.add_argument("--json", action="store_true", help="for programs")
@@ -402,52 +403,144 @@ def _tree(options: argparse.Namespace) -> None:
         print("\n".join(answer.decode("utf-8", "replace").rstrip() for answer in answers))
 
 
-def _top(options: argparse.Namespace) -> None:
-    before: dict[tuple[int, str, int], LoopStats] = {}
-    processes = read_process(options.pid)
-    shown = 0
-    while True:
+# -- top -------------------------------------------------------------------------------------
+
+LOOP_COLUMNS = _COLUMNS
+TASK_COLUMNS = ("LOOP", "STATE", "NAME", "BUSY", "READY", "STEPS", "WAKEUPS", "WHERE")
+_TASKS_SHOWN = 20
+_ORDER = ("running", "ready", "waiting")
+
+
+@dataclasses.dataclass(frozen=True)
+class ShownTask:
+    key: str
+    cells: tuple[str, ...]  # TASK_COLUMNS
+    chain: str  # its coroutines and what it waits for, a line each
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """What there is to see at one moment; of counters what they were since the one before."""
+
+    processes: tuple[Process, ...]
+    loops: tuple[tuple[str, ...], ...]  # rows of LOOP_COLUMNS
+    stalls: tuple[str, ...]
+    tasks: tuple[ShownTask, ...]
+    threads: dict[str, tuple[str, int]]  # of each loop, by its number: name, and how many tasks
+    troubles: tuple[str, ...]
+
+
+class Watch:
+    """A process that is looked at again and again. Raises Trouble where there is none, or no more.
+
+    most_tasks: of each loop
+    """
+
+    def __init__(self, pid: int, most_tasks: int = 1000) -> None:
+        self.pid = pid
+        self._most_tasks = most_tasks
+        self._processes = read_process(pid)
+        self._looked = False
+        self.before: dict[tuple[int, str, int], LoopStats] = {}
+
+    def read(self) -> list[Process]:
+        """The counters now; those of the last time are in `before`."""
+        for process in self._processes:
+            for loop in process.loops:
+                self.before[process.pid, process.socket, loop.stats.loop] = loop.stats
+        try:
+            self._processes = read_process(self.pid)
+        except Trouble as trouble:
+            raise Trouble(f"process {self.pid} has ended") if self._looked else trouble from None
+        self._looked = True
+        return self._processes
+
+    def look(self) -> Shown:
+        """All of it. The tasks are asked for, which takes some seconds if a call holds the GIL."""
+        processes = self.read()
+        loops, stalls, tasks, troubles = [], [], [], []
+        threads: dict[str, tuple[str, int]] = {}
         for process in processes:
             for loop in process.loops:
-                before[process.pid, process.socket, loop.stats.loop] = loop.stats
+                key = (process.pid, process.socket, loop.stats.loop)
+                loops.append(tuple(_row(process.pid, loop, self.before.get(key))))
+            stalls += _stall_lines(process)
+            try:
+                answer = json.loads(ask(process, "tasks"))
+            except Trouble as trouble:
+                troubles.append(f"{trouble}")
+                continue
+            for loop_tasks in answer:
+                number = str(loop_tasks["loop"])
+                threads[number] = loop_tasks["thread"], len(loop_tasks["tasks"])
+                tasks += self._tasks(number, loop_tasks["tasks"])
+        return Shown(
+            *(tuple(processes), tuple(loops), tuple(stalls), tuple(tasks), threads, tuple(troubles))
+        )
+
+    def _tasks(self, loop: str, tasks: list[dict[str, Any]]) -> list[ShownTask]:
+        """Those that run first, and of these what has taken the longest."""
+        tasks.sort(key=lambda task: (_ORDER.index(task["state"]), -(task["ran"] or 0)))
+        return [_shown_task(loop, task) for task in tasks[: self._most_tasks]]
+
+
+def _shown_task(loop: str, task: dict[str, Any]) -> ShownTask:
+    stack = task["stack"]
+    places = [each for each in stack if not each.startswith("waits for")]
+    counted = [
+        "-" if task["steps"] is None else text
+        for text in (
+            *(_time(task["ran"] or 0), _time(task["ready"] or 0)),
+            *(str(task["steps"]), str(task["wakeups"])),
+        )
+    ]
+    # asyncio.sleep() and the like say little.
+    own = [place for place in places if "/asyncio/" not in place]
+    where = (own or places or ["-"])[-1]
+    cells = (loop, task["state"], task["name"], *counted, where)
+    return ShownTask(f"{loop}-{task['id']}", cells, "\n".join(stack))
+
+
+def _top(options: argparse.Namespace) -> None:
+    if not options.json and not options.plain and options.count == 0 and sys.stdout.isatty():
+        try:
+            from ._top import Top
+        except ImportError:
+            pass  # without the extra: text
+        else:
+            ended = Top(Watch(options.pid), options.delay).run()
+            print(ended or "", end="\n" if ended else "")
+            return
+    watch = Watch(options.pid, _TASKS_SHOWN)
+    shown = 0
+    while True:
         time.sleep(options.delay)
         try:
-            processes = read_process(options.pid)
-        except Trouble:
+            text = _json_of(watch) if options.json else _text_of(watch)
+        except Trouble as trouble:
             if shown == 0:
                 raise
-            print(f"process {options.pid} has ended")
+            print(trouble)
             return
-        if options.json:
-            print(json.dumps([_as_json(process, before) for process in processes]), flush=True)
-        else:
-            clear = "\x1b[H\x1b[2J" if sys.stdout.isatty() else ""
-            text = _show(processes, before)
-            print(f"{clear}{text}\n{_task_table(processes)}", flush=True)
+        print(text, flush=True)
         shown += 1
         if shown == options.count:
             return
 
 
-_TASKS_SHOWN = 20
-_ORDER = ("running", "ready", "waiting")
+def _json_of(watch: Watch) -> str:
+    return json.dumps([_as_json(process, watch.before) for process in watch.read()])
 
 
-def _task_table(processes: Sequence[Process]) -> str:
-    lines = []
-    for process in processes:
-        try:
-            loops = json.loads(ask(process, "tasks"))
-        except Trouble as trouble:
-            lines.append(f"{trouble}")
-            continue
-        for loop in loops:
-            tasks = sorted(loop["tasks"], key=lambda task: _ORDER.index(task["state"]))
-            lines.append(f"\nloop {loop['loop']} in thread {loop['thread']}: {len(tasks)} task(s)")
-            for task in tasks[:_TASKS_SHOWN]:
-                places = [each for each in task["stack"] if not each.startswith("waits for")]
-                where = places[-1] if places else "-"
-                lines.append(f"  {task['state']:8} {task['name']:20} {where}")
-            if len(tasks) > _TASKS_SHOWN:
-                lines.append(f"  ... and {len(tasks) - _TASKS_SHOWN} more")
+def _text_of(watch: Watch) -> str:
+    shown = watch.look()
+    clear = "\x1b[H\x1b[2J" if sys.stdout.isatty() else ""
+    lines = [clear + _show(shown.processes, watch.before), *shown.troubles]
+    for number, (thread, count) in shown.threads.items():
+        rows = [task.cells[1:] for task in shown.tasks if task.cells[0] == number]
+        lines.append(f"\nloop {number} in thread {thread}: {count} task(s)")
+        if rows:
+            lines.append(_table([TASK_COLUMNS[1:], *rows], left=(0, 1, 6)))
+        if count > len(rows):
+            lines.append(f"... and {count - len(rows)} more")
     return "\n".join(lines)

@@ -16,6 +16,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 from typing import Any
 
 from . import _core
@@ -169,12 +170,16 @@ def _tasks() -> list[dict[str, Any]]:
     found = []
     for number, thread, loop in _core._running_loops():
         current = asyncio.current_task(loop)
-        tasks = [_task(task, task is current) for task in tasks_of(loop)[:_MOST_TASKS]]
+        records = dict(loop._task_records()) if loop.task_accounting else {}
+        tasks = [
+            _task(task, task is current, records.get(id(task)))
+            for task in tasks_of(loop)[:_MOST_TASKS]
+        ]
         found.append({"loop": number, "thread": names.get(thread, str(thread)), "tasks": tasks})
     return found
 
 
-def _task(task: Any, current: bool) -> dict[str, Any]:
+def _task(task: Any, current: bool, record: Any) -> dict[str, Any]:
     from ._dump import _awaited_by, chain_of, name_of
 
     try:
@@ -182,9 +187,17 @@ def _task(task: Any, current: bool) -> dict[str, Any]:
     except Exception as error:
         stack = [f"<{type(error).__name__} while it was looked at>"]
     waits = getattr(task, "_fut_waiter", None) is not None
+    waited = record and record.waited_ns + (
+        time.monotonic_ns() - record.ready_ns if record.ready_ns else 0
+    )
     return {
+        "id": f"{id(task):x}",
         "name": name_of(task),
         "state": "running" if current else "waiting" if waits else "ready",
         "stack": stack,
+        "ran": record and record.ran_ns * 1e-9,
+        "ready": record and waited * 1e-9,
+        "steps": record and record.steps,
+        "wakeups": record and record.wakeups,
         "awaited_by": [name_of(each) for each in _awaited_by(task)],
     }

@@ -177,9 +177,9 @@ def test_a_process_that_holds_the_gil(capsys, monkeypatch):
 def test_top(capsys):
     with program(SERVICE.replace("BLOCK", "sleep"), ASYNCLOOP_PAGE="1") as process:
         text = look(capsys, "top", process.pid, "-n", 2, "-d", 0.05)
-        assert text.count("STATE") == 2
+        assert text.count("TURNS/S") == text.count("WAKEUPS") == 2
         assert text.count("loop 1 in thread MainThread: 7 task(s)") == 2
-        assert "waiting" in text and "waiter 0" in text
+        assert "waiting" in text and "waiter 0" in text and "in waits()" in text
         lines = look(capsys, "top", process.pid, "--json", "-n", 3, "-d", 0.05).splitlines()
         assert len(lines) == 3
         assert all(json.loads(line)[0]["pid"] == process.pid for line in lines)
@@ -568,3 +568,42 @@ def test_loops_of_threads_that_come_and_go_while_they_are_read():
             thread.join()
         _page.release()
     assert not wrong
+
+
+def test_top_tells_what_tasks_have_cost_where_that_is_counted(capsys):
+    asleep = SERVICE.replace("BLOCK", "sleep")
+    for value, counted in (("1", True), ("0", False)):
+        env = {"ASYNCLOOP_PAGE": "1", "ASYNCLOOP_TASK_ACCOUNTING": value}
+        with program(asleep, **env) as process:
+            (loop,) = json.loads(look(capsys, "tree", process.pid, "--json"))
+            (task,) = [task for task in loop["tasks"] if task["name"] == "waiter 0"]
+            assert (task["steps"], task["wakeups"]) == ((1, 1) if counted else (None, None))
+            assert (task["ran"] or 0) >= 0 and (task["ran"] is not None) == counted
+            text = look(capsys, "top", process.pid, "-n", 1, "-d", 0.01)
+            (row,) = [line for line in text.splitlines() if " waiter 0 " in line]
+            assert (row.split()[3:7].count("-") == 4) == (not counted), row
+
+
+def test_top_is_text_on_a_terminal_without_textual():
+    code = """
+    import sys
+    sys.modules["textual"] = None
+    from asyncloop import _outside
+    sys.exit(_outside.main(["top", sys.argv[1], "-d", "0.01"]))
+    """
+    ours, theirs = os.openpty()
+    with program(SERVICE.replace("BLOCK", "sleep"), ASYNCLOOP_PAGE="1") as process:
+        command = [sys.executable, "-c", textwrap.dedent(code), str(process.pid)]
+        top = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs)
+        os.close(theirs)
+        text = b""
+        while b"waiter 0" not in text:
+            text += os.read(ours, 4096)
+        assert b"\x1b[2J" in text and b"WAKEUPS" in text
+        process.kill()
+        with contextlib.suppress(OSError):  # the other end is closed
+            while True:
+                text += os.read(ours, 4096)
+        os.close(ours)
+        assert top.wait(FOREVER) == 0
+        assert b"has ended" in text

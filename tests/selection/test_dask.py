@@ -5,7 +5,6 @@ no result is lost.
 """
 
 import importlib.util
-import os
 import subprocess
 import sys
 
@@ -18,23 +17,26 @@ if importlib.util.find_spec("distributed") is None:
 
 SITE = table.CHECKOUT / "asyncloop" / "_site"
 
-# What the worker processes of a nanny find, whoever has started that.
+# What the worker processes of a nanny find, unless the nanny's own environment has it otherwise.
 CONFIGURATION = f"""
 distributed:
   nanny:
     pre-spawn-environ:
       ASYNCLOOP_RUN: "1"
-      PYTHONPATH: {os.pathsep.join(map(str, [SITE, table.HERE, table.CHECKOUT]))}
+      PYTHONPATH: {SITE}
 """
 
 
 def run(folder, way, *arguments, **variables):
+    env = table.environment()
+    if way == ():
+        del env["PYTHONPATH"]
     (folder / "dask.yaml").write_text(CONFIGURATION if way == () else "{}")
     done = subprocess.run(
         [*way, sys.executable, table.HERE / "dask_cluster.py", *arguments],
         cwd=folder,
         env={
-            **table.environment(),
+            **env,
             "DASK_CONFIG": str(folder / "dask.yaml"),
             "DASK_LOGGING__DISTRIBUTED": "error",
             **variables,
