@@ -47,8 +47,13 @@ def tree():
         problems.append("there is something that is not committed")
     if output("git", "tag", "--list", f"v{version}"):
         problems.append(f"there is a tag v{version} already: asyncloop/__init__.py has the version")
-    if any(".example/" in url for url in urls.values()):
-        problems.append("pyproject.toml, [project.urls]: the project's address is an example")
+    if examples := [name for name, url in urls.items() if ".example/" in url]:
+        problems.append(
+            f"pyproject.toml, [project.urls]: {', '.join(examples)} are on asyncloop.example, a name "
+            "for examples; set Source to the address of the published repository, under which "
+            "/blob/main/FILE and /raw/main/FILE lead to files, and the others to pages that exist: "
+            "links of README.md on the package index and of the documentation are made from these"
+        )
     if fragments := [path.name for path in (ROOT / "changes").glob("*.*.md")]:
         problems.append(f"make changelog has not been run: {', '.join(fragments)}")
     if f"## {version}" not in (ROOT / "CHANGELOG.md").read_text():

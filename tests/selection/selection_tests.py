@@ -23,6 +23,11 @@ async def test_anyio_plugin(anyio_backend):
 
 
 @pytest.mark.asyncio
-async def test_aiohttp_plugin(aiohttp_client):
+async def test_pytest_aiohttp(aiohttp_client):
+    client = await aiohttp_client(selection_apps.make_aiohttp_app())
+    print("loop:", await (await client.get("/")).text())
+
+
+async def test_own_aiohttp(aiohttp_client):
     client = await aiohttp_client(selection_apps.make_aiohttp_app())
     print("loop:", await (await client.get("/")).text())

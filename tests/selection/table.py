@@ -6,6 +6,7 @@ Each server is started as its users start it, and asked once; each tool prints t
 table in docs/switch-on.md is what `--markdown` prints.
 """
 
+import itertools
 import os
 import signal
 import socket
@@ -34,6 +35,12 @@ SERVERS = {
     "uvicorn, reload": "uvicorn selection_apps:asgi --reload --port PORT",
     "uvicorn, factory": (
         "uvicorn selection_apps:asgi --loop asyncloop:new_event_loop --port PORT"
+    ),
+    "uvicorn, UVICORN_LOOP": (
+        "UVICORN_LOOP=asyncloop:new_event_loop uvicorn selection_apps:asgi --port PORT"
+    ),
+    "uvicorn, UVICORN_LOOP=asyncio": (
+        "UVICORN_LOOP=asyncio uvicorn selection_apps:asgi --port PORT"
     ),
     "uvicorn --loop asyncio": "uvicorn selection_apps:asgi --loop asyncio --port PORT",
     "gunicorn, uvicorn's worker": (
@@ -80,7 +87,11 @@ TOOLS = {
     "unittest": "python -m unittest selection_tests.Unit",
     "pytest-asyncio": f"{PYTEST} -k asyncio_plugin selection_tests.py",
     "anyio's plugin": f"{PYTEST} -p no:aiohttp -p no:asyncio -k anyio_plugin selection_tests.py",
-    "aiohttp's plugin": f"{PYTEST} -k aiohttp_plugin selection_tests.py",
+    "pytest-aiohttp": f"{PYTEST} -k pytest_aiohttp selection_tests.py",
+    "aiohttp's own plugin": (
+        f"{PYTEST} -p no:aiohttp -p no:asyncio -p no:anyio -p aiohttp.pytest_plugin "
+        "--aiohttp-loop pyloop -k own_aiohttp selection_tests.py"
+    ),
     "IPython": "ipython --no-banner --simple-prompt --quick -c PROGRAM",
     "ipykernel": "python selection_apps.py kernel",
     "textual": "python selection_apps.py textual",
@@ -90,6 +101,7 @@ TOOLS = {
 # A program that names a loop keeps it: the loop that runs, by the start of its module.
 NAMES_ANOTHER = {
     "uvicorn --loop asyncio": "asyncio.",
+    "uvicorn, UVICORN_LOOP=asyncio": "asyncio.",
 }
 # Programs that take uvloop by themselves where it is installed, or know no other word.
 TAKES_UVLOOP = {
@@ -109,13 +121,22 @@ def hide_uvloop(folder):
 
 
 def command(name, port):
+    """The words of the command, without the variables before it."""
     words = (SERVERS.get(name) or TOOLS[name]).split()
+    words = words[len(variables(name)) :]
     words = [word.replace("PORT", str(port)) for word in words]
     if "PROGRAM" in words:
         words[words.index("PROGRAM")] = "import selection_apps as s; print(await s.name())"
     words = [os.devnull if word == "OPTIONS" else word for word in words]
     words[0] = str(BIN / words[0])
     return words
+
+
+def variables(name):
+    """The variables that are set before the command, as a shell has it."""
+    words = (SERVERS.get(name) or TOOLS[name]).split()
+    settings = itertools.takewhile(lambda word: word.partition("=")[0].isupper(), words)
+    return dict(word.split("=", 1) for word in settings)
 
 
 def environment(*path):
@@ -191,7 +212,7 @@ def tool_loop(name, way, env):
 
 def running_loop(name, way=(), *path):
     find = server_loop if name in SERVERS else tool_loop
-    return find(name, way, environment(*path))
+    return find(name, way, environment(*path) | variables(name))
 
 
 # -- the table ---------------------------------------------------------------------------
