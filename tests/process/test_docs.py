@@ -111,14 +111,14 @@ def ids(page):
 
 
 def test_blocks_say_what_they_are():
-    known = {"python", "sh", "toml", "ini", "json", "dockerfile", *NOT_CODE}
+    known = {"python", "sh", "toml", "ini", "json", "dockerfile", "yaml", *NOT_CODE}
     for page in PAGES:
         fences = re.findall(r"^ *```", page.read_text(), re.M)
         assert len(fences) == 2 * len(BLOCK.findall(page.read_text())), page
         for language, mark, _ in BLOCK.findall(page.read_text()):
             assert language in known, (page, language)
             assert not mark or re.fullmatch(r"no-run: .+|serves(: .+)?", mark), (page, mark)
-            assert language != "dockerfile" or mark, page
+            assert language not in ("dockerfile", "yaml") or mark, page
 
 
 def unmarked(page):
