@@ -15,6 +15,7 @@
 #   make connections  memory after CONNECTIONS=1000000, and over TLS after a twentieth of them
 #   make bench        the benchmarks, with a table and a picture
 #   make lint         ruff, clang-format, mypy, and mypy's comparison of the stubs with the core
+#   make debug        the tests in the build that checks itself: as it is, short ways off, hostile constants
 #   make asan         the tests under AddressSanitizer and UBSan, with leak detection
 #   make asan-core    the part of it that CI runs
 #   make asan-conformance  all of CPython's own asyncio tests that apply, under the same
@@ -59,7 +60,7 @@ SOURCES := $(wildcard src/*.[ch] src/*/*.[ch]) setup.py tools/build_core.py
 
 .PHONY: help run test guard bench lint build clean conformance thirdparty upstream selection selection-tests \
 	check-all fuzz soak hostile connections asan asan-core asan-conformance coverage format tidy compile-commands \
-	freethreaded freethreaded-tests tsan tsan-tests wheels wheels-build FORCE
+	debug freethreaded freethreaded-tests tsan tsan-tests wheels wheels-build FORCE
 
 help:
 	@sed -n '/^#   make/s/^# *//p' Makefile
@@ -70,7 +71,7 @@ $(VENV)/.ready-%: pyproject.toml tools/setup-env
 	@touch $@
 
 # The switches are part of what was built: a build with others is another build.
-SWITCHES := debug=$(ASYNCLOOP_DEBUG) sanitize=$(ASYNCLOOP_SANITIZE) coverage=$(ASYNCLOOP_COVERAGE) libev=$(ASYNCLOOP_LIBEV_SOURCE)
+SWITCHES := debug=$(ASYNCLOOP_DEBUG) hostile=$(ASYNCLOOP_HOSTILE) sanitize=$(ASYNCLOOP_SANITIZE) coverage=$(ASYNCLOOP_COVERAGE) libev=$(ASYNCLOOP_LIBEV_SOURCE)
 ifneq ($(shell cat $(VENV)/.switches 2>/dev/null),$(SWITCHES))
 $(VENV)/.built: FORCE
 endif
@@ -94,7 +95,7 @@ CONFORMANCE = timeout -k 10 $(CONFORMANCE_SECONDS) $(PY) -m tests.conformance
 # has other counts.
 GUARD_SECONDS ?= 300
 GUARD_ARGS ?= --optional
-ifeq ($(ASYNCLOOP_DEBUG)$(ASYNCLOOP_SANITIZE)$(ASYNCLOOP_COVERAGE),)
+ifeq ($(ASYNCLOOP_DEBUG)$(ASYNCLOOP_HOSTILE)$(ASYNCLOOP_SANITIZE)$(ASYNCLOOP_COVERAGE),)
 GUARD = timeout -k 10 $(GUARD_SECONDS) $(PY) -m benchmarks.guard
 else
 GUARD = : no guard in a build with switches:
@@ -206,6 +207,12 @@ asan-core: $(VENV)/.ready-test-run-examples $(VENV)/.ready-build
 
 asan-conformance: $(VENV)/.ready-test-run-examples $(VENV)/.ready-build
 	PY=$(PY) tools/asan --conformance $(CONFORMANCE_ARGS)
+
+# DEBUG_TESTS names other tests than those of the script.
+export DEBUG_TESTS
+
+debug: $(VENV)/.ready-test-run-examples $(VENV)/.ready-build
+	PY=$(PY) tools/debug $(PYTEST_PARALLEL) $(PYTEST_ARGS)
 
 coverage: $(VENV)/.ready-test-run-examples $(VENV)/.ready-build
 	PY=$(PY) tools/coverage $(PYTEST_ARGS)

@@ -3,6 +3,7 @@
 Switches, all of them environment variables:
 
 ASYNCLOOP_DEBUG=1           no optimisation, assertions and the core's own checks on
+ASYNCLOOP_HOSTILE=1         tuned constants at values that nobody would choose (src/base/tuning.h)
 ASYNCLOOP_SANITIZE=LIST     compile and link with -fsanitize=LIST, e.g. address,undefined
 ASYNCLOOP_COVERAGE=1        no optimisation, and gcov counts what runs (tools/coverage)
 ASYNCLOOP_WERROR=1          a compiler warning in the core is an error

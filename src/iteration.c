@@ -8,6 +8,7 @@
 #include "iteration.h"
 
 #include "base/checked.h"
+#include "base/tuning.h"
 #include "loop/activity.h"
 #include "loop/clock.h"
 #include "loop/current.h"
@@ -32,7 +33,7 @@
  * one iteration. It looks in any case after a descriptor was added: data that is there already
  * is told in the next iteration. (Benchmark row: Queue(1) between two tasks, which takes 1.4 times as long
  * with a look in each iteration.) */
-#define POLL_INTERVAL_NS 20000
+#define POLL_INTERVAL_NS TUNED(POLL_INTERVAL_NS, 20000)
 
 /* While a handle runs, memory fetches the ones after it: timers fire in another order than that in
  * which they were made and lie (benchmark row: 100,000 timers, where it saves a seventh). Tasks are made

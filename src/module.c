@@ -1,6 +1,7 @@
 /* module.c - the definition of asyncloop._core. */
 #include "iteration.h"
 
+#include "base/checked.h"
 #include "base/freelist.h"
 #include "base/instance.h"
 #include "base/standard.h"
@@ -101,6 +102,9 @@ static PyMethodDef module_methods[] = {
 /* From the ground up: what a type needs is there before it is made. */
 static int (*const initialisers[])(PyObject *module, struct state *state) = {
     state_init,
+#ifdef ASYNCLOOP_DEBUG
+    long_ways_init,
+#endif
     instance_init,
     loops_init,
     handle_types_init,

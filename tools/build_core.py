@@ -141,6 +141,8 @@ def core_extension():
         link_args += ["--coverage"]
     else:
         compile_args += ["-O3"]
+    if switched_on("ASYNCLOOP_HOSTILE"):
+        macros["ASYNCLOOP_HOSTILE"] = "1"
     sanitizers = os.environ.get("ASYNCLOOP_SANITIZE", "")
     if sanitizers:
         sanitize = [f"-fsanitize={sanitizers}", "-fno-omit-frame-pointer", "-g"]

@@ -5,6 +5,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 _Noreturn void
 verify_failed(const char *condition, const char *function, const char *file, int line)
@@ -12,6 +13,26 @@ verify_failed(const char *condition, const char *function, const char *file, int
     fprintf(stderr, "asyncloop: %s:%d: %s: this does not hold: %s\n", file, line, function, condition);
     fflush(stderr);
     abort();
+}
+
+unsigned int long_ways;
+
+int
+long_ways_init(PyObject *module UNUSED, struct state *state UNUSED)
+{
+    static const char *const names[] = {
+#define X(name) #name,
+        SHORT_WAYS(X)
+#undef X
+    };
+    const char *wanted = getenv("ASYNCLOOP_LONG_WAYS");
+    unsigned int found = 0;
+    for (size_t i = 0; wanted != NULL && i < ARRAY_LEN(names); i++) {
+        const char *at = strstr(wanted, names[i]);
+        found |= (unsigned int)(at != NULL || strcmp(wanted, "all") == 0) << i;
+    }
+    long_ways = found;
+    return 0;
 }
 
 int

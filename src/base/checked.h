@@ -13,6 +13,8 @@
 
 #ifdef ASYNCLOOP_DEBUG
 
+struct state;
+
 #define VERIFY(condition) \
     (LIKELY(condition) ? (void)0 : verify_failed(#condition, __func__, __FILE__, __LINE__))
 
@@ -64,8 +66,36 @@ verify_node(const struct list_node *node)
 int verify_status(int result, const char *call, const char *file, int line);
 #define CHECKED_STATUS(call) verify_status((call), #call, __FILE__, __LINE__)
 
+/* Ways that only save time, and that asyncio does otherwise: ASYNCLOOP_LONG_WAYS=all in the environment, or
+ * some of the names with commas between, switches them off in this build. */
+#define SHORT_WAYS(X)                                                                            \
+    X(push)         /* tasks and futures into the ring, without call_soon() */                   \
+    X(watch)        /* transports to libev, without _add_reader() and its kin */                 \
+    X(sockets)      /* system calls, without the methods of sockets and of os */                 \
+    X(writes)       /* StreamWriter and TLS to the transport, without its write() */             \
+    X(streams)      /* StreamReader and StreamWriter in C */                                     \
+    X(packets)      /* bytes objects kept for the next packet, or made before it comes */        \
+    X(hold)         /* output that the kernel holds until more comes */                          \
+    X(datagrams)    /* several in an event */                                                    \
+    X(names)        /* looked up by threads outside of Python */                                 \
+    X(tls)          /* libssl called from C */
+
+/* clang-format off */
+enum short_way {
+#define X(name) SHORT_WAY_##name,
+    SHORT_WAYS(X)
+#undef X
+};
+/* clang-format on */
+
+/* The same for all interpreters, as the environment is: bits, from the first import on. */
+extern unsigned int long_ways;
+int long_ways_init(PyObject *module, struct state *state);
+#define SHORT_WAY(name) ((long_ways & (1u << SHORT_WAY_##name)) == 0)
+
 #else
 
+#define SHORT_WAY(name) true
 #define VERIFY(condition) ((void)0)
 #define CHECKED_STATUS(call) (call)
 

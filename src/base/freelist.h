@@ -10,8 +10,9 @@
 
 #include "base/checked.h"
 #include "base/state.h"
+#include "base/tuning.h"
 
-#define FREELIST_MAX 256    /* objects kept of one type: about 80 KiB in all */
+#define FREELIST_MAX TUNED(FREELIST_MAX, 256)    /* objects kept of one type: about 80 KiB in all */
 
 /* PyObject_Init() without the call. */
 static inline void

@@ -14,6 +14,7 @@
 #ifndef ASYNCLOOP_STANDARD_H
 #define ASYNCLOOP_STANDARD_H
 
+#include "base/checked.h"
 #include "base/state.h"
 
 int standard_init(PyObject *module, struct state *state);
@@ -124,7 +125,7 @@ standard_transport_class(struct state *state, struct standard_transport *transpo
     if (UNLIKELY(standard_version(type) != SHARED_LOAD(transport->version))) {
         return standard_transport_look(state, transport, type);
     }
-    return LIKELY(!SHARED_LOAD(transport->replaced));
+    return LIKELY(!SHARED_LOAD(transport->replaced)) && SHORT_WAY(writes);
 }
 
 /* -- sockets -------------------------------------------------------------------- */
@@ -141,6 +142,9 @@ bool standard_socket_look(struct state *state, PyObject *sock, unsigned int meth
 static inline bool
 standard_sockets_have(struct state *state, unsigned int methods)
 {
+    if (!SHORT_WAY(sockets)) {
+        return false;
+    }
     PyTypeObject *class = (PyTypeObject *)state->standard.socket_class;
     if (UNLIKELY(standard_version(class) != SHARED_LOAD(state->standard.socket_version))) {
         standard_sockets_look(state);
@@ -153,6 +157,9 @@ standard_sockets_have(struct state *state, unsigned int methods)
 static inline bool
 standard_socket_has_all(struct state *state, PyObject *sock, unsigned int methods)
 {
+    if (!SHORT_WAY(sockets)) {
+        return false;
+    }
     if (UNLIKELY(standard_version(Py_TYPE(sock)) != SHARED_LOAD(state->standard.socket_version))) {
         return standard_socket_look(state, sock, methods);
     }

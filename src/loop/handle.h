@@ -18,8 +18,9 @@
 #define ASYNCLOOP_HANDLE_H
 
 #include "base/state.h"
+#include "base/tuning.h"
 
-#define HANDLE_INLINE_ARGS 2
+#define HANDLE_INLINE_ARGS TUNED(HANDLE_INLINE_ARGS, 2)
 #define HANDLE_ARGS_TUPLE (HANDLE_INLINE_ARGS + 1)
 #define HANDLE_LOOKERS_MAX 63
 

@@ -11,12 +11,13 @@
 #include "loop/inbox.h"
 
 #include "base/checked.h"
+#include "base/tuning.h"
 #include "loop/current.h"
 #include "loop/wake.h"
 
 #include <string.h>
 
-#define INBOX_INITIAL 64
+#define INBOX_INITIAL TUNED(INBOX_INITIAL, 64)
 
 /* -- life ------------------------------------------------------------------------------ */
 

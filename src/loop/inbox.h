@@ -5,12 +5,13 @@
 #ifndef ASYNCLOOP_INBOX_H
 #define ASYNCLOOP_INBOX_H
 
+#include "base/tuning.h"
 #include "loop/loop.h"
 
 /* What other threads may make one iteration run, in items: with a microsecond or two for
  * each, descriptors and timers wait some milliseconds behind a flood that has no end. */
-#define DIRECT_MAX 1024
-#define DRAIN_MAX 1024
+#define DIRECT_MAX TUNED(DIRECT_MAX, 1024)
+#define DRAIN_MAX TUNED(DRAIN_MAX, 1024)
 
 void inbox_init(Loop *loop);
 void inbox_open(Loop *loop);            /* takes calls from now on */

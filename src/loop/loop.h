@@ -16,6 +16,7 @@
 
 #include "base/args.h"
 #include "base/monotonic.h"
+#include "base/tuning.h"
 #include "loop/counters.h"
 #include "loop/handle.h"
 #include "loop/loop_state.h"
@@ -41,7 +42,7 @@ struct hand {
 struct fd_page;                   /* watch.c */
 struct signals;                   /* poll.c */
 
-#define SCRATCH_KEPT 4            /* free blocks that a loop keeps */
+#define SCRATCH_KEPT TUNED(SCRATCH_KEPT, 4)            /* free blocks that a loop keeps */
 
 /* What a thread that Python knows nothing of hands to the loop's: embedded in its owner. */
 struct posted {
@@ -198,8 +199,8 @@ loop_is_mine(const Loop *loop)
  * leave together wake it once. So if answers take longer than a reader needs for that, what tasks write
  * that many events have woken at once leaves at the end of the turn. (Benchmark rows: bare ASGI
  * and aiohttp, where it saves a twentieth of the CPU; streams, where there is nothing to save.) */
-#define MANY_EVENTS 4
-#define SLOW_ANSWER_NS 11000
+#define MANY_EVENTS TUNED(MANY_EVENTS, 4)
+#define SLOW_ANSWER_NS TUNED(SLOW_ANSWER_NS, 11000)
 
 static inline bool
 loop_gathers(const Loop *loop)

@@ -1,6 +1,8 @@
 /* overrides.c - see overrides.h. */
 #include "loop/overrides.h"
 
+#include "base/checked.h"
+
 #include <string.h>
 
 static const char *const method_names[] = {
@@ -210,6 +212,8 @@ overrides_look(Loop *loop)
             base |= 1u << i;
         }
     }
+    replaced |= SHORT_WAY(push) ? 0 : LOOP_BIT(call_soon);
+    replaced |= SHORT_WAY(watch) ? 0 : LOOP_ADDING | LOOP_REMOVING;
     /* Where ours finds a global replaced, asyncio's method does what that is for. */
     base |= global_overrides(state);
     SHARED_STORE(loop->overrides.base, base);

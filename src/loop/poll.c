@@ -5,6 +5,7 @@
  * and a later one to an ev_timer, rounded up (benchmark row: sleep below a millisecond). */
 #include "loop/poll.h"
 
+#include "base/tuning.h"
 #include "loop/activity.h"
 #include "loop/current.h"
 #include "loop/signals.h"
@@ -22,7 +23,7 @@
 #endif
 
 /* Within this a deadline is exact to the clock; beyond, a millisecond late at most. */
-#define TIMERFD_HORIZON_NS INT64_C(20000000)
+#define TIMERFD_HORIZON_NS TUNED(TIMERFD_HORIZON_NS, INT64_C(20000000))
 
 /* -- the GIL ------------------------------------------------------------------------- */
 

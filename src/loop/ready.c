@@ -1,9 +1,10 @@
 /* ready.c - the cold paths of the ready ring. */
 #include "loop/ready.h"
 
+#include "base/tuning.h"
 #include "loop/handle.h"
 
-#define READY_INITIAL 256
+#define READY_INITIAL TUNED(READY_INITIAL, 256)
 
 int
 ready_init(struct ready *ready)

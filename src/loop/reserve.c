@@ -1,6 +1,8 @@
 /* reserve.c - see reserve.h. */
 #include "loop/reserve.h"
 
+#include "base/tuning.h"
+
 #include <ev.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +16,7 @@
 #define block_size(block) ((size_t)0)
 #endif
 
-#define FIRST_COVERED 32
+#define FIRST_COVERED TUNED(FIRST_COVERED, 32)
 
 /* The largest element of a table, the factor by which libev rounds up how many there are, what stands in
  * for watchers that were stopped while they were pending, and a page that it rounds up to. */

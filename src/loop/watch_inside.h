@@ -3,6 +3,7 @@
 #define ASYNCLOOP_WATCH_INSIDE_H
 
 #include "base/checked.h"
+#include "base/tuning.h"
 #include "loop/wake.h"
 #include "loop/watch.h"
 
@@ -24,7 +25,7 @@ struct fd_entry {
 
 /* The table is made of pages, each from its first use on: entries stay where they are, and a program
  * that moves a descriptor to a high number pays for one page. */
-#define PAGE_BITS 6
+#define PAGE_BITS TUNED(PAGE_BITS, 6)
 #define PAGE_LENGTH (1 << PAGE_BITS)
 
 struct fd_page {
@@ -94,12 +95,14 @@ watch_unnote(struct watch *watch)
     list_move(&watch_loop(watch)->fds.active, &watch->active);
 }
 
+#define CHANGED_INITIAL TUNED(CHANGED_INITIAL, 64)
+
 /* 0, or -1 without memory; sets no exception. */
 static inline int
 fds_note_change(struct fds *fds, int fd)
 {
     if (fds->changed_count == fds->changed_capacity) {
-        size_t capacity = fds->changed_capacity == 0 ? 64 : fds->changed_capacity * 2;
+        size_t capacity = fds->changed_capacity == 0 ? CHANGED_INITIAL : fds->changed_capacity * 2;
         int *changed = fds->changed;
         PyMem_Resize(changed, int, capacity);
         if (changed == NULL) {

@@ -9,6 +9,8 @@
 #include "net/datagram_inside.h"
 
 #include "base/args.h"
+#include "base/checked.h"
+#include "base/tuning.h"
 #include "loop/owner.h"
 #include "loop/scratch.h"
 #include "net/datagram_addresses.h"
@@ -23,7 +25,7 @@
 
 /* Messages that one event may bring before the kernel is asked what else there is (benchmark row: UDP,
  * where it saves a third). */
-#define DATAGRAM_BUDGET 16
+#define DATAGRAM_BUDGET TUNED(DATAGRAM_BUDGET, 16)
 
 /* -- telling the protocol --------------------------------------------------------------- */
 
@@ -140,7 +142,7 @@ datagram_read(Datagram *dgram, Loop *loop, bool *more)
 static bool
 loop_has_only_this_event(const Loop *loop)
 {
-    return loop->fds.events == 1 && !loop->fds.fresh && ready_length(&loop->ready) == 0
+    return SHORT_WAY(datagrams) && loop->fds.events == 1 && !loop->fds.fresh && ready_length(&loop->ready) == 0
            && !FLAG(loop->stopping) && loop->run->exception == NULL && !loop->run->once
            && !FLAG(loop->looked_at) && !FLAG(loop->turns_change) && !FLAG(loop->debug);
 }

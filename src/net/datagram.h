@@ -5,6 +5,7 @@
 #ifndef ASYNCLOOP_DATAGRAM_H
 #define ASYNCLOOP_DATAGRAM_H
 
+#include "base/tuning.h"
 #include "net/transport.h"
 
 /* A message that waits to be sent. */
@@ -16,7 +17,7 @@ struct datagram {
 
 /* Addresses that were converted lately. A new one takes the place of another that shares its
  * slot. The tuples are immutable, and so is what they hold. */
-#define ADDRESS_CACHE_SIZE 128    /* slots in each direction; a power of two */
+#define ADDRESS_CACHE_SIZE TUNED(ADDRESS_CACHE_SIZE, 128)    /* slots in each direction; a power of two */
 
 struct address_entry {
     struct addr addr;

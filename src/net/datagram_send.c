@@ -2,6 +2,7 @@
 #include "net/datagram_inside.h"
 
 #include "base/args.h"
+#include "base/tuning.h"
 #include "loop/owner.h"
 #include "net/addr.h"
 #include "net/datagram_addresses.h"
@@ -21,6 +22,10 @@
 #define DATAGRAM_OVERHEAD 0
 #define DATAGRAM_SENDS_EMPTY 0
 #endif
+
+#define QUEUE_INITIAL TUNED(QUEUE_INITIAL, 16)    /* a power of two */
+#define SEND_BATCH TUNED(SEND_BATCH, 64)          /* messages for one call of the kernel */
+
 /* -- telling the protocol --------------------------------------------------------------- */
 
 int
@@ -60,7 +65,7 @@ static int
 queue_push(Datagram *dgram, PyObject *data_steal, PyObject *address, const struct addr *target)
 {
     if (dgram->queue_length == dgram->queue_capacity) {
-        size_t capacity = dgram->queue_capacity == 0 ? 16 : dgram->queue_capacity * 2;
+        size_t capacity = dgram->queue_capacity == 0 ? QUEUE_INITIAL : dgram->queue_capacity * 2;
         struct datagram *queue = PyMem_New(struct datagram, capacity);
         if (queue == NULL) {
             Py_DECREF(data_steal);
@@ -221,11 +226,10 @@ datagram_try_send(Datagram *dgram, PyObject *data, const void *bytes, size_t n, 
 static enum send_outcome
 send_batch(Datagram *dgram, size_t *count)
 {
-    enum { MAX = 64 };
-    struct mmsghdr messages[MAX];
-    struct iovec iov[MAX];
+    struct mmsghdr messages[SEND_BATCH];
+    struct iovec iov[SEND_BATCH];
     unsigned int length = 0;
-    for (; length < MAX && length < dgram->queue_length; length++) {
+    for (; length < SEND_BATCH && length < dgram->queue_length; length++) {
         struct datagram *item = datagram_at(dgram, length);
         if (item->target.length == 0 && !is_connected(dgram)) {
             break;

@@ -1,6 +1,8 @@
 /* io.c - the system calls behind io.h. */
 #include "net/io.h"
 
+#include "base/tuning.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -55,7 +57,7 @@ plain_read(struct io *io, void *buffer, size_t capacity, size_t *n)
 
 /* Pieces that are no longer than this together leave as one: each piece costs the kernel more than
  * a copy of so little (benchmark row: writelines, 16 pieces of 64 bytes, where it saves 6 %). */
-#define JOIN_BYTES 4096
+#define JOIN_BYTES TUNED(JOIN_BYTES, 4096)
 
 static bool
 iov_is_short(const struct iovec *iov, int count)

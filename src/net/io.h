@@ -18,6 +18,7 @@
 #include <sys/uio.h>
 
 #include "base/base.h"
+#include "base/tuning.h"
 
 /* What a call did, and what to wait for before it makes sense to call again. */
 enum io_status {
@@ -51,16 +52,16 @@ struct io {
 
 /* Buffers of one writev(). The kernel refuses more than IOV_MAX. */
 #if defined(IOV_MAX) && IOV_MAX < 1024
-#define IO_IOV_MAX IOV_MAX
+#define IO_IOV_MAX TUNED(IO_IOV_MAX, IOV_MAX)
 #else
-#define IO_IOV_MAX 1024
+#define IO_IOV_MAX TUNED(IO_IOV_MAX, 1024)
 #endif
 
 /* What one writable event may give to the kernel before the others get their turn (a write() gives what
  * the kernel takes, so that it has all of it when the process ends):
  * 1 MiB takes about 200 µs. A peer that reads as quickly as the kernel copies would keep the loop
  * at its connection otherwise. Smaller pieces cost more (benchmark row: write 1 MiB). */
-#define WRITE_BUDGET_BYTES ((size_t)1024 * 1024)
+#define WRITE_BUDGET_BYTES TUNED(WRITE_BUDGET_BYTES, (size_t)1024 * 1024)
 
 extern const struct io_ops io_plain_ops;    /* stream sockets */
 extern const struct io_ops io_pipe_ops;     /* whatever read() and write() take */

@@ -33,7 +33,7 @@ io_choose_slowly(Transport *tr)
     bool is_socket = tr->kind->is_socket;
     io_forget_class(&tr->io);
     if (tr->file == NULL || tr->file_closed
-        || (is_socket ? socket_is_standard(tr) : os_is_standard(tr))) {
+        || (SHORT_WAY(sockets) && (is_socket ? socket_is_standard(tr) : os_is_standard(tr)))) {
         return;
     }
     tr->io.ops = is_socket ? &io_socket_methods : &io_os_functions;

@@ -11,9 +11,10 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/tuning.h"
 #include "net/net_state.h"
 
-#define SPARE_MIN 512    /* bytes; below, Python's own allocator is as quick */
+#define SPARE_MIN TUNED(SPARE_MIN, 512)    /* bytes; below, Python's own allocator is as quick */
 
 /* Is a packet of n bytes worth an object with room for `capacity`? It may be kept for long. */
 static inline bool
@@ -80,7 +81,7 @@ packet_done(struct state *state, PyObject *bytes_steal, size_t capacity)
 {
     VERIFY(verify_lives(bytes_steal) && (size_t)PyBytes_GET_SIZE(bytes_steal) <= capacity);
 #ifndef Py_GIL_DISABLED
-    if (LIKELY(Py_REFCNT(bytes_steal) == 1 && capacity > SPARE_MIN)) {
+    if (LIKELY(Py_REFCNT(bytes_steal) == 1 && capacity > SPARE_MIN) && SHORT_WAY(packets)) {
         PyObject *old = net_state(state)->packets.bytes;
         net_state(state)->packets.bytes = bytes_steal;
         net_state(state)->packets.capacity = capacity;

@@ -1,6 +1,7 @@
 /* reader.c - see reader.h. */
 #include "net/reader.h"
 
+#include "base/checked.h"
 #include "base/instance.h"
 #include "tasks/future.h"
 #include "net/proto.h"
@@ -91,7 +92,7 @@ reader_init(struct state *state)
     if (reader->stream_reader == NULL) {
         PyErr_Clear();
     }
-    reader->usable = reader->stream_reader != NULL;
+    reader->usable = reader->stream_reader != NULL && SHORT_WAY(streams);
     for (int i = 0; i < OWN_FUNCTIONS; i++) {
         reader->own[i] = own_function(own_type(reader, i), reader->names[i], globals);
         reader->usable = reader->usable && reader->own[i] != NULL;

@@ -13,6 +13,7 @@
 #define ASYNCLOOP_READER_H
 
 #include "base/standard.h"
+#include "base/tuning.h"
 #include "loop/loop.h"
 #include "net/io.h"
 #include "net/net_state.h"
@@ -69,7 +70,7 @@ reader_is_plain(struct state *state, PyObject *reader, PyObject *dict)
 /* 1: fed; 0: not possible, call data_received(); -1: with what feed_data() would raise. */
 int reader_feed(struct state *state, struct proto *proto, const char *data, size_t n);
 
-#define READER_LARGE_BYTES (32 * 1024)
+#define READER_LARGE_BYTES TUNED(READER_LARGE_BYTES, 32 * 1024)
 
 /* Where readexactly() waits for at least so many bytes more: receives up to `max` of them straight
  * into the reader's buffer. 1: done, with *status and *n as from io_ops.read(), and *complete if all

@@ -9,6 +9,7 @@
 
 #include "base/args.h"
 #include "base/standard.h"
+#include "base/tuning.h"
 #include "loop/owner.h"
 #include "loop/schedule.h"
 #include "loop/timer.h"
@@ -24,7 +25,7 @@
 /* Connections that one event accepts. The accepting takes 5 to 10 µs for each, but the protocol,
  * or the task of a stream server, that each of them starts ten times that: what else is ready
  * waits two milliseconds at most. The poll is level-triggered, the rest is not lost. */
-#define ACCEPT_BUDGET 16
+#define ACCEPT_BUDGET TUNED(ACCEPT_BUDGET, 16)
 
 /* An accept4() that finds nobody makes a socket and drops it, which costs a tenth of a connection
  * (benchmark row "accept"). So an event accepts one, and the next one twice as many as the last, as

@@ -9,6 +9,7 @@
 
 #include "base/args.h"
 #include "base/checked.h"
+#include "base/tuning.h"
 #include "loop/scratch.h"
 #include "net/io_methods.h"
 #include "net/packet.h"
@@ -16,14 +17,17 @@
 
 #include <sys/ioctl.h>
 
+/* What one event brings at most, as asyncio's max_size. */
+#define STREAM_READ_BYTES TUNED(STREAM_READ_BYTES, SCRATCH_BYTES)
+
 /* Packets of so many bytes are received straight into the object that data_received() gets, if
  * they keep coming: to copy them costs 4 to 12 % of all that an echo of them does (benchmark rows: Protocol
  * and streams, with --sizes 65536 and 1048576). */
-#define LARGE_BYTES (32 * 1024)
+#define LARGE_BYTES TUNED(LARGE_BYTES, 32 * 1024)
 
 /* Packets in a row that were much shorter: less is expected. The rest of a long message is no reason
  * for that. */
-#define MISFITS 4
+#define MISFITS TUNED(MISFITS, 4)
 
 /* glibc gives what is free at the end of its heap back to the system at once, and everybody who makes
  * messages of large blocks (a StreamReader's bytearray, most of all) pays a page fault for every 4 KiB of
@@ -129,7 +133,7 @@ static uint32_t
 packet_room(size_t n)
 {
     n += n / 8 - n / 64;    /* so that n is enough to fill the object: see spare_fits() */
-    return (uint32_t)(n < SCRATCH_BYTES ? n : SCRATCH_BYTES);
+    return (uint32_t)(n < STREAM_READ_BYTES ? n : STREAM_READ_BYTES);
 }
 
 /* Whether a read() gives bytes, and not an error, which the kernel would tell only once. */
@@ -151,7 +155,7 @@ stream_read_longer(Transport *tr, Loop *loop, PyObject *bytes, size_t capacity, 
     PyErr_Clear();    /* no memory: the rest waits in the kernel */
     int result;
     if (buffer != NULL
-        && transport_read(tr, buffer + n, SCRATCH_BYTES - n, &more) == IO_OK) {
+        && transport_read(tr, buffer + n, STREAM_READ_BYTES - n, &more) == IO_OK) {
         memcpy(buffer, PyBytes_AS_STRING(bytes), n);
         packet_done(state, bytes, capacity);
         result = proto_data_received(&tr->head.proto, state, buffer, n + more);
@@ -186,7 +190,7 @@ stream_read_large(Transport *tr, Loop *loop)
         return stream_read_stopped(tr, status);
     }
     int result;
-    if (UNLIKELY(n == room && room < SCRATCH_BYTES)) {
+    if (UNLIKELY(n == room && room < STREAM_READ_BYTES)) {
         proto->expected = packet_room(2 * room);
         return stream_read_longer(tr, loop, bytes, capacity, n);
     }
@@ -229,7 +233,7 @@ loop_keep_room(Loop *loop)
 static void
 stream_expect_large(Transport *tr, size_t n)
 {
-    if (tr->head.proto.kind == PROTO_DATA || tr->head.proto.kind == PROTO_READER) {
+    if ((tr->head.proto.kind == PROTO_DATA || tr->head.proto.kind == PROTO_READER) && SHORT_WAY(packets)) {
         tr->head.proto.expected = packet_room(n);
     }
     Loop *loop = tr->head.loop;
@@ -245,7 +249,7 @@ stream_read_message(Transport *tr, enum read_outcome *outcome)
     size_t n = 0;
     enum io_status status = IO_OK;
     bool complete = false;
-    int result = reader_receive(tr->head.state, &tr->head.proto, &tr->io, SCRATCH_BYTES, &status, &n,
+    int result = reader_receive(tr->head.state, &tr->head.proto, &tr->io, STREAM_READ_BYTES, &status, &n,
                                 &complete);
     if (LIKELY(status == IO_OK) && tr->head.loop != NULL) {
         COUNT(tr->head.loop->counters->bytes_in, n);
@@ -267,7 +271,7 @@ static inline enum read_outcome
 stream_read_into(Transport *tr, char *buffer)
 {
     size_t n = 0;
-    size_t most = LIKELY(tr->head.dict == NULL) ? SCRATCH_BYTES : transport_max_size(tr, SCRATCH_BYTES);
+    size_t most = LIKELY(tr->head.dict == NULL) ? STREAM_READ_BYTES : transport_max_size(tr, STREAM_READ_BYTES);
     enum io_status status = transport_read(tr, buffer, most, &n);
     if (UNLIKELY(status != IO_OK)) {
         return stream_read_stopped(tr, status);

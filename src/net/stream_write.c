@@ -14,6 +14,7 @@
 #include "net/stream_write_inside.h"
 
 #include "base/checked.h"
+#include "base/tuning.h"
 #include "tasks/future.h"
 #include "net/hold.h"
 
@@ -21,9 +22,9 @@
 
 /* A longer piece is not worth waiting for more. (Benchmark row: bare ASGI, 10 KiB, where 4 KiB would be
  * as good.) */
-#define HOLD_BYTES (16 * 1024)
+#define HOLD_BYTES TUNED(HOLD_BYTES, 16 * 1024)
 /* Where output is gathered, the kernel holds it no longer than this and one callback. */
-#define PUSH_INTERVAL_NS 500000
+#define PUSH_INTERVAL_NS TUNED(PUSH_INTERVAL_NS, 500000)
 
 /* -- queueing ---------------------------------------------------------------------- */
 
@@ -48,6 +49,8 @@ stream_queue_failed(Stream *stream)
 
 /* -- what the kernel holds -------------------------------------------------------------- */
 
+#define UNPUSHED_INITIAL TUNED(UNPUSHED_INITIAL, 16)
+
 /* The stream is among those that loop_push() is for. False without memory. */
 static bool
 unpushed_add(Loop *loop, Stream *stream)
@@ -57,7 +60,7 @@ unpushed_add(Loop *loop, Stream *stream)
         return true;
     }
     if (unpushed->length == unpushed->capacity) {
-        uint32_t capacity = unpushed->capacity == 0 ? 16 : unpushed->capacity * 2;
+        uint32_t capacity = unpushed->capacity == 0 ? UNPUSHED_INITIAL : unpushed->capacity * 2;
         PyObject **streams = PyMem_Realloc(unpushed->streams, capacity * sizeof(*streams));
         if (streams == NULL) {
             return false;
@@ -144,7 +147,7 @@ bool
 stream_may_hold(Stream *stream, size_t length)
 {
     Loop *loop = stream->base.head.loop;
-    if (length > HOLD_BYTES || loop->run == NULL || loop->released != NULL) {
+    if (length > HOLD_BYTES || loop->run == NULL || loop->released != NULL || !SHORT_WAY(hold)) {
         return false;    /* no step that would end: outside of a run, or in another thread */
     }
     if (io_is_by_method(&stream->base)) {

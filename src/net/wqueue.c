@@ -2,10 +2,11 @@
 #include "net/wqueue.h"
 
 #include "base/checked.h"
+#include "base/tuning.h"
 
 #include <string.h>
 
-#define WQUEUE_MIN 8    /* items of a fresh array: 64 bytes */
+#define WQUEUE_MIN TUNED(WQUEUE_MIN, 8)    /* items of a fresh array: 64 bytes */
 
 static inline PyObject **
 wqueue_items(struct wqueue *queue)

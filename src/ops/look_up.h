@@ -21,11 +21,12 @@
 
 #include <netdb.h>
 
+#include "base/tuning.h"
 #include "ops/operation.h"
 
 /* They mostly wait for a name server, so there may be more than processors. */
-#define LOOK_UPS_MAX 16
-#define LOOK_UP_IDLE_MS 10000
+#define LOOK_UPS_MAX TUNED(LOOK_UPS_MAX, 16)
+#define LOOK_UP_IDLE_MS TUNED(LOOK_UP_IDLE_MS, 10000)
 
 /* What getaddrinfo() has returned, with its errno: new list, or NULL with an exception. */
 typedef PyObject *(*look_up_reader)(struct state *state, int code, int error,

@@ -11,6 +11,7 @@
 
 #include "base/args.h"
 #include "base/checked.h"
+#include "base/tuning.h"
 #include "loop/owner.h"
 #include "loop/timer.h"
 #include "tasks/future.h"
@@ -20,7 +21,7 @@
 #include <fcntl.h>
 
 /* A socket closed under an Operation is noticed within this time, by a loop that runs. */
-#define CHECK_INTERVAL_NS INT64_C(100000000)
+#define CHECK_INTERVAL_NS TUNED(CHECK_INTERVAL_NS, INT64_C(100000000))
 
 /* -- waiting ------------------------------------------------------------------------- */
 

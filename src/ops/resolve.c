@@ -8,6 +8,7 @@
 #include "ops/resolve.h"
 
 #include "base/args.h"
+#include "base/checked.h"
 #include "base/standard.h"
 #include "loop/overrides.h"
 #include "net/addr.h"
@@ -390,7 +391,7 @@ read_look_up(struct state *state, int code, int error, const struct addrinfo *fo
 static bool
 getaddrinfo_is_replaced(struct state *state)
 {
-    return !standard_is(state, STANDARD_BASE_EVENTS_SOCKET)
+    return !SHORT_WAY(names) || !standard_is(state, STANDARD_BASE_EVENTS_SOCKET)
            || !standard_is(state, STANDARD_SOCKET_GETADDRINFO);
 }
 

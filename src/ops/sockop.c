@@ -7,6 +7,7 @@
 
 #include "base/args.h"
 #include "base/standard.h"
+#include "base/tuning.h"
 #include "loop/scratch.h"
 #include "net/addr.h"
 #include "net/io.h"
@@ -23,7 +24,7 @@
 #endif
 
 /* Sending this much or more takes the kernel long enough that other threads may run. */
-#define SEND_UNLOCKED_BYTES (64 * 1024)
+#define SEND_UNLOCKED_BYTES TUNED(SEND_UNLOCKED_BYTES, 64 * 1024)
 
 /* -- receiving -------------------------------------------------------------------------- */
 

@@ -183,7 +183,7 @@ all_tasks_verify(Loop *loop, uint64_t turn, void (*verify)(Task *task, uint64_t 
     for (; node != head && most > 0; node = node->next, most--) {
         Task *task = container_of(node, Task, node);
         VERIFY(verify_node(node));
-        VERIFY(task->owed || (TASKS_ARE_LISTED && task->future.future_state != FUTURE_UNINITIALISED));
+        VERIFY(task->owed || TASKS_ARE_LISTED);
         owed += task->owed && task->future.own_loop == loop;
 #ifndef Py_GIL_DISABLED    /* it may be another thread's */
         if (Py_REFCNT(task) > 0) {

@@ -16,6 +16,7 @@
 #include "tasks/executor.h"
 
 #include "base/args.h"
+#include "base/tuning.h"
 #include "tasks/future.h"
 #include "tasks/future_waiters.h"
 
@@ -332,7 +333,7 @@ run_in_new_executor(struct state *state, PyObject *const *stack, Py_ssize_t narg
     return future;
 }
 
-#define FEW_ARGS 6
+#define FEW_ARGS TUNED(FEW_ARGS, 6)
 
 static PyObject *
 run_by_default(Loop *loop, PyObject *const *args, Py_ssize_t nargs)

@@ -5,6 +5,7 @@
 #include "tasks/future.h"
 
 #include "base/freelist.h"
+#include "base/tuning.h"
 
 typedef struct {
     PyObject_HEAD
@@ -98,7 +99,7 @@ stop_iteration_steal(PyObject *value)
     }
 }
 
-#define KEPT_VALUE_MAX 16384    /* bytes: what the spare exception may keep alive */
+#define KEPT_VALUE_MAX TUNED(KEPT_VALUE_MAX, 16384)    /* bytes: what the spare exception may keep alive */
 
 void
 stop_iteration_bytes_steal(struct state *state, PyObject *value)

@@ -30,6 +30,7 @@
 #ifndef ASYNCLOOP_TLS_H
 #define ASYNCLOOP_TLS_H
 
+#include "base/tuning.h"
 #include "net/stream.h"
 #include "tls/tls_libssl.h"
 #include "tls/tls_loop.h"
@@ -39,9 +40,10 @@
 #define TLS_RECORD_BYTES 16384       /* plaintext of a full record */
 #define TLS_RECORD_OVERHEAD 512      /* more than any cipher suite adds */
 /* Encrypted output of one system call: eight full records. */
-#define TLS_OUT_BYTES (8 * (TLS_RECORD_BYTES + TLS_RECORD_OVERHEAD))
+#define TLS_OUT_RECORDS TUNED(TLS_OUT_RECORDS, 8)
+#define TLS_OUT_BYTES (TLS_OUT_RECORDS * (TLS_RECORD_BYTES + TLS_RECORD_OVERHEAD))
 /* The portable engine encrypts so much plaintext in one call. */
-#define TLS_TURN_BYTES ((size_t)256 * 1024)
+#define TLS_TURN_BYTES TUNED(TLS_TURN_BYTES, (size_t)256 * 1024)
 #define TLS_HIGH_WATER (512 * 1024)          /* asyncio's for TLS */
 #define TLS_READ_HIGH_WATER (256 * 1024)     /* the same for what waits to be decrypted */
 #define TLS_LATE_BYTES (256 * 1024)  /* what may come after close() before the peer's own end */

@@ -12,14 +12,16 @@
  * compares what both say. On any doubt the portable engine serves. */
 #include "tls/tls_object.h"
 
+#include "base/tuning.h"
+
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define OUT_MIN 4096          /* bytes of a fresh output buffer of our own */
+#define OUT_MIN TUNED(OUT_MIN, 4096)          /* bytes of a fresh output buffer of our own */
 /* Plaintext up to this is decrypted on the stack and copied, which is faster than to
  * shrink an object. */
-#define SMALL_BYTES 4096
+#define SMALL_BYTES TUNED(SMALL_BYTES, 4096)
 
 static struct tls_engine *
 engine_of(BIO *bio)

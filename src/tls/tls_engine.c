@@ -1,6 +1,8 @@
 /* tls_engine.c - which engine serves, and the self-test of the direct one. */
 #include "tls/tls.h"
 
+#include "base/checked.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -237,7 +239,7 @@ tls_default_engine(struct state *state)
         return engine;
     }
     const char *wanted = getenv("ASYNCLOOP_TLS");
-    bool portable = wanted != NULL && strcmp(wanted, "portable") == 0;
+    bool portable = (wanted != NULL && strcmp(wanted, "portable") == 0) || !SHORT_WAY(tls);
     engine = !portable && direct_is_usable(state) ? &tls_direct_ops : &tls_portable_ops;
     SHARED_STORE(tls->engine, engine);
     return engine;

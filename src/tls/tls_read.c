@@ -10,6 +10,7 @@
 #include "tls/tls.h"
 
 #include "base/args.h"
+#include "base/tuning.h"
 #include "loop/schedule.h"
 #include "loop/scratch.h"
 #include "tls/tls_object.h"
@@ -187,6 +188,8 @@ done:
     return status;
 }
 
+#define PLAIN_BYTES TUNED(PLAIN_BYTES, SCRATCH_BYTES)    /* that are decrypted at once */
+
 /* Plaintext into a StreamReader, or another TLS transport, without an object for it. */
 static enum tls_status
 tls_read_native(Tls *tls, bool *more)
@@ -200,9 +203,9 @@ tls_read_native(Tls *tls, bool *more)
     enum tls_status status;
     do {
         size_t n = 0;
-        status = engine->ops->read(engine, plain + total, SCRATCH_BYTES - total, &n, more);
+        status = engine->ops->read(engine, plain + total, PLAIN_BYTES - total, &n, more);
         total += status == TLS_OK ? n : 0;
-    } while (status == TLS_OK && *more && total + TLS_RECORD_BYTES <= SCRATCH_BYTES);
+    } while (status == TLS_OK && *more && total + TLS_RECORD_BYTES <= PLAIN_BYTES);
     if (total > 0 && status != TLS_FAILED) {
         tls_put_off(engine, status, more);
         status = tls_end_of(engine, stream_feed(&tls->head.proto, tls->head.state, plain, total));
@@ -464,7 +467,7 @@ tls_discard(Tls *tls)
     enum tls_status status = TLS_OK;
     while (status == TLS_OK && more && tls->late <= TLS_LATE_BYTES) {
         size_t n = 0;
-        status = engine->ops->read(engine, memory, SCRATCH_BYTES, &n, &more);
+        status = engine->ops->read(engine, memory, PLAIN_BYTES, &n, &more);
         tls->late += status == TLS_OK ? (uint32_t)n : 0;
     }
     scratch_give(tls->head.loop, memory);

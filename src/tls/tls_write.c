@@ -9,13 +9,14 @@
  * in get_write_buffer_size() while it waits, and in what a transport in Python gets. */
 #include "tls/tls.h"
 
+#include "base/tuning.h"
 #include "loop/scratch.h"
 #include "net/io_methods.h"
 #include "tls/tls_object.h"
 
 #include <string.h>
 
-#define GATHER_PIECES 64
+#define GATHER_PIECES TUNED(GATHER_PIECES, 64)
 
 /* -- to the transport below ------------------------------------------------------------ */
 

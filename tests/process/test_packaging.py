@@ -18,7 +18,8 @@ import pytest
 from tests.support import ROOT
 
 # What asks these for a build decides about flags; nothing of that may leak into these tests.
-SWITCHES = ("ASYNCLOOP_DEBUG", "ASYNCLOOP_SANITIZE", "ASYNCLOOP_WERROR", "LD_PRELOAD", "PYTHONPATH")
+SWITCHES = ("ASYNCLOOP_DEBUG", "ASYNCLOOP_HOSTILE", "ASYNCLOOP_SANITIZE", "ASYNCLOOP_WERROR",
+            "LD_PRELOAD", "PYTHONPATH")
 
 PROGRAM = """\
 import asyncio, sys
