@@ -244,12 +244,13 @@ class Watchdog:
             if event is None:
                 return
             try:
-                self._tell(*event)
+                self._tell(core, *event)
             except Exception:
                 self.failures += 1
 
     def _tell(
         self,
+        core: "_core.Watchdog",
         kind: str,
         number: int,
         thread: int,
@@ -280,6 +281,7 @@ class Watchdog:
             self._open[number] = stall
         self.stalls.append(stall)
         _core._page_note(number, lasted, stall.still_running, _text_of(stall))
+        core.noted()
         if callable(self.on_stall):
             self.on_stall(stall)
         elif self.on_stall is None:

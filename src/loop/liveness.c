@@ -81,6 +81,18 @@ struct liveness {
 };
 
 static void
+live_close(struct liveness *live)
+{
+    int *const fds[] = {&live->listen_fd, &live->notify_fd};
+    for (size_t i = 0; i < ARRAY_LEN(fds); i++) {
+        if (*fds[i] >= 0) {
+            close(*fds[i]);
+            *fds[i] = -1;
+        }
+    }
+}
+
+static void
 liveness_drop(struct liveness *live)
 {
     if (live->pid != getpid()) {
@@ -92,12 +104,7 @@ liveness_drop(struct liveness *live)
     if (!last) {
         return;
     }
-    if (live->listen_fd >= 0) {
-        close(live->listen_fd);
-    }
-    if (live->notify_fd >= 0) {
-        close(live->notify_fd);
-    }
+    live_close(live);
     activities_drop(live->all);
     pthread_cond_destroy(&live->changed);
     pthread_mutex_destroy(&live->lock);
@@ -419,6 +426,7 @@ live_main(void *arg)
         live_tick(live);
         pthread_mutex_lock(&live->lock);
     }
+    live_close(live);    /* whoever has waited for the end finds the port free */
     live->ended = true;
     pthread_cond_broadcast(&live->changed);
     pthread_mutex_unlock(&live->lock);
@@ -568,13 +576,7 @@ Liveness_leave_to_parent(PyObject *op, PyObject *ignored UNUSED)
 {
     struct liveness *live = ((Liveness *)op)->live;
     if (live->pid != getpid()) {
-        int *const fds[] = {&live->listen_fd, &live->notify_fd};
-        for (size_t i = 0; i < ARRAY_LEN(fds); i++) {
-            if (*fds[i] >= 0) {
-                close(*fds[i]);
-                *fds[i] = -1;
-            }
-        }
+        live_close(live);
     }
     Py_RETURN_NONE;
 }

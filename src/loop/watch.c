@@ -24,7 +24,9 @@
 
 /* -- the table of descriptors --------------------------------------------------------- */
 
-/* The table, and libev's, which has no pages, grow for a descriptor that the kernel knows only.
+#define DOUBTFUL (1 << 16)
+
+/* The table, and libev's, which has no pages, grow for so high a number only if the kernel knows it.
  * NULL with ValueError, OSError or MemoryError. */
 struct fd_entry *
 fds_make_entry(Loop *loop, int fd)
@@ -34,7 +36,7 @@ fds_make_entry(Loop *loop, int fd)
         PyErr_Format(PyExc_ValueError, "Invalid file descriptor: %d", fd);
         return NULL;
     }
-    if (fd_is_closed(fd)) {
+    if (UNLIKELY(fd >= DOUBTFUL) && fd_is_closed(fd)) {
         PyErr_SetFromErrno(PyExc_OSError);
         return NULL;
     }

@@ -24,7 +24,9 @@
 #define GRACE_PART 0.4           /* of the threshold */
 #define GRACE_MIN_NS INT64_C(10000000)
 #define GRACE_MAX_NS INT64_C(50000000)
-#define DUMP_NS INT64_C(20000000)         /* for the signal's handler to write */
+#define TELLING_NS INT64_C(500000000)     /* for it to note an event that it has taken */
+#define DUMP_NS INT64_C(20000000)         /* for the signal's handler to write a part of it */
+#define DUMP_LATE_NS INT64_C(10000000000) /* for it to begin: the thread may wait for the processor */
 #define DUMP_MAX 8192
 
 /* A loop that turns so often and hardly sleeps in between may spin: one that has work is told apart by what
@@ -70,7 +72,8 @@ struct seen {
     uint64_t pulse;
     int64_t since_ns;            /* the pulse has been this one since */
     int64_t next_report_ns;      /* 0: none is due */
-    int64_t asked_ns;            /* an event was written that nobody has taken yet; 0: none */
+    int64_t asked_ns;            /* an event was written that nobody has noted yet; 0: none */
+    int64_t signalled_ns;        /* a dump is to be read; 0: none */
     bool reported;
     bool there;                  /* in this look */
     struct window window;
@@ -82,6 +85,7 @@ struct watch {
     unsigned int holders;
     bool stopped;
     bool ended;                  /* the C thread touches nothing of the process any more */
+    bool telling;                /* Python's thread has taken a stall, and may have lost the GIL since */
     pid_t pid;                   /* whose threads they are: a child of fork() has none of them */
     struct event events[EVENTS_MAX];
     unsigned int first;
@@ -202,13 +206,14 @@ watch_write_busy(struct watch *watch, const struct seen *seen, unsigned long thr
     pthread_mutex_unlock(&watch->lock);
 }
 
-static bool
-watch_all_taken(struct watch *watch)
+/* How long an event may wait before the GIL counts as held; 0: none does. */
+static int64_t
+watch_patience(struct watch *watch)
 {
     pthread_mutex_lock(&watch->lock);
-    bool all = watch->count == 0;
+    int64_t patience = watch->count > 0 ? watch->grace_ns : watch->telling ? TELLING_NS : 0;
     pthread_mutex_unlock(&watch->lock);
-    return all;
+    return patience;
 }
 
 static struct seen *
@@ -236,32 +241,52 @@ watch_find(struct watch *watch, uint64_t number)
 /* The GIL is not to be had: what the handler of faulthandler writes, in the loop's thread, is all
  * that there is. Called with the lock of the activities, so that the thread is still in its run. */
 static void
-watch_signal(struct watch *watch, struct seen *seen, const struct activity *activity)
+watch_signal(struct watch *watch, struct seen *seen, const struct activity *activity, int64_t now)
 {
     char old[512];
     while (read(watch->dump_fd, old, sizeof(old)) > 0) {
     }
+    seen->asked_ns = 0;
     if (pthread_kill(activity->pthread, watch->signal) == 0) {
-        seen->asked_ns = -1;    /* to be read */
+        seen->signalled_ns = now;
     }
+}
+
+/* What has been written, until for a while there is no more of it. The length. */
+static size_t
+read_dump(int fd, char *dump)
+{
+    size_t length = 0, before;
+    do {
+        before = length;
+        ssize_t got = 0;
+        while (length < DUMP_MAX - 1
+               && (got = read(fd, dump + length, DUMP_MAX - 1 - length)) > 0) {
+            length += (size_t)got;
+        }
+        if (length > before) {
+            sleep_ns(DUMP_NS);
+        }
+    } while (length > before);
+    dump[length] = '\0';
+    return length;
 }
 
 /* After watch_signal(): the stack goes to standard error now, and to the event for later. */
 static void
-watch_read_dump(struct watch *watch, const struct seen *seen, int64_t now)
+watch_read_dump(struct watch *watch, struct seen *seen)
 {
     char *dump = malloc(DUMP_MAX);
-    size_t length = 0;
-    ssize_t got = 0;
-    while (dump != NULL && length < DUMP_MAX - 1
-           && (got = read(watch->dump_fd, dump + length, DUMP_MAX - 1 - length)) > 0) {
-        length += (size_t)got;
-    }
+    size_t length = dump == NULL ? 0 : read_dump(watch->dump_fd, dump);
+    int64_t now = monotonic_ns();
     if (length == 0) {
+        if (now - seen->signalled_ns > DUMP_LATE_NS) {
+            seen->signalled_ns = 0;
+        }
         free(dump);
         return;
     }
-    dump[length] = '\0';
+    seen->signalled_ns = 0;
     char head[160];
     int64_t ms = (now - seen->since_ns) / 1000000;
     int n = snprintf(head, sizeof(head),
@@ -300,12 +325,13 @@ watch_stuck(struct watch *watch, struct seen *seen, const struct activity *activ
         seen->next_report_ns = watch->repeat_ns == 0 ? 0 : now + watch->repeat_ns;
         seen->asked_ns = now;
     }
-    else if (seen->asked_ns > 0 && now - seen->asked_ns >= watch->grace_ns) {
-        if (watch_all_taken(watch)) {
+    else if (seen->asked_ns != 0 && now - seen->asked_ns >= watch->grace_ns) {
+        int64_t patience = watch_patience(watch);
+        if (patience == 0) {
             seen->asked_ns = 0;
         }
-        else if (watch->signal != 0) {
-            watch_signal(watch, seen, activity);
+        else if (watch->signal != 0 && now - seen->asked_ns >= patience) {
+            watch_signal(watch, seen, activity, now);
         }
     }
 }
@@ -383,7 +409,7 @@ watch_tick(struct watch *watch)
     bool reads = false;
     for (size_t i = 0; i < watch->seen_length; i++) {
         struct seen *seen = &watch->seen[i];
-        reads |= seen->asked_ns == -1;
+        reads |= seen->signalled_ns != 0;
         if (!seen->there) {
             if (seen->reported) {
                 watch_write(watch, EVENT_END, seen, 0, now);
@@ -397,9 +423,8 @@ watch_tick(struct watch *watch)
     }
     sleep_ns(DUMP_NS);
     for (size_t i = 0; i < watch->seen_length; i++) {
-        if (watch->seen[i].asked_ns == -1) {
-            watch->seen[i].asked_ns = 0;
-            watch_read_dump(watch, &watch->seen[i], monotonic_ns());
+        if (watch->seen[i].signalled_ns != 0) {
+            watch_read_dump(watch, &watch->seen[i]);
         }
     }
 }
@@ -410,10 +435,7 @@ watch_main(void *arg)
     struct watch *watch = arg;
     pthread_mutex_lock(&watch->lock);
     while (!watch->stopped) {
-        watch_wait_tick(watch);
-        if (watch->stopped) {
-            break;
-        }
+        watch_wait_tick(watch);    /* when it is stopped it looks once more: what was told has ended, maybe */
         pthread_mutex_unlock(&watch->lock);
         watch_tick(watch);
         pthread_mutex_lock(&watch->lock);
@@ -540,7 +562,8 @@ Watchdog_wait(PyObject *op, PyObject *ignored UNUSED)
     bool there = false;
     Py_BEGIN_ALLOW_THREADS
     pthread_mutex_lock(&watch->lock);
-    while (watch->count == 0 && !watch->stopped) {
+    watch->telling = false;
+    while (watch->count == 0 && !watch->ended) {
         pthread_cond_wait(&watch->changed, &watch->lock);
     }
     pthread_mutex_unlock(&watch->lock);
@@ -550,6 +573,7 @@ Watchdog_wait(PyObject *op, PyObject *ignored UNUSED)
     if (watch->count > 0) {
         event = watch->events[watch->first++ % EVENTS_MAX];
         watch->count--;
+        watch->telling = event.kind <= EVENT_STILL;
         there = true;
     }
     pthread_mutex_unlock(&watch->lock);
@@ -559,6 +583,16 @@ Watchdog_wait(PyObject *op, PyObject *ignored UNUSED)
     PyObject *tuple = event_as_tuple(&event);
     free(event.dump);
     return tuple;
+}
+
+static PyObject *
+Watchdog_noted(PyObject *op, PyObject *ignored UNUSED)
+{
+    struct watch *watch = ((Watchdog *)op)->watch;
+    pthread_mutex_lock(&watch->lock);
+    watch->telling = false;
+    pthread_mutex_unlock(&watch->lock);
+    Py_RETURN_NONE;
 }
 
 static void
@@ -580,7 +614,10 @@ static PyMethodDef Watchdog_methods[] = {
                "The next event, without the GIL until there is one: ('stall', 'still' or 'end', the\n"
                "loop's number, the thread's, seconds so far, what was written while the GIL was\n"
                "held, or None, seconds that the event has waited); the fourth is turns per second\n"
-               "with 'busy', and none with 'calm'. None once it is stopped.")},
+               "with 'busy', and none with 'calm'. None once the thread has ended.")},
+    {"noted", Watchdog_noted, METH_NOARGS,
+     PyDoc_STR("noted($self, /)\n--\n\n"
+               "What wait() gave last is written down: whoever is told now may take his time.")},
     {"stop", Watchdog_stop, METH_NOARGS,
      PyDoc_STR("stop($self, /)\n--\n\n"
                "End the thread; it has ended when this returns. Nothing in a child of fork().")},
