@@ -211,7 +211,10 @@ static int64_t
 watch_patience(struct watch *watch)
 {
     pthread_mutex_lock(&watch->lock);
-    int64_t patience = watch->count > 0 ? watch->grace_ns : watch->telling ? TELLING_NS : 0;
+    int64_t patience = watch->telling ? TELLING_NS : 0;
+    if (watch->count > 0) {
+        patience = watch->grace_ns;
+    }
     pthread_mutex_unlock(&watch->lock);
     return patience;
 }

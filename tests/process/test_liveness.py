@@ -87,12 +87,12 @@ def ask(port, method="GET"):
     return answer.status, body
 
 
-def ask_until(port, status):
-    """On a busy machine a thread may not come to say where it is."""
+def ask_until(port, status, places=("",)):
+    """On a busy machine a thread does not come to say where it is, or is somewhere else before."""
     until = time.monotonic() + LIMIT
     while True:
         found, body = ask(port)
-        known = found == status and "an unknown place" not in body
+        known = found == status and any(place in body for place in places)
         if known or time.monotonic() > until:
             return found, body
         time.sleep(0.02)
@@ -111,16 +111,15 @@ def test_probe(kind):
         assert status == 200
         assert body.startswith("1 event loop(s) running, ")
         block(child)
-        status, body = ask_until(port, 503)
-        assert status == 503
-        assert body.startswith("event loop 1 is blocked, for ")
         lines = source.splitlines()
         start = lines.index(f"def {kind}():") + 1
-        wanted = {f"<string>:{number} in {kind}()" for number in range(start, start + 5)}
+        places = {f"<string>:{number} in {kind}()" for number in range(start, start + 5)}
         if kind == "hold":  # the frames of the module that calls into C are on top
-            assert "/re/" in body or "re.py" in body, body
-        else:
-            assert any(place in body for place in wanted), body
+            places = {"/re/", "re.py"}
+        status, body = ask_until(port, 503, places)
+        assert status == 503
+        assert body.startswith("event loop 1 is blocked, for ")
+        assert any(place in body for place in places), body
 
 
 def test_methods():
@@ -138,6 +137,14 @@ def test_no_loop():
     assert alive.address is None
     with pytest.raises(ConnectionRefusedError):
         ask(port)
+
+
+def test_the_port_is_free_after_the_end():
+    with asyncloop.liveness(probe="127.0.0.1:0") as alive:
+        port = alive.address[1]
+    for _ in range(10):
+        with asyncloop.liveness(probe=f"127.0.0.1:{port}", threshold=0.01):
+            pass
 
 
 def test_peers_that_say_nothing():
@@ -169,7 +176,7 @@ asyncloop.run(block())
 """
     port = free_port()
     with program(source, ASYNCLOOP_PROBE=f"localhost:{port}"):
-        status, body = ask_until(port, 503)
+        status, body = ask_until(port, 503, [" in block()"])
         assert status == 503
         assert " in block()" in body
 
@@ -230,16 +237,19 @@ def test_systemd(tmp_path, abstract):
             assert lines[2].startswith("STATUS=1 event loop(s) running, ")
             assert set(lines[3:]) == {"WATCHDOG=1"}
             block(child)
+            # A thread that waits for the processor does not say where it is, until the next status.
             while True:
                 (line, *_) = received(sock, 1)
-                if line.startswith("STATUS="):
+                if (
+                    line.startswith("STATUS=event loop 1 is blocked, for ")
+                    and " in sleep()" in line
+                ):
                     break
-            assert "event loop 1 is blocked, for " in line
-            assert " in sleep()" in line
             # No ping from then on, however long it takes.
             sock.settimeout(1)
-            with pytest.raises(TimeoutError):
-                received(sock, 1)
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    assert received(sock, 1)[0].startswith("STATUS=event loop 1 is blocked, for ")
 
 
 def test_no_watchdog_wanted(tmp_path):
@@ -277,10 +287,10 @@ def test_health_file(tmp_path):
             time.sleep(0.01)
         assert path.stat().st_mtime > 1
         block(child)
-        time.sleep(1.5)
-        os.utime(path, (1, 1))
-        time.sleep(1)
-        assert path.stat().st_mtime == 1
+        while path.stat().st_mtime != 1:  # nobody touches it any more, some time after that
+            assert time.monotonic() < until
+            os.utime(path, (1, 1))
+            time.sleep(1)
 
 
 # -- bad input -----------------------------------------------------------------------------

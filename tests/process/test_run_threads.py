@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
@@ -178,6 +177,7 @@ async def main(worker):
         await asyncio.sleep(50)
     except asyncio.CancelledError:
         if STUBBORN:
+            say("stubborn")
             time.sleep(50)
         say("cancelled")
         raise
@@ -220,7 +220,7 @@ def test_interrupt_to_all():
 def test_second_interrupt_does_not_wait():
     child = start(stubborn=True)
     child.send_signal(signal.SIGINT)
-    time.sleep(0.3)
+    assert [child.stdout.readline(), child.stdout.readline()] == ["stubborn\n"] * 2
     child.send_signal(signal.SIGINT)
     try:
         child.communicate(timeout=30)

@@ -1,7 +1,7 @@
 """Loop.stats() and Loop.utilization(): what a loop has counted.
 
 asyncio has nothing like it, so all of this is about asyncloop alone. Where a time is compared, a
-busy machine makes a wait longer, and never shorter; how long the loop itself was held up, nobody knows.
+busy machine makes a wait longer, and never shorter; how long the loop was held up, nobody knows.
 """
 
 import asyncio

@@ -1,7 +1,8 @@
 """asyncloop.watchdog(): what blocks a loop is named while it blocks.
 
-asyncio has nothing like it, so all of this is about asyncloop alone. A block lasts much longer than
-the threshold here, so that a busy machine makes a report late and not wrong.
+asyncio has nothing like it, so all of this is about asyncloop alone. A block lasts until it is
+told of, so that a busy machine makes a report late and not wrong; and more than that blocks on such
+a machine, so only what is told of the block itself counts.
 """
 
 import asyncio
@@ -29,15 +30,17 @@ FOREVER = 20  # seconds: a block ends by itself when it is told, or after this t
 
 
 class Told:
-    """on_stall: what was told, and an event for the first report of a block."""
+    """on_stall: what was told of blocks in a function, and an event for the first report of one."""
 
-    def __init__(self):
+    def __init__(self, function):
+        self.function = function
         self.stalls = []
         self.seen = threading.Event()
 
     def __call__(self, stall):
-        self.stalls.append(stall)
-        self.seen.set()
+        if self.function in [frame.name for frame in stall.stack]:
+            self.stalls.append(stall)
+            self.seen.set()
 
     @property
     def running(self):
@@ -69,7 +72,7 @@ def block_without_the_gil(told):
 
 
 def run_blocked(block, **options):
-    told = Told()
+    told = Told(block.__name__)
 
     async def main():
         await asyncio.sleep(0.01)
@@ -101,7 +104,7 @@ def test_the_end_is_told_with_the_duration():
     told, dog = run_blocked(block_without_the_gil)
     (stall,) = told.ended
     assert stall.duration >= 0.2 and stall.stack == told.running[0].stack
-    assert list(dog.stalls) == [stall]
+    assert [each for each in dog.stalls if each.stack == stall.stack] == [stall]
     assert dog.failures == 0
 
 
@@ -121,13 +124,17 @@ def test_a_call_that_holds_the_gil():
             await asyncio.sleep(0.2)
         asyncloop.run(main())
         """)
-    done = child(program, ASYNCLOOP_WATCHDOG="0.1")
-    assert done.returncode == 0, done.stderr
-    assert "is blocked" in done.stderr and "was blocked" in done.stderr
-    assert "in main" in done.stderr
-    if getattr(sys, "_is_gil_enabled", lambda: True)():
+    has_gil = getattr(sys, "_is_gil_enabled", lambda: True)()
+    for _ in range(10):
+        done = child(program, ASYNCLOOP_WATCHDOG="0.1")
+        assert done.returncode == 0, done.stderr
+        assert "is blocked" in done.stderr and "was blocked" in done.stderr
+        assert "in main" in done.stderr
         raw = done.stderr.partition("in a call that holds the GIL\n")[2]
-        assert 'File "<string>", line 8 in main' in raw, done.stderr
+        # On a busy machine the block may begin before the call does, and is told of by then.
+        if not has_gil or 'File "<string>", line 8 in main' in raw:
+            return
+    pytest.fail(done.stderr)
 
 
 def child(program, *flags, **env):
@@ -141,11 +148,12 @@ def child(program, *flags, **env):
 
 
 def test_log(caplog):
-    told = Told()
+    told = Told("block_in_python")
 
     class Handler(logging.Handler):
         def emit(self, record):
-            told.seen.set()
+            if ", in block_in_python\n" in record.getMessage():
+                told.seen.set()
 
     handler = Handler()
     logging.getLogger("asyncio").addHandler(handler)
@@ -160,14 +168,16 @@ def test_log(caplog):
     finally:
         logging.getLogger("asyncio").removeHandler(handler)
     records = [record for record in caplog.records if record.levelno == logging.WARNING]
-    first, *_, last = [record.getMessage() for record in records]
-    assert re.match(r"event loop \d+ is blocked, for \d+\.\d+ s so far, at ", first)
+    messages = [record.getMessage() for record in records]
+    first = next(each for each in messages if ", in block_in_python\n" in each)
+    last = [each for each in messages if "was blocked" in each][-1]
+    assert re.match(r"event loop \d+ is blocked, for \d+\.\d+ s so far, (.*, )?at ", first)
     assert ", in block_in_python\n" in first and "task: <Task" in first
-    assert re.match(r"event loop \d+ was blocked for \d+\.\d+ s at ", last)
+    assert re.match(r"event loop \d+ was blocked for \d+\.\d+ s(,.*,)? at ", last)
 
 
 def test_a_callback_that_blocks_has_no_task():
-    told = Told()
+    told = Told("block_in_python")
 
     async def main():
         asyncio.get_running_loop().call_soon(block_in_python, told)
@@ -179,39 +189,44 @@ def test_a_callback_that_blocks_has_no_task():
     assert told.running[0].stack[0].name == "block_in_python"
 
 
+def block_until_told_three_times(told):
+    deadline = time.monotonic() + FOREVER
+    while len(told.running) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
 def test_a_block_that_lasts_is_told_of_again():
-    told = Told()
+    told = Told("block_until_told_three_times")
 
     async def main():
-        deadline = time.monotonic() + FOREVER
-        while len(told.running) < 3 and time.monotonic() < deadline:
-            time.sleep(0.01)
+        block_until_told_three_times(told)
         await asyncio.sleep(0.2)
 
     with asyncloop.watchdog(THRESHOLD, repeat=0.1, on_stall=told) as dog:
         asyncloop.run(main())
     durations = [stall.duration for stall in told.running]
     assert len(durations) >= 3 and durations == sorted(durations)
-    assert len(dog.stalls) == len(told.ended) == 1
+    (ended,) = told.ended
+    assert ended in dog.stalls and not [each for each in dog.stalls if each in told.running]
 
 
 def test_nothing_is_told_of_a_loop_that_goes_on():
-    told = Told()
+    stalls = []
 
     async def main():
         for _ in range(2000):
             await asyncio.sleep(0)
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(2.5)
 
-    with asyncloop.watchdog(1, on_stall=told):
+    with asyncloop.watchdog(2, on_stall=stalls.append):
         asyncloop.run(main())
-        time.sleep(1.2)  # no loop runs
-    assert told.stalls == []
+        time.sleep(2.2)  # no loop runs
+    assert stalls == []
 
 
 def test_a_loop_that_waits_for_another_threads_gil_or_lock():
     """The thread that blocks is the loop's own here; the lock is another's."""
-    told = Told()
+    told = Told("main")
     lock = threading.Lock()
     lock.acquire()
 
@@ -231,7 +246,7 @@ def test_a_loop_that_waits_for_another_threads_gil_or_lock():
 
 
 def test_loops_in_several_threads_are_told_apart():
-    told = Told()
+    told = Told("block_without_the_gil")
     blocked = threading.Event()
 
     async def blocks():
@@ -264,7 +279,7 @@ def test_time_in_the_collector():
             told.seen.wait(FOREVER)
             time.sleep(0.05)
 
-    told = Told()
+    told = Told("__del__")
     gc.collect()
 
     async def main():
@@ -274,14 +289,16 @@ def test_time_in_the_collector():
 
     with asyncloop.watchdog(THRESHOLD, on_stall=told):
         asyncloop.run(main())
-    assert told.running[0].gc_seconds >= THRESHOLD / 2
-    assert told.running[0].gc_seconds <= told.running[0].duration + 1
+    assert 0 < told.running[0].gc_seconds <= told.running[0].duration
+    assert 0.05 <= told.ended[0].gc_seconds <= told.ended[0].duration
 
 
 def test_on_stall_that_raises_is_counted():
-    told = Told()
+    told = Told("block_in_python")
+    called = []
 
     def raises(stall):
+        called.append(stall)
         told(stall)
         raise ValueError("contained")
 
@@ -291,11 +308,12 @@ def test_on_stall_that_raises_is_counted():
 
     with asyncloop.watchdog(THRESHOLD, on_stall=raises) as dog:
         asyncloop.run(main())
-    assert dog.failures == len(told.stalls) == 2
+    assert len(told.stalls) == 2
+    assert dog.failures == len(called)
 
 
 def test_a_repr_that_raises():
-    told = Told()
+    told = Told("block_in_python")
 
     async def main():
         asyncio.current_task().set_name("bad")
@@ -318,17 +336,22 @@ def test_a_repr_that_raises():
 
 def test_raise_makes_the_block_an_error():
     async def main():
-        time.sleep(0.5)
+        deadline = time.monotonic() + FOREVER
+        while time.monotonic() < deadline:
+            if any(frame.name == "main" for stall in dog.stalls for frame in stall.stack):
+                break
+            time.sleep(0.05)
         await asyncio.sleep(0.1)
 
     with pytest.raises(asyncloop.BlockedError, match="in main") as caught:
-        with asyncloop.watchdog(0.1, on_stall="raise"):
+        with asyncloop.watchdog(0.1, on_stall="raise") as dog:
             asyncloop.run(main())
-    assert len(caught.value.stalls) == 1
-    with asyncloop.watchdog(5, on_stall="raise"):
+    names = [[frame.name for frame in stall.stack] for stall in caught.value.stalls]
+    assert sum("main" in each for each in names) == 1
+    with asyncloop.watchdog(20, on_stall="raise"):
         asyncloop.run(asyncio.sleep(0))
     with pytest.raises(KeyError):  # the program's own error goes first
-        with asyncloop.watchdog(0.1, on_stall="raise"):
+        with asyncloop.watchdog(0.1, on_stall="raise") as dog:
             asyncloop.run(main())
             raise KeyError
 
@@ -382,8 +405,6 @@ def test_many_watchdogs_leave_nothing():
 
 
 def test_loops_come_and_go_under_a_quick_watchdog():
-    told = Told()
-
     async def main():
         for _ in range(20):
             await asyncio.sleep(0)
@@ -392,7 +413,7 @@ def test_loops_come_and_go_under_a_quick_watchdog():
         for _ in range(50):
             asyncloop.run(main())
 
-    with asyncloop.watchdog(0.003, on_stall=told) as dog:
+    with asyncloop.watchdog(0.003, on_stall=lambda stall: None) as dog:
         threads = [threading.Thread(target=work) for _ in range(4)]
         for thread in threads:
             thread.start()
@@ -404,14 +425,22 @@ def test_loops_come_and_go_under_a_quick_watchdog():
 # -- in a process of its own -------------------------------------------------------------
 
 
-BLOCKS = """
-import asyncio, time, asyncloop
+BLOCK = """
+import asyncio, logging, time, asyncloop
+told = []
+def look(record):
+    if "in main" in record.getMessage():
+        told.append(record)
+    return True
+logging.getLogger("asyncio").addFilter(look)
 async def main():
-    time.sleep(0.6)
+    until = time.monotonic() + 20
+    while not told and time.monotonic() < until:
+        time.sleep(0.2)
     await asyncio.sleep(0.2)
-asyncloop.run(main())
-print("done")
 """
+BLOCKS = f"{BLOCK}\nasyncloop.run(main())\nprint('done')\n"
+QUIET = "import asyncio, asyncloop; asyncloop.run(asyncio.sleep(0)); print('done')"
 
 
 def test_environment():
@@ -422,7 +451,7 @@ def test_environment():
 
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "yes", "1s", "0x1", " "])
 def test_bad_environment(value):
-    done = child(BLOCKS, ASYNCLOOP_WATCHDOG=value)
+    done = child(QUIET, ASYNCLOOP_WATCHDOG=value)
     assert (done.returncode, done.stdout) == (0, "done\n")
     assert len(done.stderr.splitlines()) == 1 and "ASYNCLOOP_WATCHDOG" in done.stderr
 
@@ -437,12 +466,9 @@ def test_no_environment_no_thread():
 
 def test_fork():
     """The child watches itself; a watchdog of a block in the parent is the parent's."""
-    program = textwrap.dedent("""
-        import asyncio, os, sys, time, asyncloop
-        async def main():
-            time.sleep(0.6)
-            await asyncio.sleep(0.2)
-        with asyncloop.watchdog(5) as own:
+    program = BLOCK + textwrap.dedent("""
+        import os, sys
+        with asyncloop.watchdog(30) as own:
             pid = os.fork()
             if pid == 0:
                 asyncloop.run(main())
@@ -454,7 +480,8 @@ def test_fork():
         """)
     done = child(program, "-W", "ignore", ASYNCLOOP_WATCHDOG="0.1")
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
-    assert done.stderr.count("is blocked") == 1
+    blocked = [text for text in done.stderr.split("event loop ") if "is blocked" in text]
+    assert sum("in main" in text.partition("\n")[0] for text in blocked) == 1
 
 
 def test_a_child_has_a_pipe_of_its_own():
@@ -520,7 +547,7 @@ def test_what_cannot_start_leaves_nothing(monkeypatch):
 
 
 def test_the_program_may_end_in_a_block():
-    program = BLOCKS.replace("time.sleep(0.6)", "time.sleep(0.3); raise SystemExit(3)")
+    program = BLOCKS.replace("time.sleep(0.2)", "time.sleep(0.3); raise SystemExit(3)")
     done = child(program, ASYNCLOOP_WATCHDOG="0.05")
     assert done.returncode == 3 and "Traceback" not in done.stderr
 
@@ -530,7 +557,7 @@ def test_signals_of_the_program_are_left_alone():
     program += "taken = [n for n in range(signal.SIGRTMAX - 2, signal.SIGRTMAX)]\n"
     program += "calls = []\n"
     program += "for n in taken: signal.signal(n, lambda n, f: calls.append(n))\n"
-    program += BLOCKS
+    program += QUIET + "\n"
     program += "for n in taken: os.kill(os.getpid(), n)\n"
     program += "print(sorted(calls) == taken)\n"
     if not hasattr(__import__("signal"), "SIGRTMAX"):
@@ -540,19 +567,21 @@ def test_signals_of_the_program_are_left_alone():
 
 
 def test_a_block_is_counted_once_however_often_it_is_told_of():
-    told = Told()
+    told = Told("block_until_told_three_times")
+    stalls = []
+
+    def on_stall(stall):
+        stalls.append(stall)
+        told(stall)
 
     async def main():
         loop = asyncio.get_running_loop()
-        assert loop.stats().stalls == 0
-        deadline = time.monotonic() + FOREVER
-        while len(told.running) < 3 and time.monotonic() < deadline:
-            time.sleep(0.01)
+        block_until_told_three_times(told)
         await asyncio.sleep(0.2)
         return loop
 
-    with asyncloop.watchdog(THRESHOLD, repeat=0.1, on_stall=told):
+    with asyncloop.watchdog(THRESHOLD, repeat=0.1, on_stall=on_stall):
         loop = asyncloop.run(main())
     assert len(told.running) >= 3
-    assert loop.stats().stalls == len(told.ended) > 0
+    assert loop.stats().stalls == len([each for each in stalls if not each.still_running]) > 0
     assert loop.stats().spins == 0

@@ -45,7 +45,7 @@ class Kept(asyncio.Protocol):
 
 @pytest.mark.parametrize("closes", ["before", "at the end", "after", "never"])
 def test_the_context_goes_with_a_second_close(run, server_context, certificate, closes):
-    """The first is by the peer's end: then nothing leads to the connection, without the collector."""
+    """The first is by the peer's end: then nothing leads to the connection any more."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -53,7 +53,10 @@ def test_the_context_goes_with_a_second_close(run, server_context, certificate, 
         context = ssl.create_default_context(cafile=certificate[0])
         protocol = Kept(context, closes)
         await loop.create_connection(
-            lambda: protocol, *server.sockets[0].getsockname(), ssl=context, server_hostname="localhost"
+            lambda: protocol,
+            *server.sockets[0].getsockname(),
+            ssl=context,
+            server_hostname="localhost",
         )
         del context
         await until(lambda: protocol.at_the_end)
@@ -86,7 +89,10 @@ def test_what_is_parted_and_lost_answers(run, server_context, certificate):
         context = ssl.create_default_context(cafile=certificate[0])
         protocol = Kept(context, "before")
         transport, _ = await loop.create_connection(
-            lambda: protocol, *server.sockets[0].getsockname(), ssl=context, server_hostname="localhost"
+            lambda: protocol,
+            *server.sockets[0].getsockname(),
+            ssl=context,
+            server_hostname="localhost",
         )
         await until(lambda: protocol.at_the_end)
         assert transport._sslobj is transport._sslcontext is transport._extra is None
