@@ -26,6 +26,7 @@ FLAGS = [
     "-Wall",
     "-Wextra",
     "-Wstrict-prototypes",
+    "-Wundef",  # a macro of a header that is not included would count as 0
     "-fvisibility=hidden",
     "-fno-strict-aliasing",
 ]

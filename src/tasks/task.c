@@ -5,7 +5,6 @@
 #include "base/freelist.h"
 #include "loop/current.h"
 #include "loop/owner.h"
-#include "tasks/all_tasks.h"
 #include "tasks/introspect.h"
 #include "tasks/record.h"
 

@@ -2,6 +2,7 @@
 #ifndef ASYNCLOOP_TASK_INSIDE_H
 #define ASYNCLOOP_TASK_INSIDE_H
 
+#include "tasks/all_tasks.h"
 #include "tasks/task.h"
 
 /* -- task.c: making ------------------------------------------------------------------------ */
