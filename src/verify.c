@@ -118,7 +118,7 @@ break_queue(Loop *loop UNUSED, PyObject *op)
 static void
 break_transport(Loop *loop UNUSED, PyObject *op)
 {
-    transport_cast(op)->conn_lost = 1;
+    transport_cast(op)->head.conn_lost = 1;
 }
 
 static void
