@@ -31,7 +31,7 @@ class_is_usual(PyTypeObject *type)
     flags |= Py_TPFLAGS_INLINE_VALUES;
 #endif
     return (type->tp_flags & flags) == flags && type->tp_getattro == PyObject_GenericGetAttr
-           && type->tp_version_tag != 0;
+           && SHARED_LOAD(type->tp_version_tag) != 0;
 }
 
 static bool
@@ -61,7 +61,8 @@ instance_see(struct state *state, PyObject *op, struct instance_seen *seen, PyOb
         return false;
     }
     const struct entry *entries = first_entry(table);
-    for (Py_ssize_t i = 0; i < table->count; i++) {
+    Py_ssize_t length = SHARED_LOAD(table->count);
+    for (Py_ssize_t i = 0; i < length; i++) {
         for (size_t j = 0; j < count; j++) {
             /* Where the table is shared, another object has the name, and this one may get it unseen. */
             if (entries[i].name == names[j]
@@ -71,9 +72,9 @@ instance_see(struct state *state, PyObject *op, struct instance_seen *seen, PyOb
         }
     }
     *seen = (struct instance_seen){
-        .version = Py_TYPE(op)->tp_version_tag,
+        .version = SHARED_LOAD(Py_TYPE(op)->tp_version_tag),
         .names = table,
-        .count = table->count,
+        .count = length,
     };
     return true;
 }
@@ -121,7 +122,11 @@ try_out(PyObject *class)
         known = -1;
         goto done;
     }
+#ifdef Py_GIL_DISABLED
+    known = known && instance_names(op) == NULL;
+#else
     known = known && names_are(op, false, 1);
+#endif
 done:
     Py_XDECREF(dict);
     Py_XDECREF(op);

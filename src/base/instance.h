@@ -7,14 +7,17 @@
  * table of its own (a dict that was given to it, or emptied) is looked at each time.
  *
  * Where CPython keeps that table no public header says. So it is tried out at import, with objects
- * whose names are known; where it is not as expected, and without a GIL, nothing is ever kept, and
- * each call is looked up. */
+ * whose names are known; where it is not as expected nothing is ever kept, and each call is looked up.
+ *
+ * Without a GIL only the table that the objects of a class share is looked at: it lives as long as the
+ * class, whatever other threads do, and its length is published after its entries. The table of a dict
+ * another thread may free meanwhile; an object that has one is looked at each time. */
 #ifndef ASYNCLOOP_INSTANCE_H
 #define ASYNCLOOP_INSTANCE_H
 
 #include "base/state.h"
 
-#if !defined(Py_GIL_DISABLED) && PY_VERSION_HEX < 0x03100000
+#if PY_VERSION_HEX < 0x03100000
 #define INSTANCE_KNOWN 1
 #else
 #define INSTANCE_KNOWN 0
@@ -56,6 +59,9 @@ static inline const struct instance_names *
 instance_names(PyObject *op)
 {
     const void *shared = ((PyHeapTypeObject *)Py_TYPE(op))->ht_cached_keys;
+#ifdef Py_GIL_DISABLED
+    return LIKELY(SHARED_LOAD(((PyObject **)(void *)op)[-1]) == NULL) ? shared : NULL;
+#else
     PyObject *dict = ((PyObject **)(void *)op)[-3];
 #if PY_VERSION_HEX < 0x030C0000
     if (LIKELY(((void **)(void *)op)[-4] != NULL)) {
@@ -71,16 +77,17 @@ instance_names(PyObject *op)
     }
 #endif
     return dict == NULL ? NULL : (const void *)((PyDictObject *)dict)->ma_keys;
+#endif
 }
 
 static inline bool
 instance_is_as_seen(PyObject *op, const struct instance_seen *seen)
 {
-    if (UNLIKELY(Py_TYPE(op)->tp_version_tag != seen->version)) {
+    if (UNLIKELY(SHARED_LOAD(Py_TYPE(op)->tp_version_tag) != seen->version)) {
         return false;
     }
     const struct instance_names *names = instance_names(op);
-    return LIKELY(names == seen->names && names->count == seen->count);
+    return LIKELY(names == seen->names && SHARED_LOAD(names->count) == seen->count);
 }
 
 #else

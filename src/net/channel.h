@@ -54,6 +54,14 @@ channel_of_stream(struct state *state, PyObject *op)
                                                                                                : NULL;
 }
 
+/* New reference, or NULL. */
+static inline Loop *
+channel_loop_ref(Channel *ch)
+{
+    GUARD(ch);
+    return (Loop *)Py_XNewRef(ch->loop);
+}
+
 /* Is nothing put on that transport, nor on its class? */
 static inline bool
 channel_is_plain(struct state *state, Channel *ch)

@@ -361,8 +361,15 @@ buffer_extend(PyObject *buffer, const char *data, size_t n, Py_ssize_t wanted)
 static inline PyObject *
 reader_field(PyObject *reader, PyObject *dict, PyObject *name)
 {
+#ifdef Py_GIL_DISABLED
+    PyObject *value;
+    return dict == NULL                                ? PyObject_GetAttr(reader, name)
+           : PyDict_GetItemRef(dict, name, &value) > 0 ? value
+                                                       : NULL;
+#else
     return dict != NULL ? Py_XNewRef(PyDict_GetItemWithError(dict, name))
                         : PyObject_GetAttr(reader, name);
+#endif
 }
 
 /* The length of the buffer without which readexactly(), which waits, cannot go on: until then
@@ -374,6 +381,7 @@ wanted_length(struct state *state, PyObject *reader, PyObject *waiter)
         || !future_is_pending((Future *)waiter)) {
         return 0;
     }
+    GUARD(waiter);    /* behind which the Operation takes itself off */
     PyObject *watcher = ((Future *)waiter)->watcher;
     return watcher == NULL ? 0 : net_state(state)->reader.wanted_length(watcher, reader);
 }

@@ -43,7 +43,10 @@ operation_drop_future(Operation *op)
         if (op->kind->leave != NULL) {
             op->kind->leave(op);
         }
-        SHARED_STORE(op->future->watcher, NULL);
+        {
+            GUARD(op->future);    /* whoever reads it there has us until then */
+            SHARED_STORE(op->future->watcher, NULL);
+        }
         Py_CLEAR(op->future);
     }
 }
@@ -52,6 +55,9 @@ void
 operation_cancelled(PyObject *watcher)
 {
     Operation *op = (Operation *)watcher;
+    if (!watch_is_active(&op->watch) && op->timer == NULL) {
+        return;    /* nothing of the loop holds it: another thread may be about to free it */
+    }
     Py_INCREF(op);
     operation_stop_waiting(op);
     Py_DECREF(op);

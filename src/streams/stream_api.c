@@ -1,7 +1,12 @@
 /* stream_api.c - see stream_api.h.
  *
  * An attempt looks at the reader each time: its coroutine shares it with whatever else the
- * user runs. Values of its __dict__ are borrowed only while no Python runs. */
+ * user runs. Values of its __dict__ are borrowed only while no Python runs.
+ *
+ * Without a GIL: an Operation runs in the thread that has its loop (Operation_am_send()), and a write
+ * where the transport's loop is (write_here()). Reader, writer, their dicts and the buffer may be used by
+ * other threads at any time: what is taken from a dict is a reference of our own, and the buffer is
+ * looked into behind its critical section, each time anew. */
 #include "streams/stream_api.h"
 
 #include "tasks/future.h"
@@ -16,8 +21,7 @@
 struct reader_view {
     PyObject *dict;        /* strong */
     PyObject *buffer;      /* strong; an exact bytearray */
-    const char *data;
-    Py_ssize_t length;
+    Py_ssize_t length;     /* of it, at this moment */
 };
 
 static void
@@ -27,15 +31,31 @@ view_release(struct reader_view *view)
     Py_CLEAR(view->buffer);
 }
 
-/* borrowed; NULL where it is missing */
+/* New reference; NULL where it is missing. */
 static inline PyObject *
-field(PyObject *dict, PyObject *name)
+field_ref(PyObject *dict, PyObject *name)
 {
+    PyObject *value;
+    if (UNLIKELY(PyDict_GetItemRef(dict, name, &value) < 0)) {
+        PyErr_Clear();
+    }
+    return value;
+}
+
+/* Is it None, or whatever else always exists? */
+static inline bool
+field_is(PyObject *dict, PyObject *name, PyObject *constant)
+{
+#ifdef Py_GIL_DISABLED
+    PyObject *value = field_ref(dict, name);
+    Py_XDECREF(value);
+#else
     PyObject *value = PyDict_GetItemWithError(dict, name);
     if (UNLIKELY(value == NULL)) {
         PyErr_Clear();
     }
-    return value;
+#endif
+    return value == constant;
 }
 
 /* New reference to a field of an object; NULL (and no exception) where it has none. */
@@ -47,7 +67,7 @@ own_field(PyObject *op, PyObject *name)
         PyErr_Clear();
         return NULL;
     }
-    PyObject *value = Py_XNewRef(field(dict, name));
+    PyObject *value = field_ref(dict, name);
     Py_DECREF(dict);
     return value;
 }
@@ -67,31 +87,30 @@ view_open(Operation *op, struct reader_view *view)
         PyErr_Clear();
         return false;
     }
-    PyObject *buffer = field(view->dict, state->names._buffer);
-    if (UNLIKELY(buffer == NULL || !PyByteArray_CheckExact(buffer)
+    view->buffer = field_ref(view->dict, state->names._buffer);
+    if (UNLIKELY(view->buffer == NULL || !PyByteArray_CheckExact(view->buffer)
                  || !reader_is_plain(state, op->args[0], view->dict)
-                 || (!op->started && field(view->dict, state->names._exception) != Py_None))) {
+                 || (!op->started && !field_is(view->dict, state->names._exception, Py_None)))) {
         view_release(view);
         return false;
     }
-    view->buffer = Py_NewRef(buffer);
-    view->data = PyByteArray_AS_STRING(buffer);
-    view->length = PyByteArray_GET_SIZE(buffer);
+    view->length = PyByteArray_GET_SIZE(view->buffer);
     return true;
 }
 
 static inline bool
 view_at_end(struct state *state, const struct reader_view *view)
 {
-    return field(view->dict, state->names._eof) != Py_False;
+    return !field_is(view->dict, state->names._eof, Py_False);
 }
 
 /* The reader's limit in bytes, or -1 */
 static Py_ssize_t
 view_limit(struct state *state, const struct reader_view *view)
 {
-    PyObject *limit = field(view->dict, state->names._limit);
+    PyObject *limit = field_ref(view->dict, state->names._limit);
     Py_ssize_t n = limit != NULL && PyLong_CheckExact(limit) ? PyLong_AsSsize_t(limit) : -1;
+    Py_XDECREF(limit);
     if (UNLIKELY(n < 0)) {
         PyErr_Clear();
         return -1;
@@ -126,7 +145,7 @@ is_answered(Operation *op, PyObject **result)
 static int
 maybe_resume(struct state *state, PyObject *reader, struct reader_view *view)
 {
-    if (LIKELY(field(view->dict, state->names._paused) == Py_False)) {
+    if (LIKELY(field_is(view->dict, state->names._paused, Py_False))) {
         return 0;
     }
     PyObject *result = PyObject_CallOneArg(net_state(state)->reader.own[OWN_MAYBE_RESUME_TRANSPORT], reader);
@@ -134,26 +153,46 @@ maybe_resume(struct state *state, PyObject *reader, struct reader_view *view)
     return result == NULL ? -1 : 0;
 }
 
+/* n bytes off the buffer: a new bytes object. NULL without an exception: another thread has taken them
+ * meanwhile. */
+static PyObject *
+buffer_take(PyObject *buffer, Py_ssize_t n)
+{
+    GUARD(buffer);
+    Py_ssize_t length = PyByteArray_GET_SIZE(buffer);
+#ifdef Py_GIL_DISABLED
+    if (UNLIKELY(length < n)) {
+        return NULL;
+    }
+#endif
+    PyObject *bytes = PyBytes_FromStringAndSize(PyByteArray_AS_STRING(buffer), n);
+    if (bytes == NULL) {
+        return NULL;
+    }
+    int removed = n == length ? PyByteArray_Resize(buffer, 0) : PySequence_DelSlice(buffer, 0, n);
+    if (removed < 0) {
+        Py_CLEAR(bytes);
+    }
+    return bytes;
+}
+
 /* Takes n bytes off the buffer; releases the view. */
 static enum attempt
-take(Operation *op, struct reader_view *view, Py_ssize_t n, PyObject **result)
+take(Operation *op, struct reader_view *view, Py_ssize_t n, enum own_function which, PyObject **result)
 {
-    PyObject *bytes = PyBytes_FromStringAndSize(view->data, n);
-    if (bytes == NULL) {
-        goto failed;
+    PyObject *bytes = buffer_take(view->buffer, n);
+    if (UNLIKELY(bytes == NULL && !PyErr_Occurred())) {
+        view_release(view);
+        return leave_to_standard(op, which);
     }
-    int removed = n == view->length ? PyByteArray_Resize(view->buffer, 0)
-                                    : PySequence_DelSlice(view->buffer, 0, n);
-    if (removed < 0 || maybe_resume(op->state, op->args[0], view) < 0) {
-        goto failed;
+    if (bytes == NULL || maybe_resume(op->state, op->args[0], view) < 0) {
+        Py_XDECREF(bytes);
+        view_release(view);
+        return ATTEMPT_FAILED;
     }
     view_release(view);
     *result = bytes;
     return ATTEMPT_DONE;
-failed:
-    Py_XDECREF(bytes);
-    view_release(view);
-    return ATTEMPT_FAILED;
 }
 
 static int
@@ -176,8 +215,8 @@ wait_for_data(Operation *op, struct reader_view *view, enum own_function which)
 {
     struct state *state = op->state;
     PyObject *reader = op->args[0];
-    bool paused = field(view->dict, state->names._paused) != Py_False;
-    bool busy = field(view->dict, state->names._waiter) != Py_None;
+    bool paused = !field_is(view->dict, state->names._paused, Py_False);
+    bool busy = !field_is(view->dict, state->names._waiter, Py_None);
     PyObject *dict = Py_NewRef(view->dict);
     view_release(view);
     if (UNLIKELY(busy || loop_has_custom_futures(op->loop))) {
@@ -209,7 +248,7 @@ wait_for_data(Operation *op, struct reader_view *view, enum own_function which)
 static void
 leave_reader(Operation *op)
 {
-    if (LIKELY(op->future->future_state >= FUTURE_FINISHED)) {
+    if (LIKELY(SHARED_LOAD(op->future->future_state) >= FUTURE_FINISHED)) {
         return;
     }
     PyObject *waiter;
@@ -236,7 +275,7 @@ attempt_readexactly(Operation *op, PyObject **result)
         return leave_to_standard(op, OWN_READEXACTLY);
     }
     if (view.length >= op->count) {
-        return take(op, &view, op->count, result);
+        return take(op, &view, op->count, OWN_READEXACTLY, result);
     }
     if (view_at_end(op->state, &view)) {
         view_release(&view);
@@ -256,19 +295,29 @@ attempt_read(Operation *op, PyObject **result)
         return leave_to_standard(op, OWN_READ);
     }
     if (view.length > 0 || view_at_end(op->state, &view) || op->phase > 0) {
-        return take(op, &view, op->count < view.length ? op->count : view.length, result);
+        return take(op, &view, op->count < view.length ? op->count : view.length, OWN_READ, result);
     }
     op->phase = 1;    /* it waits once, whatever it is woken for */
     return wait_for_data(op, &view, OWN_READ);
 }
 
-static const char *
-find(const char *data, Py_ssize_t length, const char *separator, Py_ssize_t separator_length)
+/* Where the separator is behind the first `start` bytes of the buffer, or -1. `length` is that of the
+ * buffer when it was looked into. */
+static Py_ssize_t
+find(PyObject *buffer, Py_ssize_t start, const char *separator, Py_ssize_t separator_length,
+     Py_ssize_t *length)
 {
-    if (separator_length == 1) {
-        return memchr(data, separator[0], (size_t)length);
+    GUARD(buffer);
+    *length = PyByteArray_GET_SIZE(buffer);
+    if (*length - start < separator_length) {
+        return -1;
     }
-    return memmem(data, (size_t)length, separator, (size_t)separator_length);
+    const char *data = PyByteArray_AS_STRING(buffer);
+    size_t n = (size_t)(*length - start);
+    const char *at = separator_length == 1
+                         ? memchr(data + start, separator[0], n)
+                         : memmem(data + start, n, separator, (size_t)separator_length);
+    return at == NULL ? -1 : at - data;
 }
 
 /* op->count: so many bytes from the start hold no beginning of a separator. */
@@ -285,15 +334,15 @@ read_until(Operation *op, const char *separator, Py_ssize_t separator_length,
     }
     Py_ssize_t limit = view_limit(op->state, &view);
     if (limit >= 0 && view.length - op->count >= separator_length) {
-        const char *at = find(view.data + op->count, view.length - op->count, separator,
-                              separator_length);
-        if (at != NULL && at - view.data <= limit) {
-            return take(op, &view, at - view.data + separator_length, result);
+        Py_ssize_t length;
+        Py_ssize_t at = find(view.buffer, op->count, separator, separator_length, &length);
+        if (at >= 0 && at <= limit) {
+            return take(op, &view, at + separator_length, which, result);
         }
-        if (at != NULL) {
+        if (at >= 0) {
             limit = -1;
         }
-        op->count = view.length + 1 - separator_length;
+        op->count = length < separator_length ? 0 : length + 1 - separator_length;
     }
     if (limit < 0 || op->count > limit || view_at_end(op->state, &view)) {
         view_release(&view);
@@ -335,7 +384,7 @@ reader_is_well(struct state *state, PyObject *writer)
     bool well = reader == Py_None;
     if (LIKELY(reader != NULL && Py_IS_TYPE(reader, net_state(state)->reader.FastReaderType))) {
         PyObject *dict = PyObject_GenericGetDict(reader, NULL);
-        well = dict != NULL && field(dict, state->names._exception) == Py_None
+        well = dict != NULL && field_is(dict, state->names._exception, Py_None)
                && reader_is_plain(state, reader, dict);
         if (UNLIKELY(dict == NULL)) {
             PyErr_Clear();
@@ -510,11 +559,20 @@ Writer_drain(METHOD_ARGS)
         return NULL;
     }
     Channel *ch = channel_of_stream(state, transport);
-    PyObject *op = ch == NULL || ch->loop == NULL
-                       ? call_standard(state, OWN_DRAIN, self, args, nargs, kwnames)
-                       : operation_new(ch->loop, &kind_drain, transport, &self, 1);
+    Loop *loop = ch == NULL ? NULL : channel_loop_ref(ch);
+    PyObject *op = loop == NULL ? call_standard(state, OWN_DRAIN, self, args, nargs, kwnames)
+                                : operation_new(loop, &kind_drain, transport, &self, 1);
+    Py_XDECREF(loop);
     Py_DECREF(transport);
     return op;
+}
+
+/* As the transport's own write(). */
+static PyObject *
+write_here(PyObject *transport, PyObject *data)
+{
+    OWN_LOOP_OF(transport, Channel);
+    return stream_write(stream_cast(transport), data) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
 static PyObject *
@@ -528,17 +586,15 @@ Writer_write(METHOD_ARGS)
     if (transport == NULL) {
         return NULL;
     }
-    int failed;
-    if (LIKELY(transport_is_plain_stream(state, transport))) {
-        failed = stream_write(stream_cast(transport), args[0]);
-    }
-    else {
-        PyObject *result = PyObject_CallMethodOneArg(transport, state->names.write, args[0]);
-        failed = result == NULL ? -1 : 0;
-        Py_XDECREF(result);
-    }
+    PyObject *result = LIKELY(transport_is_plain_stream(state, transport))
+                           ? write_here(transport, args[0])
+                           : PyObject_CallMethodOneArg(transport, state->names.write, args[0]);
     Py_DECREF(transport);
-    return failed < 0 ? NULL : Py_NewRef(Py_None);
+    if (UNLIKELY(result == NULL)) {
+        return NULL;
+    }
+    Py_DECREF(result);
+    Py_RETURN_NONE;
 }
 
 /* -- the types ---------------------------------------------------------------------------------------------- */
@@ -601,12 +657,8 @@ stream_api_init(PyObject *module, struct state *state)
     struct reader_state *reader = &net_state(state)->reader;
     net_state(state)->protocols.stream_connection_made = stream_adopt_connection_made;
     reader->wanted_length = stream_wanted_length;
-    bool wanted = reader->usable;    /* else no protocol is of the kind PROTO_READER */
-#ifdef Py_GIL_DISABLED
-    wanted = false;    /* the methods here take for granted that nobody else sees the reader meanwhile */
-#endif
-    if (!wanted) {
-        return 0;
+    if (!reader->usable) {
+        return 0;    /* no protocol is of the kind PROTO_READER */
     }
     if (state_add_type(module, &Reader_spec, reader->ReaderType, PY_SSIZE_T_MAX, &reader->FastReaderType) < 0) {
         return -1;

@@ -133,6 +133,7 @@ static int
 future_tell_watcher(PyObject *op, PyObject *ignored UNUSED)
 {
     Future *self = (Future *)op;
+    GUARD(op);
     if (self->watcher != NULL) {
         tasks_state(self->state_ptr)->futures.cancelled(self->watcher);
     }

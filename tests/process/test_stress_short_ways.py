@@ -1,0 +1,163 @@
+"""Short ways that rely on the thread of the loop, while other threads use the same objects.
+
+As in test_stress_threads.py: what is looked for is a crash, a hang, a lost byte or, under
+ThreadSanitizer, a data race. src/short_ways.md says which of them relies on what.
+"""
+
+import asyncio
+import contextlib
+import sys
+import threading
+import warnings
+
+import pytest
+
+from tests.support import FREE_THREADED, turns
+from tests.threads import SCALE, Threads, loop_in_thread, quiet, refused, switch_often  # noqa: F401
+
+pytestmark = pytest.mark.our_loop("asyncio promises none of this")
+
+SAFE_BYTEARRAY = not FREE_THREADED or sys.version_info >= (3, 14)
+"""Before, two threads that use one bytearray end the process without a GIL, whatever the loop."""
+
+
+def look_at_streams(reader, writer):
+    reader.at_eof()
+    reader.exception()
+    repr(reader)
+    repr(writer)
+    writer.get_extra_info("peername")
+    writer.is_closing()
+    reader.note = object()    # its dict has one more, and one less
+    del reader.note
+    vars(reader)
+    if SAFE_BYTEARRAY:
+        bytes(reader._buffer)
+        len(reader._buffer)
+
+
+def use_streams(reader, writer):
+    """What belongs to the loop's thread: done there, or refused, but for nothing."""
+    if FREE_THREADED:
+        refused(writer.write, b"")
+    for method in (reader.read, reader.readline, writer.drain):
+        refused(method().close)    # one that was refused is dropped here
+
+
+def test_streams_seen_from_other_threads(impl):
+    """An echo over streams loses nothing while others look at its reader and writer."""
+    current = []
+    stop = threading.Event()
+    with loop_in_thread(impl, quiet) as loop:
+
+        async def serve(reader, writer):
+            current.append((reader, writer))
+            with contextlib.suppress(asyncio.IncompleteReadError):
+                while True:
+                    line = await reader.readuntil(b"\n")
+                    writer.write(line + await reader.readexactly(1000))
+                    await writer.drain()
+            writer.close()
+
+        async def exchange(number):
+            server = await asyncio.start_server(serve, "127.0.0.1", 0)
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            current.append((reader, writer))
+            for i in range(20):
+                data = b"%d %d\n" % (number, i) + bytes([i]) * 1000
+                writer.write(data)
+                assert await reader.readexactly(len(data)) == data
+            writer.close()
+            server.close()
+            current.clear()
+
+        def until_the_end(use):
+            while not stop.is_set():
+                for streams in list(current):
+                    use(*streams)
+
+        threads = Threads()
+        for use in (look_at_streams, look_at_streams, use_streams):
+            threads.add(until_the_end, use)
+        with warnings.catch_warnings(), threads.during():
+            warnings.filterwarnings("ignore", "coroutine .* was never awaited")
+            try:
+                for number in range(5 * SCALE):
+                    asyncio.run_coroutine_threadsafe(exchange(number), loop).result()
+            finally:
+                stop.set()
+
+
+def connected_streams(loop):
+    """(reader, its writer, the writer of the other end) on a loop that another thread runs."""
+
+    async def connect():
+        accepted = loop.create_future()
+        server = await asyncio.start_server(
+            lambda *streams: accepted.set_result(streams), "127.0.0.1", 0
+        )
+        _, other = await asyncio.open_connection(*server.sockets[0].getsockname())
+        streams = await accepted
+        server.close()
+        return *streams, other
+
+    return asyncio.run_coroutine_threadsafe(connect(), loop).result()
+
+
+def close_streams(loop, *writers):
+    async def close():
+        for writer in writers:
+            writer.close()
+        await turns(5)
+
+    asyncio.run_coroutine_threadsafe(close(), loop).result()
+
+
+@pytest.mark.skipif(not SAFE_BYTEARRAY, reason="bytearray is not safe there by itself")
+def test_reader_fed_by_other_threads(impl):
+    """Bytes that other threads put into a reader while the loop's takes them: each comes once."""
+    feeders, pieces, piece = 3, 20 * SCALE, 64 * 1024
+    fed = []
+
+    async def take(reader):
+        total = 0
+        while len(fed) < feeders or reader._buffer:
+            # The buffer grows without the reader being told: it is looked into again and again.
+            if len(reader._buffer) >= piece:
+                total += (await reader.readexactly(piece)).count(b"x")
+            if reader._buffer:
+                total += (await reader.read(4 * piece)).count(b"x")
+            await asyncio.sleep(0)
+        return total
+
+    with loop_in_thread(impl, quiet) as loop:
+        reader, *writers = connected_streams(loop)
+
+        def feed():
+            for _ in range(pieces):
+                reader._buffer.extend(b"x" * piece)
+            fed.append(True)
+
+        taken = asyncio.run_coroutine_threadsafe(take(reader), loop)
+        threads = Threads()
+        for _ in range(feeders):
+            threads.add(feed)
+        with threads.during():
+            pass
+        assert taken.result() == feeders * pieces * piece
+        close_streams(loop, *writers)
+
+
+def test_tasks_that_wait_for_a_reader_end_in_other_threads(impl):
+    """What waits for bytes is cancelled elsewhere while they come."""
+    with loop_in_thread(impl, quiet) as loop:
+        for _ in range(10 * SCALE):
+            reader, *writers = connected_streams(loop)
+            waiting = asyncio.run_coroutine_threadsafe(reader.readexactly(10**6), loop)
+            threads = Threads()
+            threads.add(waiting.cancel)
+            for _ in range(20):
+                loop.call_soon_threadsafe(writers[1].write, b"x" * 1000)
+            with threads.during():
+                pass
+            close_streams(loop, *writers)
