@@ -8,6 +8,8 @@ import sys
 from asyncio import exceptions, unix_events
 from typing import IO, TYPE_CHECKING, Any
 
+from . import _core
+
 if TYPE_CHECKING:
     from ._core import _MixinBase as _Base
 else:
@@ -41,6 +43,10 @@ class SendfileHooks(_Base):
     async def _sock_sendfile_native(
         self, sock: socket.socket, file: IO[bytes], offset: int, count: int | None
     ) -> int:
+        if _core._has_custom_futures(self):
+            asyncio_way: Any = unix_events._UnixSelectorEventLoop._sock_sendfile_native
+            sent: int = await asyncio_way(self, sock, file, offset, count)
+            return sent
         return await self._send_file(sock, file, offset, count, owned=False)
 
     async def _sendfile_native(

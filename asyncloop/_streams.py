@@ -218,8 +218,10 @@ class StreamHooks(_Base):
         ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
         context: Context | None = None,
     ) -> None:
-        if any(self._has_other(name, own) for name, own in ACCEPTING.items()):
-            # What accepts is somebody else's: then asyncio's way goes to it.
+        if _core._has_custom_futures(self) or any(
+            self._has_other(name, own) for name, own in ACCEPTING.items()
+        ):
+            # What accepts, or what it waits in, is somebody else's: then asyncio's way goes to it.
             _UnixLoop._start_serving(
                 self,
                 protocol_factory,

@@ -24,6 +24,7 @@ from asyncio.log import logger
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from . import _core
 from ._lazy import lazy
 
 if TYPE_CHECKING:
@@ -332,7 +333,7 @@ class SubprocessHooks(_Base):
                 transport._connect_all(files)
             else:
                 self.call_soon(protocol.connection_made, transport)
-            await _turn()
+            await self._turn_or_future()
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException:
@@ -340,6 +341,14 @@ class SubprocessHooks(_Base):
             await asyncio.shield(transport._wait())
             raise
         return transport
+
+    async def _turn_or_future(self) -> None:
+        """One iteration; where create_future() is somebody's, he is asked, as by asyncio."""
+        if not _core._has_custom_futures(self):
+            return await _turn()
+        waiter: asyncio.Future[None] = self.create_future()
+        self.call_soon(lambda: None if waiter.done() else waiter.set_result(None))
+        await waiter
 
     _make_watched_transport = _UnixLoop._make_subprocess_transport
     _child_watcher_callback = _UnixLoop._child_watcher_callback

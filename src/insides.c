@@ -118,6 +118,20 @@ Loop__ready_list(PyObject *op, PyObject *ignored UNUSED)
     return list;
 }
 
+/* asyncio would call it again; here it holds nothing that could be called (handle.h). 0 / -1 */
+static int
+ring_check(Loop *loop, PyObject *item)
+{
+    bool ours = Py_IS_TYPE(item, loop_state(loop->state)->handles.Type)
+                || Py_IS_TYPE(item, loop_state(loop->state)->handles.TimerType);
+    if (ours && handle_has_run((Handle *)item)) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "a call that has run holds nothing more: schedule it anew, by call_soon()");
+        return -1;
+    }
+    return 0;
+}
+
 /* Whatever a user puts there; twice, perhaps. 0 / -1 */
 static int
 ring_push(Loop *loop, PyObject *item)
@@ -136,7 +150,7 @@ Loop__ready_push(PyObject *op, PyObject *item)
     OWN_LOOP(op);
     Loop *loop = (Loop *)op;
     inbox_drain_all(loop);
-    if (ring_push(loop, item) < 0) {
+    if (ring_check(loop, item) < 0 || ring_push(loop, item) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -179,6 +193,11 @@ Loop__ready_replace(PyObject *op, PyObject *items)
     if (!PyList_Check(items)) {
         PyErr_SetString(PyExc_TypeError, "a list is expected");
         return NULL;
+    }
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(items); i++) {
+        if (ring_check(loop, PyList_GET_ITEM(items, i)) < 0) {
+            return NULL;
+        }
     }
     inbox_drain_all(loop);
     size_t count = (size_t)PyList_GET_SIZE(items);

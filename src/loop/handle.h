@@ -124,6 +124,16 @@ void handle_let_loop_go(Handle *handle);
 /* After the call, and after debug mode has told of it: what runs once holds nothing more. */
 void handle_finished(Handle *handle);
 
+/* It was not cancelled, and has nothing to call any more. */
+static inline bool
+handle_has_run(Handle *handle)
+{
+    bool has_run;
+    GUARD(handle);
+    has_run = handle->callback == NULL && !handle->cancelled;
+    return has_run;
+}
+
 /* The critical section is that of `lookers`, which lies beside it. */
 static inline void
 handle_set_place(Handle *handle, enum handle_place place)

@@ -120,7 +120,15 @@ module_connects_as_usual(PyObject *module, PyObject *op)
     }
     unsigned int bits = LOOP_BIT(create_connection) | LOOP_BIT(_connect_sock);
     return PyBool_FromLong(!FLAG(loop->debug) && (loop_replaced(loop) & bits) == 0
+                           && !loop_has_custom_futures(loop)
                            && standard_is(loop->state, STANDARD_BASE_EVENTS_SOCKET));
+}
+
+static PyObject *
+module_has_custom_futures(PyObject *module, PyObject *op)
+{
+    Loop *loop = loop_from_argument(module, op);
+    return loop == NULL ? NULL : PyBool_FromLong(loop_has_custom_futures(loop));
 }
 
 /* Does asyncio's _ensure_resolved() find out by itself what is an address? */
@@ -202,6 +210,9 @@ static PyMethodDef sockets_functions[] = {
     {"_connects_as_usual", module_connects_as_usual, METH_O,
      PyDoc_STR("_connects_as_usual(loop, /)\n--\n\n"
                "Is nothing replaced that asyncio's create_connection() would call?")},
+    {"_has_custom_futures", module_has_custom_futures, METH_O,
+     PyDoc_STR("_has_custom_futures(loop, /)\n--\n\n"
+               "Does create_future() of this loop give something else than the core's own?")},
     {"_socket_for", (PyCFunction)(void (*)(void))module_socket_for, METH_FASTCALL,
      PyDoc_STR("_socket_for(loop, host, port, /)\n--\n\n"
                "A non-blocking TCP socket and the address to connect it to, for a numeric host.\n\n"

@@ -2,6 +2,7 @@
 #include "net/stream.h"
 
 #include "base/args.h"
+#include "loop/overrides.h"
 #include "loop/owner.h"
 #include "tasks/future.h"
 #include "net/reader.h"
@@ -136,6 +137,19 @@ Stream_can_write_eof(PyObject *op UNUSED, PyObject *ignored UNUSED)
     return Py_NewRef(Py_True);
 }
 
+/* As the loop's create_future() makes it. */
+static PyObject *
+transport_create_future(Transport *tr)
+{
+    struct state *state = tr->head.state;
+    PyObject *loop = Py_NewRef((PyObject *)tr->head.loop);
+    PyObject *future = LIKELY(!loop_has_custom_futures(tr->head.loop))
+                           ? future_new(state, loop)
+                           : PyObject_CallMethodNoArgs(loop, state->names.create_future);
+    Py_DECREF(loop);
+    return future;
+}
+
 static PyObject *
 Stream__make_empty_waiter(PyObject *op, PyObject *ignored UNUSED)
 {
@@ -149,11 +163,11 @@ Stream__make_empty_waiter(PyObject *op, PyObject *ignored UNUSED)
         PyErr_SetString(PyExc_RuntimeError, "the transport is closed");
         return NULL;
     }
-    PyObject *waiter = future_new(stream->base.head.state, (PyObject *)stream->base.head.loop);
+    PyObject *waiter = transport_create_future(&stream->base);
     if (waiter == NULL) {
         return NULL;
     }
-    stream->empty_waiter = Py_NewRef(waiter);
+    Py_XSETREF(stream->empty_waiter, Py_NewRef(waiter));    /* NULL, unless somebody's create_future() did this */
     if (wqueue_is_empty(&stream->output)
         && future_settle_result(stream->base.head.state, waiter, Py_None) < 0) {
         Py_CLEAR(waiter);

@@ -502,8 +502,9 @@ Loop_getaddrinfo(PyObject *loop, PyObject *const *args, Py_ssize_t nargs, PyObje
         .name = "getaddrinfo", .attempt = attempt_getaddrinfo, .owner = "BaseEventLoop", .warns = true, .leave = look_up_leave};
     static const char *const names[] = {"host", "port", "family", "type", "proto", "flags", NULL};
     PyObject *values[OPERATION_MAX_ARGS] = {NULL};
-    /* asyncio's method asks run_in_executor() */
+    /* asyncio's method asks run_in_executor(), and that create_future() */
     if (UNLIKELY(loop_replaced((Loop *)loop) & LOOP_BIT(run_in_executor))
+        || loop_has_custom_futures((Loop *)loop)
         || loop_base_replaced((Loop *)loop, LOOP_BIT(getaddrinfo))) {
         return overrides_call_base((Loop *)loop, ((Loop *)loop)->state->names.getaddrinfo, args,
                                    nargs, kwnames);

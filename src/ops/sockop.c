@@ -8,6 +8,7 @@
 #include "base/args.h"
 #include "base/standard.h"
 #include "base/tuning.h"
+#include "loop/overrides.h"
 #include "loop/scratch.h"
 #include "net/addr.h"
 #include "net/io.h"
@@ -369,6 +370,23 @@ attempt_wait_writable(Operation *op, PyObject **result)
 
 /* -- the methods -------------------------------------------------------------------------------- */
 
+/* By asyncio's method of that name: it waits in what create_future() gives, which is somebody's. */
+static PyObject *
+sockop_by_asyncio(PyObject *loop, const char *name, PyObject *const *args, Py_ssize_t nargs,
+                  PyObject *kwnames)
+{
+    PyObject *module = PyImport_ImportModule("asyncio.selector_events");
+    PyObject *class = module == NULL ? NULL : PyObject_GetAttrString(module, "BaseSelectorEventLoop");
+    PyObject *method = class == NULL ? NULL : PyObject_GetAttrString(class, name);
+    PyObject *bound = method == NULL ? NULL : PyMethod_New(method, loop);
+    PyObject *result = bound == NULL ? NULL : PyObject_Vectorcall(bound, args, (size_t)nargs, kwnames);
+    Py_XDECREF(bound);
+    Py_XDECREF(method);
+    Py_XDECREF(class);
+    Py_XDECREF(module);
+    return result;
+}
+
 /* Makes the method Loop_NAME: the first REQUIRED of the given names must be there, NARGS
  * are taken, and so much room for arguments has the Operation (ROOM >= NARGS - 1). */
 #define METHOD(NAME, ATTEMPT, REQUIRED, NARGS, ROOM, ...)                                      \
@@ -379,6 +397,9 @@ attempt_wait_writable(Operation *op, PyObject **result)
             .name = #NAME, .attempt = ATTEMPT, .owner = "BaseSelectorEventLoop", .warns = true}; \
         static const char *const names[] = {__VA_ARGS__, NULL};                                \
         PyObject *values[OPERATION_MAX_ARGS + 1] = {NULL};                                     \
+        if (UNLIKELY(loop_has_custom_futures((Loop *)loop))) {                                 \
+            return sockop_by_asyncio(loop, #NAME, args, nargs, kwnames);                       \
+        }                                                                                      \
         if (LIKELY(kwnames == NULL && nargs == (NARGS) && (ROOM) == (NARGS) - 1)) {            \
             return operation_new((Loop *)loop, &kind, args[0], args + 1, ROOM);                \
         }                                                                                      \

@@ -1,4 +1,4 @@
-"""What the exception handler is told of a TLS connection: the transports and protocols of asyncio's."""
+"""What the exception handler is told of a TLS connection: transports and protocols as asyncio."""
 
 import asyncio
 
