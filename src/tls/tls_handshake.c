@@ -171,10 +171,8 @@ tls_step_handshake(Tls *tls)
     case TLS_OK:
         return tls_handshake_done(tls);
     case TLS_WANT:
-        if (tls_process_outgoing(tls) < 0) {
-            return tls_failed(tls, TLS_FATAL_MESSAGE);
-        }
-        return tls_control_reading(tls);
+        /* What the transport below raises is for whoever has called, as with asyncio. */
+        return tls_process_outgoing(tls) < 0 ? -1 : tls_control_reading(tls);
     case TLS_EOF:
         PyErr_SetNone(PyExc_ConnectionResetError);
         return tls_handshake_failed(tls);

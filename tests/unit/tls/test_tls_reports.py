@@ -1,6 +1,8 @@
 """What the exception handler is told of a TLS connection: transports and protocols as asyncio."""
 
 import asyncio
+import socket
+import ssl
 
 import pytest
 
@@ -19,7 +21,7 @@ class Raising(asyncio.Protocol):
 
     def reach(self, where):
         if where == self.where:
-            raise self.error
+            raise self.error(where)
 
     def data_received(self, data):
         self.reach("data_received")
@@ -67,24 +69,24 @@ def told(reports):
 @pytest.mark.parametrize(
     "where, error, message",
     [
-        ("data_received", ValueError("1"), "Fatal error on SSL protocol"),
-        ("data_received", GeneratorExit(), "Fatal error: protocol.buffer_updated() call failed."),
+        ("data_received", ValueError, "Fatal error on SSL protocol"),
+        ("data_received", GeneratorExit, "Fatal error: protocol.buffer_updated() call failed."),
         (
             "data_received",
-            asyncio.CancelledError(),
+            asyncio.CancelledError,
             "Fatal error: protocol.buffer_updated() call failed.",
         ),
         (
             "connection_made",
-            ValueError("2"),
+            ValueError,
             "Fatal error: protocol.buffer_updated() call failed.",
         ),
         (
             "connection_made",
-            asyncio.CancelledError(),
+            asyncio.CancelledError,
             "Fatal error: protocol.buffer_updated() call failed.",
         ),
-        ("eof_received", ValueError("3"), "Error calling eof_received()"),
+        ("eof_received", ValueError, "Error calling eof_received()"),
     ],
 )
 @pytest.mark.usefixtures("engine")
@@ -97,11 +99,12 @@ def test_report_names_the_transport_below(run, contexts, reports, where, error, 
         elif where == "eof_received":
             transport.close()
         await until(lambda: protocol.lost)
-        assert protocol.lost == [error]
+        [reason] = protocol.lost
+        assert type(reason) is error
         assert told(reports) == [
             (["message", "exception", "transport", "protocol"], message, "socket", "tls")
         ]
-        assert reports[0]["exception"] is error
+        assert reports[0]["exception"] is reason
         assert reports[0]["transport"].get_protocol() is None
         transport.abort()
 
@@ -112,7 +115,7 @@ def test_report_names_the_transport_below(run, contexts, reports, where, error, 
 @pytest.mark.usefixtures("engine")
 def test_report_of_pause_writing(run, contexts, reports):
     async def main():
-        protocol = Raising("pause_writing", ValueError("p"))
+        protocol = Raising("pause_writing", ValueError)
         transport = await connect(contexts, protocol)
         transport.pause_reading()
         protocol.transport.set_write_buffer_limits(high=0)
@@ -159,4 +162,47 @@ def test_get_buffer_closes_and_raises(run, contexts, reports):
 
     run(main())
     assert {context["message"] for context in reports} == {"Fatal error on SSL protocol"}
+    reports.clear()
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("server_side", [False, True])
+def test_handshake_over_what_cannot_be_written(run, contexts, reports, server_side):
+    """start_tls() after write_eof(): who calls for the handshake's bytes gets the exception."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        with theirs:
+            transport, protocol = await loop.create_connection(asyncio.Protocol, sock=ours)
+            transport.write_eof()
+            task = loop.create_task(
+                loop.start_tls(transport, protocol, contexts[0], server_side=True)
+                if server_side
+                else loop.start_tls(transport, protocol, contexts[1], server_hostname="localhost")
+            )
+            if server_side:
+                incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+                client = contexts[1].wrap_bio(incoming, outgoing, server_hostname="localhost")
+                with pytest.raises(ssl.SSLWantReadError):
+                    client.do_handshake()
+                theirs.sendall(outgoing.read())
+            await until(lambda: reports)
+            assert [str(context["exception"]) for context in reports] == [
+                "Cannot call write() after write_eof()"
+            ]
+            if server_side:
+                assert told(reports)[0][1:] == (
+                    "Fatal error: protocol.buffer_updated() call failed.",
+                    "socket",
+                    "tls",
+                )
+            else:
+                assert reports[0]["message"].startswith("Exception in callback SSL")
+                assert "handle" in reports[0] and not transport.is_closing()
+            task.cancel()
+            await asyncio.wait([task])
+            transport.abort()
+
+    run(main())
     reports.clear()
