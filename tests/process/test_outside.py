@@ -199,7 +199,7 @@ def test_top(capsys, monkeypatch):
 
         monkeypatch.setattr(_outside, "time", Clock())
         text = look(capsys, "top", process.pid, "-d", 0.05)
-        assert f"process {process.pid} has ended" in text and text.count("STATE") == 2
+        assert f"process {process.pid} has ended" in text and text.count("TURNS/S") == 2
 
 
 def test_by_the_command_line():
