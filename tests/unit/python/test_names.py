@@ -136,7 +136,7 @@ ABSENT = {
 }
 
 COMMON = {*dir(object), "__annotations__", "__abstractmethods__", "__classcell__", "__dict__"}
-COMMON |= {"__firstlineno__"}
+COMMON |= {"__firstlineno__", "__annotate_func__", "__annotations_cache__"}
 COMMON |= {"__module__", "__slots__", "__static_attributes__", "__weakref__", "_abc_impl"}
 
 DOCUMENT = ROOT / "docs" / "differences.md"
