@@ -13,6 +13,7 @@
 int
 all_tasks_add(struct state *state, PyObject *task UNUSED, struct list_node *node)
 {
+    VERIFY(verify_node(node) && verify_node(&tasks_state(state)->all.list));
     if (list_empty(node)) {
         list_append(&tasks_state(state)->all.list, node);
     }
@@ -22,6 +23,7 @@ all_tasks_add(struct state *state, PyObject *task UNUSED, struct list_node *node
 void
 all_tasks_remove(struct state *state UNUSED, PyObject *task UNUSED, struct list_node *node)
 {
+    VERIFY(verify_node(node));
     list_remove(node);
 }
 

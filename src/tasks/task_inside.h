@@ -2,6 +2,7 @@
 #ifndef ASYNCLOOP_TASK_INSIDE_H
 #define ASYNCLOOP_TASK_INSIDE_H
 
+#include "base/checked.h"
 #include "tasks/all_tasks.h"
 #include "tasks/task.h"
 
@@ -12,9 +13,10 @@
 static inline void
 task_unlink(Task *self)
 {
-#if TASKS_ARE_LISTED
-    list_remove(&self->node);
-#endif
+    if (TASKS_ARE_LISTED) {
+        VERIFY(verify_node(&self->node));
+        list_remove(&self->node);
+    }
     task_set_unregistered(self);
 }
 

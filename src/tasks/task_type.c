@@ -263,6 +263,7 @@ task_dealloc_now(Task *self)
     }
     task_clear(self);
     future_clear(&self->future);
+    VERIFY(list_empty(&self->node));    /* or the list leads to freed memory */
     if (Py_IS_TYPE(op, tasks_state(state)->tasks.Type)) {
         introspect_clear_thread(op, &tasks_state(state)->introspect);
     }
