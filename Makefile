@@ -183,6 +183,7 @@ bench: $(VENV)/.ready-bench $(VENV)/.built
 lint: $(VENV)/.ready-lint-test-run $(VENV)/.built
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/clang-format --dry-run -Werror $$(git ls-files 'src/*.[ch]')
+	$(PY) tools/check_switches.py
 	$(VENV)/bin/mypy
 	$(PY) -m mypy.stubtest --concise --allowlist tools/stubtest-allowlist.txt asyncloop._core
 

@@ -16,6 +16,7 @@
 #include "tasks/all_tasks.h"
 #include "tasks/future_waiters.h"
 #include "tasks/task.h"
+#include "tls/tls.h"
 
 /* What the ring holds of tasks/, which ready.c knows nothing of. */
 static void
@@ -74,6 +75,7 @@ loop_verify(Loop *loop)
     unpushed_verify(loop);
     VERIFY(net_loop(loop)->unpushed.length == 0);
     transports_verify(loop, turn);
+    tls_verify_all(loop, turn);
 }
 
 /* -- for tests ----------------------------------------------------------------------------- */

@@ -656,4 +656,19 @@ watch_verify(Loop *loop, uint64_t turn)
         VERIFY(descriptors == COUNTER_GET(loop->counters->descriptors));
     }
 }
+
+void
+watch_verify_transports(Loop *loop, uint64_t turn, void (*verify)(PyObject *transport, Loop *loop, uint64_t turn))
+{
+    const struct fds *fds = &loop->fds;
+    struct verify_part part = verify_part(fds->length, turn);
+    for (size_t page = part.from; page < part.to; page++) {
+        for (int i = 0; fds->pages[page] != NULL && i < PAGE_LENGTH; i++) {
+            PyObject *transport = fds->pages[page]->entries[i].transport;
+            if (transport != NULL) {
+                verify(transport, loop, turn);
+            }
+        }
+    }
+}
 #endif

@@ -120,6 +120,8 @@ int watch_traverse(Loop *loop, visitproc visit, void *arg);
 
 #ifdef ASYNCLOOP_DEBUG
 void watch_verify(Loop *loop, uint64_t turn);    /* checked.h */
+void watch_verify_transports(Loop *loop, uint64_t turn,
+                             void (*verify)(PyObject *transport, Loop *loop, uint64_t turn));
 #endif
 
 #endif

@@ -12,15 +12,14 @@ stream_verify(Stream *stream, uint64_t turn)
     const Transport *tr = &stream->base;
     wqueue_verify(&stream->output, turn);
     VERIFY(tr->head.conn_lost == 0 || wqueue_is_empty(&stream->output));
-    /* where resume_writing() has raised what leaves the loop, the next event ends the watching */
-    VERIFY(!wqueue_is_empty(&stream->output) || !watch_is_active(&tr->write_watch)
-           || tr->head.loop->run->exception != NULL);
+    VERIFY(wqueue_is_empty(&stream->output) || watch_is_active(&tr->write_watch));
     VERIFY(stream->empty_waiter == NULL || verify_lives(stream->empty_waiter));
 }
 
 static void
-transport_verify(Transport *tr, Loop *loop, uint64_t turn)
+transport_verify(PyObject *op, Loop *loop, uint64_t turn)
 {
+    Transport *tr = transport_cast(op);
     VERIFY(tr->kind != NULL && tr->head.state == loop->state);
     if (tr->head.loop == NULL) {
         VERIFY(!watch_is_active(&tr->read_watch) && !watch_is_active(&tr->write_watch));
@@ -35,8 +34,8 @@ transport_verify(Transport *tr, Loop *loop, uint64_t turn)
     VERIFY(tr->head.owed_lost.kind == NULL || tr->head.owed_lost.arg == NULL || verify_lives(tr->head.owed_lost.arg));
     VERIFY(tr->file == NULL || verify_lives(tr->file));
     VERIFY(verify_node(&tr->client));
-    if (Py_IS_TYPE((PyObject *)tr, net_state(tr->head.state)->streams.Type)) {
-        stream_verify(stream_cast((PyObject *)tr), turn);
+    if (Py_IS_TYPE(op, net_state(tr->head.state)->streams.Type)) {
+        stream_verify(stream_cast(op), turn);
     }
 }
 
@@ -47,7 +46,7 @@ transports_verify_in(Loop *loop, const struct list_node *head, uint64_t turn)
     for (const struct list_node *node = head->next; node != head && most-- > 0; node = node->next) {
         PyObject *owner = container_of(node, struct watch, active)->owner;
         if (PyObject_TypeCheck(owner, net_state(loop->state)->transports.Type)) {
-            transport_verify(transport_cast(owner), loop, turn);
+            transport_verify(owner, loop, turn);
         }
     }
 }
@@ -58,6 +57,9 @@ transports_verify(Loop *loop, uint64_t turn)
     transports_verify_in(loop, &loop->fds.active, turn);
     transports_verify_in(loop, &loop->fds.noted, turn);
     transports_verify_in(loop, &loop->fds.lent, turn);
+#ifndef Py_GIL_DISABLED    /* another thread may be about to free one */
+    watch_verify_transports(loop, turn, transport_verify);
+#endif
 }
 
 #endif

@@ -5,6 +5,7 @@
  * function holds the transport itself, or its caller does, and looks at its state again. */
 #include "tls/tls.h"
 
+#include "base/checked.h"
 #include "loop/timer.h"
 #include "tasks/future.h"
 #include "tls/tls_object.h"
@@ -609,3 +610,38 @@ tls_new(Loop *loop, PyObject *protocol, PyObject *sslcontext, PyObject *waiter, 
     tls->waiter = Py_XNewRef(waiter);
     return tls;
 }
+
+#ifdef ASYNCLOOP_DEBUG
+static void
+tls_verify(Tls *tls, Loop *loop, uint64_t turn)
+{
+    wqueue_verify(&tls->output, turn);
+    VERIFY(verify_node(&tls->pending));
+    VERIFY(tls->lower == NULL || verify_lives(tls->lower));
+    VERIFY(tls->stream == NULL || (PyObject *)tls->stream == tls->lower);
+    VERIFY(tls->head.loop == NULL || tls->head.loop == loop);
+    VERIFY(tls->timer == NULL || verify_lives(tls->timer));
+    if (loop->run->outer == NULL) {
+        VERIFY(tls->in_use == 0 && !tls->encrypting);
+    }
+}
+
+void
+tls_verify_all(Loop *loop, uint64_t turn)
+{
+    const struct list_node *pending = &tls_loop(loop)->pending, *active = &loop->fds.active;
+    size_t most = verify_most(turn);
+    for (const struct list_node *node = pending->next; node != pending && most-- > 0; node = node->next) {
+        VERIFY(verify_node(node));
+        tls_verify(container_of(node, Tls, pending), loop, turn);
+    }
+    most = verify_most(turn);
+    for (const struct list_node *node = active->next; node != active && most-- > 0; node = node->next) {
+        PyObject *owner = container_of(node, struct watch, active)->owner;
+        if (PyObject_TypeCheck(owner, net_state(loop->state)->transports.Type)
+            && transport_cast(owner)->head.proto.kind == PROTO_TLS) {
+            tls_verify(tls_cast(transport_cast(owner)->head.proto.protocol), loop, turn);
+        }
+    }
+}
+#endif

@@ -313,4 +313,8 @@ tls_cast(PyObject *op)
     return (Tls *)op;
 }
 
+#ifdef ASYNCLOOP_DEBUG
+void tls_verify_all(Loop *loop, uint64_t turn);    /* checked.h */
+#endif
+
 #endif
