@@ -11,27 +11,15 @@
 
 /* -- life ------------------------------------------------------------------------ */
 
-int
-channel_init(Channel *ch, Loop *loop, PyObject *protocol, PyObject *context, enum proto_use use,
-             size_t high_water)
+/* Where asyncio's classes keep an attribute of the instance. */
+static inline PyObject **
+channel_slot(Channel *ch, Py_ssize_t offset)
 {
-    ch->state = loop->state;
-    ch->loop = (Loop *)Py_NewRef(loop);
-    ch->limits.high = high_water;
-    ch->limits.low = high_water / 4;
-    return proto_init(&ch->proto, protocol, context, use) < 0 ? -1
-                                                              : proto_set(&ch->proto, ch->state, protocol);
+    return (PyObject **)(void *)((char *)ch + offset);
 }
 
-/* The slots that asyncio's classes give each instance. */
-static PyObject **
-channel_slot(Channel *ch, int i)
-{
-    return (PyObject **)(void *)((char *)ch + net_state(ch->state)->transports.slots[i]);
-}
-
-static int
-channel_slot_count(Channel *ch)
+static inline int
+channel_slot_count(const Channel *ch)
 {
     return ch->state == NULL ? 0 : net_state(ch->state)->transports.slot_count;
 }
@@ -41,8 +29,8 @@ channel_traverse(Channel *ch, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(ch));
     Py_VISIT(ch->dict);
-    for (int i = 0; i < channel_slot_count(ch); i++) {
-        Py_VISIT(*channel_slot(ch, i));
+    for (int i = channel_slot_count(ch); i-- > 0;) {
+        Py_VISIT(*channel_slot(ch, net_state(ch->state)->transports.slots[i]));
     }
     Py_VISIT(ch->loop);
     Py_VISIT(ch->extra);
@@ -54,29 +42,15 @@ void
 channel_clear(Channel *ch)
 {
     SET_FLAG(ch->closing, true);
-    if (ch->conn_lost == 0) {
-        ch->conn_lost = 1;
-    }
+    ch->conn_lost += ch->conn_lost == 0;
     Py_CLEAR(ch->dict);
-    for (int i = 0; i < channel_slot_count(ch); i++) {
-        Py_CLEAR(*channel_slot(ch, i));
+    const struct net_state *net = net_state(ch->state);
+    for (int i = channel_slot_count(ch); i-- > 0;) {
+        Py_CLEAR(*channel_slot(ch, net->transports.slots[i]));
     }
     proto_clear(&ch->proto);
     Py_CLEAR(ch->extra);
     Py_CLEAR(ch->limits.pair);
-}
-
-void
-channel_free(PyObject *op)
-{
-    PyTypeObject *type = Py_TYPE(op);
-    if (((Channel *)op)->weakrefs != NULL) {
-        PyObject_ClearWeakRefs(op);
-    }
-    type->tp_clear(op);
-    Py_CLEAR(((Channel *)op)->loop);
-    type->tp_free(op);
-    Py_DECREF(type);
 }
 
 void

@@ -73,18 +73,38 @@ channel_is_plain(struct state *state, Channel *ch)
                                        type);
 }
 
-/* -- life ------------------------------------------------------------------------ */
+/* -- life (guarded path: connection) -------------------------------------------------- */
 
 /* Of memory that is zero. `context` NULL: a copy of the current one. 0, or -1 with an exception. */
-int channel_init(Channel *ch, Loop *loop, PyObject *protocol, PyObject *context, enum proto_use use,
-                 size_t high_water);
+static inline int
+channel_init(Channel *ch, Loop *loop, PyObject *protocol, PyObject *context, enum proto_use use,
+             size_t high_water)
+{
+    ch->state = loop->state;
+    ch->loop = (Loop *)Py_NewRef(loop);
+    ch->limits.high = high_water;
+    ch->limits.low = high_water / 4;
+    return proto_init(&ch->proto, protocol, context, use) < 0 ? -1
+                                                              : proto_set(&ch->proto, ch->state, protocol);
+}
 
 int channel_traverse(Channel *ch, visitproc visit, void *arg);
 /* For tp_clear: a method that is called on what is left finds a transport that was closed. The
  * loop stays. */
 void channel_clear(Channel *ch);
 /* The end of tp_dealloc: tp_clear, and the memory. */
-void channel_free(PyObject *op);
+static inline void
+channel_free(PyObject *op)
+{
+    PyTypeObject *type = Py_TYPE(op);
+    if (((Channel *)op)->weakrefs != NULL) {
+        PyObject_ClearWeakRefs(op);
+    }
+    type->tp_clear(op);
+    Py_CLEAR(((Channel *)op)->loop);
+    type->tp_free(op);
+    Py_DECREF(type);
+}
 
 /* For tp_finalize: abandon(op, NULL), by the thread that has the loop. Where that is another one, the
  * transport comes back to life for it. */

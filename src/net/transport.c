@@ -188,14 +188,17 @@ transport_run_lost(PyObject *owner, PyObject *exc)
         return 0;
     }
     int result = 0;
-    PyObject *protocol = Py_XNewRef(tr->head.proto.protocol), *arg = exc == NULL ? Py_None : exc;
+    PyObject *protocol = exc == NULL ? NULL : Py_XNewRef(tr->head.proto.protocol);
+    PyObject *arg = exc == NULL ? Py_None : exc;
     PyObject *value = proto_call(&tr->head.proto, tr->head.state->names.connection_lost, arg);
     if (value == NULL) {
         result = channel_call_failed(&tr->head, owner, "_call_connection_lost", arg);
     }
     Py_XDECREF(value);
-    channel_lost_was_told(&tr->head, protocol, exc);
-    Py_XDECREF(protocol);
+    if (protocol != NULL) {
+        channel_lost_was_told(&tr->head, protocol, exc);
+        Py_DECREF(protocol);
+    }
     PyObject *leaving = PyErr_GetRaisedException();
     if (transport_finish(tr) < 0) {
         result = -1;
