@@ -43,7 +43,7 @@ class SignalHooks(_Base):
 
     def _set_wakeup_fd(self) -> None:
         """Raises ValueError outside the main thread, RuntimeError if the loop is closed."""
-        signal.set_wakeup_fd(self._signal_fd(), warn_on_full_buffer=False)
+        signal.set_wakeup_fd(self._signal_fd())
         self._wakeup_pid = os.getpid()
 
     def _set_wakeup_fd_in_child(self) -> None:

@@ -296,3 +296,20 @@ def test_overridden_inside(impl):
     loop.run_forever()
     loop.close()
     assert seen == [signal.SIGUSR1, bytes([signal.SIGUSR1])]
+
+
+def test_a_function_of_one_argument_in_its_place(loop, monkeypatch):
+    """What somebody puts there is called as asyncio calls it."""
+    set_wakeup_fd = signal.set_wakeup_fd
+    seen = []
+
+    def replaced(fd):
+        seen.append(fd)
+        return set_wakeup_fd(fd)
+
+    monkeypatch.setattr(signal, "set_wakeup_fd", replaced)
+    loop.add_signal_handler(signal.SIGUSR1, print)
+    assert seen[-1] >= 0
+    assert loop.remove_signal_handler(signal.SIGUSR1)
+    assert seen[-1] == -1
+    monkeypatch.undo()
