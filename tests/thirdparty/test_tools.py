@@ -67,6 +67,8 @@ EXPECTED = {}
 BROKEN = {}
 # The tool cannot be installed for that Python.
 MISSING = {
+    "ddtrace_profiler": {(3, 15): "ddtrace 4.16.0 has no release for it"},
+    "ddtrace_tracing": {(3, 15): "ddtrace 4.16.0 has no release for it"},
     "profiling_sampling": {
         version: "the interpreter has it from 3.15 on" for version in PYTHONS if version < (3, 15)
     },

@@ -37,10 +37,18 @@ PACKAGE = "asyncloop"
 JOBS = os.cpu_count()
 # What runs in each turn and each step of a task: -O3, as in a build from source. The rest is
 # compiled for size, which makes a tenth of the wheel; with nothing at -O3 a loop takes 3 % more
-# instructions. (With -Oz, which zig takes for -Os unless the compiler behind it is told, 10 KB less
-# and up to 18 % more instructions.)
+# instructions. With all of the rest at -Oz it would be up to 18 % more.
 # Without a GIL, where locks make the code larger, there is no room for any of it.
 HOT = ("loop/loop.c", "loop/handle_run.c", "loop/ready.c", "tasks/task_step.c", "tasks/future.c")
+COLD = (
+    *("base/standard.c", "base/state.c", "insides.c", "loop_attributes.c", "selector.c", "stats.c"),
+    *("loop/handle_type.c", "loop/overrides.c", "loop/page.c", "loop/watchdog.c", "loop/err.c"),
+    *("net/clients.c", "net/server.c", "net/sockets.c", "net/transport_type.c"),
+    *("ops/look_up.c", "ops/resolve.c", "ops/sockop_connect.c", "ops/operation_type.c"),
+    *("tasks/executor.c", "tasks/future_type.c", "tasks/record.c", "tasks/trace.c"),
+    *("tasks/task_type.c", "tasks/visible.c", "tls/tls_handshake.c", "tls/tls_libssl.c"),
+    *("tls/tls_module.c", "tls/tls_object.c", "tls/tls_shipped.c", "tls/tls_type.c"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,8 +210,10 @@ def compile_core(python, target, libev, output, cache):
             flags = BUILD.LIBEV_FLAGS if source == libev / "ev.c" else BUILD.FLAGS
             compiled = folder / (str(source).replace("/", "-") + ".o")
             hot = str(source).endswith(HOT) and not about["freethreaded"]
-            level = "-O3" if hot else "-Os"
-            zig("cc", *common, *flags, level, "-c", source, "-o", compiled, cache=cache)
+            # zig takes -Oz for -Os, unless the compiler behind it is told.
+            cold = ["-Xclang", "-Oz"] if str(source).endswith(COLD) else []
+            level = ["-O3"] if hot else ["-Os", *cold]
+            zig("cc", *common, *flags, *level, "-c", source, "-o", compiled, cache=cache)
             return compiled
 
         objects = pool.map(compile_one, [libev / "ev.c", *BUILD.core_extension().sources])
