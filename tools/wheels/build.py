@@ -40,6 +40,7 @@ JOBS = os.cpu_count()
 # instructions. With all of the rest at -Oz it would be up to 18 % more.
 # Without a GIL, where locks make the code larger, there is no room for any of it.
 HOT = ("loop/loop.c", "loop/handle_run.c", "loop/ready.c", "tasks/task_step.c", "tasks/future.c")
+# What runs once in a process or a connection, or shows something: -Oz.
 COLD = (
     *("base/standard.c", "base/state.c", "insides.c", "loop_attributes.c", "selector.c", "stats.c"),
     *("loop/handle_type.c", "loop/overrides.c", "loop/page.c", "loop/watchdog.c", "loop/err.c"),
