@@ -343,5 +343,15 @@ Loop_create_task(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject
             return NULL;
         }
     }
-    return task_new(loop->state, op, values[0], name, context, eager);
+    /* asyncio.eager_task_factory() was not told the name in earlier releases: the task began without. */
+    PyObject *later = eager_factory && Py_Version < 0x030D0300 ? name : NULL;
+    PyObject *task = task_new(loop->state, op, values[0], later == NULL ? name : NULL, context, eager);
+    if (task != NULL && later != NULL) {
+        PyObject *result = PyObject_CallMethodOneArg(task, loop->state->names.set_name, later);
+        if (result == NULL) {
+            Py_CLEAR(task);
+        }
+        Py_XDECREF(result);
+    }
+    return task;
 }

@@ -210,8 +210,8 @@ Task_finalize(PyObject *op)
         PyObject *message = PyUnicode_FromString("Task was destroyed but it is pending!");
         PyObject *context = message == NULL ? NULL : PyDict_New();
         if (context != NULL
-            && (PyDict_SetItem(context, state->names.task, op) < 0
-                || PyDict_SetItem(context, state->names.message, message) < 0)) {
+            && (PyDict_SetItem(context, state->names.message, message) < 0
+                || PyDict_SetItem(context, state->names.task, op) < 0)) {
             Py_CLEAR(context);
         }
         Py_XDECREF(message);
