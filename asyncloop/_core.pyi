@@ -657,6 +657,8 @@ class WritePipeTransport(Transport):
 # The transport of a TLS connection, and the protocol of the transport below it.
 @final
 class SSLTransport(_FlowControlMixin):
+    @property
+    def max_size(self) -> int: ...
     _sendfile_compatible: ClassVar[_SendfileMode]
     _start_tls_compatible: ClassVar[bool]
     def __del__(self) -> None: ...

@@ -4,6 +4,7 @@
 
 #include "base/args.h"
 #include "loop/owner.h"
+#include "tls/tls_inside.h"
 
 #include <string.h>
 
@@ -624,6 +625,7 @@ static PyGetSetDef Tls_getset[] = {
     {"_app_reading_paused", Channel_paused, NULL, NULL, NULL},
     {"_server_side", Tls_get_server_side, NULL, NULL, NULL},
     {"_engine", Tls_get_engine, NULL, NULL, NULL},
+    TLS_INSIDE_GETSETS,
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -80,8 +80,7 @@ def _is_known(report):
 
 # A program is not compared that makes one of these errors on the standard loop. Nor is one in which
 # the bytes are wrong there: from 3.12 on it keeps views of what was written, and a bytearray that
-# is changed afterwards is sent as it is then. eof_received() comes a second time from it after
-# pause_reading() and resume_reading().
+# is changed afterwards is sent as it is then.
 STANDARD_FAILS = {
     # _SSLProtocolTransport._force_close() calls SSLProtocol._abort() with an argument that it
     # does not take before 3.13: a TLS connection above another cannot be broken off.
