@@ -44,8 +44,8 @@ class SendfileHooks(_Base):
         self, sock: socket.socket, file: IO[bytes], offset: int, count: int | None
     ) -> int:
         if _core._has_custom_futures(self):
-            asyncio_way: Any = unix_events._UnixSelectorEventLoop._sock_sendfile_native
-            sent: int = await asyncio_way(self, sock, file, offset, count)
+            standard: Any = unix_events._UnixSelectorEventLoop
+            sent: int = await standard._sock_sendfile_native(self, sock, file, offset, count)
             return sent
         return await self._send_file(sock, file, offset, count, owned=False)
 

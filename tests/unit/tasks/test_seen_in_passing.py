@@ -30,7 +30,7 @@ def test_report_of_a_destroyed_task(run, reports):
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="came in 3.12")
 def test_name_of_an_eager_task(run):
-    """asyncio names a task of its factory after it has begun, until it has come to give the name on."""
+    """Earlier releases name a task of the factory when it has begun."""
 
     async def main():
         loop = asyncio.get_running_loop()

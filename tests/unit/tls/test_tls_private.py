@@ -1,4 +1,4 @@
-"""What libraries read in private attributes of asyncio's SSLProtocol, by `transport._ssl_protocol`."""
+"""What libraries read in private attributes of asyncio: `transport._ssl_protocol` and below."""
 
 import asyncio
 
