@@ -10,6 +10,19 @@
 #include "tasks/future.h"
 #include "tls/tls_object.h"
 
+/* Lets go of what get_extra_info() of another thread may be looking at. */
+static void
+tls_drop(Tls *tls, PyObject **field)
+{
+    PyObject *old;
+    {
+        GUARD(tls);
+        old = *field;
+        *field = NULL;
+    }
+    Py_XDECREF(old);
+}
+
 /* -- timer and waiter ---------------------------------------------------------------- */
 
 void
@@ -205,7 +218,7 @@ tls_close_engine(Tls *tls)
         Py_CLEAR(tls->engine.inner);
         Py_CLEAR(tls->engine.dict);
         Py_CLEAR(tls->sslcontext);
-        Py_CLEAR(tls->head.extra);
+        tls_drop(tls, &tls->head.extra);
     }
     PyErr_SetRaisedException(exc);
 }
@@ -305,7 +318,7 @@ tls_lower_lost(Tls *tls, PyObject *exc)
     PyObject *failure = PyErr_GetRaisedException();
     proto_drop_protocol(&tls->head.proto);
     tls->stream = NULL;
-    Py_CLEAR(tls->lower);
+    tls_drop(tls, &tls->lower);
     if (tls->waiter != NULL && exc == NULL && !made) {
         /* asyncio reports success here, of a handshake that has not taken place; in start_tls() it
          * has no transport to give, and says so. */

@@ -9,7 +9,13 @@
  *
  * Safe by construction: libssl's pointer comes from libssl (tls_libssl.h), it has to be found
  * in the fields of the SSLObject's inner object, and a self-test before the first use
- * compares what both say. On any doubt the portable engine serves. */
+ * compares what both say. On any doubt the portable engine serves.
+ *
+ * Without a GIL the engine, its buffers and the calls of its BIO belong to the thread that has the loop. The
+ * SSL is the SSLObject's, too, whose methods take its critical section, as our calls do (LOCK_SSL()): any
+ * thread may ask it for its version, cipher, certificate or session at any time. do_handshake(), read(),
+ * write() and unwrap() let go of that section inside of libssl, so that they are for the loop's thread, with
+ * any engine and with asyncio's transport as well. */
 #include "tls/tls_object.h"
 
 #include "base/tuning.h"
@@ -326,6 +332,33 @@ direct_shutdown(struct tls_engine *engine)
 
 /* -- plaintext ---------------------------------------------------------------------------------- */
 
+#ifdef Py_GIL_DISABLED
+struct ssl_lock {
+    struct guard guard;
+    PyObject *inner;    /* a callback may end the connection, which lets go of it */
+};
+
+static inline void
+ssl_lock_begin(struct ssl_lock *lock, const struct tls_engine *engine)
+{
+    lock->inner = Py_NewRef(engine->inner);
+    guard_begin(&lock->guard, lock->inner);
+}
+
+static inline void
+ssl_lock_end(struct ssl_lock *lock)
+{
+    guard_end(&lock->guard);
+    Py_DECREF(lock->inner);
+}
+/* To the end of the block. */
+#define LOCK_SSL(engine)                                            \
+    struct ssl_lock lock __attribute__((cleanup(ssl_lock_end)));    \
+    ssl_lock_begin(&lock, engine)
+#else
+#define LOCK_SSL(engine) ((void)(engine))
+#endif
+
 /* Before libssl is called. What others have left in this thread's queue must not look like an
  * error of ours. */
 static inline void
@@ -359,9 +392,10 @@ direct_raise(struct tls_engine *engine, PyObject *method, PyObject *argument)
     libssl.ERR_clear_error();
 }
 
-/* Of a call that moved nothing. The method and its argument would do the same. */
+/* Of a call that moved nothing, and what SSL_get_error() says of it. The method and its argument would do
+ * the same. */
 static enum tls_status
-direct_status(struct tls_engine *engine, int result, PyObject *method, PyObject *argument)
+direct_status(struct tls_engine *engine, int error, PyObject *method, PyObject *argument)
 {
     if (engine->direct.starved) {
         return TLS_WANT;
@@ -369,7 +403,7 @@ direct_status(struct tls_engine *engine, int result, PyObject *method, PyObject 
     if (engine->direct.out_failed) {
         return direct_outcome(engine, TLS_FAILED);
     }
-    if (libssl.SSL_get_error(engine->direct.ssl, result) == LIBSSL_ERROR_ZERO_RETURN) {
+    if (error == LIBSSL_ERROR_ZERO_RETURN) {
         return TLS_EOF;
     }
     direct_raise(engine, method, argument);
@@ -381,17 +415,28 @@ static enum tls_status
 read_record(struct tls_engine *engine, char *buffer, size_t capacity, size_t *n, bool *more)
 {
     int size = capacity > INT_MAX ? INT_MAX : (int)capacity;
+    int got, error = 0;
+    size_t partial = 0;
     direct_begin(engine);
-    int got = libssl.SSL_read(engine->direct.ssl, buffer, size);
+    {
+        LOCK_SSL(engine);
+        SSL *ssl = engine->direct.ssl;
+        got = libssl.SSL_read(ssl, buffer, size);
+        if (UNLIKELY(got <= 0)) {
+            error = libssl.SSL_get_error(ssl, got);
+        }
+        else if (UNLIKELY(got == size)) {
+            partial = (size_t)libssl.SSL_pending(ssl);
+        }
+    }
     if (UNLIKELY(got <= 0)) {
         *more = false;
-        return direct_status(engine, got, engine->state->names.read,
+        return direct_status(engine, error, engine->state->names.read,
                              tls_state(engine->state)->tls.record_bytes);
     }
     *n = (size_t)got;
     /* libssl takes one record at a time: what it has and we not is the rest of this one */
-    engine->direct.partial =
-        LIKELY(got < size) ? 0 : (size_t)libssl.SSL_pending(engine->direct.ssl);
+    engine->direct.partial = partial;
     *more = engine->direct.in_length > 0 || engine->direct.partial > 0;
     return TLS_OK;
 }
@@ -472,10 +517,18 @@ direct_write(struct tls_engine *engine, PyObject *bytes, const char *data, size_
     }
     int size = length > TLS_RECORD_BYTES ? TLS_RECORD_BYTES : (int)length;
     *n = 0;
+    int written, error = 0;
     direct_begin(engine);
-    int written = libssl.SSL_write(engine->direct.ssl, data, size);
+    {
+        LOCK_SSL(engine);
+        SSL *ssl = engine->direct.ssl;
+        written = libssl.SSL_write(ssl, data, size);
+        if (UNLIKELY(written <= 0)) {
+            error = libssl.SSL_get_error(ssl, written);
+        }
+    }
     if (UNLIKELY(written <= 0)) {
-        return direct_status(engine, written, engine->state->names.write,
+        return direct_status(engine, error, engine->state->names.write,
                              tls_state(engine->state)->tls.one_byte);
     }
     *n = (size_t)written;

@@ -161,7 +161,7 @@ test_context(PyObject *ssl_module)
 }
 
 /* Is what libssl says of an SSL what the ssl module says of the object it belongs to? */
-static UNUSED bool
+static bool
 self_test(struct state *state, PyObject *ssl_module)
 {
     struct tls_engine one = {0}, two = {0}, other = {0};
@@ -213,10 +213,6 @@ done:
 static bool
 direct_is_usable(struct state *state)
 {
-#ifdef Py_GIL_DISABLED
-    (void)state;
-    return false;    /* the SSLObject's lock does not cover what we do with its SSL */
-#else
     PyObject *exc = PyErr_GetRaisedException();
     PyObject *c_module = PyImport_ImportModule("_ssl");
     PyObject *module = c_module == NULL ? NULL : PyImport_ImportModule("ssl");
@@ -225,7 +221,6 @@ direct_is_usable(struct state *state)
     Py_XDECREF(c_module);
     PyErr_SetRaisedException(exc);    /* clears what the test left */
     return usable;
-#endif
 }
 
 /* -- choice ------------------------------------------------------------------------------------ */

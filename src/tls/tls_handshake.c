@@ -222,7 +222,7 @@ tls_lower_made(Tls *tls, PyObject *transport)
     if (tls->lower != NULL || transport == (PyObject *)tls) {
         return switch_failed(tls, "DO_HANDSHAKE");
     }
-    tls->lower = Py_NewRef(transport);
+    SHARED_STORE(tls->lower, Py_NewRef(transport));
     if (Py_IS_TYPE(transport, net_state(tls->head.state)->streams.Type)) {
         tls->stream = stream_cast(transport);
         /* start_tls() on a stream that has paused the protocol, which is resumed by us now */

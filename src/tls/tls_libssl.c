@@ -170,7 +170,12 @@ load(PyObject *module)
 bool
 libssl_load(PyObject *ssl_module)
 {
-    pthread_mutex_lock(&load_lock);
+    if (pthread_mutex_trylock(&load_lock) != 0) {
+        /* Whoever has it calls Python, and may wait for all other threads. */
+        Py_BEGIN_ALLOW_THREADS
+        pthread_mutex_lock(&load_lock);
+        Py_END_ALLOW_THREADS
+    }
     if (load_state == NOT_LOADED) {
         load_state = load(ssl_module) ? LOADED : LOAD_FAILED;
     }

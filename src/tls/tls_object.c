@@ -65,6 +65,7 @@ has_only_inner(struct tls_engine *engine)
 {
     Py_ssize_t position = 0;
     PyObject *name, *value;
+    GUARD(engine->dict);
 #if PY_VERSION_HEX < 0x030C0000
     uint64_t version = ((PyDictObject *)engine->dict)->ma_version_tag;
     if (LIKELY(version == engine->dict_version)) {
@@ -88,7 +89,7 @@ look(struct tls_engine *engine)
     return UNLIKELY(engine->dict == NULL || shipped->functions == NULL
                     || Py_TYPE(engine->object) != engine->type
                     || SHARED_LOAD(engine->type->tp_version_tag) != engine->version
-                    || engine->version == 0 || *engine->own != engine->dict
+                    || engine->version == 0 || SHARED_LOAD(*engine->own) != engine->dict
                     || PyFunction_GET_CODE(shipped->read) != shipped->read_code
                     || PyFunction_GET_CODE(shipped->write) != shipped->write_code
                     || !has_only_inner(engine));

@@ -277,7 +277,6 @@ Tls_get_protocol(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Tls_get_extra_info(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    OWN_LOOP_OF(op, Channel);
     static const char *const names[] = {"name", "default", NULL};
     Tls *tls = tls_cast(op);
     PyObject *values[2] = {NULL, Py_None};
@@ -286,16 +285,20 @@ Tls_get_extra_info(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObje
         return NULL;
     }
     PyObject *value = NULL;
-    if (tls->head.extra != NULL && PyDict_GetItemRef(tls->head.extra, values[0], &value) != 0) {
-        return value;
+    PyObject *extra, *lower;
+    {
+        GUARD(op);    /* any thread may ask */
+        extra = Py_XNewRef(tls->head.extra);
+        lower = Py_XNewRef(tls->lower);
     }
-    if (tls->lower == NULL) {
-        return Py_NewRef(values[1]);
+    if (extra == NULL || PyDict_GetItemRef(extra, values[0], &value) == 0) {
+        PyObject *stack[] = {lower, values[0], values[1]};
+        value = lower == NULL
+                    ? Py_NewRef(values[1])
+                    : PyObject_VectorcallMethod(tls->head.state->names.get_extra_info, stack, 3, NULL);
     }
-    PyObject *lower = Py_NewRef(tls->lower);
-    PyObject *stack[] = {lower, values[0], values[1]};
-    value = PyObject_VectorcallMethod(tls->head.state->names.get_extra_info, stack, 3, NULL);
-    Py_DECREF(lower);
+    Py_XDECREF(extra);
+    Py_XDECREF(lower);
     return value;
 }
 

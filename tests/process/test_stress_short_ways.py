@@ -161,3 +161,83 @@ def test_tasks_that_wait_for_a_reader_end_in_other_threads(impl):
             with threads.during():
                 pass
             close_streams(loop, *writers)
+
+
+def look_at_tls(transport):
+    transport.is_closing()
+    repr(transport)
+    for name in ("ssl_object", "peercert", "cipher", "compression", "sslcontext", "peername"):
+        transport.get_extra_info(name)
+
+
+def look_at_ssl_object(transport):
+    """Methods of it that move no bytes may be called at any time."""
+    ssl_object = transport.get_extra_info("ssl_object")
+    if ssl_object is None:
+        return
+    ssl_object.version()
+    ssl_object.cipher()
+    ssl_object.shared_ciphers()
+    ssl_object.selected_alpn_protocol()
+    ssl_object.getpeercert(binary_form=True)
+    ssl_object.session  # noqa: B018
+    ssl_object.session_reused  # noqa: B018
+    ssl_object.pending()
+    with contextlib.suppress(ValueError):    # not with TLS 1.3, before OpenSSL 3
+        ssl_object.get_channel_binding("tls-unique")
+    ssl_object.note = object()    # its dict has one more, and one less
+    del ssl_object.note
+
+
+def use_tls(transport):
+    """What belongs to the loop's thread."""
+    refused(transport.get_write_buffer_size)
+    refused(transport.get_protocol)
+    if FREE_THREADED:
+        refused(transport.write, b"")
+        refused(transport.writelines, [])
+
+
+def test_tls_seen_from_other_threads(impl, contexts):
+    """An echo over TLS loses nothing while others look at its transports and their SSLObjects."""
+    server_context, client_context = contexts
+    current = []
+    stop = threading.Event()
+    with loop_in_thread(impl, quiet) as loop:
+
+        async def serve(reader, writer):
+            current.append(writer.transport)
+            while data := await reader.read(100_000):
+                writer.write(data)
+            writer.close()
+
+        async def exchange(number):
+            server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=server_context)
+            reader, writer = await asyncio.open_connection(
+                *server.sockets[0].getsockname(), ssl=client_context, server_hostname="localhost"
+            )
+            current.append(writer.transport)
+            for i in range(20):
+                data = bytes([number % 256, i]) * (1000 * (i + 1))
+                writer.write(data)
+                assert await reader.readexactly(len(data)) == data
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+            server.close()
+            current.clear()
+
+        def until_the_end(use):
+            while not stop.is_set():
+                for transport in list(current):
+                    use(transport)
+
+        threads = Threads()
+        for use in (look_at_tls, look_at_ssl_object, look_at_ssl_object, use_tls):
+            threads.add(until_the_end, use)
+        with threads.during():
+            try:
+                for number in range(3 * SCALE):
+                    asyncio.run_coroutine_threadsafe(exchange(number), loop).result()
+            finally:
+                stop.set()
