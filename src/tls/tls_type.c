@@ -211,18 +211,24 @@ Tls__force_close(PyObject *op, PyObject *exc)
     return none_or_error(FLAG(tls->parted) ? 0 : tls_abort(tls, exc == Py_None ? NULL : exc));
 }
 
+/* Any thread may ask. New reference, or NULL. */
+static inline PyObject *
+tls_lower_ref(Tls *tls)
+{
+    GUARD(tls);
+    return Py_XNewRef(tls->lower);
+}
+
 static PyObject *
 Tls_is_closing(PyObject *op, PyObject *ignored UNUSED)
 {
-    OWN_LOOP_OF(op, Channel);
     Tls *tls = tls_cast(op);
 #if PY_VERSION_HEX >= 0x030E0000
-    if (!FLAG(tls->head.closing) && tls->stream != NULL) {
-        return PyBool_FromLong(FLAG(tls->stream->base.head.closing));
-    }
-    if (!FLAG(tls->head.closing) && tls->lower != NULL) {
-        PyObject *lower = Py_NewRef(tls->lower);
-        PyObject *closing = PyObject_CallMethod(lower, "is_closing", NULL);
+    PyObject *lower = FLAG(tls->head.closing) ? NULL : tls_lower_ref(tls);
+    if (lower != NULL) {
+        PyObject *closing = Py_IS_TYPE(lower, net_state(tls->head.state)->streams.Type)
+                                ? PyBool_FromLong(FLAG(stream_cast(lower)->base.head.closing))
+                                : PyObject_CallMethod(lower, "is_closing", NULL);
         Py_DECREF(lower);
         return closing;
     }
@@ -285,11 +291,11 @@ Tls_get_extra_info(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObje
         return NULL;
     }
     PyObject *value = NULL;
-    PyObject *extra, *lower;
+    PyObject *lower = tls_lower_ref(tls);
+    PyObject *extra;
     {
-        GUARD(op);    /* any thread may ask */
+        GUARD(op);
         extra = Py_XNewRef(tls->head.extra);
-        lower = Py_XNewRef(tls->lower);
     }
     if (extra == NULL || PyDict_GetItemRef(extra, values[0], &value) == 0) {
         PyObject *stack[] = {lower, values[0], values[1]};
