@@ -126,6 +126,14 @@ Loop_call_soon_threadsafe(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
         return NULL;
     }
     handle->threadsafe = loop_state(loop->state)->handles.asyncio_ThreadSafeHandle != NULL;
+#ifdef Py_GIL_DISABLED
+    if (!loop_is_mine(loop)) {
+        if (context == NULL) {
+            share_count(handle->how.context);
+        }
+        share_count((PyObject *)handle);
+    }
+#endif
     if (loop_call_soon_threadsafe(loop, (Handle *)Py_NewRef(handle)) < 0) {
         Py_DECREF(handle);
         return NULL;
