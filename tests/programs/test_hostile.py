@@ -88,6 +88,14 @@ async def exchange(port, count=20, **kwargs):
     await writer.wait_closed()
 
 
+async def exchange_in_time(port, **kwargs):
+    """exchange() with a server that has little patience: a busy machine may need more than once."""
+    for _ in range(20):
+        with contextlib.suppress(ConnectionError, ssl.SSLError, asyncio.IncompleteReadError):
+            return await exchange(port, **kwargs)
+    await exchange(port, **kwargs)
+
+
 # -- TLS handshakes -------------------------------------------------------------------------------
 
 
@@ -149,7 +157,7 @@ def test_handshake_timeout_counts_from_the_beginning(loop, run, contexts, engine
         server, port = await serve(loop, ssl=server_context, ssl_handshake_timeout=0.3)
         before = loop.time()
         with Attacker(drip, port) as attacker:
-            await exchange(port, ssl=client_context, server_hostname="localhost")
+            await exchange_in_time(port, ssl=client_context, server_hostname="localhost")
             await attacker.done()
         assert loop.time() - before >= 0.3
         await stop(server)
@@ -181,7 +189,7 @@ def test_half_open_handshakes_end_with_their_time_limit(loop, run, contexts, eng
     async def main():
         server, port = await serve(loop, ssl=server_context, ssl_handshake_timeout=0.5)
         with Attacker(hold, port) as attacker:
-            await exchange(port, ssl=client_context, server_hostname="localhost")
+            await exchange_in_time(port, ssl=client_context, server_hostname="localhost")
             await attacker.done()
         await stop(server)
 
