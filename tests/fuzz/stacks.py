@@ -16,6 +16,8 @@ and the life of the protocols are compared, when
 - pausing or resuming in the middle of a large transfer makes somebody do something;
 - something is written to an end that closes over TLS: the standard loop breaks the connection
   off, ours drops what comes, and says so in the end (docs/tls.md);
+- a stack over TCP is closed, with a limit of 0: asyncio then pauses and resumes by turns, at every
+  piece that comes, and how many these are is up to what the kernel holds (docs/robustness.md);
 - something is written over TCP to an end that is gone: the second piece may meet the answer to the
   first, if that has left already;
 - two ends do something to the same connection in one phase, or the program does several things
@@ -647,6 +649,7 @@ class Machine:
         self.reports, self.phases = [], []
         # The first phase in which a connection's program leaves a choice, None: not yet.
         self.free_from = {}
+        self.toggling = set()  # stacks with a limit of 0: each step of the flow control is told
         self.touched = {}
         self.stack = contextlib.ExitStack()
         self.stacks = [Stack(self, i, plan) for i, plan in enumerate(program["stacks"])]
@@ -808,7 +811,10 @@ class Machine:
                 layer.control()
 
     def do_limits(self, end, i, _):
-        return end.transport.set_write_buffer_limits(**LIMITS[i % len(LIMITS)])
+        limits = LIMITS[i % len(LIMITS)]
+        if limits == {"high": 0}:
+            self.toggling.add(end.stack.number)
+        return end.transport.set_write_buffer_limits(**limits)
 
     def do_look(self, end, i, _):
         empty = end.transport.get_write_buffer_size() == 0
@@ -995,6 +1001,8 @@ class Machine:
         ends = stack.ends if choice < 2 else [stack.ends[choice % 2]]
         if len(ends) == 2:
             self.free(stack.number)  # who is the first of two is left open
+        if stack.bottom == "tcp" and stack.number in self.toggling:
+            self.free(stack.number)  # what the kernel holds for a moment comes apart or together
         for end in ends:
             name = "abort" if choice == 5 else "close"
             with contextlib.suppress(AttributeError):
