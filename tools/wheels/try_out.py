@@ -194,9 +194,9 @@ def certificate(folder):
 
 def pip_folder():
     """pip, unpacked, so that any interpreter can run it as it is."""
-    folder = WORK / "pip"
+    version = importlib.metadata.version("pip")
+    folder = WORK / f"pip-{version}"
     if not folder.exists():
-        version = importlib.metadata.version("pip")
         with tempfile.TemporaryDirectory() as downloads:
             command_output(
                 *(sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", downloads),
@@ -217,7 +217,8 @@ def try_one(wheel, where):
     for path in (wheel, WORK / "key.pem", WORK / "certificate.pem", ROOT / "tools/wheels/trial.py"):
         shutil.copy(path, trial)
     if where.has_pip:
-        shutil.copytree(pip_folder(), where.root / "pip", dirs_exist_ok=True)
+        shutil.rmtree(where.root / "pip", ignore_errors=True)
+        shutil.copytree(pip_folder(), where.root / "pip")
         done = where.run("/pip/pip", *INSTALL, "--target", "/trial/site", f"/trial/{wheel.name}")
     else:
         _, _, tag, abi, platforms = wheel.stem.split("-")
