@@ -49,10 +49,10 @@ def tree():
         problems.append(f"there is a tag v{version} already: asyncloop/__init__.py has the version")
     if examples := [name for name, url in urls.items() if ".example/" in url]:
         problems.append(
-            f"pyproject.toml, [project.urls]: {', '.join(examples)} are on asyncloop.example, a name "
-            "for examples; set Source to the address of the published repository, under which "
-            "/blob/main/FILE and /raw/main/FILE lead to files, and the others to pages that exist: "
-            "links of README.md on the package index and of the documentation are made from these"
+            f"pyproject.toml, [project.urls]: {', '.join(examples)} are on a name for examples; set "
+            "Source to the address of the published repository, under which /blob/main/FILE and "
+            "/raw/main/FILE lead to files, and the others to pages that exist: links of README.md on "
+            "the package index, and those of the documentation, are made from these"
         )
     if fragments := [path.name for path in (ROOT / "changes").glob("*.*.md")]:
         problems.append(f"make changelog has not been run: {', '.join(fragments)}")
@@ -70,8 +70,8 @@ def run(name):
             ROWS[name], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT
         )
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    if done.returncode:  # make's own last line says nothing
-        lines = [line for line in lines if not line.startswith("make")] or lines
+    # make's own lines say nothing
+    lines = [line for line in lines if not line.startswith("make")] or lines
     return done.returncode == 0, time.monotonic() - begin, lines[-1] if lines else ""
 
 
@@ -96,7 +96,7 @@ def main():
         table[name] = run(name)
     print(f"{'row':12} {'result':8} {'seconds':>8}  last line")
     for name, (passed, seconds, line) in table.items():
-        print(f"{name:12} {'passed' if passed else 'FAILED':8} {seconds:8.0f}  {line[:120]}")
+        print(f"{name:12} {'passed' if passed else 'FAILED':8} {seconds:8.0f}  {line[: 120 if passed else 1000]}")
     failed = [name for name, (passed, _, _) in table.items() if not passed]
     print(f"failed: {', '.join(failed)}; logs in {LOGS}" if failed else "a release can be made")
     return bool(failed)
