@@ -49,10 +49,10 @@ def tree():
         problems.append(f"there is a tag v{version} already: asyncloop/__init__.py has the version")
     if examples := [name for name, url in urls.items() if ".example/" in url]:
         problems.append(
-            f"pyproject.toml, [project.urls]: {', '.join(examples)} are on a name for examples; set "
-            "Source to the address of the published repository, under which /blob/main/FILE and "
-            "/raw/main/FILE lead to files, and the others to pages that exist: links of README.md on "
-            "the package index, and those of the documentation, are made from these"
+            f"pyproject.toml, [project.urls]: {', '.join(examples)} are on a name for examples; "
+            "set Source to the address of the published repository, under which /blob/main/FILE "
+            "and /raw/main/FILE lead to files, and the others to pages that exist: links of "
+            "README.md on the package index, and those of the documentation, are made from these"
         )
     if fragments := [path.name for path in (ROOT / "changes").glob("*.*.md")]:
         problems.append(f"make changelog has not been run: {', '.join(fragments)}")
@@ -96,7 +96,8 @@ def main():
         table[name] = run(name)
     print(f"{'row':12} {'result':8} {'seconds':>8}  last line")
     for name, (passed, seconds, line) in table.items():
-        print(f"{name:12} {'passed' if passed else 'FAILED':8} {seconds:8.0f}  {line[: 120 if passed else 1000]}")
+        result, width = ("passed", 120) if passed else ("FAILED", 1000)
+        print(f"{name:12} {result:8} {seconds:8.0f}  {line[:width]}")
     failed = [name for name, (passed, _, _) in table.items() if not passed]
     print(f"failed: {', '.join(failed)}; logs in {LOGS}" if failed else "a release can be made")
     return bool(failed)

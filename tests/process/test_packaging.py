@@ -139,7 +139,7 @@ def test_version_is_in_one_place():
         ["git", "grep", "-lF", f'"{VERSION}"', "--", "*.py", "*.toml", "*.cfg", "*.c", "*.h"],
         cwd=ROOT, stdout=subprocess.PIPE, text=True,
     )
-    if held.returncode > 1:
+    if held.returncode > 1 or not (ROOT / ".git").exists():
         pytest.skip("needs git and a checkout")
     assert [name for name in held.stdout.split() if not name.startswith("benchmarks/")] == [
         "asyncloop/__init__.py"
