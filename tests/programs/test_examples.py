@@ -21,7 +21,7 @@ EXAMPLES = ROOT / "examples"
 EXPECTED = Path(__file__).resolve().parent / "expected"
 
 # The program of `make run` and its parts have tests of their own.
-ELSEWHERE = {"aiohttp_app", "fastapi_app", "http_load", "showcase"}
+ELSEWHERE = {"aiohttp_app", "fastapi_app", "http_load", "showcase", "uvicorn_threads"}
 
 PACKAGES = {
     "aiohttp_client": "aiohttp",
