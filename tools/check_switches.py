@@ -1,4 +1,4 @@
-"""Do the files of the core that know of the debug build compile in it? For `make lint`: no object is made.
+"""Do the files of the core that know of the debug build compile in it? For `make lint`.
 
     python tools/check_switches.py
 """
@@ -31,8 +31,8 @@ def main():
     sources = [source for source in extension.sources
                if KNOWS.search(pathlib.Path(source).read_text())]
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as executor:
-        results = executor.map(lambda source: subprocess.run([*command, source]).returncode, sources)
-        return max(results)
+        runs = executor.map(lambda source: subprocess.run([*command, source]), sources)
+        return max(run.returncode for run in runs)
 
 
 if __name__ == "__main__":
