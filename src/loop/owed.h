@@ -7,6 +7,10 @@
  *   callbacks    left in their future, which takes one place in the ring (READY_DONE), or, if it is
  *                a Task and there is no place either, is marked itself.
  *
+ * Room that is kept free in the ring for each Task would not do in its place: the callbacks of a future that
+ * is done need handles, a connection's end needs a place in the order of calls, and a Task that another
+ * thread wakes goes by the inbox. All of these would be left, and each Task would pay for the count.
+ *
  * Owns:     loop->owed, and a reference to each object in it.
  * Promises: takes no memory. A debt is paid at the end of an iteration: calls after
  *           all that came before them, Tasks as soon as the ring has a place.
