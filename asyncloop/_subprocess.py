@@ -13,7 +13,6 @@ import asyncio
 import collections
 import contextlib
 import os
-import struct
 import subprocess
 import sys
 import threading
@@ -83,6 +82,7 @@ def _is_usual(watcher: Any) -> bool:
 
 def _status_of_the_dead(pidfd: int) -> int | None:
     """How a child ended whose status somebody else has taken; Linux knows it since 6.15."""
+    import struct
     from fcntl import ioctl
 
     info = bytearray(64)  # struct pidfd_info
