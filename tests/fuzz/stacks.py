@@ -286,7 +286,8 @@ class End:
         self.transport = self.reader = self.writer = self.protocol = None
         self.layers = []
         self.state = "new"
-        self.ended = self.paused = self.closed = self.broken = self.pause_told = False
+        self.ended = self.resumed = False
+        self.paused = self.closed = self.broken = self.pause_told = False
         self.failing = False
         self.tasks = []
         self.place = (stack.number, number)
@@ -387,9 +388,9 @@ class End:
         self.event("made")
 
     def eof(self):
-        if self.state != "made" or self.ended:
+        if self.state != "made" or (self.ended and not self.resumed):
             self.wrong(f"eof_received when {self.state}, {self.ended}")
-        self.ended = True
+        self.ended, self.resumed = True, False
         self.event("eof")
         return self.option == 3  # keep open
 
@@ -828,6 +829,7 @@ class Machine:
 
     def do_resume_reading(self, end, i, _):
         if end.reader is None:
+            end.resumed = True  # what has ended tells so again, on each loop
             end.transport.resume_reading()
 
     def do_close(self, end, i, _):
