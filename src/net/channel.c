@@ -9,6 +9,8 @@
 #include "loop/schedule.h"
 #include "net/reader.h"
 
+#include <string.h>
+
 /* -- life ------------------------------------------------------------------------ */
 
 /* Where asyncio's classes keep an attribute of the instance. */
@@ -53,11 +55,80 @@ channel_clear(Channel *ch)
     Py_CLEAR(ch->limits.pair);
 }
 
+/* The place in asyncio where the transport that stands for this one warns: filters of warnings know its
+ * module. 0 / -1, without an exception where there is none (the interpreter ends). */
+static int
+find_warning_place(Channel *ch, PyObject **module, int *line)
+{
+    static const struct {
+        const char *part, *module, *class;
+        int line;    /* of the warning, behind the first line of __del__() */
+    } places[] = {
+        {"SSL", "asyncio.sslproto", "_SSLProtocolTransport", 3},
+        {"ReadPipe", "asyncio.unix_events", "_UnixReadPipeTransport", 2},
+        {"WritePipe", "asyncio.unix_events", "_UnixWritePipeTransport", 2},
+        {"", "asyncio.selector_events", "_SelectorTransport", 2},
+    };
+    int i = 0;
+    while (strstr(Py_TYPE(ch)->tp_name, places[i].part) == NULL) {
+        i++;
+    }
+    *module = PyImport_ImportModule(places[i].module);
+    PyObject *class = *module == NULL ? NULL : PyObject_GetAttrString(*module, places[i].class);
+    PyObject *method = class == NULL ? NULL : PyObject_GetAttrString(class, "__del__");
+    PyObject *code = method == NULL ? NULL : PyObject_GetAttrString(method, "__code__");
+    PyObject *first = code == NULL ? NULL : PyObject_GetAttrString(code, "co_firstlineno");
+    *line = first == NULL ? -1 : (int)PyLong_AsLong(first) + places[i].line;
+    Py_XDECREF(first);
+    Py_XDECREF(code);
+    Py_XDECREF(method);
+    Py_XDECREF(class);
+    PyErr_Clear();
+    if (*line > 0) {
+        return 0;
+    }
+    Py_CLEAR(*module);
+    return -1;
+}
+
+/* warnings.warn_explicit(), as warnings.warn() would call it from there. 0 / -1 */
+static int
+warn_at(PyObject *op, PyObject *module, int line)
+{
+    PyObject *dict = PyModule_GetDict(module);
+    PyObject *registry = PyDict_GetItemString(dict, "__warningregistry__");
+    PyObject *made = registry == NULL ? PyDict_New() : Py_NewRef(registry);
+    PyObject *result = NULL;
+    if (made != NULL && PyDict_SetItemString(dict, "__warningregistry__", made) == 0) {
+        PyObject *text = PyUnicode_FromFormat("unclosed transport %R", op);
+        PyObject *file = PyModule_GetFilenameObject(module);
+        PyObject *name = PyModule_GetNameObject(module);
+        PyObject *warnings = PyImport_ImportModule("warnings");
+        if (text != NULL && file != NULL && name != NULL && warnings != NULL) {
+            result = PyObject_CallMethod(warnings, "warn_explicit", "OOOiOOOO", text,
+                                         PyExc_ResourceWarning, file, line, name, made, dict, op);
+        }
+        Py_XDECREF(warnings);
+        Py_XDECREF(name);
+        Py_XDECREF(file);
+        Py_XDECREF(text);
+    }
+    Py_XDECREF(made);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
 void
 channel_warn_unclosed(Channel *ch)
 {
     PyObject *op = (PyObject *)ch;
-    if (PyErr_ResourceWarning(op, 1, "unclosed transport %R", op) < 0) {
+    PyObject *module = NULL;
+    int line;
+    int warned = find_warning_place(ch, &module, &line) == 0
+                     ? warn_at(op, module, line)
+                     : PyErr_ResourceWarning(op, 1, "unclosed transport %R", op);
+    Py_XDECREF(module);
+    if (warned < 0) {
         PyErr_WriteUnraisable(op);    /* warnings are errors */
     }
 }
