@@ -20,7 +20,9 @@ FOLDERS = ["base", "loop", "tasks", "net", "tls", "ops", "streams", "src"]
 # Files whose functions call each other in circles, and why.
 CIRCLES = {
     frozenset({"task", "task_step"}): "to cancel is to go on, and a step may cancel",
-    frozenset({"tls", "tls_handshake", "tls_read", "tls_write"}): "what is read may be answered, and end all",
+    frozenset(
+        {"tls", "tls_handshake", "tls_read", "tls_write"}
+    ): "what is read may be answered, and end all",
     frozenset({"tls_direct", "tls_engine", "tls_object", "tls_portable"}): "engines give way",
 }
 

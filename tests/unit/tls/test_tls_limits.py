@@ -73,7 +73,9 @@ def connect(request, loop, contexts):
     async def connection():
         tls = request.param == "tls"
         deaf = Deaf()
-        server = await loop.create_server(lambda: deaf, "127.0.0.1", 0, ssl=contexts[0] if tls else None)
+        server = await loop.create_server(
+            lambda: deaf, "127.0.0.1", 0, ssl=contexts[0] if tls else None
+        )
         _, protocol = await loop.create_connection(
             Paused,
             *server.sockets[0].getsockname(),
