@@ -24,8 +24,9 @@ SAFE_BYTEARRAY = not FREE_THREADED or sys.version_info >= (3, 14)
 def look_at_streams(reader, writer):
     reader.at_eof()
     reader.exception()
-    repr(reader)
-    repr(writer)
+    with contextlib.suppress(TypeError):  # asyncio's text of a future asks twice for its callbacks
+        repr(reader)
+        repr(writer)
     writer.get_extra_info("peername")
     writer.is_closing()
     reader.note = object()    # its dict has one more, and one less
