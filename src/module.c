@@ -51,9 +51,19 @@ module_build_info(PyObject *module, PyObject *ignored UNUSED)
     PyObject *tls = tls_state(state)->tls.SSLObject == NULL
                         ? Py_NewRef(Py_None)
                         : PyUnicode_FromString(tls_default_engine(state)->name);
-    return Py_BuildValue("{s:s,s:N,s:s,s:N}", "libev", libev, "libev_version",
+    return Py_BuildValue("{s:s,s:N,s:s,s:N"
+#ifdef ASYNCLOOP_HOSTILE
+                         "s:s"
+#endif
+                         "}",
+                         "libev", libev, "libev_version",
                          PyUnicode_FromFormat("%d.%d", ev_version_major(), ev_version_minor()),
-                         "backend", backend, "tls", tls);
+                         "backend", backend, "tls", tls
+#ifdef ASYNCLOOP_HOSTILE
+                         ,
+                         "constants", "hostile"    /* for tests that count what goes into a buffer */
+#endif
+    );
 }
 
 static PyObject *
