@@ -210,7 +210,7 @@ static int
 stream_write_joined(Stream *stream, PyObject *list)
 {
     PyObject *empty = PyBytes_FromStringAndSize(NULL, 0);
-    PyObject *joined = empty == NULL ? NULL : PyObject_CallMethod(empty, "join", "O", list);
+    PyObject *joined = empty == NULL ? NULL : PyObject_CallMethod(empty, "join", "(O)", list);
     PyObject *op = Py_NewRef((PyObject *)stream);
     PyObject *value = joined == NULL ? NULL
                                      : PyObject_CallMethodOneArg(op, stream->base.head.state->names.write, joined);
