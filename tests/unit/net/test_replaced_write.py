@@ -1,4 +1,4 @@
-"""writelines() where write() is somebody else's: asyncio up to 3.11 joins the pieces and calls it."""
+"""writelines() where write() is replaced: up to 3.11 asyncio joins the pieces and calls it."""
 
 import asyncio
 import socket
