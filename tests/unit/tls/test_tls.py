@@ -395,6 +395,7 @@ def test_writes_of_one_iteration_keep_their_order(run, server_context, client_co
 
 
 @pytest.mark.skipif("constants" in asyncloop.build_info(), reason="two parts at most: tuning.h")
+@pytest.mark.skipif("ASYNCLOOP_LONG_WAYS" in os.environ, reason="gathering is a short way")
 @pytest.mark.our_loop("asyncio makes a record of each part")
 def test_small_parts_of_one_writelines_are_one_record(run, server_context, client_context):
     async def main():
