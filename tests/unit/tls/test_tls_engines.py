@@ -43,9 +43,6 @@ print(asyncloop.build_info()["tls"])
 """
 
 
-@pytest.mark.skipif(
-    not getattr(sys, "_is_gil_enabled", lambda: True)(), reason="the direct engine needs a GIL"
-)
 @pytest.mark.our_loop("the standard loop has no engines")
 @pytest.mark.parametrize(
     "text, symbol, engine",
