@@ -13,6 +13,7 @@ import errno
 import os
 import signal
 import sys
+import types
 import warnings
 from asyncio.log import logger
 from collections.abc import Callable
@@ -43,7 +44,10 @@ class SignalHooks(_Base):
 
     def _set_wakeup_fd(self) -> None:
         """Raises ValueError outside the main thread, RuntimeError if the loop is closed."""
-        signal.set_wakeup_fd(self._signal_fd())
+        # A flood is dealt with, and needs no warnings. What is in its place is called as by asyncio.
+        own = isinstance(signal.set_wakeup_fd, types.BuiltinFunctionType)
+        options: dict[str, bool] = {"warn_on_full_buffer": False} if own else {}
+        signal.set_wakeup_fd(self._signal_fd(), **options)
         self._wakeup_pid = os.getpid()
 
     def _set_wakeup_fd_in_child(self) -> None:
