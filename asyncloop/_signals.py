@@ -44,7 +44,7 @@ class SignalHooks(_Base):
 
     def _set_wakeup_fd(self) -> None:
         """Raises ValueError outside the main thread, RuntimeError if the loop is closed."""
-        # A flood is dealt with, and needs no warnings. What is in its place is called as by asyncio.
+        # A flood needs no warnings: it is dealt with. What is in its place is called as by asyncio.
         own = isinstance(signal.set_wakeup_fd, types.BuiltinFunctionType)
         options: dict[str, bool] = {"warn_on_full_buffer": False} if own else {}
         signal.set_wakeup_fd(self._signal_fd(), **options)
