@@ -25,6 +25,7 @@
 #include "ops/ops_loop.h"
 #include "item.h"
 #include "life.h"
+#include "nested.h"
 #include "readers.h"
 #include "selector.h"
 #include "verify.h"
@@ -357,7 +358,7 @@ loop_iterate(Loop *loop, struct run *run)
     return run->exception != NULL ? -1 : loop_run_ready(loop, run, total - before);
 }
 
-/* -- turns with a bound (turn_budget), and in a nested run -------------------------------------------------- */
+/* -- turns with a bound (turn_budget) ---------------------------------------------------------------------- */
 
 /* A look at the kernel in the middle of a turn: events are told, due timers made ready. 0, or -1 if
  * the run has to end. */
@@ -386,78 +387,6 @@ loop_look_between(Loop *loop, struct run *run)
         loop_propagate(loop);
         return -1;
     }
-    return 0;
-}
-
-/* Of what is in the ring: a new reference, or NULL. */
-static PyObject *
-item_context(uintptr_t item)
-{
-    PyObject *op = ready_object(item), *context = NULL;
-    if ((item & READY_KIND_MASK) == READY_TASK) {
-        context = task_context_ref(op);
-    }
-    else if ((item & READY_KIND_MASK) == READY_HANDLE) {
-        {
-            GUARD(op);
-            context = Py_XNewRef(handle_context((Handle *)op));
-        }
-    }
-    return context;
-}
-
-static bool
-context_is_entered(PyObject *context)
-{
-    if (!PyContext_CheckExact(context)) {
-        return false;
-    }
-    if (PyContext_Enter(context) == 0 && PyContext_Exit(context) == 0) {
-        return false;
-    }
-    PyErr_Clear();
-    return true;
-}
-
-/* In a nested run: the oldest item waits for its end if it has to run in a context that is entered
- * further up the stack, as in a program whose callbacks share one context. */
-static bool
-loop_defer(Loop *loop)
-{
-    uintptr_t item = loop->ready.items[loop->ready.head & loop->ready.mask];
-    PyObject *context = item_context(item);
-    bool entered = context != NULL && context_is_entered(context);
-    Py_XDECREF(context);
-    if (LIKELY(!entered) || (loop->deferred.items == NULL && ready_init(&loop->deferred) < 0)
-        || !ready_has_room(&loop->deferred)) {
-        PyErr_Clear();    /* without memory it runs, and the error is told */
-        return false;
-    }
-    item = ready_pop(&loop->ready);
-    (void)ready_push_steal(&loop->deferred, ready_object(item), item & READY_KIND_MASK);
-    return true;
-}
-
-void
-loop_enter_nested(Loop *loop)
-{
-    loop->nested++;
-}
-
-int
-loop_leave_nested(Loop *loop)
-{
-    size_t count = ready_length(&loop->deferred);
-    loop->nested--;
-    if (count > 0 && ready_reserve(&loop->ready, count) < count) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    for (size_t i = 0; i < count; i++) {
-        uintptr_t item = ready_pop(&loop->deferred);
-        (void)ready_push_steal(&loop->ready, ready_object(item), item & READY_KIND_MASK);
-    }
-    ready_put_first(&loop->ready, count);
     return 0;
 }
 

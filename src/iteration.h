@@ -15,9 +15,5 @@ void loop_end_turn_by_hand(Loop *loop, struct run *run);
 int loop_begin_by_hand(Loop *loop, struct hand *hand);    /* 0, or -1: another thread runs it */
 int loop_end_by_hand(Loop *loop, struct hand *hand);    /* 0, or -1 with what has to leave */
 
-/* Around a nested run. At its end what it had to leave goes before all that is ready: 0, or -1 with
- * MemoryError. */
-void loop_enter_nested(Loop *loop);
-int loop_leave_nested(Loop *loop);
 
 #endif

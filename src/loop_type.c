@@ -22,6 +22,7 @@
 #include "loop_attributes.h"
 #include "loop_descriptors.h"
 #include "loop_schedule.h"
+#include "nested.h"
 #include "readers.h"
 #include "stats.h"
 
