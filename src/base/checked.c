@@ -16,6 +16,7 @@ verify_failed(const char *condition, const char *function, const char *file, int
 }
 
 unsigned int long_ways;
+bool verifies_turns = true;
 
 int
 long_ways_init(PyObject *module UNUSED, struct state *state UNUSED)
@@ -32,6 +33,8 @@ long_ways_init(PyObject *module UNUSED, struct state *state UNUSED)
         found |= (unsigned int)(at != NULL || strcmp(wanted, "all") == 0) << i;
     }
     long_ways = found;
+    const char *verify = getenv("ASYNCLOOP_VERIFY");
+    verifies_turns = verify == NULL || strcmp(verify, "0") != 0;
     return 0;
 }
 

@@ -66,6 +66,10 @@ verify_node(const struct list_node *node)
 int verify_status(int result, const char *call, const char *file, int line);
 #define CHECKED_STATUS(call) verify_status((call), #call, __FILE__, __LINE__)
 
+/* False: no structure is looked at after a turn (ASYNCLOOP_VERIFY=0 in the environment), for programs that
+ * do to objects what nothing promises to survive as more than a process: a second __init__(), say. */
+extern bool verifies_turns;
+
 /* Ways that only save time, and that asyncio does otherwise: ASYNCLOOP_LONG_WAYS=all in the environment, or
  * some of the names with commas between, switches them off in this build. */
 #define SHORT_WAYS(X)                                                                            \

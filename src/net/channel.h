@@ -43,7 +43,18 @@ typedef struct {
     struct flag paused;            /* by pause_reading() */
     struct flag protocol_paused;   /* by pause_writing() */
     bool extra_complete;           /* extra holds everything, own information too */
+#ifdef ASYNCLOOP_DEBUG
+    bool set_by_hand;              /* a program has set private attributes: they need not agree */
+#endif
 } Channel;
+
+static inline void
+channel_note_set_by_hand(Channel *ch UNUSED)
+{
+#ifdef ASYNCLOOP_DEBUG
+    ch->set_by_hand = true;
+#endif
+}
 
 /* One of the two transports that a StreamWriter may have, or NULL: borrowed. */
 static inline Channel *

@@ -221,6 +221,7 @@ Stream_set_eof(PyObject *op, PyObject *value, void *closure UNUSED)
 {
     int eof = value == NULL ? 0 : PyObject_IsTrue(value);
     if (eof >= 0) {
+        channel_note_set_by_hand(&stream_cast(op)->base.head);
         stream_cast(op)->eof = eof > 0;
     }
     return eof < 0 ? -1 : 0;

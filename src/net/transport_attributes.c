@@ -68,6 +68,7 @@ no_delete(PyObject *value, const char *name)
     {                                                                               \
         int truth = value == NULL ? 0 : PyObject_IsTrue(value);                     \
         if (truth >= 0) {                                                           \
+            channel_note_set_by_hand(&transport_cast(op)->head);                    \
             SET_FLAG(transport_cast(op)->head.field, truth > 0);                     \
         }                                                                           \
         return truth < 0 ? -1 : 0;                                                  \
@@ -101,6 +102,7 @@ Transport_set_conn_lost(PyObject *op, PyObject *value, void *closure UNUSED)
         PyErr_SetString(PyExc_AttributeError, "_conn_lost: the connection is lost, and stays so");
         return -1;
     }
+    channel_note_set_by_hand(&tr->head);
     SHARED_STORE(tr->head.conn_lost, count < UINT_MAX ? (unsigned int)count : UINT_MAX);
     return 0;
 }
@@ -109,6 +111,7 @@ Transport_set_conn_lost(PyObject *op, PyObject *value, void *closure UNUSED)
 static int
 Transport_set_limit(PyObject *op, PyObject *value, void *closure)
 {
+    channel_note_set_by_hand(&transport_cast(op)->head);
     return no_delete(value, "a limit") < 0
                ? -1
                : limits_set_one(&transport_cast(op)->head.limits, closure != NULL, value);
