@@ -23,8 +23,8 @@ import time
 import warnings
 import weakref
 
-# In a debug build: after a second __init__(), or with private attributes that were set, fields of an object
-# need not agree with each other.
+# In a debug build: after a second __init__(), or with private attributes that were set, the fields
+# of an object need not agree with each other.
 os.environ.setdefault("ASYNCLOOP_VERIFY", "0")
 
 import asyncloop  # noqa: E402
