@@ -465,7 +465,7 @@ class Soak:
             loop = asyncio.get_running_loop()
             protocol.state = "upgrading"
             transport = await loop.start_tls(transport, protocol, context, **extra)
-            if protocol.state == "lost":
+            if protocol.state == "lost" or transport is None:  # closed: None
                 raise EOFError("lost in the handshake")
         else:
             transport.set_protocol(protocol)
