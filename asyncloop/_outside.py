@@ -14,9 +14,10 @@ import struct
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from . import _core
+from ._command import Parser, Trouble
 from ._stats import Delay, LoopStats, stats_of
 
 __all__ = ["COMMANDS", "main"]
@@ -30,10 +31,6 @@ _HEADER = struct.Struct("=16s6IQQ32s32s64sQQqqQ")
 _HEADER_BYTES, _TEXT_BYTES = 4096, 2048
 _PATIENCE = 3.0  # seconds for the process to answer
 _BLOCKED = 0.1  # seconds: a loop that has not looked at the kernel for longer than that
-
-
-class Trouble(Exception):
-    """One line of what is wrong with the process that was asked for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -341,13 +338,8 @@ def _loop_as_json(loop: SeenLoop, before: LoopStats | None) -> dict[str, Any]:
 # -- the commands ------------------------------------------------------------------------------
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}\n")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="python -m asyncloop", description="The event loops of other processes."
     )
     commands = parser.add_subparsers(dest="command", required=True)

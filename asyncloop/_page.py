@@ -181,23 +181,19 @@ def _tasks() -> list[dict[str, Any]]:
 
 def _task(task: Any, current: bool, record: Any) -> dict[str, Any]:
     from ._dump import _awaited_by, chain_of, name_of
+    from ._tasks import cost_of
 
     try:
         stack = list(chain_of(task))
     except Exception as error:
         stack = [f"<{type(error).__name__} while it was looked at>"]
     waits = getattr(task, "_fut_waiter", None) is not None
-    waited = record and record.waited_ns + (
-        time.monotonic_ns() - record.ready_ns if record.ready_ns else 0
-    )
+    nothing = dict.fromkeys(("ran", "ready", "steps", "wakeups"))
     return {
         "id": f"{id(task):x}",
         "name": name_of(task),
         "state": "running" if current else "waiting" if waits else "ready",
         "stack": stack,
-        "ran": record and record.ran_ns * 1e-9,
-        "ready": record and waited * 1e-9,
-        "steps": record and record.steps,
-        "wakeups": record and record.wakeups,
+        **(cost_of(record, time.monotonic_ns()) if record else nothing),
         "awaited_by": [name_of(each) for each in _awaited_by(task)],
     }

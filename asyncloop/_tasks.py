@@ -171,6 +171,17 @@ def _peer(transport: Any) -> Any:
         return None
 
 
+def cost_of(record: Any, now: int) -> dict[str, Any]:
+    """What is written down of a task, until `now`: time.monotonic_ns()."""
+    waits = now - record.ready_ns if record.ready_ns else 0
+    return {
+        "ran": record.ran_ns * 1e-9,
+        "ready": (record.waited_ns + waits) * 1e-9,
+        "steps": record.steps,
+        "wakeups": record.wakeups,
+    }
+
+
 def task_stats() -> list[TaskStats]:
     """Return what each pending task has cost: of the loops whose `task_accounting` is True.
 
@@ -186,18 +197,13 @@ def task_stats() -> list[TaskStats]:
             if record is None:
                 continue
             running = getattr(task.get_coro(), "cr_running", False)
-            since = record.ready_ns
-            state = "running" if running else "ready" if since else "waiting"
-            waited = record.waited_ns + (now - since if since else 0)
+            state = "running" if running else "ready" if record.ready_ns else "waiting"
             code = record.code
             found.append(
                 TaskStats(
                     name=_dump.name_of(task),
                     state=state,
-                    ran=record.ran_ns * 1e-9,
-                    ready=waited * 1e-9,
-                    steps=record.steps,
-                    wakeups=record.wakeups,
+                    **cost_of(record, now),
                     age=(now - record.made_ns) * 1e-9,
                     made=None if code is None else _place_of(code, record.line),
                 )

@@ -7,7 +7,8 @@ from textual.app import App
 from textual.containers import VerticalScroll
 from textual.widgets import DataTable, Footer, Header, Static
 
-from ._outside import LOOP_COLUMNS, TASK_COLUMNS, Shown, Trouble, Watch
+from ._command import Trouble
+from ._outside import LOOP_COLUMNS, TASK_COLUMNS, Shown, Watch
 
 __all__ = ["Top"]
 

@@ -8,24 +8,17 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
+
+from ._command import Parser, Trouble
 
 __all__ = ["main"]
 
 _NAME = "asyncloop"
 
 
-class _Trouble(Exception):
-    """One line of why it cannot be done."""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}\n")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="python -m asyncloop.jupyter", description="A Jupyter kernel that runs on asyncloop."
     )
     commands = parser.add_subparsers(dest="command", required=True)
@@ -55,7 +48,7 @@ def _packages() -> tuple[Any, Any]:
         from ipykernel import kernelspec as of_ipykernel
         from jupyter_client import kernelspec as of_client
     except ImportError as error:
-        raise _Trouble(
+        raise Trouble(
             f"{error}; {sys.executable} needs ipykernel: pip install ipykernel"
         ) from None
     return of_ipykernel, of_client
@@ -65,7 +58,7 @@ def _variables(texts: Sequence[str]) -> dict[str, str]:
     pairs = [text.partition("=") for text in texts]
     for text, (name, equals, _) in zip(texts, pairs, strict=True):
         if not name or not equals:
-            raise _Trouble(f"--env needs NAME=VALUE, not {text!r}")
+            raise Trouble(f"--env needs NAME=VALUE, not {text!r}")
     return {name: value for name, _, value in pairs}
 
 
@@ -98,7 +91,7 @@ def _remove(options: argparse.Namespace) -> str:
     try:
         return str(of_client.KernelSpecManager().remove_kernel_spec(options.name))
     except KeyError:  # NoSuchKernel
-        raise _Trouble(f"there is no kernel {options.name}") from None
+        raise Trouble(f"there is no kernel {options.name}") from None
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -107,7 +100,7 @@ def main(arguments: Sequence[str]) -> int:
     install = options.command == "install"
     try:
         path = _install(options) if install else _remove(options)
-    except (_Trouble, OSError, ValueError) as trouble:
+    except (Trouble, OSError, ValueError) as trouble:
         sys.stderr.write(f"asyncloop: {trouble}\n")
         return 2
     print(f"{'installed as' if install else 'removed'} {path}")

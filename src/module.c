@@ -113,7 +113,7 @@ static PyMethodDef module_methods[] = {
 static int (*const initialisers[])(PyObject *module, struct state *state) = {
     state_init,
 #ifdef ASYNCLOOP_DEBUG
-    long_ways_init,
+    checked_init,
 #endif
     instance_init,
     loops_init,

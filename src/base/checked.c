@@ -19,7 +19,7 @@ unsigned int long_ways;
 bool verifies_turns = true;
 
 int
-long_ways_init(PyObject *module UNUSED, struct state *state UNUSED)
+checked_init(PyObject *module UNUSED, struct state *state UNUSED)
 {
     static const char *const names[] = {
 #define X(name) #name,

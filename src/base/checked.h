@@ -94,7 +94,7 @@ enum short_way {
 
 /* The same for all interpreters, as the environment is: bits, from the first import on. */
 extern unsigned int long_ways;
-int long_ways_init(PyObject *module, struct state *state);
+int checked_init(PyObject *module, struct state *state);
 #define SHORT_WAY(name) ((long_ways & (1u << SHORT_WAY_##name)) == 0)
 
 #else
