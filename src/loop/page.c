@@ -172,12 +172,6 @@ page_give(struct page *page, struct counters *counters)
     page_free_if_unused(page);
 }
 
-int
-page_descriptor(const struct page *page)
-{
-    return page->fd;
-}
-
 void
 page_note_stall(struct page *page, uint64_t loop, int64_t lasted_ns, bool goes_on, const char *text,
                 size_t length)

@@ -51,7 +51,6 @@ void page_close(struct page *page);
 struct counters *page_take(struct page *page);
 void page_give(struct page *page, struct counters *counters);    /* the last one frees a closed page */
 
-int page_descriptor(const struct page *page);
 /* By one thread at a time. */
 void page_note_stall(struct page *page, uint64_t loop, int64_t lasted_ns, bool goes_on,
                      const char *text, size_t length);

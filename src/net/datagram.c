@@ -237,7 +237,9 @@ Datagram_clear(PyObject *op)
     return transport_clear(op);
 }
 
-PyObject *
+/* A transport over a bound or connected, non-blocking socket. `address`, `waiter` and
+ * `extra` may be NULL. `sock` belongs to the transport on success only. New reference. */
+static PyObject *
 datagram_new(Loop *loop, PyObject *sock, int fd, PyObject *protocol, PyObject *address,
              PyObject *waiter, PyObject *extra)
 {

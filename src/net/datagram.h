@@ -45,9 +45,4 @@ typedef struct {
 
 int datagram_type_init(PyObject *module, struct state *state);
 
-/* A transport over a bound or connected, non-blocking socket. `address`, `waiter` and
- * `extra` may be NULL. `sock` belongs to the transport on success only. New reference. */
-PyObject *datagram_new(Loop *loop, PyObject *sock, int fd, PyObject *protocol,
-                       PyObject *address, PyObject *waiter, PyObject *extra);
-
 #endif

@@ -8,6 +8,60 @@
 #include "tasks/introspect.h"
 #include "tasks/record.h"
 
+/* -- eager start -------------------------------------------------------------------------------- */
+
+/* Inside whatever runs now. Everything is put back in any case: the current task, the
+ * context, and the place among all tasks unless the Task goes on later. */
+static int
+task_start_eagerly(Task *self)
+{
+    struct state *state = self->future.state_ptr;
+    PyObject *loop = Py_NewRef(self->future.loop);
+    PyObject *context = Py_NewRef(self->context);
+    int result = -1;
+    PyObject *previous = current_swap(state, loop, (PyObject *)self);
+    if (previous == NULL) {
+        goto done;
+    }
+    task_set_registered(self);
+    if (all_tasks_add(state, (PyObject *)self, &self->node) == 0
+        && PyContext_Enter(context) == 0) {
+        if (self->future.own_loop != NULL) {
+            COUNT_SHARED(self->future.own_loop->counters->eager_steps, 1);
+        }
+        result = task_resume(self, NULL);
+        PyObject *raised = PyErr_GetRaisedException();
+        if (PyContext_Exit(context) < 0 && raised == NULL) {
+            result = -1;
+        }
+        else {
+            PyErr_SetRaisedException(raised);
+        }
+    }
+    PyObject *raised = PyErr_GetRaisedException();
+    PyObject *inner = current_swap(state, loop, previous);
+    Py_DECREF(previous);
+    if (inner == NULL && raised == NULL) {
+        result = -1;
+    }
+    else {
+        PyErr_SetRaisedException(raised);
+    }
+    Py_XDECREF(inner);
+    if (!future_is_pending(&self->future)) {
+        /* It never was anything but a call: nobody asks where its coroutine is. */
+        introspect_drop_coro(self);
+        Py_CLEAR(self->coro);
+    }
+    if (result < 0) {
+        task_done(self);
+    }
+done:
+    Py_DECREF(context);
+    Py_DECREF(loop);
+    return result;
+}
+
 /* -- making ---------------------------------------------------------------------- */
 
 static int
@@ -322,58 +376,6 @@ task_cancel(Task *self, PyObject *message)
     }
     Py_DECREF(slow);
     Py_DECREF(task);
-    return result;
-}
-
-/* Inside whatever runs now. Everything is put back in any case: the current task, the
- * context, and the place among all tasks unless the Task goes on later. */
-int
-task_start_eagerly(Task *self)
-{
-    struct state *state = self->future.state_ptr;
-    PyObject *loop = Py_NewRef(self->future.loop);
-    PyObject *context = Py_NewRef(self->context);
-    int result = -1;
-    PyObject *previous = current_swap(state, loop, (PyObject *)self);
-    if (previous == NULL) {
-        goto done;
-    }
-    task_set_registered(self);
-    if (all_tasks_add(state, (PyObject *)self, &self->node) == 0
-        && PyContext_Enter(context) == 0) {
-        if (self->future.own_loop != NULL) {
-            COUNT_SHARED(self->future.own_loop->counters->eager_steps, 1);
-        }
-        result = task_resume(self, NULL);
-        PyObject *raised = PyErr_GetRaisedException();
-        if (PyContext_Exit(context) < 0 && raised == NULL) {
-            result = -1;
-        }
-        else {
-            PyErr_SetRaisedException(raised);
-        }
-    }
-    PyObject *raised = PyErr_GetRaisedException();
-    PyObject *inner = current_swap(state, loop, previous);
-    Py_DECREF(previous);
-    if (inner == NULL && raised == NULL) {
-        result = -1;
-    }
-    else {
-        PyErr_SetRaisedException(raised);
-    }
-    Py_XDECREF(inner);
-    if (!future_is_pending(&self->future)) {
-        /* It never was anything but a call: nobody asks where its coroutine is. */
-        introspect_drop_coro(self);
-        Py_CLEAR(self->coro);
-    }
-    if (result < 0) {
-        task_done(self);
-    }
-done:
-    Py_DECREF(context);
-    Py_DECREF(loop);
     return result;
 }
 

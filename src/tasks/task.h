@@ -65,7 +65,6 @@ void task_step_init(struct state *state);
 int task_schedule(Task *task);           /* the next step soon: 0 / -1 */
 /* The next step as a callable, for a Handle with the Task's context. New reference or NULL. */
 PyObject *task_step_function(PyObject *task);
-int task_start_eagerly(Task *task);      /* the first step now: 0 / -1 */
 /* Cancels any future-like object: 1, 0, -1. */
 int task_cancel_waiter(struct state *state, PyObject *waiter, PyObject *message);
 
