@@ -1043,7 +1043,8 @@ def explain(program, theirs, ours):
     """Lines that say what is wrong, the first without numbers; none: nothing is."""
     if ours["violations"]:
         first = ours["violations"][0].partition("\n")[0]
-        return [re.sub("[0-9]+", "N", first), *ours["violations"]]
+        alike = ["(asyncio does the same)"] if ours["violations"] == theirs["violations"] else []
+        return [re.sub("[0-9]+", "N", first), *ours["violations"], *alike]
     if theirs["violations"] or theirs["known"] or program["wild"]:
         return []
     for number in range(len(program["stacks"])):
