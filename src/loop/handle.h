@@ -22,7 +22,7 @@
 
 #define HANDLE_INLINE_ARGS TUNED(HANDLE_INLINE_ARGS, 2)
 #define HANDLE_ARGS_TUPLE (HANDLE_INLINE_ARGS + 1)
-#define HANDLE_LOOKERS_MAX 63
+#define HANDLE_LOOKERS_MAX 31
 
 /* A callback in C: 0, or -1 with an exception. */
 typedef int (*native_callback)(PyObject *owner, PyObject *arg);
@@ -31,6 +31,7 @@ typedef int (*native_callback)(PyObject *owner, PyObject *arg);
 enum handle_place {
     HANDLE_ONCE,          /* in one ready ring or timer heap, or about to be, or done */
     HANDLE_TAKEN,         /* somebody has taken it out of these, to run it by hand, perhaps */
+    HANDLE_BY_HAND,       /* still in one, and run by hand meanwhile: it runs again when its turn comes */
     HANDLE_WATCHING,      /* in the table of descriptors, maybe in the ready ring too */
     HANDLE_SHARED,        /* somebody else pushed it, maybe twice: not visited */
 };
@@ -58,8 +59,8 @@ struct Handle {
     uint32_t runner;              /* of a threadsafe one: the thread that runs the callback, or 0 */
     uint8_t nargs;
     bool cancelled;
-    uint8_t place : 2;            /* enum handle_place; once others see it only in its critical section, */
-    uint8_t lookers : 6;          /* as this: who makes a text of it just now, it keeps its loop for them */
+    uint8_t place : 3;            /* enum handle_place; once others see it only in its critical section, */
+    uint8_t lookers : 5;          /* as this: who makes a text of it just now, it keeps its loop for them */
     uint8_t : 0;                  /* or writing those two would write these as well, in C's memory model */
     bool is_native : 1;           /* these two from when it is made */
     bool threadsafe : 1;          /* other threads may cancel it: see handle_wait() */
@@ -156,7 +157,7 @@ static inline void
 handle_set_taken(Handle *handle)
 {
     GUARD(handle);
-    if (handle->place == HANDLE_ONCE) {
+    if (handle->place == HANDLE_ONCE || handle->place == HANDLE_BY_HAND) {
         handle->place = HANDLE_TAKEN;
     }
 }
@@ -171,6 +172,8 @@ void handle_call_failed(Loop *loop, PyObject *callback, PyObject *arg);
 /* Runs the callback in its context. 0, or -1 with the exception that must leave the
  * loop (KeyboardInterrupt, SystemExit); any other goes to the exception handler. */
 int handle_run(Handle *handle);
+/* The same, out of turn: what waits for its turn keeps what it calls until that has come. */
+int handle_run_by_hand(Handle *handle);
 
 #ifdef ASYNCLOOP_DEBUG
 void handle_verify(Handle *handle);    /* checked.h */

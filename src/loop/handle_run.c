@@ -175,18 +175,26 @@ handle_run_native(Loop *loop, struct call *call)
 
 /* -- a run ---------------------------------------------------------------------------- */
 
-void
-handle_finished(Handle *handle)
+static void
+handle_finish(Handle *handle)
 {
-    if (handle->place > HANDLE_TAKEN) {
-        return;
-    }
     if (Py_REFCNT(handle) > 1 && !handle->is_native
         && SHARED_LOAD(handle->callback) != NULL) {
         handle_keep_repr(handle);    /* somebody else has it, and may ask */
     }
     handle_discard(handle);
     handle_let_loop_go(handle);
+}
+
+void
+handle_finished(Handle *handle)
+{
+    if (handle->place == HANDLE_BY_HAND) {
+        handle_set_taken(handle);    /* this was its turn; who runs it by hand lets go of what it calls */
+    }
+    else if (handle->place <= HANDLE_TAKEN) {
+        handle_finish(handle);
+    }
 }
 
 /* In debug mode the loop still wants to name what has run. */
@@ -196,6 +204,9 @@ handle_ran(Handle *handle, Loop *loop)
     if (LIKELY(handle->place <= HANDLE_TAKEN && !FLAG(loop->debug))) {
         handle_discard(handle);
         handle_let_loop_go(handle);
+    }
+    else if (handle->place == HANDLE_BY_HAND && !FLAG(loop->debug)) {
+        handle_set_taken(handle);
     }
 }
 
@@ -256,8 +267,8 @@ handle_failed_alone(Handle *handle, Loop *loop, struct call *call)
     return handle_failed(handle, loop, call->callback, call->context);
 }
 
-int
-handle_run(Handle *handle)
+static inline __attribute__((always_inline)) int
+handle_run_as(Handle *handle, const bool by_hand)
 {
     struct call call;
     Loop *loop;
@@ -289,11 +300,36 @@ handle_run(Handle *handle)
         wake_tell_waiters(loop);
     }
     call_release(&call);
-    if (UNLIKELY(!alone)) {
+    if (UNLIKELY(!alone) && !by_hand) {
         handle_ran(handle, loop);
     }
     if (UNLIKELY(!was_alone)) {
         Py_DECREF(loop);
+    }
+    return result;
+}
+
+int
+handle_run(Handle *handle)
+{
+    return handle_run_as(handle, false);
+}
+
+int
+handle_run_by_hand(Handle *handle)
+{
+    enum handle_place before = handle_place(handle);
+    if (before != HANDLE_ONCE && before != HANDLE_BY_HAND) {
+        return handle_run_as(handle, false);
+    }
+    handle_set_place(handle, HANDLE_BY_HAND);
+    int result = handle_run_as(handle, true);
+    if (handle_place(handle) == HANDLE_BY_HAND) {
+        handle_set_place(handle, before);
+        handle_let_loop_go(handle);    /* it may have cancelled itself */
+    }
+    else {
+        handle_finished(handle);    /* its turn has come meanwhile, or somebody has taken it out */
     }
     return result;
 }

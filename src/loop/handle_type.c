@@ -108,15 +108,7 @@ Handle__run(PyObject *op, PyObject *ignored UNUSED)
     if (mine) {
         loop_begin_run(loop, &run);
     }
-    bool waits = handle_place(handle) == HANDLE_ONCE;
-    if (waits) {
-        handle_set_place(handle, HANDLE_SHARED);    /* it runs again when its turn comes */
-    }
-    int result = handle_run(handle);
-    if (waits && handle_place(handle) == HANDLE_SHARED) {
-        handle_set_place(handle, HANDLE_ONCE);
-        handle_let_loop_go(handle);    /* it may have cancelled itself */
-    }
+    int result = handle_run_by_hand(handle);
     if (mine) {
         PyObject *raised = PyErr_GetRaisedException();
         loop_state(loop->state)->run.end_turn_by_hand(loop, &run);

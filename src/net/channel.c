@@ -467,7 +467,7 @@ int
 limits_set_one(struct limits *limits, bool high, PyObject *value)
 {
     size_t bytes;
-    PyObject *pair = args_size(value, &bytes) < 0 ? NULL : limits_get(limits);
+    PyObject *pair = limit_in_bytes(value, &bytes) < 0 ? NULL : limits_get(limits);
     PyObject *changed = pair == NULL ? NULL
                         : high       ? PyTuple_Pack(2, PyTuple_GET_ITEM(pair, 0), value)
                                      : PyTuple_Pack(2, value, PyTuple_GET_ITEM(pair, 1));

@@ -8,6 +8,7 @@
 #include "net/datagram_addresses.h"
 #include "net/io.h"
 #include "net/proto.h"
+#include "net/sockets.h"
 #include "net/transport.h"
 
 #include <errno.h>
@@ -222,27 +223,21 @@ datagram_try_send(Datagram *dgram, PyObject *data, const void *bytes, size_t n, 
 }
 
 #ifdef __linux__
-/* Sends as many of the queued messages as one call takes; the number is in *count. */
+/* Sends as many of the queued messages as one call takes; the number is in *count. None, if an audit hook has
+ * to hear of each: it may do anything with the queue, whose memory this lends to the kernel. */
 static enum send_outcome
 send_batch(Datagram *dgram, size_t *count)
 {
     struct mmsghdr messages[SEND_BATCH];
     struct iovec iov[SEND_BATCH];
     unsigned int length = 0;
+    *count = 0;
+    if (!is_connected(dgram) && UNLIKELY(sockets_are_audited())) {
+        return SEND_DONE;
+    }
     for (; length < SEND_BATCH && length < dgram->queue_length; length++) {
         struct datagram *item = datagram_at(dgram, length);
         if (item->target.length == 0 && !is_connected(dgram)) {
-            break;
-        }
-        PyObject *address = Py_XNewRef(item->address);
-        int refused = datagram_audit(dgram, address);
-        Py_XDECREF(address);
-        if (refused < 0 && length == 0) {
-            *count = 0;
-            return SEND_FAILED;
-        }
-        if (refused < 0) {
-            PyErr_Clear();    /* the next call comes to it */
             break;
         }
         iov[length] = (struct iovec){
@@ -258,7 +253,6 @@ send_batch(Datagram *dgram, size_t *count)
             },
         };
     }
-    *count = 0;
     if (length == 0 || !datagram_is_native(dgram)) {
         return SEND_DONE;
     }

@@ -58,10 +58,13 @@ stream_received_eof(Transport *tr)
 {
     channel_log(&tr->head, "debug", "%r received EOF", NULL);
     PyObject *answer = proto_call(&tr->head.proto, tr->head.state->names.eof_received, NULL);
-    int keep_open = answer == NULL ? -1 : PyObject_IsTrue(answer);
-    Py_XDECREF(answer);
-    if (keep_open < 0) {
+    if (answer == NULL) {
         return transport_fatal(tr, "Fatal error: protocol.eof_received() call failed.");
+    }
+    int keep_open = PyObject_IsTrue(answer);
+    Py_DECREF(answer);
+    if (keep_open < 0) {
+        return channel_call_failed(&tr->head, (PyObject *)tr, "_read_ready", NULL);
     }
     if (keep_open) {
         tr->read_eof = true;    /* until resume_reading(): then it is told again, as with asyncio */

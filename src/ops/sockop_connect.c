@@ -99,6 +99,10 @@ connect_natively(Operation *op, const struct addr *addr, PyObject **result)
     if (PySys_Audit("socket.connect", "OO", op->sock, op->args[0]) < 0) {
         return ATTEMPT_FAILED;
     }
+    /* A hook may have closed the socket, and its number may be another's. */
+    if (has_own(op, SOCKET_FILENO) && sockop_find_plain_fd(op) < 0) {
+        return ATTEMPT_FAILED;
+    }
     if (connect(op->fd, &addr->any, addr->length) == 0) {
         *result = Py_NewRef(Py_None);
         return ATTEMPT_DONE;

@@ -1,7 +1,10 @@
 """Handle._run() by hand, of calls that wait: when their turn comes they run all the same."""
 
 import gc
+import logging
 import weakref
+
+import pytest
 
 
 def run_for(loop, seconds):
@@ -87,3 +90,31 @@ def test_taken_out_and_run(loop):
     assert seen == [1, 1]
     gc.collect()
     assert [owner() for owner in owners] == [None, None]
+
+
+@pytest.mark.parametrize("debug", [False, True])
+@pytest.mark.parametrize("how", ["its turn comes inside", "it is taken out"])
+def test_nothing_stays_of_what_ran_by_hand(loop, asyncio_log, monkeypatch, how, debug):
+    class Thing:
+        pass
+
+    def callback(thing):
+        thing.runs += 1
+        if thing.runs == 1 and how == "it is taken out":
+            loop._ready.popleft()
+        elif thing.runs == 1:
+            loop._run_once()
+
+    monkeypatch.setattr(logging.getLogger("asyncio"), "propagate", False)    # pytest keeps records
+    loop.set_debug(debug)
+    thing = Thing()
+    gone = weakref.ref(thing)
+    thing.runs = 0
+    thing.handle = loop.call_soon(callback, thing)
+    thing.handle._run()
+    run_for(loop, 0)
+    assert thing.runs == 1
+    del thing
+    asyncio_log.take()    # the context is entered already when its turn comes inside
+    gc.collect()
+    assert gone() is None

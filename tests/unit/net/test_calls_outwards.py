@@ -112,6 +112,41 @@ def test_hook_ends_the_transport_whose_output_is_sent(impl, what, lines):
     check_script(impl, source, expect="fine", flags=())
 
 
+# -- what eof_received() gives ------------------------------------------------------------------
+
+
+def test_truth_of_the_answer_to_eof_raises(run, loop):
+    """That is outside of what ends the transport: the next event asks again."""
+
+    class Answer:
+        def __bool__(self):
+            raise KeyError("neither")
+
+    told = []
+
+    class Ends(asyncio.Protocol):
+        def eof_received(self):
+            told.append("eof")
+            return Answer() if len(told) < 3 else None
+
+        def connection_lost(self, exc):
+            told.append(exc)
+
+    async def main():
+        reports = []
+        loop.set_exception_handler(lambda _, context: reports.append(context["message"]))
+        near, far = socket.socketpair()
+        await loop.create_connection(Ends, sock=near)
+        far.shutdown(socket.SHUT_WR)
+        await until(lambda: told[-1:] == [None])
+        far.close()
+        assert told == ["eof"] * 3 + [None]
+        assert all("Exception in callback" in report for report in reports)
+        assert len(reports) == 2
+
+    run(main())
+
+
 # -- what is put into _ready and _scheduled -------------------------------------------------------
 
 
@@ -372,3 +407,111 @@ def test_server_is_told_of_its_connections(run, monkeypatch, where):
         await server.wait_closed()
 
     run(main())
+
+
+HOOK_AND_QUEUE = """
+import asyncio, socket, sys
+from tests.support import *
+
+class Full:
+    def __init__(self, sock):
+        self.sock = sock
+
+    def __getattr__(self, name):
+        return getattr(self.sock, name)
+
+    def sendto(self, *args):
+        raise BlockingIOError
+
+calls = []
+transport = None
+
+def hook(event, args):
+    if event == "socket.sendto" and transport is not None:
+        calls.append(args)
+        if len(calls) == 5:
+            HOW
+
+sys.addaudithook(hook)
+
+class Receiver(asyncio.DatagramProtocol):
+    def __init__(self):
+        self.got = []
+
+    def datagram_received(self, data, addr):
+        self.got.append(data)
+
+async def main():
+    global transport
+    loop = asyncio.get_running_loop()
+    there, receiver = await loop.create_datagram_endpoint(Receiver, local_addr=("127.0.0.1", 0))
+    here, _ = await loop.create_datagram_endpoint(Receiver, local_addr=("127.0.0.1", 0))
+    addr = there.get_extra_info("sockname")
+    sock = here._sock
+    here._sock = Full(sock)
+    for i in range(14):
+        here.sendto(b"%02d" % i, addr)
+    here._sock = sock
+    transport = here
+    for _ in range(20):
+        await asyncio.sleep(0.005)
+    transport = None
+    print(len(calls), *sorted(set(map(bytes.decode, receiver.got))))
+    here.abort()
+    there.abort()
+    await asyncio.sleep(0)
+
+loop = new_event_loop()
+loop.set_exception_handler(lambda loop, context: None)
+loop.run_until_complete(main())
+loop.close()
+"""
+QUEUED = [f"{i:02}" for i in range(14)]
+
+
+def test_an_audit_hook_writes_while_queued_datagrams_leave(impl):
+    how = "[transport.sendto(b'x%02d' % i, args[1]) for i in range(40)]"
+    more = [f"x{i:02}" for i in range(40)]
+    check_script(impl, HOOK_AND_QUEUE.replace("HOW", how), " ".join(["54", *QUEUED, *more]))
+
+
+def test_an_audit_hook_ends_the_transport_while_queued_datagrams_leave(impl):
+    how = "transport.abort()"
+    check_script(impl, HOOK_AND_QUEUE.replace("HOW", how), " ".join(["5", *QUEUED[:5]]))
+
+
+def test_an_audit_hook_closes_the_socket_before_it_connects(impl):
+    check_script(
+        impl,
+        """
+import asyncio, errno, os, socket, sys
+
+def hook(event, args):
+    if event == "socket.connect":
+        number = args[0].fileno()
+        args[0].close()
+        os.dup2(other.fileno(), number)    # its number is another's now
+
+with socket.socket() as listener, socket.socket() as other:
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    other.setblocking(False)
+    sock = socket.socket()
+    sock.setblocking(False)
+    number = sock.fileno()
+    loop = new_event_loop()
+    sys.addaudithook(hook)
+    try:
+        loop.run_until_complete(loop.sock_connect(sock, listener.getsockname()))
+    except OSError as exc:
+        print(errno.errorcode[exc.errno])
+    listener.setblocking(False)
+    try:
+        listener.accept()
+    except BlockingIOError:
+        print("nobody")
+    loop.close()
+    os.close(number)
+""",
+        "EBADF\nnobody",
+    )

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import socket
 from decimal import Decimal
 from fractions import Fraction
 
@@ -135,3 +136,17 @@ def test_limits_that_are_no_ints_pause_and_resume(connect, run, high):
         return protocol.told
 
     assert run(main()) == ["pause", "resume", "lost"]
+
+
+@pytest.mark.parametrize("value", [2.5, math.inf, Fraction(7, 2)])
+def test_private_limits_are_any_numbers(run, loop, value):
+    async def main():
+        near, far = socket.socketpair()
+        transport, _ = await loop.create_connection(asyncio.Protocol, sock=near)
+        transport._high_water = value
+        transport._low_water = 1.5
+        assert transport.get_write_buffer_limits() == (1.5, value)
+        transport.abort()
+        far.close()
+
+    run(main())
