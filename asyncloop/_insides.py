@@ -252,6 +252,19 @@ class ScheduledView(list[Any]):
 # -- _selector ---------------------------------------------------------------------------------
 
 
+class _WatchHandle(events.Handle):
+    """What is seen of a transport that is watched: it has no Handle until somebody looks.
+
+    Of the standard library's kind, which the garbage collector follows: whoever keeps one may be
+    something that its loop leads to.
+    """
+
+    __slots__ = ()
+
+
+_WatchHandle.__name__ = "Handle"  # for its repr()
+
+
 class LoopSelector(selectors.BaseSelector):
     """`loop._selector`: what is watched, by libev.
 
@@ -270,9 +283,12 @@ class LoopSelector(selectors.BaseSelector):
 
     def _keys(self) -> dict[int, selectors.SelectorKey]:
         keys: dict[int, selectors.SelectorKey] = {}
-        for fd, event, fileobj, handle in self._loop()._watched():
+        loop = self._loop()
+        for fd, event, fileobj, handle in loop._watched():
             if fd < 0:
                 continue  # a forked child has nothing yet that wakes it
+            if callable(handle):
+                handle = _WatchHandle(handle, (), loop)
             known = keys.get(fd)
             mask = event if known is None else known.events | event
             reader, writer = (None, None) if known is None else known.data
@@ -473,7 +489,7 @@ class InsideHooks(_Base):
             ):
                 if not mask & event:
                     continue
-                if handle is None or type(handle) is _core.Handle:
+                if handle is None or type(handle) in (_core.Handle, _WatchHandle):
                     self._post_event((key.fd, event))
                 elif not handle._cancelled:
                     self._add_callback(handle)

@@ -283,18 +283,15 @@ list_length(struct list_node *head)
     return length;
 }
 
-/* A transport that is watched has no handle; who looks finds one, as on asyncio. 0 / -1 */
+/* A transport that is watched has no handle: in its place comes the method that one would call. 0 / -1 */
 static int
-watched_make_handle(Loop *loop, struct watched *one)
+watched_find_method(struct watched *one)
 {
-    const char *name = one->event == EV_READ ? "_read_ready" : "_write_ready";
-    PyObject *ready = PyObject_GetAttrString(one->owner, name);
-    PyObject *handle = ready == NULL ? NULL : (PyObject *)handle_new(loop, ready, NULL, 0, NULL);
-    Py_XDECREF(ready);
-    if (handle != NULL) {
-        Py_SETREF(one->handle, handle);
+    PyObject *ready = PyObject_GetAttrString(one->owner, one->event == EV_READ ? "_read_ready" : "_write_ready");
+    if (ready != NULL) {
+        Py_SETREF(one->handle, ready);
     }
-    return handle != NULL ? 0 : -1;
+    return ready != NULL ? 0 : -1;
 }
 
 PyObject *
@@ -314,7 +311,7 @@ readers_list(Loop *loop)
     PyObject *list = PyList_New(0);
     for (size_t i = 0; i < length; i++) {
         struct watched *one = &all[i];
-        if (list != NULL && one->owner != NULL && watched_make_handle(loop, one) < 0) {
+        if (list != NULL && one->owner != NULL && watched_find_method(one) < 0) {
             Py_CLEAR(list);
         }
         PyObject *entry = list == NULL ? NULL

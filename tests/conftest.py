@@ -134,6 +134,12 @@ def pytest_runtest_protocol(item, nextitem):
     return result
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    """What the tests of one of pytest-xdist's processes have left."""
+    _left_alive.extend(getattr(node, "workeroutput", {}).get("left_alive", ()))
+
+
 def pytest_terminal_summary(terminalreporter):
     for name, objects in _left_alive:
         terminalreporter.write_line(f"LEFT ALIVE by {name}: {objects}", red=True)
@@ -145,6 +151,8 @@ def pytest_sessionfinish(session):
     Asked here and not at the end of the process: what the interpreter itself leaves behind
     when it shuts down would hide ours. The sanitizer prints where each piece came from.
     """
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left_alive"] = _left_alive
     if (lost_memory() or _left_alive) and session.exitstatus == 0:
         session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
 
