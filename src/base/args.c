@@ -167,3 +167,12 @@ is_exit_exception(void)
     return PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)
            || PyErr_ExceptionMatches(PyExc_SystemExit);
 }
+
+PyObject *
+args_none_has_no(const char *name)
+{
+    PyObject *value = PyObject_GetAttrString(Py_None, name);
+    assert(value == NULL);
+    Py_XDECREF(value);
+    return NULL;
+}

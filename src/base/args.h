@@ -75,6 +75,10 @@ none_or_error(int result)
     return UNLIKELY(result < 0) ? NULL : Py_NewRef(Py_None);
 }
 
+/* NULL with the AttributeError of None: what asyncio raises where it has let go of an object, and needs its
+ * attribute of that name. */
+PyObject *args_none_has_no(const char *name);
+
 /* function(first, second), of which only matters whether it raises: 0 / -1. `second` may be NULL. */
 int call_for_effect(PyObject *function, PyObject *first, PyObject *second);
 

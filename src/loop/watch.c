@@ -246,7 +246,7 @@ watch_call_ready(Loop *loop, struct watch *watch)
     if (mine) {
         loop_begin_run(loop, &run);
     }
-    watch->ready(watch, watch->io.events & (EV_READ | EV_WRITE));
+    watch->ready(watch, (watch->io.events & (EV_READ | EV_WRITE)) | WATCH_BY_HAND);
     if (mine) {
         loop_state(loop->state)->run.end_turn_by_hand(loop, &run);
         loop_end_run(loop, &run);

@@ -38,6 +38,8 @@ struct watch {
 
 /* To the watch of a callback: it has lost its place. */
 #define WATCH_PUT_OUT EV_CUSTOM
+/* Beside EV_READ or EV_WRITE: no event has come, a program has called the owner's method. */
+#define WATCH_BY_HAND (EV_CUSTOM << 1)
 
 void watch_init(struct watch *watch, Loop *loop, PyObject *owner, enum watch_user user, int fd, int event,
                 void (*ready)(struct watch *watch, int revents));

@@ -263,7 +263,16 @@ channel_callback_failed(Channel *ch, const char *format)
     }
     PyObject *exc = PyErr_GetRaisedException();
     PyObject *protocol = ch->proto.protocol;
-    report(ch, (PyObject *)ch, PyUnicode_FromFormat(format, protocol == NULL ? "protocol" : Py_TYPE(protocol)->tp_name), exc);
+    /* asyncio's TLS has let go of its transport when the connection is lost. */
+    PyObject *transport = ch->proto.use == PROTO_FOR_TLS
+                              ? PyObject_GetAttrString((PyObject *)ch, "_app_transport")
+                              : Py_NewRef((PyObject *)ch);
+    if (transport == NULL) {
+        PyErr_Clear();
+        transport = Py_NewRef((PyObject *)ch);
+    }
+    report(ch, transport, PyUnicode_FromFormat(format, protocol == NULL ? "protocol" : Py_TYPE(protocol)->tp_name), exc);
+    Py_DECREF(transport);
     Py_DECREF(exc);
     return 0;
 }

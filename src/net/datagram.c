@@ -160,11 +160,11 @@ datagram_may_go_on(Datagram *dgram, Loop *loop)
 
 /* 0, or -1 with an exit exception */
 static int
-datagram_read_several(Datagram *dgram, Loop *loop)
+datagram_read_several(Datagram *dgram, Loop *loop, int most)
 {
     bool more = true;
     int result = 0;
-    for (int n = 0; n < DATAGRAM_BUDGET && more && result == 0; n++) {
+    for (int n = 0; n < most && more && result == 0; n++) {
         if (n > 0) {
             loop_step_done(loop);
             if (!datagram_may_go_on(dgram, loop)) {
@@ -186,8 +186,9 @@ datagram_on_readable(struct watch *watch, int revents)
     if (UNLIKELY(revents & EV_ERROR) || io_is_gone(&dgram->base.io)) {
         result = transport_descriptor_gone(&dgram->base);
     }
-    else if (LIKELY(transport_wants_data(&dgram->base))) {
-        result = LIKELY(datagram_is_native(dgram)) ? datagram_read_several(dgram, loop)
+    else if (LIKELY(transport_wants_data(&dgram->base)) || transport_reads_by_hand(&dgram->base, revents)) {
+        int most = UNLIKELY(revents & WATCH_BY_HAND) ? 1 : DATAGRAM_BUDGET;
+        result = LIKELY(datagram_is_native(dgram)) ? datagram_read_several(dgram, loop, most)
                                                    : datagram_read_by_method(dgram, loop);
     }
     if (UNLIKELY(result < 0)) {

@@ -464,11 +464,13 @@ Datagram_sendto(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject 
     if (check_target(dgram, &address) < 0) {
         return NULL;
     }
-    /* As asyncio: an endpoint without a fixed target sends until its socket is closed. */
-    if (dgram->base.head.loop == NULL || dgram->base.file_closed
-        || (dgram->base.head.conn_lost > 0 && dgram->address != NULL)) {
+    if (dgram->base.head.conn_lost > 0 && dgram->address != NULL) {
         transport_drop_write(&dgram->base);
         return Py_NewRef(Py_None);
+    }
+    /* As asyncio: an endpoint without a fixed target sends until its socket is closed, and cannot tell then. */
+    if (dgram->base.head.loop == NULL || dgram->base.file_closed) {
+        return args_none_has_no("call_exception_handler");
     }
     Py_INCREF(dgram);
     Py_XINCREF(address);

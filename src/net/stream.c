@@ -160,8 +160,7 @@ Stream__make_empty_waiter(PyObject *op, PyObject *ignored UNUSED)
         return NULL;
     }
     if (stream->base.head.loop == NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "the transport is closed");
-        return NULL;
+        return args_none_has_no("create_future");
     }
     PyObject *waiter = transport_create_future(&stream->base);
     if (waiter == NULL) {
@@ -213,7 +212,7 @@ Stream_read_ready__on_eof(PyObject *op, PyObject *ignored UNUSED)
 {
     OWN_LOOP_OF(op, Channel);
     Transport *tr = &stream_cast(op)->base;
-    return none_or_error(tr->head.loop == NULL ? 0 : stream_received_eof(tr));
+    return tr->head.loop == NULL ? args_none_has_no("get_debug") : none_or_error(stream_received_eof(tr));
 }
 
 static int

@@ -392,10 +392,10 @@ stream_look_at_tls(Transport *tr)
 }
 
 static enum read_outcome
-stream_read(Transport *tr, Loop *loop)
+stream_read(Transport *tr, Loop *loop, int revents)
 {
     io_choose(tr);
-    if (UNLIKELY(!transport_wants_data(tr))) {
+    if (UNLIKELY(!transport_wants_data(tr)) && !transport_reads_by_hand(tr, revents)) {
         return READ_DONE;
     }
     if (tr->head.proto.kind == PROTO_TLS) {
@@ -412,7 +412,7 @@ stream_on_readable(struct watch *watch, int revents)
     Py_INCREF(tr);    /* the protocol may drop the last outside reference */
     enum read_outcome outcome = UNLIKELY(revents & EV_ERROR)
                                     ? outcome_of_fatal(transport_descriptor_gone(tr))
-                                    : stream_read(tr, loop);
+                                    : stream_read(tr, loop, revents);
     if (UNLIKELY(outcome == READ_LEAVE)) {
         loop_propagate(loop);
     }

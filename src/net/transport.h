@@ -191,6 +191,13 @@ transport_wants_data(const Transport *tr)
     return !FLAG(tr->head.closing) && !FLAG(tr->head.paused) && tr->begun && !tr->read_eof;
 }
 
+/* asyncio's _read_ready() asks for no more than this, whoever calls it. */
+static inline bool
+transport_reads_by_hand(const Transport *tr, int revents)
+{
+    return (revents & WATCH_BY_HAND) != 0 && tr->head.conn_lost == 0;
+}
+
 #define TRANSPORT_HIGH_WATER (64 * 1024)    /* asyncio's */
 
 /* What asyncio's transports read at most at a time, in bytes: the default of the attribute max_size. */

@@ -78,7 +78,7 @@ call_method(PyObject *op, PyObject *name, PyObject *arg)
 int
 tls_call_lower(Tls *tls, PyObject *name, PyObject *arg)
 {
-    PyObject *lower = Py_NewRef(tls->lower);
+    PyObject *lower = Py_NewRef(tls->lower == NULL ? Py_None : tls->lower);    /* None has no methods */
     int result = call_method(lower, name, arg);
     Py_DECREF(lower);
     return result;
@@ -293,11 +293,26 @@ tls_tell_lost(Tls *tls, PyObject *exc)
     return 0;
 }
 
+/* Somebody calls connection_lost() once more. What the protocol was not told the first time, in the middle
+ * of a handshake, is for None now, as with asyncio. */
+static int
+tls_lost_again(Tls *tls)
+{
+    SHARED_STORE(tls->head.conn_lost, tls->head.conn_lost + 1);
+    tls->never_written += tls->output.bytes;
+    tls_drop_output(tls);
+    if (tls->app != TLS_APP_MADE && tls->app != TLS_APP_EOF) {
+        return 0;
+    }
+    tls->app = TLS_APP_LOST;
+    return tls_tell_lost(tls, NULL);
+}
+
 int
 tls_lower_lost(Tls *tls, PyObject *exc)
 {
     if (tls->lost) {
-        return 0;
+        return tls_lost_again(tls);
     }
     tls_enter(tls);
     tls->lost = true;
@@ -313,7 +328,9 @@ tls_lower_lost(Tls *tls, PyObject *exc)
     bool made = tls->app == TLS_APP_MADE || tls->app == TLS_APP_EOF;
     bool tell = made && tls->tls_state != TLS_HANDSHAKE;
     tls->tls_state = TLS_UNWRAPPED;
-    tls->app = TLS_APP_LOST;
+    if (tell) {
+        tls->app = TLS_APP_LOST;
+    }
     int result = tell ? tls_tell_lost(tls, exc) : 0;
     PyObject *failure = PyErr_GetRaisedException();
     proto_drop_protocol(&tls->head.proto);

@@ -232,6 +232,13 @@ tls_enter(Tls *tls)
     tls->in_use++;
 }
 
+/* Bytes that wait to be decrypted. */
+static inline size_t
+tls_waiting(Tls *tls)
+{
+    return UNLIKELY(tls->lost) ? tls->never_read : tls->engine.ops->waiting(&tls->engine);
+}
+
 void tls_close_engine(Tls *tls);
 
 /* Keeps the current exception. */
@@ -289,6 +296,7 @@ int tls_do_read(Tls *tls);
 void tls_read_later(Tls *tls);           /* not before a later iteration */
 int tls_resume(Tls *tls);                /* resume_reading() */
 int tls_control_reading(Tls *tls);       /* pauses or resumes the transport below */
+int tls_control_reading_strictly(Tls *tls);    /* AttributeError if that would be None's turn */
 int tls_call_eof_received(Tls *tls);
 /* What the peer sends until it knows of our close(). To end the connection at once would reset it,
  * and cost the peer what it has not read yet of our output; but who never stops does not get more
@@ -301,6 +309,7 @@ int tls_write(Tls *tls, PyObject *data);
 /* 1: something to write, 0: nothing, -1 with an exception: no data at all */
 int tls_is_data(PyObject *data);
 int tls_writelines(Tls *tls, PyObject *list);
+int tls_append_backlog(Tls *tls, PyObject *data);    /* to what is written next */
 int tls_do_write(Tls *tls);              /* what is queued */
 int tls_send(Tls *tls);                  /* what the engine has made */
 int tls_process_outgoing(Tls *tls);      /* the same, unless the transport below has enough; flow control */

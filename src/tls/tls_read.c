@@ -285,10 +285,14 @@ tls_read_all(Tls *tls)
 int
 tls_control_reading(Tls *tls)
 {
-    if (UNLIKELY(tls->lower == NULL)) {
-        return 0;
-    }
-    size_t size = tls->engine.ops->waiting(&tls->engine);
+    return UNLIKELY(tls->lower == NULL) ? 0 : tls_control_reading_strictly(tls);
+}
+
+/* asyncio's _control_ssl_reading(), which does not look whether anything is below. */
+int
+tls_control_reading_strictly(Tls *tls)
+{
+    size_t size = tls_waiting(tls);
     if (UNLIKELY(size >= tls->read_limits.high && !tls->lower_paused)) {
         tls->lower_paused = true;
         return tls_call_lower(tls, tls->head.state->names.pause_reading, NULL);
@@ -315,7 +319,7 @@ tls_do_read(Tls *tls)
         }
     }
     if (LIKELY(result == 0)) {
-        result = tls_control_reading(tls);
+        result = tls_control_reading_strictly(tls);
     }
     return LIKELY(result == 0) ? 0 : tls_failed(tls, TLS_FATAL_MESSAGE);
 }
@@ -340,11 +344,14 @@ tls_advance(Tls *tls)
     }
 }
 
-/* Before the handshake begins the peer's bytes are kept, after the end they are dropped. */
+/* Before the handshake begins the peer's bytes are kept, after the end they are only counted. */
 static int
 tls_received_early(Tls *tls, const char *data, size_t n)
 {
     const struct tls_engine_ops *ops = tls->engine.ops;
+    if (tls->lost) {
+        tls->never_read += n;
+    }
     if (FLAG(tls->head.closing) || tls->lower != NULL || n == 0) {
         return 0;
     }

@@ -127,9 +127,7 @@ tls_is_parted(Tls *tls, const char *name)
     if (LIKELY(!FLAG(tls->parted))) {
         return false;
     }
-    PyObject *value = PyObject_GetAttrString(Py_None, name);
-    assert(value == NULL);
-    Py_XDECREF(value);
+    (void)args_none_has_no(name);
     return true;
 }
 
@@ -161,11 +159,8 @@ static PyObject *
 Tls__test__append_write_backlog(PyObject *op, PyObject *data)
 {
     OWN_LOOP_OF(op, Channel);
-    if (!PyBytes_CheckExact(data) || PyBytes_GET_SIZE(data) == 0) {
-        PyErr_SetString(PyExc_TypeError, "bytes are needed");
-        return NULL;
-    }
-    return none_or_error(wqueue_push(&tls_cast(op)->output, data, 0));
+    Tls *tls = tls_cast(op);
+    return tls_is_parted(tls, "_write_backlog") ? NULL : none_or_error(tls_append_backlog(tls, data));
 }
 
 static PyObject *
@@ -208,6 +203,11 @@ Tls__force_close(PyObject *op, PyObject *exc)
 {
     OWN_LOOP_OF(op, Channel);
     Tls *tls = tls_cast(op);
+#if PY_VERSION_HEX < 0x030D0000
+    if (tls_is_parted(tls, "_abort")) {
+        return NULL;
+    }
+#endif
     return none_or_error(FLAG(tls->parted) ? 0 : tls_abort(tls, exc == Py_None ? NULL : exc));
 }
 
@@ -324,7 +324,7 @@ Tls_get_read_buffer_size(PyObject *op, PyObject *ignored UNUSED)
     if (tls_is_parted(tls, "_get_read_buffer_size")) {
         return NULL;
     }
-    return PyLong_FromSize_t(tls->lost ? tls->never_read : tls->engine.ops->waiting(&tls->engine));
+    return PyLong_FromSize_t(tls_waiting(tls));
 }
 
 /* A change of limits shows at once. */
@@ -366,7 +366,7 @@ Tls_set_read_buffer_limits(PyObject *op, PyObject *const *args, Py_ssize_t nargs
         || limits_set(&tls->read_limits, TLS_READ_HIGH_WATER, "set_read_buffer_limits", args, nargs, kwnames) < 0) {
         return NULL;
     }
-    return control(tls, tls_control_reading);
+    return control(tls, tls_control_reading_strictly);
 }
 
 static PyObject *
@@ -393,6 +393,21 @@ Tls_connection_lost(PyObject *op, PyObject *exc)
     return none_or_error(tls_lower_lost(tls_cast(op), exc == Py_None ? NULL : exc));
 }
 
+static int
+tls_make_read_buffer(Tls *tls)
+{
+    if (tls->read_buffer != NULL) {
+        return 0;
+    }
+    PyObject *buffer = PyByteArray_FromStringAndSize(NULL, TLS_READ_HIGH_WATER);
+    if (buffer == NULL) {
+        return -1;
+    }
+    memset(PyByteArray_AS_STRING(buffer), 0, TLS_READ_HIGH_WATER);
+    Py_XSETREF(tls->read_buffer, buffer);
+    return 0;
+}
+
 /* A BufferedProtocol, as asyncio's SSLProtocol. Whatever is asked for, it is the whole buffer, but it has
  * to be a number. */
 static PyObject *
@@ -406,15 +421,24 @@ Tls_get_buffer(PyObject *op, PyObject *size_hint)
     if (is_number < 0) {
         return NULL;
     }
-    if (tls->read_buffer == NULL) {
-        PyObject *buffer = PyByteArray_FromStringAndSize(NULL, TLS_READ_HIGH_WATER);
-        if (buffer == NULL) {
-            return NULL;
-        }
-        memset(PyByteArray_AS_STRING(buffer), 0, TLS_READ_HIGH_WATER);
-        Py_XSETREF(tls->read_buffer, buffer);
+    return tls_make_read_buffer(tls) < 0 ? NULL : PyMemoryView_FromObject(tls->read_buffer);
+}
+
+/* What a slice that ends at `number` takes for its end. 0 / -1 */
+static int
+slice_end(PyObject *number, Py_ssize_t *end)
+{
+    if (number == Py_None) {
+        *end = PY_SSIZE_T_MAX;
+        return 0;
     }
-    return PyMemoryView_FromObject(tls->read_buffer);
+    if (!PyIndex_Check(number)) {
+        PyErr_SetString(PyExc_TypeError,
+                        "slice indices must be integers or None or have an __index__ method");
+        return -1;
+    }
+    *end = PyNumber_AsSsize_t(number, NULL);    /* clipped */
+    return *end == -1 && PyErr_Occurred() ? -1 : 0;
 }
 
 static PyObject *
@@ -422,21 +446,20 @@ Tls_buffer_updated(PyObject *op, PyObject *count)
 {
     OWN_LOOP_OF(op, Channel);
     Tls *tls = tls_cast(op);
-    Py_ssize_t n = PyNumber_AsSsize_t(count, PyExc_OverflowError);
-    if (n == -1 && PyErr_Occurred()) {
+    Py_ssize_t n;
+    if (slice_end(count, &n) < 0 || tls_make_read_buffer(tls) < 0) {
         return NULL;
     }
-    Py_ssize_t size = tls->read_buffer == NULL ? 0 : PyByteArray_GET_SIZE(tls->read_buffer);
+    Py_ssize_t size = PyByteArray_GET_SIZE(tls->read_buffer);
     if (n < 0) {
-        n = n + size > 0 ? n + size : 0;    /* as the end of a slice */
+        n = n + size > 0 ? n + size : 0;
     }
-    PyObject *bytes = PyBytes_FromStringAndSize(
-        size == 0 ? NULL : PyByteArray_AS_STRING(tls->read_buffer), n < size ? n : size);
+    PyObject *bytes =
+        PyBytes_FromStringAndSize(PyByteArray_AS_STRING(tls->read_buffer), n < size ? n : size);
     if (bytes == NULL) {
         return NULL;
     }
-    int result = tls_received(tls_cast(op), PyBytes_AS_STRING(bytes),
-                              (size_t)PyBytes_GET_SIZE(bytes));
+    int result = tls_received(tls, PyBytes_AS_STRING(bytes), (size_t)PyBytes_GET_SIZE(bytes));
     Py_DECREF(bytes);
     return none_or_error(result);
 }

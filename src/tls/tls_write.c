@@ -321,7 +321,7 @@ static inline bool
 tls_is_idle(const Tls *tls)
 {
     return LIKELY(tls->tls_state == TLS_WRAPPED) && LIKELY(!tls->encrypting)
-           && LIKELY(wqueue_is_empty(&tls->output));
+           && LIKELY(wqueue_is_empty(&tls->output)) && LIKELY(tls->bad_part == NULL);
 }
 
 /* Something was queued: it goes out after the handshake, or now. */
@@ -343,11 +343,56 @@ tls_keep_rest(Tls *tls, PyObject *bytes, size_t done)
     return tls->lost ? 0 : wqueue_push_front(&tls->output, bytes, done);
 }
 
+/* What is no data at all is in asyncio's queue as well, and ends the connection when its turn comes. The
+ * current exception tells why. */
+static void
+tls_note_bad_part(Tls *tls)
+{
+    if (tls->bad_part == NULL) {
+        tls->bad_part = PyErr_GetRaisedException();
+    }
+    else {
+        PyErr_Clear();
+    }
+}
+
+/* A part goes into the queue, whatever a generator has done to the connection meanwhile, and then asyncio asks
+ * for its length. -1 with an exception: it has none, or there is no memory. */
+static int
+tls_queue_part(Tls *tls, PyObject *part)
+{
+    if (LIKELY(PyBytes_CheckExact(part) && tls->bad_part == NULL)) {
+        return PyBytes_GET_SIZE(part) > 0 ? wqueue_push(&tls->output, part, 0) : 0;
+    }
+    Py_ssize_t length = PyObject_Size(part);
+    PyObject *exc = PyErr_GetRaisedException();
+    Py_buffer view;
+    int result = 0;
+    if (PyObject_GetBuffer(part, &view, PyBUF_SIMPLE) < 0) {
+        tls_note_bad_part(tls);
+        tls->never_written += length > 0 ? (size_t)length : 0;
+    }
+    else {
+        if (tls->bad_part != NULL) {
+            tls->never_written += (size_t)view.len;
+        }
+        else if (view.len > 0) {
+            result = wqueue_push_copy(&tls->output, view.buf, (size_t)view.len);
+        }
+        PyBuffer_Release(&view);
+    }
+    if (UNLIKELY(exc != NULL)) {
+        PyErr_SetRaisedException(exc);
+        result = -1;
+    }
+    return result;
+}
+
 static int
 tls_write_bytes(Tls *tls, PyObject *bytes)
 {
     if (!tls_is_idle(tls)) {
-        return wqueue_push(&tls->output, bytes, 0) < 0 ? -1 : tls_queue_grew(tls);
+        return tls_queue_part(tls, bytes) < 0 ? -1 : tls_queue_grew(tls);
     }
     struct encryption run;
     size_t done, length = (size_t)PyBytes_GET_SIZE(bytes);
@@ -453,52 +498,6 @@ tls_write(Tls *tls, PyObject *data)
 
 /* -- writelines() -------------------------------------------------------------------------------- */
 
-/* What is no data at all is in asyncio's queue as well, and ends the connection when its turn comes. The
- * current exception tells why. */
-static void
-tls_note_bad_part(Tls *tls)
-{
-    if (tls->bad_part == NULL) {
-        tls->bad_part = PyErr_GetRaisedException();
-    }
-    else {
-        PyErr_Clear();
-    }
-}
-
-/* A part goes into the queue, and then asyncio asks for its length. -1 with an exception: it has none, or
- * there is no memory. */
-static int
-tls_queue_part(Tls *tls, PyObject *part)
-{
-    if (LIKELY(PyBytes_CheckExact(part) && tls->bad_part == NULL)) {
-        return PyBytes_GET_SIZE(part) > 0 && tls_takes_writes(tls) ? wqueue_push(&tls->output, part, 0)
-                                                                   : 0;
-    }
-    Py_ssize_t length = PyObject_Size(part);
-    PyObject *exc = PyErr_GetRaisedException();
-    Py_buffer view;
-    int result = 0;
-    if (PyObject_GetBuffer(part, &view, PyBUF_SIMPLE) < 0) {
-        tls_note_bad_part(tls);
-        tls->never_written += length > 0 ? (size_t)length : 0;
-    }
-    else {
-        if (tls->bad_part != NULL) {
-            tls->never_written += (size_t)view.len;
-        }
-        else if (view.len > 0 && tls_takes_writes(tls)) {
-            result = wqueue_push_copy(&tls->output, view.buf, (size_t)view.len);
-        }
-        PyBuffer_Release(&view);
-    }
-    if (UNLIKELY(exc != NULL)) {
-        PyErr_SetRaisedException(exc);
-        result = -1;
-    }
-    return result;
-}
-
 /* Each part as it comes: a generator may write in between. */
 static int
 tls_queue_parts(Tls *tls, PyObject *iterable)
@@ -518,6 +517,18 @@ tls_queue_parts(Tls *tls, PyObject *iterable)
 }
 
 int
+tls_append_backlog(Tls *tls, PyObject *data)
+{
+    tls_enter(tls);
+    int result = tls_queue_part(tls, data);
+    if (!tls->lost) {
+        tls_note_pending(tls, tls_queued(tls));
+    }
+    tls_leave(tls);
+    return result;
+}
+
+int
 tls_writelines(Tls *tls, PyObject *list)
 {
     if (UNLIKELY(!tls_takes_writes(tls))) {
@@ -531,7 +542,7 @@ tls_writelines(Tls *tls, PyObject *list)
             tls_note_pending(tls, tls_queued(tls));
         }
     }
-    else if (LIKELY(tls_takes_writes(tls)) && tls_queue_grew(tls) < 0) {
+    else if (LIKELY(!tls->lost) && tls_queue_grew(tls) < 0) {
         result = tls_failed(tls, TLS_FATAL_MESSAGE);
     }
     tls_leave(tls);

@@ -54,8 +54,6 @@ def policy(value):
 # --- run()
 
 
-
-
 @pytest.fixture(params=["asyncloop", "asyncio"])
 def any_run(request):
     return asyncloop.run if request.param == "asyncloop" else asyncio.run
