@@ -38,7 +38,7 @@ def test_inside_of_a_callback(loop):
     ready = loop.call_soon(seen.append, "soon")
     loop.call_soon(ready.cancel)
     run_for(loop, 0.01)
-    assert sorted(seen) == ["later", "later", "soon"]  # that one has run
+    assert sorted(seen) == ["later", "later", "soon"]    # that one has run
 
 
 def test_cancelled_after_it(loop):
@@ -105,7 +105,7 @@ def test_nothing_stays_of_what_ran_by_hand(loop, asyncio_log, monkeypatch, how, 
         elif thing.runs == 1:
             loop._run_once()
 
-    monkeypatch.setattr(logging.getLogger("asyncio"), "propagate", False)  # pytest keeps records
+    monkeypatch.setattr(logging.getLogger("asyncio"), "propagate", False)    # pytest keeps records
     loop.set_debug(debug)
     thing = Thing()
     gone = weakref.ref(thing)
@@ -115,6 +115,6 @@ def test_nothing_stays_of_what_ran_by_hand(loop, asyncio_log, monkeypatch, how, 
     run_for(loop, 0)
     assert thing.runs == 1
     del thing
-    asyncio_log.take()  # the context is entered already when its turn comes inside
+    asyncio_log.take()    # the context is entered already when its turn comes inside
     gc.collect()
     assert gone() is None

@@ -327,7 +327,9 @@ def test_cancel_many_in_random_order(loop):
     rng = random.Random(3)
     seen = []
     base = loop.time() - 1
-    handles = [loop.call_at(base + rng.random(), seen.append, i) for i in range(5000)]
+    handles = [
+        loop.call_at(base + rng.random(), seen.append, i) for i in range(5000)
+    ]
     order = list(range(5000))
     rng.shuffle(order)
     gone = set(order[:2500])

@@ -438,7 +438,9 @@ if PY >= (3, 13):
 async def servers(log, loop):
     for calls in itertools.product(SERVER_CALLS, repeat=3):
         log("--", *calls)
-        server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0, start_serving=False)
+        server = await loop.create_server(
+            asyncio.Protocol, "127.0.0.1", 0, start_serving=False
+        )
         for call in calls:
             if call == "sockets":
                 log(len(server.sockets))

@@ -455,7 +455,9 @@ def test_host_name_as_target(endpoint, run, peer):
 
 
 def test_host_name_when_made(endpoint, peer):
-    transport, _ = endpoint(remote_addr=("localhost", peer.getsockname()[1]), family=socket.AF_INET)
+    transport, _ = endpoint(
+        remote_addr=("localhost", peer.getsockname()[1]), family=socket.AF_INET
+    )
     assert transport.get_extra_info("peername") == peer.getsockname()
     transport.sendto(b"x")
     assert peer.recv(10) == b"x"
@@ -643,7 +645,9 @@ def test_unix_large(endpoint, run, tmp_path):
 
 
 def test_unix_target_that_is_gone(endpoint, run, tmp_path):
-    transport, protocol = endpoint(family=socket.AF_UNIX, local_addr=str(tmp_path / "one"))
+    transport, protocol = endpoint(
+        family=socket.AF_UNIX, local_addr=str(tmp_path / "one")
+    )
     transport.sendto(b"x", str(tmp_path / "nobody"))
     ((exc,),) = protocol.named("error")
     assert isinstance(exc, FileNotFoundError)
@@ -655,7 +659,9 @@ def test_unix_target_that_is_gone(endpoint, run, tmp_path):
 
 @pytest.mark.parametrize("connected", [True, False])
 def test_too_large(endpoint, peer, run, connected):
-    transport, protocol = endpoint(**({"remote_addr": peer.getsockname()} if connected else {}))
+    transport, protocol = endpoint(
+        **({"remote_addr": peer.getsockname()} if connected else {})
+    )
     target = None if connected else peer.getsockname()
     transport.sendto(bytes(70_000), target)
     ((exc,),) = protocol.named("error")
@@ -1087,7 +1093,9 @@ def test_socket_is_closed(endpoint, loop, run):
 def test_nothing_keeps_protocol_and_transport(loop, run, peer):
     """Reference counting alone frees the protocol once connection_lost() was called."""
     protocol = Recorder()
-    transport, _ = run(loop.create_datagram_endpoint(lambda: protocol, local_addr=("127.0.0.1", 0)))
+    transport, _ = run(
+        loop.create_datagram_endpoint(lambda: protocol, local_addr=("127.0.0.1", 0))
+    )
     for _ in range(3):
         peer.sendto(b"x", name_of(transport))
         transport.sendto(b"y", peer.getsockname())
@@ -1101,7 +1109,9 @@ def test_nothing_keeps_protocol_and_transport(loop, run, peer):
 
 
 def test_unclosed_transport_warns(loop, run):
-    transport, protocol = run(loop.create_datagram_endpoint(Recorder, local_addr=("127.0.0.1", 0)))
+    transport, protocol = run(
+        loop.create_datagram_endpoint(Recorder, local_addr=("127.0.0.1", 0))
+    )
     loop.close()
     with pytest.warns(ResourceWarning, match="unclosed"):
         del transport, protocol
@@ -1408,7 +1418,9 @@ def test_order_of_the_beginning(loop, run):
             calls.append("made")
 
     async def main():
-        transport, _ = await loop.create_datagram_endpoint(Protocol, local_addr=("127.0.0.1", 0))
+        transport, _ = await loop.create_datagram_endpoint(
+            Protocol, local_addr=("127.0.0.1", 0)
+        )
         calls.append("returned")
         transport.close()
 

@@ -183,10 +183,9 @@ def test_a_flood_for_streams_leaves_the_others_their_turn(run, secure, contexts)
                 counter.received += len(data)
 
         reading = asyncio.ensure_future(read())
-        async with flooding(lambda: Protocol(reader), contexts if secure else None, send_flood) as (
-            _,
-            transport,
-        ):
+        async with flooding(
+            lambda: Protocol(reader), contexts if secure else None, send_flood
+        ) as (_, transport):
             # what the reader had already, and what one event brings
             await assert_waits_at_most(4 * READ_BUDGET, counter)
         with contextlib.suppress(OSError, ssl.SSLError):

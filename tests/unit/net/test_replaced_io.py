@@ -20,7 +20,9 @@ async def served(contexts=None):
     async def connected(reader, writer):
         handed.append((reader, writer))
 
-    server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=contexts and contexts[0])
+    server = await asyncio.start_server(
+        connected, "127.0.0.1", 0, ssl=contexts and contexts[0]
+    )
     loop = asyncio.get_running_loop()
     address = server.sockets[0].getsockname()
     options = {"ssl": contexts[1], "server_hostname": "localhost"} if contexts else {}
@@ -394,7 +396,9 @@ def test_pipes_call_os_functions(run, loop, monkeypatch, where):
         read, write = os.pipe()
         protocol = Plain()
         reading, _ = await loop.connect_read_pipe(lambda: protocol, os.fdopen(read, "rb", 0))
-        writing, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, os.fdopen(write, "wb", 0))
+        writing, _ = await loop.connect_write_pipe(
+            asyncio.BaseProtocol, os.fdopen(write, "wb", 0)
+        )
         writing.write(b"one")
         await until(lambda: protocol.received == b"one")
         for name in ("read", "write"):

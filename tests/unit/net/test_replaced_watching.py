@@ -166,7 +166,9 @@ def test_server_and_connect(run):
         loop = asyncio.get_running_loop()
         calls = watch_instance(loop)
         made = []
-        server = await loop.create_server(lambda: made.append(Log()) or made[-1], "127.0.0.1", 0)
+        server = await loop.create_server(
+            lambda: made.append(Log()) or made[-1], "127.0.0.1", 0
+        )
         assert calls() == ["_add_reader"]
         with socket.create_connection(server.sockets[0].getsockname()) as client:
             client.send(b"x")

@@ -212,7 +212,6 @@ CANCELLING_CLOSES_CLIENTS = "close_clients" in inspect.getsource(asyncio.Server.
 @pytest.mark.skipif(PY < (3, 13), reason="cancelling waits for the clients or not, by release")
 def test_serve_forever_cancelled_with_a_live_client(run):
     """The client lives on; in newer releases it is closed in good order."""
-
     async def main():
         loop = asyncio.get_running_loop()
         server = await loop.create_server(Echo, "127.0.0.1", 0)
@@ -292,7 +291,6 @@ def test_close_clients_flushes(run):
 @pytest.mark.skipif(PY < (3, 13), reason="the set of clients came in 3.13")
 def test_set_of_clients(run):
     """What monitoring code looks at: it follows the connections, and holds none of them."""
-
     async def main():
         loop = asyncio.get_running_loop()
         kind = echo_kind()
@@ -332,7 +330,6 @@ def test_set_of_clients(run):
 @pytest.mark.skipif(PY < (3, 13), reason="the set of clients came in 3.13")
 def test_abandoned_client(run):
     """A connection that nobody closed leaves its server when it is collected."""
-
     async def main():
         loop = asyncio.get_running_loop()
         kind = echo_kind()
@@ -356,7 +353,6 @@ def test_abandoned_client(run):
 @pytest.mark.skipif(PY < (3, 13), reason="the set of clients came in 3.13")
 def test_clients_outlived(run):
     """The set is replaced, and dies before what it lists."""
-
     async def main():
         loop = asyncio.get_running_loop()
         kind = echo_kind()

@@ -288,7 +288,9 @@ def test_writelines_to_a_slow_reader(run):
 
     async def main():
         async with connection() as (transport, protocol, peer):
-            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            transport.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_SNDBUF, 4096
+            )
             transport.writelines(pieces)
             assert "pause" in protocol.events
             assert transport.get_write_buffer_size() > 64 * 1024

@@ -13,7 +13,9 @@ async def unclosed(kind):
     """Makes one and forgets it."""
     loop = asyncio.get_running_loop()
     if kind == "datagrams":
-        await loop.create_datagram_endpoint(asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0))
+        await loop.create_datagram_endpoint(
+            asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0)
+        )
     elif kind == "stream":
         ours, theirs = socket.socketpair()
         theirs.close()

@@ -286,7 +286,6 @@ def send_all(peers, turn):
 @pytest.mark.parametrize("how", ["write", "writelines"])
 def test_crowd(run, how):
     """Each gets its own answer, in order, by the end of the turn that answers."""
-
     async def main():
         answered = []
         peers = await crowd(20, answered.append, how)
@@ -308,7 +307,6 @@ def test_crowd(run, how):
 
 def test_crowd_with_long_callbacks(run):
     """An answer does not wait until all the others are computed."""
-
     async def main():
         answered, early = [], []
 
@@ -334,7 +332,6 @@ def test_crowd_with_long_callbacks(run):
 @pytest.mark.parametrize("end", ["abort", "close", "write_eof", "pause"])
 def test_crowd_that_ends(run, end):
     """What was written in the same turn leaves before the end of the connection."""
-
     async def main():
         ended = []
 

@@ -54,6 +54,8 @@ def policy(value):
 # --- run()
 
 
+
+
 @pytest.fixture(params=["asyncloop", "asyncio"])
 def any_run(request):
     return asyncloop.run if request.param == "asyncloop" else asyncio.run

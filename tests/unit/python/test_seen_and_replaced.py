@@ -174,9 +174,8 @@ def test_patched_attributes_are_put_back(run):
         transport, protocol, theirs = await connected(asyncio.get_running_loop())
         real = transport._sock
         double = mock.Mock(wraps=real)
-        with (
-            mock.patch.object(transport, "_sock", double),
-            mock.patch.object(transport, "_paused", True),
+        with mock.patch.object(transport, "_sock", double), mock.patch.object(
+            transport, "_paused", True
         ):
             assert not transport.is_reading()
             transport.write(b"x")
@@ -384,7 +383,9 @@ def test_hooks_of_accepting(impl):
 
     async def serve(loop):
         made = []
-        server = await loop.create_server(lambda: made.append(Log()) or made[-1], "127.0.0.1", 0)
+        server = await loop.create_server(
+            lambda: made.append(Log()) or made[-1], "127.0.0.1", 0
+        )
         with socket.create_connection(server.sockets[0].getsockname()) as client:
             client.send(b"x")
             await until(lambda: made and b"x" in made[0].log)

@@ -104,7 +104,9 @@ def test_loop_overrides_every_abstract_method(impl, loop):
     assert left == []
 
 
-@pytest.mark.parametrize("kind", ["Future", "Task"], ids=["Future", "Task"])
+@pytest.mark.parametrize(
+    "kind", ["Future", "Task"], ids=["Future", "Task"]
+)
 def test_future_and_task_names(impl, kind):
     standard = getattr(asyncio, kind)
     ours = getattr(impl, kind)

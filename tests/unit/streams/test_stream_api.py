@@ -99,14 +99,9 @@ def test_arguments(run):
             for wrong in ("x", None):
                 with pytest.raises(TypeError):
                     await reader.readexactly(wrong)
-            for call in (
-                lambda: reader.readexactly(),
-                lambda: reader.readline(1),
-                lambda: reader.readexactly(1, 2),
-                lambda: reader.read(m=1),
-                lambda: writer.write(),
-                lambda: writer.drain(1),
-            ):
+            for call in (lambda: reader.readexactly(), lambda: reader.readline(1),
+                         lambda: reader.readexactly(1, 2), lambda: reader.read(m=1),
+                         lambda: writer.write(), lambda: writer.drain(1)):
                 with pytest.raises(TypeError):
                     call()
             peer.sendall(b"one two three\n")
@@ -235,13 +230,8 @@ def test_exception_set(run):
             reader.set_exception(ZeroDivisionError("mine"))
             with pytest.raises(ZeroDivisionError):
                 await task
-            for call in (
-                reader.read(1),
-                reader.readexactly(1),
-                reader.readline(),
-                reader.readuntil(),
-                writer.drain(),
-            ):
+            for call in (reader.read(1), reader.readexactly(1), reader.readline(),
+                         reader.readuntil(), writer.drain()):
                 with pytest.raises(ZeroDivisionError):
                     await call
 

@@ -72,10 +72,7 @@ def test_arguments_reach_submit(loop, by_hand):
     loop.run_in_executor(by_hand, print, *range(20))
     loop.run_in_executor(executor=by_hand, func=print)
     assert by_hand.calls == [
-        (print, (), {}),
-        (print, (1,), {}),
-        (print, tuple(range(20)), {}),
-        (print, (), {}),
+        (print, (), {}), (print, (1,), {}), (print, tuple(range(20)), {}), (print, (), {})
     ]
     assert asyncio.isfuture(first) and first.get_loop() is loop and not first.done()
 
@@ -92,10 +89,7 @@ def test_many_arguments_with_the_default_executor(loop, run):
 
 def test_wrong_calls(loop, by_hand):
     for arguments, keywords in [
-        ((), {}),
-        ((None,), {}),
-        ((by_hand,), {}),
-        ((by_hand, print), {"x": 1}),
+        ((), {}), ((None,), {}), ((by_hand,), {}), ((by_hand, print), {"x": 1}),
         ((), {"func": print}),
     ]:
         with pytest.raises(TypeError):
@@ -200,7 +194,6 @@ def test_create_future_of_another_kind(impl):
 
     loop = Own()
     try:
-
         async def main():
             with concurrent.futures.ThreadPoolExecutor(1) as pool:
                 future = loop.run_in_executor(pool, int, "3")
@@ -408,7 +401,6 @@ def test_cancelled_while_it_runs(loop, run, reports, thread_log):
 
     async def main():
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
-
             def work():
                 started.set()
                 gate.wait()
@@ -606,7 +598,9 @@ def test_reference_counts(loop, run):
 
     async def many(count):
         for _ in range(count // 10):
-            await asyncio.gather(*(loop.run_in_executor(None, lambda: value) for _ in range(10)))
+            await asyncio.gather(
+                *(loop.run_in_executor(None, lambda: value) for _ in range(10))
+            )
             future = loop.run_in_executor(None, lambda: value)
             future.cancel()
         await asyncio.to_thread(int)

@@ -20,6 +20,7 @@ MIXED = True
 crashes = pytest.mark.our_types("the standard Future crashes on some versions")
 
 
+
 @pytest.fixture
 def future(impl, loop):
     return impl.Future(loop=loop)

@@ -118,7 +118,9 @@ def test_wait_first_exception(run):
     async def main():
         bad = asyncio.ensure_future(fail())
         slow = asyncio.ensure_future(forever())
-        done, pending = await asyncio.wait([bad, slow], return_when=asyncio.FIRST_EXCEPTION)
+        done, pending = await asyncio.wait(
+            [bad, slow], return_when=asyncio.FIRST_EXCEPTION
+        )
         assert done == {bad} and pending == {slow}
         assert isinstance(bad.exception(), Boom)
         slow.cancel()

@@ -166,7 +166,9 @@ def test_context_of_the_callback_for_names(loop, run, tmp_path, direction, versi
         peer = Peer(client, False, "localhost")
         below = Below(loop, peer, [])
         log = []
-        task = asyncio.ensure_future(loop.start_tls(below, Above(log), server, server_side=True))
+        task = asyncio.ensure_future(
+            loop.start_tls(below, Above(log), server, server_side=True)
+        )
         await turns(2)
         peer.feed(b"")
         below.deliver()

@@ -590,7 +590,9 @@ def test_the_end_inside_a_call_of_the_transport_below(run, connection, how, what
                 it.transport.write(b"more")
             await turns(6)
             if what in ("lost", "abort", "eof"):
-                assert [event for event in it.log if event[0] == "lost"] == [("lost", "NoneType")]
+                assert [event for event in it.log if event[0] == "lost"] == [
+                    ("lost", "NoneType")
+                ]
             if how != "close":
                 assert len(it.peer.got) >= 100_000
 
@@ -771,7 +773,6 @@ def test_a_transport_that_knows_get_buffer_only(run, connection):
 
 def test_a_transport_below_may_reuse_its_memory(run, contexts):
     """What data_received() was given is the transport's again afterwards, and meanwhile too."""
-
     async def main():
         memory = bytearray(200_000)
 

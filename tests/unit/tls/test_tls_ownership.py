@@ -162,7 +162,9 @@ async def inside(ends, contexts, receiver, split):
             loop.start_tls(
                 client_frames.tunnel, protocols[0], contexts[1], server_hostname="localhost"
             ),
-            loop.start_tls(server_frames.tunnel, protocols[1], contexts[0], server_side=True),
+            loop.start_tls(
+                server_frames.tunnel, protocols[1], contexts[0], server_side=True
+            ),
         ),
         TIMEOUT,
     )
