@@ -324,16 +324,17 @@ buffer_is_lost(PyObject *buffer, Py_ssize_t length)
     return PyByteArray_GET_SIZE(buffer) != length;
 }
 
-/* Makes the buffer `size` bytes long. One that grows towards a large message gets room for twice as
- * much, but for no more than the message: else it is copied for each packet. 0 / -1; see
- * buffer_is_lost(). */
+/* Makes the buffer `size` bytes long. One that grows towards a large message gets room for twice of what is
+ * in it, but for no more than the message: else it is copied for each packet, as it would be with more room
+ * than that when the packet is smaller than `size` (a bytearray less than half full gives its room back).
+ * 0 / -1; see buffer_is_lost(). */
 static inline int
 buffer_resize(PyObject *buffer, Py_ssize_t size, Py_ssize_t wanted)
 {
-    if (wanted > size && size >= READER_LARGE_BYTES
+    Py_ssize_t length = PyByteArray_GET_SIZE(buffer);
+    if (wanted > size && length > size / 2 && size >= READER_LARGE_BYTES
         && size >= ((PyByteArrayObject *)buffer)->ob_alloc) {
-        Py_ssize_t length = PyByteArray_GET_SIZE(buffer);
-        if (PyByteArray_Resize(buffer, wanted / 2 > size ? 2 * size : wanted) < 0) {
+        if (PyByteArray_Resize(buffer, wanted / 2 > length ? 2 * length : wanted) < 0) {
             if (UNLIKELY(buffer_is_lost(buffer, length))) {
                 return -1;
             }

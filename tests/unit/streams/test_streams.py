@@ -534,6 +534,24 @@ def test_cancelled_read_loses_nothing(run):
     run(main())
 
 
+def test_large_message_in_small_packets_is_not_copied_for_each(run):
+    """The buffer gets more room now and then, not with each packet."""
+    async def main():
+        async with Pair() as (reader, writer, peer):
+            loop = asyncio.get_running_loop()
+            task = asyncio.ensure_future(reader.readexactly(8 * MIB))
+            packet = bytes(MIB // 32)    # half of what a read takes, or less
+            rooms = set()
+            for sent in range(len(packet), 8 * MIB + 1, len(packet)):
+                await loop.sock_sendall(peer, packet)
+                await until(lambda sent=sent: len(reader._buffer) == sent or task.done())
+                rooms.add(reader._buffer.__alloc__())
+            assert len(await task) == 8 * MIB
+            assert len(rooms) < 100, len(rooms)
+
+    run(main())
+
+
 def test_drain_waits_for_the_reader(run):
     async def main():
         async with Pair() as (reader, writer, peer):
