@@ -183,7 +183,7 @@ def build_info() -> dict[str, Any]:
     }
 
 
-if os.environ.get("ASYNCLOOP_PAGE", "0") != "0":
+if os.environ.get("ASYNCLOOP_PAGE", "") not in ("", "0"):
     from ._page import start_from_environment as _start_page
 
     _start_page("ASYNCLOOP_PAGE")

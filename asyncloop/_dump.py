@@ -21,6 +21,7 @@ from types import AsyncGeneratorType, CoroutineType, FrameType, FunctionType, Ge
 from typing import Any, TextIO
 
 from . import _core
+from ._say import descriptor_of_stderr, encodable, say, write_with_patience
 
 __all__ = ["dump"]
 
@@ -45,6 +46,14 @@ def dump(file: TextIO | None = None) -> None:
     Raises what `file` raises when it is written to, and RuntimeError inside of itself, as in the
     repr() of something that it describes.
     """
+    text = _as_text()
+    target = sys.stderr if file is None else file
+    if target is not None:  # as print() has it, in a program without standard error
+        target.write(text)
+        target.flush()
+
+
+def _as_text() -> str:
     me = threading.get_ident()
     if me in _dumping_threads:
         raise RuntimeError("a dump is being made in this thread already")
@@ -57,9 +66,7 @@ def dump(file: TextIO | None = None) -> None:
             _dump_loop(text, number, thread, loop)
     finally:
         _dumping_threads.discard(me)
-    target = sys.stderr if file is None else file
-    target.write(text.getvalue())
-    target.flush()
+    return encodable(text.getvalue())
 
 
 _dumping_threads: set[int] = set()
@@ -381,7 +388,11 @@ def _on_signal(number: int, frame: Any) -> None:
     if not _dumping.acquire(blocking=False):
         return  # one is being written, perhaps by the very code that this has interrupted
     try:
-        dump()
+        if sys.stderr is sys.__stderr__ and (descriptor := descriptor_of_stderr()) >= 0:
+            # The program may be in the middle of a write of its own, or nobody reads any more.
+            write_with_patience(descriptor, _as_text())
+        else:
+            dump()
     except Exception:
         with contextlib.suppress(Exception):
             traceback.print_exc()
@@ -395,17 +406,20 @@ def start_from_environment(value: str) -> None:
     The stacks of all threads are written first, by faulthandler, whatever the threads do; the
     loops and their tasks as soon as the main thread comes to its next instruction of Python.
     """
+    if not _core._is_main_interpreter:
+        return  # signals are that one's
     number = _signal_number(value)
     if number is None:
-        sys.stderr.write(f"asyncloop: ASYNCLOOP_DUMP_SIGNAL={value!r} is no signal to be caught\n")
+        say(f"ASYNCLOOP_DUMP_SIGNAL={value!r} is no signal to be caught")
         return
     try:
         if signal.getsignal(number) not in (signal.SIG_DFL, None):
             raise ValueError("the program handles it already")
         signal.signal(number, _on_signal)
-        faulthandler.register(number, sys.stderr, all_threads=True, chain=True)
+        if (descriptor := descriptor_of_stderr()) >= 0:
+            faulthandler.register(number, descriptor, all_threads=True, chain=True)
     except (ValueError, OSError, RuntimeError, AttributeError) as error:
-        sys.stderr.write(f"asyncloop: ASYNCLOOP_DUMP_SIGNAL={value}: {error}\n")
+        say(f"ASYNCLOOP_DUMP_SIGNAL={value}: {error}")
 
 
 def _signal_number(value: str) -> int | None:

@@ -10,13 +10,13 @@ import contextlib
 import math
 import os
 import socket
-import sys
 import weakref
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
 from . import _core
+from ._say import say
 from ._watchdog import _Dump
 
 _THRESHOLD = 0.5  # seconds in one turn, from which on a loop counts as blocked
@@ -217,7 +217,7 @@ def start_from_environment(environ: Mapping[str, str]) -> None:
     }
     for name, error in errors.items():
         if error is not None:
-            sys.stderr.write(f"asyncloop: {name}: {error}\n")
+            say(f"{name}: {error}")
 
 
 def _start(

@@ -20,6 +20,7 @@ import time
 from typing import Any
 
 from . import _core
+from ._say import say
 
 __all__: list[str] = []
 
@@ -124,10 +125,10 @@ def start_from_environment(variable: str) -> None:
     try:
         _of_environment = acquire()
     except OSError as error:
-        sys.stderr.write(f"asyncloop: {variable}: {error}\n")
+        say(f"{variable}: {error}")
         return
     if not _of_environment:
-        sys.stderr.write(f"asyncloop: {variable}: this system has no such pages\n")
+        say(f"{variable}: this system has no such pages")
 
 
 # -- answers --------------------------------------------------------------------------------
@@ -140,7 +141,8 @@ def _serve(listener: socket.socket, ended: threading.Event) -> None:
         except OSError:
             ended.set()  # it was shut down
             return
-        with contextlib.suppress(Exception), connection:
+        # BaseException: a repr() may raise SystemExit, which is not for this thread.
+        with contextlib.suppress(BaseException), connection:
             _answer(connection)
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from . import _dump
 from ._loop import Loop
+from ._say import say
 
 _MOST = 20  # of each kind that are written out
 _MOST_PLACES = 8  # of the chain of coroutines of a task, from its inner end
@@ -121,9 +122,9 @@ def start_from_environment(value: str) -> None:
     except ValueError:
         bound = math.nan
     if not 0 < bound < 1e9:
-        sys.stderr.write(
-            f"asyncloop: ASYNCLOOP_SHUTDOWN={value!r} is no time in seconds above zero: "
-            "no report of the shutdown\n"
+        say(
+            f"ASYNCLOOP_SHUTDOWN={value!r} is no time in seconds above zero: "
+            "no report of the shutdown"
         )
         return
     Loop._shutdown = Shutdown(bound)

@@ -18,6 +18,7 @@ from typing import Any
 
 from . import _core, _dump
 from ._loop import Loop
+from ._say import say
 
 __all__ = [
     "Census",
@@ -315,5 +316,5 @@ def _switch(name: str, environ: Mapping[str, str]) -> bool:
     value = environ.get(name, "")
     word = value.strip().lower()
     if word not in ("1", "true", "yes", "on", "", "0", "false", "no", "off"):
-        sys.stderr.write(f"asyncloop: {name}={value!r} is neither 1 nor 0: it counts as 0\n")
+        say(f"{name}={value!r} is neither 1 nor 0: it counts as 0")
     return word in ("1", "true", "yes", "on")

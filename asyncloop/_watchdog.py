@@ -9,9 +9,11 @@ import atexit
 import contextlib
 import faulthandler
 import gc
+import inspect
 import logging
 import math
 import os
+import re
 import signal
 import sys
 import threading
@@ -25,6 +27,7 @@ from types import FrameType, TracebackType
 from typing import Any, Literal
 
 from . import _core, _page
+from ._say import descriptor_of_stderr, encodable, say, write_with_patience
 from ._spin import Detector, Spin
 
 __all__ = ["BlockedError", "Stall", "Watchdog", "watchdog"]
@@ -33,6 +36,9 @@ logger = logging.getLogger("asyncio")
 
 _FOLDER = os.path.dirname(os.path.abspath(__file__))
 _OWN_FILES = {os.path.join(_FOLDER, name) for name in ("_loop.py", "_insides.py")}
+_ESCAPED = re.compile(r"\\(?:x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})")
+# Frames above the loop in which a debugger waits for somebody.
+_DEBUGGER = re.compile(r"(?:^|[\\/])(?:bdb\.py|_?pydevd[^\\/]*\.py|debugpy[\\/].*)$")
 _KEPT = 1000  # stalls that a watchdog remembers
 _LATE = 0.15  # seconds: who waits longer for the GIL does not only wait for the processor
 
@@ -74,6 +80,8 @@ class Stall:
         if not self.stack:
             return "an unknown place"
         frame = self.stack[-1]
+        if frame.filename in _OWN_FILES:
+            return "a function in C that the loop has called"
         return f"{frame.filename}:{frame.lineno} in {frame.name}()"
 
     def __str__(self) -> str:
@@ -152,6 +160,9 @@ class Watchdog:
         self.repeat = _seconds(repeat, "repeat", zero=True)
         if on_stall is not None and on_stall != "raise" and not callable(on_stall):
             raise ValueError(f"on_stall has to be callable, 'raise' or None, not {on_stall!r}")
+        for name, function in (("on_stall", on_stall), ("on_spin", on_spin)):
+            if inspect.iscoroutinefunction(function):
+                raise ValueError(f"{name} is called in a thread, and may be no coroutine function")
         if on_spin is not None and not callable(on_spin):
             raise ValueError(f"on_spin has to be callable or None, not {on_spin!r}")
         self.on_stall = on_stall
@@ -181,7 +192,9 @@ class Watchdog:
             self._dump = _Dump.shared()
             number, descriptor = self._dump.acquire()
             undo.callback(self._dump.release)
-            core = _core.Watchdog(self.threshold, self.repeat, number, descriptor)
+            core = _core.Watchdog(
+                self.threshold, self.repeat, number, descriptor, descriptor_of_stderr()
+            )
             undo.callback(core.stop)
             self._thread = self._start_thread(core)
             undo.pop_all()
@@ -245,7 +258,7 @@ class Watchdog:
                 return
             try:
                 self._tell(core, *event)
-            except Exception:
+            except BaseException:  # SystemExit as well: the thread is not the program's to end
                 self.failures += 1
 
     def _tell(
@@ -257,6 +270,8 @@ class Watchdog:
         lasted: float,
         dump: str | None,
         waited: float,
+        held: bool,
+        over: bool,
     ) -> None:
         if kind == "busy":
             self._tell_spin(self._detector.busy(number, thread, lasted))
@@ -275,7 +290,9 @@ class Watchdog:
             if self.stalls and before in self.stalls:
                 self.stalls.remove(before)
         else:
-            stall = self._look(number, thread, lasted, dump, waited)
+            stall = self._look(number, thread, lasted, dump, waited, held, over)
+            if _is_in_a_debugger(stall.stack):
+                return  # somebody is looking at it already
             if before is not None and before in self.stalls:
                 self.stalls.remove(before)
             self._open[number] = stall
@@ -298,14 +315,22 @@ class Watchdog:
             logger.warning("event loop %d spins: %s", spin.loop, spin)
 
     def _look(
-        self, number: int, thread: int, lasted: float, dump: str | None, waited: float
+        self,
+        number: int,
+        thread: int,
+        lasted: float,
+        dump: str | None,
+        waited: float,
+        held: bool,
+        over: bool,
     ) -> Stall:
-        stack = _stack_of_frame(sys._current_frames().get(thread))
+        # What is over when this thread comes to it, was not where the loop is now.
+        stack = () if over else _stack_of_frame(sys._current_frames().get(thread))
         if dump is not None:
             dumped = _stack_of_dump(dump)
             # On a busy machine this thread may come late to a GIL that was free at times: then the
             # thread of the loop still is where it was.
-            if waited > _LATE or _last(stack) != _last(dumped):
+            if over or not held or waited > _LATE or _last(stack) != _last(dumped):
                 stack = dumped
             else:
                 dump = None
@@ -314,9 +339,9 @@ class Watchdog:
             thread=thread,
             duration=lasted,
             still_running=True,
-            task=_current_task(number),
+            task=None if over else _current_task(number),
             stack=stack,
-            gil_held=dump is not None,
+            gil_held=dump is not None and held,
             gc_seconds=min(_collector.seconds(time.monotonic() - lasted), lasted),
         )
 
@@ -345,11 +370,22 @@ def _stack_of_dump(dump: str) -> tuple[traceback.FrameSummary, ...]:
         name, _, rest = line[len('File "') :].rpartition('", line ')
         number, _, function = rest.partition(" in ")
         if number.isdigit():
+            name, function = _unescaped(name), _unescaped(function)
             found.append(
                 traceback.FrameSummary(name, int(number), function, lookup_line=False)
             )
     found.reverse()
     return _above_the_loop(found)
+
+
+def _unescaped(text: str) -> str:
+    r"""What faulthandler writes as \xe9 and \u20ac."""
+    return _ESCAPED.sub(lambda match: chr(int(match[0][2:], 16)), text)
+
+
+def _is_in_a_debugger(stack: tuple[traceback.FrameSummary, ...]) -> bool:
+    """Does it stand at a breakpoint?"""
+    return any(_DEBUGGER.search(frame.filename) for frame in stack)
 
 
 def _above_the_loop(
@@ -369,14 +405,13 @@ def _current_task(number: int) -> str | None:
     try:
         task = asyncio.current_task(loop)
         return None if task is None else repr(task)
-    except Exception as error:
-        return f"<a task whose repr() raised {error!r}>"
+    except BaseException as error:
+        return f"<a task whose repr() raised {type(error).__name__}>"
 
 
 def _text_of(stall: Stall) -> str:
     stack = traceback.StackSummary.from_list(list(stall.stack)).format()
-    text = f"{stall.where}\n{''.join(stack).rstrip()}"
-    return text.encode("utf-8", "backslashreplace").decode()
+    return encodable(f"{stall.where}\n{''.join(stack).rstrip()}")
 
 
 def _log(stall: Stall) -> None:
@@ -388,21 +423,28 @@ def _log(stall: Stall) -> None:
             stall.duration,
             "".join(notes),
             ", " if notes else " ",
-            stall.where,
+            encodable(stall.where),
         )
         return
     if stall.gil_held:
         notes.append(", in a call that holds the GIL")
     running = f"task: {stall.task}\n" if stall.task else ""
+    stack = "".join(traceback.StackSummary.from_list(list(stall.stack)).format()).rstrip()
+    if any(frame.filename == logging.__file__ for frame in stall.stack):
+        # What blocks may hold a lock that the logger needs: this one comes at once.
+        with contextlib.suppress(OSError):
+            if (descriptor := descriptor_of_stderr()) >= 0:
+                text = f"asyncloop: loop {stall.loop} blocked in the log, for {stall}\n{stack}\n"
+                write_with_patience(descriptor, text)
     logger.warning(
         "event loop %d is blocked, for %.3f s so far%s, at %s\n"
         "%sStack (most recent call last):\n%s",
         stall.loop,
         stall.duration,
         "".join(notes),
-        stall.where,
-        running,
-        "".join(traceback.StackSummary.from_list(list(stall.stack)).format()).rstrip(),
+        encodable(stall.where),
+        encodable(running),
+        encodable(stack),
     )
 
 
@@ -469,7 +511,8 @@ class _Dump:
             os.set_blocking(self._read, False)
             os.set_blocking(self._write, False)
         for number in range(signal.SIGRTMAX - 1, signal.SIGRTMIN, -1):
-            if signal.getsignal(number) == signal.SIG_DFL:
+            # Python does not know of handlers in C, such as faulthandler's own.
+            if signal.getsignal(number) == signal.SIG_DFL and _core.Watchdog.is_free(number):
                 try:
                     faulthandler.register(number, self._write, all_threads=False, chain=False)
                 except (OSError, RuntimeError, ValueError):
@@ -500,7 +543,7 @@ def _after_fork() -> None:
             try:
                 dog.start()
             except (OSError, RuntimeError, MemoryError) as error:
-                sys.stderr.write(f"asyncloop: ASYNCLOOP_WATCHDOG: {error}\n")
+                say(f"ASYNCLOOP_WATCHDOG: {error}")
 
 
 atexit.register(_stop_all)
@@ -542,14 +585,11 @@ def start_from_environment(value: str) -> None:
     try:
         dog = watchdog(float(value))
     except ValueError:
-        sys.stderr.write(
-            f"asyncloop: ASYNCLOOP_WATCHDOG={value!r} is no time in seconds above zero: "
-            "no watchdog\n"
-        )
+        say(f"ASYNCLOOP_WATCHDOG={value!r} is no time in seconds above zero: no watchdog")
         return
     try:
         dog.start()
     except (OSError, RuntimeError, MemoryError) as error:
-        sys.stderr.write(f"asyncloop: ASYNCLOOP_WATCHDOG: {error}\n")
+        say(f"ASYNCLOOP_WATCHDOG: {error}")
         return
     _of_environment = dog

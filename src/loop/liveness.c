@@ -4,6 +4,7 @@
 #include "base/monotonic.h"
 #include "base/thread.h"
 #include "loop/activity.h"
+#include "loop/lookout.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -67,9 +68,11 @@ struct liveness {
     int64_t ping_every_ns;       /* WATCHDOG=1; 0: it does not ask for that */
     char *health_path;           /* or NULL */
     int signal;                  /* 0: no way to a stack */
+    void *handler;               /* of the signal: as long as it is this one */
     int dump_fd;                 /* where its handler writes to; read here, non-blocking */
 
     /* the thread's */
+    int64_t looked_ns;           /* when it has last looked */
     struct seen *seen;
     size_t seen_length;
     size_t seen_capacity;
@@ -168,7 +171,11 @@ live_look(struct liveness *live)
 {
     struct state_of_loops found = {0};
     int64_t now = monotonic_ns();
+    /* What this thread has not seen is no fault of the loops: the process was stopped. */
+    int64_t pause = pause_between(live->looked_ns, now, live->tick_ns, live->threshold_ns);
+    live->looked_ns = now;
     for (size_t i = 0; i < live->seen_length; i++) {
+        live->seen[i].since_ns += pause;
         live->seen[i].there = false;
     }
     pthread_mutex_lock(&live->all->lock);
@@ -192,6 +199,10 @@ static bool
 live_ask(struct liveness *live, uint64_t number)
 {
     bool asked = false;
+    if (signal_handler(live->signal) != live->handler) {
+        live->signal = 0;    /* somebody else's now, or it would end the process */
+        return false;
+    }
     pthread_mutex_lock(&live->all->lock);
     struct list_node *head = &live->all->list;
     for (struct list_node *node = head->next; node != head && !asked; node = node->next) {
@@ -538,6 +549,7 @@ Liveness_new(PyTypeObject *type, PyObject *args, PyObject *kwargs UNUSED)
     self->live = live;
     live->ping_every_ns = (int64_t)(ping * 1e9);
     live->signal = number;
+    live->handler = signal_handler(number);
     live->dump_fd = dump_fd;
     if (notify != NULL && (live->notify_fd = connect_to_systemd(notify)) < 0) {
         PyErr_SetFromErrnoWithFilename(PyExc_OSError, notify);

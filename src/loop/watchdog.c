@@ -7,6 +7,7 @@
 #include "base/monotonic.h"
 #include "base/thread.h"
 #include "loop/activity.h"
+#include "loop/lookout.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -25,7 +26,7 @@
 #define GRACE_MIN_NS INT64_C(10000000)
 #define GRACE_MAX_NS INT64_C(50000000)
 #define TELLING_NS INT64_C(500000000)     /* for it to note an event that it has taken */
-#define DUMP_NS INT64_C(20000000)         /* for the signal's handler to write a part of it */
+#define DUMP_NS INT64_C(20000000)         /* for the signal's handler to begin */
 #define DUMP_LATE_NS INT64_C(10000000000) /* for it to begin: the thread may wait for the processor */
 #define DUMP_MAX 8192
 
@@ -54,7 +55,8 @@ struct event {
     int64_t lasted_ns;
     int64_t written_ns;
     double turns;                /* EVENT_BUSY: per second */
-    char *dump;                  /* malloc: what faulthandler wrote, or NULL */
+    char *dump;                  /* malloc: what faulthandler wrote, or NULL; */
+    bool held;                   /* because the GIL was not to be had */
 };
 
 /* The turns of a loop in a while. */
@@ -74,6 +76,7 @@ struct seen {
     int64_t next_report_ns;      /* 0: none is due */
     int64_t asked_ns;            /* an event was written that nobody has noted yet; 0: none */
     int64_t signalled_ns;        /* a dump is to be read; 0: none */
+    bool held;                   /* why: the GIL is not to be had, or else Python's thread is busy */
     bool reported;
     bool there;                  /* in this look */
     struct window window;
@@ -85,7 +88,8 @@ struct watch {
     unsigned int holders;
     bool stopped;
     bool ended;                  /* the C thread touches nothing of the process any more */
-    bool telling;                /* Python's thread has taken a stall, and may have lost the GIL since */
+    bool waits;                  /* Python's thread waits for an event, or for the GIL to take it */
+    bool telling;                /* it has taken a stall, and may have lost the GIL since */
     pid_t pid;                   /* whose threads they are: a child of fork() has none of them */
     struct event events[EVENTS_MAX];
     unsigned int first;
@@ -98,21 +102,16 @@ struct watch {
     int64_t tick_ns;
     int64_t grace_ns;
     int signal;                  /* 0: no way to a stack while the GIL is held */
+    void *handler;               /* of the signal: as long as it is this one */
     int dump_fd;                 /* where its handler writes to; read here, non-blocking */
+    int error_fd;                /* standard error; -1: the program has none */
 
     /* the C thread's */
+    int64_t looked_ns;           /* when it has last looked */
     struct seen *seen;
     size_t seen_length;
     size_t seen_capacity;
 };
-
-static void
-sleep_ns(int64_t ns)
-{
-    struct timespec time = {.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};
-    while (nanosleep(&time, &time) < 0 && errno == EINTR) {
-    }
-}
 
 #ifdef __linux__
 #define WAIT_CLOCK CLOCK_MONOTONIC
@@ -206,13 +205,18 @@ watch_write_busy(struct watch *watch, const struct seen *seen, unsigned long thr
     pthread_mutex_unlock(&watch->lock);
 }
 
-/* How long an event may wait before the GIL counts as held; 0: none does. */
+/* How long an event may wait for Python's thread before a signal asks for the stack; 0: for ever. `held`:
+ * it then is the GIL that the thread waits for; else it is busy with what it was told before. */
 static int64_t
-watch_patience(struct watch *watch)
+watch_patience(struct watch *watch, bool *held)
 {
     pthread_mutex_lock(&watch->lock);
-    int64_t patience = watch->telling ? TELLING_NS : 0;
-    if (watch->count > 0) {
+    int64_t patience = 0;
+    *held = watch->waits || watch->telling;
+    if (watch->telling) {
+        patience = TELLING_NS;
+    }
+    else if (watch->count > 0) {
         patience = watch->grace_ns;
     }
     pthread_mutex_unlock(&watch->lock);
@@ -241,11 +245,15 @@ watch_find(struct watch *watch, uint64_t number)
     return seen;
 }
 
-/* The GIL is not to be had: what the handler of faulthandler writes, in the loop's thread, is all
+/* Nobody of Python's can look: what the handler of faulthandler writes, in the loop's thread, is all
  * that there is. Called with the lock of the activities, so that the thread is still in its run. */
 static void
 watch_signal(struct watch *watch, struct seen *seen, const struct activity *activity, int64_t now)
 {
+    if (signal_handler(watch->signal) != watch->handler) {
+        watch->signal = 0;    /* somebody else's now, or it would end the process */
+        return;
+    }
     char old[512];
     while (read(watch->dump_fd, old, sizeof(old)) > 0) {
     }
@@ -255,32 +263,31 @@ watch_signal(struct watch *watch, struct seen *seen, const struct activity *acti
     }
 }
 
-/* What has been written, until for a while there is no more of it. The length. */
-static size_t
-read_dump(int fd, char *dump)
+/* Into the first event of this loop that has none yet. */
+static void
+watch_add_dump(struct watch *watch, const struct seen *seen, char *dump)
 {
-    size_t length = 0, before;
-    do {
-        before = length;
-        ssize_t got = 0;
-        while (length < DUMP_MAX - 1
-               && (got = read(fd, dump + length, DUMP_MAX - 1 - length)) > 0) {
-            length += (size_t)got;
+    pthread_mutex_lock(&watch->lock);
+    for (unsigned int i = 0; i < watch->count; i++) {
+        struct event *event = &watch->events[(watch->first + i) % EVENTS_MAX];
+        if (event->number == seen->number && event->dump == NULL && event->kind <= EVENT_STILL) {
+            event->dump = dump;
+            event->held = seen->held;
+            dump = NULL;
+            break;
         }
-        if (length > before) {
-            sleep_ns(DUMP_NS);
-        }
-    } while (length > before);
-    dump[length] = '\0';
-    return length;
+    }
+    pthread_mutex_unlock(&watch->lock);
+    free(dump);
 }
 
-/* After watch_signal(): the stack goes to standard error now, and to the event for later. */
+/* After watch_signal(): the stack goes to the event, for later; to standard error now, if nobody else can
+ * tell of it. */
 static void
 watch_read_dump(struct watch *watch, struct seen *seen)
 {
     char *dump = malloc(DUMP_MAX);
-    size_t length = dump == NULL ? 0 : read_dump(watch->dump_fd, dump);
+    size_t length = dump == NULL ? 0 : read_all_for_a_while(watch->dump_fd, dump, DUMP_MAX);
     int64_t now = monotonic_ns();
     if (length == 0) {
         if (now - seen->signalled_ns > DUMP_LATE_NS) {
@@ -290,28 +297,19 @@ watch_read_dump(struct watch *watch, struct seen *seen)
         return;
     }
     seen->signalled_ns = 0;
-    char head[160];
-    int64_t ms = (now - seen->since_ns) / 1000000;
-    int n = snprintf(head, sizeof(head),
-                     "asyncloop: loop %llu blocked for %lld.%03lld s so far, in a call that holds "
-                     "the GIL\n",
-                     (unsigned long long)seen->number, (long long)(ms / 1000),
-                     (long long)(ms % 1000));
-    ssize_t written = write(STDERR_FILENO, head, (size_t)n);
-    written += write(STDERR_FILENO, dump, length);
-    (void)written;
-    activities_note_stall(watch->all, seen->number, now - seen->since_ns, true, dump, length);
-    pthread_mutex_lock(&watch->lock);
-    for (unsigned int i = 0; i < watch->count; i++) {
-        struct event *event = &watch->events[(watch->first + i) % EVENTS_MAX];
-        if (event->number == seen->number && event->dump == NULL && event->kind <= EVENT_STILL) {
-            event->dump = dump;
-            dump = NULL;
-            break;
-        }
+    if (seen->held) {
+        char head[160];
+        int64_t ms = (now - seen->since_ns) / 1000000;
+        int n = snprintf(head, sizeof(head),
+                         "asyncloop: loop %llu blocked for %lld.%03lld s so far, in a call that "
+                         "holds the GIL\n",
+                         (unsigned long long)seen->number, (long long)(ms / 1000),
+                         (long long)(ms % 1000));
+        write_at_once(watch->error_fd, head, (size_t)n);
+        write_at_once(watch->error_fd, dump, length);
+        activities_note_stall(watch->all, seen->number, now - seen->since_ns, true, dump, length);
     }
-    pthread_mutex_unlock(&watch->lock);
-    free(dump);
+    watch_add_dump(watch, seen, dump);
 }
 
 /* One loop that is in the turn in which it was the last time. */
@@ -329,7 +327,7 @@ watch_stuck(struct watch *watch, struct seen *seen, const struct activity *activ
         seen->asked_ns = now;
     }
     else if (seen->asked_ns != 0 && now - seen->asked_ns >= watch->grace_ns) {
-        int64_t patience = watch_patience(watch);
+        int64_t patience = watch_patience(watch, &seen->held);
         if (patience == 0) {
             seen->asked_ns = 0;
         }
@@ -396,10 +394,26 @@ watch_look(struct watch *watch, struct activity *activity, int64_t now)
     };
 }
 
+/* Where this thread has not looked for long, the process was stopped, or the machine: the loops have not
+ * gone on either, and are not to blame for it. */
+static void
+watch_leave_out_pause(struct watch *watch, int64_t now)
+{
+    int64_t pause = pause_between(watch->looked_ns, now, watch->tick_ns, watch->threshold_ns);
+    for (size_t i = 0; pause > 0 && i < watch->seen_length; i++) {
+        struct seen *seen = &watch->seen[i];
+        seen->since_ns += pause;
+        seen->next_report_ns += seen->next_report_ns != 0 ? pause : 0;
+        seen->asked_ns += seen->asked_ns != 0 ? pause : 0;
+        seen->window.began_ns = 0;
+    }
+}
+
 static void
 watch_tick(struct watch *watch)
 {
     int64_t now = monotonic_ns();
+    watch_leave_out_pause(watch, now);
     for (size_t i = 0; i < watch->seen_length; i++) {
         watch->seen[i].there = false;
     }
@@ -441,6 +455,7 @@ watch_main(void *arg)
         watch_wait_tick(watch);    /* when it is stopped it looks once more: what was told has ended, maybe */
         pthread_mutex_unlock(&watch->lock);
         watch_tick(watch);
+        watch->looked_ns = monotonic_ns();
         pthread_mutex_lock(&watch->lock);
     }
     watch->ended = true;
@@ -495,8 +510,9 @@ Watchdog_new(PyTypeObject *type, PyObject *args, PyObject *kwargs UNUSED)
 {
     struct state *state = state_of_type(type);
     double threshold, repeat;
-    int number, fd;
-    if (state == NULL || !PyArg_ParseTuple(args, "ddii", &threshold, &repeat, &number, &fd)) {
+    int number, fd, error_fd;
+    if (state == NULL
+        || !PyArg_ParseTuple(args, "ddiii", &threshold, &repeat, &number, &fd, &error_fd)) {
         return NULL;
     }
     if (!(threshold > 0 && threshold < 1e9 && repeat >= 0 && repeat < 1e9)) {
@@ -517,7 +533,10 @@ Watchdog_new(PyTypeObject *type, PyObject *args, PyObject *kwargs UNUSED)
     watch->tick_ns = tick_of(watch->threshold_ns);
     watch->grace_ns = grace_of(watch->threshold_ns);
     watch->signal = number;
+    watch->handler = signal_handler(number);
     watch->dump_fd = fd;
+    watch->error_fd = error_fd;
+    watch->waits = true;    /* or is about to */
     watch->all = loop_state(state)->loops.activities;
     activities_hold(watch->all);
     self->watch = watch;
@@ -547,14 +566,34 @@ Watchdog_stop(PyObject *op, PyObject *ignored UNUSED)
 }
 
 static PyObject *
-event_as_tuple(const struct event *event)
+event_as_tuple(const struct event *event, bool over)
 {
     static const char *const kinds[] = {"stall", "still", "end", "busy", "calm"};
     double waited = event->written_ns == 0 ? 0 : (double)(monotonic_ns() - event->written_ns) * 1e-9;
-    return Py_BuildValue("(sKkdzd)", kinds[event->kind], (unsigned long long)event->number,
+    return Py_BuildValue("(sKkdzdOO)", kinds[event->kind], (unsigned long long)event->number,
                          event->thread,
                          event->kind == EVENT_BUSY ? event->turns : (double)event->lasted_ns * 1e-9,
-                         event->dump, waited);
+                         event->dump, waited, event->held ? Py_True : Py_False,
+                         over ? Py_True : Py_False);
+}
+
+/* Takes the next event, if there is one, with the lock. `over`: what it tells of has ended since. */
+static bool
+watch_take(struct watch *watch, struct event *event, bool *over)
+{
+    watch->waits = false;
+    *over = false;
+    if (watch->count == 0) {
+        return false;
+    }
+    *event = watch->events[watch->first++ % EVENTS_MAX];
+    watch->count--;
+    watch->telling = event->kind <= EVENT_STILL;
+    for (unsigned int i = 0; i < watch->count && !*over; i++) {
+        const struct event *later = &watch->events[(watch->first + i) % EVENTS_MAX];
+        *over = later->number == event->number && later->kind == EVENT_END;
+    }
+    return true;
 }
 
 static PyObject *
@@ -562,10 +601,11 @@ Watchdog_wait(PyObject *op, PyObject *ignored UNUSED)
 {
     struct watch *watch = ((Watchdog *)op)->watch;
     struct event event;
-    bool there = false;
+    bool over;
     Py_BEGIN_ALLOW_THREADS
     pthread_mutex_lock(&watch->lock);
     watch->telling = false;
+    watch->waits = true;
     while (watch->count == 0 && !watch->ended) {
         pthread_cond_wait(&watch->changed, &watch->lock);
     }
@@ -573,17 +613,12 @@ Watchdog_wait(PyObject *op, PyObject *ignored UNUSED)
     Py_END_ALLOW_THREADS
     /* Only with the GIL is it taken: else a dump would be made for nothing. */
     pthread_mutex_lock(&watch->lock);
-    if (watch->count > 0) {
-        event = watch->events[watch->first++ % EVENTS_MAX];
-        watch->count--;
-        watch->telling = event.kind <= EVENT_STILL;
-        there = true;
-    }
+    bool there = watch_take(watch, &event, &over);
     pthread_mutex_unlock(&watch->lock);
     if (!there) {
         Py_RETURN_NONE;
     }
-    PyObject *tuple = event_as_tuple(&event);
+    PyObject *tuple = event_as_tuple(&event, over);
     free(event.dump);
     return tuple;
 }
@@ -596,6 +631,16 @@ Watchdog_noted(PyObject *op, PyObject *ignored UNUSED)
     watch->telling = false;
     pthread_mutex_unlock(&watch->lock);
     Py_RETURN_NONE;
+}
+
+static PyObject *
+Watchdog_is_free(PyObject *ignored UNUSED, PyObject *number)
+{
+    long value = PyLong_AsLong(number);
+    if (value == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    return PyBool_FromLong(value > 0 && value <= INT_MAX && signal_handler((int)value) == NULL);
 }
 
 static void
@@ -615,20 +660,24 @@ static PyMethodDef Watchdog_methods[] = {
     {"wait", Watchdog_wait, METH_NOARGS,
      PyDoc_STR("wait($self, /)\n--\n\n"
                "The next event, without the GIL until there is one: ('stall', 'still' or 'end', the\n"
-               "loop's number, the thread's, seconds so far, what was written while the GIL was\n"
-               "held, or None, seconds that the event has waited); the fourth is turns per second\n"
-               "with 'busy', and none with 'calm'. None once the thread has ended.")},
+               "loop's number, the thread's, seconds so far, what faulthandler wrote, or None,\n"
+               "seconds that the event has waited, whether that was for the GIL, whether the stall is\n"
+               "over); the fourth is turns per second with 'busy', and none with 'calm'. None once\n"
+               "the thread has ended.")},
     {"noted", Watchdog_noted, METH_NOARGS,
      PyDoc_STR("noted($self, /)\n--\n\n"
                "What wait() gave last is written down: whoever is told now may take his time.")},
     {"stop", Watchdog_stop, METH_NOARGS,
      PyDoc_STR("stop($self, /)\n--\n\n"
                "End the thread; it has ended when this returns. Nothing in a child of fork().")},
+    {"is_free", Watchdog_is_free, METH_O | METH_STATIC,
+     PyDoc_STR("is_free(number, /)\n--\n\n"
+               "Has nobody in the process, not in C either, a handler for this signal?")},
     {NULL, NULL, 0, NULL},
 };
 
 static PyType_Slot Watchdog_slots[] = {
-    {Py_tp_doc, "Watchdog(threshold, repeat, signal, fd, /)\n--\n\n"
+    {Py_tp_doc, "Watchdog(threshold, repeat, signal, fd, stderr, /)\n--\n\n"
                 "A thread that looks at the loops: see asyncloop.watchdog()."},
     {Py_tp_new, Watchdog_new},
     {Py_tp_dealloc, Watchdog_dealloc},
