@@ -47,16 +47,23 @@ def close() -> None:
     _running.close()
 
 
-def _answers(mode: str) -> Callable[[Options], str]:
-    def start(options: Options) -> str:
-        program = build.answers()
-        child = _running.enter_context(Child([str(program), mode], options.load_core))
-        ready = child.report(START)
-        if ready is None:
-            raise ChildError("ended without serving")
-        return str(ready["port"])
+def _port_of(command: list[str], options: Options) -> str:
+    child = _running.enter_context(Child(command, options.load_core))
+    ready = child.report(START)
+    if ready is None:
+        raise ChildError("ended without serving")
+    return str(ready["port"])
 
-    return start
+
+def _answers(mode: str) -> Callable[[Options], str]:
+    return lambda options: _port_of([str(build.answers()), mode], options)
+
+
+def _tls_echo(options: Options) -> str:
+    from .tls import certificate
+
+    files = ["--certificate", certificate()[0], "--key", certificate()[1]]
+    return _port_of([str(build.tls_echo_server()), *files], options)
 
 
 @contextmanager
@@ -89,6 +96,7 @@ _STARTERS: dict[str, Callable[[Options], str]] = {
     "sink": _answers("sink"),
     "greet": _answers("greet"),
     "http": _answers("http"),
+    "tls-echo": _tls_echo,
     "postgresql": _service("postgresql"),
     "redis": _service("redis"),
 }

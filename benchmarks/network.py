@@ -9,12 +9,13 @@ import asyncio
 import contextlib
 import shutil
 import socket
+import ssl
 import subprocess
 from collections.abc import AsyncIterator
 
 from .body import US_CPU_AND_WALL, US_PER_OP, Body, Run, Session
 from .inprocess import row_of
-from .loops import NETWORK
+from .loops import NETWORK, TLS
 
 HOST = "127.0.0.1"
 
@@ -99,6 +100,28 @@ def bursts(size: int) -> Session:
                         await protocol.resumed
 
             yield run
+
+    return session
+
+
+def tls_echoed(size: int, pieces: int) -> Session:
+    """Pieces by writelines over TLS, and all of them back."""
+
+    @contextlib.asynccontextmanager
+    async def session(port: str) -> AsyncIterator[Run]:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        reader, writer = await asyncio.open_connection(HOST, int(port), ssl=context)
+        data = [bytes(size)] * pieces
+
+        async def run(n: int) -> None:
+            for _ in range(n):
+                writer.transport.writelines(data)
+                await reader.readexactly(size * pieces)
+
+        yield run
+        writer.transport.abort()
 
     return session
 
@@ -217,15 +240,22 @@ def plain_output(n: int) -> None:
         subprocess.run(["echo", "hello"], stdout=subprocess.PIPE)
 
 
-def _write(key: str, title: str, session: Session, step: int = 1) -> Body:
+def _write(
+    key: str,
+    title: str,
+    session: Session,
+    step: int = 1,
+    needs: str = "sink",
+    trait: str = NETWORK,
+) -> Body:
     return Body(
         key,
         title,
         step=step,
         group="write",
         session=session,
-        needs="sink",
-        traits=frozenset({NETWORK}),
+        needs=needs,
+        traits=frozenset({trait}),
         metrics=US_PER_OP,
         unit="µs",
     )
@@ -252,6 +282,13 @@ BODIES = (
     _write("write-burst", "100 writes of 64 bytes in a turn, per write", bursts(64), step=100),
     _write("writelines-64", "writelines, 16 pieces of 64 bytes", writes(64, pieces=16)),
     _write("writelines-4096", "writelines, 16 pieces of 4 KiB", writes(4096, pieces=16)),
+    _write(
+        "tls-writelines-64",
+        "TLS: writelines, 16 pieces of 64 bytes, echoed",
+        tls_echoed(64, pieces=16),
+        needs="tls-echo",
+        trait=TLS,
+    ),
     _connect("connect-protocol", "create_connection, first byte, close", connect_protocol),
     _connect("connect-streams", "open_connection, first byte, close", connect_streams),
     _connect("connect-sock", "sock_connect, first byte, close", connect_sock),

@@ -133,6 +133,7 @@ def core_extension():
     macros = {"_GNU_SOURCE": None}
     macros.update((name, str(size)) for name, size in base_sizes().items())
     compile_args, link_args = list(FLAGS), []
+    sources = sorted(glob("src/**/*.c", recursive=True))
 
     if switched_on("ASYNCLOOP_DEBUG"):
         compile_args += ["-O0", "-g3", "-UNDEBUG"]
@@ -140,6 +141,7 @@ def core_extension():
     elif switched_on("ASYNCLOOP_COVERAGE"):
         compile_args += ["-O0", "-g", "--coverage", "-fprofile-update=atomic"]
         link_args += ["--coverage"]
+        sources += ["tools/coverage_exit.c"]
     else:
         compile_args += ["-O3"]
     if switched_on("ASYNCLOOP_HOSTILE"):
@@ -154,7 +156,7 @@ def core_extension():
 
     return Extension(
         "asyncloop._core",
-        sources=sorted(glob("src/**/*.c", recursive=True)),
+        sources=sources,
         depends=[*sorted(glob("src/**/*.h", recursive=True)), "setup.py", "tools/build_core.py"],
         include_dirs=["src"],
         define_macros=list(macros.items()),

@@ -1,13 +1,18 @@
 """What gcov has counted: a table of lines and branches by file, and a list of what never ran.
 
-    python tools/coverage_report.py FOLDER LIST
+    python tools/coverage_report.py FOLDER LIST [--part]
 
 FOLDER is a tree that was built with ASYNCLOOP_COVERAGE=1 and has run; LIST is written. Why lines
-never run is in never_run.toml, beside this file, by function. What only follows a call that failed
+never run is in never_run.toml, beside this file. What only follows a call that failed
 (it returns, or drops what there is) needs no entry: tests/programs/oom.py makes such calls fail.
+
+Ends with 1 when an entry of never_run.toml explains nothing any more, but for a part of the tests.
+Lines without a reason are listed and counted.
 """
 
+import argparse
 import collections
+import dataclasses
 import json
 import pathlib
 import re
@@ -16,12 +21,53 @@ import sys
 import tomllib
 
 REASONS = pathlib.Path(__file__).with_name("never_run.toml")
+NO_REASON = "NO REASON GIVEN"
+FOLLOWS = "what follows a call that failed"
 FAILED = re.compile(r"== NULL|< 0|!= 0|PyErr_Occurred|^else|[(|&]!\w|UNLIKELY")
 CLEANUP = re.compile(
     r"(return( -1| NULL| false| \w*ERROR| ATTEMPT_FAILED| result| PyErr_NoMemory\(\))?;|"
     r"goto \w+;|break;|Py_X?DECREF\(|Py_X?SETREF\(|Py_CLEAR\(|PyErr_\w+\(|PyMem_Free\(|free\(|"
     r"\w+ = (NULL|-1|false);|loop_report\(|loop_propagate\(|close\(|\}|\w+: *$)"
 )
+
+
+@dataclasses.dataclass
+class Entry:
+    """One name in never_run.toml: a whole file, a function, or lines of a function."""
+
+    why: str
+    file: str = ""
+    function: str = ""
+    text: str = ""
+    """What the line contains; empty: any."""
+    always: bool = True
+    """Whether none of the lines runs in any whole run: such an entry has to explain something."""
+    used: bool = False
+
+    def __str__(self):
+        return ": ".join(filter(None, (self.file, self.function, self.text)))
+
+    def explains(self, file, function, line):
+        return (
+            self.file in ("", file)
+            and self.function in ("", function)
+            and (not self.text or self.text in line)
+        )
+
+
+def read_entries(path=REASONS):
+    """The entries of never_run.toml. An item of `lines` is "function: what the line contains"."""
+    found = []
+    for reason in tomllib.loads(path.read_text())["reason"]:
+        common = reason["why"], not reason.get("sometimes", False)
+        for name in reason.get("files", ()):
+            found.append(Entry(common[0], file=name, always=common[1]))
+        for name in reason.get("functions", ()):
+            found.append(Entry(common[0], function=name, always=common[1]))
+        for name in reason.get("lines", ()):
+            function, _, text = name.partition(": ")
+            found.append(Entry(common[0], function=function, text=text, always=common[1]))
+    return found
 
 
 def counted(folder):
@@ -76,28 +122,41 @@ def never_run(files, folder):
                 yield name, number, functions[number], line, follows
 
 
-def explained(reasons, name, function):
-    """The reason that is given for a function, or for a whole file."""
-    for reason in reasons:
-        if name in reason.get("files", ()) or function in reason.get("functions", ()):
-            return reason["why"]
-    return None
+def explanations(lines, entries):
+    """{why: [line]}; notes which entries have explained something."""
+    found = collections.defaultdict(list)
+    for name, number, function, text, follows in lines:
+        why = FOLLOWS if follows else NO_REASON
+        for entry in entries:
+            if entry.explains(name, function, text):
+                entry.used = True
+                why = entry.why if why == NO_REASON else why
+        found[why].append(f"{name}:{number}: {function}: {text}")
+    return found
 
 
 def main():
-    folder, target = (pathlib.Path(name).resolve() for name in sys.argv[1:])
-    files = counted(folder)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=pathlib.Path)
+    parser.add_argument("list", type=pathlib.Path)
+    parser.add_argument("--part", action="store_true", help="only a part of the tests has run")
+    arguments = parser.parse_args()
+    files = counted(arguments.folder.resolve())
     print("\n".join(table(files)))
-    reasons = tomllib.loads(REASONS.read_text())["reason"]
-    lines = collections.defaultdict(list)
-    for name, number, function, text, follows in never_run(files, folder):
-        why = "what follows a call that failed" if follows else explained(reasons, name, function)
-        lines[why or "NO REASON GIVEN"].append(f"{name}:{number}: {function}: {text}")
-    with open(target, "w") as file:
+    entries = read_entries()
+    lines = explanations(never_run(files, arguments.folder), entries)
+    with open(arguments.list, "w") as file:
         for why, found in sorted(lines.items(), key=lambda item: len(item[1])):
             print(f"{len(found):5} lines: {why}")
             file.write(f"{why}\n" + "".join(f"    {line}\n" for line in found))
-    print(f"each line: {target}")
+    print(f"each line: {arguments.list}")
+    stale = [entry for entry in entries if entry.always and not entry.used]
+    if stale and not arguments.part:
+        print(f"{REASONS.name} explains lines that run, or that are gone:")
+        print("".join(f"    {entry}\n" for entry in stale), end="")
+        return 1
+    return 0
 
 
-main()
+if __name__ == "__main__":
+    sys.exit(main())

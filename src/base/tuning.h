@@ -4,7 +4,7 @@
  * ASYNCLOOP_HOSTILE=1 at build time all of them have the values below: each ring, table and
  * buffer grows at once, each budget is used up, each batch is too small. Nothing may show it but the time.
  *
- * As small as goes: 1 to 3. Four are larger, so that whatever moves megabytes comes to an end. */
+ * As small as goes: 1 to 3. Three are larger, so that whatever moves megabytes comes to an end. */
 #ifndef ASYNCLOOP_TUNING_H
 #define ASYNCLOOP_TUNING_H
 
@@ -13,30 +13,25 @@
 #define TUNED(name, value) HOSTILE_##name
 
 /* base/ */
+#define HOSTILE_ARRAY_FIRST 2
 #define HOSTILE_FREELIST_MAX 1
 
 /* loop/ */
-#define HOSTILE_READY_INITIAL 1
-#define HOSTILE_HEAP_INITIAL 1
+#define HOSTILE_HEAP_KEPT 1
 #define HOSTILE_HEAP_ARITY 2
-#define HOSTILE_INBOX_INITIAL 1
 #define HOSTILE_DIRECT_MAX 1
 #define HOSTILE_DRAIN_MAX 1
 #define HOSTILE_PAGE_BITS 1
 #define HOSTILE_SCRATCH_KEPT 1
-#define HOSTILE_FIRST_COVERED 1
 #define HOSTILE_HANDLE_INLINE_ARGS 1
 #define HOSTILE_MANY_EVENTS 1
 #define HOSTILE_SLOW_ANSWER_NS 1
 #define HOSTILE_TIMERFD_HORIZON_NS 1
-#define HOSTILE_CHANGED_INITIAL 1
 
 /* tasks/ */
 #define HOSTILE_KEPT_VALUE_MAX 1
-#define HOSTILE_FEW_ARGS 1
 
 /* net/ */
-#define HOSTILE_WQUEUE_MIN 2
 #define HOSTILE_SPARE_MIN 1
 #define HOSTILE_JOIN_BYTES 3
 #define HOSTILE_IO_IOV_MAX 2
@@ -49,16 +44,12 @@
 #define HOSTILE_DATAGRAM_BUDGET 1
 #define HOSTILE_ADDRESS_CACHE_SIZE 2
 #define HOSTILE_ACCEPT_BUDGET 1
-#define HOSTILE_UNPUSHED_INITIAL 1
-#define HOSTILE_QUEUE_INITIAL 1
-#define HOSTILE_SEND_BATCH 2
 #define HOSTILE_STREAM_READ_BYTES ((size_t)509)
 
 /* tls/ */
 #define HOSTILE_GATHER_PIECES 2
-#define HOSTILE_OUT_MIN 1
 #define HOSTILE_SMALL_BYTES 3
-#define HOSTILE_TLS_TURN_BYTES ((size_t)509)
+#define HOSTILE_TLS_TURN_RECORDS 1
 #define HOSTILE_PLAIN_BYTES ((size_t)509)
 #define HOSTILE_TLS_OUT_RECORDS 1
 
@@ -76,5 +67,9 @@
 #define TUNED(name, value) (value)
 
 #endif
+
+/* Items of an array or ring when it is first used. It doubles from there, and stays as large as it ever
+ * had to be, so that no benchmark row shows where it began. A power of two. */
+#define ARRAY_FIRST TUNED(ARRAY_FIRST, 8)
 
 #endif

@@ -17,8 +17,6 @@
 
 #include <string.h>
 
-#define INBOX_INITIAL TUNED(INBOX_INITIAL, 64)
-
 /* -- life ------------------------------------------------------------------------------ */
 
 void
@@ -185,7 +183,7 @@ inbox_reserve(struct inbox *inbox)
         inbox->head = 0;
         return 0;
     }
-    size_t capacity = inbox->capacity == 0 ? INBOX_INITIAL : inbox->capacity * 2;
+    size_t capacity = inbox->capacity == 0 ? ARRAY_FIRST : inbox->capacity * 2;
     uintptr_t *items = PyMem_RawRealloc(inbox->items, capacity * sizeof(*items));
     if (items == NULL) {
         return -1;

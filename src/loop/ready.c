@@ -4,17 +4,15 @@
 #include "base/tuning.h"
 #include "loop/handle.h"
 
-#define READY_INITIAL TUNED(READY_INITIAL, 256)
-
 int
 ready_init(struct ready *ready)
 {
-    ready->items = PyMem_New(uintptr_t, READY_INITIAL);
+    ready->items = PyMem_New(uintptr_t, ARRAY_FIRST);
     if (ready->items == NULL) {
         PyErr_NoMemory();
         return -1;
     }
-    ready->mask = READY_INITIAL - 1;
+    ready->mask = ARRAY_FIRST - 1;
     ready->head = ready->tail = 0;
     return 0;
 }

@@ -16,8 +16,6 @@
 #define block_size(block) ((size_t)0)
 #endif
 
-#define FIRST_COVERED TUNED(FIRST_COVERED, 32)
-
 /* The largest element of a table, the factor by which libev rounds up how many there are, what stands in
  * for watchers that were stopped while they were pending, and a page that it rounds up to. */
 #ifdef __linux__
@@ -117,7 +115,7 @@ blocks_free(void **blocks)
 int
 reserve_grow(struct reserve *reserve)
 {
-    size_t covered = reserve->covered == 0 ? FIRST_COVERED : reserve->covered * 2;
+    size_t covered = reserve->covered == 0 ? ARRAY_FIRST : reserve->covered * 2;
     void *blocks[RESERVE_BLOCKS] = {NULL};
     for (int i = 0; i < RESERVE_BLOCKS; i++) {
         blocks[i] = block_new(BLOCK_BYTES(covered));

@@ -95,14 +95,12 @@ watch_unnote(struct watch *watch)
     list_move(&watch_loop(watch)->fds.active, &watch->active);
 }
 
-#define CHANGED_INITIAL TUNED(CHANGED_INITIAL, 64)
-
 /* 0, or -1 without memory; sets no exception. */
 static inline int
 fds_note_change(struct fds *fds, int fd)
 {
     if (fds->changed_count == fds->changed_capacity) {
-        size_t capacity = fds->changed_capacity == 0 ? CHANGED_INITIAL : fds->changed_capacity * 2;
+        size_t capacity = fds->changed_capacity == 0 ? ARRAY_FIRST : fds->changed_capacity * 2;
         int *changed = fds->changed;
         PyMem_Resize(changed, int, capacity);
         if (changed == NULL) {

@@ -24,9 +24,6 @@
 #define DATAGRAM_SENDS_EMPTY 0
 #endif
 
-#define QUEUE_INITIAL TUNED(QUEUE_INITIAL, 16)    /* a power of two */
-#define SEND_BATCH TUNED(SEND_BATCH, 64)          /* messages for one call of the kernel */
-
 /* -- telling the protocol --------------------------------------------------------------- */
 
 int
@@ -66,7 +63,7 @@ static int
 queue_push(Datagram *dgram, PyObject *data_steal, PyObject *address, const struct addr *target)
 {
     if (dgram->queue_length == dgram->queue_capacity) {
-        size_t capacity = dgram->queue_capacity == 0 ? QUEUE_INITIAL : dgram->queue_capacity * 2;
+        size_t capacity = dgram->queue_capacity == 0 ? ARRAY_FIRST : dgram->queue_capacity * 2;
         struct datagram *queue = PyMem_New(struct datagram, capacity);
         if (queue == NULL) {
             Py_DECREF(data_steal);
@@ -120,7 +117,6 @@ enum send_outcome {
     SEND_DONE,
     SEND_FULL,      /* wait until the socket is writable */
     SEND_FAILED,    /* a Python exception is set, about this message */
-    SEND_REFUSED,   /* one about its bytes, for the caller */
 };
 
 static inline bool is_connected(Datagram *dgram);
@@ -222,96 +218,33 @@ datagram_try_send(Datagram *dgram, PyObject *data, const void *bytes, size_t n, 
     return send_by_kernel(dgram, bytes, n, target);
 }
 
-#ifdef __linux__
-/* Sends as many of the queued messages as one call takes; the number is in *count. None, if an audit hook has
- * to hear of each: it may do anything with the queue, whose memory this lends to the kernel. */
-static enum send_outcome
-send_batch(Datagram *dgram, size_t *count)
-{
-    struct mmsghdr messages[SEND_BATCH];
-    struct iovec iov[SEND_BATCH];
-    unsigned int length = 0;
-    *count = 0;
-    if (!is_connected(dgram) && UNLIKELY(sockets_are_audited())) {
-        return SEND_DONE;
-    }
-    for (; length < SEND_BATCH && length < dgram->queue_length; length++) {
-        struct datagram *item = datagram_at(dgram, length);
-        if (item->target.length == 0 && !is_connected(dgram)) {
-            break;
-        }
-        iov[length] = (struct iovec){
-            .iov_base = PyBytes_AS_STRING(item->data),
-            .iov_len = (size_t)PyBytes_GET_SIZE(item->data),
-        };
-        messages[length] = (struct mmsghdr){
-            .msg_hdr = {
-                .msg_iov = &iov[length],
-                .msg_iovlen = 1,
-                .msg_name = item->target.length > 0 ? &item->target.any : NULL,
-                .msg_namelen = item->target.length,
-            },
-        };
-    }
-    if (length == 0 || !datagram_is_native(dgram)) {
-        return SEND_DONE;
-    }
-    if (io_is_gone(&dgram->base.io)) {
-        errno = EBADF;
-        return send_failed();
-    }
-    int sent;
-    do {
-        sent = sendmmsg(dgram->base.fd, messages, length, MSG_DONTWAIT | MSG_NOSIGNAL);
-    } while (sent < 0 && errno == EINTR);
-    if (sent >= 0) {
-        *count = (size_t)sent;
-        return SEND_DONE;
-    }
-    return send_failed();
-}
-#else
-static enum send_outcome
-send_batch(Datagram *dgram UNUSED, size_t *count)
-{
-    *count = 0;
-    return SEND_DONE;
-}
-#endif
-
-/* Drops the messages before that number, as far as they are still there; keeps the exception. */
+/* Drops the message of that number, if it is still there; keeps the exception. */
 static void
-queue_pop_until(Datagram *dgram, size_t number)
+queue_pop_number(Datagram *dgram, size_t number)
 {
     PyObject *exc = PyErr_GetRaisedException();
-    while (dgram->queue_length > 0 && dgram->queue_number < number) {
+    if (dgram->queue_length > 0 && dgram->queue_number == number) {
         queue_pop(dgram);
     }
     PyErr_SetRaisedException(exc);
 }
 
-/* Sends the oldest messages, or fails with the first one and drops it. SEND_FULL: the first one has
- * to wait. */
+/* Sends the oldest message, or fails with it and drops it. SEND_FULL: it has to wait. */
 static enum send_outcome
-flush_some(Datagram *dgram)
+flush_first(Datagram *dgram)
 {
-    size_t number = dgram->queue_number, count;
-    enum send_outcome outcome = send_batch(dgram, &count);
-    if (outcome == SEND_DONE && count == 0) {
-        struct datagram *item = datagram_at(dgram, 0);
-        PyObject *data = Py_NewRef(item->data);
-        PyObject *address = Py_XNewRef(item->address);
-        struct addr target = item->target;
-        outcome = datagram_try_send(dgram, data, PyBytes_AS_STRING(data),
-                                    (size_t)PyBytes_GET_SIZE(data), address, &target);
-        Py_DECREF(data);
-        Py_XDECREF(address);
-        count = outcome != SEND_FULL;
+    size_t number = dgram->queue_number;
+    struct datagram *item = datagram_at(dgram, 0);
+    PyObject *data = Py_NewRef(item->data);
+    PyObject *address = Py_XNewRef(item->address);
+    struct addr target = item->target;
+    enum send_outcome outcome = datagram_try_send(dgram, data, PyBytes_AS_STRING(data),
+                                                  (size_t)PyBytes_GET_SIZE(data), address, &target);
+    Py_DECREF(data);
+    Py_XDECREF(address);
+    if (outcome != SEND_FULL) {
+        queue_pop_number(dgram, number);
     }
-    else if (outcome == SEND_FAILED) {
-        count = 1;
-    }
-    queue_pop_until(dgram, number + count);
     return outcome;
 }
 
@@ -319,7 +252,7 @@ static int
 datagram_flush(Datagram *dgram)
 {
     while (dgram->queue_length > 0) {
-        enum send_outcome outcome = flush_some(dgram);
+        enum send_outcome outcome = flush_first(dgram);
         if (outcome == SEND_FULL) {
             break;
         }
@@ -415,8 +348,6 @@ datagram_sendto(Datagram *dgram, PyObject *data, PyObject *address)
         switch (datagram_send_now(dgram, data, address, &target)) {
         case SEND_DONE:
             return 0;
-        case SEND_REFUSED:
-            return -1;
         case SEND_FAILED:
             return datagram_failed_write(dgram);
         case SEND_FULL:

@@ -49,8 +49,6 @@ stream_queue_failed(Stream *stream)
 
 /* -- what the kernel holds -------------------------------------------------------------- */
 
-#define UNPUSHED_INITIAL TUNED(UNPUSHED_INITIAL, 16)
-
 /* The stream is among those that loop_push() is for. False without memory. */
 static bool
 unpushed_add(Loop *loop, Stream *stream)
@@ -60,7 +58,7 @@ unpushed_add(Loop *loop, Stream *stream)
         return true;
     }
     if (unpushed->length == unpushed->capacity) {
-        uint32_t capacity = unpushed->capacity == 0 ? UNPUSHED_INITIAL : unpushed->capacity * 2;
+        uint32_t capacity = unpushed->capacity == 0 ? ARRAY_FIRST : unpushed->capacity * 2;
         PyObject **streams = PyMem_Realloc(unpushed->streams, capacity * sizeof(*streams));
         if (streams == NULL) {
             return false;

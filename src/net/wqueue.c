@@ -6,8 +6,6 @@
 
 #include <string.h>
 
-#define WQUEUE_MIN TUNED(WQUEUE_MIN, 8)    /* items of a fresh array: 64 bytes */
-
 static inline PyObject **
 wqueue_items(struct wqueue *queue)
 {
@@ -35,7 +33,7 @@ wqueue_reserve(struct wqueue *queue)
         queue->head = 0;
         return 0;
     }
-    size_t capacity = queue->capacity == 0 ? WQUEUE_MIN : (size_t)queue->capacity * 2;
+    size_t capacity = queue->capacity == 0 ? ARRAY_FIRST : (size_t)queue->capacity * 2;
     PyObject **items = NULL;
     if (capacity <= UINT32_MAX) {
         items = PyMem_Realloc(queue->capacity == 0 ? NULL : queue->items,

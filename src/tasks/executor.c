@@ -16,7 +16,6 @@
 #include "tasks/executor.h"
 
 #include "base/args.h"
-#include "base/tuning.h"
 #include "tasks/future.h"
 #include "tasks/future_waiters.h"
 
@@ -333,8 +332,6 @@ run_in_new_executor(struct state *state, PyObject *const *stack, Py_ssize_t narg
     return future;
 }
 
-#define FEW_ARGS TUNED(FEW_ARGS, 6)
-
 static PyObject *
 run_by_default(Loop *loop, PyObject *const *args, Py_ssize_t nargs)
 {
@@ -342,8 +339,7 @@ run_by_default(Loop *loop, PyObject *const *args, Py_ssize_t nargs)
     if (executor == NULL) {
         return NULL;
     }
-    PyObject *few[FEW_ARGS + 1];
-    PyObject **stack = nargs <= FEW_ARGS ? few : PyMem_New(PyObject *, nargs + 1);
+    PyObject **stack = PyMem_New(PyObject *, nargs + 1);
     PyObject *future = NULL, *source = NULL;
     if (stack == NULL) {
         PyErr_NoMemory();
@@ -363,9 +359,7 @@ run_by_default(Loop *loop, PyObject *const *args, Py_ssize_t nargs)
     future = source == NULL ? NULL : wrap(loop, source);
     Py_XDECREF(source);
 done:
-    if (stack != few) {
-        PyMem_Free(stack);
-    }
+    PyMem_Free(stack);
     Py_DECREF(executor);
     return future;
 }

@@ -42,8 +42,10 @@
 /* Encrypted output of one system call: eight full records. */
 #define TLS_OUT_RECORDS TUNED(TLS_OUT_RECORDS, 8)
 #define TLS_OUT_BYTES (TLS_OUT_RECORDS * (TLS_RECORD_BYTES + TLS_RECORD_OVERHEAD))
-/* The portable engine encrypts so much plaintext in one call. */
-#define TLS_TURN_BYTES TUNED(TLS_TURN_BYTES, (size_t)256 * 1024)
+/* The portable engine encrypts so much plaintext in one call, which holds the output of all of it: whole records, so
+ * that the peer gets those that one call for everything would have made. */
+#define TLS_TURN_RECORDS TUNED(TLS_TURN_RECORDS, 16)
+#define TLS_TURN_BYTES ((size_t)TLS_TURN_RECORDS * TLS_RECORD_BYTES)
 #define TLS_HIGH_WATER (512 * 1024)          /* asyncio's for TLS */
 #define TLS_READ_HIGH_WATER (256 * 1024)     /* the same for what waits to be decrypted */
 #define TLS_LATE_BYTES (256 * 1024)  /* what may come after close() before the peer's own end */

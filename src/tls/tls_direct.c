@@ -24,7 +24,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define OUT_MIN TUNED(OUT_MIN, 4096)          /* bytes of a fresh output buffer of our own */
 /* Plaintext up to this is decrypted on the stack and copied, which is faster than to
  * shrink an object. */
 #define SMALL_BYTES TUNED(SMALL_BYTES, 4096)
@@ -74,7 +73,7 @@ out_reserve(struct tls_engine *engine, size_t n)
     if (wanted <= engine->direct.out_capacity) {
         return true;
     }
-    size_t capacity = OUT_MIN;
+    size_t capacity = ARRAY_FIRST;
     while (capacity < wanted) {
         capacity *= 2;
     }

@@ -4,6 +4,7 @@ import ast
 import graphlib
 import json
 import os
+import re
 import select
 import shutil
 import subprocess
@@ -11,9 +12,21 @@ import sys
 
 import pytest
 
-from benchmarks import bodies, compare, helpers, inprocess, markdown, report, table, traffic
+from benchmarks import (
+    bodies,
+    compare,
+    helpers,
+    inprocess,
+    loops,
+    markdown,
+    report,
+    table,
+    traffic,
+    tuning,
+)
 from benchmarks.child import Child, ChildError
 from benchmarks.compare import Metric, Options, Outcome, Result, Row, run_rows
+from benchmarks.guard import paths as guard_paths
 from benchmarks.guard.__main__ import comparable, grown
 from benchmarks.guard.callgrind import Count, read
 from benchmarks.load import parse_wrk
@@ -398,3 +411,20 @@ def test_imports_make_no_circle():
     graph = {path: modules.intersection(imported(path)) for path in modules}
     assert sum(map(len, graph.values())) > 50
     graphlib.TopologicalSorter(graph).prepare()
+
+
+def test_each_tuned_constant_has_a_row_or_a_bound():
+    """And what tuning.py changes in the sources is there."""
+    by_name = {variation.name for variation in tuning.VARIATIONS if variation.lines is None}
+    assert by_name | set(tuning.BOUNDS) == tuning.tuned()
+    assert not by_name & set(tuning.BOUNDS)
+    hostile = (loops.ROOT / "src/base/tuning.h").read_text()
+    assert set(re.findall(r"HOSTILE_([A-Z]\w*)", hostile)) == tuning.tuned()
+    keys = {row.key for row in all_rows(Options())}
+    for variation in tuning.VARIATIONS:
+        assert variation.rows or variation.paths, variation
+        assert set(variation.paths) <= {path.key for path in guard_paths.PATHS}
+        for row in variation.rows:
+            key, *options = row.split()
+            assert key in keys or "--sizes" in options, row
+        assert variation.changed(loops.ROOT)
