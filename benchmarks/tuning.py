@@ -61,7 +61,6 @@ class Variation:
 
 VARIATIONS = (
     Variation("FREELIST_MAX", "0", ("future", "call-soon"), ("future", "call-soon", "timers-fire")),
-    Variation("HEAP_KEPT", "0", ("timers-due",), ("timers-fire",)),
     Variation("HEAP_ARITY", "2", ("timers-due", "growth-timers-100000"), ("timers-fire",)),
     Variation("SCRATCH_KEPT", "1", ("tls-protocol-1048576",), ("protocol", "tls-direct")),
     Variation("HANDLE_INLINE_ARGS", "1", ("memory-timer",), ("call-soon-arguments",)),

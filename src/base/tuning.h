@@ -17,7 +17,6 @@
 #define HOSTILE_FREELIST_MAX 1
 
 /* loop/ */
-#define HOSTILE_HEAP_KEPT 1
 #define HOSTILE_HEAP_ARITY 2
 #define HOSTILE_DIRECT_MAX 1
 #define HOSTILE_DRAIN_MAX 1

@@ -11,8 +11,6 @@
 
 #include <math.h>
 
-/* A heap that shrinks keeps room for so many: timers that come in bursts would move it each time. */
-#define HEAP_KEPT TUNED(HEAP_KEPT, 64)
 #define HEAP_ARITY TUNED(HEAP_ARITY, 4)    /* benchmark row: 100,000 timers, where a binary heap takes 7 % longer */
 
 /* The deadlines lie in the heap itself: a comparison touches the handle only where two of
@@ -116,7 +114,7 @@ heap_grow(struct timers *timers)
 static void
 heap_shrink(struct timers *timers)
 {
-    if (timers->capacity <= HEAP_KEPT || timers->length > timers->capacity / 8) {
+    if (timers->capacity <= ARRAY_FIRST || timers->length > timers->capacity / 8) {
         return;
     }
     size_t capacity = timers->capacity / 2;
