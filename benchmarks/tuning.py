@@ -111,9 +111,7 @@ BOUNDS = {
     "DRAIN_MAX": "the same",
     "PAGE_BITS": "memory for a descriptor with a high number",
     "IO_IOV_MAX": "the kernel's",
-    "STREAM_READ_BYTES": "asyncio's max_size",
-    "LOOK_UPS_MAX": "how many threads wait for name servers",
-    "LOOK_UP_IDLE_MS": "how long one of them stays without work",
+    "LOOK_UP_IDLE_MS": "how long a thread that asks for names stays without work",
     "CHECK_INTERVAL_NS": "when a socket that somebody has closed is noticed",
     "SEND_UNLOCKED_BYTES": "how long other threads wait for the GIL",
 }

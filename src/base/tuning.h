@@ -4,7 +4,7 @@
  * ASYNCLOOP_HOSTILE=1 at build time all of them have the values below: each ring, table and
  * buffer grows at once, each budget is used up, each batch is too small. Nothing may show it but the time.
  *
- * As small as goes: 1 to 3. Three are larger, so that whatever moves megabytes comes to an end. */
+ * As small as goes: 1 to 3. Two are larger, so that whatever moves megabytes comes to an end. */
 #ifndef ASYNCLOOP_TUNING_H
 #define ASYNCLOOP_TUNING_H
 
@@ -43,7 +43,6 @@
 #define HOSTILE_DATAGRAM_BUDGET 1
 #define HOSTILE_ADDRESS_CACHE_SIZE 2
 #define HOSTILE_ACCEPT_BUDGET 1
-#define HOSTILE_STREAM_READ_BYTES ((size_t)509)
 
 /* tls/ */
 #define HOSTILE_GATHER_PIECES 2
@@ -53,7 +52,6 @@
 #define HOSTILE_TLS_OUT_RECORDS 1
 
 /* ops/ */
-#define HOSTILE_LOOK_UPS_MAX 1
 #define HOSTILE_LOOK_UP_IDLE_MS 1
 #define HOSTILE_CHECK_INTERVAL_NS 1
 #define HOSTILE_SEND_UNLOCKED_BYTES 1

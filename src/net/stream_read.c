@@ -18,7 +18,7 @@
 #include <sys/ioctl.h>
 
 /* What one event brings at most, as asyncio's max_size. */
-#define STREAM_READ_BYTES TUNED(STREAM_READ_BYTES, SCRATCH_BYTES)
+#define STREAM_READ_BYTES SCRATCH_BYTES
 
 /* Packets of so many bytes are received straight into the object that data_received() gets, if
  * they keep coming: to copy them costs 4 to 12 % of all that an echo of them does (benchmark rows: Protocol

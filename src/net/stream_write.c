@@ -321,17 +321,20 @@ stream_write_memory(Stream *stream, const char *data, size_t length)
     return result > 0 ? stream_rest_queued(stream) : result;
 }
 
-/* What the user's own send() or os.write() has left of `data`, or all of it. */
+/* What the user's own send() or os.write() has left of `data`, or all of it. It may be a view, which is gone
+ * before pause_writing(): that may want to change the size of the buffer. */
 static int
-stream_queue_object(Stream *stream, PyObject *data)
+stream_queue_object_steal(Stream *stream, PyObject *data)
 {
     Py_buffer view;
     if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
+        Py_DECREF(data);
         return transport_fatal(&stream->base, WRITE_FAILED(&stream->base));
     }
     size_t length = (size_t)view.len;
     int result = length == 0 ? 0 : wqueue_push_copy(&stream->output, view.buf, length);
     PyBuffer_Release(&view);
+    Py_DECREF(data);
     if (result < 0) {
         return stream_queue_failed(stream);
     }
@@ -362,9 +365,7 @@ stream_write_by_method(Stream *stream, PyObject *data)
             return 0;    /* the call has ended the transport */
         }
     }
-    int result = stream_queue_object(stream, rest);
-    Py_DECREF(rest);
-    return result;
+    return stream_queue_object_steal(stream, rest);
 }
 
 /* A type other than exact bytes. */

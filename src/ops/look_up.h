@@ -24,8 +24,9 @@
 #include "base/tuning.h"
 #include "ops/operation.h"
 
-/* They mostly wait for a name server, so there may be more than processors. */
-#define LOOK_UPS_MAX TUNED(LOOK_UPS_MAX, 16)
+/* They mostly wait for a name server, so there may be more than processors: so many names are asked at once. */
+#define LOOK_UPS_MAX 16
+/* How long a thread stays that has nothing to ask. */
 #define LOOK_UP_IDLE_MS TUNED(LOOK_UP_IDLE_MS, 10000)
 
 /* What getaddrinfo() has returned, with its errno: new list, or NULL with an exception. */

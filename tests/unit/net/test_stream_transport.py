@@ -2016,8 +2016,13 @@ def test_version_is_known():
 
 @pytest.mark.our_loop("asyncio keeps the caller's buffer until it is sent, from 3.12 on")
 @pytest.mark.parametrize("how", ["write", "writelines"])
-def test_buffer_is_free_when_writing_pauses(run, how):
+@pytest.mark.parametrize("send", ["the kernel's", "replaced"])
+def test_buffer_is_free_when_writing_pauses(run, how, send, monkeypatch):
     data = bytearray(1_000_000)
+    if send == "replaced":
+        own = socket.socket.send
+        mine = lambda self, piece: own(self, piece)
+        monkeypatch.setattr(socket.socket, "send", mine, raising=False)
 
     class Shrinks(Recorder):
         def pause_writing(self):

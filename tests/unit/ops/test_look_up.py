@@ -97,6 +97,9 @@ async def main():
             continue
         raise AssertionError(wrong)
     assert LOOP == "asyncio" or (threads() and threading.active_count() <= 2), threading.enumerate()
+if LOOP == "asyncloop":
+    from asyncloop import _core
+    _core._set_look_up_idle(60000)
 run(main())
 assert names.names_asked() == 4
 """
