@@ -8,7 +8,6 @@ import asyncio
 import concurrent.futures
 import concurrent.futures.thread
 import contextlib
-import faulthandler
 import gc
 import io
 import os
@@ -106,10 +105,16 @@ def _dump_loop(text: io.StringIO, number: int, thread: int, loop: Any) -> None:
     _dump_tree(text, tasks)
 
 
+def frame_of(thread: int) -> FrameType | None:
+    """What a thread runs in this interpreter."""
+    if _core._is_main_interpreter:
+        return sys._current_frames().get(thread)
+    return _core._frame_of(thread)
+
+
 def _dump_stack(text: io.StringIO, thread: int) -> None:
     """Where the loop's thread is, unless it only waits for events."""
-    frame = sys._current_frames().get(thread)
-    frames = list(_frames_above_the_loop(frame))
+    frames = list(_frames_above_the_loop(frame_of(thread)))
     if frames:
         text.write("  running now, outermost first:\n")
         for each, line in frames:
@@ -413,6 +418,8 @@ def start_from_environment(value: str) -> None:
         say(f"ASYNCLOOP_DUMP_SIGNAL={value!r} is no signal to be caught")
         return
     try:
+        import faulthandler
+
         if signal.getsignal(number) not in (signal.SIG_DFL, None):
             raise ValueError("the program handles it already")
         signal.signal(number, _on_signal)

@@ -32,6 +32,7 @@ _lock = threading.Lock()
 _users = 0
 _listener: socket.socket | None = None
 _ended = threading.Event()  # the thread at it
+_thread_handle: Any = None
 _of_environment = False
 
 
@@ -75,7 +76,7 @@ def _open() -> bool:
     # that may have none) the counters are there all the same.
     _ended.clear()
     try:
-        _thread.start_new_thread(_serve, (listener, _ended))
+        _start_thread(listener)
     except RuntimeError:
         _ended.set()
     # Those that run move there by themselves.
@@ -85,20 +86,33 @@ def _open() -> bool:
     return True
 
 
+def _start_thread(listener: socket.socket) -> None:
+    global _thread_handle
+    if sys.version_info >= (3, 13):
+        _thread_handle = _thread.start_joinable_thread(
+            lambda: _serve(listener, _ended), daemon=True
+        )
+    else:
+        _thread.start_new_thread(_serve, (listener, _ended))
+
+
 def _close() -> None:
-    global _listener
+    global _listener, _thread_handle
     _core._page_close()
     if _listener is not None:
         with contextlib.suppress(OSError):
             _listener.shutdown(socket.SHUT_RDWR)  # ends accept()
-        _ended.wait(_PATIENCE)
+        if _ended.wait(_PATIENCE) and _thread_handle is not None:
+            _thread_handle.join()  # an interpreter may end only when it is gone altogether
+        _thread_handle = None
         _listener.close()
         _listener = None
 
 
 def _after_fork() -> None:
     """The core has made the counters the child's own."""
-    global _users, _listener, _lock, _ended
+    global _users, _listener, _lock, _ended, _thread_handle
+    _thread_handle = None
     _lock = threading.Lock()
     _ended = threading.Event()
     _users = 0
@@ -122,6 +136,8 @@ atexit.register(_at_exit)
 def start_from_environment(variable: str) -> None:
     """What ASYNCLOOP_PAGE asks for; one line where that cannot be had."""
     global _of_environment
+    if not _core._is_main_interpreter:
+        return  # a thread would be in the way of its end
     try:
         _of_environment = acquire()
     except OSError as error:

@@ -17,7 +17,7 @@ from asyncio.log import logger
 from types import FrameType
 from typing import Any
 
-from . import _dump
+from . import _core, _dump
 from ._loop import Loop
 from ._say import say
 
@@ -71,8 +71,9 @@ class Shutdown:
             frame = frame.f_back
         if frame is None or frame.f_code not in _ENDS or loop._shutdown_watch is not None:
             return
-        loop._shutdown_watch = watch = _Watch(loop, self.bound)
-        with contextlib.suppress(RuntimeError):  # no thread is to be had: no report
+        # No thread is to be had, as in some interpreters beside the main one: no report.
+        with contextlib.suppress(RuntimeError):
+            loop._shutdown_watch = watch = _Watch(loop, self.bound)
             watch.start()
 
     def ended(self, loop: Any) -> None:
@@ -127,4 +128,5 @@ def start_from_environment(value: str) -> None:
             "no report of the shutdown"
         )
         return
-    Loop._shutdown = Shutdown(bound)
+    if _core._is_main_interpreter:  # of another one a thread would be in the way of its end
+        Loop._shutdown = Shutdown(bound)

@@ -7,7 +7,6 @@ report: a thread of Python's waits for events, looks at the stack of the loop's 
 import asyncio
 import atexit
 import contextlib
-import faulthandler
 import gc
 import inspect
 import logging
@@ -27,10 +26,18 @@ from types import FrameType, TracebackType
 from typing import Any, Literal
 
 from . import _core, _page
+from ._dump import frame_of
 from ._say import descriptor_of_stderr, encodable, say, write_with_patience
 from ._spin import Detector, Spin
 
 __all__ = ["BlockedError", "Stall", "Watchdog", "watchdog"]
+
+try:
+    import faulthandler
+except ImportError:  # an interpreter beside the main one may not have it
+    _has_handler = False
+else:
+    _has_handler = hasattr(faulthandler, "register")
 
 logger = logging.getLogger("asyncio")
 
@@ -207,13 +214,12 @@ class Watchdog:
         _running.add(self)
 
     def _start_thread(self, core: "_core.Watchdog") -> threading.Thread:
-        thread = threading.Thread(
-            target=self._report, args=(core,), name="asyncloop-watchdog", daemon=True
-        )
+        name = "asyncloop-watchdog"
         try:
+            thread = threading.Thread(target=self._report, args=(core,), name=name, daemon=True)
             thread.start()
-        except RuntimeError:  # a sub-interpreter that has no daemon threads
-            thread = threading.Thread(target=self._report, args=(core,))
+        except RuntimeError:  # an interpreter beside the main one that has no daemon threads
+            thread = threading.Thread(target=self._report, args=(core,), name=name, daemon=False)
             thread.start()
         return thread
 
@@ -325,7 +331,7 @@ class Watchdog:
         over: bool,
     ) -> Stall:
         # What is over when this thread comes to it, was not where the loop is now.
-        stack = () if over else _stack_of_frame(sys._current_frames().get(thread))
+        stack = () if over else _stack_of_frame(frame_of(thread))
         if dump is not None:
             dumped = _stack_of_dump(dump)
             # On a busy machine this thread may come late to a GIL that was free at times: then the
@@ -371,9 +377,7 @@ def _stack_of_dump(dump: str) -> tuple[traceback.FrameSummary, ...]:
         number, _, function = rest.partition(" in ")
         if number.isdigit():
             name, function = _unescaped(name), _unescaped(function)
-            found.append(
-                traceback.FrameSummary(name, int(number), function, lookup_line=False)
-            )
+            found.append(traceback.FrameSummary(name, int(number), function, lookup_line=False))
     found.reverse()
     return _above_the_loop(found)
 
@@ -504,7 +508,7 @@ class _Dump:
             self._read = self._write = -1
 
     def _open(self) -> None:
-        if not hasattr(signal, "SIGRTMAX") or not hasattr(faulthandler, "register"):
+        if not hasattr(signal, "SIGRTMAX") or not _has_handler:
             return
         if self._read < 0:
             self._read, self._write = os.pipe()
@@ -546,6 +550,9 @@ def _after_fork() -> None:
                 say(f"ASYNCLOOP_WATCHDOG: {error}")
 
 
+# The threads of an interpreter that may have none but those that it waits for are waited for before
+# what atexit has runs. As concurrent.futures does it.
+getattr(threading, "_register_atexit", atexit.register)(_stop_all)
 atexit.register(_stop_all)
 os.register_at_fork(after_in_child=_after_fork)
 
@@ -582,6 +589,8 @@ _of_environment: Watchdog | None = None
 def start_from_environment(value: str) -> None:
     """What ASYNCLOOP_WATCHDOG asks for. One line where it is no threshold."""
     global _of_environment
+    if not _core._is_main_interpreter:
+        return  # of another one nobody knows when it ends; its threads would be in the way
     try:
         dog = watchdog(float(value))
     except ValueError:

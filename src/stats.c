@@ -124,6 +124,25 @@ Loop__move_counters(PyObject *op, PyObject *ignored UNUSED)
     Py_RETURN_NONE;
 }
 
+/* sys._current_frames() mixes up the interpreters that a thread has been in. */
+PyObject *
+core_frame_of(PyObject *module UNUSED, PyObject *thread)
+{
+    unsigned long number = PyLong_AsUnsignedLong(thread);
+    if (number == (unsigned long)-1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    PyFrameObject *frame = NULL;
+#ifndef Py_GIL_DISABLED
+    PyThreadState *tstate = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
+    while (tstate != NULL && tstate->thread_id != number) {
+        tstate = PyThreadState_Next(tstate);
+    }
+    frame = tstate == NULL ? NULL : PyThreadState_GetFrame(tstate);
+#endif
+    return frame == NULL ? Py_NewRef(Py_None) : (PyObject *)frame;
+}
+
 /* -- the page ------------------------------------------------------------------------- */
 
 PyObject *

@@ -8,6 +8,7 @@
 
 PyObject *Loop__counters(PyObject *op, PyObject *ignored);
 PyObject *Loop__move_counters(PyObject *op, PyObject *ignored);
+PyObject *core_frame_of(PyObject *module, PyObject *thread);
 PyObject *core_page_open(PyObject *module, PyObject *args);
 PyObject *core_page_close(PyObject *module, PyObject *ignored);
 PyObject *core_page_note(PyObject *module, PyObject *args);
@@ -28,6 +29,9 @@ PyObject *delay_bounds(PyObject *module, PyObject *ignored);
     {"_delay_bounds", delay_bounds, METH_NOARGS, \
      PyDoc_STR("_delay_bounds()\n--\n\n" \
                "The lower ends of the buckets of a delay, in nanoseconds.")}, \
+    {"_frame_of", core_frame_of, METH_O, \
+     PyDoc_STR("_frame_of(thread, /)\n--\n\n" \
+               "What the thread runs in this interpreter, or None; without a GIL None.")}, \
     {"_page_open", core_page_open, METH_VARARGS, \
      PyDoc_STR("_page_open(asyncloop, python, socket, /)\n--\n\n" \
                "Counters of loops that are made from now on may be read by other processes: see\n" \

@@ -1,7 +1,7 @@
 """asyncloop.watchdog(): false alarms, awkward callbacks, and programs in an awkward state.
 
-Most of it happens in a process of its own. A block lasts until it is told of, so that a busy machine
-makes a report late and not wrong.
+Most of it happens in a process of its own. A block lasts until it is told of, so that a busy
+machine makes a report late and not wrong.
 """
 
 import asyncio
@@ -25,9 +25,7 @@ pytestmark = pytest.mark.skipif(
 
 ROOT = import_root(Impl.named("asyncloop"))
 HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
-needs_signals = pytest.mark.skipif(
-    not hasattr(signal, "SIGRTMAX"), reason="no real-time signals"
-)
+needs_signals = pytest.mark.skipif(not hasattr(signal, "SIGRTMAX"), reason="no real-time signals")
 
 PRELUDE = """
 import asyncio, os, signal, sys, threading, time, asyncloop
@@ -210,7 +208,10 @@ def test_stacks_of_all_kinds(name, tmp_path):
         handler = logging.FileHandler(sys.argv[1], encoding="utf-8")
         logging.getLogger("asyncio").addHandler(handler)
         told = []
-        logging.getLogger("asyncio").addFilter(lambda record: told.append(record.getMessage()) or True)
+        def look(record):
+            told.append(record.getMessage())
+            return True
+        logging.getLogger("asyncio").addFilter(look)
         def deep(n):
             return deep(n - 1) if n else blocks(lambda: "in blocks" in str([*map(str, told)]))
         sys.setrecursionlimit(3000)
