@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import socket
 import struct
 import sys
@@ -29,7 +30,11 @@ _LINK = "/memfd:asyncloop-page"
 # The beginning of struct page_header of the core: page.h.
 _HEADER = struct.Struct("=16s6IQQ32s32s64sQQqqQ")
 _HEADER_BYTES, _TEXT_BYTES = 4096, 2048
-_PATIENCE = 3.0  # seconds for the process to answer
+_PATIENCE = 3.0  # seconds for the process to begin an answer, or to go on with it
+_WHOLE = 30.0  # seconds for all of it
+_MOST_BYTES = 1 << 28
+# What a terminal would obey: another process, or its sources' names, may have put it there.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _BLOCKED = 0.1  # seconds: a loop that has not looked at the kernel for longer than that
 
 
@@ -119,6 +124,8 @@ def _loops(
 ) -> Iterator[SeenLoop]:
     for index in range(slots):
         data = os.pread(descriptor, counters_bytes, header_bytes + index * slot_bytes)
+        if len(data) < counters_bytes:
+            raise Trouble("the page was cut meanwhile")
         counters = _core._page_counters(data)
         if counters is not None:
             awake = counters["running"] and not counters["asleep"]
@@ -206,16 +213,62 @@ def ask(process: Process, what: str) -> bytes:
             sock.connect(f"\0{process.socket}")
             sock.sendall(what.encode())
             answer = bytearray()
+            until = time.monotonic() + _WHOLE
             while part := sock.recv(1 << 16):
                 answer += part
+                if len(answer) > _MOST_BYTES or time.monotonic() > until:
+                    raise Trouble(f"process {pid} does not come to the end of its answer")
     except TimeoutError:
         where = f"; last stall: {process.stall.where}" if process.stall is not None else ""
         raise Trouble(f"process {pid} does not answer: a call may hold the GIL{where}") from None
+    except ConnectionRefusedError:
+        raise Trouble(
+            f"process {pid} does not answer: it has ended, or has a network namespace of its own"
+        ) from None
     except OSError as error:
         raise Trouble(f"process {pid} does not answer: {error.strerror}") from None
     if not answer:
         raise Trouble(f"process {pid} does not answer")
     return bytes(answer)
+
+
+def ask_tasks(process: Process) -> list[dict[str, Any]]:
+    """Its loops with their tasks, of a process that may be anything. Raises Trouble."""
+    try:
+        loops = json.loads(ask(process, "tasks"))
+        for loop in loops:
+            _check(loop, {"loop": int, "thread": str, "tasks": list})
+            for task in loop["tasks"]:
+                _check(task, _TASK_FIELDS)
+                if task["state"] not in _ORDER or not all(
+                    isinstance(each, str) for each in task["stack"]
+                ):
+                    raise TypeError
+    except (ValueError, TypeError, RecursionError):
+        raise Trouble(f"process {process.pid} answers with something else") from None
+    return list(loops)
+
+
+_ORDER = ("running", "ready", "waiting")
+_NUMBER = (int, float, type(None))
+_TASK_FIELDS: dict[str, Any] = {
+    **dict.fromkeys(("id", "name", "state"), str),
+    **dict.fromkeys(("ran", "ready", "steps", "wakeups"), _NUMBER),
+    **dict.fromkeys(("stack", "awaited_by"), list),
+}
+
+
+def _check(thing: Any, fields: dict[str, Any]) -> None:
+    if not isinstance(thing, dict):
+        raise TypeError
+    for name, kind in fields.items():
+        if not isinstance(thing.get(name), kind):
+            raise TypeError
+
+
+def visible(text: str) -> str:
+    r"""With \\x1b and the like in place of what a terminal would obey."""
+    return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 # -- as text -------------------------------------------------------------------------------------
@@ -224,6 +277,10 @@ _COLUMNS = (
     *("PID", "LOOP", "STATE", "BUSY", "P50", "P99", "MAX", "TURNS/S"),
     *("READY", "TIMERS", "TASKS", "FDS", "TRANSPORTS", "IN", "OUT"),
 )
+
+
+def _print(text: str, clear: str = "") -> None:
+    print(clear + visible(text), flush=True)
 
 
 def _time(seconds: float) -> str:
@@ -339,9 +396,7 @@ def _loop_as_json(loop: SeenLoop, before: LoopStats | None) -> dict[str, Any]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="python -m asyncloop", description="The event loops of other processes."
-    )
+    parser = Parser(prog="python -m asyncloop", description="The event loops of other processes.")
     commands = parser.add_subparsers(dest="command", required=True)
     ps = commands.add_parser("ps", help="the loops of a process, or of all that may be seen")
     ps.add_argument("pid", type=int, nargs="?")
@@ -365,10 +420,12 @@ def main(arguments: Sequence[str]) -> int:
         parser.error(f"{options.pid} is no number of a process")
     if options.command == "top" and not (0.01 <= options.delay < 1e6 and options.count >= 0):
         parser.error("the delay has to be from 0.01 seconds on, and the count 0 or more")
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be anything
     try:
         {"ps": _ps, "tree": _tree, "top": _top}[options.command](options)
     except Trouble as trouble:
-        sys.stderr.write(f"asyncloop: {trouble}\n")
+        sys.stderr.write(f"asyncloop: {visible(str(trouble))}\n")
         return 2
     except KeyboardInterrupt:
         pass
@@ -383,16 +440,16 @@ def _ps(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps([_as_json(process, {}) for process in processes]))
     else:
-        print(_show(processes, {}))
+        _print(_show(processes, {}))
 
 
 def _tree(options: argparse.Namespace) -> None:
-    what = "tasks" if options.json else "tree"
-    answers = [ask(process, what) for process in read_process(options.pid)]
+    processes = read_process(options.pid)
     if options.json:
-        print(json.dumps([loop for answer in answers for loop in json.loads(answer)]))
-    else:
-        print("\n".join(answer.decode("utf-8", "replace").rstrip() for answer in answers))
+        print(json.dumps([loop for process in processes for loop in ask_tasks(process)]))
+        return
+    answers = [ask(process, "tree").decode("utf-8", "replace") for process in processes]
+    _print("\n".join(answer.rstrip() for answer in answers))
 
 
 # -- top -------------------------------------------------------------------------------------
@@ -400,7 +457,6 @@ def _tree(options: argparse.Namespace) -> None:
 LOOP_COLUMNS = _COLUMNS
 TASK_COLUMNS = ("LOOP", "STATE", "NAME", "BUSY", "READY", "STEPS", "WAKEUPS", "WHERE")
 _TASKS_SHOWN = 20
-_ORDER = ("running", "ready", "waiting")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -450,15 +506,16 @@ class Watch:
     def look(self) -> Shown:
         """All of it. The tasks are asked for, which takes some seconds if a call holds the GIL."""
         processes = self.read()
-        loops, stalls, tasks, troubles = [], [], [], []
+        loops, tasks, troubles = [], [], []
+        stalls: list[str] = []
         threads: dict[str, tuple[str, int]] = {}
         for process in processes:
             for loop in process.loops:
                 key = (process.pid, process.socket, loop.stats.loop)
                 loops.append(tuple(_row(process.pid, loop, self.before.get(key))))
-            stalls += _stall_lines(process)
+            stalls += map(visible, _stall_lines(process))
             try:
-                answer = json.loads(ask(process, "tasks"))
+                answer = ask_tasks(process)
             except Trouble as trouble:
                 troubles.append(f"{trouble}")
                 continue
@@ -489,8 +546,8 @@ def _shown_task(loop: str, task: dict[str, Any]) -> ShownTask:
     # asyncio.sleep() and the like say little.
     own = [place for place in places if "/asyncio/" not in place]
     where = (own or places or ["-"])[-1]
-    cells = (loop, task["state"], task["name"], *counted, where)
-    return ShownTask(f"{loop}-{task['id']}", cells, "\n".join(stack))
+    cells = (loop, task["state"], visible(task["name"]), *counted, visible(where))
+    return ShownTask(f"{loop}-{task['id']}", cells, visible("\n".join(stack)))
 
 
 def _top(options: argparse.Namespace) -> None:
@@ -514,7 +571,10 @@ def _top(options: argparse.Namespace) -> None:
                 raise
             print(trouble)
             return
-        print(text, flush=True)
+        if options.json:
+            print(text, flush=True)
+        else:
+            _print(text, "\x1b[H\x1b[2J" if sys.stdout.isatty() else "")
         shown += 1
         if shown == options.count:
             return
@@ -526,8 +586,7 @@ def _json_of(watch: Watch) -> str:
 
 def _text_of(watch: Watch) -> str:
     shown = watch.look()
-    clear = "\x1b[H\x1b[2J" if sys.stdout.isatty() else ""
-    lines = [clear + _show(shown.processes, watch.before), *shown.troubles]
+    lines = [_show(shown.processes, watch.before), *shown.troubles]
     for number, (thread, count) in shown.threads.items():
         rows = [task.cells[1:] for task in shown.tasks if task.cells[0] == number]
         lines.append(f"\nloop {number} in thread {thread}: {count} task(s)")
