@@ -148,6 +148,9 @@ for _name in (
         setattr(Loop, _name, getattr(SelectorEventLoop, _name))
 
 
+_core._give_methods(Loop)
+
+
 def _describe_as_asyncio() -> None:
     """Give our public methods in Python the names and signatures that asyncio's have.
 

@@ -470,6 +470,39 @@ register_fork_hook(PyObject *module)
     return result;
 }
 
+static int
+give_method(PyTypeObject *base, PyTypeObject *class, PyMethodDef *method)
+{
+    PyObject *own = PyObject_GetAttrString((PyObject *)base, method->ml_name);
+    PyObject *found = own == NULL ? NULL : PyObject_GetAttrString((PyObject *)class, method->ml_name);
+    int result = found == NULL ? -1 : 0;
+    if (found != NULL && found == own && Py_IS_TYPE(found, &PyMethodDescr_Type)) {
+        PyObject *given = PyDescr_NewMethod(class, method);
+        result = given == NULL ? -1 : PyObject_SetAttrString((PyObject *)class, method->ml_name, given);
+        Py_XDECREF(given);
+    }
+    Py_XDECREF(found);
+    Py_XDECREF(own);
+    return result;
+}
+
+PyObject *
+loop_give_methods(PyObject *module, PyObject *class)
+{
+    struct state *state = PyModule_GetState(module);
+    PyTypeObject *base = loop_state(state)->loops.Type;
+    if (!PyType_Check(class) || !PyType_IsSubtype((PyTypeObject *)class, base)) {
+        PyErr_Format(PyExc_TypeError, "a class of loops is needed, not %R", class);
+        return NULL;
+    }
+    for (PyMethodDef *method = Loop_methods; method->ml_name != NULL; method++) {
+        if (give_method(base, (PyTypeObject *)class, method) < 0) {
+            return NULL;
+        }
+    }
+    Py_RETURN_NONE;
+}
+
 int
 loop_type_init(PyObject *module, struct state *state)
 {

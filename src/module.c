@@ -96,6 +96,9 @@ static PyMethodDef module_methods[] = {
     {"_loop_by_number", loop_by_number, METH_O,
      PyDoc_STR("_loop_by_number(number, /)\n--\n\n"
                "The loop that is told of under this number, or None if it does not run.")},
+    {"_give_methods", loop_give_methods, METH_O,
+     PyDoc_STR("_give_methods(class, /)\n--\n\n"
+               "A class derived from Loop gets the methods of that as its own.")},
     STATS_FUNCTIONS,
     {"_find_task_fields", visible_find, METH_VARARGS,
      PyDoc_STR("_find_task_fields(task, loop, coro, name, /)\n--\n\n"

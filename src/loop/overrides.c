@@ -34,12 +34,21 @@ overrides_init(PyObject *module UNUSED, struct state *state)
     return 0;
 }
 
-/* Is the attribute of the class exactly that object? Gives the class its version. */
+/* asyncloop.Loop has descriptors of its own for methods of the core's type (loop_type.h). */
+static bool
+is_same_method(PyObject *value, PyObject *wanted)
+{
+    return value == wanted
+           || (Py_IS_TYPE(value, &PyMethodDescr_Type) && Py_IS_TYPE(wanted, &PyMethodDescr_Type)
+               && ((PyMethodDescrObject *)value)->d_method == ((PyMethodDescrObject *)wanted)->d_method);
+}
+
+/* Is the attribute of the class that method of ours? Gives the class its version. */
 static bool
 class_has(PyObject *class, const char *name, PyObject *wanted)
 {
     PyObject *value = PyObject_GetAttrString(class, name);
-    bool same = value != NULL && value == wanted;
+    bool same = value != NULL && is_same_method(value, wanted);
     if (value == NULL) {
         PyErr_Clear();
     }

@@ -12,6 +12,7 @@ typedef PyObject *(*loop_method)(PyObject *loop, PyObject *const *args, Py_ssize
 typedef struct {
     PyObject_HEAD
     vectorcallfunc vectorcall;
+    struct state *state;
     loop_method call;
     PyObject *method;      /* a method descriptor of C */
     PyObject *function;    /* in Python, of the same name: its code and what belongs to that */
@@ -22,7 +23,7 @@ CoroutineMethod_vectorcall(PyObject *op, PyObject *const *args, size_t nargsf, P
 {
     CoroutineMethod *self = (CoroutineMethod *)op;
     Py_ssize_t nargs = PyVectorcall_NARGS(nargsf);
-    if (UNLIKELY(nargs < 1 || !PyObject_TypeCheck(args[0], PyDescr_TYPE(self->method)))) {
+    if (UNLIKELY(nargs < 1 || !loop_check(self->state, args[0]))) {
         return PyObject_Vectorcall(self->method, args, nargsf, kwnames);    /* says what is wrong */
     }
     return self->call(args[0], args + 1, nargs - 1, kwnames);
@@ -121,9 +122,9 @@ static PyType_Spec CoroutineMethod_spec = {
 
 /* Both references are stolen, also on failure. */
 static int
-replace_steal(PyTypeObject *type, PyObject *loop_type, const char *name, PyObject *method,
-              PyObject *function)
+replace_steal(struct state *state, const char *name, PyObject *method, PyObject *function)
 {
+    PyTypeObject *type = ops_state(state)->operations.MethodType;
     int result = -1;
     if (method != NULL && function != NULL && PyFunction_Check(function)
         && Py_IS_TYPE(method, &PyMethodDescr_Type)) {
@@ -133,7 +134,8 @@ replace_steal(PyTypeObject *type, PyObject *loop_type, const char *name, PyObjec
             self->call = (loop_method)(void (*)(void))((PyMethodDescrObject *)method)->d_method->ml_meth;
             self->method = Py_NewRef(method);
             self->function = Py_NewRef(function);
-            result = PyObject_SetAttrString(loop_type, name, (PyObject *)self);
+            self->state = state;
+            result = PyObject_SetAttrString((PyObject *)loop_state(state)->loops.Type, name, (PyObject *)self);
             Py_DECREF(self);
         }
     }
@@ -173,7 +175,7 @@ coroutine_methods_init(PyObject *module, struct state *state)
     for (size_t i = 0; result == 0 && i < ARRAY_LEN(names); i++) {
         PyObject *method = PyObject_GetAttrString(loop_type, names[i]);
         PyObject *function = method == NULL ? NULL : PyObject_GetAttrString(described, names[i]);
-        result = replace_steal(*type, loop_type, names[i], method, function);
+        result = replace_steal(state, names[i], method, function);
     }
     Py_XDECREF(described);
     return result;
