@@ -183,6 +183,7 @@ loop_poll_selector(Loop *loop, int64_t wait_ns)
     loop->woke_ns = monotonic_ns();
     span_end(&loop->counters->idle, loop->woke_ns);
     counters_begin_turn(loop->counters);
+    loop->profiled_sleep = PyThreadState_Get()->c_profilefunc != NULL;
     return result;
 }
 
@@ -191,9 +192,7 @@ loop_poll_selector(Loop *loop, int64_t wait_ns)
 static __attribute__((noinline)) void
 loop_tell_profiler(Loop *loop)
 {
-    if (PyThreadState_Get()->c_profilefunc == NULL) {
-        return;
-    }
+    loop->profiled_sleep = false;
     PyObject *result = PyObject_CallMethod((PyObject *)loop, "_woken", NULL);
     if (result == NULL) {
         loop_propagate(loop);
@@ -248,13 +247,14 @@ loop_poll_by(Loop *loop, struct run *run, size_t *before, const int by_selector)
     }
     current_leave(loop);
     loop->woke_ns = 0;
+    loop->profiled_sleep = false;
     int result = LIKELY(by_selector == 0) ? loop_look(loop, wait_ns)
                                           : loop_poll_selector(loop, wait_ns);
     /* A signal ends a sleep without an event. With one, whatever Python runs now handles it first. */
     if (UNLIKELY(result < 0 || (loop->fds.events == 0 && PyErr_CheckSignals() < 0))) {
         loop_propagate(loop);
     }
-    if (UNLIKELY(loop->woke_ns != 0)) {
+    if (UNLIKELY(loop->profiled_sleep)) {
         loop_tell_profiler(loop);
     }
     /* Without timers the moment of waking is as good, and need not be asked for. */
@@ -350,12 +350,15 @@ loop_iterate(Loop *loop, struct run *run)
     if (!polled) {
         return loop_run_ready(loop, run, total);
     }
-    if (loop_run_ready(loop, run, before) < 0) {
+    /* Often there is nothing before, or nothing but events (guarded path: protocol). */
+    if (before > 0 && loop_run_ready(loop, run, before) < 0) {
         return -1;
     }
     loop_note_delay(loop, before);
     loop_dispatch(loop);
-    return run->exception != NULL ? -1 : loop_run_ready(loop, run, total - before);
+    return run->exception != NULL ? -1
+           : total > before       ? loop_run_ready(loop, run, total - before)
+                                  : 0;
 }
 
 /* -- turns with a bound (turn_budget) ---------------------------------------------------------------------- */

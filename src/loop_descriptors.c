@@ -5,7 +5,7 @@
 #include "loop/handle.h"
 #include "loop/overrides.h"
 #include "loop/owner.h"
-#include "loop/watch.h"
+#include "loop/watch_inside.h"
 #include "net/transport.h"
 #include "readers.h"
 
@@ -28,14 +28,13 @@ descriptor_for_users(Loop *loop, PyObject *object, bool check_transport)
     return number;
 }
 
-/* The number that the table knows, of one from descriptor_for_users() (stolen; NULL: an exception is
- * set). An object that was closed meanwhile is found by itself: *closed. -1 with an exception. */
+/* The number that the table knows, of one from descriptor_for_users() (stolen). An object that was closed
+ * meanwhile is found by itself: *closed. -1 with an exception. */
 static int
 descriptor_known_steal(Loop *loop, PyObject *object, PyObject *number, bool *closed)
 {
-    int fd = number == NULL ? -1 : args_fd(number);
-    *closed = false;
-    if (UNLIKELY(fd < 0) && number != NULL && PyErr_ExceptionMatches(PyExc_ValueError)) {
+    int fd = args_fd(number);
+    if (UNLIKELY(fd < 0) && PyErr_ExceptionMatches(PyExc_ValueError)) {
         int known = watch_find_fileobj(loop, object);
         if (known >= 0) {
             PyErr_Clear();
@@ -43,8 +42,44 @@ descriptor_known_steal(Loop *loop, PyObject *object, PyObject *number, bool *clo
             fd = known;
         }
     }
-    Py_XDECREF(number);
+    Py_DECREF(number);
     return fd;
+}
+
+#define LOOP_IS_CLOSED (-2)      /* and no exception */
+#define TOO_LARGE (-3)           /* and OverflowError */
+
+static __attribute__((noinline)) int
+descriptor_of_object(Loop *loop, PyObject *object, bool check_transport, bool *closed)
+{
+    PyObject *number = descriptor_for_users(loop, object, check_transport);
+    if (number == NULL) {
+        return -1;
+    }
+    if (FLAG(loop->closed)) {
+        Py_DECREF(number);
+        return LOOP_IS_CLOSED;
+    }
+    int fd = descriptor_known_steal(loop, object, number, closed);
+    return fd < 0 && PyErr_ExceptionMatches(PyExc_OverflowError) ? TOO_LARGE : fd;
+}
+
+/* What the user gave, as the table knows it: its number, or a number below 0, -1 with an exception.
+ * *closed: the object is there no more. */
+static inline int
+descriptor_given(Loop *loop, PyObject *object, bool check_transport, bool *closed)
+{
+    int fd = args_small_fd(object);
+    *closed = false;
+    if (UNLIKELY(fd < 0)) {
+        return descriptor_of_object(loop, object, check_transport, closed);
+    }
+    struct fd_entry *entry = fds_find(loop, fd);
+    if (check_transport && entry != NULL && UNLIKELY(entry->transport != NULL)
+        && transport_ensure_free(loop, fd, object) < 0) {
+        return -1;
+    }
+    return LIKELY(!FLAG(loop->closed)) ? fd : LOOP_IS_CLOSED;
 }
 
 /* Of a descriptor that was closed, asyncio can tell the kernel no change: that fails, and takes reader
@@ -81,14 +116,12 @@ add_callback(Loop *loop, const char *function, int event, bool check_transport,
         args = values;
         nargs = 2;
     }
-    PyObject *number = descriptor_for_users(loop, args[0], check_transport);
     bool closed;
-    if (number == NULL || loop_check_closed(loop) < 0) {
-        Py_XDECREF(number);
+    int fd = descriptor_given(loop, args[0], check_transport, &closed);
+    if (fd == -1 || fd == TOO_LARGE || loop_check_closed(loop) < 0) {
         return NULL;
     }
-    int fd = descriptor_known_steal(loop, args[0], number, &closed);
-    Handle *handle = fd < 0 ? NULL : handle_new(loop, args[1], args + 2, nargs - 2, NULL);
+    Handle *handle = handle_new(loop, args[1], args + 2, nargs - 2, NULL);
     if (handle == NULL) {
         return NULL;
     }
@@ -131,34 +164,27 @@ static PyObject *
 remove_callback(Loop *loop, const char *function, int event, bool check_transport,
                 PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    static const char *const names[] = {"fd", NULL};
-    PyObject *object;
+    PyObject *object = args_one(function, "fd", args, nargs, kwnames);
     bool closed;
-    if (args_unpack(function, args, nargs, kwnames, names, 1, 1, &object) < 0) {
+    if (object == NULL) {
         return NULL;
     }
-    PyObject *number = descriptor_for_users(loop, object, check_transport);
-    if (number == NULL) {
-        return NULL;
-    }
-    if (FLAG(loop->closed)) {
-        Py_DECREF(number);
-        Py_RETURN_FALSE;
-    }
-    int fd = descriptor_known_steal(loop, object, number, &closed);
-    if (fd < 0) {
-        if (!PyErr_ExceptionMatches(PyExc_OverflowError)) {
+    int fd = descriptor_given(loop, object, check_transport, &closed);
+    if (UNLIKELY(fd < 0)) {
+        if (fd == -1) {
             return NULL;
         }
         PyErr_Clear();    /* asyncio only looks it up */
         Py_RETURN_FALSE;
     }
-    if (UNLIKELY(watch_has_both(loop, fd)) && (closed || fcntl(fd, F_GETFD) < 0)) {
+    struct fd_entry *entry = fds_find(loop, fd);
+    if (entry != NULL && UNLIKELY(entry->place[0] != NULL && entry->place[1] != NULL)
+        && (closed || fcntl(fd, F_GETFD) < 0)) {
         (void)fail_closed(loop, fd);
         return NULL;
     }
-    bool found = watch_remove(loop, fd, event) != 0;
-    return PyBool_FromLong(found || (!check_transport && remove_of_transport(loop, fd, event)));
+    bool found = entry != NULL && readers_remove(entry, event) != 0;
+    return Py_NewRef(found || (!check_transport && remove_of_transport(loop, fd, event)) ? Py_True : Py_False);
 }
 
 static PyObject *

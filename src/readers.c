@@ -55,18 +55,14 @@ readers_tell(Loop *loop)
 }
 
 static void fd_callback_ready(struct watch *watch, int revents);
-static void fd_callback_remove(struct fd_callback *callback);
+static void fd_callback_remove(struct fd_callback *callback, struct fd_entry *entry);
 
 /* -- callbacks ------------------------------------------------------------------------------ */
 
 /* NULL with MemoryError */
 static struct fd_callbacks *
-fds_callbacks(Loop *loop, int fd)
+fds_make_callbacks(Loop *loop, int fd, struct fd_entry *entry)
 {
-    struct fd_entry *entry = fds_entry(loop, fd);
-    if (entry == NULL || entry->callbacks != NULL) {
-        return entry == NULL ? NULL : entry->callbacks;
-    }
     struct fd_callbacks *callbacks = PyMem_Calloc(1, sizeof(*callbacks));
     if (callbacks == NULL) {
         PyErr_NoMemory();
@@ -77,6 +73,12 @@ fds_callbacks(Loop *loop, int fd)
     callbacks->reader.watch.is_callback = callbacks->writer.watch.is_callback = true;
     entry->callbacks = callbacks;
     return callbacks;
+}
+
+static inline struct fd_callbacks *
+fds_callbacks(Loop *loop, int fd, struct fd_entry *entry)
+{
+    return LIKELY(entry->callbacks != NULL) ? entry->callbacks : fds_make_callbacks(loop, fd, entry);
 }
 
 /* Of a handle that is not in the table any more and will not be called: who still has it, a report
@@ -90,6 +92,21 @@ handle_leave_steal(Handle *handle)
     }
     handle_let_loop_go(handle);
     Py_DECREF(handle);
+}
+
+/* The same, of one that is cancelled with that. One that nobody else has need not look cancelled, but in
+ * debug mode asyncio makes a text of it then. */
+static inline void
+handle_cancel_steal(Loop *loop UNUSED, Handle *handle)
+{
+#ifndef Py_GIL_DISABLED
+    if (LIKELY(Py_REFCNT(handle) == 1 && !FLAG(loop->debug))) {
+        Py_DECREF(handle);
+        return;
+    }
+#endif
+    handle_cancel(handle);
+    handle_leave_steal(handle);
 }
 
 static void
@@ -116,7 +133,7 @@ fd_callback_failed(Loop *loop, struct fd_callback *callback)
         errno = EIO;
         PyErr_SetFromErrno(PyExc_OSError);
     }
-    fd_callback_remove(callback);
+    fd_callback_remove(callback, fds_find(loop, fd));
     loop_report(loop, "A descriptor of add_reader() or add_writer() cannot be watched", "handle",
                 handle);
     Py_XDECREF(handle);
@@ -132,12 +149,12 @@ fd_callback_ready(struct watch *watch, int revents)
             fd_callback_failed(loop, callback);
         }
         else {
-            fd_callback_remove(callback);
+            fd_callback_remove(callback, fds_find(loop, watch->io.fd));
         }
         return;
     }
     if (callback->handle->cancelled) {
-        fd_callback_remove(callback);
+        fd_callback_remove(callback, fds_find(loop, watch->io.fd));
         return;
     }
     loop_run_handle(loop, callback->handle);
@@ -151,11 +168,10 @@ callback_of(struct fd_callbacks *callbacks, int event)
 
 /* Out of its place, by add_reader() of another one or by remove_reader(). */
 static void
-fd_callback_remove(struct fd_callback *callback)
+fd_callback_remove(struct fd_callback *callback, struct fd_entry *entry)
 {
     Loop *loop = watch_loop(&callback->watch);
     Handle *handle = callback->handle;
-    struct fd_entry *entry = fds_find(loop, callback->watch.io.fd);
     struct watch **place = place_of(entry, callback->watch.io.events & (EV_READ | EV_WRITE));
     Py_INCREF(loop);
     callback->handle = NULL;
@@ -166,11 +182,21 @@ fd_callback_remove(struct fd_callback *callback)
         watch_stop_at(&callback->watch, entry);
     }
     if (handle != NULL) {
-        handle_cancel(handle);
-        handle_leave_steal(handle);
+        handle_cancel_steal(loop, handle);
     }
     entry_left(entry);
     Py_DECREF(loop);
+}
+
+int
+readers_remove(struct fd_entry *entry, int event)
+{
+    struct watch *watch = *place_of(entry, event);
+    if (LIKELY(watch != NULL && watch->is_callback)) {
+        fd_callback_remove(container_of(watch, struct fd_callback, watch), entry);
+        return 1;
+    }
+    return watch_remove_at(entry, event);
 }
 
 bool
@@ -179,7 +205,7 @@ readers_change(Loop *loop, int fd, int event, Handle *handle_steal)
     struct fd_entry *entry = fds_find(loop, fd);
     struct watch **place = entry == NULL ? NULL : place_of(entry, event);
     struct fd_callbacks *callbacks =
-        place == NULL || *place == NULL ? NULL : fds_callbacks(loop, fd);
+        place == NULL || *place == NULL ? NULL : fds_callbacks(loop, fd, entry);
     if (callbacks == NULL) {
         PyErr_Clear();
         Py_DECREF(handle_steal);
@@ -195,8 +221,7 @@ readers_change(Loop *loop, int fd, int event, Handle *handle_steal)
         watch_put_out(other);
     }
     if (old != NULL) {
-        handle_cancel(old);
-        handle_leave_steal(old);
+        handle_cancel_steal(loop, old);
     }
     return true;
 }
@@ -204,12 +229,12 @@ readers_change(Loop *loop, int fd, int event, Handle *handle_steal)
 int
 readers_set(Loop *loop, int fd, int event, Handle *handle_steal, PyObject *fileobj)
 {
-    struct fd_callbacks *callbacks = fds_callbacks(loop, fd);
+    struct fd_entry *entry = fds_entry(loop, fd);
+    struct fd_callbacks *callbacks = entry == NULL ? NULL : fds_callbacks(loop, fd, entry);
     if (callbacks == NULL) {
         Py_DECREF(handle_steal);
         return -1;
     }
-    struct fd_entry *entry = fds_find(loop, fd);
     struct fd_callback *callback = callback_of(callbacks, event);
     struct watch **place = place_of(entry, event);
     if (entry->place[0] == NULL && entry->place[1] == NULL && !PyLong_Check(fileobj)) {
@@ -225,14 +250,13 @@ readers_set(Loop *loop, int fd, int event, Handle *handle_steal, PyObject *fileo
     watch_stop(&callback->watch);
     int result = watch_start_at(&callback->watch, entry);
     if (result < 0) {
-        fd_callback_remove(callback);
+        fd_callback_remove(callback, entry);
     }
     if (other != NULL) {
         watch_put_out(other);
     }
     if (old != NULL) {
-        handle_cancel(old);
-        handle_leave_steal(old);
+        handle_cancel_steal(loop, old);
     }
     return result;
 }

@@ -6,11 +6,16 @@
 
 #include "loop/watch.h"
 
+struct fd_entry;
+
 /* add_reader() and friends; event is EV_READ or EV_WRITE; fileobj is what the user gave. */
 int readers_set(Loop *loop, int fd, int event, Handle *handle_steal, PyObject *fileobj);
 /* Has the descriptor a reader or writer? Then it is the handle from now on (stolen, also if not), and
  * the kernel is not told of it. */
 bool readers_change(Loop *loop, int fd, int event, Handle *handle_steal);
+
+/* remove_reader() and remove_writer(), of a descriptor that has an entry: 1, or 0: there was none. */
+int readers_remove(struct fd_entry *entry, int event);
 
 void readers_tell(Loop *loop);          /* tells what was noted, until the run has to end */
 void readers_clear(Loop *loop);

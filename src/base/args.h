@@ -48,6 +48,14 @@ PyObject *args_fileno(PyObject *object);
 /* Such a number as an int that is not negative; -1 with ValueError or OverflowError. */
 int args_fd(PyObject *number);
 
+/* The number of what was given as an int that is a descriptor's; -1 of everything else, for which the two
+ * above are. */
+static inline int
+args_small_fd(PyObject *object)
+{
+    return PyLong_Check(object) ? long_if_small(object) : -1;
+}
+
 /* Both. */
 int args_descriptor(PyObject *object);
 

@@ -86,6 +86,23 @@ Py_IsFinalizing(void)
 }
 #endif
 
+/* The value of an int that is small and not negative, as nearly all numbers of descriptors; else -1. */
+static inline int
+long_if_small(PyObject *number)
+{
+#if PY_VERSION_HEX >= 0x030C0000
+    if (LIKELY(PyUnstable_Long_IsCompact((PyLongObject *)number))) {
+        Py_ssize_t value = PyUnstable_Long_CompactValue((PyLongObject *)number);
+        return value >= 0 ? (int)value : -1;
+    }
+    return -1;
+#else
+    Py_ssize_t digits = Py_SIZE(number);
+    return LIKELY(digits == 1) ? (int)((PyLongObject *)number)->ob_digit[0] : (int)digits == 0 ? 0
+                                                                                               : -1;
+#endif
+}
+
 /* New list with `item` in it, whose reference it steals, or NULL. */
 static inline PyObject *
 list_of_one_steal(PyObject *item)

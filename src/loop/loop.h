@@ -39,7 +39,8 @@ struct hand {
     PyObject *task;               /* what asyncio's books said before: owned, or NULL */
 };
 
-struct fd_page;                   /* watch.c */
+struct fd_page;                   /* watch_inside.h, */
+struct fd_entry;                  /* this too */
 struct signals;                   /* poll.c */
 
 #define SCRATCH_KEPT TUNED(SCRATCH_KEPT, 4)            /* free blocks that a loop keeps */
@@ -92,7 +93,10 @@ struct Loop {
     struct fds {
         struct fd_page **pages;       /* the table of descriptors; NULL where none was watched */
         size_t length;
-        int *changed;                 /* descriptors whose watchers changed since the last poll */
+        struct fd_change {
+            struct fd_entry *entry;
+            int fd;
+        } *changed;                   /* descriptors whose watchers changed since the last poll */
         size_t changed_count;
         size_t changed_capacity;
         struct list_node active;      /* every started struct watch, but for those that are noted */
@@ -178,6 +182,8 @@ struct Loop {
     struct flag stopping;
     struct flag looked_at;        /* somebody has a view of the insides: insides.h */
     struct flag turns_change;     /* _run_once or turn_budget was set: the run looks how it makes turns */
+    bool releases;                /* libev knows of poll_release(): poll.c */
+    bool profiled_sleep;          /* a profiler is to be told that a sleep has ended */
     bool polling_blocked;         /* this poll may sleep, so it drops the GIL */
     bool left_to_poll;            /* closed by another thread during a poll, which closes the rest */
     bool forked;                  /* a child of fork() inherited this loop */

@@ -31,25 +31,32 @@ static void
 poll_release(struct ev_loop *ev)
 {
     Loop *loop = ev_userdata(ev);
-    if (loop->polling_blocked) {
-        counters_sleep(loop->counters);
-        span_begin(&loop->counters->idle, loop->slept_ns);
-        loop->released = PyEval_SaveThread();
-    }
+    counters_sleep(loop->counters);
+    span_begin(&loop->counters->idle, loop->slept_ns);
+    loop->released = PyEval_SaveThread();
 }
 
 static void
 poll_acquire(struct ev_loop *ev)
 {
     Loop *loop = ev_userdata(ev);
+    /* Nobody else polls meanwhile: loop_begin_by_hand() sees to that. */
     PyThreadState *released = loop->released;
-    if (released != NULL) {
-        /* Nobody else polls meanwhile: loop_begin_by_hand() sees to that. */
-        loop->released = NULL;
-        loop->woke_ns = monotonic_ns();
-        span_end(&loop->counters->idle, loop->woke_ns);
-        counters_begin_turn(loop->counters);    /* to wait for the GIL is not to sleep */
-        PyEval_RestoreThread(released);
+    loop->released = NULL;
+    loop->woke_ns = monotonic_ns();
+    span_end(&loop->counters->idle, loop->woke_ns);
+    counters_begin_turn(loop->counters);    /* to wait for the GIL is not to sleep */
+    PyEval_RestoreThread(released);
+    loop->profiled_sleep = released->c_profilefunc != NULL;
+}
+
+/* libev calls the two above around the polls that may sleep, and around no others (guarded path: reader). */
+static inline void
+poll_set_release(Loop *loop, bool releases)
+{
+    if (UNLIKELY(loop->releases != releases)) {
+        loop->releases = releases;
+        ev_set_loop_release_cb(loop->ev, releases ? poll_release : NULL, releases ? poll_acquire : NULL);
     }
 }
 
@@ -209,8 +216,29 @@ poll_for_the_rest(Loop *loop)
     fds->events = total;
 }
 
-int
-poll_once(Loop *loop, int64_t wait_ns)
+/* May nothing come of a sleep, or not enough? Then it is none. */
+static inline bool
+poll_may_sleep(Loop *loop)
+{
+    /* The check made work, another thread did, or a run was broken off. */
+    return ready_length(&loop->ready) == 0 && list_empty(&loop->fds.noted) && loop_may_sleep(loop);
+}
+
+static inline void
+poll_set_end(Loop *loop, int64_t wait_ns)
+{
+    if (loop->slept_ns == 0) {
+        loop->slept_ns = monotonic_ns();
+    }
+    if (wait_ns != TIMER_NEVER) {
+        int64_t now = loop->slept_ns;
+        poll_arm(loop, now, wait_ns > TIMER_NEVER - now ? TIMER_NEVER : now + wait_ns);
+    }
+}
+
+/* Inlined twice: what sleeping takes costs a look that does not sleep nothing (guarded path: reader). */
+static inline __attribute__((always_inline)) int
+poll_by(Loop *loop, int64_t wait_ns, const bool may_sleep)
 {
     if (UNLIKELY(loop_prepare_ev(loop) < 0)) {
         return -1;
@@ -219,26 +247,19 @@ poll_once(Loop *loop, int64_t wait_ns)
     if (UNLIKELY(loop->ev == NULL)) {
         return loop_closed_error(loop);    /* by a callback that was run just now */
     }
-    if (wait_ns > 0
-        && (ready_length(&loop->ready) > 0 || !list_empty(&loop->fds.noted)
-            || !loop_may_sleep(loop))) {
-        wait_ns = 0;    /* the check made work, another thread did, or a run was broken off */
-    }
-    loop->polling_blocked = wait_ns > 0;
-    if (wait_ns > 0 && loop->slept_ns == 0) {
-        loop->slept_ns = monotonic_ns();
-    }
-    if (wait_ns > 0 && wait_ns != TIMER_NEVER) {
-        int64_t now = loop->slept_ns;
-        poll_arm(loop, now, wait_ns > TIMER_NEVER - now ? TIMER_NEVER : now + wait_ns);
+    bool sleeps = may_sleep && poll_may_sleep(loop);
+    loop->polling_blocked = sleeps;
+    if (sleeps) {
+        poll_set_end(loop, wait_ns);
     }
     if (UNLIKELY(loop->forked_epoll) && poll_check_new_epoll(loop) < 0) {
-        if (loop->polling_blocked) {
+        if (sleeps) {
             loop->polling_blocked = false;
             loop_awake(loop);
         }
         return -1;
     }
+    poll_set_release(loop, sleeps);
     loop->fds.fresh = false;
     loop->fds.events = 0;
     /* The head, where the poll may sleep, in which another thread may stop a watch. */
@@ -246,12 +267,13 @@ poll_once(Loop *loop, int64_t wait_ns)
     struct libev_call *call = loop->libev;
     struct reserve *outer = reserve_enter(call, &loop->reserve);
     call->error = 0;
-    ev_run(loop->ev, wait_ns > 0 ? EVRUN_ONCE : EVRUN_NOWAIT);
-    if (loop->polling_blocked) {
+    ev_run(loop->ev, sleeps ? EVRUN_ONCE : EVRUN_NOWAIT);
+    if (sleeps) {
         loop->polling_blocked = false;
         loop_awake(loop);
     }
     if (UNLIKELY(loop->fds.events >= LIBEV_ROOM) && !loop->left_to_poll) {
+        poll_set_release(loop, false);
         poll_for_the_rest(loop);
         loop->fds.fresh = true;    /* the kernel's order is that of polls: the next one is not left out */
     }
@@ -265,6 +287,24 @@ poll_once(Loop *loop, int64_t wait_ns)
         return -1;
     }
     return 0;
+}
+
+static __attribute__((noinline)) int
+poll_sleep(Loop *loop, int64_t wait_ns)
+{
+    return poll_by(loop, wait_ns, true);
+}
+
+static __attribute__((noinline)) int
+poll_now(Loop *loop)
+{
+    return poll_by(loop, 0, false);
+}
+
+int
+poll_once(Loop *loop, int64_t wait_ns)
+{
+    return wait_ns > 0 ? poll_sleep(loop, wait_ns) : poll_now(loop);
 }
 
 static void
@@ -363,7 +403,7 @@ poll_open(Loop *loop)
     ev_set_syserr_cb(poll_failed);
     ev_set_userdata(loop->ev, loop);
     ev_set_invoke_pending_cb(loop->ev, poll_invoke);
-    ev_set_loop_release_cb(loop->ev, poll_release, poll_acquire);
+    loop->releases = false;
     ev_timer_init(&loop->poll_timer, poll_timer_fired, 0., 0.);
     if (wake_open(loop) < 0) {
         ev_loop_destroy(loop->ev);

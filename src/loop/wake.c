@@ -21,30 +21,6 @@ wake_empty(Loop *loop)
     ssize_t ignored UNUSED = read(loop->inbox.wake_fd, waste, sizeof(waste));
 }
 
-bool
-loop_may_sleep(Loop *loop)
-{
-    /* Without the lock (guarded path: protocol): who has work first says so, then looks whether the
-     * loop sleeps; the loop first says that it sleeps, then looks for work. One sees the other. */
-    struct inbox *inbox = &loop->inbox;
-    __atomic_store_n(&inbox->asleep, true, __ATOMIC_SEQ_CST);
-    if (LIKELY(!__atomic_load_n(&inbox->any, __ATOMIC_SEQ_CST)
-               && !__atomic_load_n(&inbox->poked, __ATOMIC_SEQ_CST))) {
-        return true;
-    }
-    loop_awake(loop);
-    return false;
-}
-
-void
-loop_awake(Loop *loop)
-{
-    wake_set_asleep(&loop->inbox, false);    /* who saw it asleep wakes the next poll: no matter */
-    if (UNLIKELY(__atomic_load_n(&loop->inbox.poked, __ATOMIC_SEQ_CST))) {
-        __atomic_store_n(&loop->inbox.poked, false, __ATOMIC_RELAXED);
-    }
-}
-
 void
 wake_wait_while(Loop *loop, const uint32_t *runner)
 {

@@ -10,9 +10,6 @@
 
 void loop_wake(Loop *loop);             /* from any thread: ends the poll */
 
-/* Around a poll that may sleep. False: there is something to drain, do not sleep. */
-bool loop_may_sleep(Loop *loop);
-void loop_awake(Loop *loop);
 void wake_empty(Loop *loop);           /* the descriptor, which has woken a poll */
 
 /* A pipe for wake-ups, which blocks nobody and which no child inherits: 0, or -1 with OSError. */
@@ -43,6 +40,33 @@ static inline void
 wake_set_asleep(struct inbox *inbox, bool asleep)
 {
     __atomic_store_n(&inbox->asleep, asleep, __ATOMIC_RELAXED);
+}
+
+/* -- around a poll that may sleep (guarded path: protocol) ----------------------------- */
+
+static inline void
+loop_awake(Loop *loop)
+{
+    wake_set_asleep(&loop->inbox, false);    /* who saw it asleep wakes the next poll: no matter */
+    if (UNLIKELY(__atomic_load_n(&loop->inbox.poked, __ATOMIC_SEQ_CST))) {
+        __atomic_store_n(&loop->inbox.poked, false, __ATOMIC_RELAXED);
+    }
+}
+
+/* False: there is something to drain, do not sleep. */
+static inline bool
+loop_may_sleep(Loop *loop)
+{
+    /* Without the lock: who has work first says so, then looks whether the loop sleeps; the loop first
+     * says that it sleeps, then looks for work. One sees the other. */
+    struct inbox *inbox = &loop->inbox;
+    __atomic_store_n(&inbox->asleep, true, __ATOMIC_SEQ_CST);
+    if (LIKELY(!__atomic_load_n(&inbox->any, __ATOMIC_SEQ_CST)
+               && !__atomic_load_n(&inbox->poked, __ATOMIC_SEQ_CST))) {
+        return true;
+    }
+    loop_awake(loop);
+    return false;
 }
 
 void wake_write(struct inbox *inbox);

@@ -310,7 +310,7 @@ watch_check_all(Loop *loop)
 }
 
 void
-watch_check_changed(Loop *loop)
+watch_check_all_changed(Loop *loop)
 {
     struct fds *fds = &loop->fds;
     if (UNLIKELY(fds->check_all)) {
@@ -318,9 +318,9 @@ watch_check_changed(Loop *loop)
     }
     /* By index: what fails may stop and start watches, which adds entries. */
     for (size_t i = 0; i < fds->changed_count; i++) {
-        int fd = fds->changed[i];
-        if (UNLIKELY(fds_find(loop, fd)->watched > 0 && fd_is_closed(fd))) {
-            watch_fail_fd(loop, fd);
+        struct fd_change change = fds->changed[i];
+        if (change.entry->watched > 0 && UNLIKELY(fd_is_closed(change.fd))) {
+            watch_fail_fd(loop, change.fd);
         }
     }
     fds->changed_count = 0;
@@ -364,20 +364,19 @@ int
 watch_remove(Loop *loop, int fd, int event)
 {
     struct fd_entry *entry = fds_find(loop, fd);
-    struct watch *watch = entry == NULL ? NULL : *place_of(entry, event);
+    return entry == NULL ? 0 : watch_remove_at(entry, event);
+}
+
+int
+watch_remove_at(struct fd_entry *entry, int event)
+{
+    struct watch *watch = *place_of(entry, event);
     if (watch == NULL) {
         return 0;
     }
     watch->removed = true;
     watch_put_out(watch);
     return 1;
-}
-
-bool
-watch_has_both(Loop *loop, int fd)
-{
-    struct fd_entry *entry = fds_find(loop, fd);
-    return entry != NULL && entry->place[0] != NULL && entry->place[1] != NULL;
 }
 
 int

@@ -100,8 +100,6 @@ PyObject *watch_fd_transport(Loop *loop, int fd);
 /* watch_start() as the reader or the writer of the descriptor. */
 int watch_take_place(struct watch *watch);
 int watch_remove(Loop *loop, int fd, int event);    /* 1, or 0: there was none */
-/* Are there both a reader and a writer? */
-bool watch_has_both(Loop *loop, int fd);
 /* The number under which an object that may be closed by now was registered, or -1. */
 int watch_find_fileobj(Loop *loop, PyObject *fileobj);
 /* -1 with the OSError of asyncio's selector if the descriptor is closed, or nothing to wait for. */
@@ -112,7 +110,16 @@ int watch_check_pollable(int fd);
 int watch_start_io(Loop *loop, ev_io *io);
 void watch_stop_io(Loop *loop, ev_io *io);
 
-void watch_check_changed(Loop *loop);     /* before each poll */
+void watch_check_all_changed(Loop *loop);
+
+/* Before each poll. */
+static inline void
+watch_check_changed(Loop *loop)
+{
+    if (loop->fds.changed_count > 0 || UNLIKELY(loop->fds.check_all)) {
+        watch_check_all_changed(loop);
+    }
+}
 
 PyObject *watch_transports(Loop *loop);   /* {descriptor: transport} */
 

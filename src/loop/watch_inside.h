@@ -1,4 +1,5 @@
-/* watch_inside.h - the table of descriptors, for watch.c and readers.c alone. */
+/* watch_inside.h - the table of descriptors, for watch.c, and for readers.c and loop_descriptors.c, which are
+ * its add_reader() and the like. */
 #ifndef ASYNCLOOP_WATCH_INSIDE_H
 #define ASYNCLOOP_WATCH_INSIDE_H
 
@@ -97,19 +98,19 @@ watch_unnote(struct watch *watch)
 
 /* 0, or -1 without memory; sets no exception. */
 static inline int
-fds_note_change(struct fds *fds, int fd)
+fds_note_change(struct fds *fds, struct fd_entry *entry, int fd)
 {
     if (fds->changed_count == fds->changed_capacity) {
         size_t capacity = fds->changed_capacity == 0 ? ARRAY_FIRST : fds->changed_capacity * 2;
-        int *changed = fds->changed;
-        PyMem_Resize(changed, int, capacity);
+        struct fd_change *changed = fds->changed;
+        PyMem_Resize(changed, struct fd_change, capacity);
         if (changed == NULL) {
             return -1;
         }
         fds->changed = changed;
         fds->changed_capacity = capacity;
     }
-    fds->changed[fds->changed_count++] = fd;
+    fds->changed[fds->changed_count++] = (struct fd_change){entry, fd};
     return 0;
 }
 
@@ -157,7 +158,7 @@ watch_start_at(struct watch *watch, struct fd_entry *entry)
     if (UNLIKELY(io_start(loop, &watch->io) < 0)) {
         return -1;
     }
-    if (UNLIKELY(fds_note_change(&loop->fds, watch->io.fd) < 0)) {
+    if (UNLIKELY(fds_note_change(&loop->fds, entry, watch->io.fd) < 0)) {
         loop->fds.check_all = true;    /* what is watched for the second time never fails */
     }
     COUNT(loop->counters->descriptors, entry->watched++ == 0);
@@ -184,7 +185,7 @@ watch_stop_at(struct watch *watch, struct fd_entry *entry)
     if (loop->ev != NULL) {
         io_stop(loop, &watch->io);
         /* Where nothing is left to watch libev makes no call that could fail. */
-        if (left > 0 && fds_note_change(&loop->fds, watch->io.fd) < 0) {
+        if (left > 0 && fds_note_change(&loop->fds, entry, watch->io.fd) < 0) {
             loop->fds.check_all = true;
         }
     }
@@ -200,5 +201,6 @@ watch_stop_at(struct watch *watch, struct fd_entry *entry)
 }
 
 void watch_put_out(struct watch *watch);
+int watch_remove_at(struct fd_entry *entry, int event);    /* watch_remove() */
 
 #endif

@@ -409,12 +409,11 @@ stream_on_readable(struct watch *watch, int revents)
 {
     Transport *tr = container_of(watch, Transport, read_watch);
     Loop *loop = watch_loop(watch);
-    Py_INCREF(tr);    /* the protocol may drop the last outside reference */
+    VERIFY(Py_REFCNT(tr) > 0);    /* held by who tells of the event, whatever the protocol drops */
     enum read_outcome outcome = UNLIKELY(revents & EV_ERROR)
                                     ? outcome_of_fatal(transport_descriptor_gone(tr))
                                     : stream_read(tr, loop, revents);
     if (UNLIKELY(outcome == READ_LEAVE)) {
         loop_propagate(loop);
     }
-    Py_DECREF(tr);
 }
