@@ -9,6 +9,7 @@ Nothing here costs a loop anything that nobody looks at.
 """
 
 import collections
+import heapq
 import selectors
 import socket
 import sys
@@ -47,24 +48,38 @@ class ReadyView(collections.deque[Any]):
     """`loop._ready`: the handles that run next.
 
     A Task that is ready has no Handle until somebody looks; then it has one whose callback's
-    `__self__` is the Task, as with asyncio.
+    `__self__` is the Task, as with asyncio. Once the loop was given something else in its place it
+    is a deque as any other, with what was ready then.
     """
 
     def __init__(self, loop: "InsideHooks") -> None:
         super().__init__()
         self._of = weakref.ref(loop)
+        self._parted = False
+
+    def _part(self) -> None:
+        items = list(self)
+        self.clear()
+        self._parted = True
+        collections.deque.extend(self, items)
 
     def _loop(self) -> "InsideHooks | None":
         loop = self._of()
         return None if loop is None or loop._closed else loop
 
     def _replace(self, items: Iterable[Any]) -> None:
+        if self._parted:
+            collections.deque.clear(self)
+            collections.deque.extend(self, items)
+            return
         loop = self._loop()
         if loop is not None:
             loop._carry_out_scheduled()
             loop._ready_replace(list(items))
 
     def __len__(self) -> int:
+        if self._parted:
+            return collections.deque.__len__(self)
         loop = self._loop()
         return 0 if loop is None else loop._ready_length()
 
@@ -72,6 +87,8 @@ class ReadyView(collections.deque[Any]):
         return len(self) > 0
 
     def __iter__(self) -> Iterator[Any]:
+        if self._parted:
+            return collections.deque.__iter__(self)
         loop = self._loop()
         return iter([] if loop is None else loop._ready_list())
 
@@ -79,12 +96,16 @@ class ReadyView(collections.deque[Any]):
         return repr(collections.deque(self))
 
     def append(self, item: Any) -> None:
+        if self._parted:
+            return collections.deque.append(self, item)
         loop = self._loop()
         if loop is not None:
             loop._carry_out_scheduled()
             loop._ready_push(item)
 
     def popleft(self) -> Any:
+        if self._parted:
+            return collections.deque.popleft(self)
         loop = self._loop()
         if loop is None:
             raise IndexError("pop from an empty deque")
@@ -150,7 +171,7 @@ def _of_list(name: str, changes: bool) -> Callable[..., Any]:
 
     def method(self: "ScheduledView", *args: Any, **kwargs: Any) -> Any:
         loop = self._of()
-        if loop is not None and loop._runs_elsewhere():
+        if not self._parted and loop is not None and loop._runs_elsewhere():
             self = ScheduledView(loop)
         self._refresh()
         result = own(self, *args, **kwargs)
@@ -168,16 +189,30 @@ class ScheduledView(list[Any]):
     A real list, because the functions of heapq take nothing else, and work on its items directly.
     What they have done is carried out when the view is looked at again, and at the next iteration
     at the latest. That is the business of the thread that runs the loop: any other one looks at a
-    view of its own, which nobody else changes meanwhile.
+    view of its own, which nobody else changes meanwhile. Once the loop was given something else in
+    its place it is a list as any other, with what waited then.
     """
 
     def __init__(self, loop: "InsideHooks") -> None:
         super().__init__()
         self._of = weakref.ref(loop)
+        self._parted = False
         self._known: list[Any] = []  # the items as they were when it was last refreshed
 
-    def _carry_out(self) -> None:
-        """Schedule what was put in, and take out what was taken out."""
+    def _part(self) -> None:
+        self._refresh()
+        items = self[:]
+        self.clear()
+        self._parted = True
+        list.extend(self, items)
+
+    def _carry_out(self, *, late: bool = False) -> None:
+        """Schedule what was put in, and take out what was taken out.
+
+        `late`: whoever did that is not the caller.
+        """
+        if self._parted:
+            return
         loop = self._of()
         known = self._known
         items = list.__getitem__(self, slice(None))
@@ -192,11 +227,24 @@ class ScheduledView(list[Any]):
             if id(handle) not in after:
                 loop._timer_take(handle)
         for handle in items:
-            if id(handle) not in before and not handle._cancelled:
+            if id(handle) in before:
+                continue
+            if handle._cancelled:
+                handle._scheduled = False
+                continue
+            try:
                 loop._timer_put(handle)
+            except RuntimeError as exc:  # it has run: refused, as _ready.append() refuses it
+                if not late:
+                    raise
+                loop.call_exception_handler(
+                    {"message": str(exc), "exception": exc, "handle": handle}
+                )
 
     def _refresh(self) -> None:
-        self._carry_out()
+        if self._parted:
+            return
+        self._carry_out(late=True)
         loop = self._of()
         waiting = [] if loop is None or loop._closed else loop._timer_list()
         waiting.sort(key=_when)
@@ -378,6 +426,8 @@ class InsideHooks(_Base):
     _scheduled_view: ScheduledView | None = None
     _selector_view: Any = None
     _self_pipe: tuple[socket.socket, socket.socket] | None = None
+    _own_ready: Any = None  # what was put in the place of the view; then asyncio's turns run it
+    _own_scheduled: Any = None
 
     # -- _ready and _scheduled
 
@@ -385,6 +435,14 @@ class InsideHooks(_Base):
     def _ready(self) -> Any:
         if self._closed:
             return collections.deque()
+        own = self._own_ready
+        if own is not None:
+            if not self._runs_elsewhere() and self._ready_length():
+                items = self._ready_list()
+                self._ready_replace([])
+                for item in items:
+                    own.append(item)
+            return own
         view = self._ready_view
         if view is None:
             view = self._ready_view = ReadyView(self)
@@ -392,13 +450,25 @@ class InsideHooks(_Base):
 
     @_ready.setter
     def _ready(self, items: Any) -> None:
-        if items is not self._ready_view:
-            self._ready_replace(list(items))
+        if items is self._own_ready or (self._own_ready is None and items is self._ready_view):
+            return
+        view, self._ready_view = self._ready_view, None
+        if view is not None:
+            view._part()
+        self._ready_replace([])
+        self._own_ready = items
 
     @property
     def _scheduled(self) -> Any:
         if self._closed:
             return []
+        own = self._own_scheduled
+        if own is not None:
+            if not self._runs_elsewhere():
+                for handle in self._timer_list():
+                    self._timer_take(handle)
+                    heapq.heappush(own, handle)
+            return own
         view = self._scheduled_view
         if self._runs_elsewhere():
             view = ScheduledView(self)
@@ -410,12 +480,39 @@ class InsideHooks(_Base):
 
     @_scheduled.setter
     def _scheduled(self, items: Any) -> None:
-        if items is not self._scheduled_view and (items or self._timer_list()):
-            self._scheduled[:] = items
+        view = self._scheduled_view
+        if items is self._own_scheduled or (self._own_scheduled is None and items is view):
+            return
+        if view is not None:
+            view._part()
+            self._scheduled_view = None
+        for handle in self._timer_list():
+            self._timer_take(handle)
+        self._own_scheduled = items
+
+    def _has_own_queues(self) -> bool:
+        """Has the loop another `_ready` or `_scheduled` than the views?
+
+        One that nobody else holds is taken for its items.
+        """
+        ready, scheduled = self._own_ready, self._own_scheduled
+        if ready is None and scheduled is None:
+            return False
+        if type(ready) is collections.deque and sys.getrefcount(ready) <= 3:
+            self._own_ready = None
+            self._ready_replace([*ready, *self._ready_list()])
+            ready = None
+        if type(scheduled) is list and sys.getrefcount(scheduled) <= 3:
+            self._own_scheduled = None
+            for handle in scheduled:
+                if not handle._cancelled:
+                    self._timer_put(handle)
+            scheduled = None
+        return ready is not None or scheduled is not None
 
     def _carry_out_scheduled(self) -> None:
         if self._scheduled_view is not None and not self._runs_elsewhere():
-            self._scheduled_view._carry_out()
+            self._scheduled_view._carry_out(late=True)
 
     def _runs_elsewhere(self) -> bool:
         thread = self._thread_id
@@ -504,7 +601,7 @@ class InsideHooks(_Base):
         """One iteration, as run_forever() makes them."""
         if self._has_other("_process_events", _own_process_events):
             self._looked_at = True
-        if BaseEventLoop._run_once is not _stock_run_once:  # type: ignore[attr-defined]
+        if BaseEventLoop._run_once is not _stock_run_once or self._has_own_queues():  # type: ignore[attr-defined]
             BaseEventLoop._run_once(self)  # type: ignore[attr-defined]
         else:
             self._run_turn()
@@ -517,10 +614,11 @@ class InsideHooks(_Base):
             if (
                 self._has_other("_run_once", _own_run_once)
                 or BaseEventLoop._run_once is not _stock_run_once  # type: ignore[attr-defined]
+                or self._has_own_queues()
             ):
                 self._run_once()
             else:
-                self._run()  # until stop(), or until _run_once was set on the instance
+                self._run()  # until stop(), or until one of these may be another
             if self._stopping:
                 break
 

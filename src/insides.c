@@ -19,10 +19,22 @@
 
 /* -- handles of somebody else's ------------------------------------------------------ */
 
+/* As asyncio does where it takes a timer out of its heap. Keeps the error indicator. */
+static void
+foreign_timer_left(PyObject *handle)
+{
+    PyObject *exc = PyErr_GetRaisedException();
+    if (PyObject_SetAttrString(handle, "_scheduled", Py_False) < 0) {
+        PyErr_Clear();
+    }
+    PyErr_SetRaisedException(exc);
+}
+
 /* A timer that is in the heap for an asyncio.TimerHandle. */
 static int
 foreign_timer_run(PyObject *handle, PyObject *loop)
 {
+    foreign_timer_left(handle);
     if (loop_run_foreign((Loop *)loop, handle) < 0) {
         loop_propagate((Loop *)loop);
     }
@@ -55,11 +67,7 @@ handle_for(Loop *loop, uintptr_t item)
     if ((item & READY_KIND_MASK) == READY_DONE) {
         return handle_new_native(loop, done_run, op, NULL);
     }
-    PyObject *context = ((Task *)op)->context;
-    PyObject *step = task_step_function(op);
-    Handle *handle = step == NULL ? NULL : handle_new(loop, step, NULL, 0, context);
-    Py_XDECREF(step);
-    return handle;
+    return task_step_handle(loop, (Task *)op);
 }
 
 static uintptr_t *
@@ -246,13 +254,13 @@ Loop__timer_put(PyObject *op, PyObject *handle)
 {
     OWN_LOOP(op);
     Loop *loop = (Loop *)op;
-    if (loop_check_closed(loop) < 0) {
+    if (loop_check_closed(loop) < 0 || ring_check(loop, handle) < 0) {
         return NULL;
     }
     if (timer_is_ours(loop, handle)) {
         TimerHandle *timer = (TimerHandle *)handle;
         if (timer->heap_index != TIMER_NOT_WAITING || timer->handle.callback == NULL) {
-            Py_RETURN_NONE;    /* it is there, or has nothing to call any more */
+            Py_RETURN_NONE;    /* it is there, or cancelled */
         }
         handle_set_place(&timer->handle, HANDLE_SHARED);
         return timer_schedule(loop, timer) < 0 ? NULL : Py_NewRef(Py_None);
@@ -307,6 +315,7 @@ insides_timer_cancelled(Loop *loop, PyObject *handle)
         TimerHandle *timer = timer_standing_for(loop, handle);
         if (timer != NULL) {
             timer_cancel(timer);
+            foreign_timer_left(handle);
         }
     }
 }

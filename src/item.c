@@ -51,15 +51,11 @@ static PyObject *
 handle_of_step(Loop *loop, PyObject *task)
 {
     PyObject *place = record_take_place(task, loop);
-    PyObject *step = place == NULL ? NULL : task_step_function(task);
-    Handle *handle = step == NULL
-                         ? NULL
-                         : handle_new(loop, step, NULL, 0, ((Task *)task)->context);
+    Handle *handle = place == NULL ? NULL : task_step_handle(loop, (Task *)task);
     if (handle != NULL && handle->extra != NULL) {
         Py_XSETREF(handle->extra->source_traceback, Py_NewRef(place));
     }
     PyErr_Clear();
-    Py_XDECREF(step);
     Py_XDECREF(place);
     return (PyObject *)handle;
 }

@@ -548,8 +548,7 @@ loop_begin_by_hand(Loop *loop, struct hand *hand)
         }
     }
     loop->libev = libev_call();
-    hand->task = Py_XNewRef(loop->current_task);
-    current_leave(loop);
+    current_take(loop, &hand->task, &hand->entered);
     loop_begin_run(loop, &hand->run);
     hand->run.thread = me;
     Py_INCREF(loop);
@@ -570,13 +569,7 @@ loop_end_by_hand(Loop *loop, struct hand *hand)
         activity_set_thread(loop->activity, 0);
     }
     loop_end_run(loop, &hand->run);
-    if (UNLIKELY(hand->task != NULL)) {
-        /* inside a step of it, which goes on */
-        if (current_enter(loop, hand->task) < 0) {
-            PyErr_Clear();
-        }
-        Py_DECREF(hand->task);
-    }
+    current_put_back_steal(loop, hand->task, hand->entered);    /* inside a step of it, which goes on */
     Py_DECREF(loop);
     if (exception != NULL) {
         PyErr_SetRaisedException(exception);

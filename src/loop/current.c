@@ -22,6 +22,18 @@ books_drop(struct state *state, PyObject *loop)
     }
 }
 
+/* New reference, or NULL: no Task is current. */
+static PyObject *
+books_take(struct state *state, PyObject *loop)
+{
+    PyObject *task = Py_XNewRef(PyDict_GetItemWithError(loop_state(state)->current.tasks, loop));
+    if (task != NULL) {
+        books_drop(state, loop);
+    }
+    PyErr_Clear();
+    return task;
+}
+
 #else
 
 static int
@@ -39,6 +51,18 @@ books_drop(struct state *state, PyObject *loop)
     if (books_set(state, loop, Py_None) < 0) {
         PyErr_Clear();    /* it is not the running loop any more */
     }
+}
+
+static PyObject *
+books_take(struct state *state, PyObject *loop)
+{
+    PyObject *args[] = {loop, Py_None};
+    PyObject *task = PyObject_Vectorcall(loop_state(state)->current.swap_current_task, args, 2, NULL);
+    if (task == NULL || task == Py_None) {
+        PyErr_Clear();    /* it does not run, so that no Task is current */
+        Py_CLEAR(task);
+    }
+    return task;
 }
 
 #endif
@@ -62,6 +86,24 @@ current_drop(Loop *loop)
     books_drop(loop->state, (PyObject *)loop);
     Py_XDECREF(task);
     PyErr_SetRaisedException(exc);
+}
+
+void
+current_take(Loop *loop, PyObject **books, PyObject **entered)
+{
+    *books = books_take(loop->state, (PyObject *)loop);
+    *entered = loop->current_task;
+    loop->current_task = NULL;
+}
+
+void
+current_put_back_steal(Loop *loop, PyObject *books, PyObject *entered)
+{
+    if (books != NULL && books_set(loop->state, (PyObject *)loop, books) < 0) {
+        PyErr_Clear();
+    }
+    Py_XDECREF(books);
+    Py_XSETREF(loop->current_task, entered);
 }
 
 static int

@@ -30,6 +30,11 @@ current_leave(Loop *loop)
     }
 }
 
+/* Something else runs inside whatever runs, and tasks may make steps in it: what the books said, which a
+ * program may have changed meanwhile, and what we had entered. Both are owned, or NULL. */
+void current_take(Loop *loop, PyObject **books, PyObject **entered);
+void current_put_back_steal(Loop *loop, PyObject *books, PyObject *entered);
+
 /* The loop is being freed: outside a run nothing is entered, so this is for one that died in
  * the middle of one (a thread that was never joined). */
 static inline void

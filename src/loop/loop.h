@@ -37,6 +37,7 @@ struct run {
 struct hand {
     struct run run;
     PyObject *task;               /* what asyncio's books said before: owned, or NULL */
+    PyObject *entered;            /* loop->current_task: what we had written there, likewise */
 };
 
 struct fd_page;                   /* watch_inside.h, */
@@ -181,7 +182,7 @@ struct Loop {
     struct flag closed;
     struct flag stopping;
     struct flag looked_at;        /* somebody has a view of the insides: insides.h */
-    struct flag turns_change;     /* _run_once or turn_budget was set: the run looks how it makes turns */
+    struct flag turns_change;     /* _run_once or turn_budget may be another: the run looks how it makes turns */
     bool releases;                /* libev knows of poll_release(): poll.c */
     bool profiled_sleep;          /* a profiler is to be told that a sleep has ended */
     bool polling_blocked;         /* this poll may sleep, so it drops the GIL */

@@ -56,6 +56,16 @@ class_has(PyObject *class, const char *name, PyObject *wanted)
     return same;
 }
 
+/* Are attributes of its objects looked up as everybody's? Else a __getattribute__() is to see each look. */
+static bool
+class_has_usual_look_up(PyObject *class)
+{
+    PyObject *usual = PyObject_GetAttrString((PyObject *)&PyBaseObject_Type, "__getattribute__");
+    bool same = usual != NULL && class_has(class, "__getattribute__", usual);
+    Py_XDECREF(usual);
+    return same;
+}
+
 /* Has a class of asyncio the function that asyncio has there? */
 static bool
 class_has_standard(PyObject *class, const char *name, PyObject *namespace, const char *qualname)
@@ -221,6 +231,9 @@ overrides_look(Loop *loop)
             base |= 1u << i;
         }
     }
+    if (!class_has_usual_look_up((PyObject *)Py_TYPE(loop))) {
+        replaced |= LOOP_ALL_METHODS;
+    }
     replaced |= SHORT_WAY(push) ? 0 : LOOP_BIT(call_soon);
     replaced |= SHORT_WAY(watch) ? 0 : LOOP_ADDING | LOOP_REMOVING;
     /* Where ours finds a global replaced, asyncio's method does what that is for. */
@@ -228,6 +241,9 @@ overrides_look(Loop *loop)
     SHARED_STORE(loop->overrides.base, base);
     SHARED_STORE(loop->overrides.replaced, replaced | base);
     note_versions(loop, changes);
+    /* A class may have got another _run_once() or _process_events(): the run looks, too. */
+    SET_FLAG(loop->turns_change, true);
+    SET_FLAG(loop->looked_at, true);
     PyErr_Clear();
     PyErr_SetRaisedException(exc);
 }

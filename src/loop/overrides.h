@@ -17,6 +17,7 @@
 
 /* A method was replaced: a bit for each enum loop_method. */
 #define LOOP_BIT(method) (1u << LOOP_##method)
+#define LOOP_ALL_METHODS (LOOP_BIT(METHOD_COUNT) - 1)
 /* asyncio.events.Handle, TimerHandle or how one is made: the loop makes handles by calling that */
 #define LOOP_HANDLE_CLASS (1u << 30)
 /* asyncio.events.Handle._run() */

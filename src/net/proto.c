@@ -149,21 +149,18 @@ proto_call_method(struct proto *proto, PyObject *name, PyObject **args, size_t n
 /* -- per packet ----------------------------------------------------------------------- */
 
 /* The function behind a method of the protocol's class: new reference, NULL if it is none that may
- * be kept. Sets no exception. */
+ * be kept. Runs no Python (nothing is asked of the object), sets no exception. */
 static PyObject *
 class_function(PyObject *protocol, PyObject *name)
 {
-    PyObject *class = (PyObject *)Py_TYPE(protocol);
-    PyObject *function = PyObject_GetAttr(class, name);
-    PyObject *bound = function == NULL ? NULL : PyObject_GetAttr(protocol, name);
-    if (bound == NULL) {
-        PyErr_Clear();
-    }
-    if (bound == NULL || !PyFunction_Check(function) || !PyMethod_Check(bound)
-        || PyMethod_GET_FUNCTION(bound) != function || PyMethod_GET_SELF(bound) != protocol) {
+#ifdef Py_GIL_DISABLED
+    PyObject *function = _PyType_LookupRef(Py_TYPE(protocol), name);
+#else
+    PyObject *function = Py_XNewRef(_PyType_Lookup(Py_TYPE(protocol), name));
+#endif
+    if (function != NULL && !PyFunction_Check(function)) {
         Py_CLEAR(function);
     }
-    Py_XDECREF(bound);
     return function;
 }
 
@@ -182,16 +179,10 @@ proto_keep(struct proto *proto, struct state *state)
         return;
     }
     proto->looks++;
-    PyObject *protocol = Py_NewRef(proto->protocol);
+    PyObject *protocol = proto->protocol;
     PyObject *first = class_function(protocol, names[0]);
     PyObject *updated = first == NULL || !buffered ? NULL : class_function(protocol, names[1]);
     struct instance_seen seen = INSTANCE_UNSEEN;
-    if (protocol != proto->protocol) {    /* the looking up ran Python, which has set another one */
-        Py_XDECREF(first);
-        Py_XDECREF(updated);
-        Py_DECREF(protocol);
-        return;
-    }
     bool kept = first != NULL && (updated != NULL || !buffered)
                 && instance_see(state, protocol, &seen, names, 1 + buffered);
     struct proto old = *proto;
@@ -207,7 +198,6 @@ proto_keep(struct proto *proto, struct state *state)
     Py_XDECREF(old.feed);
     Py_XDECREF(old.get);
     Py_XDECREF(old.updated);
-    Py_DECREF(protocol);
 }
 
 /* Nothing that may be called at once is kept. */

@@ -80,12 +80,102 @@ task_set_iter(PyObject *module, PyObject *tasks)
     return result;
 }
 
-static PyMethodDef task_set_iter_def = {
-    "__iter__",
-    task_set_iter,
-    METH_O,
-    NULL,
+/* The same for a method that is given one task, or none: ours is in our list, or it is not. */
+static Task *
+task_of_ours(struct state *state, PyObject *const *args, Py_ssize_t nargs)
+{
+    return nargs == 2 && PyObject_TypeCheck(args[1], tasks_state(state)->tasks.Type) ? (Task *)args[1] : NULL;
+}
+
+static PyObject *
+task_set_base_call(struct state *state, const char *name, PyObject *const *args, Py_ssize_t nargs)
+{
+    PyObject *base = tasks_state(state)->all.task_set_base;
+    PyObject *method = PyObject_GetAttrString(base != NULL ? base : Py_None, name);
+    PyObject *result = method == NULL ? NULL : PyObject_Vectorcall(method, args, (size_t)nargs, NULL);
+    Py_XDECREF(method);
+    return result;
+}
+
+/* asyncio._register_task(task) */
+static PyObject *
+task_set_add(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    struct state *state = PyModule_GetState(module);
+    Task *task = task_of_ours(state, args, nargs);
+    if (task == NULL) {
+        return task_set_base_call(state, "add", args, nargs);
+    }
+    if (future_is_pending(&task->future)) {
+        all_tasks_add(state, args[1], &task->node);
+    }
+    Py_RETURN_NONE;
+}
+
+/* asyncio._unregister_task(task) */
+static PyObject *
+task_set_discard(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    struct state *state = PyModule_GetState(module);
+    Task *task = task_of_ours(state, args, nargs);
+    if (task == NULL) {
+        return task_set_base_call(state, "discard", args, nargs);
+    }
+    if (!task->owed) {    /* else it is found there, to be paid */
+        all_tasks_remove(state, args[1], &task->node);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+task_set_contains(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    struct state *state = PyModule_GetState(module);
+    Task *task = task_of_ours(state, args, nargs);
+    return task == NULL ? task_set_base_call(state, "__contains__", args, nargs)
+                        : PyBool_FromLong(!list_empty(&task->node));
+}
+
+static PyObject *
+task_set_len(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    struct state *state = PyModule_GetState(module);
+    PyObject *rest = task_set_base_call(state, "__len__", args, nargs);
+    PyObject *ours = rest == NULL ? NULL : list_of_tasks(state);
+    PyObject *count = ours == NULL ? NULL : PyLong_FromSsize_t(PyList_GET_SIZE(ours));
+    PyObject *result = count == NULL ? NULL : PyNumber_Add(rest, count);
+    Py_XDECREF(count);
+    Py_XDECREF(ours);
+    Py_XDECREF(rest);
+    return result;
+}
+
+#define TASK_SET_METHOD(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL, NULL
+
+static PyMethodDef task_set_methods[] = {
+    {"__iter__", task_set_iter, METH_O, NULL},
+    {"__len__", TASK_SET_METHOD(task_set_len)},
+    {"__contains__", TASK_SET_METHOD(task_set_contains)},
+    {"add", TASK_SET_METHOD(task_set_add)},
+    {"discard", TASK_SET_METHOD(task_set_discard)},
 };
+
+/* New reference to the namespace of the class. */
+static PyObject *
+task_set_namespace(PyObject *module)
+{
+    PyObject *namespace = Py_BuildValue("{ss}", "__module__", "asyncloop");
+    for (size_t i = 0; namespace != NULL && i < ARRAY_LEN(task_set_methods); i++) {
+        PyObject *function = PyCFunction_New(&task_set_methods[i], module);
+        PyObject *method = function == NULL ? NULL : PyInstanceMethod_New(function);
+        if (method == NULL || PyDict_SetItemString(namespace, task_set_methods[i].ml_name, method) < 0) {
+            Py_CLEAR(namespace);
+        }
+        Py_XDECREF(method);
+        Py_XDECREF(function);
+    }
+    return namespace;
+}
 
 /* Gives asyncio's WeakSet of tasks a subclass of its class: modules that imported the
  * object early see it too. */
@@ -97,25 +187,22 @@ extend_task_set(PyObject *module, struct state *state, PyObject *tasks_module)
 #else
     PyObject *set = PyObject_GetAttrString(tasks_module, "_scheduled_tasks");
 #endif
-    PyObject *function = NULL, *method = NULL, *type = NULL;
+    PyObject *namespace = NULL, *type = NULL;
     int result = -1;
     if (set == NULL) {
         goto done;
     }
     tasks_state(state)->all.task_set_base = Py_NewRef((PyObject *)Py_TYPE(set));
-    function = PyCFunction_New(&task_set_iter_def, module);
-    method = function == NULL ? NULL : PyInstanceMethod_New(function);
-    type = method == NULL ? NULL
-                          : PyObject_CallFunction((PyObject *)&PyType_Type, "s(O){sOss}", "TaskSet",
-                                                  tasks_state(state)->all.task_set_base, "__iter__", method,
-                                                  "__module__", "asyncloop");
+    namespace = task_set_namespace(module);
+    type = namespace == NULL ? NULL
+                             : PyObject_CallFunction((PyObject *)&PyType_Type, "s(O)O", "WeakSet",
+                                                     tasks_state(state)->all.task_set_base, namespace);
     if (type != NULL) {
         result = PyObject_SetAttr(set, state->names.__class__, type);
     }
 done:
     Py_XDECREF(type);
-    Py_XDECREF(method);
-    Py_XDECREF(function);
+    Py_XDECREF(namespace);
     Py_XDECREF(set);
     return result;
 }

@@ -396,3 +396,25 @@ task_verify(Task *self, uint64_t turn)
     }
 }
 #endif
+
+Handle *
+task_step_handle(Loop *loop, Task *task)
+{
+    PyObject *future = NULL, *context;
+    {
+        GUARD(task);
+        context = Py_XNewRef(task->context);
+        if (task->parked && task->waiter != NULL && task->pending_exception == NULL
+            && !future_is_pending((Future *)task->waiter)) {
+            future = Py_NewRef(task->waiter);
+        }
+    }
+    PyObject *function = task_step_function((PyObject *)task, future != NULL);
+    Handle *handle = function == NULL
+                         ? NULL
+                         : handle_new(loop, function, &future, future != NULL, context);
+    Py_XDECREF(function);
+    Py_XDECREF(future);
+    Py_XDECREF(context);
+    return handle;
+}

@@ -49,6 +49,10 @@ task_set_unregistered(Task *self)
     }
 }
 
+/* The next step as asyncio's loop has it: a Handle that makes a step, or tells of the future that has woken
+ * the Task. New reference or NULL. */
+Handle *task_step_handle(Loop *loop, Task *task);
+
 int task_type_init(PyObject *module, struct state *state);
 
 /* New Task, scheduled (or started, if eager_start) on any loop object. `name` and `context`
@@ -63,8 +67,8 @@ int task_cancel(Task *task, PyObject *message);
 
 void task_step_init(struct state *state);
 int task_schedule(Task *task);           /* the next step soon: 0 / -1 */
-/* The next step as a callable, for a Handle with the Task's context. New reference or NULL. */
-PyObject *task_step_function(PyObject *task);
+/* What makes the next step, of a Task that is woken with the future as its argument. New reference or NULL. */
+PyObject *task_step_function(PyObject *task, bool woken);
 /* Cancels any future-like object: 1, 0, -1. */
 int task_cancel_waiter(struct state *state, PyObject *waiter, PyObject *message);
 

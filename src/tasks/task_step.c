@@ -40,9 +40,9 @@ static PyMethodDef task_step_def = {"task_step", task_step_callback, METH_NOARGS
 /* -- scheduling --------------------------------------------------------------------- */
 
 PyObject *
-task_step_function(PyObject *task)
+task_step_function(PyObject *task, bool woken)
 {
-    return PyCFunction_New(&task_step_def, task);
+    return PyCFunction_New(woken ? &task_wakeup_def : &task_step_def, task);
 }
 
 int
@@ -566,69 +566,83 @@ task_run(Loop *loop, PyObject *op)
     return result;
 }
 
-/* A step on its own loop, out of a Handle: of the ring, or that somebody runs by hand, perhaps in the
- * middle of another Task. 0 / -1 */
+/* The step itself, of a Task that is entered: with what it has waited for, or `exc`, which is stolen
+ * (may be NULL). `woken`: whoever calls knows what woke it. 0 / -1 */
 static int
-task_step_here(Task *self, Loop *loop, PyObject *exc)
+task_step_entered_steal(Task *self, PyObject *exc, bool woken)
 {
-    PyObject *outer = Py_XNewRef(loop->current_task);
-    int result = current_enter(loop, (PyObject *)self) == 0 ? task_resume(self, exc)
-                                                            : task_fail(self);
-    PyObject *raised = PyErr_GetRaisedException();
-    if (outer == NULL || current_enter(loop, outer) < 0) {
-        PyErr_Clear();
-        current_leave(loop);
-    }
-    Py_XDECREF(outer);
-    PyErr_SetRaisedException(raised);
-    return result;
-}
-
-/* A step from a callback, which runs in the context already. Steals `exc` (may be NULL),
- * which comes from the future that woke the Task. */
-static PyObject *
-task_step_in_callback_steal(Task *self, PyObject *exc)
-{
-    Loop *loop = self->future.own_loop;
-    struct state *state = self->future.state_ptr;
-    int result = -1;
-    if (UNLIKELY(!future_is_pending(&self->future))) {
-        task_already_done(self, exc);
-        Py_XDECREF(exc);
-        return NULL;
+    if (woken) {
+        self->parked = false;
     }
     if (exc != NULL) {
         task_set_pending_exception_steal(self, exc);
     }
     PyObject *pending, *awaited;
     if (task_take_wakeup(self, &pending, &awaited) < 0) {
-        result = task_fail(self);
-        pending = NULL;
+        return task_fail(self);
     }
-    else if (loop != NULL) {
-        result = task_step_here(self, loop, pending);
-    }
-    else {
-        /* __init__ may run inside the step and bind another loop */
-        PyObject *loop_object = Py_NewRef(self->future.loop);
-        if (current_enter_foreign(state, loop_object, (PyObject *)self) == 0) {
-            result = task_resume(self, pending);
-            PyObject *raised = PyErr_GetRaisedException();
-            if (current_leave_foreign(state, loop_object, (PyObject *)self) < 0 && raised == NULL) {
-                result = -1;
-            }
-            else {
-                PyErr_SetRaisedException(raised);
-            }
-        }
-        Py_DECREF(loop_object);
-    }
+    int result = task_resume(self, pending);
     Py_XDECREF(pending);
     Py_XDECREF(awaited);
+    return result;
+}
+
+/* On a loop of ours that runs no other Task: out of a Handle. 0 / -1 */
+static int
+task_step_here_steal(Task *self, Loop *loop, PyObject *exc, bool woken)
+{
+    int result;
+    if (UNLIKELY(current_enter(loop, (PyObject *)self) < 0)) {
+        Py_XDECREF(exc);
+        result = task_fail(self);
+    }
+    else {
+        result = task_step_entered_steal(self, exc, woken);
+    }
+    current_leave(loop);
+    return result;
+}
+
+/* On any loop, or in the middle of a step, by somebody's hand: as asyncio, which refuses to enter a
+ * Task while another one runs. 0 / -1 */
+static int
+task_step_by_books_steal(Task *self, PyObject *exc, bool woken)
+{
+    struct state *state = self->future.state_ptr;
+    PyObject *loop = Py_NewRef(self->future.loop);    /* __init__ may run inside and bind another one */
+    int result = current_enter_foreign(state, loop, (PyObject *)self);
     if (result < 0) {
+        Py_XDECREF(exc);    /* nothing has happened: it still waits */
+    }
+    else {
+        result = task_step_entered_steal(self, exc, woken);
+        PyObject *raised = PyErr_GetRaisedException();
+        if (current_leave_foreign(state, loop, (PyObject *)self) < 0 && raised == NULL) {
+            result = -1;
+        }
+        else {
+            PyErr_SetRaisedException(raised);
+        }
+    }
+    Py_DECREF(loop);
+    return result;
+}
+
+/* A step from a callback, which runs in the context already. Steals `exc` (may be NULL),
+ * which comes from the future that woke the Task. */
+static PyObject *
+task_step_in_callback_steal(Task *self, PyObject *exc, bool woken)
+{
+    Loop *loop = self->future.own_loop;
+    if (UNLIKELY(!future_is_pending(&self->future))) {
+        task_already_done(self, exc);
+        Py_XDECREF(exc);
         return NULL;
     }
-    Py_RETURN_NONE;
+    bool alone = loop != NULL && loop->current_task == NULL;
+    int result = alone ? task_step_here_steal(self, loop, exc, woken)
+                       : task_step_by_books_steal(self, exc, woken);
+    return result < 0 ? NULL : Py_NewRef(Py_None);
 }
 
 /* The callback of a step where there is no ready ring, or of one that was looked at there. */
@@ -636,7 +650,7 @@ static PyObject *
 task_step_callback(PyObject *op, PyObject *ignored UNUSED)
 {
     OWN_LOOP_BY(op, Task, future.own_loop);
-    return task_step_in_callback_steal((Task *)op, NULL);
+    return task_step_in_callback_steal((Task *)op, NULL, false);
 }
 
 /* The callback that wakes the Task when `future` is done. */
@@ -666,8 +680,7 @@ task_wakeup(PyObject *op, PyObject *future)
             outcome = PyErr_GetRaisedException();
         }
     }
-    self->parked = false;    /* whoever called knows what woke the Task */
-    return task_step_in_callback_steal(self, outcome);
+    return task_step_in_callback_steal(self, outcome, true);
 }
 
 PyObject *
