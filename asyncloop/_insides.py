@@ -416,6 +416,25 @@ class _Watched(Mapping[Any, selectors.SelectorKey]):
 _own_select = LoopSelector.select
 
 
+# -- references --------------------------------------------------------------------------------
+
+
+def _references(holder: Any, name: str) -> int:
+    return sys.getrefcount(getattr(holder, name))
+
+
+class _Sole:
+    def __init__(self) -> None:
+        self.thing = object()
+
+
+_FROM_ONE_HOLDER = _references(_Sole(), "thing")  # another number in each Python
+
+
+def _nobody_else_has(holder: Any, name: str) -> bool:
+    return _references(holder, name) <= _FROM_ONE_HOLDER
+
+
 # -- the loop ----------------------------------------------------------------------------------
 
 
@@ -495,20 +514,18 @@ class InsideHooks(_Base):
 
         One that nobody else holds is taken for its items.
         """
-        ready, scheduled = self._own_ready, self._own_scheduled
-        if ready is None and scheduled is None:
+        if self._own_ready is None and self._own_scheduled is None:
             return False
-        if type(ready) is collections.deque and sys.getrefcount(ready) <= 3:
-            self._own_ready = None
-            self._ready_replace([*ready, *self._ready_list()])
-            ready = None
-        if type(scheduled) is list and sys.getrefcount(scheduled) <= 3:
-            self._own_scheduled = None
+        if type(self._own_ready) is collections.deque and _nobody_else_has(self, "_own_ready"):
+            ready, self._own_ready = self._own_ready, None
+            if ready:
+                self._ready_replace([*ready, *self._ready_list()])
+        if type(self._own_scheduled) is list and _nobody_else_has(self, "_own_scheduled"):
+            scheduled, self._own_scheduled = self._own_scheduled, None
             for handle in scheduled:
                 if not handle._cancelled:
                     self._timer_put(handle)
-            scheduled = None
-        return ready is not None or scheduled is not None
+        return self._own_ready is not None or self._own_scheduled is not None
 
     def _carry_out_scheduled(self) -> None:
         if self._scheduled_view is not None and not self._runs_elsewhere():
@@ -549,7 +566,8 @@ class InsideHooks(_Base):
         view = self._scheduled_view
         if view is not None:
             view._refresh()
-            if sys.getrefcount(view) <= 3:  # nobody has it but this loop
+            del view
+            if _nobody_else_has(self, "_scheduled_view"):
                 self._scheduled_view = None
         by_selector = self._polls_by_selector()
         if not by_selector and self._scheduled_view is None and self._selector_view is None:

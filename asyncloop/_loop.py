@@ -55,6 +55,7 @@ class Loop(
     def __init__(self) -> None:
         _core.Loop.__init__(self)
         BaseEventLoop.__init__(self)
+        self._own_ready = self._own_scheduled = None  # those that it has just made
         if self._strong_by_default:
             self.strong_tasks = True
         if self._accounting_by_default:
