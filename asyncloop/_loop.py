@@ -9,7 +9,7 @@ import sys
 import types
 from asyncio.base_events import BaseEventLoop
 from asyncio.unix_events import SelectorEventLoop
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import _core
 from ._datagrams import DatagramHooks
@@ -52,7 +52,7 @@ class Loop(
     # Whoever gets hold of the instance's dict may put a method into it, which has to be called.
     __dict__ = property(_core.Loop._instance_dict, _core.Loop._set_instance_dict)
 
-    def __init__(self) -> None:
+    def __init__(self, selector: Any = None) -> None:
         _core.Loop.__init__(self)
         BaseEventLoop.__init__(self)
         self._own_ready = self._own_scheduled = None  # those that it has just made
@@ -66,6 +66,12 @@ class Loop(
             show_tasks(self)
         SignalHooks.__init__(self)
         self._internal_fds = 1
+        if selector is not None:
+            try:
+                self._selector = selector
+            except TypeError:
+                self.close()
+                raise
 
     def run_forever(self) -> None:
         """Run until stop() is called. Follows asyncio.loop.run_forever.

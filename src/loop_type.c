@@ -135,10 +135,13 @@ Loop_setattro(PyObject *op, PyObject *name, PyObject *value)
     if (!PyUnicode_Check(name)) {
         return 0;
     }
-    if (PyUnicode_CompareWithASCIIString(name, "_run_once") == 0
-        || PyUnicode_CompareWithASCIIString(name, "_own_ready") == 0
-        || PyUnicode_CompareWithASCIIString(name, "_own_scheduled") == 0) {
+    if (PyUnicode_CompareWithASCIIString(name, "_run_once") == 0) {
         SET_FLAG(((Loop *)op)->turns_change, true);
+    }
+    else if (PyUnicode_CompareWithASCIIString(name, "_own_ready") == 0
+             || PyUnicode_CompareWithASCIIString(name, "_own_scheduled") == 0) {
+        SET_FLAG(((Loop *)op)->turns_change, true);
+        overrides_forget((Loop *)op);
     }
     else if (PyUnicode_CompareWithASCIIString(name, "_process_events") == 0) {
         SET_FLAG(((Loop *)op)->looked_at, true);

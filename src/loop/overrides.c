@@ -114,6 +114,23 @@ instance_overrides(Loop *loop)
     return found;
 }
 
+/* Has the instance a queue of somebody else's in place of _ready or _scheduled (asyncloop/_insides.py)? Then
+ * asyncio's own methods put into it what is scheduled. */
+static bool
+instance_has_queues(Loop *loop)
+{
+    static const char *const names[] = {"_own_ready", "_own_scheduled"};
+    PyObject *dict = PyObject_GenericGetDict((PyObject *)loop, NULL);
+    bool found = false;
+    for (size_t i = 0; dict != NULL && i < ARRAY_LEN(names); i++) {
+        PyObject *queue = PyDict_GetItemString(dict, names[i]);
+        found = found || (queue != NULL && queue != Py_None);
+    }
+    PyErr_Clear();
+    Py_XDECREF(dict);
+    return found;
+}
+
 static unsigned int
 handle_overrides(struct state *state)
 {
@@ -238,6 +255,9 @@ overrides_look(Loop *loop)
     replaced |= SHORT_WAY(watch) ? 0 : LOOP_ADDING | LOOP_REMOVING;
     /* Where ours finds a global replaced, asyncio's method does what that is for. */
     base |= global_overrides(state);
+    if (instance_has_queues(loop)) {
+        base |= LOOP_BIT(call_soon) | LOOP_BIT(call_soon_threadsafe) | LOOP_BIT(call_at) | LOOP_BIT(call_later);
+    }
     SHARED_STORE(loop->overrides.base, base);
     SHARED_STORE(loop->overrides.replaced, replaced | base);
     note_versions(loop, changes);
