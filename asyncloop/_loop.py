@@ -53,6 +53,8 @@ class Loop(
     __dict__ = property(_core.Loop._instance_dict, _core.Loop._set_instance_dict)
 
     def __init__(self, selector: Any = None) -> None:
+        if selector is not None and not callable(getattr(selector, "select", None)):
+            raise TypeError(f"a selector is expected, not {type(selector).__name__}")
         _core.Loop.__init__(self)
         BaseEventLoop.__init__(self)
         self._own_ready = self._own_scheduled = None  # those that it has just made

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import selectors
 import socket
 import weakref
 
@@ -112,12 +113,16 @@ def test_task_by_name(loop, run):
     assert run(loop.create_task(coro=main(), name="name")) == 5
 
 
-@pytest.mark.our_loop("the standard one takes a selector")
-def test_loop_takes_no_arguments(impl):
+@pytest.mark.our_loop("the standard one takes any selector")
+def test_arguments_of_a_loop(impl):
     import asyncloop._core
 
-    with pytest.raises(TypeError):
-        impl.Loop(5)
+    impl.Loop(None).close()
+    impl.Loop(selector=None).close()
+    with selectors.DefaultSelector() as selector:
+        for wrong in 5, selector:
+            with pytest.raises(TypeError):
+                impl.Loop(wrong)
     for wrong in ((5,), {}), ((), {"debug": True}):
         with pytest.raises(TypeError, match="takes no arguments"):
             asyncloop._core.Loop(*wrong[0], **wrong[1])
