@@ -71,13 +71,15 @@ loop_run_item_debug(Loop *loop, uintptr_t item)
                                             : Py_NewRef(op));
     int result = loop_run_item_counted(loop, item);
     loop_set_current_handle_steal(loop, outer);
-    loop_warn_slow(loop, op, started);
+    if (LIKELY(result == 0)) {
+        loop_warn_slow(loop, op, started);
+    }
     if ((item & READY_KIND_MASK) == READY_HANDLE) {
         PyObject *exc = PyErr_GetRaisedException();
         handle_finished((Handle *)op);
         PyErr_SetRaisedException(exc);
     }
-    return result;
+    return result < 0 || loop->run->exception != NULL ? -1 : 0;
 }
 
 static int

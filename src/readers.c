@@ -36,7 +36,9 @@ watch_tell(struct watch *watch)
     else {
         double started = loop_time(loop);
         watch->ready(watch, revents);
-        loop_warn_slow(loop, owner, started);
+        if (LIKELY(loop->run->exception == NULL)) {
+            loop_warn_slow(loop, owner, started);
+        }
     }
     VERIFY(!PyErr_Occurred());
     Py_DECREF(owner);

@@ -176,3 +176,19 @@ args_none_has_no(const char *name)
     Py_XDECREF(value);
     return NULL;
 }
+
+int
+args_slice_end(PyObject *number, Py_ssize_t *end)
+{
+    if (number == Py_None) {
+        *end = PY_SSIZE_T_MAX;
+        return 0;
+    }
+    if (!PyIndex_Check(number)) {
+        PyErr_SetString(PyExc_TypeError,
+                        "slice indices must be integers or None or have an __index__ method");
+        return -1;
+    }
+    *end = PyNumber_AsSsize_t(number, NULL);    /* clipped */
+    return *end == -1 && PyErr_Occurred() ? -1 : 0;
+}

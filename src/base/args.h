@@ -83,6 +83,9 @@ none_or_error(int result)
     return UNLIKELY(result < 0) ? NULL : Py_NewRef(Py_None);
 }
 
+/* What a slice that ends at `number` takes for its end. 0, or -1 with TypeError. */
+int args_slice_end(PyObject *number, Py_ssize_t *end);
+
 /* NULL with the AttributeError of None: what asyncio raises where it has let go of an object, and needs its
  * attribute of that name. */
 PyObject *args_none_has_no(const char *name);

@@ -15,21 +15,13 @@ loop_propagate(Loop *loop)
     loop->run->exception = PyErr_GetRaisedException();
 }
 
-void
+int
 loop_call_exception_handler(Loop *loop, PyObject *context)
 {
     PyObject *result = PyObject_CallMethodOneArg(
         (PyObject *)loop, loop->state->names.call_exception_handler, context);
-    if (result != NULL) {
-        Py_DECREF(result);
-        return;
-    }
-    if (is_exit_exception()) {
-        loop_propagate(loop);
-    }
-    else {
-        PyErr_WriteUnraisable((PyObject *)loop);
-    }
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
 }
 
 void
@@ -47,13 +39,12 @@ loop_report(Loop *loop, const char *message, const char *key, PyObject *value)
         || (key != NULL && value != NULL && PyDict_SetItemString(context, key, value) < 0)) {
         PyErr_WriteUnraisable((PyObject *)loop);
     }
-    else {
-        loop_call_exception_handler(loop, context);
+    else if (loop_call_exception_handler(loop, context) < 0) {
+        loop_propagate(loop);
     }
     Py_XDECREF(context);
 }
 
-/* The outcome of the call itself stays as it is. */
 void
 loop_warn_slow(Loop *loop, PyObject *item, double started)
 {
@@ -61,7 +52,6 @@ loop_warn_slow(Loop *loop, PyObject *item, double started)
     if (duration < loop->slow_callback_duration) {
         return;
     }
-    PyObject *exc = PyErr_GetRaisedException();
     bool is_handle = Py_IS_TYPE(item, loop_state(loop->state)->handles.Type)
                      || Py_IS_TYPE(item, loop_state(loop->state)->handles.TimerType);
     PyObject *text = is_handle ? PyObject_CallOneArg(loop_state(loop->state)->loops.format_handle, item)
@@ -73,11 +63,10 @@ loop_warn_slow(Loop *loop, PyObject *item, double started)
                            : PyObject_CallMethod(logger, "warning", "sOO",
                                                  "Executing %s took %.3f seconds", text, seconds);
     if (result == NULL) {
-        PyErr_WriteUnraisable((PyObject *)loop);
+        loop_propagate(loop);
     }
     Py_XDECREF(result);
     Py_XDECREF(logger);
     Py_XDECREF(text);
     Py_XDECREF(seconds);
-    PyErr_SetRaisedException(exc);
 }

@@ -166,11 +166,12 @@ handle_set_taken(Handle *handle)
 int handle_traverse(Handle *handle, enum handle_place place, visitproc visit, void *arg);
 
 /* The current exception, none that leaves the loop, came out of callback(arg), which a handle of
- * asyncio's would have called: tells the exception handler as that would. */
+ * asyncio's would have called: tells the exception handler as that would. What that raises leaves the run. */
 void handle_call_failed(Loop *loop, PyObject *callback, PyObject *arg);
 
 /* Runs the callback in its context. 0, or -1 with the exception that must leave the
- * loop (KeyboardInterrupt, SystemExit); any other goes to the exception handler. */
+ * loop (KeyboardInterrupt, SystemExit, what the exception handler raises); any other goes to the exception
+ * handler. */
 int handle_run(Handle *handle);
 /* The same, out of turn: what waits for its turn keeps what it calls until that has come. */
 int handle_run_by_hand(Handle *handle);

@@ -17,9 +17,11 @@
 
 /* -- an exception ------------------------------------------------------------------ */
 
-static void
+/* 0, or -1 with what the exception handler has raised. */
+static int
 handle_report(Handle *handle, Loop *loop, PyObject *callback, PyObject *exc)
 {
+    int result = 0;
     struct state *state = loop->state;
     PyObject *context = NULL, *source = NULL, *message = NULL;
     PyObject *args = PyObject_GetAttrString((PyObject *)handle, "_args");
@@ -46,17 +48,16 @@ handle_report(Handle *handle, Loop *loop, PyObject *callback, PyObject *exc)
         || PyDict_SetItem(context, state->names.handle, (PyObject *)handle) < 0
         || (handle_source_traceback(handle) != NULL
             && PyDict_SetItem(context, state->names.source_traceback, handle_source_traceback(handle)) < 0)) {
-        goto done;
-    }
-    loop_call_exception_handler(loop, context);
-done:
-    if (PyErr_Occurred()) {
         PyErr_WriteUnraisable((PyObject *)handle);
+    }
+    else {
+        result = loop_call_exception_handler(loop, context);
     }
     Py_XDECREF(args);
     Py_XDECREF(source);
     Py_XDECREF(message);
     Py_XDECREF(context);
+    return result;
 }
 
 void
@@ -64,17 +65,17 @@ handle_call_failed(Loop *loop, PyObject *callback, PyObject *arg)
 {
     PyObject *exc = PyErr_GetRaisedException();
     Handle *handle = handle_new(loop, callback, &arg, arg != NULL, NULL);
-    if (handle != NULL) {
-        handle_report(handle, loop, callback, exc);
-        handle_discard(handle);    /* whoever keeps the report keeps no more than after any other call */
-        handle_let_loop_go(handle);
-        Py_DECREF(handle);
-    }
-    else {
+    if (handle == NULL) {
         PyErr_SetRaisedException(exc);    /* in place of the MemoryError */
         PyErr_WriteUnraisable(callback);
         return;
     }
+    if (handle_report(handle, loop, callback, exc) < 0) {
+        loop_propagate(loop);
+    }
+    handle_discard(handle);    /* whoever keeps the report keeps no more than after any other call */
+    handle_let_loop_go(handle);
+    Py_DECREF(handle);
     Py_DECREF(exc);
 }
 
@@ -86,6 +87,7 @@ handle_failed(Handle *handle, Loop *loop, PyObject *callback, PyObject *context)
         return -1;
     }
     PyObject *exc = PyErr_GetRaisedException();
+    int result = 0;
     if (exc != NULL) {
         {
             GUARD(handle);
@@ -94,7 +96,8 @@ handle_failed(Handle *handle, Loop *loop, PyObject *callback, PyObject *context)
                 handle->how.context = Py_NewRef(context);
             }
         }
-        handle_report(handle, loop, callback, exc);
+        result = handle_report(handle, loop, callback, exc);
+        PyObject *leaving = PyErr_GetRaisedException();
         {
             GUARD(handle);
             if (handle->cancelled) {
@@ -102,8 +105,9 @@ handle_failed(Handle *handle, Loop *loop, PyObject *callback, PyObject *context)
             }
         }
         Py_DECREF(exc);
+        PyErr_SetRaisedException(leaving);
     }
-    return loop->run != NULL && loop->run->exception != NULL ? -1 : 0;
+    return result < 0 || (loop->run != NULL && loop->run->exception != NULL) ? -1 : 0;
 }
 
 /* -- the call ------------------------------------------------------------------------ */

@@ -226,7 +226,8 @@ loop_update_careful(Loop *loop)
 void loop_set_current_handle_steal(Loop *loop, PyObject *handle);
 
 /* In debug mode: a warning if `item` (a handle, task or transport) has held the loop since
- * `started`, in seconds of loop_time(), for slow_callback_duration or longer. */
+ * `started`, in seconds of loop_time(), for slow_callback_duration or longer. What the logger raises leaves
+ * the run. */
 void loop_warn_slow(Loop *loop, PyObject *item, double started);
 
 /* -- checks: 0, or -1 with RuntimeError ------------------------------------- */
@@ -261,16 +262,16 @@ void loop_end_run(Loop *loop, struct run *run);
 /* -- errors (err.c) --------------------------------------------------------- */
 
 /* The current exception must leave run_forever(): ends the run. To be called from
- * callbacks of libev that have called into Python, for is_exit_exception() ones.
- * Outside a run it is written to sys.unraisablehook. */
+ * callbacks of libev that have called into Python, for is_exit_exception() ones and what the exception
+ * handler or a logger has raised. Outside a run it is written to sys.unraisablehook. */
 void loop_propagate(Loop *loop);
 
-/* Calls loop.call_exception_handler(context). An exit exception that it raises goes to
- * loop_propagate(), any other to sys.unraisablehook. */
-void loop_call_exception_handler(Loop *loop, PyObject *context);
+/* Calls loop.call_exception_handler(context). 0, or -1 with what that has raised, which is for whoever
+ * has called asyncio's function that calls it. */
+int loop_call_exception_handler(Loop *loop, PyObject *context);
 
 /* Gives the current exception to loop.call_exception_handler({'message': ..., 'exception': ...,
- * key: value}); KeyboardInterrupt and SystemExit go to loop_propagate(). Clears the error
+ * key: value}); KeyboardInterrupt, SystemExit and what the handler raises go to loop_propagate(). Clears the error
  * indicator; never fails. `key` may be NULL. */
 void loop_report(Loop *loop, const char *message, const char *key, PyObject *value);
 

@@ -182,8 +182,8 @@ asyncio_logger(struct state *state, const char *module)
     return logger;
 }
 
-/* logger.level(*args, exc_info=exc). exc may be NULL, `args_steal` with an exception set. */
-static void
+/* logger.level(*args, exc_info=exc). exc may be NULL, `args_steal` with an exception set. 0 / -1 */
+static int
 log_steal(Channel *ch, const char *level, PyObject *args_steal, PyObject *exc)
 {
     static const char *const modules[] = {
@@ -203,39 +203,38 @@ log_steal(Channel *ch, const char *level, PyObject *args_steal, PyObject *exc)
     if (kwargs != NULL) {
         result = PyObject_Call(method, args_steal, kwargs);
     }
-    if (result == NULL) {
-        PyErr_WriteUnraisable((PyObject *)ch);
-    }
     Py_XDECREF(args_steal);
     Py_XDECREF(method);
     Py_XDECREF(kwargs);
     Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
 }
 
-void
+int
 channel_log(Channel *ch, const char *level, const char *format, PyObject *arg)
 {
-    if (UNLIKELY(ch->loop != NULL && FLAG(ch->loop->debug))) {
-        log_steal(ch, level, Py_BuildValue(arg == NULL ? "(sO)" : "(sOO)", format, ch, arg), NULL);
-    }
+    return UNLIKELY(ch->loop != NULL && FLAG(ch->loop->debug))
+               ? log_steal(ch, level, Py_BuildValue(arg == NULL ? "(sO)" : "(sOO)", format, ch, arg), NULL)
+               : 0;
 }
 
-void
+int
 channel_log_warning(Channel *ch, const char *message)
 {
-    log_steal(ch, "warning", Py_BuildValue("(s)", message), NULL);
+    return log_steal(ch, "warning", Py_BuildValue("(s)", message), NULL);
 }
 
 /* -- the exception handler ----------------------------------------------------------- */
 
 /* Gives exc (borrowed) to the loop's exception handler. `message_steal` may be NULL with
- * an exception set. Fails silently into sys.unraisablehook. For asyncio's TLS the protocol is that of the
- * transport below. */
-static void
+ * an exception set: that goes to sys.unraisablehook. For asyncio's TLS the protocol is that of the
+ * transport below. 0, or -1 with what the handler has raised. */
+static int
 report(Channel *ch, PyObject *transport, PyObject *message_steal, PyObject *exc)
 {
     struct state_names *names = &ch->state->names;
     PyObject *protocol = ch->proto.use == PROTO_FOR_TLS ? (PyObject *)ch : ch->proto.protocol;
+    int result = 0;
     Py_XINCREF(protocol);
     PyObject *context = message_steal == NULL ? NULL : PyDict_New();
     if (context == NULL
@@ -247,12 +246,15 @@ report(Channel *ch, PyObject *transport, PyObject *message_steal, PyObject *exc)
     }
     else if (ch->loop != NULL) {
         Loop *loop = (Loop *)Py_NewRef(ch->loop);
-        loop_call_exception_handler(loop, context);
+        result = loop_call_exception_handler(loop, context);
         Py_DECREF(loop);
     }
+    PyObject *leaving = PyErr_GetRaisedException();
     Py_XDECREF(context);
     Py_XDECREF(message_steal);
     Py_XDECREF(protocol);
+    PyErr_SetRaisedException(leaving);
+    return result;
 }
 
 int
@@ -271,10 +273,11 @@ channel_callback_failed(Channel *ch, const char *format)
         PyErr_Clear();
         transport = Py_NewRef((PyObject *)ch);
     }
-    report(ch, transport, PyUnicode_FromFormat(format, protocol == NULL ? "protocol" : Py_TYPE(protocol)->tp_name), exc);
+    int result = report(
+        ch, transport, PyUnicode_FromFormat(format, protocol == NULL ? "protocol" : Py_TYPE(protocol)->tp_name), exc);
     Py_DECREF(transport);
     Py_DECREF(exc);
-    return 0;
+    return result;
 }
 
 int
@@ -302,28 +305,29 @@ channel_call_failed(Channel *ch, PyObject *object, const char *method, PyObject 
     return 0;
 }
 
-void
+int
 channel_tell_fatal(Channel *ch, PyObject *transport, const char *message, PyObject *exc, bool expected)
 {
     if (!expected) {
-        report(ch, transport, PyUnicode_FromString(message), exc);
+        return report(ch, transport, PyUnicode_FromString(message), exc);
     }
-    else if (ch->loop != NULL && FLAG(ch->loop->debug)) {
-        log_steal(ch, "debug", Py_BuildValue("(sOs)", "%r: %s", ch, message), exc);
-    }
+    return ch->loop != NULL && FLAG(ch->loop->debug)
+               ? log_steal(ch, "debug", Py_BuildValue("(sOs)", "%r: %s", ch, message), exc)
+               : 0;
 }
 
 /* -- the end --------------------------------------------------------------------- */
 
-void
+int
 channel_drop_write(Channel *ch, const char *warning)
 {
-    if (ch->conn_lost >= DROPPED_WRITES_BEFORE_WARNING) {
-        channel_log_warning(ch, warning);
+    if (ch->conn_lost >= DROPPED_WRITES_BEFORE_WARNING && channel_log_warning(ch, warning) < 0) {
+        return -1;
     }
     if (ch->conn_lost < UINT_MAX) {
         SHARED_STORE(ch->conn_lost, ch->conn_lost + 1);
     }
+    return 0;
 }
 
 void

@@ -128,8 +128,9 @@ bool channel_claim(Channel *ch, struct claim *claim);
 
 /* -- the end --------------------------------------------------------------------- */
 
-/* A write after the connection was lost: dropped, with a warning in the log from the fifth on. */
-void channel_drop_write(Channel *ch, const char *warning);
+/* A write after the connection was lost: dropped, with a warning in the log from the fifth on. 0, or -1 with
+ * what the logger has raised. */
+int channel_drop_write(Channel *ch, const char *warning);
 
 /* connection_lost(exc) of `protocol` has come. Keeps the current exception. Either may be NULL. */
 void channel_lost_was_told(Channel *ch, PyObject *protocol, PyObject *exc);
@@ -138,22 +139,24 @@ void channel_lost_was_told(Channel *ch, PyObject *protocol, PyObject *exc);
 
 /* The current exception came out of a method of the protocol that is not allowed to end the transport:
  * it is told to the exception handler, with a message whose %s is the protocol's type. 0, or -1 with an
- * exit exception. */
+ * exit exception, or with what the handler has raised. */
 int channel_callback_failed(Channel *ch, const char *format);
 
 /* The current exception came out of what asyncio would have called by a Handle: method(arg) of
  * `object`, or if `method` is NULL, object(arg). It does not end the transport: it is told to the
- * exception handler so. `arg` may be NULL. 0 / -1 as above. */
+ * exception handler so, and what that raises leaves the run. `arg` may be NULL. 0, or -1 with an exit
+ * exception. */
 int channel_call_failed(Channel *ch, PyObject *object, const char *method, PyObject *arg);
 
 /* `exc` ends the connection: the exception handler is told, as of `transport`, or, if it was `expected`, the log in
- * debug mode. */
-void channel_tell_fatal(Channel *ch, PyObject *transport, const char *message, PyObject *exc, bool expected);
+ * debug mode. 0, or -1 with what either has raised: asyncio's _fatal_error() ends there. */
+int channel_tell_fatal(Channel *ch, PyObject *transport, const char *message, PyObject *exc, bool expected);
 
 /* In debug mode: logger.level(format, transport, arg), where format has one %r, and more for arg, which
- * may be NULL. */
-void channel_log(Channel *ch, const char *level, const char *format, PyObject *arg);
-void channel_log_warning(Channel *ch, const char *message);    /* in any mode */
+ * may be NULL. 0, or -1 with what it has raised: a filter or a handler of logging may do that, and
+ * asyncio lets it out of the function that logs. */
+int channel_log(Channel *ch, const char *level, const char *format, PyObject *arg);
+int channel_log_warning(Channel *ch, const char *message);    /* in any mode */
 
 /* What asyncio's own module of that name logs to, which a test may have replaced: new reference. Never
  * NULL. */

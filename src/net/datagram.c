@@ -37,9 +37,9 @@ datagram_errno(Datagram *dgram, int err)
     return datagram_error(dgram);
 }
 
-/* Steals the sender. Either may be NULL with an exception set. 0, or -1 with an exit exception. */
+/* Steals the sender. Either may be NULL with an exception set. 0, or -1 with an exception for the exception handler. */
 static int
-datagram_deliver(Datagram *dgram, Loop *loop, PyObject *data, PyObject *sender_steal)
+datagram_deliver(Datagram *dgram, PyObject *data, PyObject *sender_steal)
 {
     PyObject *args[3] = {NULL, data, sender_steal};
     PyObject *result = NULL;
@@ -49,22 +49,22 @@ datagram_deliver(Datagram *dgram, Loop *loop, PyObject *data, PyObject *sender_s
     }
     Py_XDECREF(sender_steal);
     if (UNLIKELY(result == NULL)) {
-        return datagram_raised(dgram, loop, true);
+        return -1;
     }
     Py_DECREF(result);
     return 0;
 }
 
-/* Makes the message and hands it over. 0, or -1 with an exit exception. */
+/* Makes the message and hands it over. 0, or -1 with an exception for the exception handler. */
 static int
-datagram_received(Datagram *dgram, Loop *loop, const char *data, size_t n,
-                  const struct sockaddr *address, socklen_t length)
+datagram_received(Datagram *dgram, const char *data, size_t n, const struct sockaddr *address,
+                  socklen_t length)
 {
     struct state *state = dgram->base.head.state;
     size_t capacity;
     PyObject *packet = packet_new(state, data, n, &capacity);
     PyObject *sender = packet == NULL ? NULL : datagram_sender(dgram, address, length);
-    int result = datagram_deliver(dgram, loop, packet, sender);
+    int result = datagram_deliver(dgram, packet, sender);
     if (LIKELY(packet != NULL)) {
         packet_done(state, packet, capacity);
     }
@@ -73,9 +73,9 @@ datagram_received(Datagram *dgram, Loop *loop, const char *data, size_t n,
 
 /* -- by the socket's own methods ------------------------------------------------------------ */
 
-/* One message by recvfrom(). 0, or -1 with an exit exception. */
+/* One message by recvfrom(). 0, or -1 with an exception for the exception handler. */
 static int
-datagram_read_by_method(Datagram *dgram, Loop *loop)
+datagram_read_by_method(Datagram *dgram)
 {
     PyObject *file = Py_NewRef(dgram->base.file);
     PyObject *size = PyLong_FromSize_t(SCRATCH_BYTES);
@@ -91,22 +91,21 @@ datagram_read_by_method(Datagram *dgram, Loop *loop)
             return 0;
         }
         if (PyErr_ExceptionMatches(PyExc_OSError)) {
-            int result = datagram_error(dgram);
-            return result < 0 ? datagram_raised(dgram, loop, true) : 0;
+            return datagram_error(dgram);
         }
         return transport_fatal(&dgram->base, "Fatal read error on datagram transport");
     }
     PyObject *data = PySequence_GetItem(pair, 0);
     PyObject *sender = data == NULL ? NULL : PySequence_GetItem(pair, 1);
     Py_DECREF(pair);
-    int result = datagram_deliver(dgram, loop, data, sender);
+    int result = datagram_deliver(dgram, data, sender);
     Py_XDECREF(data);
     return result;
 }
 
 /* -- receiving ----------------------------------------------------------------------------- */
 
-/* One message. 0, or -1 with an exit exception; nothing was there: *more is false. */
+/* One message. 0, or -1 with an exception for the exception handler; nothing was there: *more is false. */
 static int
 datagram_read(Datagram *dgram, Loop *loop, bool *more)
 {
@@ -124,13 +123,12 @@ datagram_read(Datagram *dgram, Loop *loop, bool *more)
     int result = 0;
     if (LIKELY(n >= 0)) {
         COUNT(loop->counters->bytes_in, (uint64_t)n);
-        result = datagram_received(dgram, loop, buffer, (size_t)n, (struct sockaddr *)&address,
-                                   length);
+        result = datagram_received(dgram, buffer, (size_t)n, (struct sockaddr *)&address, length);
     }
     else {
         *more = false;
-        if (errno != EAGAIN && errno != EWOULDBLOCK && datagram_errno(dgram, errno) < 0) {
-            result = datagram_raised(dgram, loop, true);
+        if (errno != EAGAIN && errno != EWOULDBLOCK) {
+            result = datagram_errno(dgram, errno);
         }
     }
     scratch_give(loop, buffer);
@@ -158,7 +156,7 @@ datagram_may_go_on(Datagram *dgram, Loop *loop)
            && loop_has_only_this_event(loop) && datagram_is_native(dgram);
 }
 
-/* 0, or -1 with an exit exception */
+/* 0, or -1 with an exception for the exception handler */
 static int
 datagram_read_several(Datagram *dgram, Loop *loop, int most)
 {
@@ -189,10 +187,10 @@ datagram_on_readable(struct watch *watch, int revents)
     else if (LIKELY(transport_wants_data(&dgram->base)) || transport_reads_by_hand(&dgram->base, revents)) {
         int most = UNLIKELY(revents & WATCH_BY_HAND) ? 1 : DATAGRAM_BUDGET;
         result = LIKELY(datagram_is_native(dgram)) ? datagram_read_several(dgram, loop, most)
-                                                   : datagram_read_by_method(dgram, loop);
+                                                   : datagram_read_by_method(dgram);
     }
     if (UNLIKELY(result < 0)) {
-        loop_propagate(loop);
+        transport_step_failed(&dgram->base, loop, "_read_ready", revents);
     }
     Py_DECREF(dgram);
 }

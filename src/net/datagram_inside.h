@@ -38,9 +38,5 @@ PyObject *Datagram_sendto(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
 /* The current OSError goes to error_received(). 0, or -1 with what has to leave the loop or
  * reach the caller. */
 int datagram_error(Datagram *dgram);
-/* What datagram_received() or error_received() raised, out of the poll: as in asyncio the
- * exception handler is told and the endpoint stays open. 0, or -1 with an exit exception. */
-int datagram_raised(Datagram *dgram, Loop *loop, bool reading);
-
 
 #endif

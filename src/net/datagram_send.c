@@ -39,18 +39,6 @@ datagram_error(Datagram *dgram)
     return result == NULL ? -1 : 0;
 }
 
-int
-datagram_raised(Datagram *dgram, Loop *loop, bool reading)
-{
-    if (is_exit_exception()) {
-        return -1;
-    }
-    const char *message = reading ? "Exception in callback _SelectorDatagramTransport._read_ready()"
-                                  : "Exception in callback _SelectorDatagramTransport._sendto_ready()";
-    loop_report(loop, message, "transport", (PyObject *)dgram);
-    return 0;
-}
-
 /* -- the queue ----------------------------------------------------------------------------- */
 
 size_t
@@ -281,8 +269,8 @@ datagram_on_writable(struct watch *watch, int revents)
     Py_INCREF(dgram);
     int result = UNLIKELY(revents & EV_ERROR) ? transport_descriptor_gone(&dgram->base)
                                               : datagram_flush(dgram);
-    if (UNLIKELY(result < 0) && datagram_raised(dgram, loop, false) < 0) {
-        loop_propagate(loop);
+    if (UNLIKELY(result < 0)) {
+        transport_step_failed(&dgram->base, loop, "_sendto_ready", revents);
     }
     Py_DECREF(dgram);
 }
@@ -396,8 +384,7 @@ Datagram_sendto(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject 
         return NULL;
     }
     if (dgram->base.head.conn_lost > 0 && dgram->address != NULL) {
-        transport_drop_write(&dgram->base);
-        return Py_NewRef(Py_None);
+        return none_or_error(transport_drop_write(&dgram->base));
     }
     /* As asyncio: an endpoint without a fixed target sends until its socket is closed, and cannot tell then. */
     if (dgram->base.head.loop == NULL || dgram->base.file_closed) {

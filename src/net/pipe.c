@@ -88,7 +88,9 @@ read_pipe_run_eof(PyObject *owner, PyObject *arg UNUSED)
 static int
 read_pipe_received_eof(Transport *tr)
 {
-    channel_log(&tr->head, "info", "%r was closed by peer", NULL);
+    if (channel_log(&tr->head, "info", "%r was closed by peer", NULL) < 0) {
+        return -1;
+    }
     if (FLAG(tr->head.closing) || tr->head.loop == NULL) {
         return 0;    /* the log's handler did that */
     }
@@ -100,9 +102,9 @@ read_pipe_received_eof(Transport *tr)
 }
 
 static int
-read_pipe_data_failed(Transport *tr)
+read_pipe_data_failed(Transport *tr UNUSED)
 {
-    return channel_call_failed(&tr->head, (PyObject *)tr, "_read_ready", NULL);
+    return -1;    /* asyncio's _read_ready() lets it out */
 }
 
 static const struct transport_kind read_pipe_kind = {
@@ -123,16 +125,18 @@ write_pipe_lost_writes(const WritePipe *pipe)
     return pipe->dropped + (pipe->stream.base.io.err != 0);
 }
 
-static void
+static int
 write_pipe_drop_write(Transport *tr)
 {
     WritePipe *pipe = (WritePipe *)tr;
-    if (write_pipe_lost_writes(pipe) >= DROPPED_WRITES_BEFORE_WARNING) {
-        channel_log_warning(&tr->head, "pipe closed by peer or os.write(pipe, data) raised exception.");
+    if (write_pipe_lost_writes(pipe) >= DROPPED_WRITES_BEFORE_WARNING
+        && channel_log_warning(&tr->head, "pipe closed by peer or os.write(pipe, data) raised exception.") < 0) {
+        return -1;
     }
     if (pipe->dropped < UINT_MAX - 1) {
         pipe->dropped++;
     }
+    return 0;
 }
 
 static const struct transport_kind write_pipe_kind = {
@@ -174,11 +178,12 @@ write_pipe_look(const WritePipe *pipe)
     return n > 0 ? OTHER_END_SENDS : OTHER_END_CLOSED;
 }
 
-/* 0, or -1 with an exit exception */
 static int
 write_pipe_closed_by_peer(Transport *tr)
 {
-    channel_log(&tr->head, "info", "%r was closed by peer", NULL);
+    if (channel_log(&tr->head, "info", "%r was closed by peer", NULL) < 0) {
+        return -1;
+    }
     PyObject *exc = NULL;
     if (stream_queued(tr) > 0 && (exc = PyObject_CallNoArgs(PyExc_BrokenPipeError)) == NULL) {
         return transport_fatal(tr, WRITE_FAILED(tr));
@@ -216,7 +221,7 @@ write_pipe_on_readable(struct watch *watch, int revents)
         }
     }
     if (UNLIKELY(result < 0)) {
-        loop_propagate(loop);
+        transport_step_failed(tr, loop, "_read_ready", revents);
     }
     Py_DECREF(tr);
 }

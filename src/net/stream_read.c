@@ -43,7 +43,7 @@
 enum read_outcome {
     READ_AGAIN,    /* nothing was read: by another way */
     READ_DONE,     /* the event has brought what it brings */
-    READ_LEAVE,    /* an exit exception is set */
+    READ_LEAVE,    /* an exception is set: an exit, or what asyncio's _read_ready() lets out */
 };
 
 static enum read_outcome
@@ -56,7 +56,9 @@ outcome_of_fatal(int result)
 int
 stream_received_eof(Transport *tr)
 {
-    channel_log(&tr->head, "debug", "%r received EOF", NULL);
+    if (channel_log(&tr->head, "debug", "%r received EOF", NULL) < 0) {
+        return -1;
+    }
     PyObject *answer = proto_call(&tr->head.proto, tr->head.state->names.eof_received, NULL);
     if (answer == NULL) {
         return transport_fatal(tr, "Fatal error: protocol.eof_received() call failed.");
@@ -64,7 +66,7 @@ stream_received_eof(Transport *tr)
     int keep_open = PyObject_IsTrue(answer);
     Py_DECREF(answer);
     if (keep_open < 0) {
-        return channel_call_failed(&tr->head, (PyObject *)tr, "_read_ready", NULL);
+        return -1;
     }
     if (keep_open) {
         tr->read_eof = true;    /* until resume_reading(): then it is told again, as with asyncio */
@@ -75,12 +77,10 @@ stream_received_eof(Transport *tr)
     if (UNLIKELY(own != NULL)) {
         PyObject *result = PyObject_CallNoArgs(own);
         Py_DECREF(own);
-        if (result == NULL) {
-            return channel_call_failed(&tr->head, (PyObject *)tr, "_read_ready", NULL);
-        }
-        Py_DECREF(result);
+        Py_XDECREF(result);
+        return result == NULL ? -1 : 0;
     }
-    else if (tr->head.loop != NULL && transport_close(tr) < 0) {
+    if (tr->head.loop != NULL && transport_close(tr) < 0) {
         PyErr_Clear();    /* the loop was closed: nobody is left to be told */
     }
     return 0;
@@ -414,6 +414,6 @@ stream_on_readable(struct watch *watch, int revents)
                                     ? outcome_of_fatal(transport_descriptor_gone(tr))
                                     : stream_read(tr, loop, revents);
     if (UNLIKELY(outcome == READ_LEAVE)) {
-        loop_propagate(loop);
+        transport_step_failed(tr, loop, "_read_ready", revents);
     }
 }

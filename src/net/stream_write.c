@@ -377,8 +377,7 @@ stream_write_other(Stream *stream, PyObject *data)
         return has_data;
     }
     if (stream_drops(&stream->base)) {
-        stream->base.kind->drop_write(&stream->base);
-        return 0;
+        return stream->base.kind->drop_write(&stream->base);
     }
     if (io_calls_python(&stream->base)) {
         return stream_write_by_method(stream, data);
@@ -423,8 +422,7 @@ stream_write(Stream *stream, PyObject *data)
         return 0;
     }
     if (stream_drops(&stream->base)) {
-        stream->base.kind->drop_write(&stream->base);
-        return 0;
+        return stream->base.kind->drop_write(&stream->base);
     }
     return stream_write_bytes(stream, data);
 }
@@ -469,10 +467,6 @@ stream_settle_empty_waiter(Stream *stream)
     Py_INCREF(waiter);
     int result = future_settle_result(stream->base.head.state, waiter, Py_None);
     Py_DECREF(waiter);
-    if (result < 0 && !is_exit_exception()) {
-        PyErr_WriteUnraisable((PyObject *)stream);
-        return 0;
-    }
     return result;
 }
 
@@ -489,7 +483,7 @@ stream_emptied(Stream *stream)
         return transport_drained(tr);
     }
     if (stream->eof && stream_shutdown(stream) < 0) {
-        return channel_callback_failed(&tr->head, "Exception in callback _SelectorSocketTransport._write_ready()");
+        return -1;
     }
     return 0;
 }
@@ -548,7 +542,7 @@ stream_on_writable(struct watch *watch, int revents)
     int result = UNLIKELY(revents & EV_ERROR) ? transport_descriptor_gone(tr)
                                               : stream_flush((Stream *)tr);
     if (UNLIKELY(result < 0)) {
-        loop_propagate(loop);
+        transport_step_failed(tr, loop, "_write_ready", revents);
     }
     Py_DECREF(tr);
 }

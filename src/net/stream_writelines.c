@@ -253,7 +253,7 @@ stream_writelines(Stream *stream, PyObject *list)
 #endif
     if (result == 0 && parts.count > 0 && !stream->eof) {
         if (stream_drops(&stream->base)) {
-            stream->base.kind->drop_write(&stream->base);
+            result = stream->base.kind->drop_write(&stream->base);
         }
         else {
             result = stream_write_parts(stream, &parts);

@@ -42,10 +42,10 @@ call_own_steal(PyObject *method, PyObject *exc, const char *message)
     return result == NULL ? -1 : 0;
 }
 
-void
+int
 transport_drop_write(Transport *tr)
 {
-    channel_drop_write(&tr->head, "socket.send() raised exception.");
+    return channel_drop_write(&tr->head, "socket.send() raised exception.");
 }
 
 /* -- the descriptor and its owner ------------------------------------------------------ */
@@ -159,8 +159,7 @@ transport_finish(Transport *tr)
     }
     PyObject *exc = NULL;
     if (UNLIKELY(result < 0)) {
-        result = channel_callback_failed(
-            &tr->head, "Exception in callback _SelectorTransport._call_connection_lost()");
+        result = channel_call_failed(&tr->head, (PyObject *)tr, "_call_connection_lost", Py_None);
         exc = PyErr_GetRaisedException();
     }
     proto_clear(&tr->head.proto);
@@ -334,14 +333,14 @@ transport_fatal_here(Transport *tr, const char *message)
     }
     PyObject *exc = PyErr_GetRaisedException();
     Py_INCREF(tr);
-    channel_tell_fatal(&tr->head, (PyObject *)tr, message, exc, transport_expects(tr, exc));
-    if (tr->head.loop != NULL && transport_force_close(tr, exc) < 0) {
+    int result = channel_tell_fatal(&tr->head, (PyObject *)tr, message, exc, transport_expects(tr, exc));
+    if (LIKELY(result == 0) && tr->head.loop != NULL && transport_force_close(tr, exc) < 0) {
         /* the loop was closed meanwhile: nobody is left to call connection_lost() */
         PyErr_Clear();
     }
     Py_DECREF(tr);
     Py_DECREF(exc);
-    return 0;
+    return result;
 }
 
 int
@@ -366,6 +365,14 @@ transport_descriptor_gone(Transport *tr)
     transport_stop_watches(tr);
     transport_release_fd(tr);
     return transport_fatal_errno(tr, EBADF, "The descriptor of the transport was closed");
+}
+
+void
+transport_step_failed(Transport *tr, Loop *loop, const char *method, int revents)
+{
+    if ((revents & WATCH_BY_HAND) || channel_call_failed(&tr->head, (PyObject *)tr, method, NULL) < 0) {
+        loop_propagate(loop);
+    }
 }
 
 /* -- reading ---------------------------------------------------------------------------------- */
@@ -420,9 +427,7 @@ transport_maybe_resume(Transport *tr)
     if (LIKELY(!transport_flow_is_replaced(tr))) {
         return transport_resume_if_empty(tr);
     }
-    return transport_call_flow(tr, tr->head.state->names._maybe_resume_protocol) < 0
-               ? channel_callback_failed(&tr->head, "Exception in callback _SelectorTransport._write_ready()")
-               : 0;
+    return transport_call_flow(tr, tr->head.state->names._maybe_resume_protocol);
 }
 
 int

@@ -45,7 +45,7 @@ struct transport_kind {
     int (*received_eof)(Transport *tr);
     int (*data_failed)(Transport *tr);    /* data_received() raised the current exception */
     /* For stream_write.c: a write that is too late. */
-    void (*drop_write)(Transport *tr);
+    int (*drop_write)(Transport *tr);
 };
 
 #define TRANSPORT_MESSAGE(tr, what) \
@@ -191,6 +191,10 @@ transport_wants_data(const Transport *tr)
     return !FLAG(tr->head.closing) && !FLAG(tr->head.paused) && tr->begun && !tr->read_eof;
 }
 
+/* The current exception came out of asyncio's `method`, _read_ready() or _write_ready(): who has called that by
+ * hand gets it, else the exception handler, as from a Handle, unless it is to leave the loop. */
+void transport_step_failed(Transport *tr, Loop *loop, const char *method, int revents);
+
 /* asyncio's _read_ready() asks for no more than this, whoever calls it. */
 static inline bool
 transport_reads_by_hand(const Transport *tr, int revents)
@@ -230,7 +234,7 @@ int transport_drained(Transport *tr);
 /* The current exception ends the transport: it is told to the exception handler (an
  * OSError in debug mode only, to the log) and to connection_lost(). 0, or -1 with an exit
  * exception (KeyboardInterrupt, SystemExit), which is not told to anybody and must leave
- * the loop. */
+ * the loop, or with what the handler or the logger has raised: then nothing ends. */
 int transport_fatal(Transport *tr, const char *message);
 /* The descriptor was closed by somebody else: the end, with EBADF. 0 / -1 as above. */
 int transport_descriptor_gone(Transport *tr);
@@ -249,7 +253,7 @@ int transport_pause_if_full(Transport *tr);
 int transport_resume_if_empty(Transport *tr);
 
 /* A write after the connection was lost: dropped, with asyncio's warning from the fifth on. */
-void transport_drop_write(Transport *tr);
+int transport_drop_write(Transport *tr);
 
 /* What a program has put on the transport itself in place of a method that asyncio's transports call of
  * themselves: new reference, or NULL. The C functions of these methods end in _here and do not look. */

@@ -162,8 +162,7 @@ Transport_pause_reading(PyObject *op, PyObject *ignored UNUSED)
     }
     SET_FLAG(tr->head.paused, true);
     watch_stop(&tr->read_watch);
-    channel_log(&tr->head, "debug", "%r pauses reading", NULL);
-    return Py_NewRef(Py_None);
+    return none_or_error(channel_log(&tr->head, "debug", "%r pauses reading", NULL));
 }
 
 static PyObject *
@@ -179,8 +178,7 @@ Transport_resume_reading(PyObject *op, PyObject *ignored UNUSED)
     if (transport_update_reading(tr) < 0) {
         return NULL;
     }
-    channel_log(&tr->head, "debug", "%r resumes reading", NULL);
-    return Py_NewRef(Py_None);
+    return none_or_error(channel_log(&tr->head, "debug", "%r resumes reading", NULL));
 }
 
 /* asyncio's transports have these from classes that anybody can reach; who replaces one there means ours as

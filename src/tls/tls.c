@@ -166,7 +166,7 @@ tls_fatal(Tls *tls, const char *message)
     }
     else if (!PyErr_GivenExceptionMatches(exc, tasks_state(tls->head.state)->futures.CancelledError)) {
         PyObject *lower = Py_NewRef(tls->lower == NULL ? Py_None : tls->lower);
-        channel_tell_fatal(&tls->head, lower, message, exc, PyErr_GivenExceptionMatches(exc, PyExc_OSError));
+        result = channel_tell_fatal(&tls->head, lower, message, exc, PyErr_GivenExceptionMatches(exc, PyExc_OSError));
         Py_DECREF(lower);
     }
     tls_leave(tls);
@@ -390,9 +390,11 @@ tls_lower_eof(Tls *tls, bool *keep_open)
 {
     tls->eof = true;
     *keep_open = false;
-    channel_log(&tls->head, "debug", "%r received EOF", NULL);
     tls_enter(tls);
-    int result = tls_take_eof(tls, keep_open);
+    int result = channel_log(&tls->head, "debug", "%r received EOF", NULL);
+    if (LIKELY(result == 0)) {
+        result = tls_take_eof(tls, keep_open);
+    }
     if (result < 0 && PyErr_ExceptionMatches(PyExc_Exception) && tls->lower != NULL) {
         PyObject *exc = PyErr_GetRaisedException();
         if (tls_call_lower(tls, tls->head.state->names.close, NULL) == 0) {

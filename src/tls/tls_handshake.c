@@ -57,16 +57,17 @@ extra_from_method(Tls *tls, PyObject *key, PyObject *method)
     return result;
 }
 
-static void
+static int
 tls_log_handshake(Tls *tls)
 {
     PyObject *ms = PyFloat_FromDouble((loop_time(tls->head.loop) - tls->handshake_started) * 1e3);
     if (ms == NULL) {
         PyErr_Clear();
-        return;
+        return 0;
     }
-    channel_log(&tls->head, "debug", "%r: SSL handshake took %.1f ms", ms);
+    int result = channel_log(&tls->head, "debug", "%r: SSL handshake took %.1f ms", ms);
     Py_DECREF(ms);
+    return result;
 }
 
 /* -1 with asyncio's RuntimeError */
@@ -97,14 +98,14 @@ tls_handshake_done(Tls *tls)
         || PyDict_SetItem(tls->head.extra, names->ssl_object, tls->engine.object) < 0) {
         return tls_handshake_failed(tls);
     }
-    if (FLAG(tls->head.loop->debug)) {
-        tls_log_handshake(tls);
+    if (FLAG(tls->head.loop->debug) && tls_log_handshake(tls) < 0) {
+        return -1;    /* for whoever has brought the peer's bytes */
     }
     if (tls->app == TLS_APP_INIT) {
         tls->app = TLS_APP_MADE;
         PyObject *value = proto_connection_made(&tls->head.proto, tls->head.state, (PyObject *)tls);
         if (value == NULL) {
-            return -1;    /* for whoever has brought the peer's bytes */
+            return -1;    /* the same */
         }
         Py_DECREF(value);
     }
@@ -233,7 +234,9 @@ tls_lower_made(Tls *tls, PyObject *transport)
         return tls_abort(tls, NULL);    /* cancelled before it began */
     }
     if (FLAG(tls->head.loop->debug)) {
-        channel_log(&tls->head, "debug", "%r starts SSL handshake", NULL);
+        if (channel_log(&tls->head, "debug", "%r starts SSL handshake", NULL) < 0) {
+            return -1;
+        }
         tls->handshake_started = loop_time(tls->head.loop);
     }
     tls->tls_state = TLS_HANDSHAKE;

@@ -30,8 +30,9 @@ tls_call_eof_received(Tls *tls)
     if (keep_open < 0) {
         return tls_fatal(tls, "Error calling eof_received()");
     }
-    if (keep_open) {
-        channel_log_warning(&tls->head, "returning true from eof_received() has no effect when using ssl");
+    if (keep_open
+        && channel_log_warning(&tls->head, "returning true from eof_received() has no effect when using ssl") < 0) {
+        return tls_fatal(tls, "Error calling eof_received()");
     }
     return 0;
 }

@@ -424,30 +424,13 @@ Tls_get_buffer(PyObject *op, PyObject *size_hint)
     return tls_make_read_buffer(tls) < 0 ? NULL : PyMemoryView_FromObject(tls->read_buffer);
 }
 
-/* What a slice that ends at `number` takes for its end. 0 / -1 */
-static int
-slice_end(PyObject *number, Py_ssize_t *end)
-{
-    if (number == Py_None) {
-        *end = PY_SSIZE_T_MAX;
-        return 0;
-    }
-    if (!PyIndex_Check(number)) {
-        PyErr_SetString(PyExc_TypeError,
-                        "slice indices must be integers or None or have an __index__ method");
-        return -1;
-    }
-    *end = PyNumber_AsSsize_t(number, NULL);    /* clipped */
-    return *end == -1 && PyErr_Occurred() ? -1 : 0;
-}
-
 static PyObject *
 Tls_buffer_updated(PyObject *op, PyObject *count)
 {
     OWN_LOOP_OF(op, Channel);
     Tls *tls = tls_cast(op);
     Py_ssize_t n;
-    if (slice_end(count, &n) < 0 || tls_make_read_buffer(tls) < 0) {
+    if (args_slice_end(count, &n) < 0 || tls_make_read_buffer(tls) < 0) {
         return NULL;
     }
     Py_ssize_t size = PyByteArray_GET_SIZE(tls->read_buffer);

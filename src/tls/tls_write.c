@@ -302,10 +302,10 @@ control_writing_sent(Tls *tls)
 
 /* -- write() ----------------------------------------------------------------------------------- */
 
-static void
+static int
 tls_drop_write(Tls *tls)
 {
-    channel_drop_write(&tls->head, "SSL connection is closed");
+    return channel_drop_write(&tls->head, "SSL connection is closed");
 }
 
 /* Before the connection is made a write waits for it; after the end it is dropped. */
@@ -484,8 +484,7 @@ tls_write(Tls *tls, PyObject *data)
         return wanted;
     }
     if (UNLIKELY(!tls_takes_writes(tls))) {
-        tls_drop_write(tls);
-        return 0;
+        return tls_drop_write(tls);
     }
     tls_enter(tls);
     int result = LIKELY(is_bytes) ? tls_write_bytes(tls, data) : tls_write_other(tls, data);
@@ -532,8 +531,7 @@ int
 tls_writelines(Tls *tls, PyObject *list)
 {
     if (UNLIKELY(!tls_takes_writes(tls))) {
-        tls_drop_write(tls);    /* and nobody asks for what is in it */
-        return 0;
+        return tls_drop_write(tls);    /* and nobody asks for what is in it */
     }
     tls_enter(tls);
     int result = tls_queue_parts(tls, list);
