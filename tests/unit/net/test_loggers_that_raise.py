@@ -223,7 +223,7 @@ def test_exception_handler_raises(kind, times, lost):
                 far.connect(transport.get_extra_info("sockname"))
             pairs.append((transport, far))
             far.send(b"x")
-            await turns(4)
+            await until(lambda: lines)
             if lost:
                 transport.abort()
                 await turns(4)
