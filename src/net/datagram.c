@@ -117,7 +117,7 @@ datagram_read(Datagram *dgram, Loop *loop, bool *more)
     socklen_t length = sizeof(address);
     ssize_t n;
     do {
-        n = recvfrom(dgram->base.fd, buffer, SCRATCH_BYTES, MSG_DONTWAIT,
+        n = recvfrom(dgram->base.io.fd, buffer, SCRATCH_BYTES, MSG_DONTWAIT,
                      (struct sockaddr *)&address, &length);
     } while (UNLIKELY(n < 0 && errno == EINTR));
     int result = 0;

@@ -158,7 +158,7 @@ send_by_kernel(Datagram *dgram, const void *data, size_t n, const struct addr *t
     }
     ssize_t sent;
     do {
-        sent = sendto(dgram->base.fd, data, n, MSG_DONTWAIT | MSG_NOSIGNAL, to, target->length);
+        sent = sendto(dgram->base.io.fd, data, n, MSG_DONTWAIT | MSG_NOSIGNAL, to, target->length);
     } while (sent < 0 && errno == EINTR);
     if (LIKELY(sent >= 0)) {
         datagram_count_sent(dgram, (size_t)sent);

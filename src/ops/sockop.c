@@ -41,6 +41,24 @@ receive(Operation *op, void *buffer, size_t size, struct sockaddr *address, sock
     return got;
 }
 
+/* The memory of op->args[0]. To ask for it may run Python, which may close the socket: the number of its
+ * descriptor is looked up afterwards. 0 / -1 */
+static int
+sockop_get_buffer(Operation *op, Py_buffer *view, int flags)
+{
+    if (PyObject_GetBuffer(op->args[0], view, flags) < 0) {
+        if (flags == PyBUF_WRITABLE) {
+            args_not_writable("recv_into() argument 1", op->args[0]);
+        }
+        return -1;
+    }
+    if (UNLIKELY(sockop_find_plain_fd(op) < 0)) {
+        PyBuffer_Release(view);
+        return -1;
+    }
+    return 0;
+}
+
 /* args[0] is how many bytes are wanted: fills op->count, once. 0 / -1 */
 static int
 sockop_parse_size(Operation *op, const char *function)
@@ -53,6 +71,9 @@ sockop_parse_size(Operation *op, const char *function)
     Py_XDECREF(number);
     if (op->count == -1 && PyErr_Occurred()) {
         return -1;
+    }
+    if (UNLIKELY(!PyLong_CheckExact(op->args[0])) && sockop_find_plain_fd(op) < 0) {
+        return -1;    /* its __index__() may have closed the socket, and the number may be another's by now */
     }
     if (op->count < 0) {
         PyErr_Format(PyExc_ValueError, "negative buffersize in %s", function);
@@ -128,8 +149,7 @@ attempt_recv_into(Operation *op, PyObject **result)
     }
     /* Taken anew for each attempt: a bytearray may change its size while we wait. */
     Py_buffer view;
-    if (PyObject_GetBuffer(op->args[0], &view, PyBUF_WRITABLE) < 0) {
-        args_not_writable("recv_into() argument 1", op->args[0]);
+    if (sockop_get_buffer(op, &view, PyBUF_WRITABLE) < 0) {
         return ATTEMPT_FAILED;
     }
     ssize_t got = view.len == 0 ? 0 : receive(op, view.buf, (size_t)view.len, NULL, NULL);
@@ -249,27 +269,68 @@ sockop_send_rest(Operation *op, const char *data, Py_ssize_t size, PyObject **re
     return ATTEMPT_DONE;
 }
 
-/* Other bytes-like objects. From the first wait on, a memoryview (args[1]) keeps the buffer. */
+/* A memoryview of `data` whose items are bytes, as send() counts them: asyncio's counts items, and waits for ever
+ * where these are larger. NULL with an exception. */
+static PyObject *
+view_of_bytes(PyObject *data)
+{
+    PyObject *view = PyMemoryView_FromObject(data);
+    if (view == NULL) {
+        return NULL;
+    }
+    const Py_buffer *buffer = PyMemoryView_GET_BUFFER(view);
+    if (LIKELY(buffer->itemsize == 1 && buffer->ndim == 1)) {
+        return view;
+    }
+    PyObject *bytes = PyObject_CallMethod(view, "cast", "s", "B");
+    Py_DECREF(view);
+    return bytes;
+}
+
+/* Other bytes-like objects. From the first wait on, a memoryview (args[1]) keeps the buffer: a new one, as
+ * asyncio's, and an object may give another buffer than before. */
 static enum attempt
 sockop_sendall_buffer(Operation *op, PyObject **result)
 {
     if (op->args[1] != NULL) {
         Py_buffer *kept = PyMemoryView_GET_BUFFER(op->args[1]);
+        if (UNLIKELY(kept->len < op->count)) {
+            PyErr_SetString(PyExc_BufferError, "the buffer is shorter than what was sent of it");
+            return ATTEMPT_FAILED;
+        }
         return sockop_send_rest(op, kept->buf, kept->len, result);
     }
     Py_buffer view;
-    if (PyObject_GetBuffer(op->args[0], &view, PyBUF_SIMPLE) < 0) {
+    if (sockop_get_buffer(op, &view, PyBUF_SIMPLE) < 0) {
         return ATTEMPT_FAILED;
     }
     enum attempt outcome = sockop_send_rest(op, view.buf, view.len, result);
     if (outcome == ATTEMPT_WAIT_WRITE) {
-        op->args[1] = PyMemoryView_FromObject(op->args[0]);
+        op->args[1] = view_of_bytes(op->args[0]);
         if (op->args[1] == NULL) {
             outcome = ATTEMPT_FAILED;
         }
     }
     PyBuffer_Release(&view);
     return outcome;
+}
+
+/* The bytes of what was given to send(), or the length of what has none. -1 with an exception. */
+static Py_ssize_t
+length_for_send(PyObject *data)
+{
+    Py_ssize_t length = PyObject_Length(data);
+    if (length < 0 || PyBytes_Check(data) || PyByteArray_Check(data)) {
+        return length;
+    }
+    Py_buffer view;
+    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
+        PyErr_Clear();
+        return length;
+    }
+    length = view.len;
+    PyBuffer_Release(&view);
+    return length;
 }
 
 /* By the method send() of a socket of another kind: args[1] is a memoryview of all. */
@@ -299,7 +360,7 @@ sockop_sendall_method(Operation *op, PyObject **result)
         }
         op->count += count;
     }
-    Py_ssize_t length = PyObject_Length(op->args[1] != NULL ? op->args[1] : op->args[0]);
+    Py_ssize_t length = op->args[1] != NULL ? PyObject_Length(op->args[1]) : length_for_send(op->args[0]);
     if (length < 0) {
         return ATTEMPT_FAILED;
     }
@@ -308,7 +369,7 @@ sockop_sendall_method(Operation *op, PyObject **result)
         return ATTEMPT_DONE;
     }
     if (op->args[1] == NULL) {
-        op->args[1] = PyMemoryView_FromObject(op->args[0]);
+        op->args[1] = view_of_bytes(op->args[0]);
     }
     return op->args[1] != NULL ? ATTEMPT_WAIT_WRITE : ATTEMPT_FAILED;
 }
