@@ -24,6 +24,7 @@ from ._say import descriptor_of_stderr, encodable, say, write_with_patience
 
 __all__ = ["dump"]
 
+_HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 _MOST_TASKS = 20_000
 _MOST_OTHERS = 50  # timers, transports: so many of each are written out
 _MOST_FRAMES = 100
@@ -106,7 +107,10 @@ def _dump_loop(text: io.StringIO, number: int, thread: int, loop: Any) -> None:
 
 
 def frame_of(thread: int) -> FrameType | None:
-    """What a thread runs in this interpreter."""
+    """What a thread runs in this interpreter, if it may be looked at."""
+    if not _HAS_GIL:
+        # The frames of another thread change while they are read.
+        return sys._getframe() if thread == threading.get_ident() else None
     if _core._is_main_interpreter:
         return sys._current_frames().get(thread)
     return _core._frame_of(thread)
@@ -226,6 +230,8 @@ def _above_a_work_item(frame: FrameType | None) -> list[str]:
                 return []
             return places or [_function_of(frame.f_locals.get("self"))]
         places.append(_place(frame, frame.f_lineno))
+        if not _HAS_GIL:
+            return places  # what is below changes while it is read
         frame = frame.f_back
     return []
 

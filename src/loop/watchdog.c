@@ -8,6 +8,7 @@
 #include "base/thread.h"
 #include "loop/activity.h"
 #include "loop/lookout.h"
+#include "loop/turns.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -29,16 +30,13 @@
 #define DUMP_NS INT64_C(20000000)         /* for the signal's handler to begin */
 #define DUMP_LATE_NS INT64_C(10000000000) /* for it to begin: the thread may wait for the processor */
 #define DUMP_MAX 8192
-
-/* A loop that turns so often and hardly sleeps in between may spin: one that has work is told apart by what
- * it runs (trace.h). It is told of once in a window, while it goes on. */
-#define WINDOW_NS INT64_C(150000000)
-#define BUSY_TURNS_PER_SECOND 2000
-/* Of a sleep that ends at once: for each turn, what the system call takes; where other processes have
- * the processor meanwhile it is longer, but not most of the time. */
-#define BUSY_SLEEP_NS 20000
-#define BUSY_SLEEP_PART 0.6
-#define BUSY_CALLS 50            /* more turns than that for each call of another thread */
+/* Without a GIL the frames of a thread that runs may be looked at by that thread alone: by the handler. */
+#ifdef Py_GIL_DISABLED
+#define FRAMES_ARE_SHY true
+#else
+#define FRAMES_ARE_SHY false
+#endif
+#define RIPE_NS INT64_C(500000000)        /* for it to be read; on a busy machine it may come late */
 
 enum event_kind {
     EVENT_STALL,
@@ -57,15 +55,7 @@ struct event {
     double turns;                /* EVENT_BUSY: per second */
     char *dump;                  /* malloc: what faulthandler wrote, or NULL; */
     bool held;                   /* because the GIL was not to be had */
-};
-
-/* The turns of a loop in a while. */
-struct window {
-    int64_t began_ns;            /* 0: nothing is known yet */
-    uint64_t turns;
-    int64_t idle;
-    uint64_t from_threads;
-    bool busy;                   /* the last one was */
+    bool unripe;                 /* nobody is to take it before it has its dump */
 };
 
 /* What is known of one loop. */
@@ -183,6 +173,7 @@ watch_write(struct watch *watch, enum event_kind kind, const struct seen *seen,
             .thread = thread,
             .lasted_ns = now - seen->since_ns,
             .written_ns = now,
+            .unripe = FRAMES_ARE_SHY && kind <= EVENT_STILL && watch->signal != 0,
         };
         pthread_cond_broadcast(&watch->changed);
     }
@@ -273,10 +264,12 @@ watch_add_dump(struct watch *watch, const struct seen *seen, char *dump)
         if (event->number == seen->number && event->dump == NULL && event->kind <= EVENT_STILL) {
             event->dump = dump;
             event->held = seen->held;
+            event->unripe = false;
             dump = NULL;
             break;
         }
     }
+    pthread_cond_broadcast(&watch->changed);
     pthread_mutex_unlock(&watch->lock);
     free(dump);
 }
@@ -325,6 +318,10 @@ watch_stuck(struct watch *watch, struct seen *seen, const struct activity *activ
         seen->reported = true;
         seen->next_report_ns = watch->repeat_ns == 0 ? 0 : now + watch->repeat_ns;
         seen->asked_ns = now;
+        if (FRAMES_ARE_SHY && watch->signal != 0) {
+            seen->held = false;
+            watch_signal(watch, seen, activity, now);
+        }
     }
     else if (seen->asked_ns != 0 && now - seen->asked_ns >= watch->grace_ns) {
         int64_t patience = watch_patience(watch, &seen->held);
@@ -338,37 +335,6 @@ watch_stuck(struct watch *watch, struct seen *seen, const struct activity *activ
 }
 
 static void
-watch_turns(struct watch *watch, struct seen *seen, const struct activity *activity, int64_t now)
-{
-    const struct counters *counters = activity->counters;
-    struct window *window = &seen->window;
-    int64_t length = now - window->began_ns;
-    if (window->began_ns != 0 && length < WINDOW_NS) {
-        return;
-    }
-    uint64_t count = __atomic_load_n(&counters->turns, __ATOMIC_RELAXED);
-    uint64_t from_threads = __atomic_load_n(&counters->from_threads, __ATOMIC_RELAXED);
-    int64_t idle = span_at(__atomic_load_n(&counters->idle, __ATOMIC_RELAXED), now);
-    uint64_t turns = count - window->turns;
-    int64_t slept = idle - window->idle;
-    double per_second = (double)turns * 1e9 / (double)length;
-    bool busy = window->began_ns != 0 && activity->thread != 0 && per_second >= BUSY_TURNS_PER_SECOND
-                && (slept < (int64_t)turns * BUSY_SLEEP_NS
-                    || (double)slept < (double)length * BUSY_SLEEP_PART)
-                && (from_threads - window->from_threads) * BUSY_CALLS < turns;
-    if (busy || window->busy) {
-        watch_write_busy(watch, seen, activity->thread, busy ? per_second : 0);
-    }
-    *window = (struct window){
-        .began_ns = now,
-        .turns = count,
-        .idle = idle,
-        .from_threads = from_threads,
-        .busy = busy,
-    };
-}
-
-static void
 watch_look(struct watch *watch, struct activity *activity, int64_t now)
 {
     struct seen *seen = watch_find(watch, activity->number);
@@ -377,7 +343,10 @@ watch_look(struct watch *watch, struct activity *activity, int64_t now)
     }
     uint64_t pulse = __atomic_load_n(&activity->counters->pulse, __ATOMIC_RELAXED);
     seen->there = true;
-    watch_turns(watch, seen, activity, now);
+    double turns;
+    if (turns_look(&seen->window, activity, now, &turns)) {
+        watch_write_busy(watch, seen, activity->thread, turns);
+    }
     if (pulse == seen->pulse && (pulse & 1) != 0 && activity->thread != 0) {
         watch_stuck(watch, seen, activity, now);
         return;
@@ -409,6 +378,22 @@ watch_leave_out_pause(struct watch *watch, int64_t now)
     }
 }
 
+/* What has waited for its dump for too long goes without: the thread does not come to write it, or has done
+ * something else since. */
+static void
+watch_ripen(struct watch *watch, int64_t now)
+{
+    pthread_mutex_lock(&watch->lock);
+    for (unsigned int i = 0; i < watch->count; i++) {
+        struct event *event = &watch->events[(watch->first + i) % EVENTS_MAX];
+        if (event->unripe && (watch->stopped || now - event->written_ns > RIPE_NS)) {
+            event->unripe = false;
+            pthread_cond_broadcast(&watch->changed);
+        }
+    }
+    pthread_mutex_unlock(&watch->lock);
+}
+
 static void
 watch_tick(struct watch *watch)
 {
@@ -435,6 +420,7 @@ watch_tick(struct watch *watch)
             i--;
         }
     }
+    watch_ripen(watch, now);
     if (!reads) {
         return;
     }
@@ -606,7 +592,7 @@ Watchdog_wait(PyObject *op, PyObject *ignored UNUSED)
     pthread_mutex_lock(&watch->lock);
     watch->telling = false;
     watch->waits = true;
-    while (watch->count == 0 && !watch->ended) {
+    while ((watch->count == 0 || watch->events[watch->first % EVENTS_MAX].unripe) && !watch->ended) {
         pthread_cond_wait(&watch->changed, &watch->lock);
     }
     pthread_mutex_unlock(&watch->lock);

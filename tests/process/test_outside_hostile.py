@@ -1,7 +1,7 @@
 """`python -m asyncloop ps`, `tree` and `top` of processes that are not what they seem.
 
-Root looks into those of others, so what is read there is not to be trusted. asyncio has nothing like
-it, so all of this is about asyncloop alone.
+Root looks into those of others, so what is read there is not to be trusted. asyncio has nothing
+like it, so all of this is about asyncloop alone.
 """
 
 import contextlib
