@@ -360,17 +360,9 @@ buffer_extend(PyObject *buffer, const char *data, size_t n, Py_ssize_t wanted)
 /* New reference to a field of the reader, or NULL. A reader that has changed its class (see
  * stream_api.h) has a dict, which is quicker to ask than the object. */
 static inline PyObject *
-reader_field(PyObject *reader, PyObject *dict, PyObject *name)
+reader_field(PyObject *reader, PyObject *dict, PyObject *name, enum field_place place)
 {
-#ifdef Py_GIL_DISABLED
-    PyObject *value;
-    return dict == NULL                                ? PyObject_GetAttr(reader, name)
-           : PyDict_GetItemRef(dict, name, &value) > 0 ? value
-                                                       : NULL;
-#else
-    return dict != NULL ? Py_XNewRef(PyDict_GetItemWithError(dict, name))
-                        : PyObject_GetAttr(reader, name);
-#endif
+    return dict != NULL ? field_ref(dict, name, place) : PyObject_GetAttr(reader, name);
 }
 
 /* The length of the buffer without which readexactly(), which waits, cannot go on: until then
@@ -415,11 +407,11 @@ feeding_begin(struct feeding *feeding, struct state *state, PyObject *reader_ste
         PyErr_Clear();
     }
     feeding->dict = dict;
-    PyObject *eof = reader_field(reader_steal, dict, state->names._eof);
-    feeding->buffer = eof == NULL ? NULL : reader_field(reader_steal, dict, state->names._buffer);
-    limit = feeding->buffer == NULL ? NULL : reader_field(reader_steal, dict, state->names._limit);
+    PyObject *eof = reader_field(reader_steal, dict, state->names._eof, READER_EOF);
+    feeding->buffer = eof == NULL ? NULL : reader_field(reader_steal, dict, state->names._buffer, READER_BUFFER);
+    limit = feeding->buffer == NULL ? NULL : reader_field(reader_steal, dict, state->names._limit, READER_LIMIT);
     feeding->waiter = limit == NULL ? NULL
-                                    : reader_field(reader_steal, dict, state->names._waiter);
+                                    : reader_field(reader_steal, dict, state->names._waiter, READER_WAITER);
     bool usual = eof == Py_False && reader_is_plain(state, reader_steal, dict)
                  && feeding->waiter != NULL && PyLong_CheckExact(limit)
                  && PyByteArray_CheckExact(feeding->buffer);

@@ -1,6 +1,7 @@
 /* operation_type.c - see operation_inside.h. */
 #include "ops/operation_inside.h"
 
+#include "base/checked.h"
 #include "base/freelist.h"
 #include "loop/owner.h"
 #include "net/transport.h"
@@ -96,7 +97,11 @@ Operation_dealloc(PyObject *self)
     if (UNLIKELY(op->kind->warns && !op->started && op->loop != NULL)) {
         operation_warn_never_awaited(op);
     }
-    operation_finish(op);
+    if (op->loop != NULL) {
+        operation_finish(op);
+    }
+    VERIFY(op->sock == NULL && op->future == NULL && op->inner == NULL && op->value == NULL && op->timer == NULL);
+    VERIFY(!watch_is_active(&op->watch) && list_empty(&op->waiting));
     if (!freelist_keep(&ops_state(state)->operations.free, self)) {
         type->tp_free(self);
     }

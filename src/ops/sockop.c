@@ -66,6 +66,11 @@ sockop_parse_size(Operation *op, const char *function)
     if (op->phase > 0) {
         return 0;
     }
+    op->count = PyLong_CheckExact(op->args[0]) ? long_if_small(op->args[0]) : -1;
+    if (LIKELY(op->count >= 0)) {
+        op->phase = 1;
+        return 0;
+    }
     PyObject *number = PyNumber_Index(op->args[0]);
     op->count = number == NULL ? -1 : PyLong_AsSsize_t(number);
     Py_XDECREF(number);
@@ -457,13 +462,13 @@ sockop_by_asyncio(PyObject *loop, const char *name, PyObject *const *args, Py_ss
         static const struct operation_kind kind = {                                            \
             .name = #NAME, .attempt = ATTEMPT, .owner = "BaseSelectorEventLoop", .warns = true}; \
         static const char *const names[] = {__VA_ARGS__, NULL};                                \
-        PyObject *values[OPERATION_MAX_ARGS + 1] = {NULL};                                     \
         if (UNLIKELY(loop_has_custom_futures((Loop *)loop))) {                                 \
             return sockop_by_asyncio(loop, #NAME, args, nargs, kwnames);                       \
         }                                                                                      \
         if (LIKELY(kwnames == NULL && nargs == (NARGS) && (ROOM) == (NARGS) - 1)) {            \
             return operation_new((Loop *)loop, &kind, args[0], args + 1, ROOM);                \
         }                                                                                      \
+        PyObject *values[OPERATION_MAX_ARGS + 1] = {NULL};                                     \
         if (args_unpack(#NAME, args, nargs, kwnames, names, NARGS, REQUIRED, values) < 0) {    \
             return NULL;                                                                       \
         }                                                                                      \

@@ -29,6 +29,12 @@ sockop_find_plain_fd(Operation *op)
     if (number == NULL) {
         return -1;
     }
+    int small = args_small_fd(number);
+    if (LIKELY(small >= 0)) {
+        Py_DECREF(number);
+        op->fd = small;
+        return 0;
+    }
     int overflow;
     long fd = PyLong_AsLongAndOverflow(number, &overflow);
     Py_DECREF(number);

@@ -31,43 +31,16 @@ view_release(struct reader_view *view)
     Py_CLEAR(view->buffer);
 }
 
-/* New reference; NULL where it is missing. */
-static inline PyObject *
-field_ref(PyObject *dict, PyObject *name)
-{
-    PyObject *value;
-    if (UNLIKELY(PyDict_GetItemRef(dict, name, &value) < 0)) {
-        PyErr_Clear();
-    }
-    return value;
-}
-
-/* Is it None, or whatever else always exists? */
-static inline bool
-field_is(PyObject *dict, PyObject *name, PyObject *constant)
-{
-#ifdef Py_GIL_DISABLED
-    PyObject *value = field_ref(dict, name);
-    Py_XDECREF(value);
-#else
-    PyObject *value = PyDict_GetItemWithError(dict, name);
-    if (UNLIKELY(value == NULL)) {
-        PyErr_Clear();
-    }
-#endif
-    return value == constant;
-}
-
 /* New reference to a field of an object; NULL (and no exception) where it has none. */
 static PyObject *
-own_field(PyObject *op, PyObject *name)
+own_field(PyObject *op, PyObject *name, enum field_place place)
 {
     PyObject *dict = PyObject_GenericGetDict(op, NULL);
     if (UNLIKELY(dict == NULL)) {
         PyErr_Clear();
         return NULL;
     }
-    PyObject *value = field_ref(dict, name);
+    PyObject *value = field_ref(dict, name, place);
     Py_DECREF(dict);
     return value;
 }
@@ -87,10 +60,10 @@ view_open(Operation *op, struct reader_view *view)
         PyErr_Clear();
         return false;
     }
-    view->buffer = field_ref(view->dict, state->names._buffer);
+    view->buffer = field_ref(view->dict, state->names._buffer, READER_BUFFER);
     if (UNLIKELY(view->buffer == NULL || !PyByteArray_CheckExact(view->buffer)
                  || !reader_is_plain(state, op->args[0], view->dict)
-                 || (!op->started && !field_is(view->dict, state->names._exception, Py_None)))) {
+                 || (!op->started && !field_is(view->dict, state->names._exception, READER_EXCEPTION, Py_None)))) {
         view_release(view);
         return false;
     }
@@ -101,14 +74,14 @@ view_open(Operation *op, struct reader_view *view)
 static inline bool
 view_at_end(struct state *state, const struct reader_view *view)
 {
-    return !field_is(view->dict, state->names._eof, Py_False);
+    return !field_is(view->dict, state->names._eof, READER_EOF, Py_False);
 }
 
 /* The reader's limit in bytes, or -1 */
 static Py_ssize_t
 view_limit(struct state *state, const struct reader_view *view)
 {
-    PyObject *limit = field_ref(view->dict, state->names._limit);
+    PyObject *limit = field_ref(view->dict, state->names._limit, READER_LIMIT);
     Py_ssize_t n = limit != NULL && PyLong_CheckExact(limit) ? PyLong_AsSsize_t(limit) : -1;
     Py_XDECREF(limit);
     if (UNLIKELY(n < 0)) {
@@ -145,7 +118,7 @@ is_answered(Operation *op, PyObject **result)
 static int
 maybe_resume(struct state *state, PyObject *reader, struct reader_view *view)
 {
-    if (LIKELY(field_is(view->dict, state->names._paused, Py_False))) {
+    if (LIKELY(field_is(view->dict, state->names._paused, READER_PAUSED, Py_False))) {
         return 0;
     }
     PyObject *result = PyObject_CallOneArg(net_state(state)->reader.own[OWN_MAYBE_RESUME_TRANSPORT], reader);
@@ -215,8 +188,8 @@ wait_for_data(Operation *op, struct reader_view *view, enum own_function which)
 {
     struct state *state = op->state;
     PyObject *reader = op->args[0];
-    bool paused = !field_is(view->dict, state->names._paused, Py_False);
-    bool busy = !field_is(view->dict, state->names._waiter, Py_None);
+    bool paused = !field_is(view->dict, state->names._paused, READER_PAUSED, Py_False);
+    bool busy = !field_is(view->dict, state->names._waiter, READER_WAITER, Py_None);
     PyObject *dict = Py_NewRef(view->dict);
     view_release(view);
     if (UNLIKELY(busy || loop_has_custom_futures(op->loop))) {
@@ -380,11 +353,11 @@ transport_is_free(struct state *state, PyObject *transport)
 static bool
 reader_is_well(struct state *state, PyObject *writer)
 {
-    PyObject *reader = own_field(writer, state->names._reader);
+    PyObject *reader = own_field(writer, state->names._reader, WRITER_READER);
     bool well = reader == Py_None;
     if (LIKELY(reader != NULL && Py_IS_TYPE(reader, net_state(state)->reader.FastReaderType))) {
         PyObject *dict = PyObject_GenericGetDict(reader, NULL);
-        well = dict != NULL && field_is(dict, state->names._exception, Py_None)
+        well = dict != NULL && field_is(dict, state->names._exception, READER_EXCEPTION, Py_None)
                && reader_is_plain(state, reader, dict);
         if (UNLIKELY(dict == NULL)) {
             PyErr_Clear();
@@ -462,7 +435,7 @@ static Operation *
 begin(struct state *state, const struct operation_kind *kind, PyObject *self, PyObject *arg)
 {
     PyObject *op = NULL;
-    PyObject *loop = own_field(self, state->names._loop);
+    PyObject *loop = own_field(self, state->names._loop, READER_LOOP);
     if (LIKELY(loop != NULL && loop_check(state, loop) && reader_classes_are_standard(state))) {
         PyObject *args[2] = {self, arg};
         op = operation_new((Loop *)loop, kind, NULL, args, 1 + (arg != NULL));
@@ -540,7 +513,7 @@ Reader_readuntil(METHOD_ARGS)
 static PyObject *
 writer_transport(struct state *state, PyObject *writer)
 {
-    PyObject *transport = own_field(writer, state->names._transport);
+    PyObject *transport = own_field(writer, state->names._transport, WRITER_TRANSPORT);
     if (UNLIKELY(transport == NULL)) {
         return PyObject_GetAttr(writer, state->names._transport);
     }
