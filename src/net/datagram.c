@@ -242,6 +242,7 @@ static PyObject *
 datagram_new(Loop *loop, PyObject *sock, int fd, PyObject *protocol, PyObject *address,
              PyObject *waiter, PyObject *extra)
 {
+    const int *known = transport_socket_number(loop->state, sock, fd);    /* before anything runs Python */
     PyObject *family = PyObject_GetAttrString(sock, "family");
     long number = family == NULL ? -1 : PyLong_AsLong(family);
     Py_XDECREF(family);
@@ -256,7 +257,7 @@ datagram_new(Loop *loop, PyObject *sock, int fd, PyObject *protocol, PyObject *a
     Datagram *dgram = (Datagram *)tr;
     dgram->family = (int)number;
     dgram->address = Py_XNewRef(address);
-    io_init_socket(&tr->io, fd, transport_socket_number(loop->state, sock, fd));
+    io_init_socket(&tr->io, fd, known);
     tr->read_watch.ready = datagram_on_readable;
     tr->write_watch.ready = datagram_on_writable;
     if (transport_set_peer(tr, NULL, 0) < 0 || transport_begin(tr, waiter) < 0) {

@@ -371,6 +371,33 @@ io_accept(struct io *io, int *fd, struct sockaddr_storage *peer, socklen_t *peer
     return IO_OK;
 }
 
+bool
+io_is_shortage(int err)
+{
+    return err == EMFILE || err == ENFILE || err == ENOBUFS || err == ENOMEM;
+}
+
+bool
+io_is_of_connection(int err)
+{
+    switch (err) {
+    case ECONNABORTED:
+    case EPROTO:
+    case ENETDOWN:
+    case ENOPROTOOPT:
+    case EHOSTDOWN:
+    case EHOSTUNREACH:
+    case ENETUNREACH:
+    case EPERM:
+#ifdef ENONET
+    case ENONET:
+#endif
+        return true;
+    default:
+        return false;
+    }
+}
+
 void
 io_set_nodelay(int fd)
 {

@@ -96,6 +96,10 @@ void io_set_flaky(uint64_t seed);
  * (the caller owns it) and the peer's address, IO_WANT_READ, or IO_ERROR. */
 enum io_status io_accept(struct io *io, int *fd, struct sockaddr_storage *peer,
                          socklen_t *peer_length);
+/* What its error means: nothing to make a connection of; or the connection is gone with it, and accept(2) says to
+ * go on. */
+bool io_is_shortage(int err);
+bool io_is_of_connection(int err);
 
 void io_set_nodelay(int fd);    /* best effort: no TCP, no effect */
 

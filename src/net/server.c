@@ -82,6 +82,18 @@ accept_failed(Loop *loop, PyObject *protocol)
     return 0;
 }
 
+/* The current exception came out of what asyncio's _accept_connection() does: 0 when the exception handler
+ * has it, or -1 with an exit exception. */
+static int
+accepting_raised(Loop *loop)
+{
+    if (is_exit_exception()) {
+        return -1;
+    }
+    loop_report(loop, "Exception in callback BaseSelectorEventLoop._accept_connection()", NULL, NULL);
+    return 0;
+}
+
 /* Keeps the current exception. */
 static void
 close_socket(struct state *state, PyObject *sock)
@@ -95,7 +107,8 @@ close_socket(struct state *state, PyObject *sock)
     PyErr_SetRaisedException(exc);
 }
 
-static void
+/* 0, or -1 with what a filter or a handler of logging has raised. */
+static int
 log_connection(Acceptor *acceptor, struct state *state, PyObject *sock, PyObject *peername)
 {
     PyObject *server = acceptor->server != NULL ? acceptor->server : Py_None;
@@ -103,10 +116,8 @@ log_connection(Acceptor *acceptor, struct state *state, PyObject *sock, PyObject
     PyObject *result = PyObject_CallMethod(logger, "debug", "sOOO", "%r got a new connection from %r: %r",
                                            server, peername, sock);
     Py_DECREF(logger);
-    if (result == NULL) {
-        PyErr_WriteUnraisable((PyObject *)acceptor);
-    }
     Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
 }
 
 static PyObject *
@@ -157,7 +168,10 @@ make_stream(Acceptor *acceptor, Loop *loop, PyObject *sock, int fd, PyObject *co
     PyObject *transport = NULL;
     PyObject *protocol = call_in_context(context, factory, NULL, 0);
     int result = 0;
-    if (protocol != NULL) {
+    if (protocol != NULL && transport_socket_number(loop->state, sock, fd) == NULL) {
+        fd = args_descriptor(sock);    /* the factory, or a handler of the log, may have closed it */
+    }
+    if (protocol != NULL && fd >= 0) {
         transport = stream_new(loop, sock, fd, protocol, NULL, extra, server, context, peer,
                                peer_length);
     }
@@ -213,8 +227,14 @@ accept_connection(Acceptor *acceptor, Loop *loop, int fd, const struct sockaddr 
     if (UNLIKELY(FLAG(loop->debug))) {
         PyObject *peername = addr_build(peer, peer_length);
         PyErr_Clear();
-        log_connection(acceptor, loop->state, sock, peername != NULL ? peername : Py_None);
+        result = log_connection(acceptor, loop->state, sock, peername != NULL ? peername : Py_None);
         Py_XDECREF(peername);
+        if (result < 0) {
+            close_socket(loop->state, sock);
+            Py_DECREF(sock);
+            result = accepting_raised(loop);
+            goto done;
+        }
     }
     result = acceptor->accepted != NULL
                  ? hand_over(acceptor, loop, sock, context, peer, peer_length, NULL)
@@ -263,12 +283,15 @@ accept_socket(Acceptor *acceptor, Loop *loop, PyObject *sock, PyObject *peername
     if (extra == NULL || PyDict_SetItem(extra, loop->state->names.peername, peername) < 0) {
         goto failed;
     }
-    if (UNLIKELY(FLAG(loop->debug))) {
-        log_connection(acceptor, loop->state, sock, peername);
+    if (UNLIKELY(FLAG(loop->debug)) && log_connection(acceptor, loop->state, sock, peername) < 0) {
+        close_socket(loop->state, sock);
+        result = accepting_raised(loop);
     }
-    result = acceptor->accepted != NULL
-                 ? hand_over(acceptor, loop, sock, context, NULL, 0, peername)
-                 : make_stream(acceptor, loop, sock, fd, context, NULL, 0, extra);
+    else {
+        result = acceptor->accepted != NULL
+                     ? hand_over(acceptor, loop, sock, context, NULL, 0, peername)
+                     : make_stream(acceptor, loop, sock, fd, context, NULL, 0, extra);
+    }
     Py_DECREF(extra);
     Py_DECREF(context);
     return result;
@@ -307,34 +330,6 @@ accept_by_method(Acceptor *acceptor, PyObject **sock, PyObject **peername)
 
 /* -- errors of the listening socket --------------------------------------------------------- */
 
-static bool
-is_shortage(int err)
-{
-    return err == EMFILE || err == ENFILE || err == ENOBUFS || err == ENOMEM;
-}
-
-/* Errors that were the connection's, which is gone with them: accept(2) says to go on. */
-static bool
-is_of_connection(int err)
-{
-    switch (err) {
-    case ECONNABORTED:
-    case EPROTO:
-    case ENETDOWN:
-    case ENOPROTOOPT:
-    case EHOSTDOWN:
-    case EHOSTUNREACH:
-    case ENETUNREACH:
-    case EPERM:
-#ifdef ENONET
-    case ENONET:
-#endif
-        return true;
-    default:
-        return false;
-    }
-}
-
 static int
 acceptor_resume(PyObject *owner, PyObject *ignored UNUSED)
 {
@@ -372,14 +367,14 @@ static bool
 acceptor_failed(Acceptor *acceptor, Loop *loop)
 {
     int err = acceptor->io.err;
-    if (is_of_connection(err)) {
+    if (io_is_of_connection(err)) {
         return true;
     }
     errno = err;
     PyErr_SetFromErrno(PyExc_OSError);
     acceptor_back_off(acceptor, loop,
-                      is_shortage(err) ? "socket.accept() out of system resource"
-                                       : "socket.accept() failed");
+                      io_is_shortage(err) ? "socket.accept() out of system resource"
+                                          : "socket.accept() failed");
     return false;
 }
 
@@ -410,23 +405,19 @@ acceptor_budget(Acceptor *acceptor, Loop *loop)
 static void
 acceptor_method_failed(Acceptor *acceptor, Loop *loop)
 {
-    if (is_exit_exception()) {
-        loop_propagate(loop);
-        return;
-    }
     PyObject *exc = PyErr_GetRaisedException();
     PyObject *number = PyErr_GivenExceptionMatches(exc, PyExc_OSError)
                            ? PyObject_GetAttrString(exc, "errno")
                            : NULL;
-    bool shortage = number != NULL && PyLong_Check(number) && is_shortage((int)PyLong_AsLong(number));
+    bool shortage = number != NULL && PyLong_Check(number) && io_is_shortage((int)PyLong_AsLong(number));
     Py_XDECREF(number);
     PyErr_Clear();
     PyErr_SetRaisedException(exc);
     if (shortage) {
         acceptor_back_off(acceptor, loop, "socket.accept() out of system resource");
     }
-    else {
-        loop_report(loop, "Exception in a callback of the event loop", NULL, NULL);
+    else if (accepting_raised(loop) < 0) {
+        loop_propagate(loop);
     }
 }
 

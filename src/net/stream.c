@@ -68,12 +68,14 @@ stream_new(Loop *loop, PyObject *sock, int fd, PyObject *protocol, PyObject *wai
            PyObject *extra, PyObject *server, PyObject *context, const struct sockaddr *peer,
            socklen_t peer_length)
 {
+    /* Before the protocol's class is looked at, which may run Python, and close the socket. */
+    const int *number = transport_socket_number(loop->state, sock, fd);
     Transport *tr = transport_new(net_state(loop->state)->streams.Type, &stream_kind, loop, sock, fd, protocol,
                                   extra, server, context);
     if (tr == NULL) {
         return NULL;
     }
-    io_init_socket(&tr->io, fd, transport_socket_number(loop->state, sock, fd));
+    io_init_socket(&tr->io, fd, number);
     tr->read_watch.ready = stream_on_readable;
     tr->write_watch.ready = stream_on_writable;
     if (transport_set_peer(tr, peer, peer == NULL ? 0 : peer_length) < 0

@@ -5,6 +5,7 @@ there, nothing is sent there."""
 import array
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 
@@ -223,5 +224,119 @@ def test_items_larger_than_a_byte_are_sent_whole(run, loop, most, as_view):
             numbers = array.array("i", range(10))
             await loop.sock_sendall(near, memoryview(numbers) if as_view else numbers)
             assert far.recv(1000) == numbers.tobytes()
+
+    run(main())
+
+
+# -- before there is a transport -------------------------------------------------------------------
+
+
+def protocol_that_closes(sock, other, base, seen):
+    """It is asked for its class, and closes the socket of the transport to be."""
+
+    class Closes(base):
+        @property
+        def __class__(self):
+            number = sock.fileno()
+            if number >= 0:
+                sock.close()
+                other.take(number)
+            return base
+
+        def connection_made(self, transport):
+            seen.transport = transport
+            if base is asyncio.Protocol:
+                transport.write(b"secret")
+
+        def data_received(self, data, *address):
+            seen.data += data
+
+        datagram_received = data_received
+
+    return Closes()
+
+
+class Seen:
+    def __init__(self):
+        self.data = b""
+        self.transport = None
+
+
+@pytest.mark.parametrize("method", ["create_connection", "connect_accepted_socket"])
+def test_socket_is_closed_by_the_protocols_class(run, loop, other, method):
+    async def main():
+        seen = Seen()
+        near, far = socket.socketpair()
+        near.setblocking(False)
+        with far:
+            protocol = protocol_that_closes(near, other, asyncio.Protocol, seen)
+            with contextlib.suppress(OSError):
+                await asyncio.wait_for(getattr(loop, method)(lambda: protocol, sock=near), 5)
+            for _ in range(5):
+                await asyncio.sleep(0.001)
+        other.check(seen.data)
+        if seen.transport is not None:
+            seen.transport.abort()
+
+    run(main())
+
+
+@pytest.mark.our_loop("asyncio looks for no other file behind a socket")
+def test_datagram_socket_is_closed_by_the_protocols_class(run, loop, other):
+    async def main():
+        seen = Seen()
+        near = socket.socket(type=socket.SOCK_DGRAM)
+        near.bind(("127.0.0.1", 0))
+        near.setblocking(False)
+        protocol = protocol_that_closes(near, other, asyncio.DatagramProtocol, seen)
+        with contextlib.suppress(OSError):
+            await loop.create_datagram_endpoint(lambda: protocol, sock=near)
+        for _ in range(5):
+            await asyncio.sleep(0.001)
+        other.check(seen.data)
+        if seen.transport is not None:
+            seen.transport.abort()
+
+    run(main())
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_accepted_socket_is_closed_by_a_filter_of_logging(run, loop, other, fails):
+    """In debug mode the log gets the socket before anybody has it."""
+
+    async def main():
+        seen, reports = Seen(), []
+        loop.set_debug(True)
+        loop.set_exception_handler(lambda loop, context: reports.append(context["exception"]))
+
+        class Protocol(asyncio.Protocol):
+            def data_received(self, data):
+                seen.data += data
+
+        def look(record):
+            if "got a new connection" in record.msg:
+                sock = record.args[2]
+                number = sock.fileno()
+                sock.close()
+                other.take(number)
+                if fails:
+                    raise LookupError
+            return False
+
+        logger = logging.getLogger("asyncio")
+        level = logger.level
+        logger.addFilter(look)
+        logger.setLevel(logging.DEBUG)
+        try:
+            server = await loop.create_server(Protocol, "127.0.0.1", 0)
+            with socket.create_connection(server.sockets[0].getsockname()):
+                while not reports:
+                    await asyncio.sleep(0.001)
+            server.close()
+        finally:
+            logger.removeFilter(look)
+            logger.setLevel(level)
+        other.check(seen.data)
+        assert isinstance(reports[0], LookupError if fails else (OSError, ValueError))
 
     run(main())
