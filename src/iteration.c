@@ -59,8 +59,8 @@ fetch_next_handles(const struct ready *ready)
 #endif
 }
 
-/* Runs the oldest `count` items. */
-static int
+/* Runs the oldest `count` items. Inlined into the usual turn (guarded path: sleep-one). */
+static inline __attribute__((always_inline)) int
 loop_run_ready(Loop *loop, struct run *run, size_t count)
 {
     /* A callback may empty the ring (a forked child that closes the loop). */
@@ -347,18 +347,20 @@ loop_iterate(Loop *loop, struct run *run)
         return -1;
     }
     size_t total = ready_length(&loop->ready);
-    if (!polled) {
-        return loop_run_ready(loop, run, total);
+    for (size_t count = polled ? before : total;; count = total - before) {
+        if (loop_run_ready(loop, run, count) < 0) {
+            return -1;
+        }
+        if (!polled) {
+            return 0;
+        }
+        polled = 0;
+        loop_note_delay(loop, before);
+        loop_dispatch(loop);
+        if (run->exception != NULL) {
+            return -1;
+        }
     }
-    /* Often there is nothing before, or nothing but events (guarded path: protocol). */
-    if (before > 0 && loop_run_ready(loop, run, before) < 0) {
-        return -1;
-    }
-    loop_note_delay(loop, before);
-    loop_dispatch(loop);
-    return run->exception != NULL ? -1
-           : total > before       ? loop_run_ready(loop, run, total - before)
-                                  : 0;
 }
 
 /* -- turns with a bound (turn_budget) ---------------------------------------------------------------------- */
@@ -403,6 +405,12 @@ ready_put_rest_first(struct ready *ready, size_t length)
     return count;
 }
 
+static __attribute__((noinline)) int
+loop_run_oldest(Loop *loop, struct run *run)
+{
+    return loop_run_ready(loop, run, 1);
+}
+
 /* Runs the oldest `count` items. After each time of turn_budget_ns what the kernel and the timers have
  * goes before the rest, and then what that has made ready: a timer's callback wakes a task. What comes
  * meanwhile waits its turn, and the rest has its time, of one item at least: neither waits for ever. */
@@ -415,7 +423,7 @@ loop_run_ready_bounded(Loop *loop, struct run *run, size_t count)
     int64_t since = loop->last_poll_ns;
     while (count > 0 && ready_length(&loop->ready) > 0) {
         bool deferred = loop->nested > 0 && loop_defer(loop);
-        if (!deferred && loop_run_ready(loop, run, 1) < 0) {
+        if (!deferred && loop_run_oldest(loop, run) < 0) {
             return -1;
         }
         count--;
