@@ -31,7 +31,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 PY = sys.version_info[:2]
 KEYS = {"requirement", "install", "folder", "files", "kind", "args", "tests"}
-KEYS |= {"environment", "limit", "expected"}
+KEYS |= {"environment", "limit", "expected", "path", "programs"}
 LOOPS = "asyncio", "asyncloop"
 RETRIES = 2
 
@@ -98,6 +98,9 @@ class Suite:
     def _source(self):
         """The folder of the project's sources."""
         variable = self.entry.get("folder")
+        for program in self.entry.get("programs", []):
+            if shutil.which(program) is None:
+                raise Skipped(f"its tests need the program {program}")
         if variable is not None:
             folder = os.environ.get(variable)
             if not folder:
@@ -150,6 +153,8 @@ class Suite:
         results = self.base / f"results-{loop}.jsonl"
         results.unlink(missing_ok=True)
         paths = [HERE / "child", run]
+        if "path" in self.entry:
+            paths.insert(0, HERE / "child" / self.entry["path"])
         if loop == "asyncloop":
             paths.insert(0, self.base / "package")
         env = {
