@@ -95,7 +95,7 @@ enum standard_global {
     X(SENDTO, "sendto") X(SHUTDOWN, "shutdown") X(ACCEPT, "accept") X(RAW_ACCEPT, "_accept") \
     X(CONNECT, "connect") X(GETSOCKOPT, "getsockopt") X(FILENO, "fileno") X(FAMILY, "family") \
     X(SETBLOCKING, "setblocking") X(GETATTRIBUTE, "__getattribute__") X(NEW, "__new__") \
-    X(INIT, "__init__")
+    X(INIT, "__init__") X(GETSOCKNAME, "getsockname") X(GETPEERNAME, "getpeername")
 
 /* clang-format off */
 enum standard_socket_method {

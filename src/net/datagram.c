@@ -270,8 +270,38 @@ datagram_new(Loop *loop, PyObject *sock, int fd, PyObject *protocol, PyObject *a
 static PyObject *
 Datagram_get_address(PyObject *op, void *closure UNUSED)
 {
+    GUARD(op);
     PyObject *address = datagram_cast(op)->address;
+    if (datagram_cast(op)->address_deleted) {
+        PyErr_SetString(PyExc_AttributeError, "_address");    /* so mock.patch.object() puts it back */
+        return NULL;
+    }
     return Py_NewRef(address != NULL ? address : Py_None);
+}
+
+/* As with asyncio's attribute, what is false is no address. */
+static int
+Datagram_set_address(PyObject *op, PyObject *value, void *closure UNUSED)
+{
+    int truth = value == NULL ? 0 : PyObject_IsTrue(value);
+    if (truth < 0) {
+        return -1;
+    }
+    Datagram *dgram = datagram_cast(op);
+    struct claim claim;    /* sendto() holds the address for a moment */
+    if (loop_claim_steal(&claim, shared_loop_ref(op, &dgram->base.head.loop)) < 0) {
+        return -1;
+    }
+    PyObject *old;
+    {
+        GUARD(op);
+        old = dgram->address;
+        dgram->address = truth ? Py_NewRef(value) : NULL;
+        dgram->address_deleted = value == NULL;
+    }
+    loop_unclaim(&claim);
+    Py_XDECREF(old);
+    return 0;
 }
 
 /* What waits, as asyncio's deque of (data, address). */
@@ -311,7 +341,7 @@ static PyMethodDef Datagram_methods[] = {
 };
 
 static PyGetSetDef Datagram_getset[] = {
-    {"_address", Datagram_get_address, NULL, NULL, NULL},
+    {"_address", Datagram_get_address, Datagram_set_address, NULL, NULL},
     {"_buffer", Datagram_get_buffer, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

@@ -41,6 +41,7 @@ typedef struct {
     size_t queued_bytes;          /* with DATAGRAM_OVERHEAD for each */
     struct address_cache *cache;  /* made with the first address */
     int family;
+    bool address_deleted;         /* del transport._address */
 } Datagram;
 
 int datagram_type_init(PyObject *module, struct state *state);

@@ -277,6 +277,19 @@ datagram_on_writable(struct watch *watch, int revents)
 
 /* -- sendto() -------------------------------------------------------------------------------------- */
 
+/* Is it the only one that is allowed? 0, or -1 with ValueError */
+static int
+compare_target(Datagram *dgram, PyObject *address)
+{
+    PyObject *allowed = Py_NewRef(dgram->address);    /* what compares may set another one */
+    int equal = PyObject_RichCompareBool(address, allowed, Py_EQ);
+    if (equal == 0) {
+        PyErr_Format(PyExc_ValueError, "Invalid address: must be None or %S", allowed);
+    }
+    Py_DECREF(allowed);
+    return equal > 0 ? 0 : -1;
+}
+
 /* 0: go on with *address (borrowed, NULL: the connected peer), -1 with ValueError */
 static int
 check_target(Datagram *dgram, PyObject **address)
@@ -287,15 +300,8 @@ check_target(Datagram *dgram, PyObject **address)
     if (dgram->address == NULL) {
         return 0;
     }
-    if (*address != NULL) {
-        int equal = PyObject_RichCompareBool(*address, dgram->address, Py_EQ);
-        if (equal < 0) {
-            return -1;
-        }
-        if (!equal) {
-            PyErr_Format(PyExc_ValueError, "Invalid address: must be None or %S", dgram->address);
-            return -1;
-        }
+    if (*address != NULL && compare_target(dgram, *address) < 0) {
+        return -1;
     }
     *address = dgram->address;
     return 0;

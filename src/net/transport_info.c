@@ -6,9 +6,36 @@
  * Python:   a name of the user's is compared and looked up, and a socket object may be asked. */
 #include "net/transport.h"
 
+#include "base/standard.h"
+
 /* -- addresses ------------------------------------------------------------------ */
 
 typedef int (*name_call)(int fd, struct sockaddr *address, socklen_t *length);
+
+/* What the socket's own method tells; None for an OSError. 0 / -1 with another exception. */
+static int
+transport_call_name(Transport *tr, const char *method, PyObject **name)
+{
+    PyObject *value = PyObject_CallMethod(tr->file, method, NULL);
+    if (value == NULL) {
+        if (!PyErr_ExceptionMatches(PyExc_OSError)) {
+            return -1;
+        }
+        PyErr_Clear();
+        value = Py_NewRef(Py_None);
+    }
+    Py_XSETREF(*name, value);
+    return 0;
+}
+
+/* Does the kernel tell what the socket's methods would tell? */
+static bool
+transport_names_are_native(Transport *tr)
+{
+    return standard_socket_has_all(tr->head.state, tr->file,
+                                   1u << SOCKET_GETSOCKNAME | 1u << SOCKET_GETPEERNAME
+                                       | 1u << SOCKET_GETATTRIBUTE);
+}
 
 /* Asks the kernel, and keeps what it says in one of the two forms (addr may be NULL). None where there is no
  * such address; `method` asks the socket object about a family that addr.c does not know.
@@ -29,11 +56,7 @@ transport_ask_name(Transport *tr, name_call call, const char *method, struct add
     }
     PyObject *value = addr_build(address, length);
     if (value == NULL && !PyErr_Occurred()) {
-        value = PyObject_CallMethod(tr->file, method, NULL);
-        if (value == NULL && PyErr_ExceptionMatches(PyExc_OSError)) {
-            PyErr_Clear();
-            value = Py_NewRef(Py_None);
-        }
+        return transport_call_name(tr, method, name);
     }
     if (value == NULL) {
         return -1;
@@ -65,6 +88,10 @@ transport_peername(Transport *tr)
 int
 transport_set_peer(Transport *tr, const struct sockaddr *address, socklen_t length)
 {
+    bool native = LIKELY(transport_names_are_native(tr));
+    if (!native && transport_call_name(tr, "getsockname", &tr->sockname) < 0) {
+        return -1;
+    }
     if (tr->head.extra != NULL) {
         int known = PyDict_Contains(tr->head.extra, tr->head.state->names.peername);
         if (known != 0) {
@@ -72,7 +99,8 @@ transport_set_peer(Transport *tr, const struct sockaddr *address, socklen_t leng
         }
     }
     if (length == 0) {
-        return transport_ask_name(tr, getpeername, "getpeername", &tr->peer_addr, &tr->peername);
+        return native ? transport_ask_name(tr, getpeername, "getpeername", &tr->peer_addr, &tr->peername)
+                      : transport_call_name(tr, "getpeername", &tr->peername);
     }
     if (addr_keep(&tr->peer_addr, address, length)) {
         return 0;
