@@ -7,6 +7,9 @@ from importlib.machinery import PathFinder
 
 def not_built() -> str:
     """What to type where this package has no core."""
+    if sys.implementation.name != "cpython" or sys.version_info < (3, 11):
+        version = "{}.{}.{}".format(*sys.version_info)
+        return f"asyncloop needs CPython 3.11 or newer; this is {sys.implementation.name} {version}"
     here = os.path.dirname(os.path.abspath(__file__))
     parent = os.path.dirname(here)
     elsewhere = [entry for entry in sys.path if os.path.abspath(entry) != parent]

@@ -32,29 +32,44 @@ def _fail(message: str, status: int = 2) -> NoReturn:
     raise SystemExit(status)
 
 
+_SPLIT = ("-S", "--split-string")  # env's, in a first line of several words
+
+
 def _deaf_flags(command: list[str], executable: str) -> str:
     """The flags by which a Python is told not to look at PYTHONPATH or at sitecustomize."""
-    words = command[1:]
-    if not _is_python(executable):
-        try:
-            with open(executable, "rb") as file:
-                first = file.readline(200)
-        except OSError:
-            return ""
-        if not first.startswith(b"#!"):
-            return ""
-        words = first[2:].decode("utf-8", "replace").split()
-        if not words or not any(_is_python(word) for word in words[:2]):
-            return ""
-        words = words[1:]
+    words = command[1:] if _is_python(executable) else _shebang_words(executable)
     found = ""
-    for word in words:
-        if not word.startswith("-") or word.startswith("--"):
-            break
-        found += "".join(letter for letter in word[1:].partition("c")[0] if letter in "IES")
-        if word[1:2] in ("c", "m"):
-            break
+    while words and words[0].startswith("-") and words[0] not in ("-", "--"):
+        word = words.pop(0)
+        if word.startswith("--"):
+            if word == "--check-hash-based-pycs":
+                del words[:1]
+            continue
+        for at, letter in enumerate(word[1:], 2):
+            if letter in "cm":
+                return found
+            if letter in "WX":
+                if at == len(word):
+                    del words[:1]
+                break
+            if letter in "IES":
+                found += letter
     return found
+
+
+def _shebang_words(executable: str) -> list[str]:
+    """What a script's first line gives to a Python; nothing if that names none."""
+    try:
+        with open(executable, "rb") as file:
+            first = file.readline(4096)
+    except OSError:
+        return []
+    words = first[2:].decode("utf-8", "replace").split() if first.startswith(b"#!") else []
+    if words and os.path.basename(words[0]) == "env":
+        words = [word for word in words[1:] if word not in _SPLIT]
+        while words and "=" in words[0]:
+            del words[0]
+    return words[1:] if words and _is_python(words[0]) else []
 
 
 def _is_python(path: str) -> bool:
@@ -116,6 +131,7 @@ def _checked(args: list[str], executable: str, env: dict[str, str]) -> int:
     """Run the command as a child, and say at its end which loops ran."""
     with tempfile.TemporaryDirectory(prefix="asyncloop-") as folder:
         report = os.path.join(folder, "loops")
+        outer = env.get("ASYNCLOOP_CHECK_FILE")
         env["ASYNCLOOP_CHECK_FILE"] = report
         child = subprocess.Popen(args, executable=executable, env=env)
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
@@ -126,8 +142,10 @@ def _checked(args: list[str], executable: str, env: dict[str, str]) -> int:
         status = child.wait()
         lines: list[str] = []
         if os.path.exists(report):
-            with open(report) as file:
-                lines = file.read().splitlines()
+            with open(report, encoding="utf-8") as file:
+                lines = file.read().split("\n")[:-1]
+        if outer:
+            _switch.append(outer, lines)
         _print_report(lines)
     return 128 - status if status < 0 else status
 
@@ -144,12 +162,15 @@ def _pass_to(child: "subprocess.Popen[bytes]"):  # type: ignore[no-untyped-def]
 
 
 def _print_report(lines: list[str]) -> None:
-    if not lines:
-        sys.stderr.write("asyncloop-run: no event loop ran in any Python process\n")
-        return
-    for line in lines:
-        process, loop, command = line.split("\t", 2)
+    loops = [fields for fields in (line.split("\t", 2) for line in lines) if fields[1]]
+    for process, loop, command in loops:
         sys.stderr.write(f"asyncloop-run: process {process}: {loop}: {command}\n")
+    if not lines:
+        sys.stderr.write("asyncloop-run: no event loop was seen: no Python process was reached\n")
+    elif not loops:
+        sys.stderr.write(
+            f"asyncloop-run: no event loop ran in the Python processes reached ({len(lines)})\n"
+        )
 
 
 if __name__ == "__main__":

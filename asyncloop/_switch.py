@@ -9,7 +9,8 @@ Environment, all of it inherited by the program's own children:
 ASYNCLOOP_RUN        set: asyncio is switched. "named": the command line names asyncio's own loop
 ASYNCLOOP_AS_UVLOOP  set: `import uvloop` gives asyncloop under that name
 ASYNCLOOP_CHECK      set: each process says which loops ran in it, on standard error
-ASYNCLOOP_CHECK_FILE where it is said instead, a line each: process, class of the loop, command
+ASYNCLOOP_CHECK_FILE where it is said instead, a line each: process, class of the loop, command;
+                     and a line without a class by each interpreter that starts
 """
 
 from __future__ import annotations
@@ -46,6 +47,9 @@ def _names_asyncio(environment: Mapping[str, str], command: list[str]) -> bool:
 
 def start(environment: Mapping[str, str]) -> None:
     """Do what the variables say, now or as soon as asyncio is imported."""
+    report = environment.get("ASYNCLOOP_CHECK_FILE")
+    if report:
+        append(report, [_line("")])
     if environment.get("ASYNCLOOP_AS_UVLOOP"):
         answer_for_uvloop()
     if "asyncio" in sys.modules:
@@ -188,11 +192,9 @@ def _tell(loop: Any, name: str, environment: Mapping[str, str]) -> None:
     if is_ours(loop):
         name = "asyncloop.Loop" if name == "asyncloop._loop.Loop" else name
     report = environment.get("ASYNCLOOP_CHECK_FILE")
-    line = f"{os.getpid()}\t{name}\t{_command()}\n"
     try:
         if report:
-            with open(report, "a") as file:
-                file.write(line)
+            append(report, [_line(name)])
         elif environment.get("ASYNCLOOP_CHECK"):
             sys.stderr.write(f"asyncloop: process {os.getpid()} runs on {name}: {_command()}\n")
         if not is_ours(loop) and environment.get("ASYNCLOOP_RUN"):
@@ -204,9 +206,27 @@ def _tell(loop: Any, name: str, environment: Mapping[str, str]) -> None:
         pass  # no standard error, or a full disk: the program is not to suffer
 
 
+def _line(loop: str) -> str:
+    return f"{os.getpid()}\t{loop}\t{_command()}"
+
+
+def append(report: str, lines: list[str]) -> None:
+    """Add to the file, whole lines at once: other processes write there as well."""
+    try:
+        with open(report, "ab", buffering=0) as file:
+            file.write("".join(f"{line}\n" for line in lines).encode())
+    except OSError:
+        pass  # the command has ended already, or the disk is full
+
+
 def _command() -> str:
-    words = getattr(sys, "orig_argv", None) or sys.argv
-    return " ".join(words).replace("\t", " ").replace("\n", " ")[:300]
+    """The command line of this process, fit for any terminal."""
+    words = getattr(sys, "orig_argv", None) or getattr(sys, "argv", None) or []
+    shown = "".join(
+        letter if letter.isprintable() or letter > "\xa0" else " "
+        for letter in " ".join(words)[:300]
+    )
+    return shown.encode("utf-8", "backslashreplace").decode()
 
 
 def _advice(name: str) -> str:

@@ -2,19 +2,35 @@
 
 Switches asyncio to asyncloop as soon as the program imports it, and runs the `sitecustomize` that
 would have been found without this one. Has to be quick: most interpreters that a program starts
-never import asyncio.
+never import asyncio. Any Python may meet this file: its syntax is that of Python 2 as well.
 """
 
 import os
 import sys
 
 
-def _start() -> None:
+class _TooOld(object):  # noqa: UP004, Python 2
+    """An import finder for a Python that cannot even read what switches the others."""
+
+    def find_spec(self, name, path=None, target=None):
+        # type: (str, object, object) -> None
+        if name == "asyncio" and self in sys.meta_path:
+            sys.meta_path.remove(self)  # type: ignore[arg-type]
+            sys.stderr.write(
+                "asyncloop-run: process %d runs without asyncloop, which needs Python 3.11 or "
+                "newer: %s is %d.%d\n" % ((os.getpid(), sys.executable) + sys.version_info[:2])
+            )
+
+
+def _start():
+    # type: () -> None
     here = os.path.dirname(os.path.abspath(__file__))
     # The variable stays in the environment for the program's own children; the program's path is
     # as it would be.
     sys.path[:] = [entry for entry in sys.path if entry != here]
-    if os.environ.get("ASYNCLOOP_RUN"):
+    if os.environ.get("ASYNCLOOP_RUN") and (3,) < sys.version_info < (3, 8):
+        sys.meta_path.insert(0, _TooOld())  # type: ignore[arg-type]
+    elif os.environ.get("ASYNCLOOP_RUN"):
         from _frozen_importlib_external import SourceFileLoader
 
         name = "_asyncloop_switch"

@@ -301,7 +301,7 @@ def test_check_names_each_process(tmp_path):
 def test_check_of_what_is_no_python():
     done = launch("true", options=["--check"])
     assert done.returncode == 0
-    assert done.stderr == "asyncloop-run: no event loop ran in any Python process\n"
+    assert done.stderr == "asyncloop-run: no event loop was seen: no Python process was reached\n"
 
 
 def test_check_by_the_environment_alone():

@@ -1,0 +1,160 @@
+"""`asyncloop-run`: what it says of Pythons that it cannot reach, or not switch."""
+
+import ast
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+import asyncloop
+from asyncloop import _missing, _run, _switch
+
+from .test_launcher import OURS, RUN, launch, lines
+
+CANNOT = "cannot act"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-X", "utf8", "-I"],
+        ["-Xutf8", "-E"],
+        ["-W", "ignore", "-bS"],
+        ["-Wignore", "-I"],
+        ["--check-hash-based-pycs", "default", "-I"],
+    ],
+    ids=" ".join,
+)
+def test_flags_behind_options_that_take_a_value(words):
+    done = launch(sys.executable, *words, "-c", "print(1)")
+    assert done.stdout == "1\n"
+    assert CANNOT in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-c", RUN, "-I"],
+        ["-uc", RUN, "-E"],
+        ["-W", "ignore", "-X", "dev", "-c", RUN],
+        ["-WI", "-c", RUN],
+        ["script.py", "-I"],
+        ["-m", "script", "-S"],
+        ["--", "script.py", "-S"],
+    ],
+    ids=lambda words: " ".join(words).replace(RUN, "CODE"),
+)
+def test_arguments_of_the_program_are_no_flags_of_python(words, tmp_path):
+    (tmp_path / "script.py").write_text(RUN)
+    done = launch(sys.executable, *words, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)})
+    assert CANNOT not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "first, expected",
+    [
+        ("#!/usr/bin/python3 -I", "I"),
+        ("#!/usr/bin/env -S python3 -W ignore -I", "I"),
+        ("#!/usr/bin/env -S A=1 B=2 python3 -ES", "ES"),
+        ("#!/usr/bin/env python3", ""),
+        ("#!/bin/sh -E", ""),
+        ("#! /usr/bin/env", ""),
+        ("#!", ""),
+        ("", ""),
+        ("#!/usr/bin/env -S A=1", ""),
+    ],
+)
+def test_first_lines(first, expected, tmp_path):
+    script = tmp_path / "command"
+    script.write_bytes(first.encode() + b"\nprint(1)\n\xff")
+    assert _run._deaf_flags(["command", "-I"], str(script)) == expected
+
+
+def test_a_dash_is_where_the_program_is():
+    assert _run._deaf_flags(["python", "-", "-I"], "/usr/bin/python") == ""
+    assert _run._deaf_flags(["python"], "/usr/bin/python") == ""
+    assert _run._deaf_flags(["python", "-X"], "/usr/bin/python") == ""
+
+
+# -- --check ----------------------------------------------------------------------------------
+
+
+def test_check_does_not_say_that_no_loop_ran_where_it_could_not_look():
+    done = launch("env", "-i", sys.executable, "-c", RUN, options=["--check"])
+    assert lines(done) == ["asyncio.unix_events"]
+    assert "no Python process was reached" in done.stderr
+
+
+def test_check_of_pythons_without_a_loop():
+    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', ''])"
+    done = launch(sys.executable, "-c", code, options=["--check"])
+    assert done.stderr.splitlines() == [
+        "asyncloop-run: no event loop ran in the Python processes reached (2)"
+    ]
+
+
+@pytest.mark.parametrize("folder", ["ä b", "a\tb", "a\nb", "a\x1b[31mb"], ids=ascii)
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_check_of_any_name_in_any_locale(folder, locale, tmp_path):
+    script = tmp_path / folder / "ü.py"
+    script.parent.mkdir()
+    script.write_text(RUN)
+    env = {"LC_ALL": locale, "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = launch(sys.executable, script, options=["--check"], env=env)
+    assert lines(done) == [OURS]
+    told = done.stderr.splitlines()
+    assert len(told) == 1 and ": asyncloop.Loop: " in told[0], told
+    assert "\x1b" not in done.stderr
+
+
+def test_check_inside_of_another():
+    inner = [sys.executable, "-m", "asyncloop._run", "--check", sys.executable, "-c", RUN]
+    package = str(Path(asyncloop.__file__).resolve().parent.parent)
+    done = launch(*inner, options=["--check"], env={"PYTHONPATH": package})
+    assert lines(done) == [OURS]
+    told = [line for line in done.stderr.splitlines() if ": asyncloop.Loop: " in line]
+    assert len(told) == 2 and told[0] == told[1], done.stderr
+
+
+def test_check_of_a_process_that_is_killed():
+    code = RUN + "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    done = launch("sh", "-c", '"$0" -c "$1"; exit 4', sys.executable, code, options=["--check"])
+    assert done.returncode == 4
+    assert done.stderr.count(": asyncloop.Loop: ") == 1, done.stderr
+
+
+def test_a_report_that_cannot_be_written_is_no_harm(tmp_path):
+    env = {"ASYNCLOOP_CHECK_FILE": str(tmp_path / "no folder" / "loops")}
+    assert lines(launch(sys.executable, "-c", RUN, env=env)) == [OURS]
+
+
+# -- Pythons that asyncloop is not for ----------------------------------------------------------
+
+
+def test_an_older_python_is_named(monkeypatch):
+    monkeypatch.setattr(_missing.sys, "version_info", (3, 8, 18, "final", 0))
+    assert _missing.not_built() == "asyncloop needs CPython 3.11 or newer; this is cpython 3.8.18"
+
+
+def test_what_a_python_meets_that_cannot_read_the_rest(monkeypatch, capsys):
+    path = Path(_switch.SITE) / "sitecustomize.py"
+    for node in ast.walk(ast.parse(path.read_text())):  # Python 2 and 3.6 read it as well
+        assert not isinstance(node, (ast.JoinedStr, ast.AnnAssign, ast.NamedExpr))
+        assert getattr(node, "returns", None) is None
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    monkeypatch.setattr(sys, "version_info", (3, 6, 15, "final", 0))
+    monkeypatch.setitem(sys.modules, "sitecustomize", sys)
+    monkeypatch.setattr(os, "environ", {**os.environ, "ASYNCLOOP_RUN": "1"})
+    spec = importlib.util.spec_from_file_location("site_of_ours", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    finder = sys.meta_path[0]
+    assert type(finder).__name__ == "_TooOld"
+    assert finder.find_spec("json") is None and capsys.readouterr().err == ""
+    assert finder.find_spec("asyncio") is None
+    told = capsys.readouterr().err
+    assert "runs without asyncloop" in told and len(told.splitlines()) == 1
+    assert finder not in sys.meta_path
