@@ -34,6 +34,7 @@ FLAGS = [
 # How libev is configured where it is compiled in. Every file that includes ev.h sees the
 # same values, since some of them change the layout of libev's structs. EV_STANDALONE means
 # "no config.h", so that what the kernel offers has to be said here.
+LIBEV_UNUSED = "ASYNC CHECK CHILD CLEANUP EMBED FORK IDLE PERIODIC PREPARE SIGNAL STAT WALK".split()
 LIBEV_MACROS = {
     "EV_STANDALONE": "1",
     "EV_USE_MONOTONIC": "1",
@@ -41,6 +42,10 @@ LIBEV_MACROS = {
     "EV_USE_NANOSLEEP": "1",
     "EV_USE_SELECT": "1",
     "EV_USE_POLL": "1",
+    # Watchers of descriptors and timers are all that the core has of libev; its checks of itself
+    # are assertions, which are off.
+    **{f"EV_{kind}_ENABLE": "0" for kind in LIBEV_UNUSED},
+    "EV_VERIFY": "0",
 }
 LIBEV_MACROS_LINUX = {
     "EV_USE_CLOCK_SYSCALL": "0",

@@ -15,10 +15,10 @@ class _TooOld(object):  # noqa: UP004, Python 2
     def find_spec(self, name, path=None, target=None):
         # type: (str, object, object) -> None
         if name == "asyncio" and self in sys.meta_path:
-            sys.meta_path.remove(self)  # type: ignore[arg-type]
+            sys.meta_path.remove(self)
             sys.stderr.write(
-                "asyncloop-run: process %d runs without asyncloop, which needs Python 3.11 or "
-                "newer: %s is %d.%d\n" % ((os.getpid(), sys.executable) + sys.version_info[:2])
+                "asyncloop-run: process {} runs without asyncloop, which needs Python 3.11 or "
+                "newer: {} is {}.{}\n".format(os.getpid(), sys.executable, *sys.version_info[:2])
             )
 
 
@@ -29,7 +29,7 @@ def _start():
     # as it would be.
     sys.path[:] = [entry for entry in sys.path if entry != here]
     if os.environ.get("ASYNCLOOP_RUN") and (3,) < sys.version_info < (3, 8):
-        sys.meta_path.insert(0, _TooOld())  # type: ignore[arg-type]
+        sys.meta_path.insert(0, _TooOld())
     elif os.environ.get("ASYNCLOOP_RUN"):
         from _frozen_importlib_external import SourceFileLoader
 

@@ -10,6 +10,7 @@
 #include <structmember.h>
 
 #include "base/base.h"
+#include "base/references.h"
 
 #if PY_VERSION_HEX < 0x030B0000
 #error "asyncloop needs CPython 3.11 or newer"

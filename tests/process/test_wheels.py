@@ -5,6 +5,7 @@ import email
 import importlib.util
 import inspect
 import json
+import re
 import sys
 import zipfile
 from pathlib import Path
@@ -136,3 +137,30 @@ def test_a_body_that_is_a_private_docstring_alone():
     assert contents.without_private_docstrings(text, "module", set()) == short
     assert "Yes" not in contents.without_private_docstrings(text, "_module", set())
     assert "Yes" in contents.without_private_docstrings(text, "_module", {"public"})
+
+
+def test_files_that_are_compiled_in_another_way_exist():
+    tree = ast.parse((ROOT / "tools" / "wheels" / "build.py").read_text())
+    lists = {
+        node.targets[0].id: [
+            one.value
+            for one in ast.walk(node.value)
+            if isinstance(one, ast.Constant) and str(one.value).endswith(".c")
+        ]
+        for node in tree.body
+        if isinstance(node, ast.Assign) and node.targets[0].id in ("HOT", "WARM", "COLD")
+    }
+    for names in lists.values():
+        assert names and all((ROOT / "src" / name).is_file() for name in names), names
+    everything = [name for names in lists.values() for name in names]
+    assert len(set(everything)) == len(everything)
+
+
+def test_of_libev_there_is_what_the_core_uses():
+    build = load(ROOT / "tools" / "build_core.py")
+    unused = [name for name, value in build.LIBEV_MACROS.items() if name.endswith("_ENABLE")]
+    assert unused and {build.LIBEV_MACROS[name] for name in unused} == {"0"}
+    text = "".join(path.read_text() for path in (ROOT / "src").rglob("*.[ch]"))
+    for name in unused:
+        kind = name.removeprefix("EV_").removesuffix("_ENABLE").lower()
+        assert not re.search(rf"\bev_{kind}(_start|_init|_stop|_send)?\b *[(;*]", text), kind

@@ -1,0 +1,38 @@
+/* references.c - see references.h; without ASYNCLOOP_SMALL there is nothing in here.
+ *
+ * Names in parentheses are Python.h's own functions, not the macros over them. */
+#include "base/compat.h"
+
+#ifdef ASYNCLOOP_SMALL
+
+void
+reference_drop(PyObject *op)
+{
+    (Py_DECREF)(op);
+}
+
+/* op: or NULL */
+void
+reference_drop_any(PyObject *op)
+{
+    if (op != NULL) {
+        (Py_DECREF)(op);
+    }
+}
+
+#ifdef Py_GIL_DISABLED
+void
+reference_take(PyObject *op)
+{
+    (Py_INCREF)(op);
+}
+
+PyObject *
+reference_new(PyObject *op)
+{
+    (Py_INCREF)(op);
+    return op;
+}
+#endif
+
+#endif
