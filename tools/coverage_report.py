@@ -24,6 +24,8 @@ REASONS = pathlib.Path(__file__).with_name("never_run.toml")
 NO_REASON = "NO REASON GIVEN"
 FOLLOWS = "what follows a call that failed"
 FAILED = re.compile(r"== NULL|< 0|!= 0|PyErr_Occurred|^else|[(|&]!\w|UNLIKELY")
+SURELY_FAILED = re.compile(r"\bif \(.*(== NULL|< 0|PyErr_Occurred\(\))")
+"""All of the block below such a condition only follows a failed call, whatever stands there."""
 CLEANUP = re.compile(
     r"(return( -1| NULL| false| \w*ERROR| ATTEMPT_FAILED| result| PyErr_NoMemory\(\))?;|"
     r"goto \w+;|break;|Py_X?DECREF\(|Py_X?SETREF\(|Py_CLEAR\(|PyErr_\w+\(|PyMem_Free\(|free\(|"
@@ -107,6 +109,10 @@ def table(files):
     yield f"{'all':32} lines {share(every_line)}   branches {share(every_branch)}"
 
 
+def indent(line):
+    return len(line) - len(line.lstrip())
+
+
 def never_run(files, folder):
     """(file, line, function, text, whether it only follows a call that failed)"""
     for name in sorted(files):
@@ -114,12 +120,13 @@ def never_run(files, folder):
         text = (folder / name).read_text().splitlines()
         above = ""  # the last line that ran
         for number in sorted(counts):
-            line = text[number - 1].strip()
+            line = text[number - 1]
             if counts[number]:
                 above = line
-            else:
-                follows = bool(FAILED.search(above) and CLEANUP.match(line))
-                yield name, number, functions[number], line, follows
+                continue
+            inside = SURELY_FAILED.search(above) and indent(line) > indent(above)
+            cleans = FAILED.search(above.strip()) and CLEANUP.match(line.strip())
+            yield name, number, functions[number], line.strip(), bool(inside or cleans)
 
 
 def explanations(lines, entries):

@@ -119,6 +119,7 @@ send_by_python(Datagram *dgram, PyObject *data, PyObject *address)
                            : PyObject_CallMethod(file, "sendto", "OO", data, address);
     Py_DECREF(file);
     if (result != NULL) {
+        transport_count_sent(&dgram->base, result);
         Py_DECREF(result);
         return SEND_DONE;
     }

@@ -312,6 +312,7 @@ io_send(Transport *tr, PyObject *data, PyObject **rest)
         status = raised(&tr->io, IO_WANT_WRITE);
     }
     else {
+        transport_count_sent(tr, count);
         *rest = rest_after(given, count);
         Py_DECREF(count);
     }

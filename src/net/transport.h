@@ -184,6 +184,17 @@ transport_writev(Transport *tr, const struct iovec *iov, int count, bool more, s
     return status;
 }
 
+/* What send() or os.write() of a program's says that it has sent. */
+static inline void
+transport_count_sent(Transport *tr, PyObject *count)
+{
+    if (PyLong_CheckExact(count) && tr->head.loop != NULL) {
+        int overflow;
+        long long n = PyLong_AsLongLongAndOverflow(count, &overflow);
+        COUNT(tr->head.loop->counters->bytes_out, n > 0 ? (uint64_t)n : 0);
+    }
+}
+
 /* May and should the kind read? Asked again after each call into the protocol. */
 static inline bool
 transport_wants_data(const Transport *tr)

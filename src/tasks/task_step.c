@@ -577,6 +577,9 @@ task_step_entered_steal(Task *self, PyObject *exc, bool woken)
     if (exc != NULL) {
         task_set_pending_exception_steal(self, exc);
     }
+    if (loop != NULL) {
+        COUNT(loop->counters->task_steps, 1);
+    }
     PyObject *pending, *awaited;
     if (task_take_wakeup(self, &pending, &awaited) < 0) {
         return task_fail(self);

@@ -15,6 +15,9 @@ from tests.support import PY, check_script, compile_hook
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="by LD_PRELOAD"),
     pytest.mark.skipif(not shutil.which(os.environ.get("CC", "cc")), reason="no C compiler"),
+    pytest.mark.skipif(
+        "ASYNCLOOP_LONG_WAYS" in os.environ, reason="these threads are a short way"
+    ),
 ]
 
 COMMON = """

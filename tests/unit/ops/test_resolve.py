@@ -3,6 +3,7 @@
 import asyncio
 import concurrent.futures
 import logging
+import os
 import random
 import socket
 import threading
@@ -119,6 +120,9 @@ def test_numeric_needs_no_thread(run, loop, host, port):
     assert threading.active_count() == before
 
 
+@pytest.mark.skipif(
+    "ASYNCLOOP_LONG_WAYS" in os.environ, reason="the threads for names are a short way"
+)
 @pytest.mark.our_loop("with asyncio names wait for the default executor")
 def test_names_while_the_default_executor_is_full(run, loop):
     gate = threading.Event()

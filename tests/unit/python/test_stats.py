@@ -19,6 +19,9 @@ import pytest
 
 import asyncloop
 
+# As where a program has a call_soon() of its own.
+STEPS_ARE_CALLBACKS = "ASYNCLOOP_LONG_WAYS" in os.environ
+
 
 def run(main):
     return asyncloop.run(main)
@@ -95,7 +98,7 @@ def test_callbacks_and_turns_are_counted_exactly():
         await done
         after = loop.stats()
         # One for each turn, after the first, which was called by hand; the last woke the task.
-        assert after.callbacks - before.callbacks == 99
+        assert after.callbacks - before.callbacks == 99 + STEPS_ARE_CALLBACKS
         assert after.turns - before.turns == 100
         assert after.task_steps - before.task_steps == 1
 
@@ -118,7 +121,7 @@ def test_steps_and_tasks_are_counted_exactly():
         assert after.tasks == before.tasks == 1
         assert after.task_steps - before.task_steps == 10 * 5 + 1
         # asyncio.wait() has a callback on each task
-        assert after.callbacks - before.callbacks == 10
+        assert after.callbacks - before.callbacks == 10 + STEPS_ARE_CALLBACKS * (10 * 5 + 1)
 
     run(main())
 
