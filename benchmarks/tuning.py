@@ -94,7 +94,6 @@ VARIATIONS = (
     Variation("ADDRESS_CACHE_SIZE", "1", ("echo-udp-1024",), ("datagram",)),
     Variation("ACCEPT_BUDGET", "1", ("accept-protocol", "accept-streams")),
     Variation("GATHER_PIECES", "1", ("tls-writelines-64",)),
-    Variation("SMALL_BYTES", "0", ("tls-protocol-1024",), ("tls-direct",)),
     Variation("TLS_OUT_RECORDS", "1", ("tls-protocol-1048576",)),
     Variation("TLS_TURN_RECORDS", "1", ("tls-protocol-1048576 --loops asyncloop-portable",)),
     Variation("PLAIN_BYTES", "16384", ("tls-protocol-1048576",)),

@@ -24,10 +24,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Plaintext up to this is decrypted on the stack and copied, which is faster than to
- * shrink an object. */
-#define SMALL_BYTES TUNED(SMALL_BYTES, 4096)
-
 static struct tls_engine *
 engine_of(BIO *bio)
 {
@@ -483,15 +479,6 @@ direct_read_bytes(struct tls_engine *engine, PyObject **data, bool *more)
         partial = TLS_RECORD_BYTES + TLS_RECORD_OVERHEAD;
     }
     size_t capacity = partial + engine->direct.in_length;
-    if (capacity <= SMALL_BYTES) {
-        char small[SMALL_BYTES];
-        status = read_records(engine, small, sizeof(small), &n, more);
-        if (status == TLS_OK) {
-            *data = PyBytes_FromStringAndSize(small, (Py_ssize_t)n);
-            return *data == NULL ? TLS_FAILED : TLS_OK;
-        }
-        return status;
-    }
     PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)capacity);
     if (bytes == NULL) {
         return TLS_FAILED;
