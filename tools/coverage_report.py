@@ -58,7 +58,7 @@ class Entry:
 
 
 def read_entries(path=REASONS):
-    """The entries of never_run.toml. An item of `lines` is "function: what the line contains"."""
+    """The entries of never_run.toml. An item of `lines` is "function: what the line contains", or "function:"."""
     found = []
     for reason in tomllib.loads(path.read_text())["reason"]:
         common = reason["why"], not reason.get("sometimes", False)
@@ -67,8 +67,8 @@ def read_entries(path=REASONS):
         for name in reason.get("functions", ()):
             found.append(Entry(common[0], function=name, always=common[1]))
         for name in reason.get("lines", ()):
-            function, _, text = name.partition(": ")
-            found.append(Entry(common[0], function=function, text=text, always=common[1]))
+            function, _, text = name.partition(":")
+            found.append(Entry(common[0], "", function, text.strip(), common[1]))
     return found
 
 

@@ -577,9 +577,6 @@ task_step_entered_steal(Task *self, PyObject *exc, bool woken)
     if (exc != NULL) {
         task_set_pending_exception_steal(self, exc);
     }
-    if (loop != NULL) {
-        COUNT(loop->counters->task_steps, 1);
-    }
     PyObject *pending, *awaited;
     if (task_take_wakeup(self, &pending, &awaited) < 0) {
         return task_fail(self);
@@ -641,6 +638,9 @@ task_step_in_callback_steal(Task *self, PyObject *exc, bool woken)
         task_already_done(self, exc);
         Py_XDECREF(exc);
         return NULL;
+    }
+    if (loop != NULL) {
+        COUNT(loop->counters->task_steps, 1);
     }
     bool alone = loop != NULL && loop->current_task == NULL;
     int result = alone ? task_step_here_steal(self, loop, exc, woken)

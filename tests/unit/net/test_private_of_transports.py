@@ -238,7 +238,8 @@ def test_an_accept_of_a_programs_own_fails():
                 raise self.errors.pop(0)
             return super().accept()
 
-    async def program(log, loop, error):
+    async def program(log, loop, error, debug):
+        loop.set_debug(debug)
         with Listening() as listening:
             listening.bind(("127.0.0.1", 0))
             listening.listen()
@@ -258,5 +259,97 @@ def test_an_accept_of_a_programs_own_fails():
                 await server.wait_closed()
 
     many = OSError(errno.EMFILE, "many")
-    for error in (ConnectionAbortedError(), InterruptedError(), BlockingIOError(), many):
-        same(program, error)
+    errors = ConnectionAbortedError(), InterruptedError(), BlockingIOError(), many
+    for error in (*errors, PermissionError(1, "no"), ZeroDivisionError("bad")):
+        for debug in (False, True):
+            same(program, error, debug)
+
+
+@pytest.mark.parametrize("make", [stream, write_pipe])
+def test_output_that_waits_is_seen(make):
+    async def program(log, loop):
+        transport, _, other = await make(log, loop)
+        log(bool(transport._buffer))
+        transport.write(b"x" * 3_000_000)
+        transport.write(b"y")
+        log(bool(transport._buffer))
+        transport.abort()
+        await turns(3)
+        other.close()
+
+    same(program)
+
+
+def test_a_pipe_is_written_by_functions_of_a_programs_own(monkeypatch):
+    own, calls = os.write, []
+
+    def write(fd, data):
+        calls.append(len(data))
+        return own(fd, data)
+
+    async def program(log, loop):
+        transport, _, other = await write_pipe(log, loop)
+        calls.clear()
+        transport.write(b"x" * 200_000)
+        transport.write(b"y" * 200_000)
+        os.set_blocking(other.fileno(), False)
+        got = 0
+        while got < 400_000:
+            got += len(other.read(50_000) or b"")
+            await turns(1)
+        log(got, sum(calls) >= 400_000)
+        log.call("can_write_eof", transport.can_write_eof)
+        transport.write_eof()
+        await turns(3)
+        other.close()
+
+    monkeypatch.setattr(os, "write", write)
+    same(program)
+
+
+def test_datagrams_by_a_send_of_a_programs_own():
+    class Socket(socket.socket):
+        def send(self, data):
+            return super().send(data)
+
+    async def program(log, loop):
+        one = Socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        other = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        other.bind("")
+        one.connect(other.getsockname())
+        one.setblocking(False)
+        transport, _ = await loop.create_datagram_endpoint(lambda: Tells(log), sock=one)
+        transport.sendto(b"first")
+        log(other.recv(100))
+        transport.close()
+        await turns(3)
+        other.close()
+
+    same(program)
+
+
+@pytest.mark.parametrize("buffer", [b"", bytearray(), b"constant", None])
+def test_a_buffer_that_nothing_can_be_read_into(buffer):
+    class Bad(asyncio.BufferedProtocol):
+        def __init__(self, log):
+            self.log = log
+
+        def get_buffer(self, hint):
+            return buffer
+
+        def buffer_updated(self, n):
+            self.log("updated", n)
+
+        def connection_lost(self, exc):
+            self.log("lost", repr(exc))
+
+    async def program(log, loop):
+        one, other = socket.socketpair()
+        one.setblocking(False)
+        await loop.create_connection(lambda: Bad(log), sock=one)
+        other.send(b"data")
+        for _ in range(10):
+            await asyncio.sleep(0.001)
+        other.close()
+
+    same(program)
