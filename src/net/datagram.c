@@ -98,8 +98,8 @@ datagram_read_by_method(Datagram *dgram)
     PyObject *data = PySequence_GetItem(pair, 0);
     PyObject *sender = data == NULL ? NULL : PySequence_GetItem(pair, 1);
     Py_DECREF(pair);
-    if (data != NULL && PyBytes_CheckExact(data)) {
-        COUNT(loop->counters->bytes_in, (uint64_t)PyBytes_GET_SIZE(data));
+    if (data != NULL && PyBytes_CheckExact(data) && dgram->base.head.loop != NULL) {
+        COUNT(dgram->base.head.loop->counters->bytes_in, (uint64_t)PyBytes_GET_SIZE(data));
     }
     int result = datagram_deliver(dgram, data, sender);
     Py_XDECREF(data);
