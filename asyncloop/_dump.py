@@ -75,7 +75,7 @@ _dumping_threads: set[int] = set()
 def _safely(function: Any, *args: Any) -> str:
     try:
         return str(function(*args))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return f"<{getattr(function, '__name__', 'it')} raised {type(error).__name__}>"
 
 
@@ -299,15 +299,13 @@ def _number_of(task: Any) -> tuple[int, str]:
 
 def _dump_task(text: io.StringIO, task: Any, depth: int, known: dict[int, tuple[Any, str]]) -> None:
     indent = "  " * depth
-    name = _safely(task.get_name)
-    cancelling = getattr(task, "cancelling", int)()
+    cancelling = times_cancelled(task)
     note = f", cancelled {cancelling} time(s)" if cancelling else ""
-    text.write(f"{indent}task {name}{note}\n")
-    count = 0
-    for place in chain_of(task, known):
+    text.write(f"{indent}task {name_of(task)}{note}\n")
+    places = places_of(task, known)
+    for place in places:
         text.write(f"{indent}    {place}\n")
-        count += 1
-    if count == 0:
+    if not places:
         text.write(f"{indent}    not started, or a coroutine that cannot be looked into\n")
 
 
@@ -343,6 +341,25 @@ def chain_of(task: Any, known: dict[int, tuple[Any, str]] | None = None) -> Iter
         if id(awaited) not in known:
             known[id(awaited)] = awaited, _safely(_describe_awaited, awaited)
         yield f"waits for {known[id(awaited)][1]}"
+
+
+def places_of(task: Any, known: dict[int, tuple[Any, str]] | None = None) -> list[str]:
+    """chain_of(), whatever the task or its coroutine raises."""
+    found: list[str] = []
+    try:
+        for place in chain_of(task, known):
+            found.append(place)
+    except (Exception, SystemExit) as error:
+        found.append(f"<{type(error).__name__} while it was looked at>")
+    return found
+
+
+def times_cancelled(task: Any) -> int:
+    """cancelling(), whatever that raises."""
+    try:
+        return int(task.cancelling())
+    except (Exception, SystemExit):
+        return 0
 
 
 def _inside(awaited: Any) -> Any:

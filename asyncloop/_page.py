@@ -198,20 +198,16 @@ def _tasks() -> list[dict[str, Any]]:
 
 
 def _task(task: Any, current: bool, record: Any) -> dict[str, Any]:
-    from ._dump import _awaited_by, chain_of, name_of
+    from ._dump import _awaited_by, name_of, places_of
     from ._tasks import cost_of
 
-    try:
-        stack = list(chain_of(task))
-    except Exception as error:
-        stack = [f"<{type(error).__name__} while it was looked at>"]
     waits = getattr(task, "_fut_waiter", None) is not None
     nothing = dict.fromkeys(("ran", "ready", "steps", "wakeups"))
     return {
         "id": f"{id(task):x}",
         "name": name_of(task),
         "state": "running" if current else "waiting" if waits else "ready",
-        "stack": stack,
+        "stack": places_of(task),
         **(cost_of(record, time.monotonic_ns()) if record else nothing),
         "awaited_by": [name_of(each) for each in _awaited_by(task)],
     }

@@ -46,7 +46,7 @@ class _Watch(threading.Thread):
             return
         try:
             logger.warning("%s", report(loop, time.monotonic() - began))
-        except Exception:
+        except BaseException:  # SystemExit as well: this thread is not the program
             logger.warning("asyncloop: no report of the shutdown", exc_info=True)
         finally:
             self.loop = None
@@ -106,12 +106,12 @@ def _part(kind: str, found: list[str]) -> tuple[str, list[str]]:
 
 
 def _of_task(task: "asyncio.Task[Any]") -> str:
-    times = task.cancelling()
+    times = _dump.times_cancelled(task)
     if times:
         note = f"was cancelled {times} time(s) and goes on"
     else:
         note = "was not cancelled, or goes on after it"
-    places = list(_dump.chain_of(task))
+    places = _dump.places_of(task)
     where = "\n    ".join(places[-_MOST_PLACES:]) if places else "an unknown place"
     return f"task {_dump.name_of(task)} {note}:\n    {where}"
 

@@ -48,7 +48,13 @@ struct counters {
     uint64_t delay[DELAY_BUCKETS];    /* ns of time in which what came due was so late */
 };
 
-#ifdef Py_GIL_DISABLED
+/* ASYNCLOOP_UNCOUNTED is for `python -m benchmarks.observe counters`, which tells what counting costs. */
+#ifdef ASYNCLOOP_UNCOUNTED
+#define COUNTER_SET(place, value) ((void)(value))
+#define COUNTER_GET(place) (place)
+#define COUNT(place, n) ((void)(n))
+#define COUNT_SHARED(place, n) ((void)(n))
+#elif defined(Py_GIL_DISABLED)
 #define COUNTER_SET(place, value) __atomic_store_n(&(place), (value), __ATOMIC_RELAXED)
 #define COUNTER_GET(place) __atomic_load_n(&(place), __ATOMIC_RELAXED)
 #define COUNT(place, n) COUNTER_SET(place, COUNTER_GET(place) + (n))
@@ -71,19 +77,27 @@ span_at(int64_t span, int64_t now_ns)
 static inline void
 span_begin(int64_t *span, int64_t now_ns)
 {
+#ifndef ASYNCLOOP_UNCOUNTED
     int64_t value = __atomic_load_n(span, __ATOMIC_RELAXED);
     if (LIKELY(value >= 0)) {
         __atomic_store_n(span, value - now_ns, __ATOMIC_RELAXED);
     }
+#else
+    (void)span, (void)now_ns;
+#endif
 }
 
 static inline void
 span_end(int64_t *span, int64_t now_ns)
 {
+#ifndef ASYNCLOOP_UNCOUNTED
     int64_t value = __atomic_load_n(span, __ATOMIC_RELAXED);
     if (LIKELY(value < 0)) {
         __atomic_store_n(span, value + now_ns, __ATOMIC_RELAXED);
     }
+#else
+    (void)span, (void)now_ns;
+#endif
 }
 
 /* For `span_ns` nothing was looked at; what came due meanwhile ran `first_ns` after the look at the earliest.

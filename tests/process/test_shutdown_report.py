@@ -145,6 +145,45 @@ asyncloop.run(main())
     assert "task waits was cancelled" in done.stderr
 
 
+@pytest.mark.parametrize("method", ["get_name", "get_coro", "cancelling"])
+@pytest.mark.parametrize("error", ["ValueError", "SystemExit"])
+def test_a_task_that_raises_is_contained(method, error):
+    """The other one is told of all the same."""
+    source = f"""
+import asyncloop, io, threading
+
+class Evil(asyncio.Task):
+    evil = False
+    def {method}(self):
+        if Evil.evil:
+            raise {error}
+        return super().{method}()
+
+async def waits():
+    try:
+        await asyncio.sleep(100)
+    except asyncio.CancelledError:
+        await asyncio.sleep(0.6)
+
+async def main():
+    loop = asyncio.get_running_loop()
+    evil = Evil(waits(), loop=loop)
+    good = loop.create_task(waits(), name="the good one")
+    await asyncio.sleep(0)
+    Evil.evil = True
+    text = io.StringIO()
+    asyncloop.dump(text)
+    assert "task the good one" in text.getvalue() and text.getvalue().count("in waits()") >= 1
+    return evil, good
+
+kept = asyncloop.run(main())
+"""
+    done = run_script(OURS, source, env={"ASYNCLOOP_SHUTDOWN": "0.1"})
+    assert done.returncode == 0, done.stderr
+    assert "task the good one was cancelled 1 time(s)" in done.stderr, done.stderr
+    assert "2 task(s)" in done.stderr
+
+
 def test_nothing_is_imported_without_it():
     done = subprocess.run(
         [
