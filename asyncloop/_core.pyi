@@ -88,8 +88,10 @@ def _acceptor_new(
     server: Any,
     context: Context | None,
     accepted: Callable[[socket, Any, Context], object] | None,
+    otherwise: Callable[[socket, Any, Context], object],
     /,
 ) -> Acceptor: ...
+def _accepting_methods(methods: dict[str, Any], /) -> None: ...
 def _tls_new(
     loop: Loop,
     protocol: asyncio.BaseProtocol,

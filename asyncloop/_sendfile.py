@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 from asyncio import exceptions, unix_events
+from types import BuiltinFunctionType
 from typing import IO, TYPE_CHECKING, Any
 
 from . import _core
@@ -43,7 +44,9 @@ class SendfileHooks(_Base):
     async def _sock_sendfile_native(
         self, sock: socket.socket, file: IO[bytes], offset: int, count: int | None
     ) -> int:
-        if _core._has_custom_futures(self):
+        if _core._has_custom_futures(self) or not isinstance(
+            getattr(os, "sendfile", None), BuiltinFunctionType
+        ):
             standard: Any = unix_events._UnixSelectorEventLoop
             sent: int = await standard._sock_sendfile_native(self, sock, file, offset, count)
             return sent

@@ -7,12 +7,11 @@ is made over it, and the transport's from then on.
 
 import asyncio
 import functools
-import os
 import socket
 import sys
+import types
 import weakref
 from asyncio import base_events, constants, unix_events
-from asyncio.log import logger
 from collections.abc import Callable
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
@@ -64,7 +63,34 @@ def context_argument(context: Context | None) -> dict[str, Any]:
     return {"context": context} if sys.version_info >= (3, 15) or context is not None else {}
 
 
-class StreamHooks(_Base):
+class StopHooks(_Base):
+    """The end of a server: asyncio's method calls this one by super()."""
+
+    _acceptors: dict[Any, Any]
+
+    def _stop_serving(self, sock: socket.socket) -> None:
+        acceptor = self._acceptors.pop(sock, None)
+        if acceptor is None:
+            self._remove_reader(sock.fileno())
+        else:
+            acceptor.stop()
+        sock.close()
+
+
+def _as_method_of(owner: type, function: types.FunctionType) -> Any:
+    """A function of asyncio's in which super() goes on from `owner`."""
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    made = types.FunctionType(
+        function.__code__,
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        tuple(types.CellType(owner) if name == "__class__" else cell for name, cell in cells),
+    )
+    return functools.update_wrapper(made, function)
+
+
+class StreamHooks(StopHooks):
     """Mixin of `asyncloop.Loop`: stream transports and servers."""
 
     # asyncio's own: all they need of a loop is what is here.
@@ -251,9 +277,25 @@ class StreamHooks(_Base):
                     )
                 )
 
+        hooks: Any = self
+
+        def otherwise(conn: socket.socket, peername: Any, context: Context) -> None:
+            self.create_task(
+                hooks._accept_connection2(
+                    protocol_factory,
+                    conn,
+                    {"peername": peername},
+                    sslcontext,
+                    server,
+                    ssl_handshake_timeout,
+                    ssl_shutdown_timeout,
+                    **({"context": context} if sys.version_info >= (3, 15) else {}),
+                )
+            )
+
         _list_clients(server)
         self._acceptors[sock] = _core._acceptor_new(
-            self, protocol_factory, sock, server, context, accepted
+            self, protocol_factory, sock, server, context, accepted, otherwise
         )
 
     async def _accept_tls(
@@ -305,31 +347,16 @@ class StreamHooks(_Base):
                     report["transport"] = transport
                 self.call_exception_handler(report)
 
-    def _stop_serving(self, sock: socket.socket) -> None:
-        acceptor = self._acceptors.pop(sock, None)
-        if acceptor is None:
-            self._remove_reader(sock.fileno())
-        else:
-            acceptor.stop()
-        inode = self._unix_server_sockets.pop(sock, None)
-        path = None if inode is None else sock.getsockname()
-        sock.close()
-        if path is None:
-            return
-        try:
-            if os.stat(path).st_ino == inode:  # else somebody else's by now
-                os.unlink(path)
-        except FileNotFoundError:
-            pass
-        except OSError as exc:
-            logger.error("Unable to clean up listening UNIX socket %r: %r", path, exc)
-
     def _close_servers(self) -> None:
         """For close(): nothing of the loop keeps the listening sockets of a Server alive."""
         for acceptor in list(self._acceptors.values()):
             acceptor.stop()
         self._acceptors.clear()
 
+
+if "_stop_serving" in vars(_UnixLoop):  # from 3.13 on it removes the path of a Unix socket
+    _hooks: Any = StreamHooks
+    _hooks._stop_serving = _as_method_of(StreamHooks, _UnixLoop._stop_serving)
 
 ACCEPTING: dict[str, Any] = {
     "_accept_connection": _UnixLoop._accept_connection,

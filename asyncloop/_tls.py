@@ -207,3 +207,4 @@ def _take_unread(protocol: asyncio.BaseProtocol) -> bytes | None:
 
 
 ACCEPTING["_make_ssl_transport"] = TlsHooks._make_ssl_transport
+_core._accepting_methods(ACCEPTING)

@@ -11,8 +11,23 @@ static const char *const method_names[] = {
 #undef X
 };
 
+static PyObject *
+module_accepting_methods(PyObject *module, PyObject *methods)
+{
+    struct state *state = PyModule_GetState(module);
+    Py_XSETREF(loop_state(state)->overrides.accepting, Py_NewRef(methods));
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef overrides_functions[] = {
+    {"_accepting_methods", module_accepting_methods, METH_O,
+     PyDoc_STR("_accepting_methods(methods, /)\n--\n\n"
+               "A dict of what is called for each connection that a server accepts, as ours has it.")},
+    {NULL, NULL, 0, NULL},
+};
+
 int
-overrides_init(PyObject *module UNUSED, struct state *state)
+overrides_init(PyObject *module, struct state *state)
 {
     STATE_OWN_UNTIL(state, &loop_state(state)->overrides, timer_handle_version);
     const struct state_import wanted[] = {
@@ -31,7 +46,7 @@ overrides_init(PyObject *module UNUSED, struct state *state)
             }
         }
     }
-    return 0;
+    return PyModule_AddFunctions(module, overrides_functions);
 }
 
 /* asyncloop.Loop has descriptors of its own for methods of the core's type (loop_type.h). */
@@ -96,6 +111,25 @@ loop_class_has_own(struct state *state, PyTypeObject *class, int method)
     /* Ours is in Python, and whatever is put in its place is found there. */
     return method == LOOP_create_connection
            || loop_has_standard(state, (PyObject *)class, method_names[method]);
+}
+
+/* Is one of these another one, on the class or on the instance? */
+static bool
+accepting_is_replaced(struct state *state, Loop *loop)
+{
+    PyObject *methods = loop_state(state)->overrides.accepting;
+    PyObject *dict = PyObject_GenericGetDict((PyObject *)loop, NULL);
+    PyObject *name, *own;
+    Py_ssize_t position = 0;
+    bool found = false;
+    while (methods != NULL && dict != NULL && !found && PyDict_Next(methods, &position, &name, &own)) {
+        PyObject *value = PyObject_GetAttr((PyObject *)Py_TYPE(loop), name);
+        found = value != own || PyDict_GetItemWithError(dict, name) != NULL;
+        Py_XDECREF(value);
+    }
+    PyErr_Clear();
+    Py_XDECREF(dict);
+    return found;
 }
 
 /* Bits of what the instance itself has. */
@@ -251,6 +285,9 @@ overrides_look(Loop *loop)
     if (!class_has_usual_look_up((PyObject *)Py_TYPE(loop))) {
         replaced |= LOOP_ALL_METHODS;
     }
+    if (accepting_is_replaced(state, loop)) {
+        replaced |= LOOP_ACCEPTING;
+    }
     replaced |= SHORT_WAY(push) ? 0 : LOOP_BIT(call_soon);
     replaced |= SHORT_WAY(watch) ? 0 : LOOP_ADDING | LOOP_REMOVING;
     /* Where ours finds a global replaced, asyncio's method does what that is for. */
@@ -304,7 +341,9 @@ overrides_attribute_set(Loop *loop, PyObject *name)
     if (!PyUnicode_Check(name)) {
         return;
     }
-    if (overrides_bit(name) != 0 || PyUnicode_CompareWithASCIIString(name, "__class__") == 0
+    PyObject *accepting = loop_state(loop->state)->overrides.accepting;
+    if (overrides_bit(name) != 0 || (accepting != NULL && PyDict_Contains(accepting, name) != 0)
+        || PyUnicode_CompareWithASCIIString(name, "__class__") == 0
         || PyUnicode_CompareWithASCIIString(name, "__dict__") == 0) {
         overrides_forget(loop);
     }

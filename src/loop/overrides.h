@@ -23,6 +23,9 @@
 /* asyncio.events.Handle._run() */
 #define LOOP_HANDLE_RUN (1u << 31)
 
+/* one of those that _accepting_methods() was told of */
+#define LOOP_ACCEPTING (1u << 29)
+
 /* What runs next goes by call_soon(), or through asyncio's Handle. */
 #define LOOP_SOON (LOOP_BIT(call_soon) | LOOP_HANDLE_CLASS | LOOP_HANDLE_RUN)
 

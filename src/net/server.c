@@ -10,6 +10,7 @@
 #include "base/args.h"
 #include "base/standard.h"
 #include "base/tuning.h"
+#include "loop/overrides.h"
 #include "loop/owner.h"
 #include "loop/schedule.h"
 #include "loop/timer.h"
@@ -31,6 +32,7 @@
  * (benchmark row "accept"). So an event accepts one, and the next one twice as many as the last, as
  * long as each poll brings one. */
 #define ACCEPT_FIRST 1
+#define ACCEPT_BY_METHOD 100    /* by a method of the program's: asyncio's calls, of the usual backlog */
 
 /* Out of descriptors or memory: accepting stops for this time, in seconds, as with
  * asyncio (constants.ACCEPT_RETRY_DELAY), because the kernel would go on reporting the
@@ -46,6 +48,7 @@ typedef struct {
     PyObject *context;          /* a copy of it is each connection's */
     PyObject *accepted;         /* callable(sock, peername, context) that takes connections in
                                  * our place (TLS), or NULL */
+    PyObject *otherwise;        /* the same, for who has replaced what asyncio calls for each of them */
     PyObject *family;           /* of the listening socket: ints */
     PyObject *proto;
     int type;
@@ -57,11 +60,7 @@ typedef struct {
     bool nodelay;
 } Acceptor;
 
-static inline Acceptor *
-acceptor_cast(PyObject *op)
-{
-    return (Acceptor *)op;
-}
+#define acceptor_cast(op) ((Acceptor *)(op))
 
 /* -- one connection --------------------------------------------------------------------- */
 
@@ -133,9 +132,19 @@ call_in_context(PyObject *context, PyObject *callable, PyObject *const *args, si
     return result;
 }
 
+/* Who takes a connection: borrowed, or NULL for us. */
+static PyObject *
+taker(const Acceptor *acceptor, Loop *loop)
+{
+    /* asyncio makes a task for each */
+    bool seen = (loop_replaced(loop) & (LOOP_ACCEPTING | LOOP_BIT(create_task))) != 0
+                || GLOBAL_REPLACED(loop->state, TASKS_TASK) || SHARED_LOAD(loop->task_factory) != NULL;
+    return UNLIKELY(seen) ? acceptor->otherwise : acceptor->accepted;
+}
+
 /* A connection that others make a transport of. Takes over the socket object. */
 static int
-hand_over(Acceptor *acceptor, Loop *loop, PyObject *sock, PyObject *context,
+hand_over(PyObject *accepted, Loop *loop, PyObject *sock, PyObject *context,
           const struct sockaddr *peer, socklen_t peer_length, PyObject *known_name)
 {
     PyObject *peername = known_name != NULL ? Py_NewRef(known_name) : addr_build(peer, peer_length);
@@ -144,7 +153,7 @@ hand_over(Acceptor *acceptor, Loop *loop, PyObject *sock, PyObject *context,
         peername = Py_NewRef(Py_None);
     }
     if (peername != NULL) {
-        PyObject *accepted = Py_NewRef(acceptor->accepted);
+        Py_INCREF(accepted);
         PyObject *args[] = {sock, peername, context};
         result = call_in_context(context, accepted, args, 3);
         Py_DECREF(accepted);
@@ -236,8 +245,9 @@ accept_connection(Acceptor *acceptor, Loop *loop, int fd, const struct sockaddr 
             goto done;
         }
     }
-    result = acceptor->accepted != NULL
-                 ? hand_over(acceptor, loop, sock, context, peer, peer_length, NULL)
+    PyObject *accepted = taker(acceptor, loop);
+    result = accepted != NULL
+                 ? hand_over(accepted, loop, sock, context, peer, peer_length, NULL)
                  : make_stream(acceptor, loop, sock, fd, context, peer, peer_length, NULL);
     Py_DECREF(sock);
 done:
@@ -288,8 +298,9 @@ accept_socket(Acceptor *acceptor, Loop *loop, PyObject *sock, PyObject *peername
         result = accepting_raised(loop);
     }
     else {
-        result = acceptor->accepted != NULL
-                     ? hand_over(acceptor, loop, sock, context, NULL, 0, peername)
+        PyObject *accepted = taker(acceptor, loop);
+        result = accepted != NULL
+                     ? hand_over(accepted, loop, sock, context, NULL, 0, peername)
                      : make_stream(acceptor, loop, sock, fd, context, NULL, 0, extra);
     }
     Py_DECREF(extra);
@@ -400,8 +411,7 @@ acceptor_budget(Acceptor *acceptor, Loop *loop)
     return acceptor->budget;
 }
 
-/* What accept() has raised: a shortage pauses, anything else goes to the exception handler, and has
- * to leave the loop if it is an exit exception. */
+/* What accept() has raised: a shortage pauses, anything else is for the exception handler, or leaves the loop. */
 static void
 acceptor_method_failed(Acceptor *acceptor, Loop *loop)
 {
@@ -422,9 +432,9 @@ acceptor_method_failed(Acceptor *acceptor, Loop *loop)
 }
 
 static void
-acceptor_accept_by_method(Acceptor *acceptor, Loop *loop, int budget)
+acceptor_accept_by_method(Acceptor *acceptor, Loop *loop)
 {
-    for (; budget > 0 && watch_is_active(&acceptor->watch); budget--) {
+    for (int budget = ACCEPT_BY_METHOD; budget > 0 && watch_is_active(&acceptor->watch); budget--) {
         PyObject *sock, *peername;
         int taken = accept_by_method(acceptor, &sock, &peername);
         if (taken <= 0) {
@@ -456,7 +466,7 @@ acceptor_on_readable(struct watch *watch, int revents)
     }
     int budget = acceptor_budget(acceptor, loop);
     if (UNLIKELY(!accepts_natively(acceptor, loop->state))) {
-        acceptor_accept_by_method(acceptor, loop, budget);
+        acceptor_accept_by_method(acceptor, loop);
         budget = 0;
     }
     for (; budget > 0 && watch_is_active(watch); budget--) {
@@ -520,6 +530,7 @@ Acceptor_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->server);
     Py_VISIT(self->context);
     Py_VISIT(self->accepted);
+    Py_VISIT(self->otherwise);
     Py_VISIT(self->retry);
     return 0;
 }
@@ -535,6 +546,7 @@ Acceptor_clear(PyObject *op)
     Py_CLEAR(self->server);
     Py_CLEAR(self->context);
     Py_CLEAR(self->accepted);
+    Py_CLEAR(self->otherwise);
     Py_CLEAR(self->family);
     Py_CLEAR(self->proto);
     return 0;
@@ -625,9 +637,9 @@ module_acceptor_new(PyObject *module, PyObject *args)
 {
     OWN_LOOP_ARGUMENT(module, args);
     struct state *state = PyModule_GetState(module);
-    PyObject *loop, *factory, *sock, *server, *context, *accepted;
-    if (!PyArg_ParseTuple(args, "O!OOOOO:_acceptor_new", loop_state(state)->loops.Type, &loop, &factory, &sock,
-                          &server, &context, &accepted)) {
+    PyObject *loop, *factory, *sock, *server, *context, *accepted, *otherwise;
+    if (!PyArg_ParseTuple(args, "O!OOOOOO:_acceptor_new", loop_state(state)->loops.Type, &loop, &factory, &sock,
+                          &server, &context, &accepted, &otherwise)) {
         return NULL;
     }
     if (context != Py_None && !PyContext_CheckExact(context)) {
@@ -651,6 +663,7 @@ module_acceptor_new(PyObject *module, PyObject *args)
     acceptor->protocol_factory = Py_NewRef(factory);
     acceptor->server = server == Py_None ? NULL : Py_NewRef(server);
     acceptor->accepted = accepted == Py_None ? NULL : Py_NewRef(accepted);
+    acceptor->otherwise = Py_NewRef(otherwise);
     acceptor->context = context == Py_None ? PyContext_CopyCurrent() : Py_NewRef(context);
     if (acceptor->context == NULL || acceptor_learn_socket(acceptor) < 0
         || watch_take_place(&acceptor->watch) < 0) {
@@ -662,9 +675,9 @@ module_acceptor_new(PyObject *module, PyObject *args)
 
 static PyMethodDef server_functions[] = {
     {"_acceptor_new", module_acceptor_new, METH_VARARGS,
-     PyDoc_STR("_acceptor_new(loop, protocol_factory, sock, server, context, accepted, /)\n--\n\n"
-               "Accept connections of a listening, non-blocking socket until stop(). Each gets a\n"
-               "transport, unless `accepted` takes them: accepted(sock, peername, context).")},
+     PyDoc_STR("_acceptor_new(loop, protocol_factory, sock, server, context, accepted, otherwise, /)\n--\n\n"
+               "Accept connections of a listening, non-blocking socket until stop(). Each gets a transport,\n"
+               "unless one of the last two takes it: see the struct.")},
     {NULL, NULL, 0, NULL},
 };
 

@@ -340,12 +340,32 @@ Transport__set_write_buffer_limits(PyObject *op, PyObject *const *args, Py_ssize
     return none_or_error(set_limits(op, "_set_write_buffer_limits", args, nargs, kwnames));
 }
 
+/* Calls asyncio's own method, if a program has its own get_write_buffer_size(), which that asks. False: it has
+ * none. */
+static bool
+call_above_for_size(PyObject *op, enum above which, PyObject **result)
+{
+    PyObject *size = PyObject_GetAttrString(op, "get_write_buffer_size");
+    bool ours = size != NULL && PyCFunction_Check(size)
+                && PyCFunction_GET_FUNCTION(size) == Transport_get_write_buffer_size;
+    *result = NULL;
+    if (size != NULL && !ours) {
+        bool own;
+        PyObject *method = method_above(op, above_names[which], &own);
+        *result = method == NULL ? NULL : PyObject_CallNoArgs(method);
+        Py_XDECREF(method);
+    }
+    Py_XDECREF(size);
+    return !ours;
+}
+
 static PyObject *
 Transport__maybe_pause_protocol(PyObject *op, PyObject *ignored UNUSED)
 {
     PyObject *result;
     OWN_LOOP_OF(op, Channel);
-    if (call_replaced_above(op, ABOVE_PAUSE, NULL, 0, NULL, &result)) {
+    if (call_replaced_above(op, ABOVE_PAUSE, NULL, 0, NULL, &result)
+        || call_above_for_size(op, ABOVE_PAUSE, &result)) {
         return result;
     }
     return none_or_error(transport_pause_if_full(transport_cast(op)));
@@ -356,7 +376,8 @@ Transport__maybe_resume_protocol(PyObject *op, PyObject *ignored UNUSED)
 {
     PyObject *result;
     OWN_LOOP_OF(op, Channel);
-    if (call_replaced_above(op, ABOVE_RESUME, NULL, 0, NULL, &result)) {
+    if (call_replaced_above(op, ABOVE_RESUME, NULL, 0, NULL, &result)
+        || call_above_for_size(op, ABOVE_RESUME, &result)) {
         return result;
     }
     return none_or_error(transport_resume_if_empty(transport_cast(op)));

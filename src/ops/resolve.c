@@ -395,6 +395,24 @@ getaddrinfo_is_replaced(struct state *state)
            || !standard_is(state, STANDARD_SOCKET_GETADDRINFO);
 }
 
+/* Has the program another default executor than asyncio makes? That would be asked. Sets no exception. */
+static bool
+executor_is_programs(Loop *loop)
+{
+    PyObject *executor = PyObject_GetAttr((PyObject *)loop, loop->state->names._default_executor);
+    PyObject *prefix = NULL;
+    bool ours = executor == Py_None;
+    if (executor != NULL && !ours) {
+        prefix = PyObject_GetAttrString(executor, "_thread_name_prefix");
+        ours = strcmp(Py_TYPE(executor)->tp_name, "ThreadPoolExecutor") == 0 && prefix != NULL
+               && PyUnicode_Check(prefix) && PyUnicode_CompareWithASCIIString(prefix, "asyncio") == 0;
+    }
+    PyErr_Clear();
+    Py_XDECREF(prefix);
+    Py_XDECREF(executor);
+    return !ours;
+}
+
 /* By asyncio's own method, so in the default executor. */
 static enum attempt
 ask_asyncio(Operation *op)
@@ -464,7 +482,7 @@ ask(Operation *op, PyObject **result)
     struct library_question asked;
     op->phase = LOOK_UP_ANSWERED;
     if (!question_read(&question, op->args) || FLAG(op->loop->debug)
-        || getaddrinfo_is_replaced(op->state)) {
+        || getaddrinfo_is_replaced(op->state) || executor_is_programs(op->loop)) {
         return ask_asyncio(op);
     }
     bool possible = question_for_library(&question, &asked);
