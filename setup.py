@@ -27,17 +27,29 @@ if sys.platform == "win32":
     )
 
 
-def readme():
-    """README.md for the package index, where a link to a file of the repository leads nowhere."""
-    source = tomllib.loads(Path("pyproject.toml").read_text())["project"]["urls"]["Source"]
+def addresses():
+    """Where the project lives, as far as that is known."""
+    urls = tomllib.loads(Path("pyproject.toml").read_text())["tool"]["asyncloop"]["urls"]
+    return {name: url for name, url in urls.items() if url}
+
+
+def readme(source):
+    """README.md for the package index, where a link to a file of the repository leads nowhere.
+
+    source: the repository's address; without it such links are plain text, and pictures left out
+    """
     text = Path("README.md").read_text(encoding="utf-8")
+    if not source:
+        text = re.sub(r"!\[[^]]*\]\((?![a-z]+:|#)[^)]*\)\n*", "", text)
+        return re.sub(r"\[([^]]*)\]\((?![a-z]+:|#)[^)]*\)", r"\1", text)
     text = re.sub(r"(!\[[^]]*\]\()(?![a-z]+:|#)", rf"\1{source}/raw/main/", text)
     return re.sub(r"((?<!!)\[[^]]*\]\()(?![a-z]+:|#)", rf"\1{source}/blob/main/", text)
 
 
 setup(
-    long_description=readme(),
+    long_description=readme(addresses().get("Source")),
     long_description_content_type="text/markdown",
+    project_urls=addresses(),
     ext_modules=[core_extension()],
     cmdclass={"build_ext": BuildCore},
 )

@@ -3,7 +3,8 @@
 The pages are docs/*.md, some files that live elsewhere in the tree (ELSEWHERE), and an API
 reference that is made from the docstrings. All are gathered below build/docs, where `zensical build
 --strict` makes the site of them, without a network. A link to a file that is no page leads to the
-repository; one to a file that does not exist is an error.
+repository, if that has an address (pyproject.toml, tool.asyncloop.urls), and is plain text else;
+one to a file that does not exist is an error.
 """
 
 import inspect
@@ -31,8 +32,9 @@ LINK = re.compile(r"(!?\[[^]]*\])\(([^)\s]+)\)")
 
 
 def source_url():
+    """The repository's address; empty until there is one."""
     with open(ROOT / "pyproject.toml", "rb") as file:
-        return tomllib.load(file)["project"]["urls"]["Source"]
+        return tomllib.load(file)["tool"]["asyncloop"]["urls"]["Source"]
 
 
 def pages():
@@ -68,6 +70,8 @@ def with_links(text, file, site):
         left_out = full.endswith(".png") and not (ROOT / ".git").exists()  # of a source archive
         if not (ROOT / full).exists() and not left_out:
             problems.append(f"{file}: there is no {target}")
+        if not source_url():
+            return label.strip("![]")
         return f"{label}({source_url()}/blob/main/{full}{anchor}{fragment})"
 
     return outside_code(text, lambda part: LINK.sub(lead, part)), problems

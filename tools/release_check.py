@@ -35,24 +35,28 @@ def output(*command):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
 
 
+def is_address(url):
+    """Names that end in .example are reserved for examples."""
+    return bool(re.match(r"https://[^/]+\.[^/]+", url)) and not re.search(r"\.example(/|$)", url)
+
+
 def tree():
     """What is to be said against a release of the tree as it is."""
     version = re.search(
         r'^__version__ = "(.*)"', (ROOT / "asyncloop" / "__init__.py").read_text(), re.M
     )[1]
     with open(ROOT / "pyproject.toml", "rb") as file:
-        urls = tomllib.load(file)["project"]["urls"]
+        urls = tomllib.load(file)["tool"]["asyncloop"]["urls"]
     problems = []
     if output("git", "status", "--porcelain"):
         problems.append("there is something that is not committed")
     if output("git", "tag", "--list", f"v{version}"):
         problems.append(f"there is a tag v{version} already: asyncloop/__init__.py has the version")
-    if examples := [name for name, url in urls.items() if ".example/" in url]:
+    if unset := [name for name, url in urls.items() if not is_address(url)]:
         problems.append(
-            f"pyproject.toml, [project.urls]: {', '.join(examples)} are on a name for examples; "
-            "set Source to the address of the published repository, under which /blob/main/FILE "
-            "and /raw/main/FILE lead to files, and the others to pages that exist: links of "
-            "README.md on the package index, and those of the documentation, are made from these"
+            f"pyproject.toml, [tool.asyncloop.urls]: {', '.join(unset)} name no address; "
+            "set Source to that of the published repository, under which /blob/main/FILE "
+            "and /raw/main/FILE lead to files, and the others to pages that exist"
         )
     if fragments := [path.name for path in (ROOT / "changes").glob("*.*.md")]:
         problems.append(f"make changelog has not been run: {', '.join(fragments)}")

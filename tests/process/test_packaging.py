@@ -6,10 +6,13 @@ Builds with the setuptools of the environment that runs the tests, so without an
 import email
 import os
 import re
+import runpy
+import shutil
 import subprocess
 import sys
 import sysconfig
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -128,10 +131,59 @@ def test_wheel_holds_the_package_and_nothing_else(wheel):
     assert metadata["License-Expression"] == "MIT"
     text = metadata.get_payload()
     assert not [link for link in re.findall(r"\]\((.*?)\)", text) if "://" not in link]
-    assert "/raw/main/docs/benchmarks" in text and "/blob/main/docs/install.md" in text
-    assert {one.split(",")[0] for one in metadata.get_all("Project-URL")} >= {"Source", "Changelog"}
+    urls = addresses()
+    named = dict(one.split(", ", 1) for one in metadata.get_all("Project-URL", []))
+    assert named == {name: url for name, url in urls.items() if url}
     required = [one for one in metadata.get_all("Requires-Dist", []) if "extra ==" not in one]
     assert required == []
+
+
+def addresses():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["asyncloop"]["urls"]
+
+
+@pytest.mark.parametrize("source", ["", "https://host.invalid/project"])
+def test_links_of_the_readme_lead_somewhere_or_are_text(source, tmp_path, monkeypatch):
+    """What setup.py tells setuptools, with and without an address of the repository."""
+    text = (ROOT / "pyproject.toml").read_text()
+    text = re.sub(r'^Source = ".*"$', f'Source = "{source}"', text, flags=re.M)
+    (tmp_path / "pyproject.toml").write_text(text)
+    (tmp_path / "tools").mkdir()
+    for name in ("setup.py", "README.md", "tools/build_core.py"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    told = {}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr("setuptools.setup", lambda **arguments: told.update(arguments))
+    runpy.run_path("setup.py")
+    readme = told["long_description"]
+    links = re.findall(r"(!?)\[([^]]*)\]\((.*?)\)", readme)
+    assert links and all("://" in target for _, _, target in links)
+    assert "docs/install.md" in readme
+    ours = {target for _, _, target in links if target.startswith(source or "no address")}
+    if source:
+        assert told["project_urls"]["Source"] == source
+        assert f"{source}/blob/main/docs/install.md" in ours
+        assert any(one.startswith(f"{source}/raw/main/docs/") for one in ours)
+    else:
+        assert "Source" not in told["project_urls"]
+        assert not any(picture for picture, _, _ in links)
+
+
+@pytest.mark.parametrize(
+    "url, fine",
+    [
+        ("", False),
+        ("https://host.example/project", False),
+        ("https://host.example", False),
+        ("http://host.org/project", False),
+        ("somewhere", False),
+        ("https://host.org/project", True),
+    ],
+)
+def test_what_a_release_takes_for_an_address(url, fine):
+    path = ROOT / "tools" / "release_check.py"
+    assert runpy.run_path(str(path))["is_address"](url) is fine
 
 
 def test_version_is_in_one_place():
