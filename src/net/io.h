@@ -85,6 +85,14 @@ io_is_gone(const struct io *io)
     return UNLIKELY(io->owned != NULL && *io->owned != io->fd);
 }
 
+/* The owner goes: system calls fail with EBADF from now on. */
+static inline void
+io_forget_number(struct io *io)
+{
+    io->fd = -1;
+    io->owned = NULL;
+}
+
 /* The next io_choose() looks at everything. */
 void io_forget_class(struct io *io);
 

@@ -536,6 +536,7 @@ transport_undo(Transport *tr)
     SET_FLAG(tr->head.closing, true);
     SHARED_STORE(tr->head.conn_lost, 1);
     io_forget_class(&tr->io);
+    io_forget_number(&tr->io);
     Py_CLEAR(tr->file);
     Py_CLEAR(tr->made);
     Py_DECREF(tr);

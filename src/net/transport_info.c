@@ -38,7 +38,7 @@ transport_names_are_native(Transport *tr)
 }
 
 /* Asks the kernel, and keeps what it says in one of the two forms (addr may be NULL). None where there is no
- * such address; `method` asks the socket object about a family that addr.c does not know.
+ * such address, or the number is another file's by now; `method` asks the socket object about a family that addr.c does not know.
  * 0 / -1 with an exception that is no OSError. */
 static int
 transport_ask_name(Transport *tr, name_call call, const char *method, struct addr *addr,
@@ -47,7 +47,7 @@ transport_ask_name(Transport *tr, name_call call, const char *method, struct add
     struct sockaddr_storage storage;
     socklen_t length = sizeof(storage);
     struct sockaddr *address = (struct sockaddr *)&storage;
-    if (call(tr->fd, address, &length) < 0) {
+    if (io_is_gone(&tr->io) || call(tr->fd, address, &length) < 0) {
         Py_XSETREF(*name, Py_NewRef(Py_None));
         return 0;
     }

@@ -40,6 +40,7 @@ transport_clear(PyObject *op)
     }
     channel_clear(&tr->head);
     io_forget_class(&tr->io);
+    io_forget_number(&tr->io);
     Py_CLEAR(tr->file);
     Py_CLEAR(tr->made);
     server_forget(tr);
