@@ -119,15 +119,24 @@ def frame_of(thread: int) -> FrameType | None:
 def _dump_stack(text: io.StringIO, thread: int) -> None:
     """Where the loop's thread is, unless it only waits for events."""
     frames = list(_frames_above_the_loop(frame_of(thread)))
+    if not _HAS_GIL and not frames:
+        # Of what another thread runs only the innermost frame is looked at.
+        frame = sys._current_frames().get(thread)
+        if frame is not None and frame.f_code.co_filename not in _loop_files():
+            frames = [(frame, frame.f_lineno)]
     if frames:
         text.write("  running now, outermost first:\n")
         for each, line in frames:
             text.write(f"    {_place(each, line)}\n")
 
 
-def _frames_above_the_loop(frame: FrameType | None) -> Iterator[tuple[FrameType, int]]:
+def _loop_files() -> set[str]:
     folder = os.path.dirname(os.path.abspath(__file__))
-    loop_files = {os.path.join(folder, "_loop.py"), os.path.join(folder, "_insides.py")}
+    return {os.path.join(folder, "_loop.py"), os.path.join(folder, "_insides.py")}
+
+
+def _frames_above_the_loop(frame: FrameType | None) -> Iterator[tuple[FrameType, int]]:
+    loop_files = _loop_files()
     found: list[tuple[FrameType, int]] = []
     while frame is not None and len(found) < _MOST_FRAMES:
         name = frame.f_code.co_filename

@@ -158,6 +158,9 @@ def test_a_process_that_is_blocked(capsys):
         assert states.count("running") == 1
 
 
+@pytest.mark.skipif(
+    not getattr(sys, "_is_gil_enabled", lambda: True)(), reason="no call holds the GIL"
+)
 def test_a_process_that_holds_the_gil(capsys, monkeypatch):
     monkeypatch.setattr(_outside, "_PATIENCE", 0.3)
     hold = SERVICE.replace("BLOCK", "hold")
