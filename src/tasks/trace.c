@@ -220,6 +220,10 @@ trace_run(Loop *loop, uintptr_t item, bool event, int (*run)(Loop *loop, uintptr
         Py_DECREF(key.what);
         return run(loop, item);
     }
+    if (trace->items + 1 == TRACE_ITEMS) {
+        /* The last one: what follows goes the short way again, and waits for whoever asks. */
+        SET_FLAG(loop->careful, FLAG(loop->debug) || SHARED_LOAD(loop->task_accounting));
+    }
     unsigned int place = trace->items;
     int fd = event ? loop->fds.event_fd : -1;
     trace_note(loop, trace, item);
