@@ -247,13 +247,30 @@ task_new(struct state *state, PyObject *loop, PyObject *coro, PyObject *name, Py
 
 /* -- cancelling --------------------------------------------------------------------- */
 
+/* Has the object, a Future or Task, been given a cancel() of its own? May run Python. */
+static bool
+has_own_cancel(struct state *state, PyObject *waiter)
+{
+    PyObject **place = _PyObject_GetDictPtr(waiter);
+    if (LIKELY(place == NULL || SHARED_LOAD(*place) == NULL)) {
+        return false;
+    }
+    PyObject *dict = PyObject_GenericGetDict(waiter, NULL);
+    int has = dict == NULL ? -1 : PyDict_Contains(dict, state->names.cancel);
+    Py_XDECREF(dict);
+    if (has < 0) {
+        PyErr_Clear();    /* the look-up will fail as well */
+    }
+    return has != 0;
+}
+
 int
 task_cancel_waiter(struct state *state, PyObject *waiter, PyObject *message)
 {
-    if (Py_IS_TYPE(waiter, tasks_state(state)->futures.Type)) {
+    if (Py_IS_TYPE(waiter, tasks_state(state)->futures.Type) && !has_own_cancel(state, waiter)) {
         return future_cancel((Future *)waiter, message);
     }
-    if (Py_IS_TYPE(waiter, tasks_state(state)->tasks.Type)) {
+    if (Py_IS_TYPE(waiter, tasks_state(state)->tasks.Type) && !has_own_cancel(state, waiter)) {
         return task_cancel((Task *)waiter, message);
     }
     PyObject *args[] = {waiter, message == NULL ? Py_None : message};
@@ -354,7 +371,7 @@ task_cancel(Task *self, PyObject *message)
     while (pending && result == 0) {
         PyObject *waiter = task_waiter_ref(task);
         if (waiter == NULL || !Py_IS_TYPE(waiter, tasks_state(state)->tasks.Type)
-            || !future_is_pending((Future *)waiter)) {
+            || has_own_cancel(state, waiter) || !future_is_pending((Future *)waiter)) {
             result = task_cancel_last(task, waiter, message);
             Py_XDECREF(waiter);
             break;
