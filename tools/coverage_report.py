@@ -58,7 +58,7 @@ class Entry:
 
 
 def read_entries(path=REASONS):
-    """The entries of never_run.toml. An item of `lines` is "function: what the line contains", or "function:"."""
+    """The entries of never_run.toml."""
     found = []
     for reason in tomllib.loads(path.read_text())["reason"]:
         common = reason["why"], not reason.get("sometimes", False)

@@ -20,6 +20,8 @@
 #include "base/state.h"
 #include "base/tuning.h"
 
+/* Of a call that has more they are in a tuple (guarded path call-soon-arguments, of two, which takes 12 %
+ * more with one). */
 #define HANDLE_INLINE_ARGS TUNED(HANDLE_INLINE_ARGS, 2)
 #define HANDLE_ARGS_TUPLE (HANDLE_INLINE_ARGS + 1)
 #define HANDLE_LOOKERS_MAX 31

@@ -17,7 +17,7 @@
 /* Who waits for the descriptor, and so what asyncio calls for it. */
 enum watch_user {
     WATCH_LOOP,         /* the loop itself: nothing of its own */
-    WATCH_TRANSPORT,    /* or a server: loop._add_reader() and its kin */
+    WATCH_TRANSPORT,    /* or a server, or what waits beside one: loop._add_reader() and its kin */
     WATCH_OPERATION,    /* sock_recv() and its kin: they remove by loop.remove_reader() */
 };
 

@@ -220,6 +220,12 @@ io_drop_output(struct io *io, bool is_socket)
     io->ops = is_socket ? &io_dropping_plain_ops : &io_dropping_pipe_ops;
 }
 
+bool
+io_drops_output(const struct io *io)
+{
+    return io->ops == &io_dropping_plain_ops || io->ops == &io_dropping_pipe_ops;
+}
+
 /* -- flaky ------------------------------------------------------------------- */
 
 static uint64_t flaky_seed;

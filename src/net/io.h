@@ -76,6 +76,7 @@ void io_init_pipe(struct io *io, int fd);
 /* From now on output goes nowhere, and its end is not told: for a child of fork(), whose bytes would
  * come in the middle of what the parent has yet to send. */
 void io_drop_output(struct io *io, bool is_socket);
+bool io_drops_output(const struct io *io);
 
 /* Has the owner closed the descriptor? Its number may be another connection's by now, so no
  * call may use it: read, writev and shutdown of a socket fail with EBADF by themselves. */

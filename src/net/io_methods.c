@@ -32,7 +32,7 @@ io_choose_slowly(Transport *tr)
 {
     bool is_socket = tr->kind->is_socket;
     io_forget_class(&tr->io);
-    if (tr->file == NULL || tr->file_closed
+    if (tr->file == NULL || tr->file_closed || io_drops_output(&tr->io)
         || (SHORT_WAY(sockets) && (is_socket ? socket_is_standard(tr) : os_is_standard(tr)))) {
         return;
     }

@@ -14,7 +14,9 @@
 #include "base/tuning.h"
 #include "net/net_state.h"
 
-#define SPARE_MIN TUNED(SPARE_MIN, 512)    /* bytes; below, Python's own allocator is as quick */
+/* Bytes; below, Python's own allocator is as quick. (Guarded path protocol, which takes 20 % more instructions
+ * without an object that is kept.) */
+#define SPARE_MIN TUNED(SPARE_MIN, 512)
 
 /* Is a packet of n bytes worth an object with room for `capacity`? It may be kept for long. */
 static inline bool

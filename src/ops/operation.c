@@ -203,7 +203,9 @@ operation_wait(Operation *op, enum attempt what, PyObject **result)
         op->retries += op->retries < OPERATION_RETRY_DOUBLINGS;
     }
     else {
-        watch_init(&op->watch, loop, (PyObject *)op, WATCH_OPERATION, op->fd,
+        /* remove_writer() refuses the descriptor of a transport */
+        enum watch_user user = LIKELY(!op->kind->beside_transport) ? WATCH_OPERATION : WATCH_TRANSPORT;
+        watch_init(&op->watch, loop, (PyObject *)op, user, op->fd,
                    what == ATTEMPT_WAIT_READ ? EV_READ : EV_WRITE, operation_ready);
         op->future = future;    /* a method in the place of ours may say at once that it is ready */
         int started = LIKELY(!op->kind->beside_transport) ? watch_take_place(&op->watch)

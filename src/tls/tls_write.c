@@ -16,6 +16,8 @@
 
 #include <string.h>
 
+/* Pieces of the queue that may go into one record (benchmark row: TLS writelines, 16 pieces of 64 bytes, where it
+ * saves a third). */
 #define GATHER_PIECES TUNED(GATHER_PIECES, 64)
 
 /* -- to the transport below ------------------------------------------------------------ */

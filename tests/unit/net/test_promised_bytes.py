@@ -267,6 +267,7 @@ def test_a_burst_leaves_together(run):
     run(main())
 
 
+@pytest.mark.skipif("ASYNCLOOP_LONG_WAYS" in os.environ, reason="to hold them is a short way")
 @pytest.mark.our_loop("asyncio's segments are one for each write")
 @pytest.mark.skipif(not LINUX, reason="an option of Linux")
 def test_count_of_segments(run):
