@@ -12,6 +12,10 @@ import pytest
 
 from tests.support import in_thread
 
+by_the_core = pytest.mark.skipif(
+    "ASYNCLOOP_LONG_WAYS" in os.environ, reason="that the core looks names up is a short way"
+)
+
 HOSTS = [
     "127.0.0.1", "1.2.3.4", "255.255.255.255", "0.0.0.0", "::1", "::", "fe80::1",
     "::ffff:1.2.3.4", "2001:db8::1", None, "fe80::1%lo", "fe80::1%1", "::1%9999", "127.1",
@@ -108,6 +112,7 @@ def test_unknown_name(run, loop):
         run(loop.getaddrinfo("name.invalid", 80))
 
 
+@by_the_core
 @pytest.mark.our_loop("asyncio uses a thread for each")
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "fe80::1%1", None])
 @pytest.mark.parametrize("port", [80, "80", None])
@@ -120,9 +125,7 @@ def test_numeric_needs_no_thread(run, loop, host, port):
     assert threading.active_count() == before
 
 
-@pytest.mark.skipif(
-    "ASYNCLOOP_LONG_WAYS" in os.environ, reason="the threads for names are a short way"
-)
+@by_the_core
 @pytest.mark.our_loop("with asyncio names wait for the default executor")
 def test_names_while_the_default_executor_is_full(run, loop):
     gate = threading.Event()
@@ -186,6 +189,7 @@ def test_default_executor_where_python_has_a_part(run, loop, monkeypatch, asynci
     ]
 
 
+@by_the_core
 @pytest.mark.our_loop("asyncio encodes in the thread")
 @pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit])
 def test_encoding_is_interrupted(run, loop, monkeypatch, end):
