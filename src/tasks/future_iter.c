@@ -99,7 +99,9 @@ stop_iteration_steal(PyObject *value)
     }
 }
 
-#define KEPT_VALUE_MAX TUNED(KEPT_VALUE_MAX, 16384)    /* bytes: what the spare exception may keep alive */
+/* Bytes: what the spare exception may keep alive. (Guarded path sock, which takes 7 % more instructions without it
+ * on 3.13; before 3.12 an await ends without an exception.) */
+#define KEPT_VALUE_MAX TUNED(KEPT_VALUE_MAX, 16384)
 
 void
 stop_iteration_bytes_steal(struct state *state, PyObject *value)
