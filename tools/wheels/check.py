@@ -5,7 +5,7 @@ import zipfile
 
 from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
-from elftools.elf.gnuversions import GNUVerNeedSection
+from elftools.elf.gnuversions import GNUVerNeedSection, GNUVerSymSection
 from elftools.elf.sections import SymbolTableSection
 
 LARGEST_WHEEL = 250 * 1024
@@ -15,6 +15,20 @@ MACHINES = {"x86_64": "EM_X86_64", "aarch64": "EM_AARCH64"}
 GLIBC = {"libc.so.6", "libpthread.so.0"}
 
 HEAD = f"{'wheel':78} {'bytes':>7} {'core':>7} {'symbols':>11} {'seconds':>8}"
+
+
+def unknown(elf):
+    """Symbols that are neither inside nor Python's nor glibc's, which have versions all of them."""
+    names = []
+    for section in elf.iter_sections():
+        if isinstance(section, GNUVerSymSection):
+            symbols = elf.get_section(section["sh_link"]).iter_symbols()
+            for symbol, version in zip(symbols, section.iter_symbols(), strict=True):
+                missing = symbol["st_shndx"] == "SHN_UNDEF"
+                strong = symbol["st_info"]["bind"] == "STB_GLOBAL"
+                if missing and strong and str(version["ndx"]).startswith("VER_NDX"):
+                    names.append(symbol.name)
+    return sorted(name for name in names if not name.startswith(("Py", "_Py")))
 
 
 def look(path, target):
@@ -41,6 +55,7 @@ def look(path, target):
             exported |= {
                 one.name for one in section.iter_symbols() if one["st_shndx"] != "SHN_UNDEF"
             }
+    problems += [f"nobody has {symbol}" for symbol in unknown(elf)]
     problems += [f"exports {symbol}" for symbol in sorted(exported - {"PyInit__core"})]
     allowed = {f"libc.musl-{target.machine}.so.1"} if target.musl else GLIBC
     problems += [f"needs {library}" for library in sorted(needed - allowed)]

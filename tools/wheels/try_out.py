@@ -8,7 +8,7 @@ WHEELS_SKIP='*cp314t* *musllinux*'.
 
 The systems are Debian's, one for each Python that a release of it has, below build/wheels/roots. A
 Python that no release has is copied from this machine. On musl, CPython is compiled from Debian's
-source by musl_python.
+source by musl_python. A free-threaded Python is copied from where FREETHREADED_PYTHON is.
 """
 
 import argparse
@@ -125,13 +125,30 @@ def emulator(machine, root):
     return [f"/usr/bin/{name}"]
 
 
-def copy_python(version, root):
-    """This machine's own, for a version that no release of Debian has; without its headers."""
+def own_python(version):
+    """The executable of this machine's Python of that version."""
+    if version.endswith("t"):
+        named = os.environ.get("FREETHREADED_PYTHON")
+        if not named:
+            raise NotTried("no free-threaded interpreter: FREETHREADED_PYTHON may name one")
+        return named
     found = subprocess.run(["tools/find-python", version], cwd=ROOT, capture_output=True, text=True)
     if found.returncode:
         raise NotTried(f"neither Debian nor this machine has a Python {version}")
-    question = "import sys, os; print(sys.base_prefix)"
-    prefix = pathlib.Path(command_output(found.stdout.strip(), "-c", question).strip())
+    return found.stdout.strip()
+
+
+def copy_python(version, root):
+    """This machine's own, for a version that no release of Debian has; without its headers."""
+    question = (
+        "import sys, sysconfig; print(sys.base_prefix); "
+        "print('%d.%d' % sys.version_info[:2], end=''); "
+        "print('t' * bool(sysconfig.get_config_var('Py_GIL_DISABLED')))"
+    )
+    where, is_version = command_output(own_python(version), "-c", question).split()
+    if is_version != version:
+        raise NotTried(f"{own_python(version)} is Python {is_version}, not {version}")
+    prefix = pathlib.Path(where)
     target = root / prefix.relative_to("/")
     if not target.exists():
         shutil.copytree(
@@ -147,8 +164,6 @@ def copy_python(version, root):
 
 def place(version, machine, musl):
     """Where a wheel for that Python, machine and C library can be tried."""
-    if version.endswith("t"):
-        raise NotTried("no free-threaded interpreter")
     if musl:
         if version != MUSL_PYTHON:
             raise NotTried(f"on musl there is only a Python {MUSL_PYTHON}")
