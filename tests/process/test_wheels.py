@@ -87,6 +87,20 @@ def test_comments_are_left_out_and_nothing_else():
         assert len(short.splitlines()) == len(text.splitlines())
 
 
+def test_one_space_for_each_level_and_the_same_program():
+    for path in (ROOT / "asyncloop").rglob("*.py*"):
+        if path.suffix in (".py", ".pyi"):
+            text = path.read_text()
+            short = contents.narrow(text)
+            assert ast.dump(ast.parse(short)) == ast.dump(ast.parse(text))
+            assert len(short.splitlines()) == len(text.splitlines())
+    text = 'def f():\n    if 1:\n        """A\n        b"""\n'
+    text += "        return (1,\n                2)\n"
+    assert contents.narrow(text) == (
+        'def f():\n if 1:\n  """A\n        b"""\n  return (1,\n    2)\n'
+    )
+
+
 def docstrings(text):
     """{first line: docstring} of what a module defines."""
     found = {}

@@ -38,12 +38,12 @@ JOBS = os.cpu_count()
 # What runs in each turn and each step of a task: -O3, as in a build from source. The rest is
 # compiled for size, which makes a tenth of the wheel; with nothing at -O3 a loop takes 3 % more
 # instructions. With all of the rest at -Oz it would be up to 18 % more.
-# Without a GIL, where locks make the code larger, there is no room for any of it.
+# Without a GIL, where locks make the code larger, there is room for these at -Os, and for all of
+# the rest at -Oz.
 HOT = ("loop/loop.c", "loop/handle_run.c", "loop/ready.c", "tasks/task_step.c", "tasks/future.c")
 # Besides these, what counts references where it stands. In all other files, and everywhere without
 # a GIL, a function does so for all (src/base/references.h). That makes the extension smaller by a
-# fortieth, for at most 5 instructions in a thousand; without a GIL by a twelfth, for 8 as a rule
-# and at most 18.
+# fortieth, for at most 5 instructions in a thousand.
 WARM = (
     *("loop/handle.c", "loop/schedule.c", "loop/timer.c", "ops/operation.c", "ops/sockop.c"),
     *("streams/stream_api.c", "tasks/task.c"),
@@ -56,7 +56,9 @@ COLD = (
     *("loop/activity.c", "loop/liveness.c", "loop/owed.c", "loop/reserve.c", "loop/signals.c"),
     *("net/addr.c", "net/pipe.c", "net/transport_info.c", "ops/coroutine_method.c"),
     *("ops/thread_queue.c", "tasks/all_tasks.c", "tasks/owed_tasks.c"),
-    *("streams/stream_adopt.c", "tls/tls.c", "tls/tls_engine.c", "tls/tls_portable.c"),
+    *("net/io_methods.c", "net/proto.c", "net/transport.c", "streams/stream_adopt.c"),
+    *("tls/tls.c", "tls/tls_direct.c", "tls/tls_engine.c", "tls/tls_portable.c"),
+    *("tls/tls_read.c", "tls/tls_write.c"),
     *("net/clients.c", "net/server.c", "net/sockets.c", "net/transport_type.c"),
     *("ops/look_up.c", "ops/resolve.c", "ops/sockop_connect.c", "ops/operation_type.c"),
     *("tasks/executor.c", "tasks/future_type.c", "tasks/record.c", "tasks/trace.c"),
@@ -226,7 +228,7 @@ def compile_core(python, target, libev, output, cache):
             name = str(source)
             hot = name.endswith(HOT) and not about["freethreaded"]
             level = ["-O3"] if hot else ["-Os"]
-            if name.endswith(COLD):
+            if name.endswith(COLD) or about["freethreaded"] and not name.endswith(HOT):
                 # zig takes -Oz for -Os, unless the compiler behind it is told.
                 level += ["-Xclang", "-Oz"]
             if about["freethreaded"] or not name.endswith(HOT + WARM):
@@ -291,7 +293,7 @@ def build(python, target, libev, pure, out, cache):
     public = contents.exported(files[f"{PACKAGE}/__init__.py"].decode())
     for one, data in files.items():
         if one.endswith((".py", ".pyi")):
-            text = contents.without_comments(data.decode())
+            text = contents.narrow(contents.without_comments(data.decode()))
             module = pathlib.Path(one).stem
             files[one] = contents.without_private_docstrings(text, module, public).encode()
     abi = about["abi"].replace("cp", "cpython-")
