@@ -46,7 +46,7 @@ HOT = ("loop/loop.c", "loop/handle_run.c", "loop/ready.c", "tasks/task_step.c", 
 # fortieth, for at most 5 instructions in a thousand.
 WARM = (
     *("loop/handle.c", "loop/schedule.c", "loop/timer.c", "ops/operation.c", "ops/sockop.c"),
-    *("streams/stream_api.c", "tasks/task.c"),
+    "tasks/task.c",
 )
 # What runs once in a process or a connection, or shows something: -Oz.
 COLD = (
@@ -56,7 +56,8 @@ COLD = (
     *("loop/activity.c", "loop/liveness.c", "loop/owed.c", "loop/reserve.c", "loop/signals.c"),
     *("net/addr.c", "net/pipe.c", "net/transport_info.c", "ops/coroutine_method.c"),
     *("ops/thread_queue.c", "tasks/all_tasks.c", "tasks/owed_tasks.c"),
-    *("net/io_methods.c", "net/proto.c", "net/transport.c", "streams/stream_adopt.c"),
+    *("net/io_methods.c", "net/proto.c", "net/transport.c", "net/stream.c"),
+    *("loop/inbox.c", "loop/poll.c", "streams/stream_adopt.c", "streams/stream_api.c"),
     *("tls/tls.c", "tls/tls_direct.c", "tls/tls_engine.c", "tls/tls_portable.c"),
     *("tls/tls_read.c", "tls/tls_write.c"),
     *("net/clients.c", "net/server.c", "net/sockets.c", "net/transport_type.c"),
