@@ -233,6 +233,7 @@ Loop__timer_list(PyObject *op, PyObject *ignored UNUSED)
     OWN_LOOP(op);
     Loop *loop = (Loop *)op;
     PyObject *list = PyList_New(0);
+    GUARD(loop);    /* another thread may schedule meanwhile */
     /* A heap of four children is no heap of two: asyncloop/_insides.py sorts. */
     for (size_t i = 0; list != NULL && i < loop->timers.length; i++) {
         if (PyList_Append(list, handle_as_seen(&loop->timers.heap[i].timer->handle)) < 0) {
@@ -285,6 +286,7 @@ Loop__timer_put(PyObject *op, PyObject *handle)
 static TimerHandle *
 timer_standing_for(Loop *loop, PyObject *handle)
 {
+    GUARD(loop);
     for (size_t i = 0; i < loop->timers.length; i++) {
         TimerHandle *timer = loop->timers.heap[i].timer;
         if (handle_as_seen(&timer->handle) == handle) {

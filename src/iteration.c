@@ -306,14 +306,17 @@ loop_dispatch(Loop *loop)
 static inline int
 loop_collect_timers(Loop *loop)
 {
-    if (timer_next(loop) == TIMER_NEVER) {
+    int64_t next = timer_next(loop);
+    if (next == TIMER_NEVER) {
         return 0;
     }
     int64_t now = loop->now_ns;
     if (loop_has_custom_clock(loop) && loop_now_ns(loop, &now) < 0) {
         return -1;
     }
-    timer_collect(loop, now + loop->resolution_ns);
+    if (next <= now + loop->resolution_ns) {
+        timer_collect(loop, now + loop->resolution_ns);
+    }
     return 0;
 }
 

@@ -21,10 +21,13 @@ selector_look(Loop *loop)
 static PyObject *
 wait_by_clock(Loop *loop, double seconds)
 {
-    if (LIKELY(!loop_has_custom_clock(loop)) || loop->timers.length == 0) {
+    if (LIKELY(!loop_has_custom_clock(loop))) {
         return NULL;
     }
-    PyObject *timer = Py_NewRef(loop->timers.heap[0].timer);
+    PyObject *timer = timer_first(loop);
+    if (timer == NULL) {
+        return NULL;
+    }
     PyObject *when = PyObject_GetAttrString(timer, "_when");
     PyObject *now = when == NULL ? NULL : PyObject_CallMethodNoArgs((PyObject *)loop, loop->state->names.time);
     PyObject *wait = now == NULL ? NULL : PyNumber_Subtract(when, now);

@@ -252,69 +252,12 @@ timer_handle_new_native(Loop *loop, native_callback run, PyObject *owner, PyObje
 void
 handle_let_loop_go(Handle *handle)
 {
-    Loop *loop = NULL;
+    Loop *loop;
     {
         GUARD(handle);
-        if (handle->place <= HANDLE_TAKEN && handle->callback == NULL && handle->lookers == 0
-            && SHARED_LOAD(handle->runner) == 0) {
-            loop = handle->loop;
-            handle->loop = NULL;
-        }
+        loop = handle_take_loop(handle);
     }
     Py_XDECREF(loop);
-}
-
-static inline void
-handle_drop_cancelled(Handle *handle)
-{
-    bool tells;
-    {
-        GUARD(handle);
-        tells = handle->loop != NULL ? FLAG(handle->loop->debug)
-                                     : handle_kept_repr(handle) != NULL;
-    }
-    if (UNLIKELY(tells && !handle->is_native)) {
-        /* As asyncio: what was cancelled can still be told from its repr. */
-        handle_keep_repr(handle);
-    }
-    handle_discard(handle);
-}
-
-bool
-handle_try_cancel(Handle *handle)
-{
-#ifdef Py_GIL_DISABLED
-    bool busy, cancelled;
-    {
-        GUARD(handle);
-        busy = handle_runs_elsewhere(handle);
-        cancelled = handle->cancelled;
-        if (!busy) {
-            SHARED_STORE(handle->cancelled, true);
-        }
-    }
-    if (!busy && !cancelled) {
-        handle_drop_cancelled(handle);
-    }
-    return !busy;
-#else
-    handle_cancel(handle);
-    return true;
-#endif
-}
-
-void
-handle_cancel(Handle *handle)
-{
-    bool cancelled;
-    {
-        GUARD(handle);
-        cancelled = handle->cancelled;
-        SHARED_STORE(handle->cancelled, true);
-    }
-    if (!cancelled) {
-        handle_drop_cancelled(handle);
-    }
 }
 
 void
@@ -326,6 +269,56 @@ handle_discard(Handle *handle)
         handle_take_call(handle, &call);
     }
     call_release(&call);
+}
+
+void
+handle_drop(Handle *handle)
+{
+    struct call call;
+    Loop *loop;
+    {
+        GUARD(handle);
+        handle_take_call(handle, &call);
+        loop = handle_take_loop(handle);
+    }
+    call_release(&call);
+    Py_XDECREF(loop);
+}
+
+/* -- cancelling ------------------------------------------------------------------ */
+
+void
+handle_cancel_telling(Handle *handle)
+{
+    handle_keep_repr(handle);
+    handle_discard(handle);
+}
+
+bool
+handle_try_cancel(Handle *handle)
+{
+    struct cancel cancel = {.left = CANCEL_DONE};
+    bool busy;
+    {
+        GUARD(handle);
+        busy = handle_runs_elsewhere(handle);
+        if (!busy) {
+            handle_begin_cancel(handle, &cancel);
+        }
+    }
+    handle_end_cancel(handle, &cancel);
+    return !busy;
+}
+
+void
+handle_cancel(Handle *handle)
+{
+    struct cancel cancel;
+    {
+        GUARD(handle);
+        handle_begin_cancel(handle, &cancel);
+    }
+    handle_end_cancel(handle, &cancel);
 }
 
 int

@@ -124,6 +124,9 @@ void handle_discard(Handle *handle);
  * thread runs it. */
 void handle_let_loop_go(Handle *handle);
 
+/* Both. */
+void handle_drop(Handle *handle);
+
 /* After the call, and after debug mode has told of it: what runs once holds nothing more. */
 void handle_finished(Handle *handle);
 

@@ -1,4 +1,4 @@
-/* handle_inside.h - what the files of handles share, and nobody else uses. */
+/* handle_inside.h - what the files of handles share, with timer.c, and nobody else uses. */
 #ifndef ASYNCLOOP_HANDLE_INSIDE_H
 #define ASYNCLOOP_HANDLE_INSIDE_H
 
@@ -111,6 +111,59 @@ void handle_free_extra(Handle *handle);    /* there must be something */
 /* A field of struct handle_extra gets a new value (borrowed; NULL: none). 0, or -1 with MemoryError. */
 #define HANDLE_EXTRA(field) offsetof(struct handle_extra, field)
 int handle_keep_extra(Handle *handle, size_t field, PyObject *value);
+
+/* In its critical section: the reference to the loop, if the handle is done with that, or NULL. */
+static inline Loop *
+handle_take_loop(Handle *handle)
+{
+    Loop *loop = NULL;
+    if (handle->place <= HANDLE_TAKEN && handle->callback == NULL && handle->lookers == 0
+        && SHARED_LOAD(handle->runner) == 0) {
+        loop = handle->loop;
+        handle->loop = NULL;
+    }
+    return loop;
+}
+
+/* How far handle_begin_cancel() has come, and what it has taken out. */
+struct cancel {
+    enum { CANCEL_DONE,
+           CANCEL_TELLS,
+           CANCEL_DROPS } left;
+    struct call call;
+};
+
+/* In its critical section, which is entered once and no more: most timers end so (guarded path: timeout). */
+static inline void
+handle_begin_cancel(Handle *handle, struct cancel *cancel)
+{
+    if (handle->cancelled) {
+        cancel->left = CANCEL_DONE;
+        return;
+    }
+    SHARED_STORE(handle->cancelled, true);
+    bool tells = handle->loop != NULL ? FLAG(handle->loop->debug) : handle_kept_repr(handle) != NULL;
+    if (UNLIKELY(tells && !handle->is_native)) {
+        cancel->left = CANCEL_TELLS;    /* as asyncio: what was cancelled can still be told from its repr */
+        return;
+    }
+    cancel->left = CANCEL_DROPS;
+    handle_take_call(handle, &cancel->call);
+}
+
+void handle_cancel_telling(Handle *handle);
+
+/* What comes behind it. */
+static inline void
+handle_end_cancel(Handle *handle, struct cancel *cancel)
+{
+    if (LIKELY(cancel->left == CANCEL_DROPS)) {
+        call_release(&cancel->call);
+    }
+    else if (cancel->left == CANCEL_TELLS) {
+        handle_cancel_telling(handle);
+    }
+}
 
 /* False: another thread runs it just now. */
 bool handle_try_cancel(Handle *handle);

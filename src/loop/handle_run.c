@@ -73,8 +73,7 @@ handle_call_failed(Loop *loop, PyObject *callback, PyObject *arg)
     if (handle_report(handle, loop, callback, exc) < 0) {
         loop_propagate(loop);
     }
-    handle_discard(handle);    /* whoever keeps the report keeps no more than after any other call */
-    handle_let_loop_go(handle);
+    handle_drop(handle);    /* whoever keeps the report keeps no more than after any other call */
     Py_DECREF(handle);
     Py_DECREF(exc);
 }
@@ -186,8 +185,7 @@ handle_finish(Handle *handle)
         && SHARED_LOAD(handle->callback) != NULL) {
         handle_keep_repr(handle);    /* somebody else has it, and may ask */
     }
-    handle_discard(handle);
-    handle_let_loop_go(handle);
+    handle_drop(handle);
 }
 
 void
@@ -206,8 +204,7 @@ static inline void
 handle_ran(Handle *handle, Loop *loop)
 {
     if (LIKELY(handle->place <= HANDLE_TAKEN && !FLAG(loop->debug))) {
-        handle_discard(handle);
-        handle_let_loop_go(handle);
+        handle_drop(handle);
     }
     else if (handle->place == HANDLE_BY_HAND && !FLAG(loop->debug)) {
         handle_set_taken(handle);

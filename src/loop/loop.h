@@ -89,6 +89,9 @@ struct Loop {
         size_t length;
         size_t capacity;
         uint32_t sequence;
+#ifdef Py_GIL_DISABLED
+        int64_t next_ns;              /* the first deadline: see timer_next() */
+#endif
     } timers;
 
     struct fds {
@@ -192,11 +195,18 @@ struct Loop {
 };
 
 #ifdef Py_GIL_DISABLED
+/* Of this thread, as long as it lives; never 0. Without the call that PyThread_get_thread_ident() is. */
+static inline unsigned long
+loop_owner_here(void)
+{
+    return (unsigned long)_Py_ThreadId();
+}
+
 /* Does this thread run the loop, or use it? */
 static inline bool
 loop_is_mine(const Loop *loop)
 {
-    return __atomic_load_n(&loop->owner, __ATOMIC_RELAXED) == PyThread_get_thread_ident();
+    return __atomic_load_n(&loop->owner, __ATOMIC_RELAXED) == loop_owner_here();
 }
 #else
 #define loop_is_mine(loop) true

@@ -38,7 +38,7 @@ loop_claim_steal(struct claim *claim, Loop *loop_steal)
     if (loop_steal == NULL || LIKELY(loop_is_mine(loop_steal))) {
         return 0;
     }
-    if (!loop_wait_for_owner(loop_steal, PyThread_get_thread_ident())) {
+    if (!loop_wait_for_owner(loop_steal, loop_owner_here())) {
         PyErr_SetString(PyExc_RuntimeError, "Non-thread-safe operation invoked on an event loop "
                                             "other than the current one");
         claim->loop = NULL;

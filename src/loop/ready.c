@@ -72,8 +72,7 @@ void
 ready_drop_item(uintptr_t item)
 {
     if ((item & READY_KIND_MASK) == READY_HANDLE) {
-        handle_discard((Handle *)ready_object(item));
-        handle_let_loop_go((Handle *)ready_object(item));
+        handle_drop((Handle *)ready_object(item));
     }
     Py_DECREF(ready_object(item));
 }

@@ -7,6 +7,7 @@
 
 #include "base/checked.h"
 #include "base/tuning.h"
+#include "loop/handle_inside.h"
 #include "loop/wake.h"
 
 #include <math.h>
@@ -28,6 +29,11 @@ heap_place(struct timers *timers, size_t index, struct timer_entry entry)
 {
     timers->heap[index] = entry;
     SHARED_STORE(entry.timer->heap_index, (uint32_t)index);
+#ifdef Py_GIL_DISABLED
+    if (index == 0) {
+        SHARED_STORE(timers->next_ns, entry.deadline_ns);
+    }
+#endif
 }
 
 static void
@@ -77,7 +83,9 @@ heap_remove(struct timers *timers, size_t index)
 {
     VERIFY(index < timers->length && timers->heap[index].timer->heap_index == index);
     TimerHandle *timer = timers->heap[index].timer;
-    struct timer_entry last = timers->heap[--timers->length];
+    size_t length = timers->length - 1;
+    struct timer_entry last = timers->heap[length];
+    SHARED_STORE(timers->length, length);
     SHARED_STORE(timer->heap_index, TIMER_NOT_WAITING);
     if (last.timer != timer) {
         if (index > 0 && entry_before(&last, &timers->heap[(index - 1) / HEAP_ARITY])) {
@@ -114,10 +122,13 @@ heap_grow(struct timers *timers)
 static void
 heap_shrink(struct timers *timers)
 {
-    if (timers->capacity <= ARRAY_FIRST || timers->length > timers->capacity / 8) {
+    size_t capacity = timers->capacity;
+    while (capacity > ARRAY_FIRST && timers->length <= capacity / 8) {
+        capacity /= 2;
+    }
+    if (LIKELY(capacity == timers->capacity)) {
         return;
     }
-    size_t capacity = timers->capacity / 2;
     struct timer_entry *heap = timers->heap;
     PyMem_Resize(heap, struct timer_entry, capacity);
     if (heap != NULL) {
@@ -152,9 +163,9 @@ heap_add(struct timers *timers, TimerHandle *timer)
     }
     timer->sequence = timers->sequence++;
     Py_INCREF(timer);
-    timers->length++;
-    heap_up(timers, timers->length - 1,
+    heap_up(timers, timers->length,
             (struct timer_entry){.deadline_ns = timer_deadline(timer->when), .timer = timer});
+    SHARED_STORE(timers->length, timers->length + 1);
     return 0;
 }
 
@@ -203,17 +214,29 @@ timer_move(Loop *loop, TimerHandle *timer, double when)
 void
 timer_cancel(TimerHandle *timer)
 {
+    Handle *handle = &timer->handle;
+    struct cancel cancel;
+    Loop *loop = NULL;
     Py_INCREF(timer);
-    bool waited = SHARED_LOAD(timer->heap_index) != TIMER_NOT_WAITING;
-    Loop *loop = handle_hold_loop(&timer->handle);
-    if (loop != NULL) {
+    bool waited = SHARED_LOAD(timer->heap_index) != TIMER_NOT_WAITING;    /* else the ready ring still tells of it */
+    {
+        GUARD(handle);
+        handle_begin_cancel(handle, &cancel);
+        if (LIKELY(waited && cancel.left == CANCEL_DROPS)) {
+            loop = handle_take_loop(handle);
+        }
+        if (UNLIKELY(loop == NULL)) {
+            loop = (Loop *)Py_XNewRef(handle->loop);
+        }
+    }
+    if (LIKELY(loop != NULL)) {
         timer_unschedule(loop, timer);
-        handle_release_loop(loop);
     }
-    handle_cancel(&timer->handle);
-    if (waited) {
-        handle_let_loop_go(&timer->handle);    /* else the ready ring still tells of it */
+    handle_end_cancel(handle, &cancel);
+    if (waited && UNLIKELY(cancel.left != CANCEL_DROPS)) {
+        handle_let_loop_go(handle);
     }
+    Py_XDECREF(loop);
     Py_DECREF(timer);
 }
 
@@ -235,10 +258,10 @@ timer_clear(Loop *loop)
     struct timers *timers = &loop->timers;
     GUARD(loop);
     while (timers->length > 0) {
-        TimerHandle *timer = timers->heap[--timers->length].timer;
+        SHARED_STORE(timers->length, timers->length - 1);
+        TimerHandle *timer = timers->heap[timers->length].timer;
         SHARED_STORE(timer->heap_index, TIMER_NOT_WAITING);
-        handle_discard(&timer->handle);    /* may run Python, which may schedule again */
-        handle_let_loop_go(&timer->handle);
+        handle_drop(&timer->handle);    /* may run Python, which may schedule again */
         Py_DECREF(timer);
     }
     PyMem_Free(timers->heap);

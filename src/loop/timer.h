@@ -17,18 +17,35 @@ void timer_collect(Loop *loop, int64_t now_ns);
 void timer_clear(Loop *loop);
 int timer_traverse(Loop *loop, visitproc visit, void *arg);
 
-static inline int64_t
-timer_next(Loop *loop)
+static inline size_t
+timer_count(const Loop *loop)
 {
-    GUARD(loop);
-    return loop->timers.length == 0 ? TIMER_NEVER : loop->timers.heap[0].deadline_ns;
+    return SHARED_LOAD(loop->timers.length);
 }
 
-static inline size_t
-timer_count(Loop *loop)
+/* Without a lock: each turn of the loop asks. Another thread that changes the heap meanwhile wakes the loop,
+ * which asks again. */
+static inline int64_t
+timer_next(const Loop *loop)
 {
+    if (timer_count(loop) == 0) {
+        return TIMER_NEVER;
+    }
+#ifdef Py_GIL_DISABLED
+    return SHARED_LOAD(loop->timers.next_ns);
+#else
+    return loop->timers.heap[0].deadline_ns;
+#endif
+}
+
+/* The one that is due next, a new reference, or NULL. */
+static inline PyObject *
+timer_first(Loop *loop)
+{
+    PyObject *first;
     GUARD(loop);
-    return loop->timers.length;
+    first = loop->timers.length == 0 ? NULL : Py_NewRef(loop->timers.heap[0].timer);
+    return first;
 }
 
 int64_t timer_deadline(double when);    /* seconds to nanoseconds, rounded up, clamped; NaN is now */
