@@ -119,7 +119,7 @@ task_clear(Task *self)
         record_end(self);
     }
     self->log_destroy_pending = false;
-    self->must_cancel = false;
+    SHARED_STORE(self->must_cancel, false);
     self->parked = false;
     introspect_clear(self);
     Py_CLEAR(self->coro);
@@ -292,7 +292,7 @@ task_request_cancel(Task *task)
     SHARED_STORE(task->future.log_traceback, false);
     pending = task->future.future_state == FUTURE_PENDING;
     if (pending) {
-        task->future.cancel_requests++;
+        SHARED_STORE(task->future.cancel_requests, task->future.cancel_requests + 1);
     }
     return pending;
 }
@@ -317,7 +317,7 @@ task_cancel_next_step(Task *task, PyObject *cancelled UNUSED, PyObject *message)
     set = task->waiter == NULL || task->waiter == cancelled || (loop != NULL && loop_is_mine(loop));
 #endif
     if (set) {
-        task->must_cancel = true;
+        SHARED_STORE(task->must_cancel, true);
         Py_XSETREF(task->future.cancel_message, Py_XNewRef(message));
     }
     return set;

@@ -174,10 +174,12 @@ task_is_shown(struct state *state, PyObject *waiter)
 static inline bool
 task_take_must_cancel(Task *self)
 {
-    bool must_cancel;
-    GUARD(self);
-    must_cancel = self->must_cancel;
-    self->must_cancel = false;
+    bool must_cancel = SHARED_LOAD(self->must_cancel);    /* hardly ever, so no lock before */
+    if (UNLIKELY(must_cancel)) {
+        GUARD(self);
+        must_cancel = self->must_cancel;
+        SHARED_STORE(self->must_cancel, false);
+    }
     return must_cancel;
 }
 
@@ -444,7 +446,7 @@ task_take_wakeup(Task *self, PyObject **exc, PyObject **awaited)
         self->waiter = NULL;
         if (UNLIKELY(pending != NULL || must_cancel)) {
             self->pending_exception = NULL;
-            self->must_cancel = false;
+            SHARED_STORE(self->must_cancel, false);
         }
     }
     if (waiter != NULL) {

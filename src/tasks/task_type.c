@@ -29,8 +29,7 @@ Task_cancel(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwn
 static PyObject *
 Task_cancelling(PyObject *op, PyObject *ignored UNUSED)
 {
-    GUARD(op);
-    return PyLong_FromLong(((Task *)op)->future.cancel_requests);
+    return PyLong_FromLong(SHARED_LOAD(((Task *)op)->future.cancel_requests));
 }
 
 static PyObject *
@@ -39,10 +38,10 @@ Task_uncancel(PyObject *op, PyObject *ignored UNUSED)
     GUARD(op);
     Task *self = (Task *)op;
     if (self->future.cancel_requests > 0) {
-        self->future.cancel_requests--;
+        SHARED_STORE(self->future.cancel_requests, self->future.cancel_requests - 1);
 #if PY_VERSION_HEX >= 0x030D0000
         if (self->future.cancel_requests == 0) {
-            self->must_cancel = false;
+            SHARED_STORE(self->must_cancel, false);
         }
 #endif
     }
@@ -328,7 +327,7 @@ Task_init(PyObject *op, PyObject *args, PyObject *kwargs)
 #endif
     if (self->future.loop != NULL || self->coro != NULL) {
         task_clear(self);    /* __init__ called again */
-        self->future.cancel_requests = 0;
+        SHARED_STORE(self->future.cancel_requests, 0);
     }
     return future_init(&self->future, loop) < 0
                    || task_init(self, coro, name, context, eager_start) < 0
