@@ -144,6 +144,38 @@ print("ok")
     )
 
 
+def test_interpreter_ends_while_a_thread_of_it_runs_a_loop(impl):
+    """It waits for the thread, which leaves its loop open, with what is in it."""
+    check(
+        impl,
+        """
+CODE = '''
+import asyncio, asyncloop, socket, threading, warnings
+warnings.simplefilter("ignore")
+one, other = socket.socketpair()
+async def main(loop):
+    server = await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0)
+    await loop.connect_accepted_socket(asyncio.Protocol, one)
+    loop.call_later(1000, print)
+    task = loop.create_task(asyncio.sleep(1000))
+    running.set()
+    await asyncio.sleep(0.1)
+def work():
+    loop = asyncloop.new_event_loop()
+    loop.run_until_complete(main(loop))
+running = threading.Event()
+threading.Thread(target=work).start()
+running.wait()
+'''
+for _ in range(3):
+    interpreter = create()
+    execute(interpreter, CODE)
+    destroy(interpreter)
+print("ok")
+""",
+    )
+
+
 def test_state_is_each_interpreters_own(impl):
     """Types, tasks and their numbers are not shared."""
     check(
