@@ -19,8 +19,10 @@
 #   make asan         the tests under AddressSanitizer and UBSan, with leak detection
 #   make asan-core    the part of it that CI runs
 #   make asan-conformance  all of CPython's own asyncio tests that apply, under the same
-#   make freethreaded the tests on a CPython without a GIL, which is built first
+#   make freethreaded the tests on a CPython without a GIL, which is built if none is found
+#   make freethreaded-core  the part of it that CI runs, where one is found
 #   make tsan         the tests of threads under ThreadSanitizer, interpreter and all
+#   make tsan-all     all tests under it, folder after folder: some hours
 #   make format       clang-format over the core
 #   make tidy         clang-tidy over the core
 #   make compile-commands  compile_commands.json, for editors
@@ -60,7 +62,8 @@ SOURCES := $(wildcard src/*.[ch] src/*/*.[ch]) setup.py tools/build_core.py
 
 .PHONY: help run test guard bench lint build clean conformance thirdparty upstream selection selection-tests \
 	check-all fuzz soak hostile connections asan asan-core asan-conformance coverage format tidy compile-commands \
-	debug freethreaded freethreaded-tests tsan tsan-tests wheels wheels-build FORCE
+	debug freethreaded freethreaded-tests freethreaded-core freethreaded-core-tests \
+	tsan tsan-all tsan-tests tsan-all-tests wheels wheels-build FORCE
 
 help:
 	@sed -n '/^#   make/s/^# *//p' Makefile
@@ -218,23 +221,38 @@ debug: $(VENV)/.ready-test-run-examples $(VENV)/.ready-build
 coverage: $(VENV)/.ready-test-run-examples $(VENV)/.ready-build
 	PY=$(PY) tools/coverage $(PYTEST_ARGS)
 
-# CPython without a GIL, from Debian's source package or FREETHREADED_PYTHON; kept below build/. Not
-# every package has wheels for it in its newest release.
+# CPython without a GIL: FREETHREADED_PYTHON, or one that is found, or built from Debian's source package
+# and kept for all clones. Not every package has wheels for it in its newest release.
+FREETHREADED_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/asyncloop/freethreaded
 FREETHREADED_MAKE = PIP_PREFER_BINARY=1 $(MAKE) --no-print-directory
 
 freethreaded:
-	@python=$$(tools/freethreaded build/freethreaded) && \
+	@python=$$(tools/freethreaded "$(FREETHREADED_DIR)") && \
 		$(FREETHREADED_MAKE) VENV=.venv-freethreaded PYTHON="$$python" freethreaded-tests
 
-freethreaded-tests: $(VENV)/.ready-test $(VENV)/.built
-	PY=$(PY) tools/freethreaded-tests $(PYTEST_ARGS)
+freethreaded-tests: $(VENV)/.ready-test-guard $(VENV)/.built
+	PY=$(PY) tools/freethreaded-tests $(PYTEST_PARALLEL) $(PYTEST_ARGS)
 
-tsan:
-	@python=$$(tools/freethreaded build/freethreaded --thread-sanitizer) && \
-		$(FREETHREADED_MAKE) VENV=.venv-tsan PYTHON="$$python" tsan-tests
+# For CI: no interpreter is built for it.
+freethreaded-core:
+	@if python=$$(tools/freethreaded "$(FREETHREADED_DIR)" --found); then \
+		$(FREETHREADED_MAKE) VENV=.venv-freethreaded PYTHON="$$python" freethreaded-core-tests; \
+	else \
+		echo "freethreaded: left out, there is no CPython without a GIL here"; \
+	fi
+
+freethreaded-core-tests: $(VENV)/.ready-test $(VENV)/.built
+	PY=$(PY) tools/freethreaded-tests --core $(PYTEST_PARALLEL) $(PYTEST_ARGS)
+
+tsan tsan-all:
+	@python=$$(tools/freethreaded "$(FREETHREADED_DIR)" --thread-sanitizer) && \
+		$(FREETHREADED_MAKE) VENV=.venv-tsan PYTHON="$$python" $@-tests
 
 tsan-tests: $(VENV)/.ready-test
 	PY=$(PY) tools/tsan $(PYTEST_ARGS)
+
+tsan-all-tests: $(VENV)/.ready-test
+	PY=$(PY) tools/tsan --all $(PYTEST_ARGS)
 
 .PHONY: docs
 
