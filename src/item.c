@@ -41,8 +41,9 @@ loop_run_item_counted(Loop *loop, uintptr_t item)
     if (!loop->task_accounting || (item & READY_KIND_MASK) != READY_TASK) {
         return loop_run_item(loop, item);
     }
-    COUNT(loop->counters->task_steps, 1);
-    return record_step(loop, ready_object(item), task_run);
+    int result = record_step(loop, ready_object(item), task_run);
+    COUNT(loop->counters->task_steps, 1);    /* when it is done, as all items are */
+    return result;
 }
 
 /* What asyncio has for a step of a Task, for its reports: a Handle that knows where it was made. New

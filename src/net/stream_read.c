@@ -359,6 +359,9 @@ stream_read_buffered(Transport *tr)
     if (io_is_by_method(tr)) {
         PyBuffer_Release(&view);
         status = io_recv_into(tr, buffer, &n);
+        if (status == IO_OK && tr->head.loop != NULL) {
+            COUNT(tr->head.loop->counters->bytes_in, n);
+        }
     }
     else {
         status = transport_read(tr, view.buf, (size_t)view.len, &n);

@@ -363,6 +363,7 @@ sockop_sendall_method(Operation *op, PyObject **result)
         if (count == -1 && PyErr_Occurred()) {
             return ATTEMPT_FAILED;
         }
+        sockop_count(op, ATTEMPT_WAIT_WRITE, count);
         op->count += count;
     }
     Py_ssize_t length = op->args[1] != NULL ? PyObject_Length(op->args[1]) : length_for_send(op->args[0]);

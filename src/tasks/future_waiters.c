@@ -86,6 +86,9 @@ future_wake_task_by_call_steal(Future *self, PyObject *task)
     PyObject *callback, *context;
     int result = -1;
     if (tasks_state(self->state_ptr)->tasks.as_callback(task, &callback, &context) == 0) {
+        if (self->own_loop != NULL && SHARED_LOAD(self->own_loop->task_accounting)) {
+            record_ready(task, self->own_loop);
+        }
         result = future_call_soon(self, callback, (PyObject *)self, context);
         Py_DECREF(callback);
         Py_DECREF(context);

@@ -128,23 +128,41 @@ record_ready(PyObject *task, Loop *loop)
     PyErr_SetRaisedException(exc);
 }
 
-int
-record_step(Loop *loop, PyObject *task, int (*run)(Loop *loop, PyObject *task))
+void
+record_step_begin(struct record_step *step, Loop *loop, PyObject *task)
 {
     TaskRecord *record = record_find(task, loop);
-    int64_t began = monotonic_ns();
+    step->record = (PyObject *)record;
+    step->began_ns = monotonic_ns();
     if (record != NULL && record->ready_ns != 0) {
-        record->waited_ns += began - record->ready_ns;
+        record->waited_ns += step->began_ns - record->ready_ns;
         record->ready_ns = 0;
     }
-    int result = run(loop, task);
+    else if (record != NULL) {
+        record->wakeups++;    /* by a future that is not ours, which has not told */
+    }
+}
+
+void
+record_step_end(struct record_step *step)
+{
+    TaskRecord *record = (TaskRecord *)step->record;
     if (record != NULL) {
         PyObject *exc = PyErr_GetRaisedException();
-        record->ran_ns += monotonic_ns() - began;
+        record->ran_ns += monotonic_ns() - step->began_ns;
         record->steps++;
         Py_DECREF(record);
         PyErr_SetRaisedException(exc);
     }
+}
+
+int
+record_step(Loop *loop, PyObject *task, int (*run)(Loop *loop, PyObject *task))
+{
+    struct record_step step;
+    record_step_begin(&step, loop, task);
+    int result = run(loop, task);
+    record_step_end(&step);
     return result;
 }
 

@@ -16,7 +16,14 @@ int record_begin(Task *task, Loop *loop);
 /* It is done, or goes away. Keeps the error indicator. */
 void record_end(Task *task);
 
-/* One step of it, by `run`, which is counted. */
+/* Around one step of it, which is counted. The first keeps no error indicator, the second does. */
+struct record_step {
+    PyObject *record;       /* owned, or NULL */
+    int64_t began_ns;
+};
+void record_step_begin(struct record_step *step, Loop *loop, PyObject *task);
+void record_step_end(struct record_step *step);
+/* Such a step, by `run`. */
 int record_step(Loop *loop, PyObject *task, int (*run)(Loop *loop, PyObject *task));
 /* It waits for its turn from now on. */
 void record_ready(PyObject *task, Loop *loop);

@@ -69,6 +69,7 @@ void task_step_init(struct state *state);
 int task_schedule(Task *task);           /* the next step soon: 0 / -1 */
 /* What makes the next step, of a Task that is woken with the future as its argument. New reference or NULL. */
 PyObject *task_step_function(PyObject *task, bool woken);
+PyObject *task_of_step_function(PyObject *callback);    /* borrowed from such a one, or NULL: it is none */
 /* Cancels any future-like object: 1, 0, -1. */
 int task_cancel_waiter(struct state *state, PyObject *waiter, PyObject *message);
 

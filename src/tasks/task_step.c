@@ -45,6 +45,16 @@ task_step_function(PyObject *task, bool woken)
     return PyCFunction_New(woken ? &task_wakeup_def : &task_step_def, task);
 }
 
+PyObject *
+task_of_step_function(PyObject *callback)
+{
+    if (!PyCFunction_CheckExact(callback)) {
+        return NULL;
+    }
+    PyCFunction function = PyCFunction_GET_FUNCTION(callback);
+    return function == task_wakeup || function == task_step_callback ? PyCFunction_GET_SELF(callback) : NULL;
+}
+
 int
 task_schedule(Task *self)
 {
@@ -55,6 +65,9 @@ task_schedule(Task *self)
     PyObject *step = PyCFunction_New(&task_step_def, (PyObject *)self);
     if (step == NULL) {
         return -1;
+    }
+    if (loop != NULL && SHARED_LOAD(loop->task_accounting)) {
+        record_ready((PyObject *)self, loop);
     }
     int result = future_call_soon(&self->future, step, NULL, self->context);
     Py_DECREF(step);
@@ -635,18 +648,24 @@ task_step_by_books_steal(Task *self, PyObject *exc, bool woken)
 static PyObject *
 task_step_in_callback_steal(Task *self, PyObject *exc, bool woken)
 {
-    Loop *loop = self->future.own_loop;
     if (UNLIKELY(!future_is_pending(&self->future))) {
         task_already_done(self, exc);
         Py_XDECREF(exc);
         return NULL;
     }
-    if (loop != NULL) {
-        COUNT(loop->counters->task_steps, 1);
+    Loop *loop = (Loop *)Py_XNewRef(self->future.own_loop);    /* __init__ may run inside and bind another one */
+    struct record_step step = {NULL, 0};
+    if (loop != NULL && SHARED_LOAD(loop->task_accounting)) {
+        record_step_begin(&step, loop, (PyObject *)self);
     }
     bool alone = loop != NULL && loop->current_task == NULL;
     int result = alone ? task_step_here_steal(self, loop, exc, woken)
                        : task_step_by_books_steal(self, exc, woken);
+    record_step_end(&step);
+    if (loop != NULL) {
+        COUNT(loop->counters->task_steps, 1);
+        Py_DECREF(loop);
+    }
     return result < 0 ? NULL : Py_NewRef(Py_None);
 }
 

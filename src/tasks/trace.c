@@ -99,11 +99,38 @@ identify_callback(PyObject *callback, struct found *key)
     }
 }
 
+static bool
+is_task(struct state *state, PyObject *what)
+{
+    return PyObject_TypeCheck(what, tasks_state(state)->tasks.Type);
+}
+
+/* The Task of which the item is a step, also one that call_soon() was called with: new reference, or NULL. */
+static PyObject *
+task_of(uintptr_t item)
+{
+    PyObject *op = ready_object(item);
+    if ((item & READY_KIND_MASK) == READY_TASK) {
+        return Py_NewRef(op);
+    }
+    Handle *handle = (Handle *)op;
+    if ((item & READY_KIND_MASK) != READY_HANDLE || handle->is_native) {
+        return NULL;
+    }
+    GUARD(handle);
+    return handle->callback == NULL ? NULL : Py_XNewRef(task_of_step_function(handle->callback));
+}
+
 /* False: it is nothing that would run. Otherwise key->what is a new reference. */
 static bool
 identify(uintptr_t item, struct found *key)
 {
     PyObject *op = ready_object(item);
+    PyObject *task = task_of(item);
+    if (task != NULL) {
+        *key = (struct found){.code = task, .self = task, .what = task};
+        return true;
+    }
     if ((item & READY_KIND_MASK) != READY_HANDLE) {
         *key = (struct found){.code = op, .self = op, .what = Py_NewRef(op)};
         return true;
@@ -170,7 +197,7 @@ trace_count(Loop *loop, struct trace *trace, const struct found *key, uintptr_t 
 {
     struct found *found = trace_find(trace, key);
     if (found == NULL && trace->found_length < TRACE_FOUND) {
-        PyObject *args = args_of(item);
+        PyObject *args = is_task(loop->state, key->what) ? NULL : args_of(item);
         if (loop->trace != trace) {
             Py_XDECREF(args);
             return false;
@@ -196,12 +223,12 @@ task_was_woken(struct state *state, PyObject *op)
 }
 
 static void
-trace_note(Loop *loop, struct trace *trace, uintptr_t item)
+trace_note(Loop *loop, struct trace *trace, uintptr_t item, PyObject *what)
 {
     PyObject *op = ready_object(item);
     trace->items++;
-    if ((item & READY_KIND_MASK) == READY_TASK) {
-        trace->woken += task_was_woken(loop->state, op);
+    if (is_task(loop->state, what)) {
+        trace->woken += task_was_woken(loop->state, what);
     }
     else if ((item & READY_KIND_MASK) == READY_HANDLE) {
         trace->timers += Py_IS_TYPE(op, loop_state(loop->state)->handles.TimerType);
@@ -226,7 +253,7 @@ trace_run(Loop *loop, uintptr_t item, bool event, int (*run)(Loop *loop, uintptr
     }
     unsigned int place = trace->items;
     int fd = event ? loop->fds.event_fd : -1;
-    trace_note(loop, trace, item);
+    trace_note(loop, trace, item, key.what);
     trace->event_fd = event ? fd : trace->event_fd;
     int64_t waiting = event ? bytes_in_kernel(fd) : 0;
     int64_t began = monotonic_ns();

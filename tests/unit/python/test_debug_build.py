@@ -1,6 +1,7 @@
 """The build that checks itself (ASYNCLOOP_DEBUG=1), and that no other has any of it."""
 
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -25,7 +26,8 @@ BROKEN = {
     "owed": ("None", "owed_verify"),
     "future": ("waited_for()", "future_verify"),
     "waiters": ("waited_for()", "future_verify_waiters"),
-    "tasks": ("asyncio.current_task()", "task_verify"),
+    # Its node, which is in the list of all tasks: that comes first where nothing leads to the task before.
+    "tasks": ("asyncio.current_task()", "(task|all_tasks)_verify"),
 }
 
 PROGRAM = """
@@ -81,5 +83,5 @@ def test_what_is_broken_is_found(what):
     command = [sys.executable, "-c", program]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert result.stdout == "broken\n"
-    assert f" {finder}: this does not hold: " in result.stderr
+    assert re.search(f" {finder}: this does not hold: ", result.stderr)
     assert result.returncode == -signal.SIGABRT

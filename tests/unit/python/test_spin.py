@@ -30,7 +30,19 @@ def skip_if_slow(spins, *all_stats):
         pytest.skip(f"a loop turns only {speed:.0f} times per second here")
 
 
-def find_spin(start, **options):
+class CallsSoon(asyncloop.Loop):
+    """The steps of its tasks are callbacks."""
+
+    def call_soon(self, *args, **kwargs):
+        return super().call_soon(*args, **kwargs)
+
+
+def run_on(make_loop, main):
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        return runner.run(main)
+
+
+def find_spin(start, make_loop=asyncloop.new_event_loop, **options):
     """Runs what `start(loop)` starts until it is told of; its result is kept meanwhile."""
     seen = threading.Event()
     spins = []
@@ -50,7 +62,7 @@ def find_spin(start, **options):
         return loop
 
     with asyncloop.watchdog(LONG, on_spin=told, **options) as dog:
-        stats = asyncloop.run(main()).stats()
+        stats = run_on(make_loop, main()).stats()
     assert dog.failures == 0
     skip_if_slow(spins, stats)
     assert list(dog.spins) == spins
@@ -92,7 +104,8 @@ def test_two_callbacks_that_schedule_each_other():
     assert names == ["left", "right"]
 
 
-def test_task_that_waits_by_sleeping_zero():
+@pytest.mark.parametrize("make_loop", [asyncloop.new_event_loop, CallsSoon])
+def test_task_that_waits_by_sleeping_zero(make_loop):
     async def inner():
         await asyncio.sleep(0)
 
@@ -100,7 +113,7 @@ def test_task_that_waits_by_sleeping_zero():
         while True:
             await inner()
 
-    spin = find_spin(lambda loop: loop.create_task(polls(), name="the poller"))
+    spin = find_spin(lambda loop: loop.create_task(polls(), name="the poller"), make_loop)
     (callback,) = spin.callbacks
     assert "inner() at" in callback
     (task,) = spin.tasks
@@ -243,7 +256,7 @@ def test_debug_mode(caplog):
 # -- no spin -------------------------------------------------------------------------------
 
 
-def run_load(main, **options):
+def run_load(main, make_loop=asyncloop.new_event_loop, **options):
     async def limited():
         tasks = [asyncio.ensure_future(each) for each in main()]
         await asyncio.sleep(LOAD)
@@ -253,7 +266,7 @@ def run_load(main, **options):
         return asyncio.get_running_loop().stats()
 
     with asyncloop.watchdog(LONG, on_spin=lambda spin: None, **options) as dog:
-        stats = asyncloop.run(limited())
+        stats = run_on(make_loop, limited())
     assert not dog.spins, str(dog.spins[0])
     assert dog.failures == 0
     return stats
@@ -278,7 +291,8 @@ def test_one_task_that_computes():
     run_load(lambda: [works()])
 
 
-def test_a_queue_between_two_tasks():
+@pytest.mark.parametrize("make_loop", [asyncloop.new_event_loop, CallsSoon])
+def test_a_queue_between_two_tasks(make_loop):
     queue = asyncio.Queue(1)
 
     async def puts():
@@ -289,7 +303,7 @@ def test_a_queue_between_two_tasks():
         while True:
             await queue.get()
 
-    run_load(lambda: [puts(), gets()])
+    run_load(lambda: [puts(), gets()], make_loop)
 
 
 @pytest.mark.parametrize("count", [1, 20])

@@ -362,6 +362,37 @@ def test_task_stats(loop):
 
 
 @OURS
+def test_accounting_by_a_call_soon_of_a_program():
+    """Also of what a future wakes that is not ours."""
+
+    class Loop(asyncloop.Loop):
+        def call_soon(self, *args, **kwargs):
+            return super().call_soon(*args, **kwargs)
+
+    async def main(loop):
+        await asyncio.sleep(0)
+        (before,) = asyncloop.task_stats()
+        await asyncio.sleep(0)
+        for Future in asyncio.Future, asyncio.futures._PyFuture:
+            future = Future(loop=loop)
+            loop.call_soon(future.set_result, 1)
+            await future
+        task = asyncio.create_task(finish(), name="new")
+        stats = {one.name: one for one in asyncloop.task_stats()}
+        assert stats["new"].state == "ready"
+        assert (stats["new"].steps, stats["new"].wakeups) == (0, 1)
+        await task
+        (after,) = asyncloop.task_stats()
+        assert after.steps - before.steps == after.wakeups - before.wakeups == 4
+        assert after.ran > before.ran
+
+    loop = Loop()
+    loop.task_accounting = True
+    loop.run_until_complete(main(loop))
+    loop.close()
+
+
+@OURS
 def test_accounting_holds_nothing(loop):
     loop.task_accounting = True
     loop.set_exception_handler(lambda loop, context: None)
