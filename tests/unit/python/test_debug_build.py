@@ -26,7 +26,7 @@ BROKEN = {
     "owed": ("None", "owed_verify"),
     "future": ("waited_for()", "future_verify"),
     "waiters": ("waited_for()", "future_verify_waiters"),
-    # Its node, which is in the list of all tasks: that comes first where nothing leads to the task before.
+    # Its node, which is in the list of all tasks, too: who comes first depends on what runs.
     "tasks": ("asyncio.current_task()", "(task|all_tasks)_verify"),
 }
 

@@ -6,7 +6,7 @@ import weakref
 
 import pytest
 
-from tests.support import until, without_collector
+from tests.support import PY, until, without_collector
 
 pytestmark = pytest.mark.usefixtures("engine")
 
@@ -100,7 +100,11 @@ def test_what_is_parted_and_lost_answers(run, server_context, certificate):
         for _ in range(2):
             transport.close()
             transport.abort()
-            transport._force_close(None)
+            if PY >= (3, 13):
+                transport._force_close(None)
+            else:
+                with pytest.raises(AttributeError):  # as on asyncio, which does not look
+                    transport._force_close(None)
             transport.connection_lost(None)
             transport.eof_received()
             buffer = transport.get_buffer(10)
