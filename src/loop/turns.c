@@ -1,8 +1,13 @@
 /* turns.c - see turns.h. */
 #include "loop/turns.h"
 
-/* It is told of once in a window, while it goes on. */
 #define WINDOW_NS INT64_C(150000000)
+/* It is told of in each of the first windows, then after so long while it goes on: who is told takes the
+ * GIL and has the loop note down what it runs, which a loop with work to do should hardly feel
+ * (`benchmarks.observe cost`). A spin that follows work is still found within two seconds: it has to be
+ * told of four times. */
+#define FIRST_WINDOWS 4
+#define SELDOM_NS INT64_C(400000000)
 #define BUSY_TURNS_PER_SECOND 2000
 /* Of a sleep that ends at once: for each turn, what the system call takes; where other processes have
  * the processor meanwhile it is longer, but not most of the time. */
@@ -28,14 +33,16 @@ turns_look(struct window *window, const struct activity *activity, int64_t now, 
                 && (slept < (int64_t)turns * BUSY_SLEEP_NS
                     || (double)slept < (double)length * BUSY_SLEEP_PART)
                 && (from_threads - window->from_threads) * BUSY_CALLS < turns;
-    bool tells = busy || window->busy;
+    uint32_t before = window->busy, windows = busy ? before + 1 : 0;
+    bool tells = busy ? windows <= FIRST_WINDOWS || now - window->told_ns >= SELDOM_NS : before > 0;
     *told = busy ? per_second : 0;
     *window = (struct window){
         .began_ns = now,
         .turns = count,
         .idle = idle,
         .from_threads = from_threads,
-        .busy = busy,
+        .told_ns = tells ? now : window->told_ns,
+        .busy = windows,
     };
     return tells;
 }

@@ -13,7 +13,8 @@ struct window {
     uint64_t turns;
     int64_t idle;
     uint64_t from_threads;
-    bool busy;                   /* then */
+    int64_t told_ns;             /* when it was told of */
+    uint32_t busy;               /* windows in a row in which it was */
 };
 
 /* Looks again, if it is time. True: there is something to tell: turns per second, or 0, if it was busy the

@@ -150,10 +150,13 @@ def test_05_calls_after_close(run, loop, engine, contexts, tmp_path, asyncio_log
                 await check(client.transport, client.closed, lambda: reset(other.transport))
                 assert client.events.count("lost") == 1
         elif kind == "datagram":
-            transport, protocol = await loop.create_datagram_endpoint(
-                Recorder, local_addr=("127.0.0.1", 0)
-            )
-            await check(transport, protocol.closed, transport.abort)
+            # With a fixed target: without one asyncio's, and so ours, is an AttributeError.
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+                peer.bind(("127.0.0.1", 0))
+                transport, protocol = await loop.create_datagram_endpoint(
+                    Recorder, remote_addr=peer.getsockname()
+                )
+                await check(transport, protocol.closed, transport.abort)
         elif kind.endswith("pipe"):
             read, write = os.pipe()
             mine, other = (read, write) if kind == "read pipe" else (write, read)
