@@ -434,14 +434,16 @@ def test_steps_by_a_call_soon_of_a_program_are_counted():
         await asyncio.gather(*(asyncio.sleep(0) for _ in range(4)))
         after = loop.stats()
         assert after.task_steps - before.task_steps == 4 * 2 + 1
-        # Each has one of gather(), but for the last, which has woken this task by it.
-        assert after.callbacks - before.callbacks == 4
+        counted.add(after.callbacks - before.callbacks)
 
+    counted: set[int] = set()
     for Class in asyncloop.Loop, Loop:
         for accounting in False, True:
             loop = Class()
             loop.run_until_complete(main(loop, accounting))
             loop.close()
+    # Those of gather(): one for each, and one more for what it gives from 3.14 on.
+    assert counted in ({4}, {5})
 
 
 def test_bytes_of_socket_methods():
