@@ -133,9 +133,9 @@ removes_by_method(const struct watch *watch)
            && UNLIKELY(watch->lent || (loop_replaced(watch_loop(watch)) & LOOP_REMOVING) != 0);
 }
 
-/* The owner is held and the watch active, as if libev knew it. 0 / -1 */
+/* The owner is held and the watch active, as if libev knew it. `handle`: see watch.h. 0 / -1 */
 static int
-watch_lend(struct watch *watch)
+watch_lend(struct watch *watch, PyObject **handle)
 {
     Loop *loop = watch_loop(watch);
     bool reads = (watch->io.events & EV_READ) != 0;
@@ -155,6 +155,9 @@ watch_lend(struct watch *watch)
         watch_abandon(watch);
     }
     bool failed = result == NULL;
+    if (!failed && handle != NULL && watch->lent) {
+        Py_XSETREF(*handle, Py_NewRef(result));
+    }
     Py_XDECREF(result);
     Py_DECREF(ready);
     Py_DECREF(owner);
@@ -172,7 +175,7 @@ watch_start(struct watch *watch)
         return -1;
     }
     if (adds_by_method(watch)) {
-        return watch_lend(watch);
+        return watch_lend(watch, NULL);
     }
     struct fd_entry *entry = fds_entry(watch_loop(watch), watch->io.fd);
     return LIKELY(entry != NULL) ? watch_start_at(watch, entry) : -1;
@@ -198,13 +201,18 @@ watch_stop_by_method(struct watch *watch)
     PyObject *owner = Py_NewRef(watch->owner);
     bool reads = (watch->io.events & EV_READ) != 0;
     const char *name = reads ? "_remove_reader" : "_remove_writer";
+    bool is_operation = watch->user == WATCH_OPERATION;
     int fd = watch->io.fd;
     watch_abandon(watch);
     if (!FLAG(loop->closed)) {
         PyObject *exc = PyErr_GetRaisedException();
         PyObject *result =
-            PyObject_CallMethod((PyObject *)loop, name + (watch->user == WATCH_OPERATION), "i", fd);
-        if (result == NULL) {
+            PyObject_CallMethod((PyObject *)loop, name + is_operation, "i", fd);
+        if (result == NULL && is_operation) {
+            /* in a callback of its future, by asyncio */
+            loop_report(loop, "Exception in callback of a future that waited for a socket", NULL, NULL);
+        }
+        else if (result == NULL) {
             PyErr_WriteUnraisable(owner);
         }
         Py_XDECREF(result);
@@ -341,10 +349,13 @@ watch_put_out(struct watch *watch)
 }
 
 int
-watch_take_place(struct watch *watch)
+watch_take_place(struct watch *watch, PyObject **handle)
 {
     if (adds_by_method(watch)) {
-        return watch_start(watch);
+        if (watch_is_active(watch)) {
+            return 0;
+        }
+        return loop_check_closed(watch_loop(watch)) < 0 ? -1 : watch_lend(watch, handle);
     }
     struct fd_entry *entry = fds_entry(watch_loop(watch), watch->io.fd);
     if (UNLIKELY(entry == NULL || watch_start_at(watch, entry) < 0)) {

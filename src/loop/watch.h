@@ -51,7 +51,7 @@ void watch_abandon(struct watch *watch);  /* watch_stop() that calls no method: 
 /* Where loop._add_reader(), _add_writer(), or what removes them, is somebody else's, it is called, as
  * asyncio's transports, servers and sock_* do: with the method _read_ready or _write_ready of the owner, which is
  * watch_call_ready(). So watch_start() and watch_stop() of a watch that has a user may run Python. What
- * removing raises is told to sys.unraisablehook. */
+ * removing raises is told to sys.unraisablehook, for a sock_* method to the loop's exception handler. */
 
 /* The watch's event has come, somebody says. None, or NULL with what has to leave. `loop` is not closed. */
 PyObject *watch_call_ready(Loop *loop, struct watch *watch);
@@ -97,8 +97,9 @@ PyObject *watch_fd_transport(Loop *loop, int fd);
  * its kin and the accepting of a server take the place from each other, and remove_reader() takes it
  * from any of them. Who has lost it is not told. */
 
-/* watch_start() as the reader or the writer of the descriptor. */
-int watch_take_place(struct watch *watch);
+/* watch_start() as the reader or the writer of the descriptor. What a method in the place of ours returns is a
+ * new reference in *handle, which is NULL before; `handle` may be NULL. */
+int watch_take_place(struct watch *watch, PyObject **handle);
 int watch_remove(Loop *loop, int fd, int event);    /* 1, or 0: there was none */
 /* The number under which an object that may be closed by now was registered, or -1. */
 int watch_find_fileobj(Loop *loop, PyObject *fileobj);

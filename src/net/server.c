@@ -346,7 +346,7 @@ acceptor_resume(PyObject *owner, PyObject *ignored UNUSED)
 {
     Acceptor *acceptor = acceptor_cast(owner);
     Py_CLEAR(acceptor->retry);
-    return acceptor->loop == NULL ? 0 : watch_take_place(&acceptor->watch);
+    return acceptor->loop == NULL ? 0 : watch_take_place(&acceptor->watch, NULL);
 }
 
 /* The current exception stops accepting for a while; it is told once. */
@@ -666,7 +666,7 @@ module_acceptor_new(PyObject *module, PyObject *args)
     acceptor->otherwise = Py_NewRef(otherwise);
     acceptor->context = context == Py_None ? PyContext_CopyCurrent() : Py_NewRef(context);
     if (acceptor->context == NULL || acceptor_learn_socket(acceptor) < 0
-        || watch_take_place(&acceptor->watch) < 0) {
+        || watch_take_place(&acceptor->watch, NULL) < 0) {
         Py_DECREF(acceptor);
         return NULL;
     }

@@ -25,10 +25,44 @@
 
 /* -- waiting ------------------------------------------------------------------------- */
 
+/* Has another one the place that a program's _add_reader() or _add_writer() gave, or nobody? -1 with an exception */
+static int
+handle_is_cancelled(PyObject *handle)
+{
+    PyObject *cancelled = handle == Py_None ? Py_NewRef(Py_False)
+                                            : PyObject_CallMethod(handle, "cancelled", NULL);
+    int result = cancelled == NULL ? -1 : PyObject_IsTrue(cancelled);
+    Py_XDECREF(cancelled);
+    return result;
+}
+
+/* From whoever has its place now asyncio takes nothing away. */
+static void
+operation_give_back(Operation *op)
+{
+    PyObject *exc = PyErr_GetRaisedException();
+    PyObject *handle = op->handle;
+    op->handle = NULL;
+    if (watch_is_active(&op->watch)) {
+        int gone = handle_is_cancelled(handle);
+        if (gone < 0) {
+            loop_report(op->loop, "Exception in callback of a future that waited for a socket", NULL, NULL);
+        }
+        if (gone != 0) {
+            watch_abandon(&op->watch);
+        }
+    }
+    Py_DECREF(handle);
+    PyErr_SetRaisedException(exc);
+}
+
 static void
 operation_stop_waiting(Operation *op)
 {
     list_remove(&op->waiting);
+    if (UNLIKELY(op->handle != NULL)) {
+        operation_give_back(op);
+    }
     watch_stop(&op->watch);
     if (op->timer != NULL) {
         timer_cancel(op->timer);
@@ -208,7 +242,7 @@ operation_wait(Operation *op, enum attempt what, PyObject **result)
         watch_init(&op->watch, loop, (PyObject *)op, user, op->fd,
                    what == ATTEMPT_WAIT_READ ? EV_READ : EV_WRITE, operation_ready);
         op->future = future;    /* a method in the place of ours may say at once that it is ready */
-        int started = LIKELY(!op->kind->beside_transport) ? watch_take_place(&op->watch)
+        int started = LIKELY(!op->kind->beside_transport) ? watch_take_place(&op->watch, &op->handle)
                                                           : watch_start(&op->watch);
         if (UNLIKELY(started < 0)) {
             Py_CLEAR(op->future);

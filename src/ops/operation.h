@@ -63,6 +63,7 @@ struct Operation {
     Future *future;                         /* while waiting: done when ready */
     TimerHandle *timer;                     /* while waiting to retry */
     struct watch watch;
+    PyObject *handle;                       /* what a program's _add_reader() gave for the watch, or NULL */
     struct list_node waiting;               /* in ops_loop(loop)->waiting_operations, with a watch */
     PyObject *number;                       /* what fileno() of a socket of another kind gave, or NULL */
     PyObject *weakrefs;

@@ -53,6 +53,7 @@ Operation_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(op->value);
     Py_VISIT(op->future);
     Py_VISIT(op->timer);
+    Py_VISIT(op->handle);
     return 0;
 }
 
@@ -60,6 +61,7 @@ static int
 Operation_clear(PyObject *self)
 {
     watch_abandon(&((Operation *)self)->watch);
+    Py_CLEAR(((Operation *)self)->handle);
     operation_finish((Operation *)self);
     return 0;
 }

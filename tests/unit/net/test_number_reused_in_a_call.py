@@ -342,18 +342,18 @@ def test_accepted_socket_is_closed_by_a_filter_of_logging(run, loop, other, fail
     run(main())
 
 
-@pytest.mark.our_loop("asyncio asks for the address at once")
 def test_address_of_a_socket_that_was_closed_is_not_anothers(run, loop):
     async def main():
         with socket.create_server(("127.0.0.1", 0)) as server:
             near = socket.create_connection(server.getsockname())
             transport, _ = await loop.create_connection(asyncio.Protocol, sock=near)
-            number = near.fileno()
+            number, name = near.fileno(), near.getsockname()
             with socket.socket() as another:
                 another.bind(("127.0.0.1", 0))
                 near.close()
                 os.dup2(another.fileno(), number)
-                assert transport.get_extra_info("sockname") is None
+                # asyncio has asked at once, as we do where a socket has methods of a program's.
+                assert transport.get_extra_info("sockname") in (None, name)
             os.close(number)
             transport.abort()
             await asyncio.sleep(0)
