@@ -543,6 +543,19 @@ transport_undo(Transport *tr)
     PyErr_SetRaisedException(exc);
 }
 
+/* To watch it has failed. For asyncio that is a callback of its own: reported, and the transport reads nothing.
+ * Without memory nobody would ever hear of that. */
+static void
+transport_not_watched(Transport *tr, Loop *loop)
+{
+    if (!PyErr_ExceptionMatches(PyExc_MemoryError)) {
+        loop_report(loop, "Exception in callback _add_reader()", NULL, NULL);
+    }
+    else if (transport_fatal(tr, READ_FAILED(tr)) < 0) {
+        PyErr_WriteUnraisable((PyObject *)tr);
+    }
+}
+
 /* Native callback: the transport's first iteration. */
 static int
 transport_run_begin(PyObject *owner, PyObject *waiter)
@@ -565,10 +578,11 @@ transport_run_begin(PyObject *owner, PyObject *waiter)
     Py_XDECREF(value);
     PyObject *leaving = PyErr_GetRaisedException();
     tr->begun = true;
-    if (tr->head.loop != NULL && transport_update_reading(tr) < 0
-        && transport_fatal(tr, READ_FAILED(tr)) < 0) {
-        PyErr_WriteUnraisable(owner);
+    Loop *loop = (Loop *)Py_XNewRef(tr->head.loop);    /* what watches may close the transport */
+    if (loop != NULL && transport_update_reading(tr) < 0) {
+        transport_not_watched(tr, loop);
     }
+    Py_XDECREF(loop);
     if (waiter != NULL && future_settle_result(tr->head.state, waiter, Py_None) < 0) {
         PyErr_WriteUnraisable(waiter);
     }

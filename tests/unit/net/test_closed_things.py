@@ -443,6 +443,25 @@ def test_removing_raises():
     same(removing_raises)
 
 
+async def watching_raises(log, loop, maker):
+    def raises(*args):
+        raise LookupError
+
+    loop._add_reader = raises
+    transport, other = await maker(log, loop)
+    await turns(2)
+    log("reading", not hasattr(transport, "is_reading") or transport.is_reading())
+    transport.close()
+    await turns(2)
+    other.close()
+
+
+@pytest.mark.parametrize("maker", [stream, tcp, datagrams])
+def test_watching_raises(maker):
+    """Which is reported, and the transport is there."""
+    same(watching_raises, maker)
+
+
 async def receiver_that_is_removed(log, loop):
     one, other = pair()
     task = loop.create_task(loop.sock_recv(one, 5))
