@@ -65,6 +65,9 @@ COLD = (
     *("tasks/executor.c", "tasks/future_type.c", "tasks/record.c", "tasks/trace.c"),
     *("tasks/task_type.c", "tasks/visible.c", "tls/tls_handshake.c", "tls/tls_libssl.c"),
     *("tls/tls_module.c", "tls/tls_object.c", "tls/tls_shipped.c", "tls/tls_type.c"),
+    *("base/thread.c", "loop/lookout.c", "loop/owner.c", "loop/turns.c", "ops/sockop_accept.c"),
+    *("net/datagram_addresses.c", "net/transport_attributes.c", "ops/sockop_socket.c"),
+    *("tasks/introspect.c", "tasks/task_foreign.c"),
 )
 
 
