@@ -67,7 +67,8 @@ COLD = (
     *("tls/tls_module.c", "tls/tls_object.c", "tls/tls_shipped.c", "tls/tls_type.c"),
     *("base/thread.c", "loop/lookout.c", "loop/owner.c", "loop/turns.c", "ops/sockop_accept.c"),
     *("net/datagram_addresses.c", "net/transport_attributes.c", "ops/sockop_socket.c"),
-    *("tasks/introspect.c", "tasks/task_foreign.c"),
+    *("tasks/introspect.c", "tasks/task_foreign.c", "net/channel.c", "net/datagram.c"),
+    *("net/stream_writelines.c", "readers.c", "loop_descriptors.c"),
 )
 
 
