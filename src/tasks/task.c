@@ -143,6 +143,16 @@ task_starts_eagerly(Task *self)
     }
     int result = PyObject_IsTrue(running);
     Py_DECREF(running);
+#if PY_VERSION_HEX < 0x030E0000
+    /* asyncio would make the step here, in the wrong thread; from 3.14 on current_swap() refuses. */
+    Loop *loop = self->future.own_loop;
+    if (result > 0 && loop != NULL && SHARED_LOAD(loop->thread_id) != 0
+        && SHARED_LOAD(loop->thread_id) != PyThread_get_thread_ident()) {
+        PyErr_Format(PyExc_RuntimeError, "loop %R is not the running loop", loop);
+        self->log_destroy_pending = false;
+        return -1;
+    }
+#endif
     return result;
 }
 

@@ -150,7 +150,9 @@ def test_datagrams_that_wait():
                 got += 1
             except BlockingIOError:
                 log.call("_sendto_ready", transport._sendto_ready)
-        log(transport.get_write_buffer_size(), list(transport._buffer))
+        log(list(transport._buffer))
+        if not (3, 12) <= PY < (3, 14):  # asyncio's forgets the headers' bytes there
+            log(transport.get_write_buffer_size())
         transport.close()
         await turns(3)
         other.close()
