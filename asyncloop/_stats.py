@@ -57,15 +57,16 @@ class Delay:
         if not 0 <= percent <= 100:
             raise ValueError(f"percent has to be from 0 to 100, not {percent!r}")
         wanted = self.total * percent / 100
-        passed = 0.0
+        passed = longest = 0.0
         for index, seconds in enumerate(self.seconds):
-            if seconds > 0 and passed + seconds >= wanted:
-                if index == 0:
-                    return 0.0
-                low, high = self._ends(index)
+            if seconds <= 0:
+                continue
+            low, high = self._ends(index) if index > 0 else (0.0, 0.0)
+            if passed + seconds >= wanted:
                 return low + (high - low) * max(0.0, wanted - passed) / seconds
             passed += seconds
-        return 0.0
+            longest = high
+        return longest  # rounding has made of 100 percent a little more than there is
 
     def at_most(self, seconds: float) -> float:
         """For how long nothing would have been later than that, in seconds."""

@@ -108,3 +108,11 @@ def test_the_longest_delay_bounds_them_all():
     assert 100.0 <= delay.max <= 101.0
     assert delay.percentile(100) == pytest.approx(delay.max)
     assert delay.mean == pytest.approx(50.0, rel=0.05)
+
+
+def test_all_of_it_is_the_longest_however_it_is_rounded():
+    chance = random.Random(1)
+    for _ in range(1000):
+        seconds = tuple(chance.random() for _ in range(5))
+        delay = asyncloop.Delay((0.0, 1.0, 2.0, 3.0, 4.0), seconds, 4.5)
+        assert delay.percentile(100) == pytest.approx(4.5)
