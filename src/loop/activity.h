@@ -74,24 +74,20 @@ unsigned long activity_thread(struct activity *activity);    /* who runs it; 0: 
 static inline void
 counters_begin_turn(struct counters *counters)
 {
-#ifndef ASYNCLOOP_UNCOUNTED
-    uint64_t pulse = __atomic_load_n(&counters->pulse, __ATOMIC_RELAXED);
-    __atomic_store_n(&counters->pulse, (pulse | 1) + 2, __ATOMIC_RELAXED);
-#else
-    (void)counters;
-#endif
+    if (COUNTS) {
+        uint64_t pulse = __atomic_load_n(&counters->pulse, __ATOMIC_RELAXED);
+        __atomic_store_n(&counters->pulse, (pulse | 1) + 2, __ATOMIC_RELAXED);
+    }
 }
 
 /* Until the next turn begins. */
 static inline void
 counters_sleep(struct counters *counters)
 {
-#ifndef ASYNCLOOP_UNCOUNTED
-    uint64_t pulse = __atomic_load_n(&counters->pulse, __ATOMIC_RELAXED);
-    __atomic_store_n(&counters->pulse, pulse & ~UINT64_C(1), __ATOMIC_RELAXED);
-#else
-    (void)counters;
-#endif
+    if (COUNTS) {
+        uint64_t pulse = __atomic_load_n(&counters->pulse, __ATOMIC_RELAXED);
+        __atomic_store_n(&counters->pulse, pulse & ~UINT64_C(1), __ATOMIC_RELAXED);
+    }
 }
 
 #endif

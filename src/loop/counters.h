@@ -50,6 +50,12 @@ struct counters {
 
 /* ASYNCLOOP_UNCOUNTED is for `python -m benchmarks.observe counters`, which tells what counting costs. */
 #ifdef ASYNCLOOP_UNCOUNTED
+#define COUNTS false
+#else
+#define COUNTS true
+#endif
+
+#ifdef ASYNCLOOP_UNCOUNTED
 #define COUNTER_SET(place, value) ((void)(value))
 #define COUNTER_GET(place) (place)
 #define COUNT(place, n) ((void)(n))
@@ -77,27 +83,19 @@ span_at(int64_t span, int64_t now_ns)
 static inline void
 span_begin(int64_t *span, int64_t now_ns)
 {
-#ifndef ASYNCLOOP_UNCOUNTED
-    int64_t value = __atomic_load_n(span, __ATOMIC_RELAXED);
-    if (LIKELY(value >= 0)) {
+    int64_t value;
+    if (COUNTS && LIKELY((value = __atomic_load_n(span, __ATOMIC_RELAXED)) >= 0)) {
         __atomic_store_n(span, value - now_ns, __ATOMIC_RELAXED);
     }
-#else
-    (void)span, (void)now_ns;
-#endif
 }
 
 static inline void
 span_end(int64_t *span, int64_t now_ns)
 {
-#ifndef ASYNCLOOP_UNCOUNTED
-    int64_t value = __atomic_load_n(span, __ATOMIC_RELAXED);
-    if (LIKELY(value < 0)) {
+    int64_t value;
+    if (COUNTS && LIKELY((value = __atomic_load_n(span, __ATOMIC_RELAXED)) < 0)) {
         __atomic_store_n(span, value + now_ns, __ATOMIC_RELAXED);
     }
-#else
-    (void)span, (void)now_ns;
-#endif
 }
 
 /* For `span_ns` nothing was looked at; what came due meanwhile ran `first_ns` after the look at the earliest.
