@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import FrameType, TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from . import _core, _page
 from ._dump import frame_of
@@ -152,6 +152,19 @@ def _seconds(value: Any, name: str, *, zero: bool = False) -> float:
     return number
 
 
+class _Event(NamedTuple):
+    """What the core's wait() gives."""
+
+    kind: str  # "stall", "still", "end", "busy" or "calm"
+    number: int  # of the loop
+    thread: int
+    lasted: float  # seconds so far; turns per second with "busy"
+    dump: str | None  # what faulthandler wrote
+    waited: float  # seconds that the event has waited
+    held: bool  # whether that was for the GIL
+    over: bool  # whether the stall is
+
+
 class Watchdog:
     """What `watchdog()` gives: a context manager, with `stalls` and `failures`."""
 
@@ -262,24 +275,14 @@ class Watchdog:
             if event is None:
                 return
             try:
-                self._tell(core, *event)
+                self._tell(core, _Event(*event))
             except BaseException:  # SystemExit as well: the thread is not the program's to end
                 self.failures += 1
 
-    def _tell(
-        self,
-        core: "_core.Watchdog",
-        kind: str,
-        number: int,
-        thread: int,
-        lasted: float,
-        dump: str | None,
-        waited: float,
-        held: bool,
-        over: bool,
-    ) -> None:
+    def _tell(self, core: "_core.Watchdog", event: "_Event") -> None:
+        kind, number, lasted = event.kind, event.number, event.lasted
         if kind == "busy":
-            self._tell_spin(self._detector.busy(number, thread, lasted))
+            self._tell_spin(self._detector.busy(number, event.thread, lasted))
             return
         if kind == "calm":
             self._detector.calm(number)
@@ -295,7 +298,7 @@ class Watchdog:
             if self.stalls and before in self.stalls:
                 self.stalls.remove(before)
         else:
-            stall = self._look(number, thread, lasted, dump, waited, held, over)
+            stall = self._look(event)
             if _is_in_a_debugger(stall.stack):
                 return  # somebody is looking at it already
             if before is not None and before in self.stalls:
@@ -319,35 +322,32 @@ class Watchdog:
         else:
             logger.warning("event loop %d spins: %s", spin.loop, spin)
 
-    def _look(
-        self,
-        number: int,
-        thread: int,
-        lasted: float,
-        dump: str | None,
-        waited: float,
-        held: bool,
-        over: bool,
-    ) -> Stall:
+    def _look(self, event: "_Event") -> Stall:
         # What is over when this thread comes to it, was not where the loop is now.
-        stack = () if over else _stack_of_frame(frame_of(thread))
+        stack = () if event.over else _stack_of_frame(frame_of(event.thread))
+        dump = event.dump
         if dump is not None:
             dumped = _stack_of_dump(dump)
             # On a busy machine this thread may come late to a GIL that was free at times: then the
             # thread of the loop still is where it was.
-            if over or not held or waited > _LATE or _last(stack) != _last(dumped):
+            if (
+                event.over
+                or not event.held
+                or event.waited > _LATE
+                or _last(stack) != _last(dumped)
+            ):
                 stack = dumped
             else:
                 dump = None
         return Stall(
-            loop=number,
-            thread=thread,
-            duration=lasted,
+            loop=event.number,
+            thread=event.thread,
+            duration=event.lasted,
             still_running=True,
-            task=None if over else _current_task(number),
+            task=None if event.over else _current_task(event.number),
             stack=stack,
-            gil_held=dump is not None and held,
-            gc_seconds=min(_collector.seconds(time.monotonic() - lasted), lasted),
+            gil_held=dump is not None and event.held,
+            gc_seconds=min(_collector.seconds(time.monotonic() - event.lasted), event.lasted),
         )
 
 
