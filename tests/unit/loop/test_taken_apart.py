@@ -191,49 +191,38 @@ def test_timer_that_has_run_is_not_put_back_in_silence(run, loop, reports):
 # -- turns that are replaced while the loop runs ------------------------------------------------
 
 
+def calls_in_a_run(loop, patched, name):
+    """How often one that is patched for three of six iterations is called, after each three."""
+    own = getattr(patched, name)
+    seen = []
+
+    def counted(self, *args):
+        seen.append(self)
+        own(self, *args)
+
+    async def main():
+        with mock.patch.object(patched, name, counted):
+            await turns(3)
+        before = len(seen)
+        await turns(3)
+        return before, len(seen)
+
+    with contextlib.closing(loop):
+        return loop.run_until_complete(main())
+
+
 @pytest.mark.parametrize("of", ["the loop's class", "BaseEventLoop"])
 def test_run_once_is_patched_in_a_run(impl, of):
     loop_class = impl.Loop
     made = type("Made", (loop_class,), {})
     loop = made()
     patched = made if of == "the loop's class" else asyncio.BaseEventLoop
-    own = patched._run_once
-    seen = []
-
-    def counted(self):
-        seen.append(self)
-        own(self)
-
-    async def main():
-        with mock.patch.object(patched, "_run_once", counted):
-            await turns(3)
-        before = len(seen)
-        await turns(3)
-        return before, len(seen)
-
-    with contextlib.closing(loop):
-        assert loop.run_until_complete(main()) == (3, 3)
+    assert calls_in_a_run(loop, patched, "_run_once") == (3, 3)
 
 
 def test_process_events_is_patched_in_a_run(impl):
     made = type("Made", (impl.Loop,), {})
-    loop = made()
-    own = made._process_events
-    seen = []
-
-    def counted(self, events):
-        seen.append(events)
-        own(self, events)
-
-    async def main():
-        with mock.patch.object(made, "_process_events", counted):
-            await turns(3)
-        before = len(seen)
-        await turns(3)
-        return before, len(seen)
-
-    with contextlib.closing(loop):
-        assert loop.run_until_complete(main()) == (3, 3)
+    assert calls_in_a_run(made(), made, "_process_events") == (3, 3)
 
 
 def test_each_look_at_the_loop_is_seen(impl):
