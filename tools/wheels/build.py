@@ -45,7 +45,7 @@ HOT = ("loop/loop.c", "loop/handle_run.c", "loop/ready.c", "tasks/task_step.c", 
 # a GIL, a function does so for all (src/base/references.h). That makes the extension smaller by a
 # fortieth, for at most 5 instructions in a thousand.
 WARM = (
-    *("loop/handle.c", "loop/schedule.c", "loop/timer.c", "ops/operation.c", "ops/sockop.c"),
+    *("loop/handle.c", "loop/schedule.c", "loop/timer.c", "ops/sockop.c"),
     "tasks/task.c",
 )
 # What runs once in a process or a connection, or shows something: -Oz.
