@@ -35,7 +35,7 @@ typedef struct Task Task;
     X(_attach) X(_buffer) X(_client_connected_cb) X(_clients) X(_closed) X(_detach) X(_eof) X(_exception) X(_limit) \
     X(_paused) X(_reader) X(_sockets) X(_stream_reader) X(_stream_reader_wr) \
     X(_transport) X(_waiter) X(pause_reading) X(throw) X(time) X(transport) X(uncancel) X(values) \
-    X(_check_default_executor) X(_default_executor) X(_drain_helper) X(_executor_shutdown_called) X(_result) X(create_future) \
+    X(_default_executor) X(_drain_helper) X(_executor_shutdown_called) X(_result) X(create_future) \
     X(run_in_executor) X(submit) \
     X(accept) X(connect) X(family) X(getaddrinfo) X(proto) X(recv) X(recv_into) X(recvfrom) X(recvfrom_into) \
     X(recvmsg) X(sendmsg) X(sendto) X(type) \

@@ -391,12 +391,8 @@ transport_text(Transport *tr, const char *state, bool polls)
     if (!polls) {
         return PyUnicode_FromFormat("<%s%s fd=%d>", name, state, tr->fd);
     }
-    const char *reading = watch_is_active(&tr->read_watch) ? "polling" : "idle";
-    if (!tr->kind->has_output) {
-        return PyUnicode_FromFormat("<%s%s fd=%d read=%s>", name, state, tr->fd, reading);
-    }
     return PyUnicode_FromFormat("<%s%s fd=%d read=%s write=<%s, bufsize=%zu>>", name, state,
-                                tr->fd, reading,
+                                tr->fd, watch_is_active(&tr->read_watch) ? "polling" : "idle",
                                 watch_is_active(&tr->write_watch) ? "polling" : "idle",
                                 tr->kind->queued(tr));
 }

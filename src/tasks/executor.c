@@ -298,7 +298,8 @@ wrap(Loop *loop, PyObject *source)
     return future;
 }
 
-/* The default executor, Py_None if there is none yet: new reference, or NULL. */
+/* The default executor: new reference, or NULL. Py_None: asyncio's own method has to make one, or to say
+ * that there is none any more. */
 static PyObject *
 default_executor(Loop *loop)
 {
@@ -309,12 +310,7 @@ default_executor(Loop *loop)
     }
     Py_DECREF(shut);
     if (UNLIKELY(shut != Py_False)) {
-        PyObject *checked = PyObject_CallMethodNoArgs((PyObject *)loop,
-                                                      names->_check_default_executor);
-        if (checked == NULL) {
-            return NULL;
-        }
-        Py_DECREF(checked);
+        return Py_NewRef(Py_None);
     }
     return PyObject_GetAttr((PyObject *)loop, names->_default_executor);
 }

@@ -80,8 +80,9 @@ struct tls_engine_ops {
     int (*keep)(struct tls_engine *engine);
     size_t (*waiting)(struct tls_engine *engine);    /* bytes fed and not used */
 
-    enum tls_status (*handshake)(struct tls_engine *engine);
-    /* Plaintext into memory. *more: there is more without another feed(). */
+    enum tls_status (*handshake)(struct tls_engine *engine);    /* never TLS_EOF */
+    /* Plaintext into memory, past the SSLObject: only while tls_is_foreign() says no. *more: there is more
+     * without another feed(). */
     enum tls_status (*read)(struct tls_engine *engine, char *buffer, size_t capacity, size_t *n,
                             bool *more);
     /* All the plaintext there is, as a new bytes object. */

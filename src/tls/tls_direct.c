@@ -407,7 +407,7 @@ direct_status(struct tls_engine *engine, int error, PyObject *method, PyObject *
 
 /* One record, or a part of it. */
 static enum tls_status
-read_record(struct tls_engine *engine, char *buffer, size_t capacity, size_t *n, bool *more)
+direct_read(struct tls_engine *engine, char *buffer, size_t capacity, size_t *n, bool *more)
 {
     int size = capacity > INT_MAX ? INT_MAX : (int)capacity;
     int got, error = 0;
@@ -436,13 +436,6 @@ read_record(struct tls_engine *engine, char *buffer, size_t capacity, size_t *n,
     return TLS_OK;
 }
 
-static enum tls_status
-direct_read(struct tls_engine *engine, char *buffer, size_t capacity, size_t *n, bool *more)
-{
-    return UNLIKELY(tls_is_foreign(engine)) ? tls_object_read(engine, buffer, capacity, n, more)
-                                            : read_record(engine, buffer, capacity, n, more);
-}
-
 /* Fills memory with as many records as there are. */
 static enum tls_status
 read_records(struct tls_engine *engine, char *buffer, size_t capacity, size_t *n, bool *more)
@@ -450,7 +443,7 @@ read_records(struct tls_engine *engine, char *buffer, size_t capacity, size_t *n
     *n = 0;
     do {
         size_t got = 0;
-        enum tls_status status = read_record(engine, buffer + *n, capacity - *n, &got, more);
+        enum tls_status status = direct_read(engine, buffer + *n, capacity - *n, &got, more);
         if (status != TLS_OK) {
             if (*n == 0) {
                 return status;

@@ -174,9 +174,6 @@ tls_step_handshake(Tls *tls)
     case TLS_WANT:
         /* What the transport below raises is for whoever has called, as with asyncio. */
         return tls_process_outgoing(tls) < 0 ? -1 : tls_control_reading(tls);
-    case TLS_EOF:
-        PyErr_SetNone(PyExc_ConnectionResetError);
-        return tls_handshake_failed(tls);
     default:
         return tls_handshake_failed(tls);
     }

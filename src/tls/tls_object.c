@@ -240,31 +240,6 @@ tls_object_read_into(struct tls_engine *engine, PyObject *buffer, size_t size, s
 }
 
 enum tls_status
-tls_object_read(struct tls_engine *engine, char *buffer, size_t capacity, size_t *n, bool *more)
-{
-    Py_buffer view;
-    *more = false;
-    PyObject *data = object_read(engine, capacity, NULL);
-    if (data == NULL) {
-        if (PyErr_ExceptionMatches(tls_state(engine->state)->tls.SSLZeroReturnError)) {
-            PyErr_Clear();
-            return TLS_EOF;
-        }
-        return tls_status_of_exception(engine);
-    }
-    enum tls_status status = TLS_FAILED;
-    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) == 0) {
-        *n = (size_t)view.len < capacity ? (size_t)view.len : capacity;
-        memcpy(buffer, view.buf, *n);
-        PyBuffer_Release(&view);
-        status = *n == 0 ? TLS_EOF : TLS_OK;
-        *more = status == TLS_OK;
-    }
-    Py_DECREF(data);
-    return status;
-}
-
-enum tls_status
 tls_object_write(struct tls_engine *engine, PyObject *data, const char *memory, size_t length,
                  size_t *n)
 {

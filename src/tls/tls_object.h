@@ -26,9 +26,6 @@ enum tls_status tls_object_read_bytes(struct tls_engine *engine, PyObject **data
 /* Into a buffer of the user's: read(size, buffer). */
 enum tls_status tls_object_read_into(struct tls_engine *engine, PyObject *buffer, size_t size,
                                      size_t *n);
-/* A copy of what is to be dropped: read(capacity). */
-enum tls_status tls_object_read(struct tls_engine *engine, char *buffer, size_t capacity, size_t *n,
-                                bool *more);
 
 /* The end, or a failure with its exception, that came behind bytes which are handed out. */
 static inline void

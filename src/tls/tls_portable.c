@@ -127,9 +127,6 @@ static enum tls_status
 portable_read(struct tls_engine *engine, char *buffer, size_t capacity, size_t *n, bool *more)
 {
     *more = false;
-    if (UNLIKELY(tls_is_foreign(engine))) {
-        return tls_object_read(engine, buffer, capacity, n, more);
-    }
     PyObject *view = PyMemoryView_FromMemory(buffer, (Py_ssize_t)capacity, PyBUF_WRITE);
     PyObject *size = view == NULL ? NULL : PyLong_FromSize_t(capacity);
     PyObject *got = size == NULL ? NULL : tls_call(engine->inner, engine->state->names.read, size, view);

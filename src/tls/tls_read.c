@@ -171,7 +171,7 @@ tls_read_buffered(Tls *tls, bool *more)
             size_t n = 0;
             status = engine->ops->read(engine, (char *)view.buf + total, room - total, &n, more);
             total += status == TLS_OK ? n : 0;
-        } while (status == TLS_OK && *more && total < room);
+        } while (status == TLS_OK && *more && total < room && !tls_is_foreign(engine));
         PyBuffer_Release(&view);
     }
     Py_DECREF(buffer);
@@ -206,7 +206,8 @@ tls_read_native(Tls *tls, bool *more)
         size_t n = 0;
         status = engine->ops->read(engine, plain + total, PLAIN_BYTES - total, &n, more);
         total += status == TLS_OK ? n : 0;
-    } while (status == TLS_OK && *more && total + TLS_RECORD_BYTES <= PLAIN_BYTES);
+    } while (status == TLS_OK && *more && total + TLS_RECORD_BYTES <= PLAIN_BYTES
+             && !tls_is_foreign(engine));
     if (total > 0 && status != TLS_FAILED) {
         tls_put_off(engine, status, more);
         status = tls_end_of(engine, stream_feed(&tls->head.proto, tls->head.state, plain, total));
@@ -473,7 +474,7 @@ tls_discard(Tls *tls)
     }
     bool more = true;
     enum tls_status status = TLS_OK;
-    while (status == TLS_OK && more && tls->late <= TLS_LATE_BYTES) {
+    while (status == TLS_OK && more && tls->late <= TLS_LATE_BYTES && !tls_is_foreign(engine)) {
         size_t n = 0;
         status = engine->ops->read(engine, memory, PLAIN_BYTES, &n, &more);
         tls->late += status == TLS_OK ? (uint32_t)n : 0;

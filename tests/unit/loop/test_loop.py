@@ -380,6 +380,15 @@ def test_instance_attributes(loop):
     loop.anything = 1
     assert loop.anything == 1
     assert loop.__dict__["anything"] == 1
+    calls = []
+    loop.__dict__ = {**loop.__dict__, "anything": 2, "call_soon": calls.append}
+    assert loop.anything == 2
+    loop.call_soon("replaced")
+    assert calls == ["replaced"]
+    del loop.__dict__["call_soon"]
+    loop.call_soon(calls.append, "not any more")
+    assert loop.run_until_complete(asyncio.sleep(0, "done")) == "done"
+    assert calls == ["replaced", "not any more"]
 
 
 def test_methods_replaceable_on_instance(loop):

@@ -4,6 +4,7 @@ import asyncio
 import asyncio.selector_events
 import contextvars
 import errno
+import gc
 import os
 import socket
 import sys
@@ -592,6 +593,16 @@ def test_unix(endpoint, run, tmp_path):
     assert first.named("received") == [(b"answer", other_path)]
 
 
+def test_unix_senders_whose_names_are_of_two_lengths(endpoint, run, tmp_path):
+    paths = [str(tmp_path / name) for name in ("one", "the other")]
+    transport, protocol = endpoint(family=socket.AF_UNIX, local_addr=str(tmp_path / "all"))
+    senders = [endpoint(family=socket.AF_UNIX, local_addr=path)[0] for path in paths]
+    for i in range(6):
+        senders[i % 2].sendto(b"%d" % i, str(tmp_path / "all"))
+        wait(run, lambda: len(protocol.data) == i + 1)
+    assert protocol.senders == paths * 3
+
+
 def test_unix_sender_without_a_name(endpoint, run, tmp_path):
     path = str(tmp_path / "socket")
     transport, protocol = endpoint(family=socket.AF_UNIX, local_addr=path)
@@ -843,6 +854,20 @@ def test_buffer(full, run, reports):
     found = drain(run, protocol, reader, sent + 2)
     assert found == [b"%05d" % i for i in range(sent + 1)] + [b"second"]
     assert protocol.named("error") == []
+
+
+def test_what_waits_is_seen_by_the_collector(loop, endpoint, run, tmp_path):
+    """The collector goes through the messages that wait, and their addresses."""
+    path = str(tmp_path / "full")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as reader:
+        reader.bind(path)
+        transport, _ = endpoint(family=socket.AF_UNIX, local_addr=str(tmp_path / "sender"))
+        while not transport.get_write_buffer_size():
+            transport.sendto(bytes(1000), path)
+        gc.collect()
+        transport.sendto(b"still open", path)
+        transport.abort()
+        run(turns(2))
 
 
 def test_buffer_size_comes_back_to_zero(full, run, counts):

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from tests.compare import same, told
-from tests.support import PY, turns
+from tests.support import PY, turns, until
 
 
 class Tells(asyncio.Protocol, asyncio.DatagramProtocol):
@@ -77,6 +77,23 @@ def test_fatal_error(make, error, message):
         log.call("_fatal_error", transport._fatal_error, error, *message)
         await turns(3)
         log.call("is_closing", transport.is_closing)
+        other.close()
+
+    same(program)
+
+
+def test_a_fatal_error_of_its_own():
+    """What asyncio calls by name is what a program has put on the transport."""
+
+    async def program(log, loop):
+        transport, protocol, other = await stream(log, loop)
+        protocol.data_received = lambda data: 1 / 0
+        transport._fatal_error = lambda exc, message: log("fatal", repr(exc), message)
+        other.send(b"x")
+        await until(lambda: log.lines)
+        log.call("is_closing", transport.is_closing)
+        transport.close()
+        await turns(3)
         other.close()
 
     same(program)

@@ -14,8 +14,14 @@ from tests.support import until
 # -- what is called for each connection -----------------------------------------------------------
 
 
+class OwnAccept(socket.socket):
+    def accept(self):
+        return super().accept()
+
+
+@pytest.mark.parametrize("kind", [socket.socket, OwnAccept])
 @pytest.mark.parametrize("hook", ["_accept_connection2", "_make_socket_transport"])
-def test_hook_of_accepting_is_replaced_while_it_serves(run, loop, hook):
+def test_hook_of_accepting_is_replaced_while_it_serves(run, loop, hook, kind):
     calls, served = [], []
 
     class Served(asyncio.Protocol):
@@ -27,7 +33,9 @@ def test_hook_of_accepting_is_replaced_while_it_serves(run, loop, hook):
             await until(lambda: len(served) == count)
 
     async def main():
-        server = await loop.create_server(Served, "127.0.0.1", 0)
+        listening = kind()
+        listening.bind(("127.0.0.1", 0))
+        server = await loop.create_server(Served, sock=listening)
         await connect(server, 1)
         own = getattr(loop, hook)
 

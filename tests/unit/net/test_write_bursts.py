@@ -14,9 +14,11 @@ from tests.protocols import Sender
 from tests.support import turns, until
 
 
-async def connected():
+async def connected(kind=socket.socket):
     """A transport that has been written to twice in each of two turns, and its plain peer."""
     one, peer = socket.socketpair()
+    if kind is not socket.socket:
+        one = kind(fileno=one.detach())
     peer.setblocking(False)
     loop = asyncio.get_running_loop()
     transport, protocol = await loop.create_connection(Sender, sock=one)
@@ -85,6 +87,30 @@ def test_with_writelines(run):
         await turns(1)
         got = received(peer)
         assert got == b"abcd"
+        transport.abort()
+        peer.close()
+
+    run(main())
+
+
+def test_a_send_of_its_own(run):
+    """It is called for each piece, and nothing is kept behind its back."""
+    calls = []
+
+    class Own(socket.socket):
+        def send(self, data):
+            calls.append(bytes(data))
+            return super().send(data)
+
+    async def main():
+        transport, protocol, peer = await connected(Own)
+        del calls[:]
+        for _ in range(2):
+            for piece in (b"1", b"2", b"3"):
+                transport.write(piece)
+                assert received(peer) == piece
+            await turns(1)
+        assert calls == [b"1", b"2", b"3"] * 2
         transport.abort()
         peer.close()
 

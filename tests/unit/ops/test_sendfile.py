@@ -4,6 +4,7 @@ import asyncio
 import io
 import os
 import socket
+import struct
 import sys
 
 import pytest
@@ -220,6 +221,31 @@ def test_peer_goes_away(run, loop, file):
             await task
         transport.abort()
         await until(lambda: protocol.lost)
+
+    run(main())
+
+
+@pytest.mark.parametrize("kind", ["usual", "of its own"])
+def test_the_peer_resets_while_sendfile_waits_for_earlier_output(run, loop, file, kind, reports):
+    """(asyncio tells the waiter twice, and reports the second time.)"""
+
+    class Future(asyncio.Future):
+        pass
+
+    async def main():
+        transport, protocol, other = await connected(loop)
+        transport.write(b"before" * 500000)
+        assert transport.get_write_buffer_size() > 0
+        if kind == "of its own":
+            loop.create_future = lambda: Future(loop=loop)
+        task = asyncio.create_task(loop.sendfile(transport, file))
+        await asyncio.sleep(0)
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        other.close()
+        with pytest.raises(ConnectionError):
+            await task
+        await until(lambda: protocol.lost)
+        transport.abort()
 
     run(main())
 

@@ -650,6 +650,22 @@ def test_subclass_methods_are_called(run, loop, pair):
         assert set(sock.calls) == {"recv", "send"}
 
 
+@pytest.mark.parametrize("answer", [PermissionError, "no number"])
+def test_a_send_of_its_own_fails(run, loop, pair, answer):
+    class Own(socket.socket):
+        def send(self, data):
+            if answer is PermissionError:
+                raise answer
+            return answer
+
+    with Own(fileno=os.dup(pair[0].fileno())) as sock:
+        sock.setblocking(False)
+        expected = answer if answer is PermissionError else TypeError
+        for data in (b"x", bytearray(b"x")):
+            with pytest.raises(expected):
+                run(loop.sock_sendall(sock, data))
+
+
 def test_keyword_arguments(run, loop, pair):
     async def main():
         await loop.sock_sendall(sock=pair[0], data=b"x")
@@ -723,6 +739,7 @@ def test_named_after_the_method(run, loop, pair):
         task = asyncio.create_task(loop.sock_recv(pair[0], 1))
         await turns(1)
         assert "sock_recv" in repr(task)
+        assert "sock_recv" in repr(type(loop).sock_recv)
         task.cancel()
         await asyncio.wait([task])
 

@@ -69,6 +69,27 @@ def test_cancelled_waiters_pass_on(Queue, run):
     run(main())
 
 
+def test_who_waits_behind_a_cancelled_one_keeps_its_turn(Queue, run):
+    async def main():
+        queue, order = Queue(), []
+
+        async def get(name):
+            order.append((name, await queue.get()))
+
+        getters = [asyncio.ensure_future(get(name)) for name in "abcde"]
+        await asyncio.sleep(0)
+        for cancelled in (getters[0], getters[2]):
+            cancelled.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await cancelled
+        for item in range(3):
+            queue.put_nowait(item)
+        await asyncio.gather(getters[1], getters[3], getters[4])
+        assert order == [("b", 0), ("d", 1), ("e", 2)]
+
+    run(main())
+
+
 def test_shutdown(run):
     async def main():
         queue = ThreadQueue(1)

@@ -164,6 +164,7 @@ def test_overridden_checks(impl):
 
     class Own(impl.Loop):
         asked = 0
+        passed = []
 
         def create_future(self):
             self.asked += 1
@@ -180,7 +181,12 @@ def test_overridden_checks(impl):
         loop._executor_shutdown_called = True
         with pytest.raises(LookupError, match="own check"):
             loop.run_in_executor(None, print)
+        # one that lets it pass
+        Own._check_default_executor = lambda self: Own.passed.append(self)
+        assert loop.run_until_complete(loop.run_in_executor(None, int, "4")) == 4
+        assert Own.passed == [loop]
     finally:
+        Own.passed.clear()
         loop.close()
 
 

@@ -70,7 +70,7 @@ def test_private_attributes(run, contexts):
         assert ours.first == theirs.first == "WRAPPED"
         assert (tls._state.name, tls._app_state.name) == ("WRAPPED", "STATE_CON_MADE")
         assert list(tls._write_backlog) == [] and tls._handshake_timeout_handle is None
-        assert tls._shutdown_timeout_handle is None
+        assert tls._shutdown_timeout_handle is None and tls._handshake_start_time is None
         theirs.transport.pause_reading()
         assert other._app_reading_paused
         transport.close()

@@ -493,6 +493,61 @@ def test_read_with_one_parameter(run, server_context, client_context):
     run(main())
 
 
+@pytest.mark.parametrize("name", ["getpeercert", "cipher", "compression"])
+def test_what_is_asked_after_the_handshake_raises(
+    run, server_context, client_context, name, reports
+):
+    def method(self, *args):
+        raise ZeroDivisionError(name)
+
+    client_context.sslobject_class = type("Mine", (ssl.SSLObject,), {name: method})
+    with pytest.raises(ZeroDivisionError, match=name):
+        run(talk(server_context, client_context))
+
+
+def test_read_gives_the_transport_a_protocol_of_another_kind(run, server_context, client_context):
+    """What it has read is for the new one, by the method that those of the old kind have."""
+    told = []
+
+    class Other(asyncio.BufferedProtocol):
+        def get_buffer(self, hint):
+            return bytearray(100)
+
+        def data_received(self, data):
+            told.append(data)
+
+        def connection_lost(self, exc):
+            told.append(exc)
+
+    class Replacing(ssl.SSLObject):
+        def read(self, *args):
+            data = super().read(*args)
+            transports.pop().set_protocol(Other())
+            return data
+
+    transports = []
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(Echo, "127.0.0.1", 0, ssl=server_context)
+        transport, _ = await loop.create_connection(
+            Recorder,
+            *server.sockets[0].getsockname(),
+            ssl=client_context,
+            server_hostname="localhost",
+        )
+        transports.append(transport)
+        transport.write(b"echo")
+        await until(lambda: told)
+        transport.abort()
+        await until(lambda: len(told) == 2)
+        server.close()
+
+    client_context.sslobject_class = Replacing
+    run(main())
+    assert told == [b"echo", None]
+
+
 def test_what_is_kept_stays_good(loop, run, server_context, client_context, certificate):
     """A subclass keeps all that it saw; other connections talk; the loop is closed."""
     spy = client_context.sslobject_class = spy_class()

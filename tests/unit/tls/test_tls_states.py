@@ -117,6 +117,19 @@ def test_the_protocol_is_gone_when_the_connection_is_lost(run, connection):
     run(main())
 
 
+def test_extra_info_after_the_connection_is_lost(run, connection):
+    async def main():
+        async with connection() as c:
+            c.below.protocol.connection_lost(None)
+            await turns(2)
+            assert c.transport.get_extra_info("sslcontext") is c.contexts[1]
+            assert c.transport.get_extra_info("socket", "none") == "none"
+            assert c.transport.get_extra_info("socket") is None
+            c.below.lost = True
+
+    run(main())
+
+
 def test_limits_are_looked_at_after_the_connection_is_lost(run, connection, reports):
     async def main():
         async with connection() as c:
@@ -211,6 +224,10 @@ def test_eof_received_says_none_or_true(run, connection):
         async with connection() as c:
             c.transport.pause_reading()
             assert c.transport._ssl_protocol.eof_received() is True
+            # once more, while what has come waits for resume_reading(): then it ends
+            assert c.transport._ssl_protocol.eof_received() is None
+            await turns(3)
+            assert ("below.close", "NoneType") in c.log
         async with connection() as c:
             assert c.transport._ssl_protocol.eof_received() is None
 
