@@ -23,6 +23,7 @@ if sys.platform == "win32":
 import asyncio
 import os
 from collections.abc import Callable, Coroutine
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
 try:
@@ -183,39 +184,24 @@ def build_info() -> dict[str, Any]:
     }
 
 
-if os.environ.get("ASYNCLOOP_PAGE", "") not in ("", "0"):
-    from ._page import start_from_environment as _start_page
+def _start(module: str, *variables: str) -> None:
+    """What these variables ask for. Whatever is wrong with it, the program runs on."""
+    if not any(map(os.environ.get, variables)):
+        return
+    try:
+        import_module(f".{module}", __name__).start_from_environment(os.environ)
+    except Exception as error:
+        from ._say import say
 
-    _start_page("ASYNCLOOP_PAGE")
+        say(f"{' or '.join(filter(os.environ.get, variables))}: {error}")
 
-if os.environ.get("ASYNCLOOP_WATCHDOG"):
-    from ._watchdog import start_from_environment as _start_watchdog
 
-    _start_watchdog(os.environ["ASYNCLOOP_WATCHDOG"])
-
-if os.environ.get("ASYNCLOOP_DUMP_SIGNAL"):
-    from ._dump import start_from_environment as _start_dump
-
-    _start_dump(os.environ["ASYNCLOOP_DUMP_SIGNAL"])
-
-if os.environ.get("ASYNCLOOP_STRONG_TASKS") or os.environ.get("ASYNCLOOP_TASK_ACCOUNTING"):
-    from ._tasks import start_from_environment as _start_tasks
-
-    _start_tasks(os.environ)
-
-if (
-    os.environ.get("ASYNCLOOP_PROBE")
-    or os.environ.get("ASYNCLOOP_HEALTH_FILE")
-    or os.environ.get("NOTIFY_SOCKET")
-):
-    from ._liveness import start_from_environment as _start_liveness
-
-    _start_liveness(os.environ)
-
-if os.environ.get("ASYNCLOOP_SHUTDOWN"):
-    from ._shutdown import start_from_environment as _start_shutdown
-
-    _start_shutdown(os.environ["ASYNCLOOP_SHUTDOWN"])
+_start("_page", "ASYNCLOOP_PAGE")
+_start("_watchdog", "ASYNCLOOP_WATCHDOG")
+_start("_dump", "ASYNCLOOP_DUMP_SIGNAL")
+_start("_tasks", "ASYNCLOOP_STRONG_TASKS", "ASYNCLOOP_TASK_ACCOUNTING")
+_start("_liveness", "ASYNCLOOP_PROBE", "ASYNCLOOP_HEALTH_FILE", "NOTIFY_SOCKET")
+_start("_shutdown", "ASYNCLOOP_SHUTDOWN")
 
 if os.environ.get("ASYNCLOOP_CHECK"):
     from . import _switch
@@ -228,8 +214,6 @@ if not TYPE_CHECKING:  # a type checker takes the names from the import above
         # Made on first use: Python 3.14 and 3.15 warn as soon as asyncio's policies are touched,
         # and importing asyncloop must not warn those who have no use for a policy.
         if name in _LATE_NAMES:
-            from importlib import import_module
-
             value = getattr(import_module(f".{_LATE_NAMES[name]}", __name__), name)
             globals()[name] = value
             return value

@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import AsyncGeneratorType, CoroutineType, FrameType, FunctionType, GeneratorType
 from typing import Any, TextIO
 
@@ -437,7 +437,7 @@ def _on_signal(number: int, frame: Any) -> None:
         _dumping.release()
 
 
-def start_from_environment(value: str) -> None:
+def start_from_environment(environ: Mapping[str, str]) -> None:
     """What ASYNCLOOP_DUMP_SIGNAL asks for; one line where that cannot be had.
 
     The stacks of all threads are written first, by faulthandler, whatever the threads do; the
@@ -445,6 +445,7 @@ def start_from_environment(value: str) -> None:
     """
     if not _core._is_main_interpreter:
         return  # signals are that one's
+    value = environ["ASYNCLOOP_DUMP_SIGNAL"]
     number = _signal_number(value)
     if number is None:
         say(f"ASYNCLOOP_DUMP_SIGNAL={value!r} is no signal to be caught")

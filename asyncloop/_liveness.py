@@ -7,6 +7,7 @@ outside, so it knows, and answers although a call holds the GIL.
 
 import atexit
 import contextlib
+import errno
 import math
 import os
 import socket
@@ -16,7 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from . import _core
-from ._say import say
+from ._say import say, says_no
 from ._watchdog import _Dump
 
 _THRESHOLD = 0.5  # seconds in one turn, from which on a loop counts as blocked
@@ -44,9 +45,11 @@ class Liveness:
         self._dump: _Dump | None = None
 
     def start(self) -> None:
-        """Begin. RuntimeError if it has begun already, OSError without a port or a descriptor."""
+        """Begin. RuntimeError if it has begun already, OSError for what cannot be had."""
         if self._core is not None:
             raise RuntimeError("this is started already")
+        if self._health_file is not None:
+            _look_for_the_folder(self._health_file)
         with contextlib.ExitStack() as undo:
             listen = -1
             if self._probe is not None:
@@ -60,9 +63,9 @@ class Liveness:
             self._core = _core.Liveness(
                 self.threshold,
                 listen,
-                self._systemd,
+                os.fsencode(self._systemd or ""),
                 self._ping,
-                self._health_file,
+                os.fsencode(self._health_file or ""),
                 number,
                 descriptor,
             )
@@ -119,6 +122,16 @@ def _address(text: str) -> tuple[str, int]:
     if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise ValueError(f"{text!r} is no address of the kind 127.0.0.1:9000")
     return host, int(port)
+
+
+def _look_for_the_folder(path: Any) -> None:
+    """Raise the OSError of which the thread could tell nobody."""
+    if os.path.isdir(path):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    folder = os.path.dirname(path) or os.curdir
+    os.stat(folder)
+    if not os.access(path if os.path.exists(path) else folder, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -206,7 +219,8 @@ def start_from_environment(environ: Mapping[str, str]) -> None:
         threshold = _seconds(float(environ.get("ASYNCLOOP_WATCHDOG", "")))
     probe = environ.get("ASYNCLOOP_PROBE") or None
     health_file = environ.get("ASYNCLOOP_HEALTH_FILE") or None
-    path, ping = _systemd_of(environ) if environ.get("ASYNCLOOP_SYSTEMD") != "0" else (None, 0.0)
+    wanted = not says_no("ASYNCLOOP_SYSTEMD", environ)
+    path, ping = _systemd_of(environ) if wanted else (None, 0.0)
     if _start(probe, health_file, path, ping, threshold) is None:
         return
     # One of them fails: each by itself.
@@ -233,7 +247,7 @@ def _start(
     try:
         one = Liveness(probe, health_file, systemd, ping, threshold)
         one.start()
-    except (OSError, ValueError, RuntimeError, MemoryError, OverflowError) as error:
+    except Exception as error:
         return error
     _of_environment.append(one)
     return None

@@ -17,10 +17,11 @@ import struct
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from . import _core
-from ._say import say
+from ._say import say, says_yes
 
 __all__: list[str] = []
 
@@ -133,18 +134,16 @@ os.register_at_fork(after_in_child=_after_fork)
 atexit.register(_at_exit)
 
 
-def start_from_environment(variable: str) -> None:
+def start_from_environment(environ: Mapping[str, str]) -> None:
     """What ASYNCLOOP_PAGE asks for; one line where that cannot be had."""
     global _of_environment
     if not _core._is_main_interpreter:
         return  # a thread would be in the way of its end
-    try:
-        _of_environment = acquire()
-    except OSError as error:
-        say(f"{variable}: {error}")
+    if not says_yes("ASYNCLOOP_PAGE", environ):
         return
+    _of_environment = acquire()
     if not _of_environment:
-        say(f"{variable}: this system has no such pages")
+        say("ASYNCLOOP_PAGE: this system has no such pages")
 
 
 # -- answers --------------------------------------------------------------------------------

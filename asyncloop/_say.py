@@ -4,8 +4,10 @@ import contextlib
 import os
 import select
 import sys
+from collections.abc import Mapping
 
-__all__ = ["descriptor_of_stderr", "encodable", "say", "write_with_patience"]
+__all__ = ["descriptor_of_stderr", "encodable", "say", "says_no", "says_yes"]
+__all__ += ["write_with_patience"]
 
 _PATIENCE = 1.0  # seconds, of who writes to somebody that does not read
 _AT_ONCE = 4096  # a pipe that may be written to takes that much
@@ -15,6 +17,20 @@ def say(text: str) -> None:
     """Write a line. Where there is no standard error, or it takes no more, it is lost."""
     with contextlib.suppress(Exception):
         sys.stderr.write(f"asyncloop: {text}\n")
+
+
+def says_yes(name: str, environ: Mapping[str, str]) -> bool:
+    """Whether a variable switches something on. One line where it says neither yes nor no."""
+    value = environ.get(name, "")
+    yes = value.strip().lower() in ("1", "true", "yes", "on")
+    if value and not yes and not says_no(name, environ):
+        say(f"{name}={value!r} is neither 1 nor 0: it counts as 0")
+    return yes
+
+
+def says_no(name: str, environ: Mapping[str, str]) -> bool:
+    """Whether a variable switches off what else would be on."""
+    return environ.get(name, "").strip().lower() in ("0", "false", "no", "off")
 
 
 def descriptor_of_stderr() -> int:

@@ -14,6 +14,7 @@ import threading
 import time
 from asyncio import runners
 from asyncio.log import logger
+from collections.abc import Mapping
 from types import FrameType
 from typing import Any
 
@@ -116,8 +117,9 @@ def _of_task(task: "asyncio.Task[Any]") -> str:
     return f"task {_dump.name_of(task)} {note}:\n    {where}"
 
 
-def start_from_environment(value: str) -> None:
+def start_from_environment(environ: Mapping[str, str]) -> None:
     """What ASYNCLOOP_SHUTDOWN asks for. One line where it is no time."""
+    value = environ["ASYNCLOOP_SHUTDOWN"]
     try:
         bound = float(value)
     except ValueError:

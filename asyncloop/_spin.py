@@ -137,7 +137,7 @@ def _next_trace(loop: Any, seen: _Seen) -> None:
         try:
             at_once = _AT_ONCE_DEBUG_NS if loop.get_debug() else _AT_ONCE_NS
             seen.verdicts.append(_judge(trace, at_once))
-        except Exception:  # of a repr, or the like
+        except (Exception, SystemExit):  # of a repr, or the like
             seen.verdicts.append(None)
     with contextlib.suppress(RuntimeError, MemoryError):
         loop._trace_begin()

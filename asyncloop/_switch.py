@@ -4,7 +4,8 @@ Shared by `asyncloop-run` (through `_site/sitecustomize.py`, in every Python pro
 program) and `python -m asyncloop`. Stands alone: nothing of the package is imported before the
 program makes its first loop, and nothing at all in a program that never imports asyncio.
 
-Environment, all of it inherited by the program's own children:
+Environment, all of it inherited by the program's own children; "0" and the like are as good as
+nothing:
 
 ASYNCLOOP_RUN        set: asyncio is switched. "named": the command line names asyncio's own loop
 ASYNCLOOP_AS_UVLOOP  set: `import uvloop` gives asyncloop under that name
@@ -45,12 +46,16 @@ def _names_asyncio(environment: Mapping[str, str], command: list[str]) -> bool:
     return "--loop=asyncio" in words or environment.get("UVICORN_LOOP") == "asyncio"
 
 
+def _is_set(name: str, environment: Mapping[str, str]) -> bool:
+    return environment.get(name, "").strip().lower() not in ("", "0", "false", "no", "off")
+
+
 def start(environment: Mapping[str, str]) -> None:
     """Do what the variables say, now or as soon as asyncio is imported."""
     report = environment.get("ASYNCLOOP_CHECK_FILE")
     if report:
         append(report, [_line("")])
-    if environment.get("ASYNCLOOP_AS_UVLOOP"):
+    if _is_set("ASYNCLOOP_AS_UVLOOP", environment):
         answer_for_uvloop()
     if "asyncio" in sys.modules:
         switch(environment)
@@ -195,9 +200,9 @@ def _tell(loop: Any, name: str, environment: Mapping[str, str]) -> None:
     try:
         if report:
             append(report, [_line(name)])
-        elif environment.get("ASYNCLOOP_CHECK"):
+        elif _is_set("ASYNCLOOP_CHECK", environment):
             sys.stderr.write(f"asyncloop: process {os.getpid()} runs on {name}: {_command()}\n")
-        if not is_ours(loop) and environment.get("ASYNCLOOP_RUN"):
+        if not is_ours(loop) and _is_set("ASYNCLOOP_RUN", environment):
             sys.stderr.write(
                 f"asyncloop-run: process {os.getpid()} runs on {name}, not on asyncloop: "
                 f"{_advice(name)}\n"

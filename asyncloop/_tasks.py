@@ -18,7 +18,7 @@ from typing import Any
 
 from . import _core, _dump
 from ._loop import Loop
-from ._say import say
+from ._say import says_yes
 
 __all__ = [
     "Census",
@@ -307,14 +307,5 @@ def _runs(task: Any) -> bool:
 
 def start_from_environment(environ: Mapping[str, str]) -> None:
     """What ASYNCLOOP_STRONG_TASKS and ASYNCLOOP_TASK_ACCOUNTING ask for."""
-    Loop._strong_by_default = _switch("ASYNCLOOP_STRONG_TASKS", environ)
-    Loop._accounting_by_default = _switch("ASYNCLOOP_TASK_ACCOUNTING", environ)
-
-
-def _switch(name: str, environ: Mapping[str, str]) -> bool:
-    """Whether a variable says yes. One line where it says neither."""
-    value = environ.get(name, "")
-    word = value.strip().lower()
-    if word not in ("1", "true", "yes", "on", "", "0", "false", "no", "off"):
-        say(f"{name}={value!r} is neither 1 nor 0: it counts as 0")
-    return word in ("1", "true", "yes", "on")
+    Loop._strong_by_default = says_yes("ASYNCLOOP_STRONG_TASKS", environ)
+    Loop._accounting_by_default = says_yes("ASYNCLOOP_TASK_ACCOUNTING", environ)

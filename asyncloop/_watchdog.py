@@ -19,14 +19,14 @@ import time
 import traceback
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import FrameType, TracebackType
 from typing import Any, Literal, NamedTuple
 
 from . import _core, _page
 from ._dump import frame_of
-from ._say import descriptor_of_stderr, encodable, say, write_with_patience
+from ._say import descriptor_of_stderr, encodable, say, says_no, write_with_patience
 from ._spin import Detector, Spin
 
 __all__ = ["BlockedError", "Stall", "Watchdog", "watchdog"]
@@ -219,8 +219,8 @@ class Watchdog:
             undo.pop_all()
         self._core = core
         self._has_page = False
-        if os.environ.get("ASYNCLOOP_PAGE") != "0":
-            with contextlib.suppress(OSError):
+        if not says_no("ASYNCLOOP_PAGE", os.environ):
+            with contextlib.suppress(OSError, MemoryError):
                 self._has_page = _page.acquire()
         _collector.use()
         _running.add(self)
@@ -585,19 +585,16 @@ def watchdog(
 _of_environment: Watchdog | None = None
 
 
-def start_from_environment(value: str) -> None:
+def start_from_environment(environ: Mapping[str, str]) -> None:
     """What ASYNCLOOP_WATCHDOG asks for. One line where it is no threshold."""
     global _of_environment
     if not _core._is_main_interpreter:
         return  # of another one nobody knows when it ends; its threads would be in the way
+    value = environ["ASYNCLOOP_WATCHDOG"]
     try:
         dog = watchdog(float(value))
     except ValueError:
         say(f"ASYNCLOOP_WATCHDOG={value!r} is no time in seconds above zero: no watchdog")
         return
-    try:
-        dog.start()
-    except (OSError, RuntimeError, MemoryError) as error:
-        say(f"ASYNCLOOP_WATCHDOG: {error}")
-        return
+    dog.start()
     _of_environment = dog

@@ -5,6 +5,7 @@
 #include "base/thread.h"
 #include "loop/activity.h"
 #include "loop/lookout.h"
+#include "loop/probe.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -26,9 +27,7 @@
 #define STATUS_NS INT64_C(5000000000)     /* so often systemd is told what happens, if nothing changes */
 #define HEALTH_NS INT64_C(500000000)      /* so often the health file is touched */
 #define DUMP_MS 500                       /* for the handler of the signal to write, on a busy machine */
-#define REQUEST_MS 100                    /* for the head of a request to come */
-#define REQUEST_MAX 2048
-#define ANSWERS_MAX 16                    /* in a row, before anything else is looked at */
+#define REST_NS INT64_C(500000000)        /* for systemd, whose socket is full, before it is tried again */
 #define WHERE_MAX 512
 
 #ifndef MSG_NOSIGNAL
@@ -63,8 +62,9 @@ struct liveness {
     struct activities *all;
     int64_t threshold_ns;
     int64_t tick_ns;
-    int listen_fd;               /* -1: no probe */
-    int notify_fd;               /* connected to systemd; -1: none */
+    int notify_fd;               /* for systemd; -1: none */
+    struct sockaddr_un notify;   /* its address: who makes the socket anew is still found */
+    socklen_t notify_size;
     int64_t ping_every_ns;       /* WATCHDOG=1; 0: it does not ask for that */
     char *health_path;           /* or NULL */
     int signal;                  /* 0: no way to a stack */
@@ -72,12 +72,14 @@ struct liveness {
     int dump_fd;                 /* where its handler writes to; read here, non-blocking */
 
     /* the thread's */
+    struct probe probe;
     int64_t looked_ns;           /* when it has last looked */
     struct seen *seen;
     size_t seen_length;
     size_t seen_capacity;
     bool ready_told;
     bool blocked_told;
+    int64_t next_notify_ns;      /* systemd's socket was full */
     int64_t next_ping_ns;
     int64_t next_status_ns;
     int64_t next_health_ns;
@@ -86,12 +88,10 @@ struct liveness {
 static void
 live_close(struct liveness *live)
 {
-    int *const fds[] = {&live->listen_fd, &live->notify_fd};
-    for (size_t i = 0; i < ARRAY_LEN(fds); i++) {
-        if (*fds[i] >= 0) {
-            close(*fds[i]);
-            *fds[i] = -1;
-        }
+    probe_close(&live->probe);
+    if (live->notify_fd >= 0) {
+        close(live->notify_fd);
+        live->notify_fd = -1;
     }
 }
 
@@ -292,36 +292,43 @@ is_alive(const struct state_of_loops *found)
 
 /* -- systemd and the health file ----------------------------------------------------------- */
 
-static void
+/* False: it was not taken, and has to be said again. Who does not listen is not waited for. */
+static bool
 live_notify(struct liveness *live, const char *text)
 {
-    /* Who does not listen is not waited for. */
-    (void)!send(live->notify_fd, text, strlen(text), MSG_DONTWAIT | MSG_NOSIGNAL);
+    return sendto(live->notify_fd, text, strlen(text), MSG_DONTWAIT | MSG_NOSIGNAL,
+                  (struct sockaddr *)&live->notify, live->notify_size)
+           >= 0;
 }
 
 static void
 live_tell_systemd(struct liveness *live, const struct state_of_loops *found, int64_t now)
 {
     bool alive = is_alive(found), blocked = found->blocked != 0;
-    char text[WHERE_MAX + 200] = "";
-    if (alive && !live->ready_told) {
-        live->ready_told = true;
-        strcat(text, "READY=1\n");
+    bool ready = alive && !live->ready_told;
+    bool ping = alive && live->ping_every_ns > 0 && now >= live->next_ping_ns;
+    bool status = (ready || live->ready_told)
+                  && (blocked != live->blocked_told || now >= live->next_status_ns);
+    if (!(ready || ping || status) || now < live->next_notify_ns) {
+        return;
     }
-    if (alive && live->ping_every_ns > 0 && now >= live->next_ping_ns) {
+    char text[WHERE_MAX + 200];
+    int length = snprintf(text, sizeof(text), "%s%s%s", ready ? "READY=1\n" : "",
+                          ping ? "WATCHDOG=1\n" : "", status ? "STATUS=" : "");
+    if (status) {
+        live_describe(live, found, text + length, sizeof(text) - (size_t)length);
+    }
+    if (!live_notify(live, text)) {
+        live->next_notify_ns = now + REST_NS;
+        return;
+    }
+    live->ready_told |= ready;
+    if (ping) {
         live->next_ping_ns = now + live->ping_every_ns;
-        strcat(text, "WATCHDOG=1\n");
     }
-    if (live->ready_told && (blocked != live->blocked_told || now >= live->next_status_ns)) {
+    if (status) {
         live->blocked_told = blocked;
         live->next_status_ns = now + STATUS_NS;
-        strcat(text, "STATUS=");
-        size_t length = strlen(text);
-        live_describe(live, found, text + length, sizeof(text) - length - 1);
-        strcat(text, "\n");
-    }
-    if (text[0] != '\0') {
-        live_notify(live, text);
     }
 }
 
@@ -329,83 +336,23 @@ static void
 live_touch_file(struct liveness *live, int64_t now)
 {
     live->next_health_ns = now + HEALTH_NS;
-    int fd = open(live->health_path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0644);
-    if (fd >= 0) {
-        futimens(fd, NULL);
-        close(fd);
-    }
-}
-
-/* -- the probe ------------------------------------------------------------------------------ */
-
-/* The head of a request, or as much of it as comes in time. */
-static size_t
-read_request(int fd, char *request)
-{
-    size_t length = 0;
-    int64_t until = monotonic_ns() + REQUEST_MS * INT64_C(1000000);
-    struct pollfd look = {.fd = fd, .events = POLLIN};
-    request[0] = '\0';
-    while (length < REQUEST_MAX - 1 && strstr(request, "\r\n\r\n") == NULL) {
-        int64_t left = (until - monotonic_ns()) / 1000000;
-        if (left <= 0 || poll(&look, 1, (int)left) <= 0) {
-            break;
-        }
-        ssize_t got = recv(fd, request + length, REQUEST_MAX - 1 - length, MSG_DONTWAIT);
-        if (got <= 0) {
-            break;
-        }
-        length += (size_t)got;
-        request[length] = '\0';
-    }
-    return length;
-}
-
-static void
-answer(struct liveness *live, int fd)
-{
-    char request[REQUEST_MAX], body[WHERE_MAX + 200], text[WHERE_MAX + 600];
-    if (read_request(fd, request) == 0) {
+    /* Needs no descriptor, of which there may be none. */
+    if (utimensat(AT_FDCWD, live->health_path, NULL, 0) == 0 || errno != ENOENT) {
         return;
     }
-    bool head = strncmp(request, "HEAD ", 5) == 0;
-    const char *status = "405 Method Not Allowed";
-    if (head || strncmp(request, "GET ", 4) == 0) {
-        struct state_of_loops found = live_look(live);
-        status = is_alive(&found) ? "200 OK" : "503 Service Unavailable";
-        live_describe(live, &found, body, sizeof(body) - 1);
-    }
-    else {
-        strcpy(body, "GET or HEAD");
-    }
-    strcat(body, "\n");
-    int n = snprintf(text, sizeof(text),
-                     "HTTP/1.1 %s\r\nContent-Type: text/plain; charset=utf-8\r\n"
-                     "Content-Length: %zu\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n%s",
-                     status, strlen(body), head ? "" : body);
-    (void)!send(fd, text, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL);
-    /* What is not read would make the kernel reset the connection, with the answer in it. */
-    shutdown(fd, SHUT_WR);
-    while (recv(fd, request, sizeof(request), MSG_DONTWAIT) > 0) {
+    int fd = open(live->health_path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0644);
+    if (fd >= 0) {
+        close(fd);
     }
 }
 
-static void
-live_answer_all(struct liveness *live)
+static bool
+live_answer(void *arg, char *body, size_t size)
 {
-    for (int i = 0; i < ANSWERS_MAX; i++) {
-        int fd = accept(live->listen_fd, NULL, NULL);
-        if (fd < 0) {
-            return;
-        }
-        fcntl(fd, F_SETFD, FD_CLOEXEC);
-#ifdef SO_NOSIGPIPE
-        int on = 1;
-        setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof(on));
-#endif
-        answer(live, fd);
-        close(fd);
-    }
+    struct liveness *live = arg;
+    struct state_of_loops found = live_look(live);
+    live_describe(live, &found, body, size);
+    return is_alive(&found);
 }
 
 /* -- the thread ------------------------------------------------------------------------------- */
@@ -413,10 +360,7 @@ live_answer_all(struct liveness *live)
 static void
 live_tick(struct liveness *live)
 {
-    struct pollfd look = {.fd = live->listen_fd, .events = POLLIN};
-    if (poll(&look, live->listen_fd >= 0, (int)(live->tick_ns / 1000000)) > 0) {
-        live_answer_all(live);
-    }
+    probe_serve(&live->probe, live->tick_ns, live_answer, live);
     struct state_of_loops found = live_look(live);
     int64_t now = monotonic_ns();
     if (live->notify_fd >= 0) {
@@ -467,33 +411,28 @@ typedef struct {
     struct liveness *live;
 } Liveness;
 
-/* To systemd's socket: a path, or a name of the abstract namespace behind an @. */
+/* To systemd's socket: a path, or a name of the abstract namespace behind an @. Fails if it is not there. */
 static int
-connect_to_systemd(const char *path)
+live_find_systemd(struct liveness *live, const char *path)
 {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    struct sockaddr_un *address = &live->notify;
     size_t length = strlen(path);
-    if (length == 0 || length >= sizeof(address.sun_path)) {
+    if (length >= sizeof(address->sun_path)) {
         errno = ENAMETOOLONG;
         return -1;
     }
-    memcpy(address.sun_path, path, length);
+    address->sun_family = AF_UNIX;
+    memcpy(address->sun_path, path, length);
     if (path[0] == '@') {
-        address.sun_path[0] = '\0';
+        address->sun_path[0] = '\0';
     }
-    int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
-    if (fd < 0) {
+    live->notify_size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length);
+    live->notify_fd = socket(AF_UNIX, SOCK_DGRAM, 0);
+    if (live->notify_fd < 0) {
         return -1;
     }
-    fcntl(fd, F_SETFD, FD_CLOEXEC);
-    socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length);
-    if (connect(fd, (struct sockaddr *)&address, size) < 0) {
-        int error = errno;
-        close(fd);
-        errno = error;
-        return -1;
-    }
-    return fd;
+    fcntl(live->notify_fd, F_SETFD, FD_CLOEXEC);
+    return connect(live->notify_fd, (struct sockaddr *)address, live->notify_size);
 }
 
 static struct liveness *
@@ -503,8 +442,8 @@ live_new(struct loop_state *state, double threshold, const char *health)
     if (live == NULL) {
         return NULL;
     }
-    live->health_path = health == NULL ? NULL : strdup(health);
-    if (health != NULL && live->health_path == NULL) {
+    live->health_path = *health == '\0' ? NULL : strdup(health);
+    if (*health != '\0' && live->health_path == NULL) {
         free(live);
         return NULL;
     }
@@ -518,7 +457,8 @@ live_new(struct loop_state *state, double threshold, const char *health)
     live->tick_ns = tick > TICK_MAX_NS   ? TICK_MAX_NS
                     : tick < TICK_MIN_NS ? TICK_MIN_NS
                                          : tick;
-    live->listen_fd = live->notify_fd = -1;
+    live->notify_fd = -1;
+    probe_init(&live->probe);
     live->all = state->loops.activities;
     activities_hold(live->all);
     return live;
@@ -532,7 +472,7 @@ Liveness_new(PyTypeObject *type, PyObject *args, PyObject *kwargs UNUSED)
     int listen_fd, number, dump_fd;
     const char *notify, *health;
     if (state == NULL
-        || !PyArg_ParseTuple(args, "dizdzii", &threshold, &listen_fd, &notify, &ping, &health,
+        || !PyArg_ParseTuple(args, "diydyii", &threshold, &listen_fd, &notify, &ping, &health,
                              &number, &dump_fd)) {
         return NULL;
     }
@@ -551,15 +491,15 @@ Liveness_new(PyTypeObject *type, PyObject *args, PyObject *kwargs UNUSED)
     live->signal = number;
     live->handler = signal_handler(number);
     live->dump_fd = dump_fd;
-    if (notify != NULL && (live->notify_fd = connect_to_systemd(notify)) < 0) {
+    if (*notify != '\0' && live_find_systemd(live, notify) < 0) {
         PyErr_SetFromErrnoWithFilename(PyExc_OSError, notify);
         Py_DECREF(self);
         return NULL;
     }
-    live->listen_fd = listen_fd;
+    live->probe.listen_fd = listen_fd;
     live->ended = false;
     if (live_start(live) < 0) {
-        live->listen_fd = -1;    /* the caller's still */
+        live->probe.listen_fd = -1;    /* the caller's still */
         Py_DECREF(self);
         return NULL;
     }

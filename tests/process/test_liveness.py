@@ -157,6 +157,81 @@ def test_peers_that_say_nothing():
             assert ask(alive.address[1])[0] == 503
 
 
+def test_many_peers_that_say_nothing():
+    """Some come to the end of their time, some are more than there is room for."""
+    with asyncloop.liveness(probe="127.0.0.1:0") as alive:
+        with contextlib.ExitStack() as stack:
+            silent = []
+            for at in range(100):
+                silent.append(stack.enter_context(socket.create_connection(alive.address)))
+                silent[-1].settimeout(LIMIT)
+                if at % 10 == 0:
+                    assert ask(alive.address[1])[0] == 503
+            slow = stack.enter_context(socket.create_connection(alive.address, timeout=LIMIT))
+            for part in (b"G", b"ET / HT", b"TP/1.0\r", b"\n\r", b"\n"):
+                slow.sendall(part)
+            assert slow.recv(100).startswith(b"HTTP/1.1 503 ")
+            assert {sock.recv(1) for sock in silent} == {b""}  # each is closed in the end
+
+
+def test_requests_of_all_kinds():
+    with asyncloop.liveness(probe="127.0.0.1:0") as alive:
+        for words, status in (
+            (b"GET / HTTP/1.0\r\n\r\n", b"503"),
+            (b"GET / HTTP/1.0\r\n\r\r\n\r\n", b"503"),
+            (b"GET /" + b"x" * 100_000, b"503"),
+            (b"HEAD / HTTP/1.1\r\nA: b\r\n\r\n", b"503"),
+            (b"GET", b"405"),
+            (b"get / HTTP/1.1\r\n\r\n", b"405"),
+            (b"\0\xff" * 3000, b"405"),
+            (b"\r\n\r\n", b"405"),
+        ):
+            with socket.create_connection(alive.address, timeout=LIMIT) as sock:
+                with contextlib.suppress(OSError):  # it need not take all of it
+                    sock.sendall(words)
+                    sock.shutdown(socket.SHUT_WR)
+                answer = b""
+                with contextlib.suppress(ConnectionResetError):
+                    while part := sock.recv(4096):
+                        answer += part
+                if len(words) < 10_000:
+                    assert answer.split()[1] == status, words
+            assert ask(alive.address[1])[0] == 503
+
+
+def test_no_descriptor_for_a_while():
+    source = """
+import asyncio, asyncloop, os, resource, sys
+
+async def main():
+    print("turns", flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+    taken = []
+    try:
+        while True:
+            taken.append(os.open("/dev/null", os.O_RDONLY))
+    except OSError:
+        print("none", flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+    for descriptor in taken:
+        os.close(descriptor)
+    print("some", flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+
+asyncloop.run(main())
+"""
+    port = free_port()
+    with program(source, ASYNCLOOP_PROBE=str(port)) as child:
+        block(child)
+        assert child.stdout.readline() == "none\n"
+        with socket.create_connection(("127.0.0.1", port), timeout=LIMIT) as sock:
+            sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            block(child)
+            assert child.stdout.readline() == "some\n"
+            assert sock.recv(100).startswith(b"HTTP/1.1 ")
+
+
 def test_several_loops():
     """One that is blocked is enough."""
     source = """
@@ -247,6 +322,35 @@ def test_systemd(tmp_path, abstract):
             with contextlib.suppress(TimeoutError):
                 while True:
                     assert received(sock, 1)[0].startswith("STATUS=event loop 1 is blocked, for ")
+
+
+def test_systemds_socket_is_full(tmp_path):
+    """What it could not be told is said as soon as there is room."""
+    path = str(tmp_path / "notify")
+    with notify_socket(path) as sock:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+            other.setblocking(False)
+            with contextlib.suppress(OSError):
+                while True:
+                    other.sendto(b"FULL=1", path)
+        with program(BLOCKS.replace("KIND", "'sleep'"), NOTIFY_SOCKET=path, WATCHDOG_USEC="300000"):
+            time.sleep(0.5)
+            until = time.monotonic() + LIMIT
+            while (line := received(sock, 1)[0]) != "READY=1":
+                assert line == "FULL=1"
+                assert time.monotonic() < until
+
+
+def test_systemds_socket_is_made_anew(tmp_path):
+    path = str(tmp_path / "notify")
+    env = {"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "300000"}
+    with contextlib.ExitStack() as stack:
+        with notify_socket(path) as sock:
+            stack.enter_context(program(BLOCKS.replace("KIND", "'sleep'"), **env))
+            assert received(sock, 1)[0] == "READY=1"
+        os.unlink(path)
+        with notify_socket(path) as sock:
+            assert "WATCHDOG=1" in received(sock, 2)
 
 
 def test_no_watchdog_wanted(tmp_path):

@@ -476,7 +476,8 @@ def test_no_page_is_to_be_had(monkeypatch, capsys):
         raise OSError(24, "Too many open files")
 
     monkeypatch.setattr(_core, "_page_open", fails)
-    _page.start_from_environment("ASYNCLOOP_PAGE")
+    monkeypatch.setenv("ASYNCLOOP_PAGE", "1")
+    asyncloop._start("_page", "ASYNCLOOP_PAGE")
     assert capsys.readouterr().err == "asyncloop: ASYNCLOOP_PAGE: [Errno 24] Too many open files\n"
     with asyncloop.watchdog(5):
         pass

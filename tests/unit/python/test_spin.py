@@ -425,10 +425,11 @@ def test_on_spin_that_raises():
     assert dog.failures == 1 and len(dog.spins) == 1
 
 
-def test_a_repr_that_raises_is_contained():
+@pytest.mark.parametrize("error", [ZeroDivisionError, SystemExit])
+def test_a_repr_that_raises_is_contained(error):
     class Rude(asyncloop.Task):
         def __repr__(self):
-            raise ZeroDivisionError
+            raise error
 
     async def polls():
         await asyncio.sleep(0)
