@@ -54,19 +54,25 @@ def dump(file: TextIO | None = None) -> None:
 
 
 def _as_text() -> str:
+    text = io.StringIO()
+    write_to(text)
+    return encodable(text.getvalue())
+
+
+def write_to(text: TextIO) -> None:
+    """Write it to a file that takes whatever a name may have in it."""
     me = threading.get_ident()
     if me in _dumping_threads:
         raise RuntimeError("a dump is being made in this thread already")
     _dumping_threads.add(me)
     try:
-        text = io.StringIO()
         loops = _core._running_loops()
         text.write(f"asyncloop: process {os.getpid()}, {len(loops)} running loop(s)\n")
+        text.flush()
         for number, thread, loop in loops:
             _dump_loop(text, number, thread, loop)
     finally:
         _dumping_threads.discard(me)
-    return encodable(text.getvalue())
 
 
 _dumping_threads: set[int] = set()
@@ -89,7 +95,7 @@ def name_of(task: Any) -> str:
     return _safely(task.get_name)
 
 
-def _dump_loop(text: io.StringIO, number: int, thread: int, loop: Any) -> None:
+def _dump_loop(text: TextIO, number: int, thread: int, loop: Any) -> None:
     names = {each.ident: each.name for each in threading.enumerate()}
     timers = timers_of(loop)
     text.write(
@@ -116,7 +122,7 @@ def frame_of(thread: int) -> FrameType | None:
     return _core._frame_of(thread)
 
 
-def _dump_stack(text: io.StringIO, thread: int) -> None:
+def _dump_stack(text: TextIO, thread: int) -> None:
     """Where the loop's thread is, unless it only waits for events."""
     frames = list(_frames_above_the_loop(frame_of(thread)))
     if not _HAS_GIL and not frames:
@@ -150,7 +156,7 @@ def _frames_above_the_loop(frame: FrameType | None) -> Iterator[tuple[FrameType,
     yield from reversed(found)
 
 
-def _dump_some(text: io.StringIO, kind: str, found: list[Any], describe: Any) -> None:
+def _dump_some(text: TextIO, kind: str, found: list[Any], describe: Any) -> None:
     if not found:
         return
     text.write(f"  {len(found)} {kind}\n")
@@ -272,7 +278,7 @@ def _describe_transport(transport: Any) -> str:
 # -- the tree of tasks -------------------------------------------------------------------
 
 
-def _dump_tree(text: io.StringIO, tasks: set[Any]) -> None:
+def _dump_tree(text: TextIO, tasks: set[Any]) -> None:
     awaited: dict[Any, list[Any]] = {}
     roots = []
     for task in sorted(tasks, key=_number_of):
@@ -306,7 +312,7 @@ def _number_of(task: Any) -> tuple[int, str]:
     return (int(digits) if digits.isdigit() and len(digits) < 19 else 0), name
 
 
-def _dump_task(text: io.StringIO, task: Any, depth: int, known: dict[int, tuple[Any, str]]) -> None:
+def _dump_task(text: TextIO, task: Any, depth: int, known: dict[int, tuple[Any, str]]) -> None:
     indent = "  " * depth
     cancelling = times_cancelled(task)
     note = f", cancelled {cancelling} time(s)" if cancelling else ""

@@ -159,7 +159,8 @@ def open_pages(pid: int) -> Iterator[list[int]]:
         # All of them first: what is opened below is there as well, if this is the own process.
         for path in [path for path in paths if _is_page(path)]:
             with contextlib.suppress(FileNotFoundError):
-                found.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+                # Whatever bears that name: nothing is waited for.
+                found.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
         yield found
     except (FileNotFoundError, ProcessLookupError):
         raise Trouble(f"there is no process {pid}") from None
@@ -189,7 +190,10 @@ def read_process(pid: int) -> list[Process]:
             raise Trouble(
                 f"process {pid} has no page: start it with ASYNCLOOP_PAGE=1 or a watchdog"
             )
-        return [read_page(descriptor, pid) for descriptor in descriptors]
+        try:
+            return [read_page(descriptor, pid) for descriptor in descriptors]
+        except OSError as error:
+            raise Trouble(f"the page of process {pid} is none: {error.strerror}") from None
 
 
 def all_processes() -> list[Process]:
@@ -207,12 +211,12 @@ def all_processes() -> list[Process]:
 def ask(process: Process, what: str) -> bytes:
     """What the process itself answers. Raises Trouble if it does not, within some seconds."""
     pid = process.pid
+    answer = bytearray()
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             sock.settimeout(_PATIENCE)
             sock.connect(f"\0{process.socket}")
             sock.sendall(what.encode())
-            answer = bytearray()
             until = time.monotonic() + _WHOLE
             while part := sock.recv(1 << 16):
                 answer += part
@@ -220,7 +224,10 @@ def ask(process: Process, what: str) -> bytes:
                     raise Trouble(f"process {pid} does not come to the end of its answer")
     except TimeoutError:
         where = f"; last stall: {process.stall.where}" if process.stall is not None else ""
-        raise Trouble(f"process {pid} does not answer: a call may hold the GIL{where}") from None
+        how = "stops in its answer" if answer else "does not answer"
+        raise Trouble(
+            f"process {pid} {how}: a call may hold the GIL, or a repr() may not end{where}"
+        ) from None
     except ConnectionRefusedError:
         raise Trouble(
             f"process {pid} does not answer: it has ended, or has a network namespace of its own"

@@ -10,14 +10,13 @@ import _thread
 import asyncio
 import atexit
 import contextlib
-import io
 import os
 import socket
 import struct
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from . import _core
@@ -27,6 +26,7 @@ __all__: list[str] = []
 
 _TIMEOUT = 5.0  # seconds, of one who asks
 _MOST_TASKS = 10_000
+_PART = 500  # tasks after which who asks is told that it goes on
 _PATIENCE = 2.0  # seconds, for the thread to end
 
 _lock = threading.Lock()
@@ -169,18 +169,19 @@ def _answer(connection: socket.socket) -> None:
         return
     asked = connection.recv(16)
     if asked == b"tree":
-        from ._dump import dump
+        from ._dump import write_to
 
-        text = io.StringIO()
-        dump(text)
-        connection.sendall(text.getvalue().encode("utf-8", "backslashreplace"))
+        # In parts: who asks knows that it goes on.
+        with connection.makefile("w", 1 << 16, encoding="utf-8", errors="backslashreplace") as file:
+            write_to(file)
     elif asked == b"tasks":
         import json
 
-        connection.sendall(json.dumps(_tasks()).encode())
+        found = _tasks(lambda: connection.sendall(b" "))
+        connection.sendall(json.dumps(found).encode())
 
 
-def _tasks() -> list[dict[str, Any]]:
+def _tasks(goes_on: Callable[[], None]) -> list[dict[str, Any]]:
     from ._dump import tasks_of
 
     names = {each.ident: each.name for each in threading.enumerate()}
@@ -188,10 +189,11 @@ def _tasks() -> list[dict[str, Any]]:
     for number, thread, loop in _core._running_loops():
         current = asyncio.current_task(loop)
         records = dict(loop._task_records()) if loop.task_accounting else {}
-        tasks = [
-            _task(task, task is current, records.get(id(task)))
-            for task in tasks_of(loop)[:_MOST_TASKS]
-        ]
+        tasks = []
+        for task in tasks_of(loop)[:_MOST_TASKS]:
+            if len(tasks) % _PART == 0:
+                goes_on()
+            tasks.append(_task(task, task is current, records.get(id(task))))
         found.append({"loop": number, "thread": names.get(thread, str(thread)), "tasks": tasks})
     return found
 

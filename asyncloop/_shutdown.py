@@ -2,8 +2,9 @@
 
 `asyncloop.run`, `asyncio.run` and `asyncio.Runner` end by cancelling what is left, and by waiting
 for it, for the asynchronous generators and for the default executor. If that takes longer than
-the bound, one record says what is still there. It is made by a thread, so it comes although the
-loop is blocked, unless the call that blocks holds the GIL.
+the bound, counted from the Ctrl-C that asks for it or else from the end of `main()`, one record
+says what is still there. It is made by a thread, so it comes although the loop is blocked, unless
+the call that blocks holds the GIL.
 """
 
 import asyncio
@@ -34,26 +35,30 @@ _ENDS = {
 class _Watch(threading.Thread):
     """Waits for the end of a loop, for the bound and no longer."""
 
-    def __init__(self, loop: Any, bound: float) -> None:
+    def __init__(self, loop: Any, bound: float, main: Any) -> None:
         super().__init__(name="asyncloop-shutdown", daemon=True)
         self.loop: Any = loop
+        self.main: Any = main  # the task that Ctrl-C has cancelled
+        self.of_main = main is not None
         self.bound = bound
         self.over = threading.Event()
 
     def run(self) -> None:
         began = time.monotonic()
-        loop = self.loop
+        loop, main = self.loop, self.main
         if self.over.wait(self.bound) or loop is None:
             return
         try:
-            logger.warning("%s", report(loop, time.monotonic() - began))
+            # Who takes his cancellation back has said that he goes on.
+            if main is None or main.done() or main.cancelling():
+                logger.warning("%s", report(loop, time.monotonic() - began))
         except BaseException:  # SystemExit as well: this thread is not the program
             logger.warning("asyncloop: no report of the shutdown", exc_info=True)
         finally:
-            self.loop = None
+            self.end()
 
     def end(self) -> None:
-        self.loop = None
+        self.loop = self.main = None
         self.over.set()
 
 
@@ -70,11 +75,18 @@ class Shutdown:
             if frame is None or frame.f_code in _ENDS:
                 break
             frame = frame.f_back
-        if frame is None or frame.f_code not in _ENDS or loop._shutdown_watch is not None:
+        if frame is not None and frame.f_code in _ENDS:
+            self.begin(loop, None)
+
+    def begin(self, loop: Any, main: Any) -> None:
+        """The loop is to end: `main` was interrupted, or (None) is done."""
+        watch = loop._shutdown_watch
+        # One that has told of a main() that goes on is done with: that one's end is another matter.
+        if watch is not None and not (watch.of_main and watch.over.is_set()):
             return
         # No thread is to be had, as in some interpreters beside the main one: no report.
         with contextlib.suppress(RuntimeError):
-            loop._shutdown_watch = watch = _Watch(loop, self.bound)
+            loop._shutdown_watch = watch = _Watch(loop, self.bound, main)
             watch.start()
 
     def ended(self, loop: Any) -> None:
@@ -132,3 +144,19 @@ def start_from_environment(environ: Mapping[str, str]) -> None:
         return
     if _core._is_main_interpreter:  # of another one a thread would be in the way of its end
         Loop._shutdown = Shutdown(bound)
+        _see_interrupts(Loop._shutdown)
+
+
+def _see_interrupts(shutdown: Shutdown) -> None:
+    """Have the Runner, whose handler of SIGINT cancels main(), tell when it does."""
+    inner = getattr(runners.Runner, "_on_sigint", None)
+    if inner is None:
+        return
+
+    def _on_sigint(self: Any, signum: int, frame: Any, main_task: Any) -> None:
+        loop = getattr(self, "_loop", None)
+        if isinstance(loop, Loop) and not main_task.done():
+            shutdown.begin(loop, main_task)
+        inner(self, signum, frame, main_task)
+
+    runners.Runner._on_sigint = _on_sigint  # type: ignore[attr-defined]

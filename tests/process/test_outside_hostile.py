@@ -13,22 +13,25 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from asyncloop import _outside
+from tests.support import Impl, import_root
 
 from .test_outside import SERVICE, look, own_page, program
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it looks below /proc")
 
+ROOT = import_root(Impl.named("asyncloop"))
 SOCKET_AT = 120  # of the page's header: see struct page_header
 PAGE = (Path(__file__).parents[2] / "docs" / "outside.md").read_text()
 
 
 @contextlib.contextmanager
-def answers(*parts):
+def answers(*sent, parts=None):
     """A page of this process that names a socket at which somebody else answers."""
     name = f"asyncloop-test-{os.getpid()}-{os.urandom(4).hex()}"
 
@@ -38,7 +41,7 @@ def answers(*parts):
                 connection, _ = listener.accept()
                 with contextlib.suppress(OSError), connection:
                     connection.recv(100)
-                    for part in parts:
+                    for part in sent if parts is None else parts:
                         connection.sendall(part)
 
     def change(data):
@@ -90,6 +93,132 @@ def test_an_answer_without_an_end(capsys, monkeypatch):
     monkeypatch.setattr(_outside, "_WHOLE", -1.0)
     with answers(b"x"):
         assert "does not come to the end" in look(capsys, "tree", os.getpid(), status=2)
+
+
+def test_an_answer_that_stops(capsys, monkeypatch):
+    monkeypatch.setattr(_outside, "_PATIENCE", 0.2)
+    release = threading.Event()
+
+    def never():
+        yield b" "
+        release.wait(60)
+
+    with answers(parts=never()):
+        line = look(capsys, "tree", os.getpid(), status=2)
+        release.set()
+    assert "stops in its answer" in line and len(line.splitlines()) == 1
+
+
+SULKS = """
+import asyncio, functools, os, sys, threading
+
+class Sulks:
+    def __repr__(self):
+        MISBEHAVE
+        return "back again"
+
+async def main():
+    future = asyncio.get_running_loop().create_future()
+    future.add_done_callback(functools.partial(print, Sulks()))
+    waiters = [asyncio.create_task(waits(future), name=f"waiter {n}") for n in range(3)]
+    await asyncio.sleep(0)
+    print("runs", flush=True)
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        release.set()
+    os._exit(0)
+
+async def waits(future):
+    await future
+
+release = threading.Event()
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("how", ["", "--json"])
+def test_a_repr_that_blocks(how, capsys, monkeypatch):
+    """Whoever asks gets a line in its time, and an answer when the block is over."""
+    source = SULKS.replace("MISBEHAVE", "release.wait()")
+    with sulking(source) as process:
+        with monkeypatch.context() as patch:
+            patch.setattr(_outside, "_PATIENCE", 0.3)
+            for _ in range(2):
+                line = look(capsys, "tree", process.pid, *how.split(), status=2)
+                assert "a repr() may not end" in line and len(line.splitlines()) == 1
+        process.stdin.write("go on\n")
+        process.stdin.flush()
+        until = time.monotonic() + 50
+        text = ""
+        while "waiter 2" not in text and time.monotonic() < until:
+            with contextlib.suppress(AssertionError):  # the earlier answers are made meanwhile
+                text = look(capsys, "tree", process.pid, *how.split())
+        assert "waiter 2" in text and "back again" in text
+
+
+@pytest.mark.parametrize(
+    "how", ["raise SystemExit", "raise KeyboardInterrupt", "import asyncloop; asyncloop.dump()"]
+)
+def test_a_repr_that_raises_or_asks_itself(how, capsys):
+    with sulking(SULKS.replace("MISBEHAVE", how)) as process:
+        if how == "raise KeyboardInterrupt":  # nothing that is contained; but it is that thread's
+            _outside.main(["tree", str(process.pid)])
+        else:
+            assert "waiter 2" in look(capsys, "tree", process.pid)
+            assert "waiter 2" in look(capsys, "tree", process.pid, "--json")
+        assert process.poll() is None
+        assert str(process.pid) in look(capsys, "ps", process.pid)
+
+
+@contextlib.contextmanager
+def sulking(source):
+    with subprocess.Popen(
+        [sys.executable, "-m", "asyncloop", "-c", source],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "ASYNCLOOP_PAGE": "1"},
+    ) as process:
+        try:
+            assert process.stdout.readline() == "runs\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def test_many_tasks(capsys, monkeypatch):
+    """Who asks is told that it goes on, though the whole of it takes longer than the patience."""
+    source = """
+import asyncio, sys
+
+async def main():
+    loop = asyncio.get_running_loop()
+    tasks = [asyncio.create_task(asyncio.sleep(1000)) for n in range(30_000)]
+    await asyncio.sleep(0)
+    print("runs", flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+
+asyncio.run(main())
+"""
+    with sulking(source) as process:
+        text = look(capsys, "tree", process.pid)
+        assert "30002 task(s)" in text or "30001 task(s)" in text
+        assert text.count("\n  task Task-") == 20_000 and "more tasks" in text
+        (loop,) = json.loads(look(capsys, "tree", process.pid, "--json"))
+        assert len(loop["tasks"]) == 10_000
+
+
+def test_a_name_that_is_a_pipe(tmp_path, capsys, monkeypatch):
+    """In a namespace of its own anything may be called so. Nobody waits for it."""
+    path = tmp_path / "memfd:asyncloop-page"
+    os.mkfifo(path)
+    monkeypatch.setattr(_outside, "_LINK", str(path))
+    held = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        line = look(capsys, "ps", os.getpid(), status=2)
+        assert f"the page of process {os.getpid()} is " in line and len(line.splitlines()) == 1
+    finally:
+        os.close(held)
 
 
 def test_nothing_that_a_terminal_obeys(capsys):

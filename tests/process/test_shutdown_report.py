@@ -79,6 +79,64 @@ def test_later_parts():
     assert "in work()" in text
 
 
+INTERRUPTED = """
+import asyncloop, logging, os, signal, time
+
+class Told(logging.Handler):
+    def emit(self, record):
+        told.append(record.getMessage())
+
+async def main():
+    os.kill(os.getpid(), signal.SIGINT)
+    try:
+        await asyncio.sleep(100)
+    except asyncio.CancelledError:
+        GOES_ON
+    holds.append(asyncio.create_task(hold()))
+    await asyncio.sleep(0)
+
+async def hold():
+    try:
+        await asyncio.sleep(100)
+    except asyncio.CancelledError:
+        while len(told) < WANTED:
+            await asyncio.sleep(0.01)
+
+holds, told = [], []
+logging.getLogger("asyncio").addHandler(Told())
+asyncloop.run(main())
+print(*told, sep="\\n")
+"""
+
+
+def interrupted(bound, *goes_on, wanted=0):
+    source = INTERRUPTED.replace("GOES_ON", "\n        ".join(goes_on))
+    source = source.replace("WANTED", str(wanted))
+    done = run_script(OURS, source, env={"ASYNCLOOP_SHUTDOWN": str(bound)})
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("how", ["await asyncio.sleep(0.01)", "time.sleep(0.01)"])
+def test_ctrl_c_that_main_swallows(how):
+    text = interrupted(0.2, "while not told:", f"    {how}")
+    assert text.count("the end of the program takes") == 1
+    assert "was cancelled 1 time(s) and goes on:" in text and "in main()" in text
+
+
+def test_main_that_says_that_it_goes_on_after_ctrl_c():
+    goes_on = "asyncio.current_task().uncancel()", "await asyncio.sleep(1)"
+    assert interrupted(0.5, *goes_on).strip() == ""
+
+
+def test_the_end_after_a_ctrl_c_that_was_swallowed():
+    """The time counts from the Ctrl-C. After the record of that one the end has its own."""
+    text = interrupted(1, "pass", wanted=1)
+    assert text.count("the end of the program takes") == 1 and "in hold()" in text
+    text = interrupted(0.2, "while not told:", "    await asyncio.sleep(0.01)", wanted=2)
+    assert text.count("the end of the program takes") == 2 and "in hold()" in text
+
+
 def test_no_report_in_time():
     assert "the end of the program" not in run(30)
 
