@@ -206,11 +206,8 @@ class ScheduledView(list[Any]):
         self._parted = True
         list.extend(self, items)
 
-    def _carry_out(self, *, late: bool = False) -> None:
-        """Schedule what was put in, and take out what was taken out.
-
-        `late`: whoever did that is not the caller.
-        """
+    def _carry_out(self) -> None:
+        """Schedule what was put in, and take out what was taken out."""
         if self._parted:
             return
         loop = self._of()
@@ -232,19 +229,12 @@ class ScheduledView(list[Any]):
             if handle._cancelled:
                 handle._scheduled = False
                 continue
-            try:
-                loop._timer_put(handle)
-            except RuntimeError as exc:  # it has run: refused, as _ready.append() refuses it
-                if not late:
-                    raise
-                loop.call_exception_handler(
-                    {"message": str(exc), "exception": exc, "handle": handle}
-                )
+            loop._timer_put(handle)
 
     def _refresh(self) -> None:
         if self._parted:
             return
-        self._carry_out(late=True)
+        self._carry_out()
         loop = self._of()
         waiting = [] if loop is None or loop._closed else loop._timer_list()
         waiting.sort(key=_when)
@@ -534,7 +524,7 @@ class InsideHooks(_Base):
 
     def _carry_out_scheduled(self) -> None:
         if self._scheduled_view is not None and not self._runs_elsewhere():
-            self._scheduled_view._carry_out(late=True)
+            self._scheduled_view._carry_out()
 
     def _runs_elsewhere(self) -> bool:
         thread = self._thread_id

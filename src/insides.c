@@ -95,6 +95,9 @@ ring_look(Loop *loop, size_t index)
         *slot = (uintptr_t)Py_NewRef(handle) | READY_HANDLE;
         Py_DECREF(object);
     }
+    else if (handle != NULL) {
+        handle_track(handle);
+    }
     Py_DECREF(object);
     return (PyObject *)handle;
 }
@@ -126,28 +129,13 @@ Loop__ready_list(PyObject *op, PyObject *ignored UNUSED)
     return list;
 }
 
-/* asyncio would call it again; here it holds nothing that could be called (handle.h). 0 / -1 */
-static int
-ring_check(Loop *loop, PyObject *item)
-{
-    bool ours = Py_IS_TYPE(item, loop_state(loop->state)->handles.Type)
-                || Py_IS_TYPE(item, loop_state(loop->state)->handles.TimerType);
-    if (ours && handle_has_run((Handle *)item)) {
-        PyErr_SetString(PyExc_RuntimeError,
-                        "a call that has run holds nothing more: schedule it anew, by call_soon()");
-        return -1;
-    }
-    return 0;
-}
-
 /* Whatever a user puts there; twice, perhaps. 0 / -1 */
 static int
 ring_push(Loop *loop, PyObject *item)
 {
-    bool ours = Py_IS_TYPE(item, loop_state(loop->state)->handles.Type)
-                || Py_IS_TYPE(item, loop_state(loop->state)->handles.TimerType);
+    bool ours = handle_check(loop->state, item);
     if (ours) {
-        handle_set_place((Handle *)item, HANDLE_SHARED);
+        handle_track((Handle *)item);
     }
     return ready_push_steal(&loop->ready, Py_NewRef(item), ours ? READY_HANDLE : READY_FOREIGN);
 }
@@ -158,7 +146,7 @@ Loop__ready_push(PyObject *op, PyObject *item)
     OWN_LOOP(op);
     Loop *loop = (Loop *)op;
     inbox_drain_all(loop);
-    if (ring_check(loop, item) < 0 || ring_push(loop, item) < 0) {
+    if (ring_push(loop, item) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -169,7 +157,7 @@ static void
 drop_taken(uintptr_t item)
 {
     if ((item & READY_KIND_MASK) == READY_HANDLE) {
-        handle_set_taken((Handle *)ready_object(item));
+        handle_left((Handle *)ready_object(item));
     }
     Py_DECREF(ready_object(item));
 }
@@ -201,11 +189,6 @@ Loop__ready_replace(PyObject *op, PyObject *items)
     if (!PyList_Check(items)) {
         PyErr_SetString(PyExc_TypeError, "a list is expected");
         return NULL;
-    }
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(items); i++) {
-        if (ring_check(loop, PyList_GET_ITEM(items, i)) < 0) {
-            return NULL;
-        }
     }
     inbox_drain_all(loop);
     size_t count = (size_t)PyList_GET_SIZE(items);
@@ -255,15 +238,15 @@ Loop__timer_put(PyObject *op, PyObject *handle)
 {
     OWN_LOOP(op);
     Loop *loop = (Loop *)op;
-    if (loop_check_closed(loop) < 0 || ring_check(loop, handle) < 0) {
+    if (loop_check_closed(loop) < 0) {
         return NULL;
     }
     if (timer_is_ours(loop, handle)) {
         TimerHandle *timer = (TimerHandle *)handle;
-        if (timer->heap_index != TIMER_NOT_WAITING || timer->handle.callback == NULL) {
-            Py_RETURN_NONE;    /* it is there, or cancelled */
+        if (timer->heap_index != TIMER_NOT_WAITING || timer->handle.cancelled) {
+            Py_RETURN_NONE;    /* it is there */
         }
-        handle_set_place(&timer->handle, HANDLE_SHARED);
+        handle_track(&timer->handle);
         return timer_schedule(loop, timer) < 0 ? NULL : Py_NewRef(Py_None);
     }
     PyObject *when = PyObject_GetAttrString(handle, "_when");
@@ -304,7 +287,7 @@ Loop__timer_take(PyObject *op, PyObject *handle)
     TimerHandle *timer = timer_is_ours(loop, handle) ? (TimerHandle *)handle
                                                      : timer_standing_for(loop, handle);
     if (timer != NULL) {
-        handle_set_taken(&timer->handle);
+        handle_track(&timer->handle);
         timer_unschedule(loop, timer);
     }
     Py_RETURN_NONE;
@@ -316,7 +299,9 @@ insides_timer_cancelled(Loop *loop, PyObject *handle)
     if (!Py_IS_TYPE(handle, loop_state(loop->state)->handles.TimerType) && loop_is_mine(loop)) {
         TimerHandle *timer = timer_standing_for(loop, handle);
         if (timer != NULL) {
+            Py_INCREF(timer);
             timer_cancel(timer);
+            Py_DECREF(timer);
             foreign_timer_left(handle);
         }
     }

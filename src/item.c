@@ -29,7 +29,7 @@ loop_run_foreign(Loop *loop, PyObject *item)
 int
 loop_run_replaced(Loop *loop, PyObject *op)
 {
-    handle_set_place((Handle *)op, HANDLE_SHARED);
+    handle_track((Handle *)op);
     return loop_foreign_ran(PyObject_CallMethodOneArg(loop_state(loop->state)->handles.asyncio_Handle,
                                                       loop->state->names._run, op));
 }
@@ -74,11 +74,6 @@ loop_run_item_debug(Loop *loop, uintptr_t item)
     loop_set_current_handle_steal(loop, outer);
     if (LIKELY(result == 0)) {
         loop_warn_slow(loop, op, started);
-    }
-    if ((item & READY_KIND_MASK) == READY_HANDLE) {
-        PyObject *exc = PyErr_GetRaisedException();
-        handle_finished((Handle *)op);
-        PyErr_SetRaisedException(exc);
     }
     return result < 0 || loop->run->exception != NULL ? -1 : 0;
 }

@@ -227,6 +227,9 @@ Loop_get__current_handle(PyObject *op, void *closure UNUSED)
     GUARD(op);
     handle = ((Loop *)op)->current_handle;
     handle = Py_NewRef(handle != NULL ? handle : Py_None);
+    if (handle_check(((Loop *)op)->state, handle)) {
+        handle_track((Handle *)handle);    /* that of a Task's step is in no place of the loop's */
+    }
     return handle;
 }
 

@@ -272,8 +272,7 @@ Loop__add_callback(PyObject *op, PyObject *item)
 {
     OWN_LOOP(op);
     Loop *loop = (Loop *)op;
-    bool ours = Py_IS_TYPE(item, loop_state(loop->state)->handles.Type)
-                || Py_IS_TYPE(item, loop_state(loop->state)->handles.TimerType);
+    bool ours = handle_check(loop->state, item);
     if (!ours) {
         PyObject *cancelled = PyObject_GetAttrString(item, "_cancelled");
         int is_cancelled = cancelled == NULL ? -1 : PyObject_IsTrue(cancelled);
@@ -289,7 +288,7 @@ Loop__add_callback(PyObject *op, PyObject *item)
         Py_RETURN_NONE;    /* nothing will run it */
     }
     if (ours) {
-        handle_set_place((Handle *)item, HANDLE_SHARED);
+        handle_track((Handle *)item);
     }
     return none_or_error(loop_push_steal(loop, Py_NewRef(item), ours ? READY_HANDLE : READY_FOREIGN));
 }

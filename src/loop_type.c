@@ -266,6 +266,7 @@ Loop_clear(PyObject *op)
 {
     Loop *loop = (Loop *)op;
     if (loop->run == NULL) {
+        loop->collected = true;
         loop_close(loop);
     }
     Py_CLEAR(loop->task_factory);

@@ -83,21 +83,8 @@ fds_callbacks(Loop *loop, int fd, struct fd_entry *entry)
     return LIKELY(entry->callbacks != NULL) ? entry->callbacks : fds_make_callbacks(loop, fd, entry);
 }
 
-/* Of a handle that is not in the table any more and will not be called: who still has it, a report
- * perhaps, has nothing of the loop with it. */
-static void
-handle_leave_steal(Handle *handle)
-{
-    handle_discard(handle);
-    if (handle->place == HANDLE_WATCHING) {
-        handle_set_place(handle, HANDLE_ONCE);
-    }
-    handle_let_loop_go(handle);
-    Py_DECREF(handle);
-}
-
-/* The same, of one that is cancelled with that. One that nobody else has need not look cancelled, but in
- * debug mode asyncio makes a text of it then. */
+/* Out of the table, and cancelled with that. One that nobody else has need not look cancelled, but in debug
+ * mode asyncio makes a text of it then. */
 static inline void
 handle_cancel_steal(Loop *loop UNUSED, Handle *handle)
 {
@@ -107,8 +94,10 @@ handle_cancel_steal(Loop *loop UNUSED, Handle *handle)
         return;
     }
 #endif
+    handle_set_watched(handle, false);
     handle_cancel(handle);
-    handle_leave_steal(handle);
+    handle_left(handle);
+    Py_DECREF(handle);
 }
 
 static void
@@ -117,7 +106,8 @@ fd_callback_discard(struct fd_callback *callback)
     Handle *handle = callback->handle;
     callback->handle = NULL;
     if (handle != NULL) {
-        handle_leave_steal(handle);
+        handle_set_watched(handle, false);
+        handle_drop_steal(handle);
     }
 }
 
@@ -217,7 +207,7 @@ readers_change(Loop *loop, int fd, int event, Handle *handle_steal)
     struct watch *other = *place == &callback->watch ? NULL : *place;
     Handle *old = callback->handle;
     callback->handle = handle_steal;
-    handle_set_place(handle_steal, HANDLE_WATCHING);
+    handle_set_watched(handle_steal, true);
     *place = &callback->watch;
     if (other != NULL) {
         watch_put_out(other);
@@ -245,7 +235,7 @@ readers_set(Loop *loop, int fd, int event, Handle *handle_steal, PyObject *fileo
     struct watch *other = *place == &callback->watch ? NULL : *place;
     Handle *old = callback->handle;
     callback->handle = handle_steal;
-    handle_set_place(handle_steal, HANDLE_WATCHING);
+    handle_set_watched(handle_steal, true);
     *place = &callback->watch;
     /* Started anew each time: the number may stand for another file by now. The loop
      * must survive the moment in which neither watch holds it: the caller does. */
@@ -441,7 +431,7 @@ fd_callback_traverse(struct fd_callback *callback, visitproc visit, void *arg)
 {
     return callback->handle == NULL
                ? 0
-               : handle_traverse(callback->handle, HANDLE_WATCHING, visit, arg);
+               : handle_traverse(callback->handle, true, visit, arg);
 }
 
 /* After watch_clear(). */

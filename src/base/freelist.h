@@ -16,6 +16,9 @@
  * instructions, timers-fire 5 %, future 12 %.) */
 #define FREELIST_MAX TUNED(FREELIST_MAX, 256)
 
+/* With a GIL: what the collector has before each object of its types. */
+#define GC_LINKS_SIZE (2 * sizeof(uintptr_t))
+
 /* PyObject_Init() without the call. */
 static inline void
 freelist_revive(PyObject *op, PyTypeObject *type)
@@ -59,13 +62,39 @@ freelist_take(struct freelist *list, PyTypeObject *type)
     return op;
 }
 
-/* The same for types that the collector does not track. What is taken has only its head:
- * the caller fills the rest. */
+/* What PyObject_GC_New() gives, without bringing the next collection nearer. Untracked, with only its head. */
 static inline PyObject *
-freelist_take_plain(struct freelist *list, PyTypeObject *type)
+untracked_new(PyTypeObject *type)
+{
+#ifdef Py_GIL_DISABLED
+    return PyObject_GC_New(PyObject, type);    /* the collector finds objects by what the allocator has */
+#else
+    uintptr_t *links = PyObject_Malloc(GC_LINKS_SIZE + (size_t)type->tp_basicsize);
+    if (links == NULL) {
+        return PyErr_NoMemory();
+    }
+    links[0] = links[1] = 0;
+    return PyObject_Init((PyObject *)(void *)((char *)links + GC_LINKS_SIZE), type);
+#endif
+}
+
+static inline void
+untracked_free(PyObject *op)
+{
+#ifdef Py_GIL_DISABLED
+    PyObject_GC_Del(op);
+#else
+    PyObject_Free((char *)op - GC_LINKS_SIZE);
+#endif
+}
+
+/* The same of types that the collector knows, but whose objects it seldom is told of. What is taken has only
+ * its head: the caller fills the rest. */
+static inline PyObject *
+freelist_take_untracked(struct freelist *list, PyTypeObject *type)
 {
     PyObject *op = freelist_pop(list, type);
-    return op != NULL ? op : PyObject_New(PyObject, type);
+    return op != NULL ? op : untracked_new(type);
 }
 
 /* true: the memory is kept, and the caller drops the reference to the type;

@@ -1,7 +1,7 @@
 /* handle.c - handles are made, cancelled and dropped.
  *
- * Owns: what a handle calls, until it runs (handle_run.c) or is cancelled; its loop, until it is
- *       done. What few keep lies apart, made when there is something to keep. */
+ * Owns: what a handle calls, until it is cancelled. What few keep lies apart, made when there is something
+ *       to keep. */
 #include "loop/handle_inside.h"
 
 #include "base/checked.h"
@@ -80,50 +80,15 @@ handle_set_source_traceback(Handle *handle)
     return handle->extra->source_traceback == NULL ? -1 : 0;
 }
 
-static const char *
-handle_name(Handle *handle)
-{
-    if (Py_IS_TYPE(handle, loop_state(handle_state(handle))->handles.TimerType)) {
-        return "TimerHandle";
-    }
-    return handle->threadsafe ? "_ThreadSafeHandle" : "Handle";
-}
-
 void
 handle_keep_repr(Handle *handle)
 {
     PyObject *exc = PyErr_GetRaisedException();
-    PyObject *repr, *kept;
-    {
-        GUARD(handle);
-        kept = Py_XNewRef(handle_kept_repr(handle));
-    }
-    if (kept == NULL) {
-        repr = PyObject_Repr((PyObject *)handle);
-    }
-    else {
-        /* it has run, and was cancelled after that */
-        Py_ssize_t length = PyUnicode_GET_LENGTH(kept);
-        Py_ssize_t space = PyUnicode_FindChar(kept, ' ', 0, length, 1);
-        PyObject *rest = PyUnicode_Substring(kept, space < 0 ? length : space, length);
-        repr = rest == NULL ? NULL : PyUnicode_FromFormat("<%s cancelled%U", handle_name(handle), rest);
-        Py_XDECREF(rest);
-        Py_DECREF(kept);
-    }
-    if (repr == NULL) {
+    PyObject *repr = PyObject_Repr((PyObject *)handle);
+    if (repr == NULL || handle_keep_extra(handle, HANDLE_EXTRA(repr), repr) < 0) {
         PyErr_Clear();
     }
-    else {
-        {
-            GUARD(handle);
-            struct handle_extra *extra = handle_extra(handle);
-            kept = extra == NULL ? repr : extra->repr;
-            if (extra != NULL) {
-                extra->repr = repr;
-            }
-        }
-        Py_XDECREF(kept);
-    }
+    Py_XDECREF(repr);
     PyErr_SetRaisedException(exc);
 }
 
@@ -178,7 +143,7 @@ handle_init_native(Handle *handle, native_callback run, PyObject *owner, PyObjec
 static inline Handle *
 handle_alloc_type(Loop *loop, struct freelist *list, PyTypeObject *type)
 {
-    Handle *handle = (Handle *)freelist_take_plain(list, type);
+    Handle *handle = (Handle *)freelist_take_untracked(list, type);
     if (LIKELY(handle != NULL)) {
         size_t head = offsetof(Handle, loop);
         memset((char *)handle + head, 0, sizeof(Handle) - head);
@@ -247,17 +212,22 @@ timer_handle_new_native(Loop *loop, native_callback run, PyObject *owner, PyObje
     return timer;
 }
 
-/* -- dropping -------------------------------------------------------------------- */
+bool
+handle_check(struct state *state, PyObject *op)
+{
+    return Py_IS_TYPE(op, loop_state(state)->handles.Type) || Py_IS_TYPE(op, loop_state(state)->handles.TimerType);
+}
+
+/* -- leaving its place --------------------------------------------------------------- */
 
 void
-handle_let_loop_go(Handle *handle)
+handle_track(Handle *handle)
 {
-    Loop *loop;
-    {
-        GUARD(handle);
-        loop = handle_take_loop(handle);
+    GUARD(handle);
+    if (!handle->tracked) {
+        handle->tracked = true;
+        PyObject_GC_Track(handle);
     }
-    Py_XDECREF(loop);
 }
 
 void
@@ -272,17 +242,13 @@ handle_discard(Handle *handle)
 }
 
 void
-handle_drop(Handle *handle)
+handle_drop_steal(Handle *handle)
 {
-    struct call call;
-    Loop *loop;
-    {
-        GUARD(handle);
-        handle_take_call(handle, &call);
-        loop = handle_take_loop(handle);
+    if (UNLIKELY(handle->loop->collected)) {
+        handle_discard(handle);
     }
-    call_release(&call);
-    Py_XDECREF(loop);
+    handle_left(handle);
+    Py_DECREF(handle);
 }
 
 /* -- cancelling ------------------------------------------------------------------ */
@@ -322,11 +288,8 @@ handle_cancel(Handle *handle)
 }
 
 int
-handle_traverse(Handle *handle, enum handle_place place, visitproc visit, void *arg)
+handle_traverse_inside(Handle *handle, visitproc visit, void *arg)
 {
-    if (handle->place != place) {
-        return 0;
-    }
     Py_VISIT(handle->loop);
     Py_VISIT(handle->callback);
     Py_VISIT(handle_context(handle));
@@ -335,6 +298,16 @@ handle_traverse(Handle *handle, enum handle_place place, visitproc visit, void *
     }
     Py_VISIT(handle_source_traceback(handle));
     return 0;
+}
+
+int
+handle_traverse(Handle *handle, bool watched, visitproc visit, void *arg)
+{
+    if (handle->tracked) {
+        Py_VISIT(handle);
+        return 0;
+    }
+    return handle->watched == watched ? handle_traverse_inside(handle, visit, arg) : 0;
 }
 
 bool
@@ -356,8 +329,9 @@ handle_verify(Handle *handle)
     bool holds = handle->callback != NULL;
     VERIFY(handle->nargs <= HANDLE_ARGS_TUPLE);
     VERIFY(!holds || verify_lives(handle->callback));
-    VERIFY(!holds || handle->loop != NULL);
-    VERIFY(!holds || handle->how.context != NULL);
+    VERIFY(handle->loop != NULL);
+    VERIFY(holds || handle->cancelled);
+    VERIFY(handle->how.context != NULL);
     VERIFY(holds || handle->nargs == 0);
     for (unsigned i = 0; i < call_slots(handle->nargs); i++) {
         VERIFY(verify_lives(handle->args[i]));

@@ -1,16 +1,13 @@
 /* handle.h - Handle and TimerHandle: one scheduled call.
  *
- * Owns:     callback, arguments and context, until it has run, is cancelled or freed.
+ * Owns:     callback and arguments, until it is cancelled or freed; loop and context, until it is freed.
  * To isinstance() they are asyncio.Handle and asyncio.TimerHandle, by their __class__:
  * deriving from those (Python) classes would double the size of each.
  *
- * Not tracked by the garbage collector, because a burst of timers would be a burst of
- * collections (benchmark row: 100,000 timers due). In exchange
- *   - a call that has run, was cancelled, or was left when its loop closed, drops all it
- *     holds, so that `self.timer = loop.call_later(1, self.method)` is no cycle for good; the
- *     loop as well, because `loop` may lead to `self` in turn;
- *   - the loop's traverse function visits what its pending handles hold, each once: see
- *     handle_traverse().
+ * Not tracked by the garbage collector while it waits in one place, because a burst of timers would be a
+ * burst of collections (benchmark row: 100,000 timers due): the loop's traverse function visits what it
+ * holds, by handle_traverse(). One that leaves its place, or gets a second one, while somebody else has it is
+ * tracked from then on (handle_track()), so that `self.timer = loop.call_later(1, self.method)` is found.
  *
  * Threads:  any may look at one and cancel it; without a GIL its critical section guards the
  *           callback and what belongs to it. */
@@ -24,19 +21,9 @@
  * more with one). */
 #define HANDLE_INLINE_ARGS TUNED(HANDLE_INLINE_ARGS, 2)
 #define HANDLE_ARGS_TUPLE (HANDLE_INLINE_ARGS + 1)
-#define HANDLE_LOOKERS_MAX 31
 
 /* A callback in C: 0, or -1 with an exception. */
 typedef int (*native_callback)(PyObject *owner, PyObject *arg);
-
-/* Where the handle is, so that the collector is told once of what it holds. */
-enum handle_place {
-    HANDLE_ONCE,          /* in one ready ring or timer heap, or about to be, or done */
-    HANDLE_TAKEN,         /* somebody has taken it out of these, to run it by hand, perhaps */
-    HANDLE_BY_HAND,       /* still in one, and run by hand meanwhile: it runs again when its turn comes */
-    HANDLE_WATCHING,      /* in the table of descriptors, maybe in the ready ring too */
-    HANDLE_SHARED,        /* somebody else pushed it, maybe twice: not visited */
-};
 
 /* What few calls have, most of it in debug mode only. */
 struct handle_extra {
@@ -49,10 +36,10 @@ struct handle_extra {
  * row: pending timer). */
 struct Handle {
     PyObject_HEAD
-    Loop *loop;                   /* strong; NULL once the handle is done: handle_let_loop_go() */
-    PyObject *callback;           /* NULL once it has run or is cancelled; native: its owner */
+    Loop *loop;                   /* strong */
+    PyObject *callback;           /* NULL once it is cancelled; native: its owner */
     union {
-        PyObject *context;        /* anything with run(); NULL once there is no callback */
+        PyObject *context;        /* anything with run() */
         native_callback native;   /* is_native */
     } how;
     PyObject *args[HANDLE_INLINE_ARGS];    /* nargs == HANDLE_ARGS_TUPLE: args[0] is a tuple of all */
@@ -61,8 +48,8 @@ struct Handle {
     uint32_t runner;              /* of a threadsafe one: the thread that runs the callback, or 0 */
     uint8_t nargs;
     bool cancelled;
-    uint8_t place : 3;            /* enum handle_place; once others see it only in its critical section, */
-    uint8_t lookers : 5;          /* as this: who makes a text of it just now, it keeps its loop for them */
+    bool watched : 1;             /* it is in the table of descriptors; in its critical section, */
+    bool tracked : 1;             /* as this: by the collector, which need not ask the loop */
     uint8_t : 0;                  /* or writing those two would write these as well, in C's memory model */
     bool is_native : 1;           /* these two from when it is made */
     bool threadsafe : 1;          /* other threads may cancel it: see handle_wait() */
@@ -92,83 +79,40 @@ TimerHandle *timer_handle_new_native(Loop *loop, native_callback run,
 /* 0, or -1 with MemoryError. */
 int timer_handle_keep_when(TimerHandle *timer, PyObject *when);
 
-/* The loop for a moment, or NULL. Another thread may let it go meanwhile, so without a GIL it
- * is held. */
-static inline Loop *
-handle_hold_loop(Handle *handle)
-{
-    Loop *loop;
-    GUARD(handle);
-    loop = handle->loop;
-#ifdef Py_GIL_DISABLED
-    Py_XINCREF(loop);
-#endif
-    return loop;
-}
-
-static inline void
-handle_release_loop(Loop *loop UNUSED)
-{
-#ifdef Py_GIL_DISABLED
-    Py_XDECREF(loop);
-#endif
-}
+/* Of ours, or one of anybody's? */
+bool handle_check(struct state *state, PyObject *op);
 
 /* Drops callback and arguments at once; does not touch the timer heap. */
 void handle_cancel(Handle *handle);
 
-/* The loop closes: drops them without calling the handle cancelled. */
+/* The garbage collector is going to clear the loop: drops all it calls, without calling it cancelled. */
 void handle_discard(Handle *handle);
 
-/* Of what was taken out of its ring or heap; no effect while it has something to call or a
- * thread runs it. */
-void handle_let_loop_go(Handle *handle);
+/* Somebody else may have it for as long as he likes, in whatever place it is: see above. */
+void handle_track(Handle *handle);
 
-/* Both. */
-void handle_drop(Handle *handle);
-
-/* After the call, and after debug mode has told of it: what runs once holds nothing more. */
-void handle_finished(Handle *handle);
-
-/* It was not cancelled, and has nothing to call any more. */
-static inline bool
-handle_has_run(Handle *handle)
-{
-    bool has_run;
-    GUARD(handle);
-    has_run = handle->callback == NULL && !handle->cancelled;
-    return has_run;
-}
-
-/* The critical section is that of `lookers`, which lies beside it. */
+/* It is out of its place, but for the caller's reference. */
 static inline void
-handle_set_place(Handle *handle, enum handle_place place)
+handle_left(Handle *handle)
 {
-    GUARD(handle);
-    handle->place = place;
-}
-
-static inline enum handle_place
-handle_place(Handle *handle)
-{
-    enum handle_place place;
-    GUARD(handle);
-    place = handle->place;
-    return place;
-}
-
-/* Taken out of its ring or heap by somebody who may still run it, once. */
-static inline void
-handle_set_taken(Handle *handle)
-{
-    GUARD(handle);
-    if (handle->place == HANDLE_ONCE || handle->place == HANDLE_BY_HAND) {
-        handle->place = HANDLE_TAKEN;
+    if (Py_REFCNT(handle) > 1 && !handle->watched) {
+        handle_track(handle);
     }
 }
 
-/* For a container of the loop's that is the `place` of the handle. */
-int handle_traverse(Handle *handle, enum handle_place place, visitproc visit, void *arg);
+/* The loop closes, and will not call it: its place lets go of it. */
+void handle_drop_steal(Handle *handle);
+
+/* In or out of the table of descriptors. */
+static inline void
+handle_set_watched(Handle *handle, bool watched)
+{
+    GUARD(handle);
+    handle->watched = watched;
+}
+
+/* For a container of the loop's, which is the table of descriptors or is not. */
+int handle_traverse(Handle *handle, bool watched, visitproc visit, void *arg);
 
 /* The current exception, none that leaves the loop, came out of callback(arg), which a handle of
  * asyncio's would have called: tells the exception handler as that would. What that raises leaves the run. */
@@ -178,8 +122,6 @@ void handle_call_failed(Loop *loop, PyObject *callback, PyObject *arg);
  * loop (KeyboardInterrupt, SystemExit, what the exception handler raises); any other goes to the exception
  * handler. */
 int handle_run(Handle *handle);
-/* The same, out of turn: what waits for its turn keeps what it calls until that has come. */
-int handle_run_by_hand(Handle *handle);
 
 #ifdef ASYNCLOOP_DEBUG
 void handle_verify(Handle *handle);    /* checked.h */

@@ -40,6 +40,7 @@ call_slots(unsigned nargs)
     return nargs == HANDLE_ARGS_TUPLE ? 1 : nargs;
 }
 
+/* All but the context, which is only borrowed. */
 static inline void
 handle_take_call(Handle *handle, struct call *call)
 {
@@ -49,7 +50,6 @@ handle_take_call(Handle *handle, struct call *call)
         handle->args[i] = NULL;
     }
     SHARED_STORE(handle->callback, NULL);
-    handle->how.context = NULL;
     handle->nargs = 0;
 }
 
@@ -60,7 +60,6 @@ call_release(struct call *call)
     for (unsigned i = 0, slots = call_slots(call->nargs); i < slots; i++) {
         Py_XDECREF(call->args[i]);
     }
-    Py_XDECREF(call->context);
 }
 
 /* A tuple of the arguments that are kept so (new reference), or NULL. */
@@ -79,16 +78,10 @@ args_as_tuple(PyObject *const *args, unsigned nargs)
 
 /* -- handle.c ------------------------------------------------------------------------ */
 
-/* Also of a handle that has let its loop go. */
 static inline struct state *
 handle_state(const Handle *handle)
 {
-#ifndef Py_GIL_DISABLED    /* another thread may make it do so just now */
-    if (LIKELY(handle->loop != NULL)) {
-        return handle->loop->state;
-    }
-#endif
-    return PyType_GetModuleState(Py_TYPE(handle));
+    return handle->loop->state;
 }
 
 /* Borrowed, or NULL. */
@@ -104,26 +97,13 @@ handle_kept_repr(const Handle *handle)
     return handle->extra == NULL ? NULL : handle->extra->repr;
 }
 
-/* In debug mode: what the handle is called when it holds its callback no more. */
+/* In debug mode: what the handle is called when it has no callback any more. */
 void handle_keep_repr(Handle *handle);
 void handle_free_extra(Handle *handle);    /* there must be something */
 
 /* A field of struct handle_extra gets a new value (borrowed; NULL: none). 0, or -1 with MemoryError. */
 #define HANDLE_EXTRA(field) offsetof(struct handle_extra, field)
 int handle_keep_extra(Handle *handle, size_t field, PyObject *value);
-
-/* In its critical section: the reference to the loop, if the handle is done with that, or NULL. */
-static inline Loop *
-handle_take_loop(Handle *handle)
-{
-    Loop *loop = NULL;
-    if (handle->place <= HANDLE_TAKEN && handle->callback == NULL && handle->lookers == 0
-        && SHARED_LOAD(handle->runner) == 0) {
-        loop = handle->loop;
-        handle->loop = NULL;
-    }
-    return loop;
-}
 
 /* How far handle_begin_cancel() has come, and what it has taken out. */
 struct cancel {
@@ -142,8 +122,7 @@ handle_begin_cancel(Handle *handle, struct cancel *cancel)
         return;
     }
     SHARED_STORE(handle->cancelled, true);
-    bool tells = handle->loop != NULL ? FLAG(handle->loop->debug) : handle_kept_repr(handle) != NULL;
-    if (UNLIKELY(tells && !handle->is_native)) {
+    if (UNLIKELY(FLAG(handle->loop->debug) && !handle->is_native)) {
         cancel->left = CANCEL_TELLS;    /* as asyncio: what was cancelled can still be told from its repr */
         return;
     }
@@ -152,6 +131,7 @@ handle_begin_cancel(Handle *handle, struct cancel *cancel)
 }
 
 void handle_cancel_telling(Handle *handle);
+int handle_traverse_inside(Handle *handle, visitproc visit, void *arg);
 
 /* What comes behind it. */
 static inline void

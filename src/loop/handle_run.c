@@ -8,13 +8,6 @@
 #include "loop/loop.h"
 #include "loop/wake.h"
 
-#ifdef Py_GIL_DISABLED
-/* What is cancelled is marked first, and dropped a moment later. */
-#define IS_CANCELLED_MEANWHILE(handle) (handle)->cancelled
-#else
-#define IS_CANCELLED_MEANWHILE(handle) false
-#endif
-
 /* -- an exception ------------------------------------------------------------------ */
 
 /* 0, or -1 with what the exception handler has raised. */
@@ -73,14 +66,14 @@ handle_call_failed(Loop *loop, PyObject *callback, PyObject *arg)
     if (handle_report(handle, loop, callback, exc) < 0) {
         loop_propagate(loop);
     }
-    handle_drop(handle);    /* whoever keeps the report keeps no more than after any other call */
+    handle_left(handle);    /* whoever keeps the report keeps it */
     Py_DECREF(handle);
     Py_DECREF(exc);
 }
 
 /* The callback raised: 0 when the exception handler has it, -1 when it leaves the loop. */
 static int
-handle_failed(Handle *handle, Loop *loop, PyObject *callback, PyObject *context)
+handle_failed(Handle *handle, Loop *loop, PyObject *callback)
 {
     if (is_exit_exception()) {
         return -1;
@@ -88,21 +81,8 @@ handle_failed(Handle *handle, Loop *loop, PyObject *callback, PyObject *context)
     PyObject *exc = PyErr_GetRaisedException();
     int result = 0;
     if (exc != NULL) {
-        {
-            GUARD(handle);
-            if (handle->how.context == NULL) {
-                /* cancelled by its own callback: the exception handler still runs in the context */
-                handle->how.context = Py_NewRef(context);
-            }
-        }
         result = handle_report(handle, loop, callback, exc);
         PyObject *leaving = PyErr_GetRaisedException();
-        {
-            GUARD(handle);
-            if (handle->cancelled) {
-                Py_CLEAR(handle->how.context);
-            }
-        }
         Py_DECREF(exc);
         PyErr_SetRaisedException(leaving);
     }
@@ -178,46 +158,13 @@ handle_run_native(Loop *loop, struct call *call)
 
 /* -- a run ---------------------------------------------------------------------------- */
 
-static void
-handle_finish(Handle *handle)
-{
-    if (Py_REFCNT(handle) > 1 && !handle->is_native
-        && SHARED_LOAD(handle->callback) != NULL) {
-        handle_keep_repr(handle);    /* somebody else has it, and may ask */
-    }
-    handle_drop(handle);
-}
-
-void
-handle_finished(Handle *handle)
-{
-    if (handle->place == HANDLE_BY_HAND) {
-        handle_set_taken(handle);    /* this was its turn; who runs it by hand lets go of what it calls */
-    }
-    else if (handle->place <= HANDLE_TAKEN) {
-        handle_finish(handle);
-    }
-}
-
-/* In debug mode the loop still wants to name what has run. */
-static inline void
-handle_ran(Handle *handle, Loop *loop)
-{
-    if (LIKELY(handle->place <= HANDLE_TAKEN && !FLAG(loop->debug))) {
-        handle_drop(handle);
-    }
-    else if (handle->place == HANDLE_BY_HAND && !FLAG(loop->debug)) {
-        handle_set_taken(handle);
-    }
-}
-
 /* Holds what the handle calls, in its critical section. False: there is nothing to call, it was
- * cancelled or has run. */
+ * cancelled. */
 static inline bool
-handle_hold_call(Handle *handle, struct call *call, Loop **loop)
+handle_hold_call(Handle *handle, struct call *call)
 {
     handle_copy_call(handle, call);
-    if (UNLIKELY(call->callback == NULL || IS_CANCELLED_MEANWHILE(handle))) {
+    if (UNLIKELY(call->callback == NULL || handle->cancelled)) {
         return false;
     }
     Py_INCREF(call->callback);
@@ -225,8 +172,6 @@ handle_hold_call(Handle *handle, struct call *call, Loop **loop)
     for (unsigned i = 0, slots = call_slots(call->nargs); i < slots; i++) {
         call->args[i] = Py_NewRef(handle->args[i]);
     }
-    /* The callback may close it, or cancel the handle, which lets it go then. */
-    *loop = (Loop *)Py_NewRef(handle->loop);
     if (UNLIKELY(handle->threadsafe)) {
         __atomic_store_n(&handle->runner, this_thread(), __ATOMIC_SEQ_CST);
     }
@@ -237,22 +182,23 @@ handle_hold_call(Handle *handle, struct call *call, Loop **loop)
 static inline bool
 handle_is_ours_alone(Handle *handle)
 {
-    return Py_REFCNT(handle) == 1 && handle->weakrefs == NULL && handle->place == HANDLE_ONCE;
+    return Py_REFCNT(handle) == 1 && handle->weakrefs == NULL;
 }
 
-/* Takes the call out of the handle or holds it, and the loop with it, as *alone says. False:
- * there is none. */
+/* Takes the call out of the handle or holds it, as *alone says. False: there is none. */
 static inline bool
-handle_begin(Handle *handle, struct call *call, Loop **loop, bool *alone)
+handle_begin(Handle *handle, struct call *call, bool *alone)
 {
     *alone = handle_is_ours_alone(handle);
     if (LIKELY(*alone)) {
-        *loop = handle->loop;
+        if (UNLIKELY(handle->cancelled)) {
+            return false;
+        }
         handle_take_call(handle, call);
-        return call->callback != NULL;
+        return true;
     }
     GUARD(handle);
-    return handle_hold_call(handle, call, loop);
+    return handle_hold_call(handle, call);
 }
 
 /* The callback raised: the report names what the handle calls. */
@@ -260,26 +206,28 @@ static int
 handle_failed_alone(Handle *handle, Loop *loop, struct call *call)
 {
     handle->callback = Py_NewRef(call->callback);
-    handle->how.context = Py_NewRef(call->context);
     handle->nargs = call->nargs;
     for (unsigned i = 0, slots = call_slots(call->nargs); i < slots; i++) {
         handle->args[i] = Py_NewRef(call->args[i]);
     }
-    return handle_failed(handle, loop, call->callback, call->context);
+    int result = handle_failed(handle, loop, call->callback);
+    PyObject *leaving = PyErr_GetRaisedException();
+    handle_left(handle);    /* whoever keeps the report keeps it */
+    PyErr_SetRaisedException(leaving);
+    return result;
 }
 
-static inline __attribute__((always_inline)) int
-handle_run_as(Handle *handle, const bool by_hand)
+int
+handle_run(Handle *handle)
 {
     struct call call;
-    Loop *loop;
     bool alone;
-    if (UNLIKELY(!handle_begin(handle, &call, &loop, &alone))) {
-        handle_let_loop_go(handle);
-        return 0;    /* it was cancelled, or has run */
+    if (UNLIKELY(!handle_begin(handle, &call, &alone))) {
+        handle_left(handle);
+        return 0;    /* it was cancelled */
     }
+    Loop *loop = handle->loop;
     int result = 0;
-    bool was_alone = alone;
     if (call.native != NULL) {
         result = handle_run_native(loop, &call);
     }
@@ -288,12 +236,9 @@ handle_run_as(Handle *handle, const bool by_hand)
         if (LIKELY(value != NULL)) {
             Py_DECREF(value);
         }
-        else if (alone) {
-            result = handle_failed_alone(handle, loop, &call);
-            alone = false;
-        }
         else {
-            result = handle_failed(handle, loop, call.callback, call.context);
+            result = alone ? handle_failed_alone(handle, loop, &call)
+                           : handle_failed(handle, loop, call.callback);
         }
     }
     if (UNLIKELY(handle->threadsafe)) {
@@ -301,36 +246,9 @@ handle_run_as(Handle *handle, const bool by_hand)
         wake_tell_waiters(loop);
     }
     call_release(&call);
-    if (UNLIKELY(!alone) && !by_hand) {
-        handle_ran(handle, loop);
-    }
-    if (UNLIKELY(!was_alone)) {
-        Py_DECREF(loop);
-    }
-    return result;
-}
-
-int
-handle_run(Handle *handle)
-{
-    return handle_run_as(handle, false);
-}
-
-int
-handle_run_by_hand(Handle *handle)
-{
-    enum handle_place before = handle_place(handle);
-    if (before != HANDLE_ONCE && before != HANDLE_BY_HAND) {
-        return handle_run_as(handle, false);
-    }
-    handle_set_place(handle, HANDLE_BY_HAND);
-    int result = handle_run_as(handle, true);
-    if (handle_place(handle) == HANDLE_BY_HAND) {
-        handle_set_place(handle, before);
-        handle_let_loop_go(handle);    /* it may have cancelled itself */
-    }
-    else {
-        handle_finished(handle);    /* its turn has come meanwhile, or somebody has taken it out */
+    if (UNLIKELY(!alone)) {
+        Py_XDECREF(call.context);
+        handle_left(handle);
     }
     return result;
 }
@@ -341,14 +259,6 @@ void
 handle_wait(Handle *handle)
 {
     if (UNLIKELY(handle_runs_elsewhere(handle))) {
-        Loop *loop;
-        {
-            GUARD(handle);
-            loop = (Loop *)Py_XNewRef(handle->loop);    /* it lets it go when it has run */
-        }
-        if (loop != NULL) {
-            wake_wait_while(loop, &handle->runner);
-            Py_DECREF(loop);
-        }
+        wake_wait_while(handle->loop, &handle->runner);
     }
 }

@@ -8,26 +8,27 @@
 
 /* -- the end ------------------------------------------------------------------------ */
 
-static void
+static inline void
 handle_dealloc(PyObject *op, struct freelist *(*freelist_of)(struct state *))
 {
     Handle *self = (Handle *)op;
     PyTypeObject *type = Py_TYPE(op);
-    struct state *state = handle_state(self);
     Loop *loop = self->loop;
+    PyObject *context = handle_context(self);
     if (UNLIKELY(self->weakrefs != NULL)) {
         PyObject_ClearWeakRefs(op);
     }
-    if (self->callback != NULL || handle_context(self) != NULL) {
+    if (self->callback != NULL) {
         handle_discard(self);
     }
+    Py_XDECREF(context);
     if (UNLIKELY(self->extra != NULL)) {
         handle_free_extra(self);
     }
-    if (!freelist_keep_plain(freelist_of(state), op)) {
-        type->tp_free(op);
+    if (!freelist_keep_plain(freelist_of(loop->state), op)) {
+        untracked_free(op);
     }
-    Py_XDECREF(loop);
+    Py_DECREF(loop);
     Py_DECREF(type);
 }
 
@@ -43,16 +44,52 @@ free_timer_handles_of(struct state *state)
     return &loop_state(state)->handles.free_timers;
 }
 
+/* One that leads to the next, and so on: only what is tracked can. */
+#define TRACKED_DEALLOC(op, dealloc, freelist_of)      \
+    PyObject_GC_UnTrack(op);                           \
+    Py_TRASHCAN_BEGIN(op, dealloc)                     \
+        handle_dealloc(op, freelist_of);               \
+    Py_TRASHCAN_END
+
 static void
 Handle_dealloc(PyObject *op)
 {
-    handle_dealloc(op, free_handles_of);
+    if (LIKELY(!((Handle *)op)->tracked)) {
+        handle_dealloc(op, free_handles_of);
+        return;
+    }
+    TRACKED_DEALLOC(op, Handle_dealloc, free_handles_of)
 }
 
 static void
 TimerHandle_dealloc(PyObject *op)
 {
-    handle_dealloc(op, free_timer_handles_of);
+    if (LIKELY(!((Handle *)op)->tracked)) {
+        handle_dealloc(op, free_timer_handles_of);
+        return;
+    }
+    TRACKED_DEALLOC(op, TimerHandle_dealloc, free_timer_handles_of)
+}
+
+static int
+Handle_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(op));
+    return handle_traverse_inside((Handle *)op, visit, arg);
+}
+
+static int
+Handle_clear(PyObject *op)
+{
+    Handle *self = (Handle *)op;
+    handle_discard(self);
+    if (!self->is_native) {
+        Py_CLEAR(self->how.context);
+    }
+    if (self->extra != NULL) {
+        handle_free_extra(self);
+    }
+    return 0;
 }
 
 /* -- methods -------------------------------------------------------------------------- */
@@ -72,6 +109,12 @@ static PyObject *
 TimerHandle_cancel(PyObject *op, PyObject *ignored UNUSED)
 {
     timer_cancel((TimerHandle *)op);
+#if PY_VERSION_HEX >= 0x030E0000
+    /* A local variable may have lent its reference, which then looks like the caller's own. */
+    if (Py_REFCNT(op) == 1 && !PyUnstable_Object_IsUniqueReferencedTemporary(op)) {
+        handle_track((Handle *)op);
+    }
+#endif
     Py_RETURN_NONE;
 }
 
@@ -96,27 +139,21 @@ static PyObject *
 Handle__run(PyObject *op, PyObject *ignored UNUSED)
 {
     Handle *handle = (Handle *)op;
-    Loop *loop = handle_hold_loop(handle);
-    if (loop == NULL) {
-        Py_RETURN_NONE;    /* it has run, or was cancelled */
-    }
+    Loop *loop = handle->loop;
     /* What leaves the loop leaves this call, whether the loop runs or not. */
     struct run run = {0};
     bool mine = loop_is_mine(loop);
     Py_INCREF(op);
-    Py_INCREF(loop);
     if (mine) {
         loop_begin_run(loop, &run);
     }
-    int result = handle_run_by_hand(handle);
+    int result = handle_run(handle);
     if (mine) {
         PyObject *raised = PyErr_GetRaisedException();
         loop_state(loop->state)->run.end_turn_by_hand(loop, &run);
         PyErr_SetRaisedException(raised);
         loop_end_run(loop, &run);
     }
-    Py_DECREF(loop);
-    handle_release_loop(loop);
     Py_DECREF(op);
     if (run.exception != NULL) {
         PyErr_SetRaisedException(run.exception);
@@ -148,7 +185,7 @@ TimerHandle_when(PyObject *op, PyObject *ignored UNUSED)
     return timer_when((TimerHandle *)op);
 }
 
-/* New reference: the arguments, or None once there is nothing to call. */
+/* New reference: the arguments, or None once it is cancelled. */
 static PyObject *
 handle_args(const Handle *self)
 {
@@ -198,27 +235,9 @@ TimerHandle_get___class__(PyObject *op, void *closure UNUSED)
 static PyObject *
 Handle__repr_info(PyObject *op, PyObject *ignored UNUSED)
 {
-    Handle *self = (Handle *)op;
-    bool has_call, looking;
-    /* asyncio's method asks for the callback, and if there is one for the loop. */
-    {
-        GUARD(op);
-        has_call = self->callback != NULL;
-        looking = self->lookers < HANDLE_LOOKERS_MAX;
-        self->lookers += looking;
-    }
-    PyObject *class = PyObject_GetAttr(op, handle_state(self)->names.__class__);
-    PyObject *result =
-        class == NULL ? NULL : PyObject_CallMethod(class, "_repr_info", "O", op);
+    PyObject *class = PyObject_GetAttr(op, handle_state((Handle *)op)->names.__class__);
+    PyObject *result = class == NULL ? NULL : PyObject_CallMethod(class, "_repr_info", "O", op);
     Py_XDECREF(class);
-    {
-        GUARD(op);
-        self->lookers -= looking;
-        has_call = has_call && self->callback == NULL;
-    }
-    if (has_call) {
-        handle_let_loop_go(self);    /* what ended it meanwhile could not */
-    }
     return result;
 }
 
@@ -235,6 +254,32 @@ Handle_repr(PyObject *op)
         return kept;
     }
     return PyObject_CallMethod(loop_state(handle_state(self))->handles.asyncio_Handle, "__repr__", "O", op);
+}
+
+/* For the copy module: one of asyncio's own with the same in it. */
+static PyObject *
+Handle___reduce_ex__(PyObject *op, PyObject *protocol UNUSED)
+{
+    PyObject *class = PyObject_GetAttr(op, handle_state((Handle *)op)->names.__class__);
+    PyObject *copyreg = class == NULL ? NULL : PyImport_ImportModule("copyreg");
+    PyObject *names = copyreg == NULL ? NULL : PyObject_CallMethod(copyreg, "_slotnames", "O", class);
+    PyObject *slots = names == NULL || !PyList_Check(names) ? NULL : PyDict_New();
+    for (Py_ssize_t i = 0; slots != NULL && i < PyList_GET_SIZE(names); i++) {
+        PyObject *name = PyList_GET_ITEM(names, i), *value;
+        int found = PyObject_GetOptionalAttr(op, name, &value);
+        if (found < 0 || (found > 0 && PyDict_SetItem(slots, name, value) < 0)) {
+            Py_CLEAR(slots);
+        }
+        Py_XDECREF(value);
+    }
+    PyObject *make = slots == NULL ? NULL : PyObject_GetAttrString(copyreg, "__newobj__");
+    PyObject *result = make == NULL ? NULL : Py_BuildValue("O(O)(OO)", make, class, Py_None, slots);
+    Py_XDECREF(make);
+    Py_XDECREF(slots);
+    Py_XDECREF(names);
+    Py_XDECREF(copyreg);
+    Py_XDECREF(class);
+    return result;
 }
 
 static PyObject *
@@ -293,36 +338,27 @@ TimerHandle_get__when(PyObject *op, void *closure UNUSED)
 
 /* -- what a program puts into a handle of its own ------------------------------------------ */
 
-/* In its critical section: is there a call, which Python can see? What has run or was cancelled holds
- * nothing, and no cycle could be found if it were given something again (handle.h). */
-static bool
-handle_has_call(const Handle *self)
-{
-    return self->callback != NULL && !self->is_native;
-}
-
 static int
-handle_is_over(const char *name)
+handle_is_native(const char *name)
 {
-    PyErr_Format(PyExc_AttributeError, "%s of a call that is over, or the loop's own, cannot be set", name);
+    PyErr_Format(PyExc_AttributeError, "%s of a call of the loop's own cannot be set", name);
     return -1;
 }
 
 static int
 handle_set_object(PyObject *op, PyObject *value, PyObject **field, const char *name)
 {
-    PyObject *old = NULL;
-    bool done = false;
+    if (((Handle *)op)->is_native) {
+        return value == Py_None ? 0 : handle_is_native(name);
+    }
+    PyObject *old;
     {
         GUARD(op);
-        if (handle_has_call((Handle *)op)) {
-            old = *field;
-            SHARED_STORE(*field, Py_NewRef(value));
-            done = true;
-        }
+        old = *field;
+        SHARED_STORE(*field, Py_NewRef(value));
     }
     Py_XDECREF(old);
-    return done || value == Py_None ? 0 : handle_is_over(name);
+    return 0;
 }
 
 static int
@@ -358,48 +394,47 @@ Handle_set__args(PyObject *op, PyObject *value, void *closure UNUSED)
     if (handle_no_delete(value, "_args") < 0) {
         return -1;
     }
+    if (self->is_native) {
+        return value == Py_None ? 0 : handle_is_native("_args");
+    }
     PyObject *args = value == Py_None ? PyTuple_New(0) : PySequence_Tuple(value);
     if (args == NULL) {
         return -1;
     }
-    PyObject *old[HANDLE_INLINE_ARGS] = {NULL};
-    bool done = false;
+    PyObject *old[HANDLE_INLINE_ARGS];
     {
         GUARD(op);
-        if (handle_has_call(self)) {
-            for (int i = 0; i < HANDLE_INLINE_ARGS; i++) {
-                old[i] = self->args[i];
-                self->args[i] = NULL;
-            }
-            self->args[0] = Py_NewRef(args);
-            self->nargs = HANDLE_ARGS_TUPLE;
-            done = true;
+        for (int i = 0; i < HANDLE_INLINE_ARGS; i++) {
+            old[i] = self->args[i];
+            self->args[i] = NULL;
         }
+        self->args[0] = args;
+        self->nargs = HANDLE_ARGS_TUPLE;
     }
     for (int i = 0; i < HANDLE_INLINE_ARGS; i++) {
         Py_XDECREF(old[i]);
     }
-    Py_DECREF(args);
-    return done || value == Py_None ? 0 : handle_is_over("_args");
+    return 0;
 }
 
-/* True: the call will not be made. What it was goes, as by cancel(), so that there is no way back. */
+/* Nothing but the mark, as with asyncio: what it calls stays. */
 static int
 Handle_set__cancelled(PyObject *op, PyObject *value, void *closure UNUSED)
 {
+    Handle *self = (Handle *)op;
     int cancelled = handle_no_delete(value, "_cancelled") < 0 ? -1 : PyObject_IsTrue(value);
     if (cancelled < 0) {
         return -1;
     }
-    if (!cancelled) {
-        return SHARED_LOAD(((Handle *)op)->cancelled) ? handle_is_over("_cancelled") : 0;
+    GUARD(op);
+    if (!cancelled && self->callback == NULL) {
+        if (self->is_native) {
+            return handle_is_native("_cancelled");
+        }
+        self->callback = Py_NewRef(Py_None);    /* to be called, and refused */
     }
-    PyTypeObject *timer = loop_state(handle_state((Handle *)op))->handles.TimerType;
-    PyObject *result = Py_IS_TYPE(op, timer)
-                           ? TimerHandle_cancel(op, NULL)
-                           : Handle_cancel(op, NULL);
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
+    SHARED_STORE(self->cancelled, cancelled);
+    return 0;
 }
 
 /* Of a timer that waits: it is due then. */
@@ -411,22 +446,18 @@ TimerHandle_set__when(PyObject *op, PyObject *value, void *closure UNUSED)
     if (when == -1. && PyErr_Occurred()) {
         return -1;
     }
-    Loop *loop = handle_hold_loop(&timer->handle);
     int result = handle_keep_extra(&timer->handle, HANDLE_EXTRA(when),
                                    PyFloat_CheckExact(value) ? NULL : value);
     if (result == 0) {
-        result = timer_move(loop, timer, when);
+        result = timer_move(timer->handle.loop, timer, when);
     }
-    handle_release_loop(loop);
     return result;
 }
 
 static int
 Handle_set__loop(PyObject *op, PyObject *value, void *closure UNUSED)
 {
-    Loop *loop = handle_hold_loop((Handle *)op);
-    bool same = value == (PyObject *)loop;
-    handle_release_loop(loop);
+    bool same = value == (PyObject *)((Handle *)op)->loop;
     if (!same) {
         PyErr_SetString(PyExc_AttributeError, "_loop: a call stays with the loop that made it");
     }
@@ -455,6 +486,20 @@ Handle_set__source_traceback(PyObject *op, PyObject *value, void *closure UNUSED
                                    value == Py_None ? NULL : value);
 }
 
+/* A handle of call_soon_threadsafe() has a lock with asyncio: for whoever copies one, or takes it. */
+static PyObject *
+Handle_get__lock(PyObject *op, void *closure UNUSED)
+{
+    if (!((Handle *)op)->threadsafe) {
+        PyErr_SetString(PyExc_AttributeError, "_lock");
+        return NULL;
+    }
+    PyObject *threading = PyImport_ImportModule("threading");
+    PyObject *lock = threading == NULL ? NULL : PyObject_CallMethod(threading, "RLock", NULL);
+    Py_XDECREF(threading);
+    return lock;
+}
+
 #define HANDLE_GETSETS                                                                          \
     {"_args", Handle_get__args, Handle_set__args, NULL, NULL},                                  \
     {"_callback", Handle_get__callback, Handle_set__callback, NULL, NULL},                      \
@@ -469,12 +514,14 @@ Handle_set__source_traceback(PyObject *op, PyObject *value, void *closure UNUSED
      PyDoc_STR("cancelled($self, /)\n--\n\nTrue if the call was cancelled.")},             \
     {"get_context", Handle_get_context, METH_NOARGS,                                       \
      PyDoc_STR("get_context($self, /)\n--\n\nThe contextvars.Context of the callback.")},  \
+    {"__reduce_ex__", Handle___reduce_ex__, METH_O, NULL},                                 \
     {"_repr_info", Handle__repr_info, METH_NOARGS, NULL},                                   \
     {"_run", Handle__run, METH_NOARGS, NULL}
 
 static PyGetSetDef Handle_getset[] = {
     HANDLE_GETSETS,
     {"__class__", Handle_get___class__, NULL, NULL, NULL},
+    {"_lock", Handle_get__lock, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -504,7 +551,7 @@ static PyMethodDef TimerHandle_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-#define HANDLE_FLAGS (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION)
+#define HANDLE_FLAGS (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION)
 
 static PyMemberDef Handle_members[] = {
     {"__weaklistoffset__", T_PYSSIZET, offsetof(Handle, weakrefs), READONLY, NULL},
@@ -514,6 +561,8 @@ static PyMemberDef Handle_members[] = {
 static PyType_Slot Handle_slots[] = {
     {Py_tp_doc, "A call that waits in the event loop: asyncio.Handle."},
     {Py_tp_dealloc, Handle_dealloc},
+    {Py_tp_traverse, Handle_traverse},
+    {Py_tp_clear, Handle_clear},
     {Py_tp_repr, Handle_repr},
     {Py_tp_members, Handle_members},
     {Py_tp_methods, Handle_methods},
@@ -531,6 +580,8 @@ static PyType_Spec Handle_spec = {
 static PyType_Slot TimerHandle_slots[] = {
     {Py_tp_doc, "A call at a given time: asyncio.TimerHandle."},
     {Py_tp_dealloc, TimerHandle_dealloc},
+    {Py_tp_traverse, Handle_traverse},
+    {Py_tp_clear, Handle_clear},
     {Py_tp_repr, Handle_repr},
     {Py_tp_richcompare, TimerHandle_richcompare},
     {Py_tp_hash, TimerHandle_hash},

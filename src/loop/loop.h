@@ -190,6 +190,7 @@ struct Loop {
     bool profiled_sleep;          /* a profiler is to be told that a sleep has ended */
     bool polling_blocked;         /* this poll may sleep, so it drops the GIL */
     bool left_to_poll;            /* closed by another thread during a poll, which closes the rest */
+    bool collected;               /* the garbage collector closes it */
     bool forked;                  /* a child of fork() inherited this loop */
     bool forked_epoll;            /* libev makes a new epoll set in its next poll */
 };

@@ -72,7 +72,8 @@ void
 ready_drop_item(uintptr_t item)
 {
     if ((item & READY_KIND_MASK) == READY_HANDLE) {
-        handle_drop((Handle *)ready_object(item));
+        handle_drop_steal((Handle *)ready_object(item));
+        return;
     }
     Py_DECREF(ready_object(item));
 }
@@ -100,7 +101,7 @@ ready_traverse_item(uintptr_t item, visitproc visit, void *arg)
 {
     PyObject *op = ready_object(item);
     if ((item & READY_KIND_MASK) == READY_HANDLE) {
-        return handle_traverse((Handle *)op, HANDLE_ONCE, visit, arg);
+        return handle_traverse((Handle *)op, false, visit, arg);
     }
     Py_VISIT(op);
     return 0;

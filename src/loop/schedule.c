@@ -80,6 +80,7 @@ static PyMethodDef native_call_def = {"asyncloop_callback", run_native_handle, M
 static int
 call_soon_by_method_steal(Loop *loop, Handle *handle)
 {
+    handle_track(handle);
     PyObject *callback = PyCFunction_New(&native_call_def, (PyObject *)handle);
     Py_DECREF(handle);
     if (callback == NULL) {

@@ -216,28 +216,16 @@ timer_cancel(TimerHandle *timer)
 {
     Handle *handle = &timer->handle;
     struct cancel cancel;
-    Loop *loop = NULL;
-    Py_INCREF(timer);
     bool waited = SHARED_LOAD(timer->heap_index) != TIMER_NOT_WAITING;    /* else the ready ring still tells of it */
     {
         GUARD(handle);
         handle_begin_cancel(handle, &cancel);
-        if (LIKELY(waited && cancel.left == CANCEL_DROPS)) {
-            loop = handle_take_loop(handle);
-        }
-        if (UNLIKELY(loop == NULL)) {
-            loop = (Loop *)Py_XNewRef(handle->loop);
-        }
     }
-    if (LIKELY(loop != NULL)) {
-        timer_unschedule(loop, timer);
-    }
+    timer_unschedule(handle->loop, timer);
     handle_end_cancel(handle, &cancel);
-    if (waited && UNLIKELY(cancel.left != CANCEL_DROPS)) {
-        handle_let_loop_go(handle);
+    if (waited) {
+        handle_left(handle);
     }
-    Py_XDECREF(loop);
-    Py_DECREF(timer);
 }
 
 void
@@ -261,8 +249,7 @@ timer_clear(Loop *loop)
         SHARED_STORE(timers->length, timers->length - 1);
         TimerHandle *timer = timers->heap[timers->length].timer;
         SHARED_STORE(timer->heap_index, TIMER_NOT_WAITING);
-        handle_drop(&timer->handle);    /* may run Python, which may schedule again */
-        Py_DECREF(timer);
+        handle_drop_steal(&timer->handle);    /* may run Python, which may schedule again */
     }
     PyMem_Free(timers->heap);
     timers->heap = NULL;
@@ -273,7 +260,7 @@ int
 timer_traverse(Loop *loop, visitproc visit, void *arg)
 {
     for (size_t i = 0; i < loop->timers.length; i++) {
-        int result = handle_traverse(&loop->timers.heap[i].timer->handle, HANDLE_ONCE, visit, arg);
+        int result = handle_traverse(&loop->timers.heap[i].timer->handle, false, visit, arg);
         if (result != 0) {
             return result;
         }

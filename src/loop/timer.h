@@ -9,7 +9,7 @@
 
 int timer_schedule(Loop *loop, TimerHandle *timer);      /* takes a new reference; 0 / -1 MemoryError */
 void timer_unschedule(Loop *loop, TimerHandle *timer);   /* drops the heap's reference, if it is there */
-void timer_cancel(TimerHandle *timer);                   /* unschedule, and drop callback and arguments */
+void timer_cancel(TimerHandle *timer);                   /* unschedule, and drop callback and arguments; the caller has a reference */
 /* The timer is due at another time, whether it waits or not; `loop` may be NULL. 0 / -1 MemoryError */
 int timer_move(Loop *loop, TimerHandle *timer, double when);
 /* Due ones to the ready ring, which takes as many as there is memory for: the rest stays due. */

@@ -152,19 +152,3 @@ def test_wrong_things(run):
         handle.cancel()
 
     run(main())
-
-
-def test_what_is_over_takes_nothing(impl, run):
-    if not impl.ours:
-        pytest.skip("asyncio keeps in a handle what it has called")
-
-    async def main():
-        loop = asyncio.get_running_loop()
-        handle = loop.call_soon(int)
-        await turns(2)
-        handle._callback = handle._args = handle._context = None
-        for name, value in (("_callback", print), ("_args", (1,)), ("_loop", loop)):
-            with pytest.raises(AttributeError):
-                setattr(handle, name, value)
-
-    run(main())
