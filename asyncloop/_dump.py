@@ -11,20 +11,25 @@ import contextlib
 import gc
 import io
 import os
+import queue
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import AsyncGeneratorType, CoroutineType, FrameType, FunctionType, GeneratorType
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 from . import _core
 from ._say import descriptor_of_stderr, encodable, say, write_with_patience
 
 __all__ = ["dump"]
 
+_T = TypeVar("_T")
+
 _HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
+_PATIENCE = 0.5  # seconds that a loop of another thread has for an answer
+_NO_ANSWER = "the loop's thread is busy, and nobody else can look at them"
 _MOST_TASKS = 20_000
 _MOST_OTHERS = 50  # timers, transports: so many of each are written out
 _MOST_FRAMES = 100
@@ -100,11 +105,15 @@ def _dump_loop(text: TextIO, number: int, thread: int, loop: Any) -> None:
     timers = timers_of(loop)
     text.write(
         f"\nloop {number} in thread {names.get(thread, '?')} ({thread}): "
-        f"{_safely(loop._ready_length)} ready, {len(timers)} timers\n"
+        f"{_ready_of(loop)} ready, {len(timers)} timers\n"
     )
     _dump_stack(text, thread)
     _dump_some(text, "timers", timers, _describe_timer(loop))
-    _dump_some(text, "transports", all_transports(loop), _describe_transport)
+    transports = all_transports(loop)
+    if transports is None:
+        text.write(f"  {loop.stats().transports} transports: {_NO_ANSWER}\n")
+    else:
+        _dump_some(text, "transports", transports, _describe_transport)
     _dump_some(text, "calls in the default executor", calls_of(loop), str)
     _dump_some(text, "async generators", generators_of(loop), str)
     tasks = set(tasks_of(loop))
@@ -190,17 +199,40 @@ def timers_of(loop: Any) -> list[Any]:
     return found
 
 
-def all_transports(loop: Any) -> list[Any]:
-    """The transports of a loop, that with the most buffered bytes first."""
-    found: list[Any] = []
-    with contextlib.suppress(Exception):
-        found = list(loop._transports.values())
-    return sorted(found, key=buffered, reverse=True)
+def _ready_of(loop: Any) -> str:
+    try:
+        return str(loop._ready_length())
+    except RuntimeError:  # the loop is another thread's, and there is no GIL
+        return str(loop.stats().ready)
 
 
-def transports_of(loop: Any) -> list[str]:
-    """The same, described."""
-    return [_safely(_describe_transport, transport) for transport in all_transports(loop)]
+def _in_its_thread(loop: Any, function: Callable[[], _T]) -> _T | None:
+    """What `function` returns; None if the loop did not come to a turn in time.
+
+    Without a GIL only the thread that runs a loop can look at its transports.
+    """
+    if _HAS_GIL or loop._thread_id in (None, threading.get_ident()):
+        return function()
+    answer: queue.SimpleQueue[_T] = queue.SimpleQueue()
+    with contextlib.suppress(RuntimeError, queue.Empty):  # closed meanwhile, or blocked
+        _core.Loop.call_soon_threadsafe(loop, lambda: answer.put(function()))
+        return answer.get(timeout=_PATIENCE)
+    return None
+
+
+def all_transports(loop: Any) -> "list[tuple[int, Any]] | None":
+    """The transports of a loop, each after the bytes that it has buffered, the most first.
+
+    None where the loop's thread had to be asked, and did not answer.
+    """
+
+    def find() -> list[tuple[int, Any]]:
+        found: list[tuple[int, Any]] = []
+        with contextlib.suppress(Exception):
+            found = [(_buffered(each), each) for each in loop._transports.values()]
+        return sorted(found, key=lambda pair: -pair[0])
+
+    return _in_its_thread(loop, find)
 
 
 def calls_of(loop: Any) -> list[str]:
@@ -262,7 +294,7 @@ def generators_of(loop: Any) -> list[str]:
     return found
 
 
-def buffered(transport: Any) -> int:
+def _buffered(transport: Any) -> int:
     """The bytes that a transport has still to send; 0 for one that does not tell."""
     try:
         return int(transport.get_write_buffer_size())
@@ -270,9 +302,18 @@ def buffered(transport: Any) -> int:
         return 0
 
 
-def _describe_transport(transport: Any) -> str:
+def _describe_transport(sized: tuple[int, Any]) -> str:
+    buffered, transport = sized
     peer = transport.get_extra_info("peername")
-    return f"{buffered(transport)} bytes buffered, peer {peer!r}: {transport!r}"
+    return f"{buffered} bytes buffered, peer {peer!r}: {transport!r}"
+
+
+def transports_of(loop: Any) -> tuple[list[str], int]:
+    """What is to be said of a loop's transports, and how many there are."""
+    transports = all_transports(loop)
+    if transports is None:
+        return [_NO_ANSWER], loop.stats().transports
+    return [_safely(_describe_transport, each) for each in transports], len(transports)
 
 
 # -- the tree of tasks -------------------------------------------------------------------

@@ -99,7 +99,7 @@ def report(loop: Any, seconds: float) -> str:
     """One text about all that keeps the loop from its end."""
     parts = [
         _part("task(s)", [_of_task(task) for task in _dump.tasks_of(loop)]),
-        _part("connection(s)", _dump.transports_of(loop)),
+        _part("connection(s)", *_dump.transports_of(loop)),
         _part("call(s) in the default executor", _dump.calls_of(loop)),
         _part("async generator(s)", _dump.generators_of(loop)),
     ]
@@ -109,13 +109,16 @@ def report(loop: Any, seconds: float) -> str:
     return "\n".join([head, *lines])
 
 
-def _part(kind: str, found: list[str]) -> tuple[str, list[str]]:
-    if not found:
+def _part(kind: str, found: list[str], count: int | None = None) -> tuple[str, list[str]]:
+    """count: how many there are, where not all is known of them."""
+    if count is None:
+        count = len(found)
+    if not count:
         return "", []
     lines = [f"  {line}" for line in found[:_MOST]]
     if len(found) > _MOST:
         lines.append(f"  ... and {len(found) - _MOST} more")
-    return f"{len(found)} {kind}", lines
+    return f"{count} {kind}", lines
 
 
 def _of_task(task: "asyncio.Task[Any]") -> str:

@@ -157,9 +157,9 @@ def census() -> Census:
     tasks = [TaskPlace(where, len(ages), max(ages)) for where, ages in places.items()]
     tasks.sort(key=lambda place: (-place.count, place.where))
     transports = [
-        TransportSize(transport, _dump.buffered(transport), _peer(transport))
+        TransportSize(transport, buffered, _peer(transport))
         for _, _, loop in _core._running_loops()
-        for transport in _dump.all_transports(loop)
+        for buffered, transport in _dump.all_transports(loop) or ()
     ]
     transports.sort(key=lambda size: -size.buffered)
     return Census(tuple(tasks), tuple(transports))

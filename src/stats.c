@@ -5,6 +5,7 @@
 
 #include "loop/activity.h"
 #include "loop/loop.h"
+#include "loop/owner.h"
 #include "loop/timer.h"
 
 PyObject *
@@ -103,10 +104,14 @@ Loop__counters(PyObject *op, PyObject *ignored UNUSED)
     Loop *loop = (Loop *)op;
     struct counters counters;
     int64_t now;
+    struct claim claim;
     activity_read(loop->activity, &counters, &now);
-    if (loop_is_mine(loop)) {
+    if (loop_claim(&claim, loop) == 0) {
         counters.ready = ready_length(&loop->ready);
         counters.timers = timer_count(loop);
+        loop_unclaim(&claim);
+    } else {
+        PyErr_Clear();    /* another thread runs it, and has counted when it last looked at the kernel */
     }
     return counters_as_dict(&counters, now);
 }

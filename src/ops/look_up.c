@@ -347,7 +347,7 @@ look_ups_close(Loop *loop)
      * which takes a closed loop for what it is. */
     while (!list_empty(&ups->asked)) {
         struct look_up *look_up = container_of(ups->asked.next, struct look_up, asked);
-        Py_DECREF(look_up_detach(look_up));
+        Py_XDECREF(look_up_detach(look_up));
     }
     pthread_mutex_lock(&ups->lock);
     ups->loop = NULL;

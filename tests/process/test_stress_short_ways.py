@@ -29,11 +29,12 @@ def look_at_streams(reader, writer):
         repr(writer)
     writer.get_extra_info("peername")
     writer.is_closing()
-    reader.note = object()    # its dict has one more, and one less
-    del reader.note
+    note = f"note_{threading.get_ident()}"
+    setattr(reader, note, object())    # its dict has one more, and one less
+    delattr(reader, note)
     vars(reader)
     if SAFE_BYTEARRAY:
-        bytes(reader._buffer)
+        reader._buffer.copy()    # bytes() of it would lend it, and refuse to have bytes taken out meanwhile
         len(reader._buffer)
 
 
@@ -186,8 +187,9 @@ def look_at_ssl_object(transport):
     ssl_object.pending()
     with contextlib.suppress(ValueError):    # not with TLS 1.3, before OpenSSL 3
         ssl_object.get_channel_binding("tls-unique")
-    ssl_object.note = object()    # its dict has one more, and one less
-    del ssl_object.note
+    note = f"note_{threading.get_ident()}"
+    setattr(ssl_object, note, object())    # its dict has one more, and one less
+    delattr(ssl_object, note)
 
 
 def use_tls(transport):

@@ -328,3 +328,32 @@ def test_many_signals():
     wait = "[(os.kill(os.getpid(), signal.SIGUSR1), time.sleep(0.001)) for _ in range(50)]"
     done = child(PROGRAM.replace("WAIT", wait), ASYNCLOOP_DUMP_SIGNAL="USR1")
     assert done.returncode == 0 and done.stdout == "done\n", done.stderr
+
+
+def dumped_elsewhere():
+    found = []
+    thread = threading.Thread(target=lambda: found.append(dumped()))
+    thread.start()
+    return thread, found
+
+
+def test_transports_of_a_loop_in_another_thread():
+    """Without a GIL the loop's own thread looks at them, if it comes to a turn; else they are counted."""
+
+    async def main():
+        server = await asyncio.start_server(lambda *pair: kept.append(pair), "127.0.0.1", 0)
+        kept.append(await asyncio.open_connection(*server.sockets[0].getsockname()))
+        thread, free = dumped_elsewhere()
+        await asyncio.to_thread(thread.join)
+        thread, blocked = dumped_elsewhere()
+        thread.join()
+        for _, writer in kept:
+            writer.close()
+        server.close()
+        return free[0], blocked[0]
+
+    kept = []
+    free, blocked = asyncloop.run(main())
+    assert free.count("bytes buffered, peer ('127.0.0.1'") == 2
+    assert " ready, " in free and " ready, " in blocked
+    assert re.search(r"^  2 transports", blocked, re.MULTILINE)
