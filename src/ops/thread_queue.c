@@ -320,7 +320,7 @@ static PyMethodDef queue_methods[] = {
     {"forget_putter", queue_forget_putter, METH_O, NULL},
     {"shutdown", queue_shutdown, METH_O, NULL},
     {"counts", queue_counts, METH_NOARGS, NULL},
-    {NULL},
+    {NULL, NULL, 0, NULL},
 };
 
 static PyType_Slot queue_slots[] = {
