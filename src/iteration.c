@@ -66,11 +66,16 @@ loop_run_ready(Loop *loop, struct run *run, size_t count)
     /* A callback may empty the ring (a forked child that closes the loop). */
     while (count-- > 0 && ready_length(&loop->ready) > 0) {
         uintptr_t item = ready_pop(&loop->ready);
-        if ((item & READY_KIND_MASK) == READY_HANDLE) {
-            fetch_next_handles(&loop->ready);
+        int result;
+        if (UNLIKELY(FLAG(loop->careful))) {
+            result = loop_run_item_carefully(loop, item, false);
         }
-        int result = LIKELY(!FLAG(loop->careful)) ? loop_run_item(loop, item)
-                                                  : loop_run_item_carefully(loop, item, false);
+        else {
+            if ((item & READY_KIND_MASK) == READY_HANDLE) {
+                fetch_next_handles(&loop->ready);
+            }
+            result = loop_run_item(loop, item);
+        }
         VERIFY(result < 0 || !PyErr_Occurred());
         Py_DECREF(ready_object(item));
         if (UNLIKELY(result < 0)) {

@@ -16,12 +16,14 @@ void loop_free_buffers(Loop *loop);
 static inline int
 loop_look(Loop *loop, int64_t wait_ns)
 {
-    int result = poll_once(loop, wait_ns);
+    if (LIKELY(poll_once(loop, wait_ns) == 0)) {
+        return 0;
+    }
     if (UNLIKELY(loop->left_to_poll)) {
         loop_close_kernel_side(loop);
         return loop_closed_error(loop);
     }
-    return result;
+    return -1;
 }
 
 #endif

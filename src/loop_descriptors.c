@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <sys/stat.h>
 
 /* Of what the user gave: its number (new reference), and whether a transport uses that. NULL with
  * ValueError or RuntimeError. */
@@ -64,22 +65,24 @@ descriptor_of_object(Loop *loop, PyObject *object, bool check_transport, bool *c
     return fd < 0 && PyErr_ExceptionMatches(PyExc_OverflowError) ? TOO_LARGE : fd;
 }
 
-/* What the user gave, as the table knows it: its number, or a number below 0, -1 with an exception.
- * *closed: the object is there no more. */
+/* What the user gave, as the table knows it: its number, or a number below 0, -1 with an exception; and its entry
+ * there, or NULL. *closed: the object is there no more. The loop may be closed. */
 static inline int
-descriptor_given(Loop *loop, PyObject *object, bool check_transport, bool *closed)
+descriptor_given(Loop *loop, PyObject *object, bool check_transport, bool *closed, struct fd_entry **entry)
 {
     int fd = args_small_fd(object);
     *closed = false;
     if (UNLIKELY(fd < 0)) {
-        return descriptor_of_object(loop, object, check_transport, closed);
+        fd = descriptor_of_object(loop, object, check_transport, closed);
+        *entry = fds_find(loop, fd);
+        return fd;
     }
-    struct fd_entry *entry = fds_find(loop, fd);
-    if (check_transport && entry != NULL && UNLIKELY(entry->transport != NULL)
+    *entry = fds_find(loop, fd);
+    if (check_transport && *entry != NULL && UNLIKELY((*entry)->transport != NULL)
         && transport_ensure_free(loop, fd, object) < 0) {
         return -1;
     }
-    return LIKELY(!FLAG(loop->closed)) ? fd : LOOP_IS_CLOSED;
+    return fd;
 }
 
 /* Of a descriptor that was closed, asyncio can tell the kernel no change: that fails, and takes reader
@@ -96,13 +99,23 @@ fail_closed(Loop *loop, int fd)
 
 /* add_reader() of an object that is registered and was closed since: the callback alone is changed. */
 static int
-add_callback_of_closed(Loop *loop, int fd, int event, Handle *handle)
+add_callback_of_closed_steal(Loop *loop, int fd, int event, Handle *handle)
 {
-    return readers_change(loop, fd, event, (Handle *)Py_NewRef(handle))
-               ? 0
-               : fail_closed(loop, fd);
+    return readers_change(loop, fd, event, handle) ? 0 : fail_closed(loop, fd);
 }
 
+/* watch_check_pollable(), which need not be called for what is watched most. */
+static inline int
+check_pollable(int fd)
+{
+    struct stat about;
+    return LIKELY(fstat(fd, &about) == 0 && (S_ISSOCK(about.st_mode) || S_ISFIFO(about.st_mode)))
+               ? 0
+               : watch_check_pollable(fd);
+}
+
+/* None, or of the private methods, which are those that do not look whether a transport has the descriptor, the
+ * handle. */
 static PyObject *
 add_callback(Loop *loop, const char *function, int event, bool check_transport,
              PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
@@ -117,7 +130,8 @@ add_callback(Loop *loop, const char *function, int event, bool check_transport,
         nargs = 2;
     }
     bool closed;
-    int fd = descriptor_given(loop, args[0], check_transport, &closed);
+    struct fd_entry *entry;
+    int fd = descriptor_given(loop, args[0], check_transport, &closed, &entry);
     if (fd == -1 || fd == TOO_LARGE || loop_check_closed(loop) < 0) {
         return NULL;
     }
@@ -125,20 +139,22 @@ add_callback(Loop *loop, const char *function, int event, bool check_transport,
     if (handle == NULL) {
         return NULL;
     }
-    int result;
+    PyObject *result = Py_NewRef(check_transport ? Py_None : (PyObject *)handle);
+    int done;
     if (UNLIKELY(closed)) {
-        result = add_callback_of_closed(loop, fd, event, handle);
+        done = add_callback_of_closed_steal(loop, fd, event, handle);
+    }
+    else if (UNLIKELY(check_pollable(fd) < 0)) {
+        Py_DECREF(handle);
+        done = -1;
     }
     else {
-        result = watch_check_pollable(fd);
-        if (result == 0) {
-            result = readers_set(loop, fd, event, (Handle *)Py_NewRef(handle), args[0]);
-        }
+        done = readers_set(loop, fd, entry, event, handle, args[0]);
     }
-    if (result < 0) {
-        Py_CLEAR(handle);
+    if (UNLIKELY(done < 0)) {
+        Py_CLEAR(result);
     }
-    return (PyObject *)handle;
+    return result;
 }
 
 /* The private methods take a transport's own reader or writer away, as asyncio's do: it is not told any
@@ -169,15 +185,15 @@ remove_callback(Loop *loop, const char *function, int event, bool check_transpor
     if (object == NULL) {
         return NULL;
     }
-    int fd = descriptor_given(loop, object, check_transport, &closed);
-    if (UNLIKELY(fd < 0)) {
+    struct fd_entry *entry;
+    int fd = descriptor_given(loop, object, check_transport, &closed, &entry);
+    if (UNLIKELY(fd < 0 || FLAG(loop->closed))) {
         if (fd == -1) {
             return NULL;
         }
         PyErr_Clear();    /* asyncio only looks it up */
         Py_RETURN_FALSE;
     }
-    struct fd_entry *entry = fds_find(loop, fd);
     if (entry != NULL && UNLIKELY(entry->place[0] != NULL && entry->place[1] != NULL)
         && (closed || fcntl(fd, F_GETFD) < 0)) {
         (void)fail_closed(loop, fd);
@@ -222,7 +238,7 @@ Loop_add_reader(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject 
     if (is_overridden(op, LOOP_BIT(_add_reader), nargs, kwnames)) {
         return none_for(call_private((Loop *)op, "_add_reader", args, nargs));
     }
-    return none_for(add_callback((Loop *)op, "add_reader", EV_READ, true, args, nargs, kwnames));
+    return add_callback((Loop *)op, "add_reader", EV_READ, true, args, nargs, kwnames);
 }
 
 PyObject *
@@ -232,7 +248,7 @@ Loop_add_writer(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject 
     if (is_overridden(op, LOOP_BIT(_add_writer), nargs, kwnames)) {
         return none_for(call_private((Loop *)op, "_add_writer", args, nargs));
     }
-    return none_for(add_callback((Loop *)op, "add_writer", EV_WRITE, true, args, nargs, kwnames));
+    return add_callback((Loop *)op, "add_writer", EV_WRITE, true, args, nargs, kwnames);
 }
 
 PyObject *

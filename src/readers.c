@@ -141,7 +141,9 @@ fd_callback_ready(struct watch *watch, int revents)
             fd_callback_failed(loop, callback);
         }
         else {
+            Py_INCREF(loop);
             fd_callback_remove(callback, fds_find(loop, watch->io.fd));
+            Py_DECREF(loop);
         }
         return;
     }
@@ -158,14 +160,13 @@ callback_of(struct fd_callbacks *callbacks, int event)
     return event == EV_READ ? &callbacks->reader : &callbacks->writer;
 }
 
-/* Out of its place, by add_reader() of another one or by remove_reader(). */
+/* Out of its place, by add_reader() of another one or by remove_reader(). The caller holds the loop. */
 static void
 fd_callback_remove(struct fd_callback *callback, struct fd_entry *entry)
 {
     Loop *loop = watch_loop(&callback->watch);
     Handle *handle = callback->handle;
     struct watch **place = place_of(entry, callback->watch.io.events & (EV_READ | EV_WRITE));
-    Py_INCREF(loop);
     callback->handle = NULL;
     if (*place == &callback->watch) {
         *place = NULL;
@@ -177,7 +178,6 @@ fd_callback_remove(struct fd_callback *callback, struct fd_entry *entry)
         handle_cancel_steal(loop, handle);
     }
     entry_left(entry);
-    Py_DECREF(loop);
 }
 
 int
@@ -219,9 +219,11 @@ readers_change(Loop *loop, int fd, int event, Handle *handle_steal)
 }
 
 int
-readers_set(Loop *loop, int fd, int event, Handle *handle_steal, PyObject *fileobj)
+readers_set(Loop *loop, int fd, struct fd_entry *entry, int event, Handle *handle_steal, PyObject *fileobj)
 {
-    struct fd_entry *entry = fds_entry(loop, fd);
+    if (UNLIKELY(entry == NULL)) {
+        entry = fds_entry(loop, fd);    /* made meanwhile, maybe */
+    }
     struct fd_callbacks *callbacks = entry == NULL ? NULL : fds_callbacks(loop, fd, entry);
     if (callbacks == NULL) {
         Py_DECREF(handle_steal);

@@ -8,8 +8,9 @@
 
 struct fd_entry;
 
-/* add_reader() and friends; event is EV_READ or EV_WRITE; fileobj is what the user gave. */
-int readers_set(Loop *loop, int fd, int event, Handle *handle_steal, PyObject *fileobj);
+/* add_reader() and friends; event is EV_READ or EV_WRITE; fileobj is what the user gave; `entry` is that of the
+ * descriptor, or NULL: there is none yet. Whoever calls these holds the loop. */
+int readers_set(Loop *loop, int fd, struct fd_entry *entry, int event, Handle *handle_steal, PyObject *fileobj);
 /* Has the descriptor a reader or writer? Then it is the handle from now on (stolen, also if not), and
  * the kernel is not told of it. */
 bool readers_change(Loop *loop, int fd, int event, Handle *handle_steal);

@@ -31,19 +31,20 @@ void standard_look(struct state *state);
 #if PY_VERSION_HEX >= 0x030C0000
 /* Goes up whenever one of the watched dicts, in whatever interpreter, is changed: the only variable
  * that interpreters share, and all that a watcher touches. */
-extern unsigned int standard_changes;
+extern HIDDEN unsigned int standard_changes;
 
+/* Under a GIL that is the interpreter's own, a plain read: what the interpreter itself has changed it sees, and
+ * the others' changes are nothing to it. */
 static inline unsigned int
 standard_change_count(void)
 {
-    return __atomic_load_n(&standard_changes, __ATOMIC_ACQUIRE);
+    return SHARED_LOAD(standard_changes);
 }
 
 /* From now on changes of the class count as well, until it has changed: then it has to be looked at
  * again. False: they cannot be had. */
 bool standard_watch_class(struct state *state, PyTypeObject *type);
-#define standard_seen(state, module) \
-    (SHARED_LOAD((state)->standard.changes) == __atomic_load_n(&standard_changes, __ATOMIC_ACQUIRE))
+#define standard_seen(state, module) (SHARED_LOAD((state)->standard.changes) == standard_change_count())
 #else
 #define standard_change_count() 0u
 #define standard_seen(state, module)                                                 \

@@ -61,8 +61,7 @@ void overrides_attribute_set(Loop *loop, PyObject *name);
 PyObject *overrides_expose_dict(Loop *loop);
 
 #if PY_VERSION_HEX >= 0x030C0000
-#define overrides_are_known(loop) \
-    (SHARED_LOAD((loop)->overrides.changes) == __atomic_load_n(&standard_changes, __ATOMIC_ACQUIRE))
+#define overrides_are_known(loop) (SHARED_LOAD((loop)->overrides.changes) == standard_change_count())
 #else
 /* A version is never used again, and a class that has none yet has 0. */
 static inline unsigned int

@@ -289,22 +289,16 @@ poll_by(Loop *loop, int64_t wait_ns, const bool may_sleep)
     return 0;
 }
 
-static __attribute__((noinline)) int
+int
 poll_sleep(Loop *loop, int64_t wait_ns)
 {
     return poll_by(loop, wait_ns, true);
 }
 
-static __attribute__((noinline)) int
+int
 poll_now(Loop *loop)
 {
     return poll_by(loop, 0, false);
-}
-
-int
-poll_once(Loop *loop, int64_t wait_ns)
-{
-    return wait_ns > 0 ? poll_sleep(loop, wait_ns) : poll_now(loop);
 }
 
 static void

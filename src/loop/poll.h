@@ -12,6 +12,13 @@ int poll_after_fork(Loop *loop);      /* 0, or -1 with OSError */
  * only notes what has happened, in the kernel's order. 0, or -1 with OSError when the kernel refuses (somebody
  * has closed libev's descriptor), with RuntimeError when a callback has closed the loop before; without
  * one if loop->left_to_poll is set: it was closed meanwhile, and the caller closes the rest. */
-int poll_once(Loop *loop, int64_t wait_ns);
+int poll_sleep(Loop *loop, int64_t wait_ns);
+int poll_now(Loop *loop);
+
+static inline int
+poll_once(Loop *loop, int64_t wait_ns)
+{
+    return wait_ns > 0 ? poll_sleep(loop, wait_ns) : poll_now(loop);
+}
 
 #endif

@@ -48,23 +48,37 @@ ready_room(const struct ready *ready)
     return ready->items == NULL ? 0 : ready->mask + 1 - ready_length(ready);
 }
 
-/* Is there room for one more, or is it to be had? Sets no exception. */
+/* Is there room for one more? */
+static inline bool
+ready_has_space(const struct ready *ready)
+{
+    return LIKELY(ready->tail - ready->head <= ready->mask);
+}
+
+/* The same, or is it to be had? Sets no exception. */
 static inline bool
 ready_has_room(struct ready *ready)
 {
-    return LIKELY(ready->tail - ready->head <= ready->mask) || ready_try_grow(ready);
+    return ready_has_space(ready) || ready_try_grow(ready);
 }
 
-/* steals op; on failure (-1, MemoryError) the reference is dropped */
+/* steals op, for which there is room */
+static inline void
+ready_put_steal(struct ready *ready, PyObject *op, enum ready_kind kind)
+{
+    VERIFY(ready->items != NULL && verify_lives(op) && ready_has_space(ready));
+    ready->items[ready->tail++ & ready->mask] = (uintptr_t)op | (uintptr_t)kind;
+}
+
+/* The same; on failure (-1, MemoryError) the reference is dropped. */
 static inline int
 ready_push_steal(struct ready *ready, PyObject *op, enum ready_kind kind)
 {
-    VERIFY(ready->items != NULL && verify_lives(op));
-    if (UNLIKELY(ready->tail - ready->head > ready->mask) && ready_grow(ready) < 0) {
+    if (!ready_has_space(ready) && ready_grow(ready) < 0) {
         Py_DECREF(op);
         return -1;
     }
-    ready->items[ready->tail++ & ready->mask] = (uintptr_t)op | (uintptr_t)kind;
+    ready_put_steal(ready, op, kind);
     return 0;
 }
 

@@ -114,13 +114,26 @@ fds_note_change(struct fds *fds, struct fd_entry *entry, int fd)
     return 0;
 }
 
+/* libev_call(), which the loop knows of the thread that runs it. */
+static inline struct libev_call *
+loop_libev_call(Loop *loop)
+{
+#ifndef Py_GIL_DISABLED
+    const struct run *run = loop->run;
+    if (LIKELY(run != NULL && run->thread == (unsigned long)pthread_self())) {
+        return loop->libev;
+    }
+#endif
+    return libev_call();
+}
+
 static inline int
 io_start(Loop *loop, ev_io *io)
 {
     if (UNLIKELY(reserve_for_one_more(&loop->reserve, io->fd) < 0)) {
         return -1;
     }
-    struct libev_call *call = libev_call();
+    struct libev_call *call = loop_libev_call(loop);
     struct reserve *outer = reserve_enter(call, &loop->reserve);
     ev_io_start(loop->ev, io);
     reserve_leave(call, &loop->reserve, outer);
@@ -130,7 +143,7 @@ io_start(Loop *loop, ev_io *io)
 static inline void
 io_stop(Loop *loop, ev_io *io)
 {
-    struct libev_call *call = libev_call();
+    struct libev_call *call = loop_libev_call(loop);
     struct reserve *outer = reserve_enter(call, &loop->reserve);
     ev_io_stop(loop->ev, io);
     reserve_leave(call, &loop->reserve, outer);

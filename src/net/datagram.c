@@ -108,14 +108,11 @@ datagram_read_by_method(Datagram *dgram)
 
 /* -- receiving ----------------------------------------------------------------------------- */
 
-/* One message. 0, or -1 with an exception for the exception handler; nothing was there: *more is false. */
-static int
-datagram_read(Datagram *dgram, Loop *loop, bool *more)
+/* One message, by way of SCRATCH_BYTES at `buffer`. 0, or -1 with an exception for the exception handler; nothing
+ * was there: *more is false. */
+static inline int
+datagram_read(Datagram *dgram, Loop *loop, char *buffer, bool *more)
 {
-    char *buffer = scratch_take(loop);
-    if (UNLIKELY(buffer == NULL)) {
-        return transport_fatal(&dgram->base, "Fatal read error on datagram transport");
-    }
     struct sockaddr_storage address;
     socklen_t length = sizeof(address);
     ssize_t n;
@@ -134,7 +131,6 @@ datagram_read(Datagram *dgram, Loop *loop, bool *more)
             result = datagram_errno(dgram, errno);
         }
     }
-    scratch_give(loop, buffer);
     return result;
 }
 
@@ -163,17 +159,23 @@ datagram_may_go_on(Datagram *dgram, Loop *loop)
 static int
 datagram_read_several(Datagram *dgram, Loop *loop, int most)
 {
-    bool more = true;
-    int result = 0;
-    for (int n = 0; n < most && more && result == 0; n++) {
-        if (n > 0) {
-            loop_step_done(loop);
-            if (!datagram_may_go_on(dgram, loop)) {
-                break;
-            }
-        }
-        result = datagram_read(dgram, loop, &more);
+    char *buffer = scratch_take(loop);
+    if (UNLIKELY(buffer == NULL)) {
+        return transport_fatal(&dgram->base, "Fatal read error on datagram transport");
     }
+    bool more = true;
+    int result;
+    for (;;) {
+        result = datagram_read(dgram, loop, buffer, &more);
+        if (result < 0 || !more || --most <= 0) {
+            break;
+        }
+        loop_step_done(loop);
+        if (!datagram_may_go_on(dgram, loop)) {
+            break;
+        }
+    }
+    scratch_give(loop, buffer);
     return result;
 }
 

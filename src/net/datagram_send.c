@@ -152,7 +152,7 @@ datagram_count_sent(Datagram *dgram, size_t n)
 static enum send_outcome
 send_by_kernel(Datagram *dgram, const void *data, size_t n, const struct addr *target)
 {
-    const struct sockaddr *to = target->length > 0 ? &target->any : NULL;
+    const struct sockaddr *to = LIKELY(target->length > 0) ? &target->any : NULL;
     if (io_is_gone(&dgram->base.io)) {
         errno = EBADF;
         return send_failed();
@@ -186,22 +186,22 @@ datagram_failed_write(Datagram *dgram)
 }
 
 /* The event of socket.sendto(), which asyncio calls where the socket is not connected. 0 / -1 */
-static int
-datagram_audit(Datagram *dgram, PyObject *address)
+static inline int
+datagram_audit(Datagram *dgram, PyObject *address, bool connected)
 {
-    return is_connected(dgram) || address == NULL
-               ? 0
-               : PySys_Audit("socket.sendto", "OO", dgram->base.file, address);
+    return connected || address == NULL ? 0
+                                        : PySys_Audit("socket.sendto", "OO", dgram->base.file, address);
 }
 
 static enum send_outcome
 datagram_try_send(Datagram *dgram, PyObject *data, const void *bytes, size_t n, PyObject *address,
                   const struct addr *target)
 {
-    if (UNLIKELY((!is_connected(dgram) && target->length == 0) || !datagram_is_native(dgram))) {
+    bool connected = is_connected(dgram);
+    if (UNLIKELY((!connected && target->length == 0) || !datagram_is_native(dgram))) {
         return send_by_python(dgram, data, address != NULL ? address : Py_None);
     }
-    if (datagram_audit(dgram, address) < 0) {
+    if (UNLIKELY(datagram_audit(dgram, address, connected) < 0)) {
         return SEND_FAILED;
     }
     return send_by_kernel(dgram, bytes, n, target);
@@ -322,6 +322,9 @@ datagram_enqueue(Datagram *dgram, PyObject *data, PyObject *address, const struc
 static enum send_outcome
 datagram_send_now(Datagram *dgram, PyObject *data, PyObject *address, const struct addr *target)
 {
+    if (LIKELY(PyBytes_CheckExact(data))) {
+        return datagram_try_send(dgram, data, PyBytes_AS_STRING(data), (size_t)PyBytes_GET_SIZE(data), address, target);
+    }
     Py_buffer view;
     if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
         return SEND_FAILED;    /* in sendto(), for asyncio */

@@ -82,37 +82,43 @@ send_joined(int fd, const struct iovec *iov, int count, int flags)
     return send(fd, joined, length, flags);
 }
 
+static __attribute__((noinline)) ssize_t
+send_several(int fd, const struct iovec *iov, int count, int flags)
+{
+    if (iov_is_short(iov, count)) {
+        return send_joined(fd, iov, count, flags);
+    }
+    struct msghdr message = {
+        .msg_iov = (struct iovec *)iov,
+        .msg_iovlen = count,
+    };
+    return sendmsg(fd, &message, flags);
+}
+
+/* A call that was interrupted is made again as soon as the descriptor is writable: so nothing has to be kept for
+ * it across the call (guarded path: write-burst). */
+static __attribute__((noinline)) enum io_status
+send_failed(struct io *io, ssize_t sent)
+{
+    return sent == 0 || errno == EINTR ? IO_WANT_WRITE : io_failed(io, IO_WANT_WRITE);
+}
+
 static enum io_status
 plain_writev(struct io *io, const struct iovec *iov, int count, bool more, size_t *n)
 {
     int flags = MSG_NOSIGNAL | (more ? MSG_MORE : 0);
+    *n = 0;
     if (io_is_gone(io)) {
-        *n = 0;
         return io_gone(io);
     }
-    ssize_t sent;
-    do {
-        if (LIKELY(count == 1)) {
-            /* send() spares the kernel the copy of a message header */
-            sent = send(io->fd, iov->iov_base, iov->iov_len, flags);
-        }
-        else if (iov_is_short(iov, count)) {
-            sent = send_joined(io->fd, iov, count, flags);
-        }
-        else {
-            struct msghdr message = {
-                .msg_iov = (struct iovec *)iov,
-                .msg_iovlen = count,
-            };
-            sent = sendmsg(io->fd, &message, flags);
-        }
-    } while (UNLIKELY(sent < 0 && errno == EINTR));
-    if (LIKELY(sent > 0)) {
-        *n = (size_t)sent;
-        return IO_OK;
+    /* send() spares the kernel the copy of a message header */
+    ssize_t sent = LIKELY(count == 1) ? send(io->fd, iov->iov_base, iov->iov_len, flags)
+                                      : send_several(io->fd, iov, count, flags);
+    if (UNLIKELY(sent <= 0)) {
+        return send_failed(io, sent);
     }
-    *n = 0;
-    return sent == 0 ? IO_WANT_WRITE : io_failed(io, IO_WANT_WRITE);
+    *n = (size_t)sent;
+    return IO_OK;
 }
 
 static enum io_status
@@ -297,7 +303,7 @@ flaky_shutdown(struct io *io)
     return flaky_real(io)->shutdown(io);
 }
 
-#define FLAKY_OPS {flaky_read, flaky_writev, flaky_shutdown, plain_close}
+#define FLAKY_OPS {flaky_read, flaky_writev, flaky_shutdown, plain_close, false}
 
 const struct io_ops io_flaky_plain_ops = FLAKY_OPS;
 const struct io_ops io_flaky_pipe_ops = FLAKY_OPS;

@@ -38,6 +38,7 @@ struct io_ops {
                              size_t *n);
     enum io_status (*shutdown)(struct io *io);    /* no more output follows */
     void (*close)(struct io *io);                 /* before the owner closes the descriptor */
+    bool calls_python;    /* read and writev call what a program has put in the place of ours: io_methods.h */
 };
 
 struct io {

@@ -212,6 +212,7 @@ const struct io_ops io_socket_methods = {
     .writev = method_writev,
     .shutdown = method_shutdown,
     .close = method_close,
+    .calls_python = true,
 };
 
 /* -- os.read() and os.write() ------------------------------------------------------------- */
@@ -270,6 +271,7 @@ const struct io_ops io_os_functions = {
     .writev = os_writev,
     .shutdown = os_shutdown,
     .close = method_close,
+    .calls_python = true,
 };
 
 /* -- the user's own object ---------------------------------------------------------------------- */

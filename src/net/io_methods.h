@@ -17,12 +17,19 @@ extern const struct io_ops io_os_functions;
 
 void io_choose_slowly(Transport *tr);
 
+/* Was nothing replaced since io_choose()? */
+static inline bool
+io_is_chosen(const Transport *tr)
+{
+    return LIKELY(SHARED_LOAD(*tr->io.class_version) == tr->io.seen_version);
+}
+
 /* Before each reading and writing: does it still go by system calls? What went by methods once, goes
  * on so. */
 static inline void
 io_choose(Transport *tr)
 {
-    if (UNLIKELY(SHARED_LOAD(*tr->io.class_version) != tr->io.seen_version)) {
+    if (UNLIKELY(!io_is_chosen(tr))) {
         io_choose_slowly(tr);
     }
 }
@@ -42,7 +49,7 @@ io_is_by_method(const Transport *tr)
 static inline bool
 io_calls_python(const Transport *tr)
 {
-    return UNLIKELY(tr->io.ops == &io_socket_methods || tr->io.ops == &io_os_functions);
+    return UNLIKELY(tr->io.ops->calls_python);
 }
 
 #endif

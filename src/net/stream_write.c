@@ -395,8 +395,9 @@ stream_write_other(Stream *stream, PyObject *data)
     return result > 0 ? stream_rest_queued(stream) : result;
 }
 
-int
-stream_write(Stream *stream, PyObject *data)
+/* With all that has to be looked at. */
+static __attribute__((noinline)) int
+stream_write_anything(Stream *stream, PyObject *data)
 {
     bool is_bytes = PyBytes_CheckExact(data);
     if (UNLIKELY(!is_bytes && !PyBytes_Check(data) && !PyByteArray_Check(data)
@@ -425,6 +426,18 @@ stream_write(Stream *stream, PyObject *data)
         return stream->base.kind->drop_write(&stream->base);
     }
     return stream_write_bytes(stream, data);
+}
+
+/* What is usual goes on at once, with no registers saved for the rest (guarded path: write-burst). */
+int
+stream_write(Stream *stream, PyObject *data)
+{
+    const Transport *tr = &stream->base;
+    return LIKELY(PyBytes_CheckExact(data) && PyBytes_GET_SIZE(data) > 0 && io_is_chosen(tr) && !io_calls_python(tr)
+                  && !stream->eof && stream->empty_waiter == NULL && tr->head.conn_lost == 0
+                  && !FLAG(tr->head.closing))
+               ? stream_write_bytes(stream, data)
+               : stream_write_anything(stream, data);
 }
 
 /* -- the end of output -------------------------------------------------------------------- */

@@ -30,6 +30,21 @@ future_push_task_steal(Loop *loop, PyObject *task)
     return task_push_steal(loop, task);
 }
 
+/* The same with a new reference, where nothing is to be done for it but that; false: it was not. Apart, so that
+ * no registers are saved for more (guarded path: sleep-one). */
+static inline bool
+future_push_task_simply(Loop *loop, PyObject *task)
+{
+    if (UNLIKELY(!overrides_are_known(loop) || (SHARED_LOAD(loop->overrides.replaced) & LOOP_SOON) != 0
+                 || FLAG(loop->careful) || SHARED_LOAD(loop->ev) == NULL || !loop_is_mine(loop)
+                 || !ready_has_space(&loop->ready))) {
+        return false;
+    }
+    ready_put_steal(&loop->ready, task, READY_TASK);
+    Py_INCREF(task);    /* the ring's: nobody has looked into it yet */
+    return true;
+}
+
 /* The Task's wake-up goes through call_soon(), with the future that is done. 0 / -1 */
 int future_wake_task_by_call_steal(Future *future, PyObject *task);
 

@@ -55,10 +55,10 @@ task_of_step_function(PyObject *callback)
     return function == task_wakeup || function == task_step_callback ? PyCFunction_GET_SELF(callback) : NULL;
 }
 
-int
-task_schedule(Task *self)
+/* Whatever it takes. */
+static __attribute__((noinline)) int
+task_schedule_anyhow(Task *self, Loop *loop)
 {
-    Loop *loop = self->future.own_loop;
     if (LIKELY(loop != NULL && (loop_replaced(loop) & LOOP_SOON) == 0)) {
         return future_push_task_steal(loop, Py_NewRef(self));
     }
@@ -72,6 +72,15 @@ task_schedule(Task *self)
     int result = future_call_soon(&self->future, step, NULL, self->context);
     Py_DECREF(step);
     return result;
+}
+
+int
+task_schedule(Task *self)
+{
+    Loop *loop = self->future.own_loop;
+    return LIKELY(loop != NULL) && future_push_task_simply(loop, (PyObject *)self)
+               ? 0
+               : task_schedule_anyhow(self, loop);
 }
 
 /* -- steps ---------------------------------------------------------------------------- */

@@ -128,6 +128,7 @@ struct tls_engine {
             PyObject *incoming;     /* ssl.MemoryBIO */
             PyObject *outgoing;
             bool drained;           /* `incoming` was found empty, and nothing was put into it since */
+            bool wrote;             /* something was encrypted since the last take() */
         } portable;
         struct {
             SSL *ssl;               /* the SSLObject's */

@@ -26,8 +26,10 @@ static void
 output_clear(struct tls_output *output)
 {
     Py_CLEAR(output->bytes);
-    free(output->memory);
-    output->memory = NULL;
+    if (UNLIKELY(output->memory != NULL)) {
+        free(output->memory);
+        output->memory = NULL;
+    }
 }
 
 /* By its method write(). The engine's memory is free again before that is called. */
