@@ -456,10 +456,17 @@ def _awaited_by(future: Any, depth: int = 0) -> Iterator[Any]:
             if parent is not None:
                 yield parent
         elif isinstance(callback, FunctionType) and depth < 10:
-            for cell in callback.__closure__ or ():
-                with contextlib.suppress(ValueError):
-                    if asyncio.isfuture(cell.cell_contents) and cell.cell_contents is not future:
-                        yield from _awaited_by(cell.cell_contents, depth + 1)
+            for other in _futures_of(callback):
+                if other is not future:
+                    yield from _awaited_by(other, depth + 1)
+
+
+def _futures_of(function: FunctionType) -> Iterator[Any]:
+    """The futures that a function refers to from where it was made: gather() has such callbacks."""
+    for cell in function.__closure__ or ():
+        with contextlib.suppress(ValueError):  # an empty cell
+            if asyncio.isfuture(cell.cell_contents):
+                yield cell.cell_contents
 
 
 # -- by a signal ----------------------------------------------------------------------------

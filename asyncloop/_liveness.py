@@ -24,7 +24,10 @@ _THRESHOLD = 0.5  # seconds in one turn, from which on a loop counts as blocked
 
 
 class Liveness:
-    """What `liveness()` gives: a context manager, with the `address` of the probe."""
+    """What `liveness()` gives: a context manager.
+
+    address: (host, port) of the probe while it is open, else None
+    """
 
     def __init__(
         self,

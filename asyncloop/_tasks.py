@@ -54,7 +54,11 @@ class TaskPlace:
 
 @dataclass(frozen=True)
 class TransportSize:
-    """A transport with the bytes that it has buffered, and its peer's address."""
+    """A transport, and what it has not sent yet.
+
+    buffered: bytes, as its get_write_buffer_size() says
+    peer: the other end's address, or None
+    """
 
     transport: Any
     buffered: int
@@ -66,7 +70,11 @@ class TransportSize:
 
 @dataclass(frozen=True)
 class Census:
-    """What the loops have: pending tasks by place, the most first; transports by buffered bytes."""
+    """What the loops have.
+
+    tasks: the pending ones by the place at which they were made, the most first
+    transports: those that are open, the most buffered bytes first
+    """
 
     tasks: tuple[TaskPlace, ...]
     transports: tuple[TransportSize, ...]

@@ -166,7 +166,11 @@ class _Event(NamedTuple):
 
 
 class Watchdog:
-    """What `watchdog()` gives: a context manager, with `stalls` and `failures`."""
+    """What `watchdog()` gives: a context manager.
+
+    stalls, spins: the last ones, each as it was when it was last told, in a deque
+    failures: how often on_stall, on_spin or the logging has raised
+    """
 
     def __init__(
         self,

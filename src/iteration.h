@@ -15,5 +15,4 @@ void loop_end_turn_by_hand(Loop *loop, struct run *run);
 int loop_begin_by_hand(Loop *loop, struct hand *hand);    /* 0, or -1: another thread runs it */
 int loop_end_by_hand(Loop *loop, struct hand *hand);    /* 0, or -1 with what has to leave */
 
-
 #endif

@@ -8,8 +8,9 @@
 
 struct fd_entry;
 
-/* add_reader() and friends; event is EV_READ or EV_WRITE; fileobj is what the user gave; `entry` is that of the
- * descriptor, or NULL: there is none yet. Whoever calls these holds the loop. */
+/* add_reader() or add_writer(), by `event`: EV_READ or EV_WRITE. `fileobj` is what the user gave (borrowed), `entry`
+ * that of the descriptor, or NULL: there is none yet. Whoever calls these holds the loop. 0, or -1 with an
+ * exception. */
 int readers_set(Loop *loop, int fd, struct fd_entry *entry, int event, Handle *handle_steal, PyObject *fileobj);
 /* Has the descriptor a reader or writer? Then it is the handle from now on (stolen, also if not), and
  * the kernel is not told of it. */

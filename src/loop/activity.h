@@ -30,31 +30,34 @@ struct activity {
     struct counters *counters;    /* never NULL */
     uint64_t number;          /* of the loop in its interpreter, from 1; never used again */
     unsigned long thread;     /* threading.get_ident() of who runs the loop; 0: nobody. Under the lock */
-    pthread_t pthread;        /* the same */
-    struct page *page;        /* where they are, open or not; NULL: */
-    struct counters own;      /* here */
-    int64_t shown_idle;       /* what the last reader got, in ns. Under the lock, */
-    int64_t shown_busy;       /* as this */
+    pthread_t pthread;        /* the same thread, for pthread_kill(); likewise */
+    struct page *page;        /* the page that the counters are in, open or closed; NULL: they are in `own` */
+    struct counters own;
+    /* What activity_read() has given last, in ns, so that it never gives less. Under the lock. */
+    int64_t shown_idle;
+    int64_t shown_busy;
 };
 
 struct activities *activities_new(void);               /* NULL without memory; sets no exception */
 void activities_hold(struct activities *all);
-void activities_drop(struct activities *all);          /* NULL is nobody's */
+void activities_drop(struct activities *all);          /* the last holder frees it; may be NULL */
 void activities_forked(struct activities *all);        /* in the child: only this thread is left */
 
 /* For a new loop. NULL without memory; sets no exception. */
 struct activity *activity_new(struct activities *all);
 void activity_free(struct activity *activity);         /* may be NULL */
-/* For other processes. -1 with errno. Loops that are made from then on count there. */
+/* Opens a page that other processes may map, in place of an open one: loops that are made from then on
+ * count in it. 0, or -1 with errno. */
 int activities_open_page(struct activities *all, const char *asyncloop, const char *python,
                          const char *socket);
 void activities_close_page(struct activities *all);
-/* Of a stall, for those who read the page, if there is one. */
+/* Writes a stall of loop number `loop` into the open page, if there is one. */
 void activities_note_stall(struct activities *all, uint64_t loop, int64_t lasted_ns, bool goes_on,
                            const char *text, size_t length);
-/* Of a loop that spins. */
+/* A watchdog has seen the loop of that number spin: counted, if it is there. */
 void activities_count_spin(struct activities *all, uint64_t loop);
-/* In the thread that runs the loop: it counts in the open page from then on, whose place is returned. */
+/* In the thread that runs the loop: it counts in the open page from then on, if that has a slot left. Returns
+ * where its counters are now. */
 struct counters *activity_move(struct activity *activity);
 
 /* Around a run, in its thread; 0 as the thread ends it. */

@@ -49,7 +49,7 @@ overrides_look_at_modules(Loop *loop)
     }
 }
 #endif
-void overrides_look(Loop *loop);
+void overrides_look(Loop *loop);      /* finds out again what is replaced; keeps the current exception */
 void overrides_forget(Loop *loop);    /* the next use looks: of a new loop, too */
 
 /* The bit of a method; 0 for another name. */
@@ -97,7 +97,7 @@ loop_base_replaced(Loop *loop, unsigned int bit)
 #define GLOBAL_REPLACED(state, global) UNLIKELY(!standard_is(state, STANDARD_##global))
 #endif
 
-bool overrides_timer_handle_look(struct state *state);
+bool overrides_timer_handle_look(struct state *state);    /* for the next one */
 
 /* Are asyncio.events.TimerHandle and its methods asyncio's? Ours stand for such only then. */
 static inline bool

@@ -4,7 +4,7 @@
  * Promises: a loop's counters stay where they are for as long as the loop lives, also when the page
  *           is closed, or in a child of fork(): there it becomes private to the process.
  * Layout:   struct page_header, then PAGE_SLOTS times PAGE_SLOT_BYTES that begin with struct counters.
- *           Whoever changes either gives PAGE_VERSION another number; asyncloop/_page.py checks it.
+ *           Whoever changes either gives PAGE_VERSION another number; asyncloop/_outside.py checks it.
  * Ignores:  who reads, and when. */
 #ifndef ASYNCLOOP_PAGE_H
 #define ASYNCLOOP_PAGE_H

@@ -31,7 +31,8 @@ int loop_call_soon_native(Loop *loop, native_callback run, PyObject *owner, PyOb
 int loop_call_soon_surely(Loop *loop, struct owed_call *call, const struct owed_kind *kind,
                           PyObject *arg);
 
-/* call_at(): `delay`-less, `when` in seconds of loop.time(). New reference or NULL. */
+/* call_at() and call_later() of ours: `when` in seconds of loop.time(), `delay` in seconds from now. New
+ * reference or NULL. `context` may be NULL: the current one is copied. */
 TimerHandle *loop_call_at(Loop *loop, double when, PyObject *callback,
                           PyObject *const *args, Py_ssize_t nargs, PyObject *context);
 TimerHandle *loop_call_later(Loop *loop, double delay, PyObject *callback,
@@ -40,6 +41,7 @@ TimerHandle *loop_call_later(Loop *loop, double delay, PyObject *callback,
 TimerHandle *loop_call_later_native(Loop *loop, double delay, native_callback run,
                                     PyObject *owner, PyObject *arg);
 
+/* Schedules the handle from any thread, and wakes the loop. 0, or -1 with RuntimeError (closed) or MemoryError. */
 int loop_call_soon_threadsafe(Loop *loop, Handle *handle_steal);
 
 #endif

@@ -256,10 +256,12 @@ int transport_fatal_errno(Transport *tr, int err, const char *message);
 
 /* -- flow control --------------------------------------------------------------------- */
 
-/* asyncio's _maybe_pause_protocol() and _maybe_resume_protocol(), or what a program has in their place.
- * Output grew: 0, or -1 with an exit exception, or what a program's has raised. */
+/* Output grew, or shrank: asyncio's _maybe_pause_protocol() and _maybe_resume_protocol(), or what a program has in
+ * their place. 0, or -1 with an exit exception, or with what a program's has raised. */
 int transport_maybe_pause(Transport *tr);
-int transport_maybe_resume(Transport *tr);    /* output shrank: 0, or -1 with an exit exception */
+int transport_maybe_resume(Transport *tr);
+/* The same where nothing is in their place: tells the protocol, once, by the water marks. 0, or -1 with an exit
+ * exception. */
 int transport_pause_if_full(Transport *tr);
 int transport_resume_if_empty(Transport *tr);
 

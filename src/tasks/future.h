@@ -11,7 +11,7 @@
  *           order in which they came. A Task of our own loop is parked as itself: no
  *           callback object, no context, no Handle.
  * Threads:  a future belongs to the thread of its loop, as asyncio's. Without a GIL any thread
- *           may use it all the same, in its critical section (*_inside): whom it wakes goes
+ *           may use it all the same, in its critical section (GUARD()): whom it wakes goes
  *           through the loop's inbox then.
  * Python:   settling a future of our own loop runs none. */
 #ifndef ASYNCLOOP_FUTURE_H

@@ -24,7 +24,7 @@ struct Task {
     bool registered;              /* all_tasks() knows it */
     bool awaited_by_added;        /* 3.14: the waiter's base was told who awaits it */
     bool named;
-    bool owed;                    /* held: its next step waits for memory (loop->owed) */
+    bool owed;                    /* its next step waits for memory, and it has a reference to itself: owed_tasks.h */
     bool recorded;                /* it is in the loop's records: record.h */
 };
 

@@ -172,11 +172,12 @@ enum tls_phase {
     TLS_FLUSHING,
     TLS_SHUTDOWN,
 };
+/* What the user's protocol was told last. */
 enum tls_app {
-    TLS_APP_INIT,
-    TLS_APP_MADE,
-    TLS_APP_EOF,
-    TLS_APP_LOST,
+    TLS_APP_INIT,    /* nothing */
+    TLS_APP_MADE,    /* connection_made() */
+    TLS_APP_EOF,     /* eof_received() */
+    TLS_APP_LOST,    /* connection_lost() */
 };
 
 typedef struct {
@@ -263,12 +264,14 @@ tls_leave(Tls *tls)
 
 /* -- tls.c ------------------------------------------------------------------------------- */
 
+/* connection_lost() and eof_received() of the transport below. `exc` may be NULL; *keep_open: what
+ * eof_received() answers, also where this fails. */
 int tls_lower_lost(Tls *tls, PyObject *exc);
 int tls_lower_eof(Tls *tls, bool *keep_open);
 
 int tls_close(Tls *tls);
-int tls_abort(Tls *tls, PyObject *exc);
-int tls_start_shutdown(Tls *tls);
+int tls_abort(Tls *tls, PyObject *exc);  /* at once, without close_notify; exc borrowed, or NULL */
+int tls_start_shutdown(Tls *tls);        /* the way to close_notify: FLUSHING, with its timer */
 int tls_do_flush(Tls *tls);              /* reads what is there, then the shutdown */
 int tls_do_shutdown(Tls *tls);
 /* A method of the transport below; `arg` may be NULL. */
@@ -295,7 +298,7 @@ int tls_flush_at_eof(Tls *tls);          /* what is there is read first: now, or
 /* -- tls_read.c -------------------------------------------------------------------------- */
 
 int tls_received(Tls *tls, const char *data, size_t n);
-int tls_feed(PyObject *op, const char *data, size_t n);    /* state->tls_feed */
+int tls_feed(PyObject *op, const char *data, size_t n);    /* the state's protocols.feed_tls */
 int tls_do_read(Tls *tls);
 void tls_read_later(Tls *tls);           /* not before a later iteration */
 int tls_resume(Tls *tls);                /* resume_reading() */
@@ -317,8 +320,8 @@ int tls_append_backlog(Tls *tls, PyObject *data);    /* to what is written next 
 int tls_do_write(Tls *tls);              /* what is queued */
 int tls_send(Tls *tls);                  /* what the engine has made */
 int tls_process_outgoing(Tls *tls);      /* the same, unless the transport below has enough; flow control */
-int tls_control_writing(Tls *tls);
-size_t tls_queued(const Tls *tls);
+int tls_control_writing(Tls *tls);       /* pauses or resumes the user's protocol by what waits */
+size_t tls_queued(const Tls *tls);       /* bytes that wait: get_write_buffer_size() */
 
 static inline Tls *
 tls_cast(PyObject *op)

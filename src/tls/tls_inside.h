@@ -2,7 +2,7 @@
 #ifndef ASYNCLOOP_TLS_INSIDE_H
 #define ASYNCLOOP_TLS_INSIDE_H
 
-#include <Python.h>
+#include "base/compat.h"
 
 enum tls_inside {
     TLS_INSIDE_STATE,
