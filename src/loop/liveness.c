@@ -2,7 +2,6 @@
 #include "loop/liveness.h"
 
 #include "base/monotonic.h"
-#include "base/thread.h"
 #include "loop/activity.h"
 #include "loop/lookout.h"
 #include "loop/probe.h"
@@ -22,7 +21,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define TICK_MAX_NS INT64_C(50000000)
 #define TICK_MIN_NS INT64_C(2000000)
 #define STATUS_NS INT64_C(5000000000)     /* so often systemd is told what happens, if nothing changes */
 #define HEALTH_NS INT64_C(500000000)      /* so often the health file is touched */
@@ -34,14 +32,6 @@
 #define MSG_NOSIGNAL 0
 #endif
 
-/* What is known of one loop. */
-struct seen {
-    uint64_t number;
-    uint64_t pulse;
-    int64_t since_ns;            /* the pulse has been this one since */
-    bool there;                  /* in this look */
-};
-
 /* What a look at all loops has found. */
 struct state_of_loops {
     unsigned int running;
@@ -51,32 +41,17 @@ struct state_of_loops {
 };
 
 struct liveness {
-    pthread_mutex_t lock;        /* for these: */
-    pthread_cond_t changed;
-    unsigned int holders;
-    bool stopped;
-    bool ended;
-    pid_t pid;                   /* whose thread it is: a child of fork() has none */
+    struct lookout lookout;
 
     /* set before the thread starts */
-    struct activities *all;
-    int64_t threshold_ns;
-    int64_t tick_ns;
     int notify_fd;               /* for systemd; -1: none */
     struct sockaddr_un notify;   /* its address: who makes the socket anew is still found */
     socklen_t notify_size;
     int64_t ping_every_ns;       /* WATCHDOG=1; 0: it does not ask for that */
     char *health_path;           /* or NULL */
-    int signal;                  /* 0: no way to a stack */
-    void *handler;               /* of the signal: as long as it is this one */
-    int dump_fd;                 /* where its handler writes to; read here, non-blocking */
 
     /* the thread's */
     struct probe probe;
-    int64_t looked_ns;           /* when it has last looked */
-    struct seen *seen;
-    size_t seen_length;
-    size_t seen_capacity;
     bool ready_told;
     bool blocked_told;
     int64_t next_notify_ns;      /* systemd's socket was full */
@@ -98,55 +73,22 @@ live_close(struct liveness *live)
 static void
 liveness_drop(struct liveness *live)
 {
-    if (live->pid != getpid()) {
-        return;    /* in a child: a thread that is gone may hold anything of it */
+    if (lookout_leave(&live->lookout)) {
+        live_close(live);
+        free(live->health_path);
+        free(live);
     }
-    pthread_mutex_lock(&live->lock);
-    bool last = --live->holders == 0;
-    pthread_mutex_unlock(&live->lock);
-    if (!last) {
-        return;
-    }
-    live_close(live);
-    activities_drop(live->all);
-    pthread_cond_destroy(&live->changed);
-    pthread_mutex_destroy(&live->lock);
-    free(live->health_path);
-    free(live->seen);
-    free(live);
 }
 
 /* -- a look at the loops ------------------------------------------------------------- */
-
-static struct seen *
-live_find(struct liveness *live, uint64_t number)
-{
-    for (size_t i = 0; i < live->seen_length; i++) {
-        if (live->seen[i].number == number) {
-            return &live->seen[i];
-        }
-    }
-    if (live->seen_length == live->seen_capacity) {
-        size_t capacity = live->seen_capacity == 0 ? 8 : live->seen_capacity * 2;
-        struct seen *seen = realloc(live->seen, capacity * sizeof(*seen));
-        if (seen == NULL) {
-            return NULL;    /* this loop is looked at when there is memory again */
-        }
-        live->seen = seen;
-        live->seen_capacity = capacity;
-    }
-    struct seen *seen = &live->seen[live->seen_length++];
-    *seen = (struct seen){.number = number};
-    return seen;
-}
 
 static void
 live_look_at(struct liveness *live, struct activity *activity, int64_t now,
              struct state_of_loops *found)
 {
-    struct seen *seen = live_find(live, activity->number);
+    struct seen_loop *seen = seen_find(&live->lookout.seen, activity->number);
     if (seen == NULL) {
-        return;
+        return;    /* looked at when there is memory again */
     }
     uint64_t pulse = __atomic_load_n(&activity->counters->pulse, __ATOMIC_RELAXED);
     seen->there = true;
@@ -160,7 +102,7 @@ live_look_at(struct liveness *live, struct activity *activity, int64_t now,
     found->running += pulse > 1;    /* it has come to a turn */
     found->turns += __atomic_load_n(&activity->counters->turns, __ATOMIC_RELAXED);
     int64_t lasted = now - seen->since_ns;
-    if ((pulse & 1) != 0 && lasted >= live->threshold_ns && lasted > found->blocked_ns) {
+    if ((pulse & 1) != 0 && lasted >= live->lookout.threshold_ns && lasted > found->blocked_ns) {
         found->blocked = activity->number;
         found->blocked_ns = lasted;
     }
@@ -170,23 +112,26 @@ static struct state_of_loops
 live_look(struct liveness *live)
 {
     struct state_of_loops found = {0};
+    struct lookout *lookout = &live->lookout;
+    struct seen_list *list = &lookout->seen;
     int64_t now = monotonic_ns();
     /* What this thread has not seen is no fault of the loops: the process was stopped. */
-    int64_t pause = pause_between(live->looked_ns, now, live->tick_ns, live->threshold_ns);
-    live->looked_ns = now;
-    for (size_t i = 0; i < live->seen_length; i++) {
-        live->seen[i].since_ns += pause;
-        live->seen[i].there = false;
+    int64_t pause = pause_between(lookout->looked_ns, now, lookout->tick_ns, lookout->threshold_ns);
+    lookout->looked_ns = now;
+    for (size_t i = 0; i < list->length; i++) {
+        struct seen_loop *seen = seen_at(list, i);
+        seen->since_ns += pause;
+        seen->there = false;
     }
-    pthread_mutex_lock(&live->all->lock);
-    struct list_node *head = &live->all->list;
+    pthread_mutex_lock(&lookout->all->lock);
+    struct list_node *head = &lookout->all->list;
     for (struct list_node *node = head->next; node != head; node = node->next) {
         live_look_at(live, container_of(node, struct activity, node), now, &found);
     }
-    pthread_mutex_unlock(&live->all->lock);
-    for (size_t i = 0; i < live->seen_length; i++) {
-        if (!live->seen[i].there) {
-            live->seen[i--] = live->seen[--live->seen_length];
+    pthread_mutex_unlock(&lookout->all->lock);
+    for (size_t i = list->length; i-- > 0;) {
+        if (!((struct seen_loop *)seen_at(list, i))->there) {
+            seen_remove(list, i);
         }
     }
     return found;
@@ -198,19 +143,19 @@ live_look(struct liveness *live)
 static bool
 live_ask(struct liveness *live, uint64_t number)
 {
+    struct lookout *lookout = &live->lookout;
     bool asked = false;
-    if (signal_handler(live->signal) != live->handler) {
-        live->signal = 0;    /* somebody else's now, or it would end the process */
+    if (!lookout_may_signal(lookout)) {
         return false;
     }
-    pthread_mutex_lock(&live->all->lock);
-    struct list_node *head = &live->all->list;
+    pthread_mutex_lock(&lookout->all->lock);
+    struct list_node *head = &lookout->all->list;
     for (struct list_node *node = head->next; node != head && !asked; node = node->next) {
         struct activity *activity = container_of(node, struct activity, node);
         asked = activity->number == number && activity->thread != 0
-                && pthread_kill(activity->pthread, live->signal) == 0;
+                && pthread_kill(activity->pthread, lookout->signal) == 0;
     }
-    pthread_mutex_unlock(&live->all->lock);
+    pthread_mutex_unlock(&lookout->all->lock);
     return asked;
 }
 
@@ -239,22 +184,23 @@ live_where(struct liveness *live, uint64_t number, char *where)
 {
     char dump[4096];
     size_t length = 0;
+    int fd = live->lookout.dump_fd;
     strcpy(where, "an unknown place");
-    if (live->signal == 0) {
+    if (live->lookout.signal == 0) {
         return;
     }
-    while (read(live->dump_fd, dump, sizeof(dump)) > 0) {
+    while (read(fd, dump, sizeof(dump)) > 0) {
     }
     if (!live_ask(live, number)) {
         return;
     }
     int64_t until = monotonic_ns() + DUMP_MS * INT64_C(1000000);
-    struct pollfd look = {.fd = live->dump_fd, .events = POLLIN};
+    struct pollfd look = {.fd = fd, .events = POLLIN};
     while (length < sizeof(dump) - 1 && monotonic_ns() < until) {
         if (poll(&look, 1, 10) <= 0) {
             continue;
         }
-        ssize_t got = read(live->dump_fd, dump + length, sizeof(dump) - 1 - length);
+        ssize_t got = read(fd, dump + length, sizeof(dump) - 1 - length);
         if (got > 0) {
             length += (size_t)got;
             dump[length] = '\0';
@@ -360,7 +306,7 @@ live_answer(void *arg, char *body, size_t size)
 static void
 live_tick(struct liveness *live)
 {
-    probe_serve(&live->probe, live->tick_ns, live_answer, live);
+    probe_serve(&live->probe, live->lookout.tick_ns, live_answer, live);
     struct state_of_loops found = live_look(live);
     int64_t now = monotonic_ns();
     if (live->notify_fd >= 0) {
@@ -375,33 +321,17 @@ static void *
 live_main(void *arg)
 {
     struct liveness *live = arg;
-    pthread_mutex_lock(&live->lock);
-    while (!live->stopped) {
-        pthread_mutex_unlock(&live->lock);
+    struct lookout *lookout = arg;
+    pthread_mutex_lock(&lookout->lock);
+    while (!lookout->stopped) {
+        pthread_mutex_unlock(&lookout->lock);
         live_tick(live);
-        pthread_mutex_lock(&live->lock);
+        pthread_mutex_lock(&lookout->lock);
     }
     live_close(live);    /* whoever has waited for the end finds the port free */
-    live->ended = true;
-    pthread_cond_broadcast(&live->changed);
-    pthread_mutex_unlock(&live->lock);
+    lookout_end(lookout);
     liveness_drop(live);
     return NULL;
-}
-
-static int
-live_start(struct liveness *live)
-{
-    live->holders++;
-    int error = thread_start(live_main, live);
-    if (error != 0) {
-        live->holders--;
-        live->ended = true;
-        errno = error;
-        PyErr_SetFromErrno(PyExc_OSError);
-        return -1;
-    }
-    return 0;
 }
 
 /* -- Python's face ------------------------------------------------------------------------------ */
@@ -447,20 +377,9 @@ live_new(struct loop_state *state, double threshold, const char *health)
         free(live);
         return NULL;
     }
-    pthread_mutex_init(&live->lock, NULL);
-    pthread_cond_init(&live->changed, NULL);
-    live->holders = 1;
-    live->ended = true;
-    live->pid = getpid();
-    live->threshold_ns = (int64_t)(threshold * 1e9);
-    int64_t tick = live->threshold_ns / 5;
-    live->tick_ns = tick > TICK_MAX_NS   ? TICK_MAX_NS
-                    : tick < TICK_MIN_NS ? TICK_MIN_NS
-                                         : tick;
+    lookout_init(&live->lookout, state->loops.activities, threshold, TICK_MIN_NS, sizeof(struct seen_loop));
     live->notify_fd = -1;
     probe_init(&live->probe);
-    live->all = state->loops.activities;
-    activities_hold(live->all);
     return live;
 }
 
@@ -488,17 +407,17 @@ Liveness_new(PyTypeObject *type, PyObject *args, PyObject *kwargs UNUSED)
     }
     self->live = live;
     live->ping_every_ns = (int64_t)(ping * 1e9);
-    live->signal = number;
-    live->handler = signal_handler(number);
-    live->dump_fd = dump_fd;
+    live->lookout.signal = number;
+    live->lookout.handler = signal_handler(number);
+    live->lookout.dump_fd = dump_fd;
     if (*notify != '\0' && live_find_systemd(live, notify) < 0) {
         PyErr_SetFromErrnoWithFilename(PyExc_OSError, notify);
         Py_DECREF(self);
         return NULL;
     }
     live->probe.listen_fd = listen_fd;
-    live->ended = false;
-    if (live_start(live) < 0) {
+    if (lookout_start(&live->lookout, live_main) < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
         live->probe.listen_fd = -1;    /* the caller's still */
         Py_DECREF(self);
         return NULL;
@@ -510,16 +429,9 @@ static PyObject *
 Liveness_stop(PyObject *op, PyObject *ignored UNUSED)
 {
     struct liveness *live = ((Liveness *)op)->live;
-    if (live->pid == getpid()) {
-        Py_BEGIN_ALLOW_THREADS
-        pthread_mutex_lock(&live->lock);
-        live->stopped = true;
-        while (!live->ended) {
-            pthread_cond_wait(&live->changed, &live->lock);
-        }
-        pthread_mutex_unlock(&live->lock);
-        Py_END_ALLOW_THREADS
-    }
+    Py_BEGIN_ALLOW_THREADS
+    lookout_stop(&live->lookout);
+    Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
 }
 
@@ -527,7 +439,7 @@ static PyObject *
 Liveness_leave_to_parent(PyObject *op, PyObject *ignored UNUSED)
 {
     struct liveness *live = ((Liveness *)op)->live;
-    if (live->pid != getpid()) {
+    if (live->lookout.pid != getpid()) {
         live_close(live);
     }
     Py_RETURN_NONE;

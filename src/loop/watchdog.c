@@ -5,7 +5,6 @@
 #include "loop/watchdog.h"
 
 #include "base/monotonic.h"
-#include "base/thread.h"
 #include "loop/activity.h"
 #include "loop/lookout.h"
 #include "loop/turns.h"
@@ -19,8 +18,6 @@
 #include <unistd.h>
 
 #define EVENTS_MAX 64            /* more than that are dropped: somebody takes none */
-#define TICKS 5                  /* looks per threshold */
-#define TICK_MAX_NS INT64_C(50000000)
 #define TICK_MIN_NS INT64_C(500000)
 /* For the thread of Python's to take an event; on a busy machine it may wait for the processor. */
 #define GRACE_PART 0.4           /* of the threshold */
@@ -60,102 +57,50 @@ struct event {
 
 /* What is known of one loop. */
 struct seen {
-    uint64_t number;
-    uint64_t pulse;
-    int64_t since_ns;            /* the pulse has been this one since */
+    struct seen_loop loop;
     int64_t next_report_ns;      /* 0: none is due */
     int64_t asked_ns;            /* an event was written that nobody has noted yet; 0: none */
     int64_t signalled_ns;        /* a dump is to be read; 0: none */
     bool held;                   /* why: the GIL is not to be had, or else Python's thread is busy */
     bool reported;
-    bool there;                  /* in this look */
     struct window window;
 };
 
 struct watch {
-    pthread_mutex_t lock;        /* for all but what is the C thread's alone */
-    pthread_cond_t changed;
-    unsigned int holders;
-    bool stopped;
-    bool ended;                  /* the C thread touches nothing of the process any more */
+    struct lookout lookout;      /* its lock is for these, too: */
     bool waits;                  /* Python's thread waits for an event, or for the GIL to take it */
     bool telling;                /* it has taken a stall, and may have lost the GIL since */
-    pid_t pid;                   /* whose threads they are: a child of fork() has none of them */
     struct event events[EVENTS_MAX];
     unsigned int first;
     unsigned int count;
 
     /* set before the thread starts */
-    struct activities *all;
-    int64_t threshold_ns;
     int64_t repeat_ns;           /* 0: a stall is told once */
-    int64_t tick_ns;
     int64_t grace_ns;
-    int signal;                  /* 0: no way to a stack while the GIL is held */
-    void *handler;               /* of the signal: as long as it is this one */
-    int dump_fd;                 /* where its handler writes to; read here, non-blocking */
     int error_fd;                /* standard error; -1: the program has none */
-
-    /* the C thread's */
-    int64_t looked_ns;           /* when it has last looked */
-    struct seen *seen;
-    size_t seen_length;
-    size_t seen_capacity;
 };
 
-#ifdef __linux__
-#define WAIT_CLOCK CLOCK_MONOTONIC
-#else
-#define WAIT_CLOCK CLOCK_REALTIME    /* there is no choice of clocks */
-#endif
-
 static void
-watch_init_locks(struct watch *watch)
+watch_lock(struct watch *watch)
 {
-    pthread_condattr_t attributes;
-    pthread_condattr_init(&attributes);
-#ifdef __linux__
-    pthread_condattr_setclock(&attributes, WAIT_CLOCK);
-#endif
-    pthread_cond_init(&watch->changed, &attributes);
-    pthread_condattr_destroy(&attributes);
-    pthread_mutex_init(&watch->lock, NULL);
+    pthread_mutex_lock(&watch->lookout.lock);
 }
 
-/* Until the next tick, or until it is stopped. With the lock. */
 static void
-watch_wait_tick(struct watch *watch)
+watch_unlock(struct watch *watch)
 {
-    struct timespec until;
-    clock_gettime(WAIT_CLOCK, &until);
-    int64_t ns = until.tv_nsec + watch->tick_ns;
-    until.tv_sec += ns / 1000000000;
-    until.tv_nsec = ns % 1000000000;
-    int error = 0;
-    while (!watch->stopped && error != ETIMEDOUT) {
-        error = pthread_cond_timedwait(&watch->changed, &watch->lock, &until);
-    }
+    pthread_mutex_unlock(&watch->lookout.lock);
 }
 
 static void
 watch_drop(struct watch *watch)
 {
-    if (watch->pid != getpid()) {
-        return;    /* in a child: a thread that is gone may hold anything of it */
-    }
-    pthread_mutex_lock(&watch->lock);
-    bool last = --watch->holders == 0;
-    pthread_mutex_unlock(&watch->lock);
-    if (!last) {
+    if (!lookout_leave(&watch->lookout)) {
         return;
     }
     for (; watch->count > 0; watch->count--) {
         free(watch->events[watch->first++ % EVENTS_MAX].dump);
     }
-    activities_drop(watch->all);
-    pthread_cond_destroy(&watch->changed);
-    pthread_mutex_destroy(&watch->lock);
-    free(watch->seen);
     free(watch);
 }
 
@@ -165,35 +110,35 @@ static void
 watch_write(struct watch *watch, enum event_kind kind, const struct seen *seen,
             unsigned long thread, int64_t now)
 {
-    pthread_mutex_lock(&watch->lock);
+    watch_lock(watch);
     if (watch->count < EVENTS_MAX) {
         watch->events[(watch->first + watch->count++) % EVENTS_MAX] = (struct event){
             .kind = kind,
-            .number = seen->number,
+            .number = seen->loop.number,
             .thread = thread,
-            .lasted_ns = now - seen->since_ns,
+            .lasted_ns = now - seen->loop.since_ns,
             .written_ns = now,
-            .unripe = FRAMES_ARE_SHY && kind <= EVENT_STILL && watch->signal != 0,
+            .unripe = FRAMES_ARE_SHY && kind <= EVENT_STILL && watch->lookout.signal != 0,
         };
-        pthread_cond_broadcast(&watch->changed);
+        pthread_cond_broadcast(&watch->lookout.changed);
     }
-    pthread_mutex_unlock(&watch->lock);
+    watch_unlock(watch);
 }
 
 static void
 watch_write_busy(struct watch *watch, const struct seen *seen, unsigned long thread, double turns)
 {
-    pthread_mutex_lock(&watch->lock);
+    watch_lock(watch);
     if (watch->count < EVENTS_MAX / 2) {    /* stalls go first */
         watch->events[(watch->first + watch->count++) % EVENTS_MAX] = (struct event){
             .kind = turns > 0 ? EVENT_BUSY : EVENT_CALM,
-            .number = seen->number,
+            .number = seen->loop.number,
             .thread = thread,
             .turns = turns,
         };
-        pthread_cond_broadcast(&watch->changed);
+        pthread_cond_broadcast(&watch->lookout.changed);
     }
-    pthread_mutex_unlock(&watch->lock);
+    watch_unlock(watch);
 }
 
 /* How long an event may wait for Python's thread before a signal asks for the stack; 0: for ever. `held`:
@@ -201,7 +146,7 @@ watch_write_busy(struct watch *watch, const struct seen *seen, unsigned long thr
 static int64_t
 watch_patience(struct watch *watch, bool *held)
 {
-    pthread_mutex_lock(&watch->lock);
+    watch_lock(watch);
     int64_t patience = 0;
     *held = watch->waits || watch->telling;
     if (watch->telling) {
@@ -210,30 +155,8 @@ watch_patience(struct watch *watch, bool *held)
     else if (watch->count > 0) {
         patience = watch->grace_ns;
     }
-    pthread_mutex_unlock(&watch->lock);
+    watch_unlock(watch);
     return patience;
-}
-
-static struct seen *
-watch_find(struct watch *watch, uint64_t number)
-{
-    for (size_t i = 0; i < watch->seen_length; i++) {
-        if (watch->seen[i].number == number) {
-            return &watch->seen[i];
-        }
-    }
-    if (watch->seen_length == watch->seen_capacity) {
-        size_t capacity = watch->seen_capacity == 0 ? 8 : watch->seen_capacity * 2;
-        struct seen *seen = realloc(watch->seen, capacity * sizeof(*seen));
-        if (seen == NULL) {
-            return NULL;    /* this loop is looked at when there is memory again */
-        }
-        watch->seen = seen;
-        watch->seen_capacity = capacity;
-    }
-    struct seen *seen = &watch->seen[watch->seen_length++];
-    *seen = (struct seen){.number = number};
-    return seen;
 }
 
 /* Nobody of Python's can look: what the handler of faulthandler writes, in the loop's thread, is all
@@ -241,15 +164,14 @@ watch_find(struct watch *watch, uint64_t number)
 static void
 watch_signal(struct watch *watch, struct seen *seen, const struct activity *activity, int64_t now)
 {
-    if (signal_handler(watch->signal) != watch->handler) {
-        watch->signal = 0;    /* somebody else's now, or it would end the process */
+    if (!lookout_may_signal(&watch->lookout)) {
         return;
     }
     char old[512];
-    while (read(watch->dump_fd, old, sizeof(old)) > 0) {
+    while (read(watch->lookout.dump_fd, old, sizeof(old)) > 0) {
     }
     seen->asked_ns = 0;
-    if (pthread_kill(activity->pthread, watch->signal) == 0) {
+    if (pthread_kill(activity->pthread, watch->lookout.signal) == 0) {
         seen->signalled_ns = now;
     }
 }
@@ -258,10 +180,10 @@ watch_signal(struct watch *watch, struct seen *seen, const struct activity *acti
 static void
 watch_add_dump(struct watch *watch, const struct seen *seen, char *dump)
 {
-    pthread_mutex_lock(&watch->lock);
+    watch_lock(watch);
     for (unsigned int i = 0; i < watch->count; i++) {
         struct event *event = &watch->events[(watch->first + i) % EVENTS_MAX];
-        if (event->number == seen->number && event->dump == NULL && event->kind <= EVENT_STILL) {
+        if (event->number == seen->loop.number && event->dump == NULL && event->kind <= EVENT_STILL) {
             event->dump = dump;
             event->held = seen->held;
             event->unripe = false;
@@ -269,8 +191,8 @@ watch_add_dump(struct watch *watch, const struct seen *seen, char *dump)
             break;
         }
     }
-    pthread_cond_broadcast(&watch->changed);
-    pthread_mutex_unlock(&watch->lock);
+    pthread_cond_broadcast(&watch->lookout.changed);
+    watch_unlock(watch);
     free(dump);
 }
 
@@ -280,7 +202,7 @@ static void
 watch_read_dump(struct watch *watch, struct seen *seen)
 {
     char *dump = malloc(DUMP_MAX);
-    size_t length = dump == NULL ? 0 : read_all_for_a_while(watch->dump_fd, dump, DUMP_MAX);
+    size_t length = dump == NULL ? 0 : read_all_for_a_while(watch->lookout.dump_fd, dump, DUMP_MAX);
     int64_t now = monotonic_ns();
     if (length == 0) {
         if (now - seen->signalled_ns > DUMP_LATE_NS) {
@@ -292,15 +214,15 @@ watch_read_dump(struct watch *watch, struct seen *seen)
     seen->signalled_ns = 0;
     if (seen->held) {
         char head[160];
-        int64_t ms = (now - seen->since_ns) / 1000000;
+        int64_t ms = (now - seen->loop.since_ns) / 1000000;
         int n = snprintf(head, sizeof(head),
                          "asyncloop: loop %llu blocked for %lld.%03lld s so far, in a call that "
                          "holds the GIL\n",
-                         (unsigned long long)seen->number, (long long)(ms / 1000),
+                         (unsigned long long)seen->loop.number, (long long)(ms / 1000),
                          (long long)(ms % 1000));
         write_at_once(watch->error_fd, head, (size_t)n);
         write_at_once(watch->error_fd, dump, length);
-        activities_note_stall(watch->all, seen->number, now - seen->since_ns, true, dump, length);
+        activities_note_stall(watch->lookout.all, seen->loop.number, now - seen->loop.since_ns, true, dump, length);
     }
     watch_add_dump(watch, seen, dump);
 }
@@ -309,7 +231,7 @@ watch_read_dump(struct watch *watch, struct seen *seen)
 static void
 watch_stuck(struct watch *watch, struct seen *seen, const struct activity *activity, int64_t now)
 {
-    if (now - seen->since_ns < watch->threshold_ns) {
+    if (now - seen->loop.since_ns < watch->lookout.threshold_ns) {
         return;
     }
     if (!seen->reported || (seen->next_report_ns != 0 && now >= seen->next_report_ns)) {
@@ -318,7 +240,7 @@ watch_stuck(struct watch *watch, struct seen *seen, const struct activity *activ
         seen->reported = true;
         seen->next_report_ns = watch->repeat_ns == 0 ? 0 : now + watch->repeat_ns;
         seen->asked_ns = now;
-        if (FRAMES_ARE_SHY && watch->signal != 0) {
+        if (FRAMES_ARE_SHY && watch->lookout.signal != 0) {
             seen->held = false;
             watch_signal(watch, seen, activity, now);
         }
@@ -328,7 +250,7 @@ watch_stuck(struct watch *watch, struct seen *seen, const struct activity *activ
         if (patience == 0) {
             seen->asked_ns = 0;
         }
-        else if (watch->signal != 0 && now - seen->asked_ns >= patience) {
+        else if (watch->lookout.signal != 0 && now - seen->asked_ns >= patience) {
             watch_signal(watch, seen, activity, now);
         }
     }
@@ -337,17 +259,17 @@ watch_stuck(struct watch *watch, struct seen *seen, const struct activity *activ
 static void
 watch_look(struct watch *watch, struct activity *activity, int64_t now)
 {
-    struct seen *seen = watch_find(watch, activity->number);
+    struct seen *seen = seen_find(&watch->lookout.seen, activity->number);
     if (seen == NULL) {
-        return;
+        return;    /* looked at when there is memory again */
     }
     uint64_t pulse = __atomic_load_n(&activity->counters->pulse, __ATOMIC_RELAXED);
-    seen->there = true;
+    seen->loop.there = true;
     double turns;
     if (turns_look(&seen->window, activity, now, &turns)) {
         watch_write_busy(watch, seen, activity->thread, turns);
     }
-    if (pulse == seen->pulse && (pulse & 1) != 0 && activity->thread != 0) {
+    if (pulse == seen->loop.pulse && (pulse & 1) != 0 && activity->thread != 0) {
         watch_stuck(watch, seen, activity, now);
         return;
     }
@@ -355,10 +277,7 @@ watch_look(struct watch *watch, struct activity *activity, int64_t now)
         watch_write(watch, EVENT_END, seen, activity->thread, now);
     }
     *seen = (struct seen){
-        .number = seen->number,
-        .pulse = pulse,
-        .since_ns = now,
-        .there = true,
+        .loop = {.number = seen->loop.number, .pulse = pulse, .since_ns = now, .there = true},
         .window = seen->window,
     };
 }
@@ -368,10 +287,10 @@ watch_look(struct watch *watch, struct activity *activity, int64_t now)
 static void
 watch_leave_out_pause(struct watch *watch, int64_t now)
 {
-    int64_t pause = pause_between(watch->looked_ns, now, watch->tick_ns, watch->threshold_ns);
-    for (size_t i = 0; pause > 0 && i < watch->seen_length; i++) {
-        struct seen *seen = &watch->seen[i];
-        seen->since_ns += pause;
+    int64_t pause = pause_between(watch->lookout.looked_ns, now, watch->lookout.tick_ns, watch->lookout.threshold_ns);
+    for (size_t i = 0; pause > 0 && i < watch->lookout.seen.length; i++) {
+        struct seen *seen = seen_at(&watch->lookout.seen, i);
+        seen->loop.since_ns += pause;
         seen->next_report_ns += seen->next_report_ns != 0 ? pause : 0;
         seen->asked_ns += seen->asked_ns != 0 ? pause : 0;
         seen->window.began_ns = 0;
@@ -383,51 +302,53 @@ watch_leave_out_pause(struct watch *watch, int64_t now)
 static void
 watch_ripen(struct watch *watch, int64_t now)
 {
-    pthread_mutex_lock(&watch->lock);
+    watch_lock(watch);
     for (unsigned int i = 0; i < watch->count; i++) {
         struct event *event = &watch->events[(watch->first + i) % EVENTS_MAX];
-        if (event->unripe && (watch->stopped || now - event->written_ns > RIPE_NS)) {
+        if (event->unripe && (watch->lookout.stopped || now - event->written_ns > RIPE_NS)) {
             event->unripe = false;
-            pthread_cond_broadcast(&watch->changed);
+            pthread_cond_broadcast(&watch->lookout.changed);
         }
     }
-    pthread_mutex_unlock(&watch->lock);
+    watch_unlock(watch);
 }
 
 static void
 watch_tick(struct watch *watch)
 {
+    struct seen_list *list = &watch->lookout.seen;
     int64_t now = monotonic_ns();
     watch_leave_out_pause(watch, now);
-    for (size_t i = 0; i < watch->seen_length; i++) {
-        watch->seen[i].there = false;
+    for (size_t i = 0; i < list->length; i++) {
+        ((struct seen *)seen_at(list, i))->loop.there = false;
     }
-    pthread_mutex_lock(&watch->all->lock);
-    struct list_node *head = &watch->all->list;
+    pthread_mutex_lock(&watch->lookout.all->lock);
+    struct list_node *head = &watch->lookout.all->list;
     for (struct list_node *node = head->next; node != head; node = node->next) {
         watch_look(watch, container_of(node, struct activity, node), now);
     }
-    pthread_mutex_unlock(&watch->all->lock);
+    pthread_mutex_unlock(&watch->lookout.all->lock);
     bool reads = false;
-    for (size_t i = 0; i < watch->seen_length; i++) {
-        struct seen *seen = &watch->seen[i];
-        reads |= seen->signalled_ns != 0;
-        if (!seen->there) {
-            if (seen->reported) {
-                watch_write(watch, EVENT_END, seen, 0, now);
-            }
-            *seen = watch->seen[--watch->seen_length];
-            i--;
+    for (size_t i = list->length; i-- > 0;) {
+        struct seen *seen = seen_at(list, i);
+        if (seen->loop.there) {
+            reads |= seen->signalled_ns != 0;
+            continue;
         }
+        if (seen->reported) {
+            watch_write(watch, EVENT_END, seen, 0, now);
+        }
+        seen_remove(list, i);
     }
     watch_ripen(watch, now);
     if (!reads) {
         return;
     }
     sleep_ns(DUMP_NS);
-    for (size_t i = 0; i < watch->seen_length; i++) {
-        if (watch->seen[i].signalled_ns != 0) {
-            watch_read_dump(watch, &watch->seen[i]);
+    for (size_t i = 0; i < list->length; i++) {
+        struct seen *seen = seen_at(list, i);
+        if (seen->signalled_ns != 0) {
+            watch_read_dump(watch, seen);
         }
     }
 }
@@ -436,34 +357,17 @@ static void *
 watch_main(void *arg)
 {
     struct watch *watch = arg;
-    pthread_mutex_lock(&watch->lock);
-    while (!watch->stopped) {
-        watch_wait_tick(watch);    /* when it is stopped it looks once more: what was told has ended, maybe */
-        pthread_mutex_unlock(&watch->lock);
+    watch_lock(watch);
+    while (!watch->lookout.stopped) {
+        lookout_wait_tick(&watch->lookout);    /* when it is stopped it looks once more: what was told has ended, maybe */
+        watch_unlock(watch);
         watch_tick(watch);
-        watch->looked_ns = monotonic_ns();
-        pthread_mutex_lock(&watch->lock);
+        watch->lookout.looked_ns = monotonic_ns();
+        watch_lock(watch);
     }
-    watch->ended = true;
-    pthread_cond_broadcast(&watch->changed);
-    pthread_mutex_unlock(&watch->lock);
+    lookout_end(&watch->lookout);
     watch_drop(watch);
     return NULL;
-}
-
-static int
-watch_start(struct watch *watch)
-{
-    watch->holders++;
-    int error = thread_start(watch_main, watch);
-    if (error != 0) {
-        watch->holders--;
-        watch->ended = true;
-        errno = error;
-        PyErr_SetFromErrno(PyExc_OSError);
-        return -1;
-    }
-    return 0;
 }
 
 /* -- Python's face ------------------------------------------------------------------------- */
@@ -472,15 +376,6 @@ typedef struct {
     PyObject_HEAD
     struct watch *watch;
 } Watchdog;
-
-static int64_t
-tick_of(int64_t threshold_ns)
-{
-    int64_t tick = threshold_ns / TICKS;
-    return tick > TICK_MAX_NS   ? TICK_MAX_NS
-           : tick < TICK_MIN_NS ? TICK_MIN_NS
-                                : tick;
-}
 
 static int64_t
 grace_of(int64_t threshold_ns)
@@ -511,22 +406,17 @@ Watchdog_new(PyTypeObject *type, PyObject *args, PyObject *kwargs UNUSED)
         Py_XDECREF(self);
         return PyErr_NoMemory();
     }
-    watch_init_locks(watch);
-    watch->holders = 1;
-    watch->pid = getpid();
-    watch->threshold_ns = (int64_t)(threshold * 1e9);
+    lookout_init(&watch->lookout, loop_state(state)->loops.activities, threshold, TICK_MIN_NS, sizeof(struct seen));
+    watch->lookout.signal = number;
+    watch->lookout.handler = signal_handler(number);
+    watch->lookout.dump_fd = fd;
     watch->repeat_ns = (int64_t)(repeat * 1e9);
-    watch->tick_ns = tick_of(watch->threshold_ns);
-    watch->grace_ns = grace_of(watch->threshold_ns);
-    watch->signal = number;
-    watch->handler = signal_handler(number);
-    watch->dump_fd = fd;
+    watch->grace_ns = grace_of(watch->lookout.threshold_ns);
     watch->error_fd = error_fd;
     watch->waits = true;    /* or is about to */
-    watch->all = loop_state(state)->loops.activities;
-    activities_hold(watch->all);
     self->watch = watch;
-    if (watch_start(watch) < 0) {
+    if (lookout_start(&watch->lookout, watch_main) < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
         Py_DECREF(self);
         return NULL;
     }
@@ -537,17 +427,9 @@ static PyObject *
 Watchdog_stop(PyObject *op, PyObject *ignored UNUSED)
 {
     struct watch *watch = ((Watchdog *)op)->watch;
-    if (watch->pid == getpid()) {
-        Py_BEGIN_ALLOW_THREADS
-        pthread_mutex_lock(&watch->lock);
-        watch->stopped = true;
-        pthread_cond_broadcast(&watch->changed);
-        while (!watch->ended) {
-            pthread_cond_wait(&watch->changed, &watch->lock);
-        }
-        pthread_mutex_unlock(&watch->lock);
-        Py_END_ALLOW_THREADS
-    }
+    Py_BEGIN_ALLOW_THREADS
+    lookout_stop(&watch->lookout);
+    Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
 }
 
@@ -589,18 +471,18 @@ Watchdog_wait(PyObject *op, PyObject *ignored UNUSED)
     struct event event;
     bool over;
     Py_BEGIN_ALLOW_THREADS
-    pthread_mutex_lock(&watch->lock);
+    watch_lock(watch);
     watch->telling = false;
     watch->waits = true;
-    while ((watch->count == 0 || watch->events[watch->first % EVENTS_MAX].unripe) && !watch->ended) {
-        pthread_cond_wait(&watch->changed, &watch->lock);
+    while ((watch->count == 0 || watch->events[watch->first % EVENTS_MAX].unripe) && !watch->lookout.ended) {
+        pthread_cond_wait(&watch->lookout.changed, &watch->lookout.lock);
     }
-    pthread_mutex_unlock(&watch->lock);
+    watch_unlock(watch);
     Py_END_ALLOW_THREADS
     /* Only with the GIL is it taken: else a dump would be made for nothing. */
-    pthread_mutex_lock(&watch->lock);
+    watch_lock(watch);
     bool there = watch_take(watch, &event, &over);
-    pthread_mutex_unlock(&watch->lock);
+    watch_unlock(watch);
     if (!there) {
         Py_RETURN_NONE;
     }
@@ -613,9 +495,9 @@ static PyObject *
 Watchdog_noted(PyObject *op, PyObject *ignored UNUSED)
 {
     struct watch *watch = ((Watchdog *)op)->watch;
-    pthread_mutex_lock(&watch->lock);
+    watch_lock(watch);
     watch->telling = false;
-    pthread_mutex_unlock(&watch->lock);
+    watch_unlock(watch);
     Py_RETURN_NONE;
 }
 
