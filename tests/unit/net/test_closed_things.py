@@ -13,6 +13,7 @@ import pytest
 
 from tests.compare import same, shown, shown_error
 from tests.support import PY, turns
+from tests.transports import Tells, datagrams, stream, write_pipe
 
 
 def pair():
@@ -22,69 +23,16 @@ def pair():
     return one, other
 
 
-class Tells(asyncio.Protocol, asyncio.DatagramProtocol):
-    """A protocol that notes all it is told."""
-
-    def __init__(self, log):
-        self.log = log
-
-    def connection_made(self, transport):
-        self.log("made")
-
-    def connection_lost(self, exc):
-        self.log("lost", exc and shown_error(exc))
-
-    def data_received(self, data):
-        self.log("data", data)
-
-    def eof_received(self):
-        self.log("eof")
-
-    def datagram_received(self, data, address):
-        self.log("datagram", data)
-
-    def error_received(self, exc):
-        self.log("error", shown_error(exc))
-
-    def pause_writing(self):
-        self.log("pause")
-
-    def resume_writing(self):
-        self.log("resume")
-
-
 # -- transports -------------------------------------------------------------------------------
-
-
-async def stream(log, loop):
-    one, other = pair()
-    transport, _ = await loop.create_connection(lambda: Tells(log), sock=one)
-    return transport, other
 
 
 async def tcp(log, loop):
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = server.getsockname()
-        transport, _ = await loop.create_connection(lambda: Tells(log), *address)
+        transport, protocol = await loop.create_connection(lambda: Tells(log), *address)
         other, _ = server.accept()
         other.setblocking(False)
-    return transport, other
-
-
-async def datagrams(log, loop):
-    other = socket.socket(type=socket.SOCK_DGRAM)
-    other.bind(("127.0.0.1", 0))
-    other.setblocking(False)
-    transport, _ = await loop.create_datagram_endpoint(
-        lambda: Tells(log), remote_addr=other.getsockname()
-    )
-    return transport, other
-
-
-async def write_pipe(log, loop):
-    reading, writing = os.pipe()
-    transport, _ = await loop.connect_write_pipe(lambda: Tells(log), os.fdopen(writing, "wb", 0))
-    return transport, os.fdopen(reading, "rb", 0)
+    return transport, protocol, other
 
 
 # A read pipe of asyncio has none of the methods of a write transport, and no abort().
@@ -151,7 +99,7 @@ async def ask_transport(log, loop, maker, state):
         if maker is write_pipe and name == "abort" and state not in ("open", "full"):
             continue  # asyncio's fails in its own code, now or in a callback
         log("--", name, args)
-        transport, other = await maker(log, loop)
+        transport, _, other = await maker(log, loop)
         await turns(3)
         try:
             STATES[state](transport, other)
@@ -448,7 +396,7 @@ async def watching_raises(log, loop, maker):
         raise LookupError
 
     loop._add_reader = raises
-    transport, other = await maker(log, loop)
+    transport, _, other = await maker(log, loop)
     await turns(2)
     log("reading", not hasattr(transport, "is_reading") or transport.is_reading())
     transport.close()

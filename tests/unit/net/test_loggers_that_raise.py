@@ -8,13 +8,13 @@ import asyncio
 import contextlib
 import functools
 import logging
-import os
 import socket
 
 import pytest
 
-from tests.compare import same, shown_error
+from tests.compare import same
 from tests.support import PY, turns, until
+from tests.transports import Tells, datagrams, read_pipe, stream, write_pipe
 
 LOGGER = logging.getLogger("asyncio")
 
@@ -42,56 +42,10 @@ def raising(log, words, times, error=ValueError):
         LOGGER.setLevel(level)
 
 
-class Tells(asyncio.Protocol, asyncio.DatagramProtocol):
-    def __init__(self, log, keep_open=False):
-        self.log = log
-        self.keep_open = keep_open
-
-    def connection_made(self, transport):
-        self.log("made")
-
-    def data_received(self, data):
-        self.log("data", data)
-
-    def eof_received(self):
-        self.log("eof")
-        return self.keep_open
-
-    def connection_lost(self, exc):
-        self.log("lost", exc and shown_error(exc))
-
-
-async def stream(log, loop):
-    near, far = socket.socketpair()
-    transport, _ = await loop.create_connection(lambda: Tells(log), sock=near)
-    return transport, far
-
-
-async def datagrams(log, loop):
-    far = socket.socket(type=socket.SOCK_DGRAM)
-    far.bind(("127.0.0.1", 0))
-    transport, _ = await loop.create_datagram_endpoint(
-        lambda: Tells(log), remote_addr=far.getsockname()
-    )
-    return transport, far
-
-
-async def write_pipe(log, loop):
-    reading, writing = os.pipe()
-    transport, _ = await loop.connect_write_pipe(lambda: Tells(log), os.fdopen(writing, "wb", 0))
-    return transport, os.fdopen(reading, "rb", 0)
-
-
-async def read_pipe(log, loop):
-    reading, writing = os.pipe()
-    transport, _ = await loop.connect_read_pipe(lambda: Tells(log), os.fdopen(reading, "rb", 0))
-    return transport, os.fdopen(writing, "wb", 0)
-
-
 @pytest.mark.parametrize("make", [stream, datagrams, write_pipe])
 def test_warning_of_a_dropped_write(make):
     async def program(log, loop):
-        transport, far = await make(log, loop)
+        transport, _, far = await make(log, loop)
         transport.abort()
         await turns(3)
         write = getattr(transport, "sendto", None) or transport.write
@@ -112,7 +66,7 @@ def test_warning_of_a_dropped_write(make):
 def test_debug_line_of_a_method(make, what):
     async def program(log, loop):
         loop.set_debug(True)
-        transport, far = await make(log, loop)
+        transport, _, far = await make(log, loop)
         with raising(log, " reading", 1):
             if what == "resume_reading":
                 with contextlib.suppress(ValueError):
@@ -136,7 +90,7 @@ def test_debug_line_of_the_end(make, times):
 
     async def program(log, loop):
         loop.set_debug(True)
-        transport, far = await make(log, loop)
+        transport, _, far = await make(log, loop)
         with raising(log, "was closed by peer" if make is not stream else "EOF", times):
             far.close()
             await until(transport.is_closing)
