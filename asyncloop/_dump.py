@@ -95,6 +95,18 @@ def safely_str(thing: Any) -> str:
     return _safely(str, thing)
 
 
+def safely_repr(thing: Any) -> str:
+    """repr(), whatever that raises."""
+    return _safely(repr, thing)
+
+
+def coro_of(task: Any) -> Any:
+    """The coroutine of a task, or None where get_coro() raises."""
+    with contextlib.suppress(Exception, SystemExit):
+        return task.get_coro()
+    return None
+
+
 def name_of(task: Any) -> str:
     """The name of a task, whatever get_name() raises."""
     return _safely(task.get_name)
@@ -123,6 +135,8 @@ def _dump_loop(text: TextIO, number: int, thread: int, loop: Any) -> None:
 
 def frame_of(thread: int) -> FrameType | None:
     """What a thread runs in this interpreter, if it may be looked at."""
+    if thread in _interrupted:
+        return _interrupted[thread]
     if not _HAS_GIL:
         # The frames of another thread change while they are read.
         return sys._getframe() if thread == threading.get_ident() else None
@@ -472,12 +486,32 @@ def _futures_of(function: FunctionType) -> Iterator[Any]:
 # -- by a signal ----------------------------------------------------------------------------
 
 
+_PATIENCE = 5.0  # seconds, for a dump by a signal to be made before the program goes on
+
 _dumping = threading.Lock()
+_interrupted: dict[int, FrameType | None] = {}  # what a thread runs below the handler of the signal
 
 
 def _on_signal(number: int, frame: Any) -> None:
+    """In a thread: a repr() may want a lock that the code which this has interrupted holds."""
     if not _dumping.acquire(blocking=False):
-        return  # one is being written, perhaps by the very code that this has interrupted
+        return  # one is being written
+    if not _HAS_GIL:  # another thread would see less
+        return _dump_by_signal()
+    _interrupted[threading.get_ident()] = frame
+    try:
+        thread = threading.Thread(target=_dump_by_signal, name="asyncloop-dump", daemon=True)
+        thread.start()
+        thread.join(_PATIENCE)
+    except RuntimeError:  # there are no threads left
+        return _dump_by_signal()
+    finally:
+        _interrupted.clear()
+    if thread.is_alive():
+        say("the dump waits for something; it comes when that is over")
+
+
+def _dump_by_signal() -> None:
     try:
         if sys.stderr is sys.__stderr__ and (descriptor := descriptor_of_stderr()) >= 0:
             # The program may be in the middle of a write of its own, or nobody reads any more.
@@ -489,6 +523,11 @@ def _on_signal(number: int, frame: Any) -> None:
             traceback.print_exc()
     finally:
         _dumping.release()
+
+
+def _after_fork() -> None:
+    global _dumping
+    _dumping = threading.Lock()
 
 
 def start_from_environment(environ: Mapping[str, str]) -> None:
@@ -510,6 +549,7 @@ def start_from_environment(environ: Mapping[str, str]) -> None:
         if signal.getsignal(number) not in (signal.SIG_DFL, None):
             raise ValueError("the program handles it already")
         signal.signal(number, _on_signal)
+        os.register_at_fork(after_in_child=_after_fork)
         if (descriptor := descriptor_of_stderr()) >= 0:
             faulthandler.register(number, descriptor, all_threads=True, chain=True)
     except (ValueError, OSError, RuntimeError, AttributeError) as error:

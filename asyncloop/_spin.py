@@ -16,6 +16,7 @@ import contextlib
 import functools
 import gc
 import os
+import weakref
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from types import CodeType, ModuleType
 from typing import Any
 
 from . import _core
+from ._dump import safely_repr
 
 __all__ = ["Spin"]
 
@@ -68,7 +70,7 @@ class Spin:
 class _Verdict:
     keys: frozenset[int]
     callbacks: tuple[str, ...]
-    tasks: tuple[str, ...]
+    tasks: "tuple[weakref.ref[Any], ...]"
     descriptor: int | None
 
 
@@ -101,7 +103,10 @@ class Detector:
                     thread,
                     turns,
                     verdict.callbacks,
-                    verdict.tasks,
+                    # Here, and not in the loop's thread: a repr() may do anything.
+                    tuple(
+                        safely_repr(task) for ref in verdict.tasks if (task := ref()) is not None
+                    ),
                     verdict.descriptor,
                 )
             seen.last = verdict
@@ -137,7 +142,7 @@ def _next_trace(loop: Any, seen: _Seen) -> None:
         try:
             at_once = _AT_ONCE_DEBUG_NS if loop.get_debug() else _AT_ONCE_NS
             seen.verdicts.append(_judge(trace, at_once))
-        except (Exception, SystemExit):  # of a repr, or the like
+        except (Exception, SystemExit):  # of a name, or the like
             seen.verdicts.append(None)
     with contextlib.suppress(RuntimeError, MemoryError):
         loop._trace_begin()
@@ -162,12 +167,12 @@ def _judge(trace: dict[str, Any], at_once: int) -> _Verdict | None:
     # What is only there now and then is not it.
     found = [entry for entry in found if entry[1] >= items * _RARELY]
     spinning = [what for what, _, _ in found]
-    tasks = [repr(task) for what, _, args in found for task in _tasks_of(what, args)]
+    tasks = {id(task): task for what, _, args in found for task in _tasks_of(what, args)}
     descriptor = trace["event_fd"]
     return _Verdict(
         frozenset(map(_key, spinning)) or frozenset([-1]),
         tuple(map(_name, spinning)),
-        tuple(dict.fromkeys(tasks)),
+        tuple(map(weakref.ref, tasks.values())),
         descriptor if descriptor >= 0 else None,
     )
 

@@ -98,11 +98,20 @@ class _Waiter:
 
 def new_event_loop() -> Any:
     """A new loop of asyncloop. Where it cannot be had the program ends: never another loop."""
+    from asyncio import AbstractEventLoop
+
     try:
-        return _import_asyncloop().new_event_loop()
+        package = _import_asyncloop()
     except ImportError as error:
-        sys.stderr.write(f"asyncloop-run: {sys.executable} cannot import asyncloop: {error}\n")
-        raise SystemExit(2) from None
+        wrong = f"{sys.executable} cannot import asyncloop: {error}"
+    else:
+        factory = getattr(package, "new_event_loop", None)
+        loop = factory() if callable(factory) else None
+        if isinstance(loop, AbstractEventLoop):
+            return loop
+        wrong = f"{getattr(package, '__file__', package)!r} gives no event loop"
+    sys.stderr.write(f"asyncloop-run: {wrong}\n")
+    raise SystemExit(2)
 
 
 def _import_asyncloop() -> Any:

@@ -143,7 +143,7 @@ def _where(task: Any, records: dict[int, Any]) -> str:
     for frame in reversed(getattr(task, "_source_traceback", None) or ()):
         if "asyncio" not in frame.filename.replace("\\", "/").split("/")[:-1]:
             return f"{frame.filename}:{frame.lineno} in {frame.name}()"
-    coro = task.get_coro()
+    coro = _dump.coro_of(task)
     for name in ("cr_code", "gi_code", "ag_code"):
         code = getattr(coro, name, None)
         if code is not None:
@@ -205,7 +205,7 @@ def task_stats() -> list[TaskStats]:
             record = records.get(id(task))
             if record is None:
                 continue
-            running = getattr(task.get_coro(), "cr_running", False)
+            running = getattr(_dump.coro_of(task), "cr_running", False)
             state = "running" if running else "ready" if record.ready_ns else "waiting"
             code = record.code
             found.append(
@@ -302,7 +302,7 @@ def _unreachable(tasks: list[Any], held: set[int]) -> list[Any]:
 
 
 def _runs(task: Any) -> bool:
-    coro = task.get_coro()
+    coro = _dump.coro_of(task)
     if isinstance(coro, CoroutineType):
         return coro.cr_running
     if isinstance(coro, GeneratorType):

@@ -8,18 +8,49 @@ never import asyncio. Any Python may meet this file: its syntax is that of Pytho
 import os
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    pass
+
 
 class _TooOld(object):  # noqa: UP004, Python 2
-    """An import finder for a Python that cannot even read what switches the others."""
+    """An import finder for a Python that asyncloop is not for: asyncio comes, but makes no loop."""
 
     def find_spec(self, name, path=None, target=None):
-        # type: (str, object, object) -> None
-        if name == "asyncio" and self in sys.meta_path:
-            sys.meta_path.remove(self)
-            sys.stderr.write(
-                "asyncloop-run: process {} runs without asyncloop, which needs Python 3.11 or "
-                "newer: {} is {}.{}\n".format(os.getpid(), sys.executable, *sys.version_info[:2])
-            )
+        # type: (str, Any, object) -> Any
+        if name != "asyncio" or self not in sys.meta_path:
+            return None
+        from importlib.machinery import PathFinder
+
+        spec = PathFinder.find_spec(name, path)
+        if spec is not None and hasattr(spec.loader, "exec_module"):
+            self._wrap(spec.loader)
+        return spec
+
+    def _wrap(self, loader):
+        # type: (Any) -> None
+        execute = loader.exec_module
+
+        def exec_module(module):
+            # type: (Any) -> None
+            del loader.exec_module
+            execute(module)
+            from asyncio import unix_events
+
+            for policy in vars(unix_events).values():
+                if isinstance(policy, type) and vars(policy).get("_loop_factory") is not None:
+                    policy._loop_factory = staticmethod(_refuse)  # type: ignore[attr-defined]
+
+        loader.exec_module = exec_module
+
+
+def _refuse():
+    # type: () -> None
+    sys.stderr.write(
+        "asyncloop-run: process {} makes an event loop, and asyncloop needs Python 3.11 or "
+        "newer: {} is {}.{}\n".format(os.getpid(), sys.executable, *sys.version_info[:2])
+    )
+    raise SystemExit(2)
 
 
 def _start():
@@ -28,9 +59,10 @@ def _start():
     # The variable stays in the environment for the program's own children; the program's path is
     # as it would be.
     sys.path[:] = [entry for entry in sys.path if entry != here]
-    if os.environ.get("ASYNCLOOP_RUN") and (3,) < sys.version_info < (3, 8):
-        sys.meta_path.insert(0, _TooOld())
-    elif os.environ.get("ASYNCLOOP_RUN"):
+    wanted = os.environ.get("ASYNCLOOP_RUN", "0") != "0"
+    if wanted and (3,) < sys.version_info < (3, 11):
+        sys.meta_path.insert(0, _TooOld())  # type: ignore[arg-type]
+    elif wanted and sys.version_info > (3,):
         from _frozen_importlib_external import SourceFileLoader
 
         name = "_asyncloop_switch"

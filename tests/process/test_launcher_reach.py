@@ -1,8 +1,8 @@
 """`asyncloop-run`: what it says of Pythons that it cannot reach, or not switch."""
 
 import ast
-import importlib.util
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -138,23 +138,81 @@ def test_an_older_python_is_named(monkeypatch):
     assert _missing.not_built() == "asyncloop needs CPython 3.11 or newer; this is cpython 3.8.18"
 
 
-def test_what_a_python_meets_that_cannot_read_the_rest(monkeypatch, capsys):
+def test_what_a_python_meets_that_is_too_old(tmp_path):
+    """It may import asyncio, and ask where it is; when it makes a loop it ends in one line."""
     path = Path(_switch.SITE) / "sitecustomize.py"
     for node in ast.walk(ast.parse(path.read_text())):  # Python 2 and 3.6 read it as well
         assert not isinstance(node, (ast.JoinedStr, ast.AnnAssign, ast.NamedExpr))
         assert getattr(node, "returns", None) is None
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
-    monkeypatch.setattr(sys, "version_info", (3, 6, 15, "final", 0))
-    monkeypatch.setitem(sys.modules, "sitecustomize", sys)
-    monkeypatch.setattr(os, "environ", {**os.environ, "ASYNCLOOP_RUN": "1"})
-    spec = importlib.util.spec_from_file_location("site_of_ours", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    finder = sys.meta_path[0]
-    assert type(finder).__name__ == "_TooOld"
-    assert finder.find_spec("json") is None and capsys.readouterr().err == ""
-    assert finder.find_spec("asyncio") is None
-    told = capsys.readouterr().err
-    assert "runs without asyncloop" in told and len(told.splitlines()) == 1
-    assert finder not in sys.meta_path
+    pretends = f"""if 1:
+        import importlib.util, os, sys
+        assert "asyncio" not in sys.modules
+        version, sys.version_info = sys.version_info, (3, 10, 13, "final", 0)
+        os.environ["ASYNCLOOP_RUN"] = "1"
+        sys.path.insert(0, {os.fspath(path.parent)!r})
+        sys.modules["sitecustomize"] = sys
+        spec = importlib.util.spec_from_file_location("site_of_ours", {os.fspath(path)!r})
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+        sys.version_info = version
+        assert importlib.util.find_spec("asyncio") is not None
+        import asyncio
+        print("goes on", flush=True)
+        async def main():
+            print("runs")
+    """
+    makes = "asyncio.run(main())", "asyncio.new_event_loop()", "asyncio.Runner().get_loop()"
+    if sys.version_info >= (3, 16):
+        makes = ()
+    for code in ("pass", *makes):
+        done = subprocess.run(
+            [sys.executable, "-c", f"{pretends}\n        {code}"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.stdout == "goes on\n", done.stderr
+        if code != "pass":
+            assert done.returncode == 2
+            first = done.stderr.splitlines()[0]
+            assert " makes an event loop, and asyncloop needs Python 3.11" in first
+
+
+@pytest.mark.parametrize(
+    "stranger",
+    [
+        "",
+        "new_event_loop = None",
+        "def new_event_loop(): pass",
+        "def new_event_loop(): return 'loop'",
+        "raise ImportError('broken')",
+        "raise ModuleNotFoundError('no core', name='asyncloop._core')",
+    ],
+)
+def test_a_package_of_that_name_that_gives_no_loop(stranger, tmp_path):
+    """As somebody else's, or a module of the program's own: one line, and never another loop."""
+    (tmp_path / "asyncloop.py").write_text(stranger)
+    (tmp_path / "program.py").write_text(RUN)
+    done = launch(sys.executable, tmp_path / "program.py")
+    assert done.returncode == 2 and done.stdout == ""
+    line = done.stderr.splitlines()[0]
+    assert line.startswith("asyncloop-run: ") and "asyncloop" in line
+    assert "Traceback" not in done.stderr
+
+
+def test_no_descriptor_for_a_loop():
+    """What asyncio's own loop would raise; and never another loop."""
+    code = """if 1:
+        import asyncio, os, resource
+        asyncio.new_event_loop().close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))
+        try:
+            while True:
+                os.dup(0)
+        except OSError:
+            pass
+        try:
+            asyncio.new_event_loop()
+        except OSError as error:
+            print("none", error.errno)
+    """
+    assert lines(launch(sys.executable, "-c", code)) == ["none", "24"]

@@ -357,3 +357,57 @@ def test_transports_of_a_loop_in_another_thread():
     assert free.count("bytes buffered, peer ('127.0.0.1'") == 2
     assert " ready, " in free and " ready, " in blocked
     assert re.search(r"^  2 transports", blocked, re.MULTILINE)
+
+
+LOCKED = """
+import asyncio, functools, os, signal, sys, threading, asyncloop
+from asyncloop import _dump
+
+class Locks:
+    def __repr__(self):
+        with lock:
+            return "has it"
+
+async def main():
+    loop = asyncio.get_running_loop()
+    waits = asyncio.create_task(waits_for(Locks()), name="waits")
+    await asyncio.sleep(0)
+    _dump._PATIENCE = 0.2
+    with lock:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        print("goes on", flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+
+async def waits_for(what):
+    future = asyncio.get_running_loop().create_future()
+    future.add_done_callback(functools.partial(print, what))
+    await future
+
+lock = threading.Lock()
+asyncloop.run(main())
+"""
+
+
+@pytest.mark.skipif(
+    not getattr(sys, "_is_gil_enabled", lambda: True)(), reason="it is made in the loop's thread"
+)
+def test_a_repr_that_waits_for_what_was_interrupted():
+    """The program goes on after a while, and the dump comes then."""
+    with subprocess.Popen(
+        [sys.executable, "-c", LOCKED],
+        env={**os.environ, "ASYNCLOOP_DUMP_SIGNAL": "USR1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        text = ""
+        while "has it" not in text:
+            line = process.stderr.readline()
+            assert line, text
+            text += line
+        assert "asyncloop: the dump waits for something" in text
+        assert process.stdout.readline() == "goes on\n"
+        process.stdin.close()
+        process.stderr.read()
+        assert process.wait(60) == 0

@@ -9,6 +9,7 @@ import math
 import os
 import sys
 import weakref
+from collections.abc import Coroutine
 
 import pytest
 
@@ -434,3 +435,58 @@ def test_exception_that_leaves_is_counted(loop):
     with pytest.raises(SystemExit):
         loop.run_until_complete(fail())
     assert loop._task_records() == []
+
+
+# -- tasks of all kinds --------------------------------------------------------------------
+
+
+class Odd(asyncloop.Task):
+    def get_coro(self):
+        raise ValueError
+
+    def get_name(self):
+        raise SystemExit
+
+    __repr__ = get_name
+
+
+class OddCoroutine(Coroutine):
+    def __repr__(self):
+        raise ValueError
+
+    def send(self, value):
+        future = asyncio.get_running_loop().create_future()
+        future._asyncio_future_blocking = True
+        return future
+
+    def throw(self, *error):
+        raise error[0]
+
+    def close(self):
+        pass
+
+    def __await__(self):
+        return self
+
+
+@OURS
+@pytest.mark.parametrize("accounting", [False, True])
+def test_tasks_of_all_kinds(loop, accounting):
+    """Those of others, and those whose methods raise, are told of as well as it goes."""
+
+    async def main():
+        loop.task_accounting = accounting
+        tasks = [Odd(finish(), loop=loop), asyncio.tasks._PyTask(finish(), loop=loop)]
+        tasks += [loop.create_task(OddCoroutine()), asyncloop.Task(finish(), loop=loop)]
+        if sys.version_info >= (3, 12):
+            tasks.append(asyncio.eager_task_factory(loop, finish()))
+        census = asyncloop.census()
+        assert sum(place.count for place in census.tasks) == len(tasks) + 1
+        assert "OddCoroutine" in str(census) or accounting
+        assert asyncloop.lost_tasks(0) == []
+        assert len(asyncloop.task_stats()) == (len(tasks) - 1 if accounting else 0)
+        await asyncio.sleep(0)
+        assert sum(place.count for place in asyncloop.census().tasks) == len(tasks) + 1
+        await cancel_all()
+
+    loop.run_until_complete(main())
