@@ -189,7 +189,7 @@ def _tasks(goes_on: Callable[[], None]) -> list[dict[str, Any]]:
     for number, thread, loop in _core._running_loops():
         current = asyncio.current_task(loop)
         records = dict(loop._task_records()) if loop.task_accounting else {}
-        tasks = []
+        tasks: list[dict[str, Any]] = []
         for task in tasks_of(loop)[:_MOST_TASKS]:
             if len(tasks) % _PART == 0:
                 goes_on()

@@ -10,7 +10,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    pass
+    from typing import Any  # noqa: F401, in comments
 
 
 class _TooOld(object):  # noqa: UP004, Python 2
@@ -61,7 +61,7 @@ def _start():
     sys.path[:] = [entry for entry in sys.path if entry != here]
     wanted = os.environ.get("ASYNCLOOP_RUN", "0") != "0"
     if wanted and (3,) < sys.version_info < (3, 11):
-        sys.meta_path.insert(0, _TooOld())  # type: ignore[arg-type]
+        sys.meta_path.insert(0, _TooOld())
     elif wanted and sys.version_info > (3,):
         from _frozen_importlib_external import SourceFileLoader
 
