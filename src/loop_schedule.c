@@ -222,6 +222,11 @@ schedule_timer(Loop *loop, const char *function, bool later, schedule_function s
         && (LIKELY(!FLAG(loop->debug)) || check_debug(loop, args[1], "call_at", true) == 0)) {
         timer = schedule(loop, seconds, args[1], args + 2, nargs - 2, context);
     }
+    if (UNLIKELY(FLAG(loop->debug)) && later && timer != NULL
+        && handle_trim_source_traceback((Handle *)timer, 3) < 0) {
+        timer_cancel(timer);
+        Py_CLEAR(timer);
+    }
     if (UNLIKELY(kept != NULL)) {
         if (timer != NULL && timer_handle_keep_when(timer, kept) < 0) {
             timer_cancel(timer);

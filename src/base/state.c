@@ -134,12 +134,10 @@ static int
 make_keywords(struct state *state)
 {
     state->keywords.context = PyTuple_Pack(1, state->names.context);
-    state->keywords.msg = PyTuple_Pack(1, state->names.msg);
     state->keywords.debug = PyTuple_Pack(1, state->names.debug);
     state->keywords.loop = PyTuple_Pack(1, state->names.loop);
     state->empty_tuple = PyTuple_New(0);
-    return state->keywords.context == NULL || state->keywords.msg == NULL
-                   || state->keywords.debug == NULL || state->keywords.loop == NULL
+    return state->keywords.context == NULL || state->keywords.debug == NULL || state->keywords.loop == NULL
                    || state->empty_tuple == NULL
                ? -1
                : 0;

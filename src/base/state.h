@@ -28,7 +28,7 @@ typedef struct Task Task;
     X(call_soon_threadsafe) X(callback) X(cancel) X(cancelled) X(close) X(closed) X(connection_lost) \
     X(connection_made) X(context) X(coro) X(create_task) X(data_received) X(datagram_received) \
     X(debug) X(done) X(eager_start) X(eof_received) X(error_received) X(exception) X(fileno) X(future) X(get_buffer) \
-    X(get_debug) X(get_loop) X(handle) X(loop) X(message) X(msg) X(name) X(pause_writing) X(peername) \
+    X(get_debug) X(get_loop) X(handle) X(loop) X(message) X(name) X(pause_writing) X(peername) \
     X(pipe) X(protocol) X(remove_done_callback) X(result) X(resume_writing) X(send) X(server) \
     X(set_name) X(set_result) X(shutdown) X(sockname) X(socket) X(source_traceback) X(task) \
     X(is_running) X(set_exception) X(PENDING) X(CANCELLED) X(FINISHED) \
@@ -172,7 +172,6 @@ struct state {
     } names;
     struct {
         PyObject *context;                /* ("context",) and so on: for calls with one keyword */
-        PyObject *msg;
         PyObject *debug;
         PyObject *loop;
     } keywords;

@@ -15,11 +15,29 @@ loop_propagate(Loop *loop)
     loop->run->exception = PyErr_GetRaisedException();
 }
 
+void
+handling_begin(_PyErr_StackItem *level, PyObject *exc)
+{
+    PyThreadState *thread = PyThreadState_Get();
+    *level = (_PyErr_StackItem){exc == Py_None ? NULL : Py_XNewRef(exc), thread->exc_info};
+    thread->exc_info = level;
+}
+
+void
+handling_end(_PyErr_StackItem *level)
+{
+    PyThreadState_Get()->exc_info = level->previous_item;
+    Py_XDECREF(level->exc_value);
+}
+
 int
 loop_call_exception_handler(Loop *loop, PyObject *context)
 {
+    _PyErr_StackItem level;
+    handling_begin(&level, PyDict_GetItemWithError(context, loop->state->names.exception));
     PyObject *result = PyObject_CallMethodOneArg(
         (PyObject *)loop, loop->state->names.call_exception_handler, context);
+    handling_end(&level);
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;
 }
@@ -49,7 +67,7 @@ void
 loop_warn_slow(Loop *loop, PyObject *item, double started)
 {
     double duration = loop_time(loop) - started;
-    if (duration < loop->slow_callback_duration) {
+    if (!(duration >= loop->slow_callback_duration)) {    /* NaN: never */
         return;
     }
     bool is_handle = Py_IS_TYPE(item, loop_state(loop->state)->handles.Type)

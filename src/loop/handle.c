@@ -61,6 +61,22 @@ timer_handle_keep_when(TimerHandle *timer, PyObject *when)
     return handle_keep_extra(&timer->handle, HANDLE_EXTRA(when), when);
 }
 
+int
+handle_trim_source_traceback(Handle *handle, long own)
+{
+    PyObject *frames = handle_source_traceback(handle);
+    PyObject *depth = frames == NULL ? NULL
+                                     : PyObject_GetAttrString(loop_state(handle_state(handle))->handles.constants,
+                                                              "DEBUG_STACK_DEPTH");
+    long limit = depth == NULL ? -1 : PyLong_AsLong(depth);
+    Py_XDECREF(depth);
+    if (PyErr_Occurred()) {
+        return -1;
+    }
+    long more = frames == NULL || !PyList_Check(frames) ? 0 : (long)PyList_GET_SIZE(frames) - Py_MAX(limit - own, 0);
+    return more > 0 ? PyList_SetSlice(frames, 0, more, NULL) : 0;
+}
+
 static int
 handle_set_source_traceback(Handle *handle)
 {
@@ -77,7 +93,7 @@ handle_set_source_traceback(Handle *handle)
     }
     handle->extra->source_traceback = PyObject_CallOneArg(loop_state(state)->handles.extract_stack, frame);
     Py_DECREF(frame);
-    return handle->extra->source_traceback == NULL ? -1 : 0;
+    return handle->extra->source_traceback == NULL ? -1 : handle_trim_source_traceback(handle, 2);
 }
 
 void

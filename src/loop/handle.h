@@ -78,6 +78,8 @@ TimerHandle *timer_handle_new_native(Loop *loop, native_callback run,
 
 /* 0, or -1 with MemoryError. */
 int timer_handle_keep_when(TimerHandle *timer, PyObject *when);
+/* In debug mode: of the frames that asyncio takes down `own` are its own, and taken out again. 0 / -1 */
+int handle_trim_source_traceback(Handle *handle, long own);
 
 /* Of ours, or one of anybody's? */
 bool handle_check(struct state *state, PyObject *op);
@@ -117,6 +119,8 @@ int handle_traverse(Handle *handle, bool watched, visitproc visit, void *arg);
 /* The current exception, none that leaves the loop, came out of callback(arg), which a handle of
  * asyncio's would have called: tells the exception handler as that would. What that raises leaves the run. */
 void handle_call_failed(Loop *loop, PyObject *callback, PyObject *arg);
+/* The same, of what `handle`, which is stolen and was not run as itself, would have called. */
+void handle_call_failed_steal(Loop *loop, Handle *handle);
 
 /* Runs the callback in its context. 0, or -1 with the exception that must leave the
  * loop (KeyboardInterrupt, SystemExit, what the exception handler raises); any other goes to the exception

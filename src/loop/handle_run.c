@@ -17,6 +17,8 @@ handle_report(Handle *handle, Loop *loop, PyObject *callback, PyObject *exc)
     int result = 0;
     struct state *state = loop->state;
     PyObject *context = NULL, *source = NULL, *message = NULL;
+    _PyErr_StackItem level;
+    handling_begin(&level, exc);
     PyObject *args = PyObject_GetAttrString((PyObject *)handle, "_args");
     if (args == NULL || args == Py_None) {
         PyErr_Clear();
@@ -29,8 +31,12 @@ handle_report(Handle *handle, Loop *loop, PyObject *callback, PyObject *exc)
 #else
     source = PyObject_CallFunctionObjArgs(loop_state(state)->handles.format_callback_source, callback, args, NULL);
 #endif
+    if (source == NULL && !PyErr_ExceptionMatches(PyExc_MemoryError)) {
+        result = -1;    /* a repr() has raised: that leaves the loop, as asyncio's */
+        goto done;
+    }
     if (source == NULL) {
-        PyErr_Clear();    /* a failing repr must not hide the exception itself */
+        PyErr_Clear();
         source = PyUnicode_FromFormat("<%s>", Py_TYPE(callback)->tp_name);
     }
     message = source == NULL ? NULL : PyUnicode_FromFormat("Exception in callback %U", source);
@@ -46,11 +52,29 @@ handle_report(Handle *handle, Loop *loop, PyObject *callback, PyObject *exc)
     else {
         result = loop_call_exception_handler(loop, context);
     }
+done:;
+    PyObject *leaving = PyErr_GetRaisedException();
+    handling_end(&level);
     Py_XDECREF(args);
     Py_XDECREF(source);
     Py_XDECREF(message);
     Py_XDECREF(context);
+    PyErr_SetRaisedException(leaving);
     return result;
+}
+
+void
+handle_call_failed_steal(Loop *loop, Handle *handle)
+{
+    PyObject *exc = PyErr_GetRaisedException();
+    PyObject *callback = Py_NewRef(handle->callback);
+    if (handle_report(handle, loop, callback, exc) < 0) {
+        loop_propagate(loop);
+    }
+    handle_left(handle);    /* whoever keeps the report keeps it */
+    Py_DECREF(callback);
+    Py_DECREF(handle);
+    Py_DECREF(exc);
 }
 
 void
@@ -58,17 +82,12 @@ handle_call_failed(Loop *loop, PyObject *callback, PyObject *arg)
 {
     PyObject *exc = PyErr_GetRaisedException();
     Handle *handle = handle_new(loop, callback, &arg, arg != NULL, NULL);
+    PyErr_SetRaisedException(exc);    /* in place of the MemoryError, too */
     if (handle == NULL) {
-        PyErr_SetRaisedException(exc);    /* in place of the MemoryError */
         PyErr_WriteUnraisable(callback);
         return;
     }
-    if (handle_report(handle, loop, callback, exc) < 0) {
-        loop_propagate(loop);
-    }
-    handle_left(handle);    /* whoever keeps the report keeps it */
-    Py_DECREF(handle);
-    Py_DECREF(exc);
+    handle_call_failed_steal(loop, handle);
 }
 
 /* The callback raised: 0 when the exception handler has it, -1 when it leaves the loop. */

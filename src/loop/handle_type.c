@@ -607,6 +607,7 @@ handle_types_init(PyObject *module, struct state *state)
         {&own->handles.asyncio_Handle, "asyncio.events", "Handle", false},
         {&own->handles.asyncio_ThreadSafeHandle, "asyncio.events", "_ThreadSafeHandle", true},
         {&own->handles.asyncio_TimerHandle, "asyncio.events", "TimerHandle", false},
+        {&own->handles.constants, "asyncio", "constants", false},
         {&own->handles.extract_stack, "asyncio.format_helpers", "extract_stack", false},
         {&own->handles.format_callback_source, "asyncio.format_helpers", "_format_callback_source",
          false},

@@ -277,8 +277,13 @@ void loop_end_run(Loop *loop, struct run *run);
  * handler or a logger has raised. Outside a run it is written to sys.unraisablehook. */
 void loop_propagate(Loop *loop);
 
-/* Calls loop.call_exception_handler(context). 0, or -1 with what that has raised, which is for whoever
- * has called asyncio's function that calls it. */
+/* What is called in between is called as in an `except`, for an exception (borrowed, or None): sys.exc_info()
+ * tells it, and what is raised there has it as its context. On a level of its own, as a generator's. */
+void handling_begin(_PyErr_StackItem *level, PyObject *exc);
+void handling_end(_PyErr_StackItem *level);
+
+/* Calls loop.call_exception_handler(context), while the exception in `context` is handled. 0, or -1 with
+ * what that has raised, which is for whoever has called asyncio's function that calls it. */
 int loop_call_exception_handler(Loop *loop, PyObject *context);
 
 /* Gives the current exception to loop.call_exception_handler({'message': ..., 'exception': ...,

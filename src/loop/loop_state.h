@@ -43,6 +43,7 @@ struct loop_state {
         PyObject *asyncio_Handle;         /* asyncio.events.Handle */
         PyObject *asyncio_ThreadSafeHandle;    /* asyncio.events._ThreadSafeHandle, NULL before 3.14 */
         PyObject *asyncio_TimerHandle;    /* asyncio.events.TimerHandle */
+        PyObject *constants;              /* asyncio.constants */
         PyObject *extract_stack;          /* asyncio.format_helpers.extract_stack */
         PyObject *format_callback_source; /* asyncio.format_helpers._format_callback_source */
         PyObject *sys_getframe;           /* sys._getframe */

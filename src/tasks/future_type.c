@@ -17,7 +17,7 @@ future_set_source_traceback(Future *self)
         return 0;
     }
     Py_INCREF(frame);
-    PyObject *traceback = PyObject_CallOneArg(loop_state(self->state_ptr)->handles.extract_stack, frame);
+    PyObject *traceback = PyObject_CallOneArg(tasks_state(self->state_ptr)->futures.extract_stack, frame);
     Py_DECREF(frame);
     Py_XSETREF(self->source_traceback, traceback);
     return traceback == NULL ? -1 : 0;
@@ -334,8 +334,17 @@ future_report_steal(Future *self, PyObject *context)
             && PyDict_SetItem(context, state->names.source_traceback, self->source_traceback) < 0)) {
         goto done;
     }
-    PyObject *result = PyObject_CallMethodOneArg(loop, state->names.call_exception_handler, context);
+    PyObject *function = PyObject_GetAttr(loop, state->names.call_exception_handler);
+    PyObject *result = function == NULL ? NULL : PyObject_CallOneArg(function, context);
+    if (result == NULL && function != NULL) {
+#if PY_VERSION_HEX >= 0x030E0000
+        PyErr_FormatUnraisable("Exception ignored while calling asyncio function %R", function);
+#else
+        PyErr_WriteUnraisable(function);
+#endif
+    }
     Py_XDECREF(result);
+    Py_XDECREF(function);
 done:
     if (PyErr_Occurred()) {
         PyErr_WriteUnraisable((PyObject *)self);
@@ -539,6 +548,7 @@ future_types_init(PyObject *module, struct state *state)
         {&own->futures.InvalidStateError, "asyncio.exceptions", "InvalidStateError", false},
         {&own->futures.get_event_loop, "asyncio.events", "get_event_loop", false},
         {&own->futures.repr, "asyncio.base_futures", "_future_repr", false},
+        {&own->futures.extract_stack, "traceback", "extract_stack", false},
     };
     if (STATE_IMPORT(wanted) < 0) {
         return -1;

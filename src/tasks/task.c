@@ -283,8 +283,8 @@ task_cancel_waiter(struct state *state, PyObject *waiter, PyObject *message)
     if (Py_IS_TYPE(waiter, tasks_state(state)->tasks.Type) && !has_own_cancel(state, waiter)) {
         return task_cancel((Task *)waiter, message);
     }
-    PyObject *args[] = {waiter, message == NULL ? Py_None : message};
-    PyObject *answer = PyObject_VectorcallMethod(state->names.cancel, args, 1, state->keywords.msg);
+    /* by position, as asyncio's Task in C: whoever writes a future of his own may call it what he likes */
+    PyObject *answer = PyObject_CallMethodOneArg(waiter, state->names.cancel, message == NULL ? Py_None : message);
     if (answer == NULL) {
         return -1;
     }

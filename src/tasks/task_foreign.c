@@ -2,12 +2,27 @@
 #include "tasks/task_inside.h"
 
 void
-task_bad_yield(const char *format, PyObject *first, PyObject *second)
+task_set_pending_exception_steal(Task *self, PyObject *exc)
 {
-    PyErr_Format(PyExc_RuntimeError, format, first, second);
-    PyObject *exc = PyErr_GetRaisedException();
-    PyException_SetContext(exc, NULL);
-    PyErr_SetRaisedException(exc);
+    PyObject *old;
+    {
+        GUARD(self);
+        old = self->pending_exception;
+        self->pending_exception = exc;
+    }
+    Py_XDECREF(old);
+}
+
+int
+task_bad_yield(Task *self, const char *format, PyObject *first, PyObject *second)
+{
+    PyObject *text = PyUnicode_FromFormat(format, first, second);
+    PyObject *exc = text == NULL ? NULL : PyObject_CallOneArg(PyExc_RuntimeError, text);
+    Py_XDECREF(text);
+    if (exc != NULL) {
+        task_set_pending_exception_steal(self, exc);
+    }
+    return exc == NULL ? -1 : 0;
 }
 
 /* new reference, or NULL */
@@ -28,29 +43,26 @@ loop_of_future(struct state *state, PyObject *future)
 }
 
 /* The coroutine yielded a future of another kind, with the given truth of its blocking
- * flag. 0, or -1 with what is wrong. */
+ * flag. As task_await_foreign(). */
 static int
 await_future(Task *self, PyObject *waiter, int blocking)
 {
     struct state *state = self->future.state_ptr;
+    if (waiter == (PyObject *)self) {
+        return task_bad_yield(self, "Task cannot await on itself: %R", (PyObject *)self, NULL);
+    }
     PyObject *loop = loop_of_future(state, waiter);
     if (loop == NULL) {
         return -1;
     }
     Py_DECREF(loop);    /* only compared */
     if (loop != self->future.loop) {
-        task_bad_yield("Task %R got Future %R attached to a different loop",
-                       (PyObject *)self, waiter);
-        return -1;
+        return task_bad_yield(self, "Task %R got Future %R attached to a different loop",
+                              (PyObject *)self, waiter);
     }
     if (!blocking) {
-        task_bad_yield("yield was used instead of yield from in task %R with %R",
-                       (PyObject *)self, waiter);
-        return -1;
-    }
-    if (waiter == (PyObject *)self) {
-        task_bad_yield("Task cannot await on itself: %R", (PyObject *)self, NULL);
-        return -1;
+        return task_bad_yield(self, "yield was used instead of yield from in task %R with %R",
+                              (PyObject *)self, waiter);
     }
     if (PyObject_SetAttr(waiter, state->names._asyncio_future_blocking, Py_False) < 0) {
         return -1;
@@ -65,7 +77,7 @@ await_future(Task *self, PyObject *waiter, int blocking)
     Py_DECREF(context);
     Py_DECREF(wakeup);
     Py_XDECREF(added);
-    return added == NULL ? -1 : 0;
+    return added == NULL ? -1 : 1;
 }
 
 int
@@ -79,12 +91,15 @@ task_await_foreign(Task *self, PyObject *yielded)
         int blocking = PyObject_IsTrue(attribute);
         result = blocking < 0 ? -1 : await_future(self, yielded, blocking);
     }
-    else if (found >= 0 && PyGen_CheckExact(yielded)) {
-        task_bad_yield("yield was used instead of yield from for generator in task %R with %R",
-                       (PyObject *)self, yielded);
-    }
     else if (found >= 0) {
-        task_bad_yield("Task got bad yield: %R", yielded, NULL);
+        int generator = PyObject_IsInstance(yielded, (PyObject *)&PyGen_Type);
+        if (generator > 0) {
+            result = task_bad_yield(self, "yield was used instead of yield from for generator in task %R with %R",
+                                    (PyObject *)self, yielded);
+        }
+        else if (generator == 0) {
+            result = task_bad_yield(self, "Task got bad yield: %R", yielded, NULL);
+        }
     }
     Py_XDECREF(attribute);
     return result;

@@ -36,12 +36,14 @@ void task_done(Task *self);
 
 /* -- task_foreign.c: futures of other kinds --------------------------------------------------- */
 
-/* The coroutine yielded something that is not exactly ours, and not None: the Task is woken by its callback. 0,
- * or -1 with what is wrong. */
+/* The coroutine yielded something that is not exactly ours, and not None. 1: the Task is woken by its
+ * callback. 0: its next step, which is to be scheduled, will throw what is wrong. -1: a method of what it
+ * yielded has raised, and as on asyncio nothing wakes the Task. */
 int task_await_foreign(Task *self, PyObject *yielded);
-/* What a coroutine yielded is wrong: RuntimeError with two %R, the Task and what it yielded (or
- * %R once). Without a context: an eager Task steps inside somebody's `except`, which is not where
- * the error comes from. */
-void task_bad_yield(const char *format, PyObject *first, PyObject *second);
+/* What a coroutine yielded is wrong: the Task's next step, which is to be scheduled, throws RuntimeError with two
+ * %R, the Task and what it yielded (or %R once). 0, or -1 where a repr() has raised. */
+int task_bad_yield(Task *self, const char *format, PyObject *first, PyObject *second);
+/* Its next step throws it. */
+void task_set_pending_exception_steal(Task *self, PyObject *exc);
 
 #endif

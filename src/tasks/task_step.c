@@ -85,26 +85,6 @@ task_schedule(Task *self)
 
 /* -- steps ---------------------------------------------------------------------------- */
 
-static void
-task_set_pending_exception_steal(Task *self, PyObject *exc)
-{
-    PyObject *old;
-    {
-        GUARD(self);
-        old = self->pending_exception;
-        self->pending_exception = exc;
-    }
-    Py_XDECREF(old);
-}
-
-/* The current exception is thrown into the coroutine at the next step, which comes soon. */
-static int
-task_throw_soon(Task *self)
-{
-    task_set_pending_exception_steal(self, PyErr_GetRaisedException());
-    return task_schedule(self);
-}
-
 static int
 task_as_callback(PyObject *op, PyObject **callback, PyObject **context)
 {
@@ -168,33 +148,27 @@ task_forward_cancel(Task *self)
     return result < 0 ? -1 : 0;
 }
 
-static int
-task_await_failed(Task *self)
-{
-    return is_exit_exception() ? -1 : task_throw_soon(self);
-}
-
 /* The coroutine awaits exactly one of our futures. Steals `waiter`. */
 static int
 task_await_native_steal(Task *self, PyObject *waiter)
 {
     Future *future = (Future *)waiter;
+    int result;
     if (UNLIKELY(future->loop != self->future.loop)) {
-        task_bad_yield("Task %R got Future %R attached to a different loop",
-                       (PyObject *)self, waiter);
-        goto failed;
+        result = task_bad_yield(self, "Task %R got Future %R attached to a different loop",
+                                (PyObject *)self, waiter);
+        goto wrong;
     }
     if (UNLIKELY(!SHARED_LOAD(future->blocking)) && waiter != (PyObject *)self) {
-        task_bad_yield("yield was used instead of yield from in task %R with %R",
-                       (PyObject *)self, waiter);
-        goto failed;
+        result = task_bad_yield(self, "yield was used instead of yield from in task %R with %R",
+                                (PyObject *)self, waiter);
+        goto wrong;
     }
     if (UNLIKELY(waiter == (PyObject *)self)) {
-        task_bad_yield("Task cannot await on itself: %R", (PyObject *)self, NULL);
-        goto failed;
+        result = task_bad_yield(self, "Task cannot await on itself: %R", (PyObject *)self, NULL);
+        goto wrong;
     }
     SHARED_STORE(future->blocking, false);
-    int result;
     if (UNLIKELY(self->future.own_loop == NULL)) {
         PyObject *wakeup = PyCFunction_New(&task_wakeup_def, (PyObject *)self);
         result = wakeup == NULL ? -1 : future_add_callback(future, wakeup, self->context);
@@ -213,28 +187,33 @@ task_await_native_steal(Task *self, PyObject *waiter)
     }
     if (UNLIKELY(result < 0)) {
         self->parked = false;
-        goto failed;
+        result = is_exit_exception() ? -1 : 0;
+        if (result == 0) {
+            task_set_pending_exception_steal(self, PyErr_GetRaisedException());
+        }
+        goto wrong;
     }
     bool must_cancel = task_set_waiter_steal(self, waiter);
     if (self->parked && task_is_shown(self->future.state_ptr, waiter)) {
         task_show_awaited_by(self, waiter);
     }
     return UNLIKELY(must_cancel) ? task_forward_cancel(self) : 0;
-failed:
+wrong:
     Py_DECREF(waiter);
-    return task_await_failed(self);
+    return result == 0 ? task_schedule(self) : -1;
 }
 
 static int
 task_await_foreign_steal(Task *self, PyObject *yielded)
 {
-    if (task_await_foreign(self, yielded) < 0) {
+    int result = task_await_foreign(self, yielded);
+    if (result <= 0) {
         Py_DECREF(yielded);
-        return task_await_failed(self);
+        return result == 0 ? task_schedule(self) : -1;
     }
     bool must_cancel = task_set_waiter_steal(self, yielded);
     task_tell_awaited_by(self, yielded);
-    return must_cancel && task_forward_cancel(self) < 0 ? task_await_failed(self) : 0;
+    return must_cancel ? task_forward_cancel(self) : 0;
 }
 
 static inline int
@@ -441,7 +420,15 @@ task_run_failed(Loop *loop, PyObject *op)
     if (is_exit_exception()) {
         return -1;
     }
-    loop_report(loop, "Exception in callback " STEP_NAME "()", "task", op);
+    PyObject *exc = PyErr_GetRaisedException();
+    Handle *handle = task_step_handle(loop, (Task *)op);
+    PyErr_SetRaisedException(exc);
+    if (handle == NULL) {
+        PyErr_WriteUnraisable(op);
+    }
+    else {
+        handle_call_failed_steal(loop, handle);
+    }
     return 0;
 }
 

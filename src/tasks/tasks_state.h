@@ -14,6 +14,7 @@ struct tasks_state {
         PyObject *InvalidStateError;
         PyObject *get_event_loop;         /* asyncio.events.get_event_loop */
         PyObject *repr;                   /* asyncio.base_futures._future_repr */
+        PyObject *extract_stack;          /* traceback.extract_stack: all of it, as asyncio's in C */
         PyObject *stop_iteration;         /* a spare one: see stop_iteration_bytes_steal() */
         struct base_slots base;           /* of _asyncio.Future */
         struct freelist free;
