@@ -6,35 +6,11 @@ nothing of pytest is in the forked process.
 
 import pytest
 
-from tests.support import check_script
-
-FORK = """
-# The watchdog's thread is missing in a forked child, which would wait for it at exit.
-faulthandler.cancel_dump_traceback_later()
-signal.alarm(50)
-
-def forked(function):
-    \"\"\"Run in a forked child; its exit status, 0 when the function returned.\"\"\"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            signal.alarm(20)
-            function()
-            status = 0
-        except BaseException:
-            import traceback
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-"""
+from tests.support import check_script, script
 
 
 def check(impl, body, expect="ok"):
-    check_script(impl, FORK + body, expect)
+    check_script(impl, script("forked") + body, expect)
 
 
 def test_new_loop_in_the_child(impl):

@@ -11,28 +11,6 @@ pytestmark = [
     pytest.mark.our_loop("the standard loop's modules are CPython's to test"),
 ]
 
-INTERPRETERS = script("interpreters")
-
-SAY_WHAT_FAILED = """
-failures = []
-
-def guarded(function, *args):
-    try:
-        function(*args)
-    except BaseException as exc:
-        failures.append(exc)
-
-def run_threads(function, count):
-    threads = [threading.Thread(target=guarded, args=(function, i)) for i in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
-"""
-
-
 # CPython 3.12 frees memory that is not its own when it ends after interpreters that have imported
 # asyncio, with no other extension in sight.
 LEAVE = """
@@ -43,7 +21,7 @@ if sys.version_info < (3, 13):
 
 
 def check(impl, body, **kwargs):
-    source = INTERPRETERS + SAY_WHAT_FAILED + body + LEAVE
+    source = script("interpreters") + script("in_threads") + body + LEAVE
     check_script(impl, source, "ok", flags=(), **kwargs)
 
 
@@ -58,7 +36,7 @@ def work(number):
         execute(interpreter, WORK)
     destroy(interpreter)
 
-run_threads(work, 4)
+in_threads(work, 4)
 # and the main one is what it was
 exec(WORK, {})
 print("ok")
@@ -221,7 +199,7 @@ def work(number):
     execute(interpreter, CODE)
     destroy(interpreter)
 
-run_threads(work, 3)
+in_threads(work, 3)
 print("ok")
 """,
     )

@@ -3,29 +3,16 @@
 Each test runs in a child interpreter of its own.
 """
 
-from tests.support import check_script
+from tests.support import check_script, script
 
-COMMON = """
+COMMON = (
+    script("forked")
+    + script("in_threads")
+    + """
 import gc, logging
-
-faulthandler.cancel_dump_traceback_later()    # its thread is missing in a forked child
-signal.alarm(50)
 warnings.simplefilter("ignore")
-
-def in_threads(function, count=4):
-    failures = []
-    def guarded():
-        try:
-            function()
-        except BaseException as exc:
-            failures.append(exc)
-    threads = [threading.Thread(target=guarded) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == [], failures
 """
+)
 
 
 def test_threads_end_with_their_loops_open(impl):
@@ -44,7 +31,7 @@ async def main():
     loop.create_task(asyncio.sleep(1000))
     await asyncio.sleep(0.001)
 
-def work():
+def work(number):
     loop = new_event_loop()
     asyncio.set_event_loop(loop)
     loop.run_until_complete(main())
@@ -73,6 +60,7 @@ def test_fork_in_a_thread(impl):
         COMMON
         + """
 def child():
+    asyncio._set_running_loop(None)
     loop = new_event_loop()
     async def main():
         one, other = socket.socketpair()
@@ -84,22 +72,6 @@ def child():
         await asyncio.sleep(0.001)
     loop.run_until_complete(main())
     loop.close()
-
-def forked():
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            signal.alarm(40)
-            asyncio._set_running_loop(None)
-            child()
-            status = 0
-        except BaseException:
-            import traceback
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 stop = threading.Event()
 turns = [0, 0]
@@ -115,13 +87,13 @@ def run_meanwhile(number):
 
 async def forking():
     await asyncio.sleep(0.001)
-    assert forked() == 0                # inside of the running loop
+    assert forked(child) == 0                # inside of the running loop
     await asyncio.sleep(0.001)
 
-def work():
+def work(number):
     loop = new_event_loop()
     loop.run_until_complete(asyncio.sleep(0.001))
-    assert forked() == 0                # beside it
+    assert forked(child) == 0                # beside it
     loop.run_until_complete(forking())
     loop.close()
 

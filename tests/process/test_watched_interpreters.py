@@ -5,7 +5,7 @@ asyncio has nothing like it, so all of this is about asyncloop alone.
 
 import pytest
 
-from tests.support import PY, check_script
+from tests.support import PY, check_script, script
 
 pytestmark = [
     pytest.mark.skipif(PY < (3, 12), reason="an interpreter has a GIL of its own from 3.12 on"),
@@ -19,23 +19,7 @@ sys.stdout.flush()
 os._exit(0)
 """
 
-INTERPRETERS = """
-import os, sys, threading
-if sys.version_info >= (3, 13):
-    import _interpreters
-    def create(kind):
-        return _interpreters.create(kind)
-    def execute(interpreter, code):
-        failure = _interpreters.exec(interpreter, code)
-        if failure is not None:
-            raise RuntimeError(failure.errdisplay)
-    destroy = _interpreters.destroy
-else:
-    import _xxsubinterpreters
-    def create(kind):
-        return _xxsubinterpreters.create(isolated=kind == "isolated")
-    execute, destroy = _xxsubinterpreters.run_string, _xxsubinterpreters.destroy
-
+WATCHED = """
 WORK = '''
 import asyncio, time, asyncloop
 told = []
@@ -57,6 +41,10 @@ assert "blocks" in names(), told
 """
 
 
+def check(impl, body):
+    check_script(impl, script("interpreters") + WATCHED + body + ENDS, "ok", flags=())
+
+
 @pytest.mark.parametrize("kind", ["isolated", "legacy"])
 def test_a_block_in_another_interpreter(impl, kind):
     """Its own line is named, not where the main interpreter has called it."""
@@ -68,7 +56,7 @@ for _ in range(2):
 exec(WORK + "dog.stop()", {{}})
 print("ok")
 """
-    check_script(impl, INTERPRETERS + body + ENDS, "ok", flags=())
+    check(impl, body)
 
 
 @pytest.mark.skipif(PY < (3, 13), reason="only without threads of its own may it be ended")
@@ -81,7 +69,7 @@ for _ in range(3):
     destroy(interpreter)
 print("ok")
 """
-    check_script(impl, INTERPRETERS + body + ENDS, "ok", flags=())
+    check(impl, body)
 
 
 @pytest.mark.parametrize("kind", ["isolated", "legacy"])
@@ -107,4 +95,4 @@ for _ in range(3):
 assert threading.active_count() == count == 2
 print("ok")
 """
-    check_script(impl, INTERPRETERS + body + ENDS, "ok", flags=())
+    check(impl, body)

@@ -1,18 +1,8 @@
-if sys.version_info >= (3, 14):
-    from concurrent import interpreters
-
-    create = interpreters.create
-
-    def execute(interpreter, code):
-        interpreter.exec(code)
-
-    def destroy(interpreter):
-        interpreter.close()
-elif sys.version_info >= (3, 13):
+if sys.version_info >= (3, 13):
     import _interpreters
 
-    def create():
-        return _interpreters.create("isolated")
+    def create(kind="isolated"):
+        return _interpreters.create(kind)
 
     def execute(interpreter, code):
         failure = _interpreters.exec(interpreter, code)
@@ -23,8 +13,8 @@ elif sys.version_info >= (3, 13):
 else:
     import _xxsubinterpreters
 
-    def create():
-        return _xxsubinterpreters.create(isolated=True)
+    def create(kind="isolated"):
+        return _xxsubinterpreters.create(isolated=kind == "isolated")
 
     execute = _xxsubinterpreters.run_string
     destroy = _xxsubinterpreters.destroy
