@@ -70,10 +70,10 @@ class StopHooks(_Base):
 
     def _stop_serving(self, sock: socket.socket) -> None:
         acceptor = self._acceptors.pop(sock, None)
-        if acceptor is None:
-            self._remove_reader(sock.fileno())
-        else:
+        if acceptor is not None:
             acceptor.stop()
+        if acceptor is None or sock.fileno() < 0:
+            self._remove_reader(sock.fileno())  # ValueError for a socket that somebody has closed
         sock.close()
 
 

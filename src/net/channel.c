@@ -93,20 +93,25 @@ find_warning_place(Channel *ch, PyObject **module, int *line)
 
 /* warnings.warn_explicit(), as warnings.warn() would call it from there. 0 / -1 */
 static int
-warn_at(PyObject *op, PyObject *module, int line)
+warn_at(Channel *ch, PyObject *module, int line)
 {
+    PyObject *op = (PyObject *)ch;
+    bool is_tls = ch->proto.use == PROTO_FOR_TLS;
     PyObject *dict = PyModule_GetDict(module);
     PyObject *registry = PyDict_GetItemString(dict, "__warningregistry__");
     PyObject *made = registry == NULL ? PyDict_New() : Py_NewRef(registry);
     PyObject *result = NULL;
     if (made != NULL && PyDict_SetItemString(dict, "__warningregistry__", made) == 0) {
-        PyObject *text = PyUnicode_FromFormat("unclosed transport %R", op);
+        PyObject *text =
+            is_tls ? PyUnicode_FromString("unclosed transport <asyncio._SSLProtocolTransport object>")
+                   : PyUnicode_FromFormat("unclosed transport %R", op);
         PyObject *file = PyModule_GetFilenameObject(module);
         PyObject *name = PyModule_GetNameObject(module);
         PyObject *warnings = PyImport_ImportModule("warnings");
         if (text != NULL && file != NULL && name != NULL && warnings != NULL) {
             result = PyObject_CallMethod(warnings, "warn_explicit", "OOOiOOOO", text,
-                                         PyExc_ResourceWarning, file, line, name, made, dict, op);
+                                         PyExc_ResourceWarning, file, line, name, made, dict,
+                                         is_tls ? Py_None : op);
         }
         Py_XDECREF(warnings);
         Py_XDECREF(name);
@@ -125,7 +130,7 @@ channel_warn_unclosed(Channel *ch)
     PyObject *module = NULL;
     int line;
     int warned = find_warning_place(ch, &module, &line) == 0
-                     ? warn_at(op, module, line)
+                     ? warn_at(ch, module, line)
                      : PyErr_ResourceWarning(op, 1, "unclosed transport %R", op);
     Py_XDECREF(module);
     if (warned < 0) {
@@ -258,13 +263,12 @@ report(Channel *ch, PyObject *transport, PyObject *message_steal, PyObject *exc)
 }
 
 int
-channel_callback_failed(Channel *ch, const char *format)
+channel_callback_failed(Channel *ch, const char *message)
 {
     if (is_exit_exception()) {
         return -1;
     }
     PyObject *exc = PyErr_GetRaisedException();
-    PyObject *protocol = ch->proto.protocol;
     /* asyncio's TLS has let go of its transport when the connection is lost. */
     PyObject *transport = ch->proto.use == PROTO_FOR_TLS
                               ? PyObject_GetAttrString((PyObject *)ch, "_app_transport")
@@ -273,8 +277,7 @@ channel_callback_failed(Channel *ch, const char *format)
         PyErr_Clear();
         transport = Py_NewRef((PyObject *)ch);
     }
-    int result = report(
-        ch, transport, PyUnicode_FromFormat(format, protocol == NULL ? "protocol" : Py_TYPE(protocol)->tp_name), exc);
+    int result = report(ch, transport, PyUnicode_FromString(message), exc);
     Py_DECREF(transport);
     Py_DECREF(exc);
     return result;

@@ -138,9 +138,9 @@ void channel_lost_was_told(Channel *ch, PyObject *protocol, PyObject *exc);
 /* -- telling --------------------------------------------------------------------- */
 
 /* The current exception came out of a method of the protocol that is not allowed to end the transport:
- * it is told to the exception handler, with a message whose %s is the protocol's type. 0, or -1 with an
- * exit exception, or with what the handler has raised. */
-int channel_callback_failed(Channel *ch, const char *format);
+ * it is told to the exception handler. 0, or -1 with an exit exception, or with what the handler has
+ * raised. */
+int channel_callback_failed(Channel *ch, const char *message);
 
 /* The current exception came out of what asyncio would have called by a Handle: method(arg) of
  * `object`, or if `method` is NULL, object(arg). It does not end the transport: it is told to the

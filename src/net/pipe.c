@@ -39,7 +39,7 @@ pipe_text(Transport *tr, const char *state, bool polls)
                           : !polls                      ? "open"
                           : watch_is_active(watch)      ? "polling"
                                                         : "idle";
-    return tr->kind->has_output && strcmp(polling, "closed") != 0
+    return tr->kind->has_output && polls && strcmp(polling, "closed") != 0
                ? PyUnicode_FromFormat("<%s%s fd=%d %s bufsize=%zu>", name, state, tr->fd, polling,
                                       tr->kind->queued(tr))
                : PyUnicode_FromFormat("<%s%s fd=%d %s>", name, state, tr->fd, polling);

@@ -77,7 +77,7 @@ accept_failed(Loop *loop, PyObject *protocol)
         return 0;
     }
     loop_report(loop, "Error on transport creation for incoming connection",
-                protocol == NULL ? NULL : "protocol", protocol);
+                protocol == NULL || protocol == Py_None ? NULL : "protocol", protocol);
     return 0;
 }
 
@@ -341,11 +341,26 @@ accept_by_method(Acceptor *acceptor, PyObject **sock, PyObject **peername)
 
 /* -- errors of the listening socket --------------------------------------------------------- */
 
+/* The number may be another socket's by now. */
+static void
+acceptor_descriptor_gone(Acceptor *acceptor, Loop *loop)
+{
+    watch_stop(&acceptor->watch);
+    errno = EBADF;
+    PyErr_SetFromErrno(PyExc_OSError);
+    loop_report(loop, "A listening socket was closed while it was served", "socket",
+                acceptor->sock);
+}
+
 static int
 acceptor_resume(PyObject *owner, PyObject *ignored UNUSED)
 {
     Acceptor *acceptor = acceptor_cast(owner);
     Py_CLEAR(acceptor->retry);
+    if (acceptor->loop != NULL && io_is_gone(&acceptor->io)) {
+        acceptor_descriptor_gone(acceptor, acceptor->loop);
+        return 0;
+    }
     return acceptor->loop == NULL ? 0 : watch_take_place(&acceptor->watch, NULL);
 }
 
@@ -381,6 +396,10 @@ acceptor_failed(Acceptor *acceptor, Loop *loop)
     if (io_is_of_connection(err)) {
         return true;
     }
+    if (io_is_gone(&acceptor->io)) {
+        acceptor_descriptor_gone(acceptor, loop);
+        return false;
+    }
     errno = err;
     PyErr_SetFromErrno(PyExc_OSError);
     acceptor_back_off(acceptor, loop,
@@ -390,15 +409,6 @@ acceptor_failed(Acceptor *acceptor, Loop *loop)
 }
 
 /* -- the event -------------------------------------------------------------------------------- */
-
-static void
-acceptor_descriptor_gone(Acceptor *acceptor, Loop *loop)
-{
-    errno = EBADF;
-    PyErr_SetFromErrno(PyExc_OSError);
-    loop_report(loop, "A listening socket was closed while it was served", "socket",
-                acceptor->sock);
-}
 
 /* How many connections to accept now. */
 static int
@@ -459,7 +469,7 @@ acceptor_on_readable(struct watch *watch, int revents)
     Acceptor *acceptor = container_of(watch, Acceptor, watch);
     Loop *loop = watch_loop(watch);
     Py_INCREF(acceptor);    /* a protocol factory may close the server */
-    if (UNLIKELY(revents & EV_ERROR)) {
+    if (UNLIKELY(revents & EV_ERROR) || io_is_gone(&acceptor->io)) {
         acceptor_descriptor_gone(acceptor, loop);
         Py_DECREF(acceptor);
         return;

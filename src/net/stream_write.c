@@ -368,6 +368,22 @@ stream_write_by_method(Stream *stream, PyObject *data)
     return stream_queue_object_steal(stream, rest);
 }
 
+/* What is not contiguous ends the connection when asyncio gives it to the kernel, and is an error of the
+ * caller's where that adds it to a bytearray of what waits. */
+static int
+stream_write_unreadable(Stream *stream, PyObject *data)
+{
+    bool adds = PY_VERSION_HEX < 0x030C0000 || !stream->base.kind->is_socket;
+    if (!adds || wqueue_is_empty(&stream->output)) {
+        return transport_fatal(&stream->base, WRITE_FAILED(&stream->base));
+    }
+    PyErr_Format(PyExc_TypeError,
+                 stream->base.kind->is_socket ? "can't set bytearray slice from %.100s"
+                                              : "can't concat %.100s to bytearray",
+                 Py_TYPE(data)->tp_name);
+    return -1;
+}
+
 /* A type other than exact bytes. */
 static int
 stream_write_other(Stream *stream, PyObject *data)
@@ -384,7 +400,7 @@ stream_write_other(Stream *stream, PyObject *data)
     }
     Py_buffer view;
     if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
-        return transport_fatal(&stream->base, WRITE_FAILED(&stream->base));    /* as asyncio does */
+        return stream_write_unreadable(stream, data);
     }
     int result = 0;
     /* a __buffer__() of the user's may have done anything meanwhile */

@@ -1,6 +1,13 @@
 /* stream_writelines.c - several pieces as one, in as few calls of the kernel as possible. */
 #include "net/stream_write_inside.h"
 
+/* Does asyncio's writelines() join the pieces, and give them to write()? */
+#if PY_VERSION_HEX >= 0x030C0000
+#define JOINS(tr) (!(tr)->kind->is_socket)
+#else
+#define JOINS(tr) (true)
+#endif
+
 /* -- the parts --------------------------------------------------------------------------- */
 
 /* One part of a writelines(): exact bytes, or a view of something else. */
@@ -31,15 +38,19 @@ parts_free(struct parts *parts)
     PyMem_Free(parts->iov);
 }
 
-/* The buffer of something else than bytes. Where it is not contiguous, asyncio's join() has a TypeError;
- * from 3.12 on memoryview() takes it, and sendmsg() fails: then 1, with that exception. */
+/* The buffer of something else than bytes. Where it is not contiguous, a join() has a TypeError;
+ * otherwise asyncio's memoryview() takes it, and sendmsg() fails: then 1, with that exception. */
 static int
-part_view(PyObject *data, Py_ssize_t index UNUSED, Py_buffer *view)
+part_view(PyObject *data, Py_ssize_t index, bool joins, Py_buffer *view)
 {
     if (LIKELY(PyObject_GetBuffer(data, view, PyBUF_SIMPLE) == 0)) {
         return 0;
     }
-#if PY_VERSION_HEX >= 0x030C0000
+    if (joins) {
+        PyErr_Format(PyExc_TypeError, "sequence item %zd: expected a bytes-like object, %.80s found", index,
+                     Py_TYPE(data)->tp_name);
+        return -1;
+    }
     if (!PyObject_CheckBuffer(data)) {
         PyErr_Format(PyExc_TypeError, "memoryview: a bytes-like object is required, not '%.200s'",
                      Py_TYPE(data)->tp_name);
@@ -53,16 +64,11 @@ part_view(PyObject *data, Py_ssize_t index UNUSED, Py_buffer *view)
     PyBuffer_Release(view);
     PyErr_SetRaisedException(exc);
     return 1;
-#else
-    PyErr_Format(PyExc_TypeError, "sequence item %zd: expected a bytes-like object, %.80s found", index,
-                 Py_TYPE(data)->tp_name);
-    return -1;
-#endif
 }
 
 /* 0, -1 with an exception for the caller of writelines(), 1 with one that ends the connection. */
 static int
-parts_add(struct parts *parts, PyObject *data, Py_ssize_t index)
+parts_add(struct parts *parts, PyObject *data, Py_ssize_t index, bool joins)
 {
     struct part *part = &parts->items[parts->count];
     struct iovec *iov = &parts->iov[parts->count];
@@ -75,7 +81,7 @@ parts_add(struct parts *parts, PyObject *data, Py_ssize_t index)
         iov->iov_len = (size_t)PyBytes_GET_SIZE(data);
     }
     else {
-        int result = part_view(data, index, &part->view);
+        int result = part_view(data, index, joins, &part->view);
         if (result != 0) {
             return result;
         }
@@ -94,15 +100,11 @@ parts_add(struct parts *parts, PyObject *data, Py_ssize_t index)
 
 /* Takes every part of a list before anything is sent: all or nothing. */
 static int
-parts_take(struct parts *parts, PyObject *list)
+parts_take(struct parts *parts, PyObject *list, bool joins)
 {
-#if PY_VERSION_HEX < 0x030C0000
-    PyObject *fast = PySequence_Fast(list, "can only join an iterable");
+    PyObject *fast = joins ? PySequence_Fast(list, "can only join an iterable") : Py_NewRef(list);
     PyObject *sequence = fast == NULL ? NULL : PySequence_Tuple(fast);
     Py_XDECREF(fast);
-#else
-    PyObject *sequence = PySequence_Tuple(list);
-#endif
     if (sequence == NULL) {
         return -1;
     }
@@ -115,7 +117,7 @@ parts_take(struct parts *parts, PyObject *list)
         result = -1;
     }
     for (Py_ssize_t i = 0; i < length && result == 0; i++) {
-        result = parts_add(parts, PyTuple_GET_ITEM(sequence, i), i);
+        result = parts_add(parts, PyTuple_GET_ITEM(sequence, i), i, joins);
     }
     Py_DECREF(sequence);
     return result;
@@ -224,33 +226,34 @@ stream_write_joined(Stream *stream, PyObject *list)
 int
 stream_writelines(Stream *stream, PyObject *list)
 {
-#if PY_VERSION_HEX >= 0x030C0000
-    if (stream_check_open(stream, "Cannot call writelines() after write_eof()",
-                          "unable to writelines; sendfile is in progress")
-        < 0) {
-        return -1;
+    bool joins = JOINS(&stream->base);
+    if (!joins) {
+        if (stream_check_open(stream, "Cannot call writelines() after write_eof()",
+                              "unable to writelines; sendfile is in progress")
+            < 0) {
+            return -1;
+        }
+        int has_parts = PyObject_IsTrue(list);    /* asyncio takes None for nothing, too */
+        if (has_parts <= 0) {
+            return has_parts;
+        }
+        if (stream_drops(&stream->base)) {
+            return stream->base.kind->drop_write(&stream->base);    /* whatever it is */
+        }
     }
-    int has_parts = PyObject_IsTrue(list);    /* asyncio takes None for nothing, too */
-    if (has_parts <= 0) {
-        return has_parts;
-    }
-#endif
     if (UNLIKELY(stream_joins(&stream->base))) {
         return stream_write_joined(stream, list);
     }
     struct parts parts = {0};
-    int result = parts_take(&parts, list);
+    int result = parts_take(&parts, list, joins);
     if (UNLIKELY(result > 0)) {
         parts_free(&parts);
         return transport_fatal(&stream->base, WRITE_FAILED(&stream->base));
     }
-#if PY_VERSION_HEX < 0x030C0000
-    /* asyncio joins the parts, and gives them to write() */
-    if (result == 0) {
+    if (result == 0 && joins) {
         result = stream_check_open(stream, "Cannot call write() after write_eof()",
                                    "unable to write; sendfile is in progress");
     }
-#endif
     if (result == 0 && parts.count > 0 && !stream->eof) {
         if (stream_drops(&stream->base)) {
             result = stream->base.kind->drop_write(&stream->base);
@@ -260,14 +263,12 @@ stream_writelines(Stream *stream, PyObject *list)
         }
     }
     parts_free(&parts);
-#if PY_VERSION_HEX >= 0x030C0000
-    /* asyncio's writelines() tries the kernel also where output waits, as if it were writable */
-    if (result == 2 && stream->base.kind->is_socket) {
+    /* asyncio's own tries the kernel also where output waits, as if it were writable */
+    if (result == 2 && !joins) {
         int flushed = stream_flush(stream);
         if (flushed < 0 || wqueue_is_empty(&stream->output)) {
             return flushed;
         }
     }
-#endif
     return result > 0 ? stream_rest_queued(stream) : result;
 }

@@ -564,16 +564,14 @@ transport_run_begin(PyObject *owner, PyObject *waiter)
     int result = 0;
     PyObject *made = tr->made;
     tr->made = NULL;
+    PyObject *protocol = Py_XNewRef(tr->head.proto.protocol);
     PyObject *value = made == NULL ? proto_connection_made(&tr->head.proto, tr->head.state, owner)
                                    : proto_call_bound(&tr->head.proto, made, owner);
-    if (value == NULL && (made == NULL || tr->head.loop == NULL || is_exit_exception())) {
-        result = channel_callback_failed(&tr->head, "Exception in callback %.200s.connection_made()");
+    if (UNLIKELY(value == NULL)) {    /* for asyncio it is a callback of its own */
+        result = made == NULL ? channel_call_failed(&tr->head, protocol, "connection_made", owner)
+                              : channel_call_failed(&tr->head, made, NULL, owner);
     }
-    else if (value == NULL) {
-        Loop *loop = (Loop *)Py_NewRef(tr->head.loop);
-        handle_call_failed(loop, made, owner);    /* for asyncio it is a callback of its own */
-        Py_DECREF(loop);
-    }
+    Py_XDECREF(protocol);
     Py_XDECREF(made);
     Py_XDECREF(value);
     PyObject *leaving = PyErr_GetRaisedException();
