@@ -161,7 +161,7 @@ def _dump_stack(text: TextIO, thread: int) -> None:
 
 def _loop_files() -> set[str]:
     folder = os.path.dirname(os.path.abspath(__file__))
-    return {os.path.join(folder, "_loop.py"), os.path.join(folder, "_insides.py")}
+    return {os.path.join(folder, name) for name in ("_loop.py", "_insides.py", "_views.py")}
 
 
 def _frames_above_the_loop(frame: FrameType | None) -> Iterator[tuple[FrameType, int]]:

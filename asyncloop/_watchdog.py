@@ -41,7 +41,7 @@ else:
 logger = logging.getLogger("asyncio")
 
 _FOLDER = os.path.dirname(os.path.abspath(__file__))
-_OWN_FILES = {os.path.join(_FOLDER, name) for name in ("_loop.py", "_insides.py")}
+_OWN_FILES = {os.path.join(_FOLDER, name) for name in ("_loop.py", "_insides.py", "_views.py")}
 _ESCAPED = re.compile(r"\\(?:x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})")
 # Frames above the loop in which a debugger waits for somebody.
 _DEBUGGER = re.compile(r"(?:^|[\\/])(?:bdb\.py|_?pydevd[^\\/]*\.py|debugpy[\\/].*)$")

@@ -1,6 +1,6 @@
 /* insides.h - what asyncio's loop has as plain Python objects, for whoever looks at it or takes it
  * apart: _ready, _scheduled, _selector, _run_once(). The views themselves are Python
- * (asyncloop/_insides.py); here is what they ask of the core.
+ * (asyncloop/_views.py); here is what they ask of the core.
  *
  * Owns:     nothing. Who looks gets the handles that are in the ring and the heap, the same ones each
  *           time: a Task that is in the ring without a Handle gets one.
