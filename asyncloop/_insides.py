@@ -9,6 +9,7 @@ Nothing here costs a loop anything that nobody looks at.
 """
 
 import collections
+import contextlib
 import heapq
 import selectors
 import socket
@@ -294,10 +295,24 @@ class InsideHooks(_Base):
             end.setblocking(False)
         self._add_reader(self._self_pipe[0].fileno(), self._read_from_self)
 
+    def _make_pipe_for_program(self) -> None:
+        """Called for a new loop: a program's class may have its own of the pipe's methods."""
+        own, reads = type(self), type(self)._read_from_self is not InsideHooks._read_from_self
+        if reads or own._make_self_pipe is not InsideHooks._make_self_pipe:
+            self._make_self_pipe()
+        if reads:
+            self._write_to_self = self._write_to_pipe
+
+    def _write_to_pipe(self) -> None:
+        if self._self_pipe is not None:
+            with contextlib.suppress(BlockingIOError):
+                self._self_pipe[1].send(b"\0")
+
     def _close_self_pipe(self) -> None:
         if self._self_pipe is not None:
             ssock, csock = self._self_pipe
             self._self_pipe = None
+            self.__dict__.pop("_write_to_self", None)
             self._remove_reader(ssock.fileno())
             ssock.close()
             csock.close()

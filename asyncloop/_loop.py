@@ -68,6 +68,7 @@ class Loop(
             show_tasks(self)
         SignalHooks.__init__(self)
         self._internal_fds = 1
+        self._make_pipe_for_program()
         if selector is not None:
             try:
                 self._selector = selector

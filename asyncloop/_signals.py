@@ -89,7 +89,7 @@ class SignalHooks(_Base):
         if handle._cancelled:
             self.remove_signal_handler(sig)
         else:
-            self._add_callback(handle)
+            self._add_callback_signalsafe(handle)
 
     @staticmethod
     def _check_signal(sig: int) -> None:

@@ -292,7 +292,9 @@ class SubprocessHooks(_Base):
         extra: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> asyncio.SubprocessTransport:
-        if not _is_usual(self._child_watcher()):
+        if not _is_usual(self._child_watcher()) or self._has_other(
+            "_child_watcher_callback", _UnixLoop._child_watcher_callback
+        ):
             watched: asyncio.SubprocessTransport = await self._make_watched_transport(
                 protocol, args, shell, stdin, stdout, stderr, bufsize, extra, **kwargs
             )

@@ -311,13 +311,13 @@ loop_dispatch(Loop *loop)
 static inline int
 loop_collect_timers(Loop *loop)
 {
-    int64_t next = timer_next(loop);
-    if (next == TIMER_NEVER) {
-        return 0;
-    }
     int64_t now = loop->now_ns;
     if (loop_has_custom_clock(loop) && loop_now_ns(loop, &now) < 0) {
-        return -1;
+        return -1;    /* asked in each iteration, as by asyncio */
+    }
+    int64_t next = timer_next(loop);
+    if (LIKELY(next == TIMER_NEVER)) {
+        return 0;
     }
     if (next <= now + loop->resolution_ns) {
         timer_collect(loop, now + loop->resolution_ns);

@@ -213,16 +213,33 @@ none_for(PyObject *result)
     Py_RETURN_NONE;
 }
 
-/* The private method, where it is somebody else's: asyncio's public one calls it. */
+/* The private methods, where one is somebody else's: asyncio's public one calls them. */
 static PyObject *
 call_private(Loop *loop, const char *function, PyObject *const *args, Py_ssize_t nargs)
 {
-    PyObject *number = descriptor_for_users(loop, args[0], true);
+    PyObject *number = loop_replaced(loop) & LOOP_BIT(_ensure_fd_no_transport)
+                           ? PyObject_CallMethod((PyObject *)loop, "_ensure_fd_no_transport", "O", args[0])
+                           : descriptor_for_users(loop, args[0], true);
     PyObject *method = number == NULL ? NULL : PyObject_GetAttrString((PyObject *)loop, function);
     Py_XDECREF(number);
     PyObject *result = method == NULL ? NULL : PyObject_Vectorcall(method, args, (size_t)nargs, NULL);
     Py_XDECREF(method);
     return result;
+}
+
+/* What asyncio's public methods of descriptors, and those behind them, call first. */
+#define LOOP_FD_CHECKS (LOOP_BIT(_ensure_fd_no_transport) | LOOP_BIT(_check_closed))
+
+/* The program's own _check_closed(): 0, or -1 with what it raised. */
+static int
+ask_closed(Loop *loop)
+{
+    if (LIKELY((loop_replaced(loop) & LOOP_BIT(_check_closed)) == 0)) {
+        return 0;
+    }
+    PyObject *result = PyObject_CallMethod((PyObject *)loop, "_check_closed", NULL);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
 }
 
 static inline bool
@@ -235,7 +252,7 @@ PyObject *
 Loop_add_reader(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     OWN_LOOP(op);
-    if (is_overridden(op, LOOP_BIT(_add_reader), nargs, kwnames)) {
+    if (is_overridden(op, LOOP_BIT(_add_reader) | LOOP_FD_CHECKS, nargs, kwnames)) {
         return none_for(call_private((Loop *)op, "_add_reader", args, nargs));
     }
     return add_callback((Loop *)op, "add_reader", EV_READ, true, args, nargs, kwnames);
@@ -245,7 +262,7 @@ PyObject *
 Loop_add_writer(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     OWN_LOOP(op);
-    if (is_overridden(op, LOOP_BIT(_add_writer), nargs, kwnames)) {
+    if (is_overridden(op, LOOP_BIT(_add_writer) | LOOP_FD_CHECKS, nargs, kwnames)) {
         return none_for(call_private((Loop *)op, "_add_writer", args, nargs));
     }
     return add_callback((Loop *)op, "add_writer", EV_WRITE, true, args, nargs, kwnames);
@@ -255,7 +272,7 @@ PyObject *
 Loop_remove_reader(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     OWN_LOOP(op);
-    if (is_overridden(op, LOOP_BIT(_remove_reader), nargs, kwnames)) {
+    if (is_overridden(op, LOOP_BIT(_remove_reader) | LOOP_FD_CHECKS, nargs, kwnames)) {
         return call_private((Loop *)op, "_remove_reader", args, nargs);
     }
     return remove_callback((Loop *)op, "remove_reader", EV_READ, true, args, nargs, kwnames);
@@ -265,7 +282,7 @@ PyObject *
 Loop_remove_writer(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     OWN_LOOP(op);
-    if (is_overridden(op, LOOP_BIT(_remove_writer), nargs, kwnames)) {
+    if (is_overridden(op, LOOP_BIT(_remove_writer) | LOOP_FD_CHECKS, nargs, kwnames)) {
         return call_private((Loop *)op, "_remove_writer", args, nargs);
     }
     return remove_callback((Loop *)op, "remove_writer", EV_WRITE, true, args, nargs, kwnames);
@@ -275,14 +292,16 @@ PyObject *
 Loop__add_reader(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     OWN_LOOP(op);
-    return add_callback((Loop *)op, "_add_reader", EV_READ, false, args, nargs, kwnames);
+    return ask_closed((Loop *)op) < 0 ? NULL
+                                      : add_callback((Loop *)op, "_add_reader", EV_READ, false, args, nargs, kwnames);
 }
 
 PyObject *
 Loop__add_writer(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     OWN_LOOP(op);
-    return add_callback((Loop *)op, "_add_writer", EV_WRITE, false, args, nargs, kwnames);
+    return ask_closed((Loop *)op) < 0 ? NULL
+                                      : add_callback((Loop *)op, "_add_writer", EV_WRITE, false, args, nargs, kwnames);
 }
 
 PyObject *

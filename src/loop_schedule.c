@@ -86,6 +86,9 @@ Loop__call_soon(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
         PyErr_SetString(PyExc_TypeError, "_call_soon(callback, args, context): args is a tuple");
         return NULL;
     }
+    if (loop_base_replaced((Loop *)op, LOOP_BIT(_call_soon))) {
+        return overrides_call_base((Loop *)op, ((Loop *)op)->state->names._call_soon, args, nargs, NULL);
+    }
     return loop_call_soon((Loop *)op, args[0], &PyTuple_GET_ITEM(args[1], 0),
                           PyTuple_GET_SIZE(args[1]), args[2] == Py_None ? NULL : args[2]);
 }
@@ -303,6 +306,9 @@ Loop__timer_handle_cancelled(PyObject *op, PyObject *handle)
 {
     /* asyncio counts cancelled timers in order to clean its heap; ours have left at once. */
     insides_timer_cancelled((Loop *)op, handle);
+    if (loop_base_replaced((Loop *)op, LOOP_BIT(_timer_handle_cancelled))) {
+        return overrides_call_base((Loop *)op, ((Loop *)op)->state->names._timer_handle_cancelled, &handle, 1, NULL);
+    }
     Py_RETURN_NONE;
 }
 

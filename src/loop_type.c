@@ -99,21 +99,12 @@ Loop_is_closed(PyObject *op, PyObject *ignored UNUSED)
 }
 
 static PyObject *
-Loop__check_closed(PyObject *op, PyObject *ignored UNUSED)
-{
-    return none_or_error(loop_check_closed((Loop *)op));
-}
-
-static PyObject *
-Loop__check_thread(PyObject *op, PyObject *ignored UNUSED)
-{
-    return none_or_error(loop_check_thread((Loop *)op));
-}
-
-static PyObject *
 Loop_get_debug(PyObject *op, PyObject *ignored UNUSED)
 {
-    return PyBool_FromLong(FLAG(((Loop *)op)->debug));
+    Loop *loop = (Loop *)op;
+    return loop_base_replaced(loop, LOOP_BIT(get_debug))
+               ? overrides_call_base(loop, loop->state->names.get_debug, NULL, 0, NULL)
+               : PyBool_FromLong(FLAG(loop->debug));
 }
 
 /* -- attributes of the instance --------------------------------------------------------- */
@@ -236,6 +227,7 @@ Loop_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(loop->places);
     Py_VISIT(loop->slow_callback_number);
     Py_VISIT(loop->current_handle);
+    Py_VISIT(loop->made_executor);
 #if PY_VERSION_HEX < 0x030C0000
     Py_VISIT(loop->overrides.exposed);
 #endif
@@ -274,6 +266,7 @@ Loop_clear(PyObject *op)
     Py_CLEAR(loop->places);
     Py_CLEAR(loop->slow_callback_number);
     Py_CLEAR(loop->current_handle);
+    Py_CLEAR(loop->made_executor);
 #if PY_VERSION_HEX < 0x030C0000
     Py_CLEAR(loop->overrides.exposed);
 #endif
@@ -322,11 +315,9 @@ static PyMethodDef Loop_methods[] = {
     SOCKOP_METHODS,
     RESOLVE_METHODS,
     EXECUTOR_METHODS,
-    {"_check_closed", Loop__check_closed, METH_NOARGS, NULL},
     {"_has_own", Loop__has_own, METH_O, NULL},
     {"_instance_dict", Loop__instance_dict, METH_NOARGS, NULL},
     {"_set_instance_dict", Loop__set_instance_dict, METH_O, NULL},
-    {"_check_thread", Loop__check_thread, METH_NOARGS, NULL},
     {"_run", Loop__run, METH_NOARGS, NULL},
     {"_run_turn", Loop__run_turn, METH_NOARGS, NULL},
     {"_task_records", Loop__task_records, METH_NOARGS, NULL},

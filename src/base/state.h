@@ -36,7 +36,7 @@ typedef struct Task Task;
     X(_paused) X(_reader) X(_sockets) X(_stream_reader) X(_stream_reader_wr) \
     X(_transport) X(_waiter) X(pause_reading) X(throw) X(time) X(transport) X(uncancel) X(values) \
     X(_default_executor) X(_drain_helper) X(_executor_shutdown_called) X(_result) X(create_future) \
-    X(run_in_executor) X(submit) \
+    X(run_in_executor) X(submit) X(_call_soon) \
     X(accept) X(connect) X(family) X(getaddrinfo) X(proto) X(recv) X(recv_into) X(recvfrom) X(recvfrom_into) \
     X(recvmsg) X(sendmsg) X(sendto) X(type) \
     X(_force_close) X(_msg_callback) X(_sslobj) X(abort) X(cipher) X(compression) X(do_handshake) \

@@ -30,6 +30,7 @@ handle_free_extra(Handle *handle)
     Py_XDECREF(extra->source_traceback);
     Py_XDECREF(extra->repr);
     Py_XDECREF(extra->when);
+    Py_XDECREF(extra->public);
     PyMem_Free(extra);
 }
 
@@ -313,6 +314,9 @@ handle_traverse_inside(Handle *handle, visitproc visit, void *arg)
         Py_VISIT(handle->args[i]);
     }
     Py_VISIT(handle_source_traceback(handle));
+    if (handle->extra != NULL) {
+        Py_VISIT(handle->extra->public);
+    }
     return 0;
 }
 

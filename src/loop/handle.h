@@ -30,6 +30,7 @@ struct handle_extra {
     PyObject *source_traceback;   /* a traceback.StackSummary, or NULL */
     PyObject *repr;               /* from when it was cancelled, or NULL */
     PyObject *when;               /* a timer's moment as the user gave it, if that is no float; or NULL */
+    PyObject *public;             /* what the program's own call_later() gave for a timer of ours, or NULL */
 };
 
 /* Programs hold a timer for each connection and request, so that its size is theirs (benchmark

@@ -168,6 +168,7 @@ struct Loop {
     struct owed owed;             /* what could not be put into the ring for want of memory */
     struct trace *trace;          /* trace.c: what the watchdog has asked for, or NULL */
     PyObject *current_handle;     /* debug mode: what runs now, or NULL */
+    PyObject *made_executor;      /* a weak reference to the default executor, if asyncio has made it; or NULL */
     PyObject *task_factory;       /* or NULL; set through the attribute _task_factory */
     PyObject *records;            /* record.c: what is written down about tasks, or NULL */
     PyObject *places;             /* the same in debug mode: where those that are ready were scheduled, or NULL */

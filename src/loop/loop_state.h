@@ -10,8 +10,9 @@
 #define LOOP_METHODS(X) \
     X(call_soon) X(call_soon_threadsafe) X(call_at) X(call_later) X(time) X(create_future) \
     X(create_task) X(run_in_executor) X(getaddrinfo) X(create_connection) X(_connect_sock) \
-    X(_ensure_resolved) X(_add_reader) X(_add_writer) X(_remove_reader) X(_remove_writer) X(remove_reader) \
-    X(remove_writer) X(_write_to_self)
+    X(_ensure_resolved) X(_check_closed) X(_check_thread) X(_check_callback) X(_call_soon) X(get_debug) \
+    X(_timer_handle_cancelled) X(_add_reader) X(_add_writer) X(_remove_reader) X(_remove_writer) \
+    X(remove_reader) X(remove_writer) X(_write_to_self) X(_ensure_fd_no_transport)
 
 /* clang-format off */
 enum loop_method {

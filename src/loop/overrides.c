@@ -165,6 +165,24 @@ instance_has_queues(Loop *loop)
     return found;
 }
 
+/* What asyncio's own methods do instead of ours, where those that they call are somebody else's. */
+static unsigned int
+base_for(unsigned int replaced)
+{
+    unsigned int base = 0;
+    if (replaced & (LOOP_CHECKS | LOOP_BIT(get_debug))) {
+        base |= LOOP_BIT(call_soon) | LOOP_BIT(call_soon_threadsafe) | LOOP_BIT(call_at) | LOOP_BIT(call_later)
+                | LOOP_BIT(create_task) | LOOP_BIT(run_in_executor);
+    }
+    if (replaced & LOOP_BIT(_timer_handle_cancelled)) {
+        base |= LOOP_BIT(call_at) | LOOP_BIT(call_later);    /* asyncio's TimerHandle calls it */
+    }
+    if (replaced & LOOP_BIT(get_debug)) {
+        base |= LOOP_BIT(create_future) | LOOP_HANDLE_CLASS;    /* as Handle and Future ask when they are made */
+    }
+    return base;
+}
+
 static unsigned int
 handle_overrides(struct state *state)
 {
@@ -282,6 +300,7 @@ overrides_look(Loop *loop)
             base |= 1u << i;
         }
     }
+    base |= base_for(replaced | base);
     if (!class_has_usual_look_up((PyObject *)Py_TYPE(loop))) {
         replaced |= LOOP_ALL_METHODS;
     }

@@ -29,6 +29,10 @@
 /* What runs next goes by call_soon(), or through asyncio's Handle. */
 #define LOOP_SOON (LOOP_BIT(call_soon) | LOOP_HANDLE_CLASS | LOOP_HANDLE_RUN)
 
+/* What asyncio's methods that schedule begin with, or end with. */
+#define LOOP_CHECKS \
+    (LOOP_BIT(_check_closed) | LOOP_BIT(_check_thread) | LOOP_BIT(_check_callback) | LOOP_BIT(_call_soon))
+
 /* How descriptors are watched, and no more. */
 #define LOOP_ADDING (LOOP_BIT(_add_reader) | LOOP_BIT(_add_writer))
 #define LOOP_REMOVING \

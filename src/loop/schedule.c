@@ -2,6 +2,7 @@
 #include "loop/schedule.h"
 
 #include "loop/clock.h"
+#include "loop/handle_inside.h"
 #include "loop/overrides.h"
 #include "loop/owed.h"
 #include "loop/timer.h"
@@ -172,6 +173,49 @@ loop_call_later_native(Loop *loop, double delay, native_callback run, PyObject *
         Py_CLEAR(timer);
     }
     return timer;
+}
+
+static int
+call_later_by_method(Loop *loop, double delay, TimerHandle *timer)
+{
+    handle_track(&timer->handle);
+    PyObject *callback = PyCFunction_New(&native_call_def, (PyObject *)timer);
+    PyObject *public = callback == NULL ? NULL
+                                        : PyObject_CallMethod((PyObject *)loop, "call_later", "dO", delay, callback);
+    int result = public == NULL ? -1 : handle_keep_extra(&timer->handle, HANDLE_EXTRA(public), public);
+    Py_XDECREF(public);
+    Py_XDECREF(callback);
+    return result;
+}
+
+TimerHandle *
+loop_call_later_public(Loop *loop, double delay, native_callback run, PyObject *owner)
+{
+    unsigned int ways = LOOP_BIT(call_later) | LOOP_BIT(call_at) | LOOP_HANDLE_CLASS | LOOP_HANDLE_RUN;
+    if (LIKELY((loop_replaced(loop) & ways) == 0)) {
+        return loop_call_later_native(loop, delay, run, owner, NULL);
+    }
+    TimerHandle *timer = loop_check_closed(loop) < 0 ? NULL : timer_handle_new_native(loop, run, owner, NULL);
+    if (timer != NULL && call_later_by_method(loop, delay, timer) < 0) {
+        Py_CLEAR(timer);
+    }
+    return timer;
+}
+
+void
+loop_cancel_public(TimerHandle *timer)
+{
+    PyObject *public = timer->handle.extra == NULL ? NULL : Py_XNewRef(timer->handle.extra->public);
+    if (UNLIKELY(public != NULL)) {
+        PyObject *result = PyObject_CallMethodNoArgs(public, timer->handle.loop->state->names.cancel);
+        if (result == NULL) {
+            PyErr_WriteUnraisable(public);
+        }
+        Py_XDECREF(result);
+        Py_DECREF(public);
+    }
+    timer_cancel(timer);
+    Py_DECREF(timer);
 }
 
 /* -- from other threads ---------------------------------------------------------------- */

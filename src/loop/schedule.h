@@ -37,6 +37,11 @@ TimerHandle *loop_call_at(Loop *loop, double when, PyObject *callback,
                           PyObject *const *args, Py_ssize_t nargs, PyObject *context);
 TimerHandle *loop_call_later(Loop *loop, double delay, PyObject *callback,
                              PyObject *const *args, Py_ssize_t nargs, PyObject *context);
+/* The same where asyncio calls call_later(), which may be the program's. New reference: loop_cancel_public()
+ * ends it. */
+TimerHandle *loop_call_later_public(Loop *loop, double delay, native_callback run, PyObject *owner);
+void loop_cancel_public(TimerHandle *timer_steal);
+
 /* Like loop_call_later, for our own C code. New reference: timer_cancel() ends it. */
 TimerHandle *loop_call_later_native(Loop *loop, double delay, native_callback run,
                                     PyObject *owner, PyObject *arg);

@@ -370,8 +370,7 @@ acceptor_back_off(Acceptor *acceptor, Loop *loop, const char *message)
 {
     PyObject *exc = PyErr_GetRaisedException();
     if (acceptor->retry == NULL) {
-        acceptor->retry = loop_call_later_native(loop, ACCEPT_RETRY_DELAY, acceptor_resume,
-                                                 (PyObject *)acceptor, NULL);
+        acceptor->retry = loop_call_later_public(loop, ACCEPT_RETRY_DELAY, acceptor_resume, (PyObject *)acceptor);
     }
     if (LIKELY(acceptor->retry != NULL)) {
         watch_stop(&acceptor->watch);
@@ -513,8 +512,7 @@ acceptor_stop(Acceptor *acceptor)
     if (acceptor->retry != NULL) {
         TimerHandle *retry = acceptor->retry;
         acceptor->retry = NULL;
-        timer_cancel(retry);
-        Py_DECREF(retry);
+        loop_cancel_public(retry);
     }
     shared_loop_drop((PyObject *)acceptor, &acceptor->loop);
 }

@@ -207,7 +207,14 @@ operation_check_descriptor(Operation *op)
     if (UNLIKELY(op->kind->beside_transport)) {
         return 0;
     }
-    if (UNLIKELY(transport_ensure_free(op->loop, op->fd, NULL) < 0)) {
+    if (UNLIKELY(loop_replaced(op->loop) & LOOP_BIT(_ensure_fd_no_transport))) {
+        PyObject *result = PyObject_CallMethod((PyObject *)op->loop, "_ensure_fd_no_transport", "i", op->fd);
+        Py_XDECREF(result);
+        if (result == NULL) {
+            return -1;
+        }
+    }
+    else if (UNLIKELY(transport_ensure_free(op->loop, op->fd, NULL) < 0)) {
         return -1;
     }
     return LIKELY(Py_IS_TYPE(op->sock, (PyTypeObject *)op->state->standard.socket_class))

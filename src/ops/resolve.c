@@ -395,22 +395,42 @@ getaddrinfo_is_replaced(struct state *state)
            || !standard_is(state, STANDARD_SOCKET_GETADDRINFO);
 }
 
-/* Has the program another default executor than asyncio makes? That would be asked. Sets no exception. */
+/* Is that the executor that asyncio has made for the loop, with the submit() of its class? */
+static bool
+executor_is_made(Loop *loop, PyObject *executor, PyObject *class)
+{
+    PyObject *made = loop->made_executor == NULL ? NULL : PyObject_CallNoArgs(loop->made_executor);
+    PyObject *dict = made == executor ? PyObject_GenericGetDict(executor, NULL) : NULL;
+    bool same = dict != NULL && (PyObject *)Py_TYPE(executor) == class
+                && PyDict_GetItemWithError(dict, loop->state->names.submit) == NULL;
+    Py_XDECREF(dict);
+    Py_XDECREF(made);
+    return same;
+}
+
+/* Would asyncio ask an executor of the program's, or a submit() of its? Sets no exception. */
 static bool
 executor_is_programs(Loop *loop)
 {
     PyObject *executor = PyObject_GetAttr((PyObject *)loop, loop->state->names._default_executor);
-    PyObject *prefix = NULL;
-    bool ours = executor == Py_None;
-    if (executor != NULL && !ours) {
-        prefix = PyObject_GetAttrString(executor, "_thread_name_prefix");
-        ours = strcmp(Py_TYPE(executor)->tp_name, "ThreadPoolExecutor") == 0 && prefix != NULL
-               && PyUnicode_Check(prefix) && PyUnicode_CompareWithASCIIString(prefix, "asyncio") == 0;
+    PyObject *name = PyUnicode_InternFromString("concurrent.futures.thread");
+    PyObject *module = name == NULL ? NULL : PyImport_GetModule(name);
+    PyObject *package = PyImport_ImportModule("concurrent.futures");
+    bool asyncios = executor == Py_None && module == NULL;    /* nobody has had a class to change */
+    if (module != NULL && package != NULL && executor != NULL) {
+        PyObject *class = PyObject_GetAttrString(package, "ThreadPoolExecutor");
+        PyObject *submit = class == NULL ? NULL : PyObject_GetAttr(class, loop->state->names.submit);
+        asyncios = submit != NULL && standard_function(submit, PyModule_GetDict(module), "ThreadPoolExecutor.submit")
+                   && (executor == Py_None || executor_is_made(loop, executor, class));
+        Py_XDECREF(submit);
+        Py_XDECREF(class);
     }
     PyErr_Clear();
-    Py_XDECREF(prefix);
+    Py_XDECREF(package);
+    Py_XDECREF(module);
+    Py_XDECREF(name);
     Py_XDECREF(executor);
-    return !ours;
+    return !asyncios;
 }
 
 /* By asyncio's own method, so in the default executor. */

@@ -145,7 +145,8 @@ link_source_done(Link *link)
     if (!waits || FLAG(loop->closed) || SHARED_LOAD(loop->ev) == NULL) {
         return 0;    /* nobody wants to know any more */
     }
-    if (UNLIKELY(SHARED_LOAD(loop->thread_id) == PyThread_get_thread_ident())) {
+    if (UNLIKELY(SHARED_LOAD(loop->thread_id) == PyThread_get_thread_ident())
+        || UNLIKELY(loop_replaced(loop) & LOOP_BIT(call_soon_threadsafe))) {
         return link_hand_over(link);
     }
     return link_send(link);
@@ -315,6 +316,19 @@ default_executor(Loop *loop)
     return PyObject_GetAttr((PyObject *)loop, names->_default_executor);
 }
 
+/* asyncio's own method has made it, so nobody else had a hand in it. Keeps the error indicator. */
+static void
+note_made_executor(Loop *loop)
+{
+    PyObject *exc = PyErr_GetRaisedException();
+    PyObject *executor = PyObject_GetAttr((PyObject *)loop, loop->state->names._default_executor);
+    PyObject *seen = executor == NULL || executor == Py_None ? NULL : PyWeakref_NewRef(executor, NULL);
+    PyErr_Clear();
+    Py_XSETREF(loop->made_executor, seen);
+    Py_XDECREF(executor);
+    PyErr_SetRaisedException(exc);
+}
+
 /* asyncio's own method makes the default executor. `stack` begins with the loop. */
 static PyObject *
 run_in_new_executor(struct state *state, PyObject *const *stack, Py_ssize_t nargs)
@@ -325,6 +339,7 @@ run_in_new_executor(struct state *state, PyObject *const *stack, Py_ssize_t narg
     }
     PyObject *future = PyObject_Vectorcall(method, stack, (size_t)nargs, NULL);
     Py_DECREF(method);
+    note_made_executor((Loop *)stack[0]);
     return future;
 }
 

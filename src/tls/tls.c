@@ -31,8 +31,7 @@ tls_cancel_timer(Tls *tls)
     TimerHandle *timer = tls->timer;
     if (timer != NULL) {
         tls->timer = NULL;
-        timer_cancel(timer);
-        Py_DECREF(timer);
+        loop_cancel_public(timer);
     }
 }
 
@@ -44,7 +43,7 @@ tls_start_timer(Tls *tls, PyObject *delay, native_callback callback)
         return -1;
     }
     tls_cancel_timer(tls);
-    tls->timer = loop_call_later_native(tls->head.loop, seconds, callback, (PyObject *)tls, NULL);
+    tls->timer = loop_call_later_public(tls->head.loop, seconds, callback, (PyObject *)tls);
     return tls->timer == NULL ? -1 : 0;
 }
 

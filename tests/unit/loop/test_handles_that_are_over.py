@@ -1,4 +1,4 @@
-"""Calls that have run or were cancelled, of which somebody has the Handle: what asyncio keeps in it."""
+"""Handles of calls that have run or were cancelled: they hold what asyncio keeps in them."""
 
 import asyncio
 import contextvars
@@ -355,7 +355,7 @@ def test_reader_that_was_removed(run, loop):
     run(main())
 
 
-@pytest.mark.skipif(sys.version_info < (3, 14), reason="handles of other threads got a lock in 3.14")
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="the lock came in 3.14")
 def test_lock(run, loop):
     async def main():
         handle = loop.call_soon_threadsafe(int)
