@@ -139,11 +139,6 @@ class InsideHooks(_Base):
                     self._timer_put(handle)
         return self._own_ready is not None or self._own_scheduled is not None
 
-    def _call_soon(self, callback: Any, args: tuple[Any, ...], context: Any) -> Any:
-        """For asyncio's call_soon(), which is called while `_ready` is the program's own."""
-        kind: Any = _core.Loop if self._own_ready is None else BaseEventLoop
-        return kind._call_soon(self, callback, args, context)
-
     def _carry_out_scheduled(self) -> None:
         if self._scheduled_view is not None and not self._runs_elsewhere():
             self._scheduled_view._carry_out()

@@ -149,16 +149,18 @@ instance_overrides(Loop *loop)
 }
 
 /* Has the instance a queue of somebody else's in place of _ready or _scheduled (asyncloop/_insides.py)? Then
- * asyncio's own methods put into it what is scheduled. */
-static bool
-instance_has_queues(Loop *loop)
+ * asyncio's own methods put into it what is scheduled. Bits of these. */
+static unsigned int
+queue_overrides(Loop *loop)
 {
     static const char *const names[] = {"_own_ready", "_own_scheduled"};
+    const unsigned int both = LOOP_BIT(call_soon) | LOOP_BIT(call_soon_threadsafe) | LOOP_BIT(call_at) | LOOP_BIT(call_later);
+    const unsigned int bits[] = {both | LOOP_BIT(_call_soon), both};
     PyObject *dict = PyObject_GenericGetDict((PyObject *)loop, NULL);
-    bool found = false;
+    unsigned int found = 0;
     for (size_t i = 0; dict != NULL && i < ARRAY_LEN(names); i++) {
         PyObject *queue = PyDict_GetItemString(dict, names[i]);
-        found = found || (queue != NULL && queue != Py_None);
+        found |= queue != NULL && queue != Py_None ? bits[i] : 0;
     }
     PyErr_Clear();
     Py_XDECREF(dict);
@@ -311,9 +313,7 @@ overrides_look(Loop *loop)
     replaced |= SHORT_WAY(watch) ? 0 : LOOP_ADDING | LOOP_REMOVING;
     /* Where ours finds a global replaced, asyncio's method does what that is for. */
     base |= global_overrides(state);
-    if (instance_has_queues(loop)) {
-        base |= LOOP_BIT(call_soon) | LOOP_BIT(call_soon_threadsafe) | LOOP_BIT(call_at) | LOOP_BIT(call_later);
-    }
+    base |= queue_overrides(loop);
     SHARED_STORE(loop->overrides.base, base);
     SHARED_STORE(loop->overrides.replaced, replaced | base);
     note_versions(loop, changes);

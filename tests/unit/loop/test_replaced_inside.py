@@ -1,4 +1,4 @@
-"""What asyncio's own methods call of a loop, replaced by a program: each is called as by asyncio."""
+"""What asyncio's own methods call of a loop, replaced by a program: called as by asyncio."""
 
 import asyncio
 import concurrent.futures
@@ -56,6 +56,18 @@ def test_checks_in_debug_mode(impl, way):
     assert calls(impl.Loop, way, names, scenario) == calls(
         asyncio.SelectorEventLoop, way, names, scenario
     )
+
+
+@pytest.mark.our_loop("about its short ways")
+def test_ordinary_loop_has_nothing_replaced(run, loop):
+    """Else everything works, and takes the long way."""
+
+    async def main():
+        timer = loop.call_later(0, int)
+        things = [timer, loop.call_soon(int), loop.create_future(), asyncio.current_task()]
+        assert [type(thing).__module__.partition(".")[0] for thing in things] == ["asyncloop"] * 4
+
+    run(main())
 
 
 def test_check_that_raises(impl):
