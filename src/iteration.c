@@ -311,13 +311,15 @@ loop_dispatch(Loop *loop)
 static inline int
 loop_collect_timers(Loop *loop)
 {
-    int64_t now = loop->now_ns;
-    if (loop_has_custom_clock(loop) && loop_now_ns(loop, &now) < 0) {
-        return -1;    /* asked in each iteration, as by asyncio */
-    }
     int64_t next = timer_next(loop);
+    int64_t now = loop->now_ns;
     if (LIKELY(next == TIMER_NEVER)) {
-        return 0;
+        /* As asyncio, which asks in each iteration. What was replaced is known from whatever was scheduled. */
+        bool asks = SHARED_LOAD(loop->overrides.replaced) & LOOP_BIT(time);
+        return UNLIKELY(asks) ? loop_now_ns(loop, &now) : 0;
+    }
+    if (loop_has_custom_clock(loop) && loop_now_ns(loop, &now) < 0) {
+        return -1;
     }
     if (next <= now + loop->resolution_ns) {
         timer_collect(loop, now + loop->resolution_ns);

@@ -207,7 +207,8 @@ operation_check_descriptor(Operation *op)
     if (UNLIKELY(op->kind->beside_transport)) {
         return 0;
     }
-    if (UNLIKELY(loop_replaced(op->loop) & LOOP_BIT(_ensure_fd_no_transport))) {
+    /* What was replaced is known: the method has looked. */
+    if (UNLIKELY(SHARED_LOAD(op->loop->overrides.replaced) & LOOP_BIT(_ensure_fd_no_transport))) {
         PyObject *result = PyObject_CallMethod((PyObject *)op->loop, "_ensure_fd_no_transport", "i", op->fd);
         Py_XDECREF(result);
         if (result == NULL) {
