@@ -503,6 +503,8 @@ class _Dump:
 
     def _close(self) -> None:
         if self._number:
+            # A thread that blocks it has it pending, and would end the process by it later.
+            _core.Watchdog.ignore(self._number)
             faulthandler.unregister(self._number)
             self._number = 0
         if self._read >= 0:

@@ -17,7 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define EVENTS_MAX 64            /* more than that are dropped: somebody takes none */
+#define EVENTS_MAX 64
 #define TICK_MIN_NS INT64_C(500000)
 /* For the thread of Python's to take an event; on a busy machine it may wait for the processor. */
 #define GRACE_PART 0.4           /* of the threshold */
@@ -106,12 +106,14 @@ watch_drop(struct watch *watch)
 
 /* -- the C thread ------------------------------------------------------------------------ */
 
-static void
+/* False: there are too many already; it comes again at the next tick. */
+static bool
 watch_write(struct watch *watch, enum event_kind kind, const struct seen *seen,
             unsigned long thread, int64_t now)
 {
     watch_lock(watch);
-    if (watch->count < EVENTS_MAX) {
+    bool room = watch->count < EVENTS_MAX;
+    if (room) {
         watch->events[(watch->first + watch->count++) % EVENTS_MAX] = (struct event){
             .kind = kind,
             .number = seen->loop.number,
@@ -123,6 +125,7 @@ watch_write(struct watch *watch, enum event_kind kind, const struct seen *seen,
         pthread_cond_broadcast(&watch->lookout.changed);
     }
     watch_unlock(watch);
+    return room;
 }
 
 static void
@@ -235,7 +238,10 @@ watch_stuck(struct watch *watch, struct seen *seen, const struct activity *activ
         return;
     }
     if (!seen->reported || (seen->next_report_ns != 0 && now >= seen->next_report_ns)) {
-        watch_write(watch, seen->reported ? EVENT_STILL : EVENT_STALL, seen, activity->thread, now);
+        enum event_kind kind = seen->reported ? EVENT_STILL : EVENT_STALL;
+        if (!watch_write(watch, kind, seen, activity->thread, now)) {
+            return;
+        }
         COUNT(activity->counters->stalls, !seen->reported);
         seen->reported = true;
         seen->next_report_ns = watch->repeat_ns == 0 ? 0 : now + watch->repeat_ns;
@@ -273,8 +279,8 @@ watch_look(struct watch *watch, struct activity *activity, int64_t now)
         watch_stuck(watch, seen, activity, now);
         return;
     }
-    if (seen->reported) {
-        watch_write(watch, EVENT_END, seen, activity->thread, now);
+    if (seen->reported && !watch_write(watch, EVENT_END, seen, activity->thread, now)) {
+        return;
     }
     *seen = (struct seen){
         .loop = {.number = seen->loop.number, .pulse = pulse, .since_ns = now, .there = true},
@@ -335,10 +341,9 @@ watch_tick(struct watch *watch)
             reads |= seen->signalled_ns != 0;
             continue;
         }
-        if (seen->reported) {
-            watch_write(watch, EVENT_END, seen, 0, now);
+        if (!seen->reported || watch_write(watch, EVENT_END, seen, 0, now)) {
+            seen_remove(list, i);
         }
-        seen_remove(list, i);
     }
     watch_ripen(watch, now);
     if (!reads) {
@@ -511,6 +516,18 @@ Watchdog_is_free(PyObject *ignored UNUSED, PyObject *number)
     return PyBool_FromLong(value > 0 && value <= INT_MAX && signal_handler((int)value) == NULL);
 }
 
+static PyObject *
+Watchdog_ignore(PyObject *ignored UNUSED, PyObject *number)
+{
+    long value = PyLong_AsLong(number);
+    if (value == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    struct sigaction action = {.sa_handler = SIG_IGN};
+    (void)sigaction((int)value, &action, NULL);
+    Py_RETURN_NONE;
+}
+
 static void
 Watchdog_dealloc(PyObject *op)
 {
@@ -541,6 +558,9 @@ static PyMethodDef Watchdog_methods[] = {
     {"is_free", Watchdog_is_free, METH_O | METH_STATIC,
      PyDoc_STR("is_free(number, /)\n--\n\n"
                "Has nobody in the process, not in C either, a handler for this signal?")},
+    {"ignore", Watchdog_ignore, METH_O | METH_STATIC,
+     PyDoc_STR("ignore(number, /)\n--\n\n"
+               "Ignore a signal, from any thread. What a thread that blocks it has pending is gone.")},
     {NULL, NULL, 0, NULL},
 };
 

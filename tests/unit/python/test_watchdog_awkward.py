@@ -484,6 +484,53 @@ def test_a_program_that_takes_the_signal_afterwards(handler):
     assert said == "True []"
 
 
+@needs_signals
+@pytest.mark.skipif(not HAS_GIL, reason="no call holds the GIL")
+def test_a_thread_that_blocks_signals():
+    """The one that it was sent is pending still when the watchdog has ended, and harms nobody."""
+    said = child_says("""
+        ended = threading.Event()
+        def run():
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+            async def main():
+                sum(range(30_000_000))
+            asyncloop.run(main())
+            ended.wait()
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
+            time.sleep(0.01)
+        thread = threading.Thread(target=run)
+        with asyncloop.watchdog(0.05, on_stall=lambda stall: None) as dog:
+            thread.start()
+            until(lambda: any(not stall.still_running for stall in dog.stalls))
+        ended.set()
+        thread.join()
+        print(len(dog.stalls))
+        """)
+    assert said == "1"
+
+
+def test_more_loops_that_block_than_may_be_told_of_at_once():
+    """None of them is forgotten."""
+    said = child_says("""
+        told = set()
+        def run(number):
+            async def main():
+                await asyncio.sleep(0.01)
+                started.wait()
+                until(lambda: len(told) == 100)
+            asyncloop.run(main())
+        started = threading.Barrier(100)
+        threads = [threading.Thread(target=run, args=[number]) for number in range(100)]
+        with asyncloop.watchdog(0.3, on_stall=lambda stall: told.add(stall.loop), repeat=0):
+            for each in threads:
+                each.start()
+            for each in threads:
+                each.join()
+        print(len(told))
+        """)
+    assert said == "100"
+
+
 @pytest.mark.parametrize("value", ["x", 2**70, None])
 def test_is_free_of_what_is_no_signal(value):
     with pytest.raises((TypeError, OverflowError)):
