@@ -110,7 +110,8 @@ Loop__counters(PyObject *op, PyObject *ignored UNUSED)
         counters.ready = ready_length(&loop->ready);
         counters.timers = timer_count(loop);
         loop_unclaim(&claim);
-    } else {
+    }
+    else {
         PyErr_Clear();    /* another thread runs it, and has counted when it last looked at the kernel */
     }
     return counters_as_dict(&counters, now);

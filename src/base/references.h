@@ -9,7 +9,7 @@
 #ifdef ASYNCLOOP_SMALL
 
 void reference_drop(PyObject *op);
-void reference_drop_any(PyObject *op);
+void reference_drop_any(PyObject *op);    /* which may be NULL */
 
 #undef Py_DECREF
 #define Py_DECREF(op) reference_drop(_PyObject_CAST(op))

@@ -40,8 +40,8 @@ struct hand {
     PyObject *entered;            /* loop->current_task: what we had written there, likewise */
 };
 
-struct fd_page;                   /* watch_inside.h, */
-struct fd_entry;                  /* this too */
+struct fd_page;                   /* watch_inside.h */
+struct fd_entry;                  /* watch_inside.h */
 struct signals;                   /* poll.c */
 
 #define SCRATCH_KEPT TUNED(SCRATCH_KEPT, 4)            /* free blocks that a loop keeps */

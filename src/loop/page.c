@@ -22,8 +22,9 @@ _Static_assert(sizeof(struct counters) <= PAGE_SLOT_BYTES, "a slot has no room")
 struct page {
     char *base;
     int fd;                   /* -1: closed */
-    dev_t device;             /* of the file: the program may have closed the descriptor, */
-    ino_t inode;              /* and its number be another file's */
+    /* Which file it is: the program may have closed the descriptor, whose number is another file's then. */
+    dev_t device;
+    ino_t inode;
     uint64_t taken;           /* slots, as bits */
 };
 

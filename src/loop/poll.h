@@ -4,7 +4,7 @@
 
 #include "loop/loop.h"
 
-int poll_open(Loop *loop);
+int poll_open(Loop *loop);            /* the libev loop and its descriptors: 0, or -1 with an exception */
 void poll_close(Loop *loop);
 int poll_after_fork(Loop *loop);      /* 0, or -1 with OSError */
 

@@ -40,12 +40,13 @@ struct libev_call {
 
 struct libev_call *libev_call(void);    /* of this thread */
 
-void reserve_install(void);
+void reserve_install(void);    /* makes the allocator libev's, once per process */
 
 /* Before the first watcher. 0, or -1 with MemoryError. */
 int reserve_open(struct reserve *reserve);
 void reserve_close(struct reserve *reserve);
 
+/* For the next one: 0, or -1 with MemoryError. */
 int reserve_grow(struct reserve *reserve);
 int reserve_make_table(struct reserve *reserve, int fd);
 

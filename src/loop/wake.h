@@ -69,7 +69,7 @@ loop_may_sleep(Loop *loop)
     return false;
 }
 
-void wake_write(struct inbox *inbox);
+void wake_write(struct inbox *inbox);    /* to the descriptor, whatever the loop does */
 
 /* With the lock held: the loop wakes if it sleeps. */
 static inline void

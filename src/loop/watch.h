@@ -71,7 +71,7 @@ watch_is_active(const struct watch *watch)
     return watch->active.next != &watch->active;
 }
 
-void watch_stop_active(struct watch *watch);
+void watch_stop_active(struct watch *watch);    /* for the next one */
 
 /* Idempotent; safe after the loop was closed; may free the owner. */
 static inline void
@@ -111,9 +111,11 @@ int watch_check_pollable(int fd);
 int watch_start_io(Loop *loop, ev_io *io);
 void watch_stop_io(Loop *loop, ev_io *io);
 
+/* Each descriptor whose watchers changed since the last poll: one that is closed by now is told to its watchers as
+ * EV_ERROR, and libev hears no more of it. */
 void watch_check_all_changed(Loop *loop);
 
-/* Before each poll. */
+/* The same, before each poll. */
 static inline void
 watch_check_changed(Loop *loop)
 {

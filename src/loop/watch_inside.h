@@ -51,6 +51,7 @@ fds_find(Loop *loop, int fd)
     return &fds->pages[page]->entries[fd & (PAGE_LENGTH - 1)];
 }
 
+/* The same where there may be none yet: NULL with MemoryError. */
 struct fd_entry *fds_make_entry(Loop *loop, int fd);
 
 static inline struct fd_entry *
@@ -213,7 +214,7 @@ watch_stop_at(struct watch *watch, struct fd_entry *entry)
     Py_DECREF(owner);
 }
 
-void watch_put_out(struct watch *watch);
+void watch_put_out(struct watch *watch);    /* another one has its place, or nobody */
 int watch_remove_at(struct fd_entry *entry, int event);    /* watch_remove() */
 
 #endif

@@ -50,8 +50,8 @@ struct event {
     int64_t lasted_ns;
     int64_t written_ns;
     double turns;                /* EVENT_BUSY: per second */
-    char *dump;                  /* malloc: what faulthandler wrote, or NULL; */
-    bool held;                   /* because the GIL was not to be had */
+    char *dump;                  /* of malloc(): what faulthandler wrote, or NULL */
+    bool held;                   /* the dump was asked for because the GIL was not to be had */
     bool unripe;                 /* nobody is to take it before it has its dump */
 };
 
@@ -61,7 +61,7 @@ struct seen {
     int64_t next_report_ns;      /* 0: none is due */
     int64_t asked_ns;            /* an event was written that nobody has noted yet; 0: none */
     int64_t signalled_ns;        /* a dump is to be read; 0: none */
-    bool held;                   /* why: the GIL is not to be had, or else Python's thread is busy */
+    bool held;                   /* signalled because the GIL is not to be had; else Python's thread is busy */
     bool reported;
     struct window window;
 };

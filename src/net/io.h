@@ -45,8 +45,8 @@ struct io {
     const struct io_ops *ops;
     int fd;               /* borrowed; -1 once closed */
     int err;              /* errno of the last IO_ERROR */
-    const unsigned int *class_version;    /* of the class of the owner, now, */
-    unsigned int seen_version;            /* and when `ops` was chosen: io_methods.h */
+    const unsigned int *class_version;    /* tp_version_tag of the owner's class, as it is now */
+    unsigned int seen_version;            /* the same when `ops` was chosen: io_methods.h */
     const int *owned;     /* where its owner keeps the number; NULL: not known */
     uint64_t random;      /* state of the flaky implementation; unused otherwise */
 };

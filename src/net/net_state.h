@@ -29,8 +29,8 @@ struct reader_state {
     PyObject *ProtocolType;               /* asyncio.StreamReaderProtocol */
     PyObject *ReaderType;                 /* asyncio.StreamReader */
     PyObject *WriterType;                 /* asyncio.StreamWriter */
-    PyObject *own[OWN_FUNCTIONS];         /* the classes' own functions, */
-    PyObject *names[OWN_FUNCTIONS];       /* and their names, interned */
+    PyObject *own[OWN_FUNCTIONS];         /* the functions that the classes had at import */
+    PyObject *names[OWN_FUNCTIONS];       /* the names of these, interned */
     PyObject *stream_reader;              /* StreamReaderProtocol._stream_reader */
     PyTypeObject *FastReaderType;         /* stream_api.c: subclasses that objects in use change to */
     PyTypeObject *FastWriterType;
@@ -91,10 +91,10 @@ struct net_state {
     } servers;                            /* server.c */
     struct {
         PyTypeObject *Type;               /* NULL where clients.h says so */
-        PyTypeObject *ServerType;         /* asyncio.base_events.Server, */
+        PyTypeObject *ServerType;         /* asyncio.base_events.Server */
         PyObject *nothing;                /* a function that does nothing, or NULL */
-        unsigned int server_version;      /* as the class was when it was last looked at, */
-        bool server_is_own;               /* and what that has found */
+        unsigned int server_version;      /* tp_version_tag of it at the last look */
+        bool server_is_own;               /* what that look has found: its methods are asyncio's */
     } clients;                            /* clients.c */
 };
 

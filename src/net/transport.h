@@ -226,7 +226,7 @@ int transport_lose_now(Transport *tr, PyObject *exc);    /* exc borrowed, or NUL
 
 int transport_update_reading(Transport *tr);    /* starts or stops the read watch; 0 / -1 */
 
-void transport_stop_watches(Transport *tr);
+void transport_stop_watches(Transport *tr);     /* may run Python: watch.h */
 void transport_release_fd(Transport *tr);       /* the loop forgets who uses the descriptor */
 /* Closes the descriptor through the object that owns it, which only forgets one that was closed
  * behind its back. Errors go to sys.unraisablehook. */

@@ -1,4 +1,4 @@
-/* sockop_accept.h - one attempt of sock_accept(). */
+/* sockop_accept.h - one attempt of sock_accept(): see operation.h. */
 #ifndef ASYNCLOOP_SOCKOP_ACCEPT_H
 #define ASYNCLOOP_SOCKOP_ACCEPT_H
 

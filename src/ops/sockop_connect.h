@@ -1,4 +1,4 @@
-/* sockop_connect.h - one attempt of sock_connect(). */
+/* sockop_connect.h - one attempt of sock_connect(): see operation.h. */
 #ifndef ASYNCLOOP_SOCKOP_CONNECT_H
 #define ASYNCLOOP_SOCKOP_CONNECT_H
 

@@ -78,9 +78,9 @@ int future_wake_several(Future *future);
 /* READY_DONE: runs the callbacks that are left in a future. 0, or -1 with an exit exception. */
 int future_run_left_callbacks(Loop *loop, Future *future);
 
-int future_park_later(Future *future, PyObject *task);
+int future_park_later(Future *future, PyObject *task);    /* behind others: for the next one */
 
-/* of a future that is pending */
+/* Parks a Task (borrowed) of the same loop in a future that is pending. 0, or -1 with MemoryError. */
 static inline int
 future_park_pending(Future *future, PyObject *task)
 {

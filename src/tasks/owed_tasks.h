@@ -7,7 +7,7 @@
 #include "loop/schedule.h"
 #include "tasks/tasks_state.h"
 
-int task_push_slowly_steal(Loop *loop, PyObject *task);
+int task_push_slowly_steal(Loop *loop, PyObject *task);    /* for the next one */
 
 /* Steals a Task into the ready ring: its next step, which comes later where there is no memory
  * for that. 0, or -1 with RuntimeError: the loop is closed. */

@@ -14,13 +14,13 @@
 #define TRACE_ITEMS 600
 #define TRACE_FOUND 8
 
-/* What items are the same: whatever makes a new bound method, partial or closure each time does the same
- * thing again. */
+/* Items that do the same: code and self are equal, also where a new bound method, partial or closure is made for
+ * each. */
 struct found {
     const void *code;
     const void *self;
-    PyObject *what;               /* owned: the first of them, */
-    PyObject *args;               /* and a tuple of its arguments, or NULL */
+    PyObject *what;               /* owned: the callback or Task of the first of them */
+    PyObject *args;               /* owned: a tuple of its arguments, or NULL */
     unsigned int count;
 };
 
@@ -28,13 +28,13 @@ struct trace {
     struct found found[TRACE_FOUND];
     unsigned int found_length;
     unsigned int items;           /* all of them */
-    unsigned int timers;          /* of these: timers, */
-    unsigned int woken;           /* tasks that a result has woken */
-    unsigned int moved;           /* items with which bytes moved */
-    uint64_t turns;               /* of the loop, at the beginning, then so many */
-    uint64_t bytes;               /* of the loop, after the last item */
-    int event_fd;
-    uint32_t took_ns[TRACE_ITEMS];
+    unsigned int timers;          /* of all items: those that are timers */
+    unsigned int woken;           /* those that are tasks which a result has woken */
+    unsigned int moved;           /* those with which bytes moved */
+    uint64_t turns;               /* the loop's count of turns when the trace began */
+    uint64_t bytes;               /* the loop's count of bytes after the last item */
+    int event_fd;                 /* the descriptor of the last event; -1: there was none */
+    uint32_t took_ns[TRACE_ITEMS];    /* by item */
 };
 
 static uint64_t

@@ -244,9 +244,9 @@ tls_waiting(Tls *tls)
     return UNLIKELY(tls->lost) ? tls->never_read : tls->engine.ops->waiting(&tls->engine);
 }
 
-void tls_close_engine(Tls *tls);
+void tls_close_engine(Tls *tls);    /* for the next one */
 
-/* Keeps the current exception. */
+/* The way out. Keeps the current exception. */
 static inline void
 tls_leave(Tls *tls)
 {
@@ -269,7 +269,7 @@ tls_leave(Tls *tls)
 int tls_lower_lost(Tls *tls, PyObject *exc);
 int tls_lower_eof(Tls *tls, bool *keep_open);
 
-int tls_close(Tls *tls);
+int tls_close(Tls *tls);                 /* the transport's close() */
 int tls_abort(Tls *tls, PyObject *exc);  /* at once, without close_notify; exc borrowed, or NULL */
 int tls_start_shutdown(Tls *tls);        /* the way to close_notify: FLUSHING, with its timer */
 int tls_do_flush(Tls *tls);              /* reads what is there, then the shutdown */
@@ -290,14 +290,14 @@ void tls_forked(Loop *loop);
 
 /* -- tls_handshake.c --------------------------------------------------------------------- */
 
-int tls_lower_made(Tls *tls, PyObject *transport);
+int tls_lower_made(Tls *tls, PyObject *transport);    /* connection_made() of the transport below: begins */
 int tls_step_handshake(Tls *tls);        /* with what the peer has sent so far */
 int tls_handshake_failed(Tls *tls);      /* by the current exception */
 int tls_flush_at_eof(Tls *tls);          /* what is there is read first: now, or after resume_reading() */
 
 /* -- tls_read.c -------------------------------------------------------------------------- */
 
-int tls_received(Tls *tls, const char *data, size_t n);
+int tls_received(Tls *tls, const char *data, size_t n);    /* bytes from the transport below */
 int tls_feed(PyObject *op, const char *data, size_t n);    /* the state's protocols.feed_tls */
 int tls_do_read(Tls *tls);
 void tls_read_later(Tls *tls);           /* not before a later iteration */
@@ -312,7 +312,7 @@ enum tls_status tls_discard(Tls *tls);
 
 /* -- tls_write.c ------------------------------------------------------------------------- */
 
-int tls_write(Tls *tls, PyObject *data);
+int tls_write(Tls *tls, PyObject *data);    /* the transport's write() and writelines() */
 /* 1: something to write, 0: nothing, -1 with an exception: no data at all */
 int tls_is_data(PyObject *data);
 int tls_writelines(Tls *tls, PyObject *list);

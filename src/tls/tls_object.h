@@ -17,6 +17,7 @@ void tls_watch_object(struct tls_engine *engine, PyObject *context);
 /* Have its methods been replaced, in its class or in itself? Costs some nanoseconds. */
 bool tls_is_foreign(struct tls_engine *engine);
 
+/* do_handshake(), unwrap() and write(data), of which *n bytes were taken: as the engine's operations of tls.h. */
 enum tls_status tls_object_handshake(struct tls_engine *engine);
 enum tls_status tls_object_shutdown(struct tls_engine *engine);
 enum tls_status tls_object_write(struct tls_engine *engine, PyObject *data, const char *memory,
