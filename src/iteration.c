@@ -504,7 +504,7 @@ loop_end_turn(Loop *loop)
     COUNT(loop->counters->steps, 1);
     COUNT(loop->counters->turns, 1);
     if (UNLIKELY(net_loop(loop)->unpushed.length > 0)) {
-        loop_push(loop);
+        hold_release(loop);
     }
 }
 

@@ -37,7 +37,7 @@ loop_free_buffers(Loop *loop)
     scratch_clear(&loop->scratch);
     free(net_loop(loop)->behind_room);
     net_loop(loop)->behind_room = NULL;
-    loop_push(loop);
+    hold_release(loop);
     PyMem_Free(net_loop(loop)->unpushed.streams);
     net_loop(loop)->unpushed = (struct unpushed){0};
 }

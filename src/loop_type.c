@@ -429,7 +429,7 @@ after_fork_in_child(PyObject *module, PyObject *ignored UNUSED)
         Loop *loop = container_of(node, Loop, all_loops);
         inbox_forked(loop);
         look_ups_forked(loop);
-        loop_forget_unpushed(loop);
+        hold_forget(loop);
         loop->forked = true;
         if (loop->run != NULL && loop->run->thread != 0
             && loop->run->thread != PyThread_get_thread_ident()) {

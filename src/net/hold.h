@@ -9,9 +9,9 @@
 
 /* What the kernel holds leaves; the second one may put it off to the turn's end.
  * The third is for a child of fork(): its parent does it. */
-void loop_push(Loop *loop);
-void loop_push_after_step(Loop *loop);
-void loop_forget_unpushed(Loop *loop);
+void hold_release(Loop *loop);
+void hold_release_after_step(Loop *loop);
+void hold_forget(Loop *loop);
 
 #ifdef ASYNCLOOP_DEBUG
 void unpushed_verify(Loop *loop);    /* checked.h */
@@ -23,7 +23,7 @@ loop_step_done(Loop *loop)
 {
     COUNT(loop->counters->steps, 1);
     if (UNLIKELY(net_loop(loop)->unpushed.length > 0)) {
-        loop_push_after_step(loop);
+        hold_release_after_step(loop);
     }
 }
 

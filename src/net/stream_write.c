@@ -49,7 +49,7 @@ stream_queue_failed(Stream *stream)
 
 /* -- what the kernel holds -------------------------------------------------------------- */
 
-/* The stream is among those that loop_push() is for. False without memory. */
+/* The stream is among those that hold_release() is for. False without memory. */
 static bool
 unpushed_add(Loop *loop, Stream *stream)
 {
@@ -107,7 +107,7 @@ stream_push(Stream *stream)
 }
 
 void
-loop_push(Loop *loop)
+hold_release(Loop *loop)
 {
     for (uint32_t i = 0; i < net_loop(loop)->unpushed.length; i++) {
         Stream *stream = stream_cast(net_loop(loop)->unpushed.streams[i]);
@@ -118,7 +118,7 @@ loop_push(Loop *loop)
 }
 
 void
-loop_forget_unpushed(Loop *loop)
+hold_forget(Loop *loop)
 {
     for (uint32_t i = 0; i < net_loop(loop)->unpushed.length; i++) {
         stream_cast(net_loop(loop)->unpushed.streams[i])->unpushed = 0;
@@ -127,7 +127,7 @@ loop_forget_unpushed(Loop *loop)
 }
 
 void
-loop_push_after_step(Loop *loop)
+hold_release_after_step(Loop *loop)
 {
     if (loop_gathers(loop)) {
         int64_t since = net_loop(loop)->unpushed.pushed_ns > loop->now_ns ? net_loop(loop)->unpushed.pushed_ns
@@ -138,7 +138,7 @@ loop_push_after_step(Loop *loop)
         }
         net_loop(loop)->unpushed.pushed_ns = now;
     }
-    loop_push(loop);
+    hold_release(loop);
 }
 
 bool
