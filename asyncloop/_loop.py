@@ -6,6 +6,7 @@ running Python has. The mixins give the hooks that it calls.
 """
 
 import sys
+import traceback
 import types
 from asyncio.base_events import BaseEventLoop
 from asyncio.unix_events import SelectorEventLoop
@@ -48,6 +49,7 @@ class Loop(
     # What the environment asks for.
     _strong_by_default = False
     _accounting_by_default = False
+    _place_of_futures: traceback.FrameSummary
 
     # Whoever gets hold of the instance's dict may put a method into it, which has to be called.
     __dict__ = property(_core.Loop._instance_dict, _core.Loop._set_instance_dict)
@@ -157,6 +159,13 @@ for _name in (
     if hasattr(SelectorEventLoop, _name):
         setattr(Loop, _name, getattr(SelectorEventLoop, _name))
 
+
+# In debug mode a Future knows where it was made.
+_code = BaseEventLoop.create_future.__code__
+_line = max(line for *_, line in _code.co_lines() if line)
+Loop._place_of_futures = traceback.FrameSummary(
+    _code.co_filename, _line, _code.co_name, lookup_line=False
+)
 
 _core._give_methods(Loop)
 

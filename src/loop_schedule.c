@@ -322,7 +322,17 @@ Loop_create_future(PyObject *op, PyObject *ignored UNUSED)
         || GLOBAL_REPLACED(loop->state, FUTURES_FUTURE)) {
         return overrides_call_base(loop, loop->state->names.create_future, NULL, 0, NULL);
     }
-    return future_new(loop->state, op);
+    PyObject *future = future_new(loop->state, op);
+    if (UNLIKELY(FLAG(loop->debug)) && future != NULL) {
+        /* where asyncio's own method makes it: the last line of what is taken down */
+        PyObject *place = PyObject_GetAttrString(op, "_place_of_futures");
+        PyObject *frames = ((Future *)future)->source_traceback;
+        if (place == NULL || (frames != NULL && PyList_Check(frames) && PyList_Append(frames, place) < 0)) {
+            Py_CLEAR(future);
+        }
+        Py_XDECREF(place);
+    }
+    return future;
 }
 
 PyObject *

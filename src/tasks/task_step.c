@@ -169,7 +169,7 @@ task_await_native_steal(Task *self, PyObject *waiter)
         goto wrong;
     }
     SHARED_STORE(future->blocking, false);
-    if (UNLIKELY(self->future.own_loop == NULL)) {
+    if (UNLIKELY(self->future.own_loop == NULL || future->own_loop == NULL)) {
         PyObject *wakeup = PyCFunction_New(&task_wakeup_def, (PyObject *)self);
         result = wakeup == NULL ? -1 : future_add_callback(future, wakeup, self->context);
         Py_XDECREF(wakeup);
@@ -510,6 +510,11 @@ task_run(Loop *loop, PyObject *op)
 static int
 task_step_entered_steal(Task *self, PyObject *exc, bool woken)
 {
+    if (UNLIKELY(!future_is_pending(&self->future))) {
+        task_already_done(self, exc);
+        Py_XDECREF(exc);
+        return -1;
+    }
     if (woken) {
         self->parked = false;
     }
@@ -572,11 +577,6 @@ task_step_by_books_steal(Task *self, PyObject *exc, bool woken)
 static PyObject *
 task_step_in_callback_steal(Task *self, PyObject *exc, bool woken)
 {
-    if (UNLIKELY(!future_is_pending(&self->future))) {
-        task_already_done(self, exc);
-        Py_XDECREF(exc);
-        return NULL;
-    }
     Loop *loop = (Loop *)Py_XNewRef(self->future.own_loop);    /* __init__ may run inside and bind another one */
     struct record_step step = {NULL, 0};
     if (loop != NULL && SHARED_LOAD(loop->task_accounting)) {

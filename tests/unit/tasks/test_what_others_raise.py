@@ -1,6 +1,7 @@
 """What the methods of a program's own objects raise, where a loop or a Task calls them."""
 
 import asyncio
+import contextvars
 import gc
 import math
 import sys
@@ -331,3 +332,84 @@ def test_how_much_of_the_stack_is_taken_down(loop):
     for thing in made[:4]:
         thing.cancel()
     loop.run_until_complete(made[-1])
+
+
+def test_place_where_a_future_was_made(loop):
+    """Of create_future() that is its own last line, as in a text of asyncio's."""
+    loop.set_debug(True)
+    code = asyncio.BaseEventLoop.create_future.__code__
+    lines = [line for *_, line in code.co_lines() if line]
+    place = loop.create_future()._source_traceback[-1]
+    assert (place.filename, place.name) == (code.co_filename, "create_future")
+    assert place.lineno in lines
+    assert f"created at {code.co_filename}:{place.lineno}>" in repr(loop.create_future())
+
+
+# -- what only resembles something -----------------------------------------------------------
+
+
+class LikeAContext:
+    def __init__(self):
+        self.runs = 0
+        self.context = contextvars.copy_context()
+
+    def run(self, function, *args):
+        self.runs += 1
+        return self.context.run(function, *args)
+
+
+def test_task_in_what_resembles_a_context(loop):
+    """Each of its steps is a call of run(), of asyncio's futures and of others."""
+    variable = contextvars.ContextVar("variable", default=0)
+    context = LikeAContext()
+
+    async def body(future):
+        variable.set(5)
+        await asyncio.sleep(0)
+        assert await future == 1
+        assert asyncio.current_task() in asyncio.all_tasks()
+        return variable.get()
+
+    async def main():
+        future = loop.create_future()
+        task = loop.create_task(body(future), context=context)
+        await turns(3)
+        future.set_result(1)
+        assert await task == 5 and await asyncio.gather(task) == [5]
+        assert context.context[variable] == 5 and variable.get() == 0
+        cancelled = loop.create_task(asyncio.sleep(60), context=context)
+        await turns(1)
+        cancelled.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+
+    loop.run_until_complete(main())
+    assert context.runs == 5
+
+
+def test_task_in_what_is_no_context(loop, reports):
+    async def main():
+        task = loop.create_task(asyncio.sleep(0), context=5)
+        await turns(2)
+        assert not task.done()
+        task._log_destroy_pending = False
+        task.get_coro().close()
+
+    loop.run_until_complete(main())
+    assert isinstance(reports.pop()["exception"], AttributeError)
+
+
+def test_wakeup_by_hand_inside_of_another_step(loop):
+    """A Task is refused because another one runs, before it is looked at whether it is done."""
+
+    async def main():
+        future = loop.create_future()
+        task = loop.create_task(wait_for_it(future))
+        await turns(1)
+        ((wakeup, _),) = future._callbacks
+        future.set_result(None)
+        await task
+        with pytest.raises(RuntimeError, match="Cannot enter into task"):
+            wakeup(future)
+
+    loop.run_until_complete(main())
