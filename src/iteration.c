@@ -10,6 +10,7 @@
 #include "base/checked.h"
 #include "base/tuning.h"
 #include "loop/activity.h"
+#include "loop/brief.h"
 #include "loop/clock.h"
 #include "loop/current.h"
 #include "loop/handle_inside.h"
@@ -602,6 +603,7 @@ static inline __attribute__((always_inline)) void
 loop_make_turns(Loop *loop, struct run *run, bool once, const bool bounded)
 {
     do {
+        brief_begin_turn(loop);
         counters_begin_turn(loop->counters);
         int result = bounded ? loop_iterate_bounded(loop, run) : loop_iterate(loop, run);
         loop_end_turn(loop);
@@ -647,7 +649,9 @@ loop_claim_and_run(Loop *loop, bool once)
     if (loop_claim_steal(&claim, (Loop *)Py_NewRef(loop)) < 0) {
         return -1;
     }
+    brief_begin_run();
     int result = loop_run_owned(loop, once);
+    brief_end_run();
     loop_unclaim(&claim);
     return result;
 }

@@ -82,6 +82,7 @@ extern bool verifies_turns;
     X(hold)         /* output that the kernel holds until more comes */                          \
     X(datagrams)    /* several in an event */                                                    \
     X(names)        /* looked up by threads outside of Python */                                 \
+    X(brief)        /* sections of the loop's thread without a lock; nothing with a GIL */       \
     X(tls)          /* libssl called from C */
 
 /* clang-format off */

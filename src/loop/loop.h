@@ -136,6 +136,10 @@ struct Loop {
 
 #ifdef Py_GIL_DISABLED
     unsigned long owner;          /* the thread that has the loop, 0 for none: owner.h */
+    struct {
+        bool inside;              /* the owner is in a brief section */
+        int others;               /* threads that are in one which is not brief, and are not the owner */
+    } brief;                      /* brief.h */
 #endif
     struct run *run;              /* innermost run, NULL when not running */
     PyThreadState *released;      /* while the poll sleeps without the GIL */

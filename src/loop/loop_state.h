@@ -36,6 +36,7 @@ struct loop_state {
         struct activities *activities;    /* activity.h: the same for threads outside of Python */
 #ifdef Py_GIL_DISABLED
         pthread_mutex_t lock;             /* loops are made and closed, Tasks owed in any thread */
+        bool brief;                       /* they may have brief sections: brief.h */
 #endif
     } loops;                              /* loop.c */
     struct {

@@ -40,10 +40,44 @@ future_wake(Future *self)
     return future_wake_several(self);
 }
 
+#ifdef Py_GIL_DISABLED
+/* The usual case, in a turn of the loop itself: nobody waits, or one parked Task. False: nothing was done. */
+static inline bool
+future_set_result_briefly(Future *self, PyObject *value, int *result)
+{
+    struct brief brief;
+    if (UNLIKELY(!brief_begin(&brief, &self->own_loop))) {
+        return false;
+    }
+    Loop *loop = brief.loop;
+    PyObject *parked = NULL;
+    bool usual = self->future_state == FUTURE_PENDING && self->callbacks == NULL
+                 && (self->callback0 == NULL || self->parked0);
+    if (LIKELY(usual)) {
+        self->outcome = Py_NewRef(value);
+        SHARED_STORE(self->future_state, FUTURE_FINISHED);
+        parked = self->callback0;
+        self->callback0 = NULL;
+        self->parked0 = false;
+    }
+    brief_end(&brief);
+    if (LIKELY(usual)) {
+        *result = parked == NULL ? 0 : future_wake_task_of_steal(loop, self, parked);
+    }
+    return usual;
+}
+#else
+#define future_set_result_briefly(future, value, result) ((void)(result), false)
+#endif
+
 int
 future_set_result(Future *self, PyObject *value)
 {
-    GUARD(self);
+    int result;
+    if (future_set_result_briefly(self, value, &result)) {
+        return result;
+    }
+    FUTURE_GUARD(self);
     if (UNLIKELY(self->future_state != FUTURE_PENDING)) {
         invalid_state(self, "invalid state");
         return -1;
@@ -56,7 +90,7 @@ future_set_result(Future *self, PyObject *value)
 int
 future_set_result_if_pending(Future *self, PyObject *value)
 {
-    GUARD(self);
+    FUTURE_GUARD(self);
     return LIKELY(future_is_pending(self)) ? future_set_result(self, value) : 0;
 }
 
@@ -90,7 +124,7 @@ replace_stop_iteration_steal(PyObject *exc)
 int
 future_set_exception(Future *self, PyObject *exception)
 {
-    GUARD(self);
+    FUTURE_GUARD(self);
     if (UNLIKELY(self->future_state != FUTURE_PENDING)) {
         invalid_state(self, "invalid state");
         return -1;
@@ -133,7 +167,7 @@ static int
 future_tell_watcher(PyObject *op, PyObject *ignored UNUSED)
 {
     Future *self = (Future *)op;
-    GUARD(op);
+    FUTURE_GUARD(op);
     if (self->watcher != NULL) {
         tasks_state(self->state_ptr)->futures.cancelled(self->watcher);
     }
@@ -158,7 +192,7 @@ future_stop_watcher(Future *self)
 int
 future_cancel(Future *self, PyObject *message)
 {
-    GUARD(self);
+    FUTURE_GUARD(self);
     SHARED_STORE(self->log_traceback, false);
     if (self->future_state != FUTURE_PENDING) {
         return 0;
@@ -210,7 +244,7 @@ future_settle_exception(struct state *state, PyObject *future, PyObject *excepti
         return done < 0 ? -1 : 0;
     }
     if (LIKELY(future_check_exact(state, future))) {
-        GUARD(future);
+        FUTURE_GUARD(future);
         return future_is_pending((Future *)future)
                    ? future_set_exception((Future *)future, exception)
                    : 0;
@@ -225,7 +259,7 @@ future_settle_exception(struct state *state, PyObject *future, PyObject *excepti
 PyObject *
 future_make_cancelled_error(Future *self)
 {
-    GUARD(self);
+    FUTURE_GUARD(self);
     if (self->future_state == FUTURE_CANCELLED && self->cancelled_error != NULL) {
         /* Whoever raises it adds to its traceback: it is given away only once. */
         PyObject *exc = self->cancelled_error;
@@ -255,6 +289,26 @@ future_take_exception(Future *self)
     return exc;
 }
 
+#ifdef Py_GIL_DISABLED
+/* False if it has no result, or not in a turn of its loop. */
+static inline bool
+future_take_result_briefly(Future *self, PyObject **outcome)
+{
+    struct brief brief;
+    if (UNLIKELY(!brief_begin(&brief, &self->own_loop))) {
+        return false;
+    }
+    bool finished = self->future_state == FUTURE_FINISHED;
+    if (LIKELY(finished)) {
+        *outcome = Py_NewRef(self->outcome);
+    }
+    brief_end(&brief);
+    return finished;
+}
+#else
+#define future_take_result_briefly(future, outcome) false
+#endif
+
 static PyObject *
 new_invalid_state(Future *self, const char *message)
 {
@@ -265,7 +319,10 @@ new_invalid_state(Future *self, const char *message)
 int
 future_take(Future *self, PyObject **outcome)
 {
-    GUARD(self);
+    if (future_take_result_briefly(self, outcome)) {
+        return 0;
+    }
+    FUTURE_GUARD(self);
     switch (self->future_state) {
     case FUTURE_FINISHED:
         *outcome = Py_NewRef(self->outcome);
@@ -313,7 +370,7 @@ Future_exception(PyObject *op, PyObject *ignored UNUSED)
     if (LIKELY(SHARED_LOAD(self->future_state) == FUTURE_FINISHED)) {
         Py_RETURN_NONE;    /* nothing to read that would take its lock (guarded path: gather-100) */
     }
-    GUARD(op);
+    FUTURE_GUARD(op);
     if (self->future_state == FUTURE_CANCELLED) {
         return raise_steal(future_make_cancelled_error(self));
     }
@@ -383,7 +440,7 @@ Future_done(PyObject *op, PyObject *ignored UNUSED)
 PyObject *
 Future_get_loop(PyObject *op, PyObject *ignored UNUSED)
 {
-    GUARD(op);
+    FUTURE_GUARD(op);
     Future *self = (Future *)op;
     return self->loop == NULL ? future_not_initialised() : Py_NewRef(self->loop);
 }
@@ -399,7 +456,7 @@ Future__make_cancelled_error(PyObject *op, PyObject *ignored UNUSED)
 void
 future_verify(Future *self, uint64_t turn)
 {
-    GUARD(self);
+    FUTURE_GUARD(self);
     VERIFY(verify_lives(self) && self->state_ptr != NULL);
     VERIFY(self->future_state <= FUTURE_FAILED);
     if (self->future_state == FUTURE_UNINITIALISED) {

@@ -17,6 +17,7 @@
 #ifndef ASYNCLOOP_FUTURE_H
 #define ASYNCLOOP_FUTURE_H
 
+#include "loop/brief.h"
 #include "loop/overrides.h"
 #include "loop/schedule.h"
 #include "tasks/tasks_state.h"
@@ -57,6 +58,9 @@ struct Future {
     bool log_traceback;           /* an exception is set and nobody has seen it */
     int32_t cancel_requests;      /* of a Task: cancelling() */
 };
+
+/* The critical section of a Future or Task, in any thread. */
+#define FUTURE_GUARD(op) LOOP_GUARD(op, &((Future *)(op))->own_loop)
 
 int future_types_init(PyObject *module, struct state *state);
 

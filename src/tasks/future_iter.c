@@ -11,6 +11,9 @@ typedef struct {
     PyObject_HEAD
     struct state *state;          /* borrowed: the type keeps the module alive */
     Future *future;               /* strong; NULL once exhausted */
+#ifdef Py_GIL_DISABLED
+    Loop *loop;                   /* strong: what the thread that made it ran, or NULL; for brief sections */
+#endif
 } FutureIter;
 
 PyObject *
@@ -25,29 +28,44 @@ Future_await(PyObject *op)
     if (self != NULL) {
         self->state = state;
         self->future = (Future *)Py_NewRef(op);
+#ifdef Py_GIL_DISABLED
+        self->loop = (Loop *)Py_XNewRef(brief_loop);
+#endif
     }
     return (PyObject *)self;
 }
 
+#ifdef Py_GIL_DISABLED
+#define ITER_BRIEFLY(self, ...) BRIEFLY(self, &(self)->loop, __VA_ARGS__)
+#else
+#define ITER_BRIEFLY(self, ...) BRIEFLY(self, NULL, __VA_ARGS__)
+#endif
+
+/* What the next step is. A future that is done is given away in *done. */
 static inline PySendResult
-future_iter_send(FutureIter *self, PyObject **result)
+future_iter_look(FutureIter *self, PyObject **result, Future **done)
 {
     Future *future = self->future;
-    *result = NULL;
     if (UNLIKELY(future == NULL)) {
         *result = Py_NewRef(Py_None);
         return PYGEN_RETURN;
     }
     if (future_is_pending(future)) {
-        if (LIKELY(!SHARED_LOAD(future->blocking))) {
-            SHARED_STORE(future->blocking, true);
-            *result = Py_NewRef(future);
-            return PYGEN_NEXT;
+        if (UNLIKELY(SHARED_LOAD(future->blocking))) {
+            return PYGEN_ERROR;
         }
-        PyErr_SetString(PyExc_RuntimeError, "await wasn't used with future");
-        return PYGEN_ERROR;
+        SHARED_STORE(future->blocking, true);
+        *result = Py_NewRef(future);
+        return PYGEN_NEXT;
     }
     self->future = NULL;
+    *done = future;
+    return PYGEN_RETURN;
+}
+
+static inline PySendResult
+future_iter_finish_steal(Future *future, PyObject **result)
+{
     PyObject *outcome;
     int failed = future_take(future, &outcome);
     Py_DECREF(future);
@@ -62,22 +80,37 @@ future_iter_send(FutureIter *self, PyObject **result)
     return PYGEN_ERROR;
 }
 
+static inline PySendResult
+future_iter_send(FutureIter *self, PyObject **result)
+{
+    PySendResult status;
+    Future *done = NULL;
+    *result = NULL;
+    ITER_BRIEFLY(self, { status = future_iter_look(self, result, &done); });
+    if (done != NULL) {
+        return future_iter_finish_steal(done, result);
+    }
+    if (UNLIKELY(status == PYGEN_ERROR)) {
+        PyErr_SetString(PyExc_RuntimeError, "await wasn't used with future");
+    }
+    return status;
+}
+
 static PySendResult
 FutureIter_send(PyObject *op, PyObject *ignored UNUSED, PyObject **result)
 {
-    GUARD(op);
     return future_iter_send((FutureIter *)op, result);
 }
 
 static void
 future_iter_end(PyObject *op)
 {
+    FutureIter *self = (FutureIter *)op;
     Future *future;
-    {
-        GUARD(op);
-        future = ((FutureIter *)op)->future;
-        ((FutureIter *)op)->future = NULL;
-    }
+    ITER_BRIEFLY(self, {
+        future = self->future;
+        self->future = NULL;
+    });
     Py_XDECREF(future);
 }
 
@@ -228,6 +261,9 @@ FutureIter_traverse(PyObject *op, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(op));
     Py_VISIT(((FutureIter *)op)->future);
+#ifdef Py_GIL_DISABLED
+    Py_VISIT(((FutureIter *)op)->loop);
+#endif
     return 0;
 }
 
@@ -246,6 +282,9 @@ FutureIter_dealloc(PyObject *op)
     struct state *state = self->state;
     PyObject_GC_UnTrack(op);
     Py_CLEAR(self->future);
+#ifdef Py_GIL_DISABLED
+    Py_CLEAR(self->loop);
+#endif
     if (!freelist_keep(&tasks_state(state)->futures.free_iters, op)) {
         type->tp_free(op);
     }

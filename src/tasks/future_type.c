@@ -68,9 +68,10 @@ future_init(Future *self, PyObject *loop)
     /* get_debug() may have initialised it in between */
     Py_XDECREF(self->loop);
     self->loop = loop;
-    self->own_loop = own ? (Loop *)loop : NULL;
     SHARED_STORE(self->future_state, FUTURE_PENDING);
-    return UNLIKELY(debug) ? future_set_source_traceback(self) : 0;
+    int result = UNLIKELY(debug) ? future_set_source_traceback(self) : 0;
+    SHARED_STORE(self->own_loop, own && self->loop == loop ? (Loop *)loop : NULL);
+    return result;
 }
 
 PyObject *
@@ -117,7 +118,7 @@ future_clear(Future *self)
     self->parked0 = false;
     SHARED_STORE(self->blocking, false);
     SHARED_STORE(self->log_traceback, false);
-    self->own_loop = NULL;
+    SHARED_STORE(self->own_loop, NULL);
     Py_CLEAR(self->loop);
     Py_CLEAR(self->outcome);
     Py_CLEAR(self->callback0);
@@ -247,7 +248,7 @@ Future_get__loop(PyObject *op, void *closure UNUSED)
 PyObject *
 Future_get__result(PyObject *op, void *closure UNUSED)
 {
-    GUARD(op);
+    FUTURE_GUARD(op);
     Future *self = (Future *)op;
     if (self->loop == NULL) {
         return future_not_initialised();
@@ -258,7 +259,7 @@ Future_get__result(PyObject *op, void *closure UNUSED)
 PyObject *
 Future_get__exception(PyObject *op, void *closure UNUSED)
 {
-    GUARD(op);
+    FUTURE_GUARD(op);
     Future *self = (Future *)op;
     if (self->loop == NULL) {
         return future_not_initialised();
@@ -485,7 +486,7 @@ Future_init(PyObject *op, PyObject *args, PyObject *kwargs)
         return -1;
     }
 #endif
-    GUARD(op);    /* __init__ may be called again, from anywhere */
+    FUTURE_GUARD(op);    /* __init__ may be called again, from anywhere */
     return future_init((Future *)op, loop);
 }
 

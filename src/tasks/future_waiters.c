@@ -202,7 +202,20 @@ int
 future_park(Future *self, PyObject *task, bool *done)
 {
     int result = 0;
-    GUARD(self);
+    struct brief brief;
+    if (LIKELY(brief_begin(&brief, &self->own_loop))) {
+        *done = !future_is_pending(self);
+        bool parks = !*done && self->callback0 == NULL && self->callbacks == NULL;
+        if (LIKELY(parks)) {
+            self->callback0 = Py_NewRef(task);
+            self->parked0 = true;
+        }
+        brief_end(&brief);
+        if (LIKELY(parks || *done)) {
+            return 0;
+        }
+    }
+    FUTURE_GUARD(self);
     *done = !future_is_pending(self);
     if (!*done) {
         result = future_park_pending(self, task);
@@ -214,7 +227,7 @@ future_park(Future *self, PyObject *task, bool *done)
 int
 future_add_callback(Future *self, PyObject *callback, PyObject *context)
 {
-    GUARD(self);
+    FUTURE_GUARD(self);
     context = context != NULL ? Py_NewRef(context) : PyContext_CopyCurrent();
     if (context == NULL) {
         return -1;
@@ -338,7 +351,7 @@ future_remove_item(Future *self, PyObject *item, Py_ssize_t index)
 PyObject *
 Future_remove_done_callback(PyObject *op, PyObject *wanted)
 {
-    GUARD(op);
+    FUTURE_GUARD(op);
     Future *self = (Future *)op;
     if (self->loop == NULL) {
         return future_not_initialised();
@@ -400,7 +413,7 @@ list_append_steal(PyObject *list, PyObject *item)
 PyObject *
 Future_get__callbacks(PyObject *op, void *closure UNUSED)
 {
-    GUARD(op);
+    FUTURE_GUARD(op);
     Future *self = (Future *)op;
     if (self->loop == NULL) {
         return future_not_initialised();
@@ -463,7 +476,7 @@ base_awaited_by(Future *self)
 PyObject *
 Future_get__awaited_by(PyObject *op, void *closure UNUSED)
 {
-    GUARD(op);
+    FUTURE_GUARD(op);
     Future *self = (Future *)op;
     PyObject *recorded = base_awaited_by(self);
     if (recorded == NULL || (!self->parked0 && self->callbacks == NULL)) {
@@ -540,7 +553,7 @@ future_run_left_callbacks(Loop *loop, Future *future)
 {
     PyObject *callback, *context, *later;
     {
-        GUARD(future);
+        FUTURE_GUARD(future);
         future_take_waiters(future, &callback, &context, &later);
     }
     int result = 0;

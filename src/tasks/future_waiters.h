@@ -48,14 +48,20 @@ future_push_task_simply(Loop *loop, PyObject *task)
 /* The Task's wake-up goes through call_soon(), with the future that is done. 0 / -1 */
 int future_wake_task_by_call_steal(Future *future, PyObject *task);
 
-/* A Task that was parked in the future goes on. */
+/* A Task that was parked in the future goes on, in the future's loop. */
+static inline int
+future_wake_task_of_steal(Loop *loop, Future *future, PyObject *task)
+{
+    if (UNLIKELY(loop_replaced(loop) & LOOP_SOON)) {
+        return future_wake_task_by_call_steal(future, task);
+    }
+    return future_push_task_steal(loop, task);
+}
+
 static inline int
 future_wake_task_steal(Future *future, PyObject *task)
 {
-    if (UNLIKELY(loop_replaced(future->own_loop) & LOOP_SOON)) {
-        return future_wake_task_by_call_steal(future, task);
-    }
-    return future_push_task_steal(future->own_loop, task);
+    return future_wake_task_of_steal(future->own_loop, future, task);
 }
 
 /* What an item of `callbacks` that is not None stands for, borrowed. Context NULL: a parked Task. */

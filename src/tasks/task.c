@@ -289,7 +289,7 @@ static inline bool
 task_request_cancel(Task *task)
 {
     bool pending;
-    GUARD(task);
+    FUTURE_GUARD(task);
     SHARED_STORE(task->future.log_traceback, false);
     pending = task->future.future_state == FUTURE_PENDING;
     if (pending) {
@@ -302,7 +302,7 @@ task_request_cancel(Task *task)
 static inline PyObject *
 task_waiter_ref(Task *task)
 {
-    GUARD(task);
+    FUTURE_GUARD(task);
     return Py_XNewRef(task->waiter);
 }
 
@@ -312,7 +312,7 @@ static inline bool
 task_cancel_next_step(Task *task, PyObject *cancelled UNUSED, PyObject *message)
 {
     bool set = true;
-    GUARD(task);
+    FUTURE_GUARD(task);
 #ifdef Py_GIL_DISABLED
     Loop *loop = task->future.own_loop;
     set = task->waiter == NULL || task->waiter == cancelled || (loop != NULL && loop_is_mine(loop));
@@ -402,7 +402,7 @@ void
 task_verify(Task *self, uint64_t turn)
 {
     future_verify(&self->future, turn);
-    GUARD(self);
+    FUTURE_GUARD(self);
     VERIFY(verify_node(&self->node));
     VERIFY(self->coro == NULL || verify_lives(self->coro));
     VERIFY(self->waiter == NULL || verify_lives(self->waiter));
@@ -420,7 +420,7 @@ task_step_handle(Loop *loop, Task *task)
 {
     PyObject *future = NULL, *context;
     {
-        GUARD(task);
+        FUTURE_GUARD(task);
         context = Py_XNewRef(task->context);
         if (task->parked && task->waiter != NULL && task->pending_exception == NULL
             && !future_is_pending((Future *)task->waiter)) {

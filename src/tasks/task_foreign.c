@@ -6,7 +6,7 @@ task_set_pending_exception_steal(Task *self, PyObject *exc)
 {
     PyObject *old;
     {
-        GUARD(self);
+        FUTURE_GUARD(self);
         old = self->pending_exception;
         self->pending_exception = exc;
     }

@@ -37,6 +37,8 @@ static PyObject *task_step_callback(PyObject *op, PyObject *ignored);
 static PyMethodDef task_wakeup_def = {"task_wakeup", task_wakeup, METH_O, NULL};
 static PyMethodDef task_step_def = {"task_step", task_step_callback, METH_NOARGS, NULL};
 
+#define TASK_BRIEFLY(task, ...) BRIEFLY(task, &(task)->future.own_loop, __VA_ARGS__)
+
 /* -- scheduling --------------------------------------------------------------------- */
 
 PyObject *
@@ -106,7 +108,7 @@ task_take_must_cancel(Task *self)
 {
     bool must_cancel = SHARED_LOAD(self->must_cancel);    /* hardly ever, so no lock before */
     if (UNLIKELY(must_cancel)) {
-        GUARD(self);
+        FUTURE_GUARD(self);
         must_cancel = self->must_cancel;
         SHARED_STORE(self->must_cancel, false);
     }
@@ -119,12 +121,11 @@ task_set_waiter_steal(Task *self, PyObject *waiter)
 {
     PyObject *old;
     bool must_cancel;
-    {
-        GUARD(self);
+    TASK_BRIEFLY(self, {
         old = self->waiter;
         self->waiter = waiter;
         must_cancel = self->must_cancel;
-    }
+    });
     Py_XDECREF(old);
     return must_cancel;
 }
@@ -135,7 +136,7 @@ task_forward_cancel(Task *self)
 {
     PyObject *waiter, *message;
     {
-        GUARD(self);
+        FUTURE_GUARD(self);
         waiter = Py_NewRef(self->waiter);
         message = Py_XNewRef(self->future.cancel_message);
     }
@@ -290,7 +291,7 @@ task_fail(Task *self)
     if (PyErr_GivenExceptionMatches(exc, tasks_state(state)->futures.CancelledError)) {
         PyObject *old;
         {
-            GUARD(self);
+            FUTURE_GUARD(self);
             old = self->future.cancelled_error;
             self->future.cancelled_error = exc;
         }
@@ -367,8 +368,7 @@ task_take_wakeup(Task *self, PyObject **exc, PyObject **awaited)
     *awaited = NULL;
     PyObject *waiter, *pending;
     bool must_cancel;
-    {
-        GUARD(self);
+    TASK_BRIEFLY(self, {
         waiter = self->waiter;
         pending = self->pending_exception;
         must_cancel = self->must_cancel;
@@ -377,7 +377,7 @@ task_take_wakeup(Task *self, PyObject **exc, PyObject **awaited)
             self->pending_exception = NULL;
             SHARED_STORE(self->must_cancel, false);
         }
-    }
+    });
     if (waiter != NULL) {
         if (self->parked) {
             Future *future = (Future *)waiter;

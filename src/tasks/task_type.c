@@ -35,7 +35,7 @@ Task_cancelling(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Task_uncancel(PyObject *op, PyObject *ignored UNUSED)
 {
-    GUARD(op);
+    FUTURE_GUARD(op);
     Task *self = (Task *)op;
     if (self->future.cancel_requests > 0) {
         SHARED_STORE(self->future.cancel_requests, self->future.cancel_requests - 1);
@@ -155,7 +155,7 @@ Task_get__coro(PyObject *op, void *closure UNUSED)
 static PyObject *
 Task_get__fut_waiter(PyObject *op, void *closure UNUSED)
 {
-    GUARD(op);
+    FUTURE_GUARD(op);
     PyObject *waiter = ((Task *)op)->waiter;
     return Py_NewRef(waiter != NULL ? waiter : Py_None);
 }
@@ -163,7 +163,7 @@ Task_get__fut_waiter(PyObject *op, void *closure UNUSED)
 static PyObject *
 Task_get__must_cancel(PyObject *op, void *closure UNUSED)
 {
-    GUARD(op);
+    FUTURE_GUARD(op);
     return PyBool_FromLong(((Task *)op)->must_cancel);
 }
 
@@ -306,7 +306,7 @@ Task_new(PyTypeObject *type, PyObject *args UNUSED, PyObject *kwargs UNUSED)
 static int
 Task_init(PyObject *op, PyObject *args, PyObject *kwargs)
 {
-    GUARD(op);    /* __init__ may be called again, from anywhere */
+    FUTURE_GUARD(op);    /* __init__ may be called again, from anywhere */
 #if PY_VERSION_HEX >= 0x030C0000
     static char *names[] = {"coro", "loop", "name", "context", "eager_start", NULL};
 #else

@@ -197,6 +197,62 @@ def test_futures(impl):
             stop.set()
 
 
+def test_futures_settled_by_the_loop_and_by_others(impl):
+    """The loop's thread needs no lock for what others need one for: each future is settled once,
+    and all who wait are told, once."""
+    with loop_in_thread(impl, quiet) as loop:
+        current = []
+        stop = threading.Event()
+        past = []
+
+        def settle(future, winners, who):
+            with contextlib.suppress(asyncio.InvalidStateError):
+                future.set_result(who)
+                winners.append(who)
+
+        async def wait_for(future):
+            return await future
+
+        async def rounds():
+            for _ in range(50 * SCALE):
+                future, winners, added, told = round_ = loop.create_future(), [], [], []
+                current[:] = [round_]
+                past.append(round_)
+                waiters = [loop.create_task(wait_for(future)) for _ in range(2)]
+                await asyncio.sleep(0)  # they wait
+                settle(future, winners, "loop")
+                assert await waiters[0] == await waiters[1] == future.result()
+                if len(past) % 10 == 0:
+                    await asyncio.sleep(0.001)
+
+        def others(who):
+            while not stop.is_set():
+                for future, winners, _, _ in list(current):
+                    settle(future, winners, who)
+                    breathe(future)
+
+        def watch():
+            while not stop.is_set():
+                for future, _, added, told in list(current):
+                    added.append(future)
+                    future.add_done_callback(told.append)
+                    breathe(future)
+
+        threads = Threads()
+        threads.add(others, "one")
+        threads.add(others, "another")
+        threads.add(watch)
+        with threads.during():
+            try:
+                asyncio.run_coroutine_threadsafe(rounds(), loop).result()
+            finally:
+                stop.set()
+        asyncio.run_coroutine_threadsafe(asyncio.sleep(0.01), loop).result()
+        for future, winners, added, told in past:
+            assert winners == [future.result()]
+            assert told == added
+
+
 def test_tasks(impl):
     """One thread runs them; others cancel, name and look at them."""
     rounds = 30 * SCALE
@@ -570,7 +626,7 @@ def test_loops_come_and_go_in_threads(impl):
 def test_future_shared_by_threads_without_a_running_loop(impl):
     """Only one of those that settle it is right."""
     loop = impl.new_event_loop()
-    for _ in range(100 * SCALE):
+    for _ in range(50 * SCALE):
         future = impl.Future(loop=loop)
         won = []
 
