@@ -117,15 +117,14 @@ def _dump_loop(text: TextIO, number: int, thread: int, loop: Any) -> None:
     timers = timers_of(loop)
     text.write(
         f"\nloop {number} in thread {names.get(thread, '?')} ({thread}): "
-        f"{_ready_of(loop)} ready, {len(timers)} timers\n"
+        f"{_ready_of(loop)} ready, {loop.stats().timers if timers is None else len(timers)} timers\n"
     )
     _dump_stack(text, thread)
-    _dump_some(text, "timers", timers, _describe_timer(loop))
-    transports = all_transports(loop)
-    if transports is None:
-        text.write(f"  {loop.stats().transports} transports: {_NO_ANSWER}\n")
+    if timers is None:
+        text.write(f"  timers, {loop.stats().transports} transports: {_NO_ANSWER}\n")
     else:
-        _dump_some(text, "transports", transports, _describe_transport)
+        _dump_some(text, "timers", timers, _describe_timer(loop))
+        _dump_some(text, "transports", all_transports(loop) or [], _describe_transport)
     _dump_some(text, "calls in the default executor", calls_of(loop), str)
     _dump_some(text, "async generators", generators_of(loop), str)
     tasks = set(tasks_of(loop))
@@ -204,15 +203,6 @@ def tasks_of(loop: Any) -> list[Any]:
     return found
 
 
-def timers_of(loop: Any) -> list[Any]:
-    """What is scheduled for later, the next one first."""
-    found: list[Any] = []
-    with contextlib.suppress(Exception):
-        found = list(loop._timer_list())
-        found.sort(key=lambda timer: float(timer.when()))
-    return found
-
-
 def _ready_of(loop: Any) -> str:
     try:
         return str(loop._ready_length())
@@ -232,6 +222,19 @@ def _in_its_thread(loop: Any, function: Callable[[], _T]) -> _T | None:
         _core.Loop.call_soon_threadsafe(loop, lambda: answer.put(function()))
         return answer.get(timeout=_PATIENCE)
     return None
+
+
+def timers_of(loop: Any) -> list[Any] | None:
+    """What is scheduled for later, the next one first; None: as for transports."""
+
+    def find() -> list[Any]:
+        found: list[Any] = []
+        with contextlib.suppress(Exception):
+            found = list(loop._timer_list())
+            found.sort(key=lambda timer: float(timer.when()))
+        return found
+
+    return _in_its_thread(loop, find)
 
 
 def all_transports(loop: Any) -> "list[tuple[int, Any]] | None":

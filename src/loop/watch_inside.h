@@ -117,7 +117,7 @@ fds_note_change(struct fds *fds, struct fd_entry *entry, int fd)
 
 /* libev_call(), which the loop knows of the thread that runs it. */
 static inline struct libev_call *
-loop_libev_call(Loop *loop)
+loop_libev_call(Loop *loop UNUSED)
 {
 #ifndef Py_GIL_DISABLED
     const struct run *run = loop->run;

@@ -34,8 +34,15 @@ future_look_at_push(Loop *loop, PyObject *task)
     if (SHARED_LOAD(loop->task_accounting)) {
         record_ready(task, loop);
     }
-    if (FLAG(loop->debug) && loop_is_mine(loop)) {
-        record_place(task, loop);
+    if (FLAG(loop->debug)) {
+        struct claim claim;
+        if (loop_claim(&claim, loop) == 0) {
+            record_place(task, loop);
+            loop_unclaim(&claim);
+        }
+        else {
+            PyErr_Clear();    /* another thread's, which the check refuses */
+        }
     }
     return future_check_own_loop(loop);
 }

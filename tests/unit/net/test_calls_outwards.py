@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from tests.support import check_script, turns, until
+from tests.support import FREE_THREADED, check_script, turns, until
 
 # -- a dict that is emptied and filled again ------------------------------------------------------
 
@@ -259,6 +259,7 @@ print("fine")
 # -- other threads that look ----------------------------------------------------------------------
 
 
+@pytest.mark.skipif(FREE_THREADED, reason="only the loop's thread may look at its timers there")
 @pytest.mark.parametrize("look", ["len", "held"])
 def test_timers_are_counted_by_a_thread_that_is_slow(run, loop, look):
     """No timer is lost, wherever the thread is interrupted: a profiler may be on."""

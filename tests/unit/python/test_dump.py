@@ -341,6 +341,7 @@ def test_transports_of_a_loop_in_another_thread():
     """Without a GIL the loop's own thread looks at them, if it comes to a turn; else they are counted."""
 
     async def main():
+        timer = asyncio.get_running_loop().call_later(1000, print)
         server = await asyncio.start_server(lambda *pair: kept.append(pair), "127.0.0.1", 0)
         kept.append(await asyncio.open_connection(*server.sockets[0].getsockname()))
         thread, free = dumped_elsewhere()
@@ -350,13 +351,15 @@ def test_transports_of_a_loop_in_another_thread():
         for _, writer in kept:
             writer.close()
         server.close()
+        timer.cancel()
         return free[0], blocked[0]
 
     kept = []
     free, blocked = asyncloop.run(main())
     assert free.count("bytes buffered, peer ('127.0.0.1'") == 2
+    assert re.search(r"^    in \d+\.\d+ s: <TimerHandle", free, re.MULTILINE)
     assert " ready, " in free and " ready, " in blocked
-    assert re.search(r"^  2 transports", blocked, re.MULTILINE)
+    assert re.search(r"^  (timers, )?2 transports", blocked, re.MULTILINE)
 
 
 LOCKED = """
