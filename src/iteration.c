@@ -675,5 +675,8 @@ int
 iteration_init(PyObject *module UNUSED, struct state *state)
 {
     loop_state(state)->run.end_turn_by_hand = loop_end_turn_by_hand;
+#ifdef Py_GIL_DISABLED
+    loop_state(state)->loops.brief = brief_prepare();
+#endif
     return 0;
 }

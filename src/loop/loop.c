@@ -2,7 +2,6 @@
 #include "loop/loop.h"
 
 #include "loop/activity.h"
-#include "loop/brief.h"
 
 #include <time.h>
 
@@ -13,7 +12,6 @@ loops_init(PyObject *module UNUSED, struct state *state)
     list_init(&own->loops.all);
 #ifdef Py_GIL_DISABLED
     pthread_mutex_init(&own->loops.lock, NULL);
-    own->loops.brief = brief_prepare();
 #endif
     STATE_OWN_UNTIL(state, &own->loops, all);
     own->loops.activities = activities_new();

@@ -11,10 +11,11 @@
 #ifndef ASYNCLOOP_LOOP_H
 #define ASYNCLOOP_LOOP_H
 
+#include "base/args.h"
+
 #include <pthread.h>
 #include <ev.h>
 
-#include "base/args.h"
 #include "base/monotonic.h"
 #include "base/tuning.h"
 #include "loop/counters.h"
