@@ -93,7 +93,7 @@ enum standard_global {
 #define STANDARD_SOCKET_METHODS(X) \
     X(RECV, "recv") X(RECV_INTO, "recv_into") X(RECVFROM, "recvfrom") X(SEND, "send") X(SENDMSG, "sendmsg") \
     X(SENDTO, "sendto") X(SHUTDOWN, "shutdown") X(ACCEPT, "accept") X(RAW_ACCEPT, "_accept") \
-    X(CONNECT, "connect") X(GETSOCKOPT, "getsockopt") X(FILENO, "fileno") X(FAMILY, "family") \
+    X(CONNECT, "connect") X(GETSOCKOPT, "getsockopt") X(SETSOCKOPT, "setsockopt") X(FILENO, "fileno") X(FAMILY, "family") \
     X(SETBLOCKING, "setblocking") X(GETATTRIBUTE, "__getattribute__") X(NEW, "__new__") \
     X(INIT, "__init__") X(GETSOCKNAME, "getsockname") X(GETPEERNAME, "getpeername")
 

@@ -166,6 +166,15 @@ watch_lend(struct watch *watch, PyObject **handle)
 }
 
 int
+watch_start_by_method(struct watch *watch)
+{
+    if (watch_is_active(watch)) {
+        return 0;
+    }
+    return loop_check_closed(watch_loop(watch)) < 0 ? -1 : watch_lend(watch, NULL);
+}
+
+int
 watch_start(struct watch *watch)
 {
     if (watch_is_active(watch)) {

@@ -46,6 +46,8 @@ void watch_init(struct watch *watch, Loop *loop, PyObject *owner, enum watch_use
 /* Idempotent; 0, or -1 with MemoryError, RuntimeError (closed loop), or ValueError or OSError for a
  * number that is no descriptor. */
 int watch_start(struct watch *watch);
+/* The same by _add_reader() or _add_writer(), with the owner's _read_ready() or _write_ready(). */
+int watch_start_by_method(struct watch *watch);
 void watch_abandon(struct watch *watch);  /* watch_stop() that calls no method: for an owner that dies */
 
 /* Where loop._add_reader(), _add_writer(), or what removes them, is somebody else's, it is called, as

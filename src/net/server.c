@@ -264,7 +264,7 @@ accepts_natively(Acceptor *acceptor, struct state *state)
 {
     return standard_socket_has_all(state, acceptor->sock,
                                    1u << SOCKET_ACCEPT | 1u << SOCKET_RAW_ACCEPT
-                                       | 1u << SOCKET_SETBLOCKING | 1u << SOCKET_NEW
+                                       | 1u << SOCKET_SETBLOCKING | 1u << SOCKET_SETSOCKOPT | 1u << SOCKET_NEW
                                        | 1u << SOCKET_INIT | 1u << SOCKET_GETATTRIBUTE)
            && standard_is(state, STANDARD_SOCKET_SOCKET);
 }
@@ -284,9 +284,6 @@ accept_socket(Acceptor *acceptor, Loop *loop, PyObject *sock, PyObject *peername
     if (evict_stale_owner(loop, fd) < 0) {
         close_socket(loop->state, sock);
         return -1;
-    }
-    if (acceptor->nodelay) {
-        io_set_nodelay(fd);
     }
     context = PyContext_Copy(acceptor->context);
     extra = context == NULL ? NULL : PyDict_New();

@@ -4,6 +4,7 @@
 #include "base/args.h"
 #include "base/standard.h"
 #include "loop/overrides.h"
+#include "net/io.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -219,6 +220,18 @@ static PyMethodDef sockets_functions[] = {
                "None for another host, and where a program may look how such a socket is made.")},
     {NULL, NULL, 0, NULL},
 };
+
+int
+socket_set_nodelay(struct state *state, PyObject *sock, int fd)
+{
+    if (LIKELY(standard_socket_has(state, sock, SOCKET_SETSOCKOPT))) {
+        io_set_nodelay(fd);
+        return 0;
+    }
+    PyObject *result = PyObject_CallMethod(loop_state(state)->loops.base_events, "_set_nodelay", "O", sock);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
 
 int
 sockets_init(PyObject *module, struct state *state UNUSED)

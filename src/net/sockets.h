@@ -19,6 +19,9 @@ bool sockets_are_plain(struct state *state);
  * caller has found that nobody has replaced accept(). On failure fd is closed. */
 PyObject *sockets_accepted(struct state *state, PyObject *family, int type, PyObject *proto, int fd);
 
+/* TCP_NODELAY of a new connection: by setsockopt(), as asyncio does it, where that is somebody else's. 0 / -1 */
+int socket_set_nodelay(struct state *state, PyObject *sock, int fd);
+
 /* Adds the functions that create_connection() calls. */
 int sockets_init(PyObject *module, struct state *state);
 

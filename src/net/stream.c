@@ -6,6 +6,7 @@
 #include "loop/owner.h"
 #include "tasks/future.h"
 #include "net/reader.h"
+#include "net/sockets.h"
 
 /* -- kind ---------------------------------------------------------------------------- */
 
@@ -84,7 +85,11 @@ stream_new(Loop *loop, PyObject *sock, int fd, PyObject *protocol, PyObject *wai
         return NULL;
     }
     if (peer == NULL) {
-        io_set_nodelay(fd);    /* who knows the peer has accepted it, and done so */
+        /* who knows the peer has accepted it, and done so */
+        if (UNLIKELY(socket_set_nodelay(tr->head.state, tr->file, fd) < 0)) {
+            transport_undo(tr);
+            return NULL;
+        }
     }
     return (PyObject *)tr;
 }
@@ -109,10 +114,11 @@ stream_clear(PyObject *op)
 /* -- methods ------------------------------------------------------------------------------ */
 
 static PyObject *
-Stream_write(PyObject *op, PyObject *data)
+Stream_write(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     OWN_LOOP_OF(op, Channel);
-    return none_or_error(stream_write(stream_cast(op), data));
+    PyObject *data = args_one("write", "data", args, nargs, kwnames);
+    return UNLIKELY(data == NULL) ? NULL : none_or_error(stream_write(stream_cast(op), data));
 }
 
 PyObject *
@@ -253,8 +259,8 @@ Stream_get_empty_waiter(PyObject *op, void *closure UNUSED)
 #endif
 
 static PyMethodDef Stream_methods[] = {
-    {"write", Stream_write, METH_O,
-     PyDoc_STR("write($self, data, /)\n--\n\n"
+    {"write", (PyCFunction)(void (*)(void))Stream_write, METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("write($self, /, data)\n--\n\n"
                "Send bytes, now or as soon as the peer takes them. Does not block.\n\n"
                "TypeError for anything but bytes, bytearray or memoryview; RuntimeError after\n"
                "write_eof(). After the connection is lost the data is dropped.")},

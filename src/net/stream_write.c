@@ -38,7 +38,7 @@ stream_wait_writable(Stream *stream, enum io_status status)
     if (UNLIKELY(tr->head.loop == NULL || tr->head.conn_lost > 0)) {
         return 1;    /* a method of the socket has ended it: io_methods.h */
     }
-    return watch_start(&tr->write_watch);
+    return transport_watch(tr, &tr->write_watch);
 }
 
 int
@@ -341,7 +341,7 @@ stream_queue_object_steal(Stream *stream, PyObject *data)
     if (length == 0) {
         return 0;
     }
-    return watch_start(&stream->base.write_watch) < 0 ? -1 : stream_rest_queued(stream);
+    return transport_watch(&stream->base, &stream->base.write_watch) < 0 ? -1 : stream_rest_queued(stream);
 }
 
 /* A send() or os.write() of the user's gets the user's own object, as from asyncio. */

@@ -211,12 +211,27 @@ transport_run_lost(PyObject *owner, PyObject *exc)
 
 static const struct owed_kind transport_lost = {transport_run_lost, offsetof(Channel, owed_lost)};
 
+/* A method of the program's, by call_soon(). */
+static int
+transport_call_soon_steal(Transport *tr, PyObject *method, PyObject *exc)
+{
+    PyObject *handle = PyObject_CallMethodObjArgs((PyObject *)tr->head.loop, tr->head.state->names.call_soon, method,
+                                                  exc == NULL ? Py_None : exc, NULL);
+    Py_DECREF(method);
+    Py_XDECREF(handle);
+    return handle == NULL ? -1 : 0;
+}
+
 /* Marks the connection as lost and schedules connection_lost(). */
 static int
 transport_schedule_lost(Transport *tr, PyObject *exc)
 {
     assert(tr->head.conn_lost == 0 && tr->head.loop != NULL);
     SHARED_STORE(tr->head.conn_lost, 1);
+    PyObject *own = transport_own_method(tr, "_call_connection_lost");
+    if (UNLIKELY(own != NULL)) {
+        return transport_call_soon_steal(tr, own, exc);
+    }
     return loop_call_soon_surely(tr->head.loop, &tr->head.owed_lost, &transport_lost, exc);
 }
 
@@ -391,10 +406,21 @@ transport_max_size(Transport *tr, size_t most)
 }
 
 int
+transport_watch(Transport *tr, struct watch *watch)
+{
+    PyObject *own = transport_own_method(tr, watch == &tr->read_watch ? "_read_ready" : "_write_ready");
+    if (LIKELY(own == NULL)) {
+        return watch_start(watch);
+    }
+    Py_DECREF(own);
+    return watch_start_by_method(watch);
+}
+
+int
 transport_update_reading(Transport *tr)
 {
     if (transport_wants_data(tr)) {
-        return watch_start(&tr->read_watch);
+        return transport_watch(tr, &tr->read_watch);
     }
     watch_stop(&tr->read_watch);
     return 0;

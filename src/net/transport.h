@@ -224,6 +224,7 @@ size_t transport_max_size(Transport *tr, size_t most);
 /* connection_lost() now, in place of the next iteration. 0, or -1 with an exit exception. */
 int transport_lose_now(Transport *tr, PyObject *exc);    /* exc borrowed, or NULL */
 
+int transport_watch(Transport *tr, struct watch *watch);    /* one of its own: by a method put on it, or libev; 0 / -1 */
 int transport_update_reading(Transport *tr);    /* starts or stops the read watch; 0 / -1 */
 
 void transport_stop_watches(Transport *tr);     /* may run Python: watch.h */

@@ -48,6 +48,18 @@ Transport_get_limit(PyObject *op, void *closure)
     return limit;
 }
 
+static PyObject *
+Transport_get_buffer_size(PyObject *op, void *closure UNUSED)
+{
+    return PyObject_CallMethod(op, "get_write_buffer_size", NULL);
+}
+
+static PyObject *
+Transport_get_header_size(PyObject *op UNUSED, void *closure UNUSED)
+{
+    return PyLong_FromLong(8);    /* of each datagram that waits, by asyncio's count */
+}
+
 /* -- what a program sets ---------------------------------------------------------------------- */
 
 static int
@@ -193,5 +205,7 @@ PyGetSetDef Transport_getset[] = {
     {"_paused", Channel_paused, Transport_set_paused, NULL, NULL},
     {"_low_water", Transport_get_limit, Transport_set_limit, NULL, NULL},
     {"_high_water", Transport_get_limit, Transport_set_limit, NULL, (void *)1},
+    {"_buffer_size", Transport_get_buffer_size, NULL, NULL, NULL},
+    {"_header_size", Transport_get_header_size, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

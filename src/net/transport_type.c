@@ -451,6 +451,22 @@ Transport__call_connection_lost(PyObject *op, PyObject *exc)
 }
 
 /* loop._add_reader(fd, callback, *args), if the transport reads. */
+/* A method of the loop's, with what is behind it: None, or NULL. */
+static PyObject *
+call_of_loop(Transport *tr, const char *name, PyObject *args, PyObject *keywords)
+{
+    if (tr->head.loop == NULL) {
+        return args_none_has_no(name);
+    }
+    PyObject *loop = Py_NewRef(tr->head.loop);
+    PyObject *method = PyObject_GetAttrString(loop, name);
+    PyObject *result = method == NULL ? NULL : PyObject_Call(method, args, keywords);
+    Py_XDECREF(method);
+    Py_DECREF(loop);
+    Py_XDECREF(result);
+    return none_or_error(result == NULL ? -1 : 0);
+}
+
 static PyObject *
 Transport__add_reader(PyObject *op, PyObject *args)
 {
@@ -459,13 +475,26 @@ Transport__add_reader(PyObject *op, PyObject *args)
     if (FLAG(tr->head.closing) || FLAG(tr->head.paused) || tr->head.loop == NULL) {
         Py_RETURN_NONE;
     }
-    PyObject *loop = Py_NewRef(tr->head.loop);
-    PyObject *add = PyObject_GetAttrString(loop, "_add_reader");
-    PyObject *result = add == NULL ? NULL : PyObject_Call(add, args, NULL);
-    Py_XDECREF(add);
-    Py_DECREF(loop);
-    Py_XDECREF(result);
-    return none_or_error(result == NULL ? -1 : 0);
+    return call_of_loop(tr, "_add_reader", args, NULL);
+}
+
+static PyObject *
+Transport__add_writer(PyObject *op, PyObject *args)
+{
+    OWN_LOOP_OF(op, Channel);
+    return call_of_loop(transport_cast(op), "_add_writer", args, NULL);
+}
+
+/* In the transport's context, as what its protocol is told. */
+static PyObject *
+Transport__call_soon(PyObject *op, PyObject *args)
+{
+    OWN_LOOP_OF(op, Channel);
+    PyObject *context = transport_cast(op)->head.proto.context;
+    PyObject *keywords = Py_BuildValue("{sO}", "context", context != NULL ? context : Py_None);
+    PyObject *result = keywords == NULL ? NULL : call_of_loop(transport_cast(op), "call_soon", args, keywords);
+    Py_XDECREF(keywords);
+    return result;
 }
 
 /* -- the type ------------------------------------------------------------------- */
@@ -512,6 +541,8 @@ static PyMethodDef Transport_methods[] = {
     {"_write_ready", Transport__write_ready, METH_NOARGS, NULL},
     {"_call_connection_lost", Transport__call_connection_lost, METH_O, NULL},
     {"_add_reader", Transport__add_reader, METH_VARARGS, NULL},
+    {"_add_writer", Transport__add_writer, METH_VARARGS, NULL},
+    {"_call_soon", Transport__call_soon, METH_VARARGS, NULL},
     {"_fatal_error", (PyCFunction)(void (*)(void))Transport__fatal_error,
      METH_FASTCALL | METH_KEYWORDS, NULL},
     {NULL, NULL, 0, NULL},

@@ -132,10 +132,14 @@ tls_is_parted(Tls *tls, const char *name)
 }
 
 static PyObject *
-Tls_write(PyObject *op, PyObject *data)
+Tls_write(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     OWN_LOOP_OF(op, Channel);
     Tls *tls = tls_cast(op);
+    PyObject *data = args_one("write", "data", args, nargs, kwnames);
+    if (UNLIKELY(data == NULL)) {
+        return NULL;
+    }
     int wanted = UNLIKELY(FLAG(tls->parted)) ? tls_is_data(data) : 0;
     if (UNLIKELY(wanted < 0 || (wanted > 0 && tls_is_parted(tls, "_write_appdata")))) {
         return NULL;
@@ -558,8 +562,8 @@ Tls_get_engine(PyObject *op, void *closure UNUSED)
 }
 
 static PyMethodDef Tls_methods[] = {
-    {"write", Tls_write, METH_O,
-     PyDoc_STR("write($self, data, /)\n--\n\n"
+    {"write", (PyCFunction)(void (*)(void))Tls_write, METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("write($self, /, data)\n--\n\n"
                "Encrypt bytes and give them to the transport below.\n\n"
                "TypeError for anything but bytes, bytearray or memoryview. Dropped after close().")},
     {"writelines", (PyCFunction)(void (*)(void))Tls_writelines, METH_FASTCALL | METH_KEYWORDS,

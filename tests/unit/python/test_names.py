@@ -127,11 +127,10 @@ NAMES = {
 # Not there on asyncloop; named in docs/differences.md.
 ABSENT = {
     "stream transport": """
-        _add_writer _adjust_leftover_buffer _buffer_factory _buffer_size _call_soon
-        _get_sendmsg_buffer
+        _adjust_leftover_buffer _buffer_factory _get_sendmsg_buffer
     """,
     "datagram transport": """
-        _add_writer _buffer_factory _buffer_size _call_soon _header_size
+        _buffer_factory
     """,
 }
 
