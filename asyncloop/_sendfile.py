@@ -79,7 +79,7 @@ class SendfileHooks(_Base):
         except (AttributeError, io.UnsupportedOperation, OSError):
             raise exceptions.SendfileNotAvailableError("not a regular file") from None
         total = 0
-        waited = False
+        waited = failed = False
         blocksize = count or size
         if not blocksize:
             return 0
@@ -95,10 +95,8 @@ class SendfileHooks(_Base):
                     pass
                 except OSError as exc:
                     if total == 0:
-                        # Among others: not a file of the kind that can be mapped.
-                        raise exceptions.SendfileNotAvailableError(
-                            "os.sendfile call failed"
-                        ) from exc
+                        failed = True  # among others: not a file of the kind that can be mapped
+                        break
                     if waited and exc.errno == errno.ENOTCONN and type(exc) is not ConnectionError:
                         raise ConnectionError("socket is not connected", errno.ENOTCONN) from exc
                     raise
@@ -110,10 +108,12 @@ class SendfileHooks(_Base):
                     if total == count:
                         break
                 if not owned:
-                    self._ensure_fd_no_transport(sock)
+                    self._ensure_fd_no_transport(sock.fileno())
                 await self._wait_writable(sock)
                 waited = True
         finally:
             if total or _ALWAYS_SEEKS:
                 os.lseek(source, offset, os.SEEK_SET)
+        if failed:
+            raise exceptions.SendfileNotAvailableError("os.sendfile call failed")
         return total

@@ -209,10 +209,9 @@ class StreamHooks(StopHooks):
                 raise
             return sock  # type: ignore[no-any-return]
         exceptions = []
+        infos = await self._ensure_resolved((host, port), type=socket.SOCK_STREAM, loop=self)
         try:
-            for family, kind, proto, _, address in await self._ensure_resolved(
-                (host, port), type=socket.SOCK_STREAM, loop=self
-            ):
+            for family, kind, proto, _, address in infos or ():
                 sock = None
                 try:
                     sock = socket.socket(family=family, type=kind, proto=proto)

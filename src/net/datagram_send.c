@@ -385,9 +385,9 @@ Datagram_sendto(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject 
         return NULL;
     }
     if (!DATAGRAM_SENDS_EMPTY) {
-        Py_ssize_t length = PyObject_Length(data);
-        if (length <= 0) {
-            return length < 0 ? NULL : Py_NewRef(Py_None);
+        int has_data = PyObject_IsTrue(data);
+        if (has_data <= 0) {
+            return has_data < 0 ? NULL : Py_NewRef(Py_None);
         }
     }
     if (check_target(dgram, &address) < 0) {

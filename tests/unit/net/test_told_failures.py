@@ -46,7 +46,7 @@ def test_callback_of_a_stream_server_raises(run):
         (context,) = contexts
         assert set(context) == {"message", "exception", "handle"}
         assert context["message"].startswith(
-            "Exception in callback StreamReaderProtocol.connection_made(<"
+            "Exception in callback StreamReaderProtocol.connection_made("
         )
         assert isinstance(context["exception"], ZeroDivisionError)
 
@@ -230,5 +230,58 @@ def test_wrong_pieces_after_the_end(run):
         transport.writelines(["text"])
         transport.writelines(5)
         theirs.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("answer", [None, [], ()])
+def test_no_address(run, loop, answer):
+    async def getaddrinfo(*args, **kwargs):
+        return answer
+
+    async def main():
+        with pytest.raises(OSError, match=r"getaddrinfo\(\) returned empty list") as told:
+            await loop.create_connection(asyncio.Protocol, "name.invalid", 1)
+        assert told.value.__context__ is None
+
+    loop.getaddrinfo = getaddrinfo
+    run(main())
+
+
+def test_sendfile_that_is_not_available(run):
+    async def main():
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        with ours, theirs, open("/dev/null", "rb") as file:
+            with pytest.raises(asyncio.SendfileNotAvailableError) as told:
+                await loop.sock_sendfile(ours, file, 0, 5, fallback=False)
+            assert told.value.__cause__ is None
+            assert told.value.__context__ is None
+
+    run(main())
+
+
+class Nothing(bytes):
+    def __bool__(self):
+        return False
+
+
+def test_datagram_that_says_it_is_nothing(run):
+    async def main():
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            other.bind(("127.0.0.1", 0))
+            other.setblocking(False)
+            transport, _ = await loop.create_datagram_endpoint(
+                asyncio.DatagramProtocol, remote_addr=other.getsockname()
+            )
+            transport.sendto(Nothing(b"something"))
+            transport.sendto(b"end")
+            received = [await loop.sock_recv(other, 100)]
+            if received[-1] != b"end":
+                received.append(await loop.sock_recv(other, 100))
+            transport.close()
+        assert received == ([b"something"] if PY >= (3, 13) else []) + [b"end"]
 
     run(main())
