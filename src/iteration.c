@@ -136,7 +136,7 @@ loop_note_delay(Loop *loop, size_t before)
 /* A look at the kernel only because a descriptor was added, in the middle of work: no more than it
  * takes for that to be told in this iteration (guarded path: reader). It runs no user code, so the
  * current task stays in asyncio's books; signals have their turn in the polls between. */
-static int
+static inline __attribute__((always_inline)) int
 loop_glance(Loop *loop, struct run *run, int64_t now)
 {
     loop->now_ns = now;
