@@ -22,6 +22,7 @@ from typing import Any, TextIO, TypeVar
 
 from . import _core
 from ._say import descriptor_of_stderr, encodable, say, write_with_patience
+from ._stacks import OWN_FILES
 
 __all__ = ["dump"]
 
@@ -150,7 +151,7 @@ def _dump_stack(text: TextIO, thread: int) -> None:
     if not _HAS_GIL and not frames:
         # Of what another thread runs only the innermost frame is looked at.
         frame = sys._current_frames().get(thread)
-        if frame is not None and frame.f_code.co_filename not in _loop_files():
+        if frame is not None and frame.f_code.co_filename not in OWN_FILES:
             frames = [(frame, frame.f_lineno)]
     if frames:
         text.write("  running now, outermost first:\n")
@@ -158,17 +159,11 @@ def _dump_stack(text: TextIO, thread: int) -> None:
             text.write(f"    {_place(each, line)}\n")
 
 
-def _loop_files() -> set[str]:
-    folder = os.path.dirname(os.path.abspath(__file__))
-    return {os.path.join(folder, name) for name in ("_loop.py", "_insides.py", "_views.py")}
-
-
 def _frames_above_the_loop(frame: FrameType | None) -> Iterator[tuple[FrameType, int]]:
-    loop_files = _loop_files()
     found: list[tuple[FrameType, int]] = []
     while frame is not None and len(found) < _MOST_FRAMES:
         name = frame.f_code.co_filename
-        if name in loop_files:
+        if name in OWN_FILES:
             break
         if name != __file__:
             found.append((frame, frame.f_lineno))

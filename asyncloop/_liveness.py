@@ -18,7 +18,7 @@ from typing import Any
 
 from . import _core
 from ._say import say, says_no
-from ._watchdog import _Dump
+from ._stacks import StackSignal
 
 _THRESHOLD = 0.5  # seconds in one turn, from which on a loop counts as blocked
 
@@ -45,7 +45,7 @@ class Liveness:
         #: of the probe while it is open: (host, port)
         self.address: tuple[str, int] | None = None
         self._core: _core.Liveness | None = None
-        self._dump: _Dump | None = None
+        self._dump: StackSignal | None = None
 
     def start(self) -> None:
         """Begin. RuntimeError if it has begun already, OSError for what cannot be had."""
@@ -60,7 +60,7 @@ class Liveness:
                 self.address = sock.getsockname()[:2]
                 listen = sock.fileno()
             # Its own: the watchdog reads what its signal brings.
-            dump = _Dump()
+            dump = StackSignal()
             number, descriptor = dump.acquire()
             undo.callback(dump.release)
             self._core = _core.Liveness(

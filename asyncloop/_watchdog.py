@@ -12,8 +12,6 @@ import inspect
 import logging
 import math
 import os
-import re
-import signal
 import threading
 import time
 import traceback
@@ -21,30 +19,19 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, Literal, NamedTuple
 
 from . import _core, _page
 from ._dump import frame_of
 from ._say import descriptor_of_stderr, encodable, say, says_no, write_with_patience
 from ._spin import Detector, Spin
+from ._stacks import OWN_FILES, StackSignal, is_in_a_debugger, stack_of_dump, stack_of_frame
 
 __all__ = ["BlockedError", "Stall", "Watchdog", "watchdog"]
 
-try:
-    import faulthandler
-except ImportError:  # an interpreter beside the main one may not have it
-    _has_handler = False
-else:
-    _has_handler = hasattr(faulthandler, "register")
-
 logger = logging.getLogger("asyncio")
 
-_FOLDER = os.path.dirname(os.path.abspath(__file__))
-_OWN_FILES = {os.path.join(_FOLDER, name) for name in ("_loop.py", "_insides.py", "_views.py")}
-_ESCAPED = re.compile(r"\\(?:x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})")
-# Frames above the loop in which a debugger waits for somebody.
-_DEBUGGER = re.compile(r"(?:^|[\\/])(?:bdb\.py|_?pydevd[^\\/]*\.py|debugpy[\\/].*)$")
 _KEPT = 1000  # stalls that a watchdog remembers
 _LATE = 0.15  # seconds: who waits longer for the GIL does not only wait for the processor
 
@@ -86,7 +73,7 @@ class Stall:
         if not self.stack:
             return "an unknown place"
         frame = self.stack[-1]
-        if frame.filename in _OWN_FILES:
+        if frame.filename in OWN_FILES:
             return "a function in C that the loop has called"
         return f"{frame.filename}:{frame.lineno} in {frame.name}()"
 
@@ -200,7 +187,7 @@ class Watchdog:
         self._thread: threading.Thread | None = None
         self._open: dict[int, Stall] = {}
         self._detector = Detector()
-        self._dump: _Dump | None = None
+        self._dump: StackSignal | None = None
         self._has_page = False
         self._pid = 0
 
@@ -212,7 +199,7 @@ class Watchdog:
         self._open.clear()
         self._detector = Detector()
         with contextlib.ExitStack() as undo:
-            self._dump = _Dump.shared()
+            self._dump = StackSignal.shared()
             number, descriptor = self._dump.acquire()
             undo.callback(self._dump.release)
             core = _core.Watchdog(
@@ -303,7 +290,7 @@ class Watchdog:
                 self.stalls.remove(before)
         else:
             stall = self._look(event)
-            if _is_in_a_debugger(stall.stack):
+            if is_in_a_debugger(stall.stack):
                 return  # somebody is looking at it already
             if before is not None and before in self.stalls:
                 self.stalls.remove(before)
@@ -328,10 +315,10 @@ class Watchdog:
 
     def _look(self, event: "_Event") -> Stall:
         # What is over when this thread comes to it, was not where the loop is now.
-        stack = () if event.over else _stack_of_frame(frame_of(event.thread))
+        stack = () if event.over else stack_of_frame(frame_of(event.thread))
         dump = event.dump
         if dump is not None:
-            dumped = _stack_of_dump(dump)
+            dumped = stack_of_dump(dump)
             # On a busy machine this thread may come late to a GIL that was free at times: then the
             # thread of the loop still is where it was.
             if (
@@ -357,52 +344,6 @@ class Watchdog:
 
 def _last(stack: tuple[traceback.FrameSummary, ...]) -> tuple[str, int | None] | None:
     return (stack[-1].filename, stack[-1].lineno) if stack else None
-
-
-def _stack_of_frame(frame: FrameType | None) -> tuple[traceback.FrameSummary, ...]:
-    """The frames above the run of the loop, outermost first."""
-    if frame is None:
-        return ()
-    stack = traceback.StackSummary.extract(
-        traceback.walk_stack(frame), limit=200, lookup_lines=False
-    )
-    stack.reverse()
-    return _above_the_loop(list(stack))
-
-
-def _stack_of_dump(dump: str) -> tuple[traceback.FrameSummary, ...]:
-    found = []
-    for line in dump.splitlines():
-        line = line.strip()
-        if not line.startswith('File "'):
-            continue
-        name, _, rest = line[len('File "') :].rpartition('", line ')
-        number, _, function = rest.partition(" in ")
-        if number.isdigit():
-            name, function = _unescaped(name), _unescaped(function)
-            found.append(traceback.FrameSummary(name, int(number), function, lookup_line=False))
-    found.reverse()
-    return _above_the_loop(found)
-
-
-def _unescaped(text: str) -> str:
-    r"""What faulthandler writes as \xe9 and \u20ac."""
-    return _ESCAPED.sub(lambda match: chr(int(match[0][2:], 16)), text)
-
-
-def _is_in_a_debugger(stack: tuple[traceback.FrameSummary, ...]) -> bool:
-    """Does it stand at a breakpoint?"""
-    return any(_DEBUGGER.search(frame.filename) for frame in stack)
-
-
-def _above_the_loop(
-    stack: list[traceback.FrameSummary],
-) -> tuple[traceback.FrameSummary, ...]:
-    """Without the loop's own frames and what is below them, unless that is all there is."""
-    for index in range(len(stack) - 1, -1, -1):
-        if stack[index].filename in _OWN_FILES:
-            return tuple(stack[index + 1 :]) or tuple(stack[index:])
-    return tuple(stack)
 
 
 def _current_task(number: int) -> str | None:
@@ -455,81 +396,6 @@ def _log(stall: Stall) -> None:
     )
 
 
-# -- a stack while the GIL is held -------------------------------------------------------
-
-
-class _Dump:
-    """A signal whose handler, faulthandler's, writes the stack of its thread into a pipe.
-
-    The handler is C and asks nobody, so it works in the middle of a call that holds the GIL.
-    """
-
-    _one: "_Dump | None" = None
-    _lock = threading.Lock()
-
-    def __init__(self) -> None:
-        self._users = 0
-        self._number = 0
-        self._read = self._write = -1
-
-    @classmethod
-    def shared(cls) -> "_Dump":
-        with cls._lock:
-            if cls._one is None:
-                cls._one = cls()
-            return cls._one
-
-    def acquire(self) -> tuple[int, int]:
-        """The signal, 0 where there is none, and the descriptor to read from."""
-        with self._lock:
-            if self._users == 0:
-                self._open()
-            self._users += 1
-            return self._number, self._read
-
-    def release(self) -> None:
-        with self._lock:
-            self._users -= 1
-            if self._users == 0:
-                self._close()
-
-    @classmethod
-    def forget(cls) -> None:
-        """In a child of fork(): the pipe is the parent's, and a thread may have held the lock."""
-        cls._lock = threading.Lock()
-        one, cls._one = cls._one, None
-        if one is not None:
-            one._close()
-
-    def _close(self) -> None:
-        if self._number:
-            # A thread that blocks it has it pending, and would end the process by it later.
-            _core.Watchdog.ignore(self._number)
-            faulthandler.unregister(self._number)
-            self._number = 0
-        if self._read >= 0:
-            os.close(self._read)
-            os.close(self._write)
-            self._read = self._write = -1
-
-    def _open(self) -> None:
-        if not hasattr(signal, "SIGRTMAX") or not _has_handler:
-            return
-        if self._read < 0:
-            self._read, self._write = os.pipe()
-            os.set_blocking(self._read, False)
-            os.set_blocking(self._write, False)
-        for number in range(signal.SIGRTMAX - 1, signal.SIGRTMIN, -1):
-            # Python does not know of handlers in C, such as faulthandler's own.
-            if signal.getsignal(number) == signal.SIG_DFL and _core.Watchdog.is_free(number):
-                try:
-                    faulthandler.register(number, self._write, all_threads=False, chain=False)
-                except (OSError, RuntimeError, ValueError):
-                    continue
-                self._number = number
-                return
-
-
 # -- life ------------------------------------------------------------------------------------
 
 
@@ -543,7 +409,7 @@ def _stop_all() -> None:
 
 def _after_fork() -> None:
     """The child has none of the threads: those that are to watch there begin anew."""
-    _Dump.forget()
+    StackSignal.forget()
     _collector.forget()
     for dog in list(_running):
         _running.discard(dog)

@@ -488,9 +488,9 @@ def test_a_child_has_a_pipe_of_its_own():
     """Stacks that are taken while a call holds the GIL go to the process that asked for them."""
     program = textwrap.dedent("""
         import faulthandler, gc, os, threading, asyncloop
-        from asyncloop._watchdog import _Dump
+        from asyncloop._stacks import StackSignal
         def descriptors():
-            dump = _Dump._one
+            dump = StackSignal._one
             return None if dump is None else (dump._read, dump._write)
         with asyncloop.watchdog(5):
             parent = descriptors()
@@ -498,7 +498,7 @@ def test_a_child_has_a_pipe_of_its_own():
             callbacks = len(gc.callbacks)
             locked, go = threading.Event(), threading.Event()
             def hold():
-                with _Dump._lock:
+                with StackSignal._lock:
                     locked.set()
                     go.wait()
             thread = threading.Thread(target=hold)
@@ -535,15 +535,15 @@ def test_what_cannot_start_leaves_nothing(monkeypatch):
 
     monkeypatch.setattr(_watchdog.threading.Thread, "start", fail)
     dog = asyncloop.watchdog(5)
-    users = _watchdog._Dump.shared()._users
+    users = _watchdog.StackSignal.shared()._users
     with pytest.raises(RuntimeError, match="can't start new thread"):
         dog.start()
-    assert _watchdog._Dump.shared()._users == users
+    assert _watchdog.StackSignal.shared()._users == users
     dog.stop()
     monkeypatch.undo()
     with dog:
-        assert _watchdog._Dump.shared()._users == users + 1
-    assert _watchdog._Dump.shared()._users == users
+        assert _watchdog.StackSignal.shared()._users == users + 1
+    assert _watchdog.StackSignal.shared()._users == users
 
 
 def test_the_program_may_end_in_a_block():

@@ -540,9 +540,9 @@ def test_is_free_of_what_is_no_signal(value):
 
 
 def test_names_that_faulthandler_has_escaped():
-    from asyncloop._watchdog import _stack_of_dump
+    from asyncloop._stacks import stack_of_dump
 
     text = 'Stack:\n  File "/caf\\xe9/\\u20ac\\U0001f600.py", line 3 in gr\\xfc\\xdfe\n'
-    (frame,) = _stack_of_dump(text)
+    (frame,) = stack_of_dump(text)
     assert (frame.filename, frame.lineno) == ("/café/€\U0001f600.py", 3)
     assert re.match("grüße", frame.name)

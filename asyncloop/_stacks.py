@@ -1,0 +1,147 @@
+"""Stacks of threads that are looked at from outside: of a frame, or as faulthandler wrote them.
+
+`StackSignal` asks a thread for its stack in the middle of a call that holds the GIL.
+"""
+
+import os
+import re
+import signal
+import threading
+import traceback
+from types import FrameType
+
+from . import _core
+
+__all__ = ["OWN_FILES", "StackSignal", "is_in_a_debugger", "stack_of_dump", "stack_of_frame"]
+
+try:
+    import faulthandler
+except ImportError:  # an interpreter beside the main one may not have it
+    _has_handler = False
+else:
+    _has_handler = hasattr(faulthandler, "register")
+
+_FOLDER = os.path.dirname(os.path.abspath(__file__))
+#: whose frames are the loop's own
+OWN_FILES = {os.path.join(_FOLDER, name) for name in ("_loop.py", "_insides.py", "_views.py")}
+_ESCAPED = re.compile(r"\\(?:x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})")
+# Frames above the loop in which a debugger waits for somebody.
+_DEBUGGER = re.compile(r"(?:^|[\\/])(?:bdb\.py|_?pydevd[^\\/]*\.py|debugpy[\\/].*)$")
+
+
+def stack_of_frame(frame: FrameType | None) -> tuple[traceback.FrameSummary, ...]:
+    """The frames above the run of the loop, outermost first."""
+    if frame is None:
+        return ()
+    stack = traceback.StackSummary.extract(
+        traceback.walk_stack(frame), limit=200, lookup_lines=False
+    )
+    stack.reverse()
+    return _above_the_loop(list(stack))
+
+
+def stack_of_dump(dump: str) -> tuple[traceback.FrameSummary, ...]:
+    found = []
+    for line in dump.splitlines():
+        line = line.strip()
+        if not line.startswith('File "'):
+            continue
+        name, _, rest = line[len('File "') :].rpartition('", line ')
+        number, _, function = rest.partition(" in ")
+        if number.isdigit():
+            name, function = _unescaped(name), _unescaped(function)
+            found.append(traceback.FrameSummary(name, int(number), function, lookup_line=False))
+    found.reverse()
+    return _above_the_loop(found)
+
+
+def _unescaped(text: str) -> str:
+    r"""What faulthandler writes as \xe9 and \u20ac."""
+    return _ESCAPED.sub(lambda match: chr(int(match[0][2:], 16)), text)
+
+
+def is_in_a_debugger(stack: tuple[traceback.FrameSummary, ...]) -> bool:
+    """Does it stand at a breakpoint?"""
+    return any(_DEBUGGER.search(frame.filename) for frame in stack)
+
+
+def _above_the_loop(
+    stack: list[traceback.FrameSummary],
+) -> tuple[traceback.FrameSummary, ...]:
+    """Without the loop's own frames and what is below them, unless that is all there is."""
+    for index in range(len(stack) - 1, -1, -1):
+        if stack[index].filename in OWN_FILES:
+            return tuple(stack[index + 1 :]) or tuple(stack[index:])
+    return tuple(stack)
+
+
+class StackSignal:
+    """A signal whose handler, faulthandler's, writes the stack of its thread into a pipe.
+
+    The handler is C and asks nobody, so it works in the middle of a call that holds the GIL.
+    """
+
+    _one: "StackSignal | None" = None
+    _lock = threading.Lock()
+
+    def __init__(self) -> None:
+        self._users = 0
+        self._number = 0
+        self._read = self._write = -1
+
+    @classmethod
+    def shared(cls) -> "StackSignal":
+        with cls._lock:
+            if cls._one is None:
+                cls._one = cls()
+            return cls._one
+
+    def acquire(self) -> tuple[int, int]:
+        """The signal, 0 where there is none, and the descriptor to read from."""
+        with self._lock:
+            if self._users == 0:
+                self._open()
+            self._users += 1
+            return self._number, self._read
+
+    def release(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._close()
+
+    @classmethod
+    def forget(cls) -> None:
+        """In a child of fork(): the pipe is the parent's, and a thread may have held the lock."""
+        cls._lock = threading.Lock()
+        one, cls._one = cls._one, None
+        if one is not None:
+            one._close()
+
+    def _close(self) -> None:
+        if self._number:
+            # A thread that blocks it has it pending, and would end the process by it later.
+            _core.Watchdog.ignore(self._number)
+            faulthandler.unregister(self._number)
+            self._number = 0
+        if self._read >= 0:
+            os.close(self._read)
+            os.close(self._write)
+            self._read = self._write = -1
+
+    def _open(self) -> None:
+        if not hasattr(signal, "SIGRTMAX") or not _has_handler:
+            return
+        if self._read < 0:
+            self._read, self._write = os.pipe()
+            os.set_blocking(self._read, False)
+            os.set_blocking(self._write, False)
+        for number in range(signal.SIGRTMAX - 1, signal.SIGRTMIN, -1):
+            # Python does not know of handlers in C, such as faulthandler's own.
+            if signal.getsignal(number) == signal.SIG_DFL and _core.Watchdog.is_free(number):
+                try:
+                    faulthandler.register(number, self._write, all_threads=False, chain=False)
+                except (OSError, RuntimeError, ValueError):
+                    continue
+                self._number = number
+                return
