@@ -296,7 +296,7 @@ class InsideHooks(_Base):
         if reads or own._make_self_pipe is not InsideHooks._make_self_pipe:
             self._make_self_pipe()
         if reads:
-            self._write_to_self = self._write_to_pipe
+            self._write_to_self = self._write_to_pipe  # type: ignore[method-assign]
 
     def _write_to_pipe(self) -> None:
         if self._self_pipe is not None:
