@@ -29,14 +29,12 @@ transport_own_method(Transport *tr, const char *name)
     return method;
 }
 
-/* Calls it (stolen) with nargs arguments, of which there are none, exc, or exc and a message. 0, or -1
- * with what it raised. */
+/* Calls it (stolen) with exc, and with a message if there is one. 0, or -1 with what it raised. */
 static int
 call_own_steal(PyObject *method, PyObject *exc, const char *message)
 {
-    PyObject *result = exc == NULL       ? PyObject_CallNoArgs(method)
-                       : message == NULL ? PyObject_CallOneArg(method, exc)
-                                         : PyObject_CallFunction(method, "Os", exc, message);
+    PyObject *result = message == NULL ? PyObject_CallOneArg(method, exc)
+                                       : PyObject_CallFunction(method, "Os", exc, message);
     Py_DECREF(method);
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;
