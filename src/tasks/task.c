@@ -164,9 +164,14 @@ task_init(Task *self, PyObject *coro, PyObject *name, PyObject *context, bool ea
     }
     if (context != NULL && context != Py_None) {
         if (!PyContext_CheckExact(context)) {
+#if PY_VERSION_HEX >= 0x030F0000
+            PyErr_Format(PyExc_TypeError, "a contextvars.Context was expected, got %s", Py_TYPE(context)->tp_name);
+            return -1;
+#else
             /* A double of a context has a method run(), which is for a Handle: each step is a callback, as on a
              * loop of somebody else. */
             self->future.own_loop = NULL;
+#endif
         }
         Py_INCREF(context);
     }
@@ -196,7 +201,6 @@ task_init(Task *self, PyObject *coro, PyObject *name, PyObject *context, bool ea
     if (UNLIKELY(eager_start)) {
         int eagerly = task_starts_eagerly(self);
         if (eagerly > 0 && task_start_eagerly(self) < 0) {
-            self->log_destroy_pending = false;
             return -1;
         }
         if (eagerly != 0) {

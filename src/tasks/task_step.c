@@ -155,7 +155,9 @@ task_await_native_steal(Task *self, PyObject *waiter)
 {
     Future *future = (Future *)waiter;
     int result;
-    if (UNLIKELY(future->loop != self->future.loop)) {
+    /* both on the same loop of ours; one that steps by callbacks has none */
+    bool parks = LIKELY(self->future.own_loop != NULL && future->own_loop == self->future.own_loop);
+    if (UNLIKELY(!parks && future->loop != self->future.loop)) {
         result = task_bad_yield(self, "Task %R got Future %R attached to a different loop",
                                 (PyObject *)self, waiter);
         goto wrong;
@@ -170,7 +172,7 @@ task_await_native_steal(Task *self, PyObject *waiter)
         goto wrong;
     }
     SHARED_STORE(future->blocking, false);
-    if (UNLIKELY(self->future.own_loop == NULL || future->own_loop == NULL)) {
+    if (UNLIKELY(!parks)) {
         PyObject *wakeup = PyCFunction_New(&task_wakeup_def, (PyObject *)self);
         result = wakeup == NULL ? -1 : future_add_callback(future, wakeup, self->context);
         Py_XDECREF(wakeup);

@@ -358,6 +358,10 @@ class LikeAContext:
         return self.context.run(function, *args)
 
 
+checks_contexts = sys.version_info >= (3, 15)
+
+
+@pytest.mark.skipif(checks_contexts, reason="refused from 3.15 on")
 def test_task_in_what_resembles_a_context(loop):
     """Each of its steps is a call of run(), of asyncio's futures and of others."""
     variable = contextvars.ContextVar("variable", default=0)
@@ -387,6 +391,16 @@ def test_task_in_what_resembles_a_context(loop):
     assert context.runs == 5
 
 
+@pytest.mark.skipif(not checks_contexts, reason="found out later before 3.15")
+@pytest.mark.parametrize("wrong", [5, LikeAContext])
+def test_task_refuses_what_is_no_context(loop, wrong):
+    coro = asyncio.sleep(0)
+    with pytest.raises(TypeError, match=r"a contextvars\.Context was expected, got "):
+        loop.create_task(coro, context=wrong)
+    coro.close()
+
+
+@pytest.mark.skipif(checks_contexts, reason="refused from 3.15 on")
 def test_task_in_what_is_no_context(loop, reports):
     async def main():
         task = loop.create_task(asyncio.sleep(0), context=5)
@@ -413,3 +427,20 @@ def test_wakeup_by_hand_inside_of_another_step(loop):
             wakeup(future)
 
     loop.run_until_complete(main())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came in 3.12")
+@pytest.mark.our_types("3.12 and 3.13 raise SystemError in place of it")
+def test_eager_step_that_cannot_await(loop, reports):
+    """Whoever makes the Task is told, and that it is lost."""
+
+    async def main():
+        me = asyncio.current_task()
+        with pytest.raises(ValueError, match="get_loop"):
+            asyncio.create_task(wait_for_it(Awkward(loop, get_loop=ValueError)))
+        assert asyncio.current_task() is me
+
+    loop.set_task_factory(asyncio.eager_task_factory)
+    loop.run_until_complete(main())
+    gc.collect()
+    assert [report["message"] for report in reports] == ["Task was destroyed but it is pending!"]
