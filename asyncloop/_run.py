@@ -4,6 +4,7 @@ The command may be a Python program or whatever starts some: every Python proces
 `_site/sitecustomize.py` first on its path, which does the rest (`_switch.py`).
 """
 
+import errno
 import os
 import shutil
 import signal
@@ -103,6 +104,9 @@ def main() -> None:
         sys.stderr.write(f"asyncloop-run: no command given\n{USAGE}")
         raise SystemExit(2)
     executable = shutil.which(args[0])
+    if executable is None and os.sep in args[0] and os.path.exists(args[0]):
+        wrong = errno.EISDIR if os.path.isdir(args[0]) else errno.EACCES
+        _fail(f"cannot run {args[0]}: {os.strerror(wrong)}", 126)
     if executable is None:
         _fail(f"command not found: {args[0]}", 127)
     flags = _deaf_flags(args, executable)
@@ -147,7 +151,20 @@ def _checked(args: list[str], executable: str, env: dict[str, str]) -> int:
         if outer:
             _switch.append(outer, lines)
         _print_report(lines)
-    return 128 - status if status < 0 else status
+    if status < 0:
+        _end_by(-status)
+    return status
+
+
+def _end_by(number: int) -> NoReturn:
+    """As the command has ended, but without a core of this process."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    if number not in (signal.SIGKILL, signal.SIGSTOP):
+        signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    raise SystemExit(128 + number)  # it was blocked
 
 
 def _at_terminal() -> bool:

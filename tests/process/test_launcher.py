@@ -262,7 +262,9 @@ def test_exit_status_and_signals_are_the_commands():
     done = python("raise SystemExit(7)", options=["--check"])
     assert done.returncode == 7
     done = python("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", options=["--check"])
-    assert done.returncode == 128 + 9
+    assert done.returncode == -9
+    done = python("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", options=["--check"])
+    assert done.returncode == -15 and "no event loop ran" in done.stderr
 
 
 def test_check_passes_signals_on(tmp_path):
@@ -339,6 +341,8 @@ def test_a_shebang_that_cannot_be_reached(tmp_path):
         ([], 2, "no command given"),
         (["--bogus", "true"], 2, "unknown option --bogus"),
         (["there-is-no-such-command"], 127, "command not found"),
+        (["/"], 126, "cannot run /: Is a directory"),
+        ([__file__], 126, f"cannot run {__file__}: Permission denied"),
         (["--check"], 2, "no command given"),
     ],
 )

@@ -34,7 +34,8 @@ def look_at_streams(reader, writer):
     delattr(reader, note)
     vars(reader)
     if SAFE_BYTEARRAY:
-        reader._buffer.copy()    # bytes() of it would lend it, and refuse to have bytes taken out meanwhile
+        # bytes() of it would lend it, and refuse to have bytes taken out meanwhile
+        reader._buffer.copy()
         len(reader._buffer)
 
 
