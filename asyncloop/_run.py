@@ -137,13 +137,7 @@ def _checked(args: list[str], executable: str, env: dict[str, str]) -> int:
         report = os.path.join(folder, "loops")
         outer = env.get("ASYNCLOOP_CHECK_FILE")
         env["ASYNCLOOP_CHECK_FILE"] = report
-        child = subprocess.Popen(args, executable=executable, env=env)
-        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-            signal.signal(number, lambda number, frame: child.send_signal(number))
-        # From the terminal the child gets these two itself.
-        for number in (signal.SIGINT, signal.SIGQUIT):
-            signal.signal(number, signal.SIG_IGN if _at_terminal() else _pass_to(child))
-        status = child.wait()
+        status = _run_to_its_end(args, executable, env)
         lines: list[str] = []
         if os.path.exists(report):
             with open(report, encoding="utf-8") as file:
@@ -154,6 +148,27 @@ def _checked(args: list[str], executable: str, env: dict[str, str]) -> int:
     if status < 0:
         _end_by(-status)
     return status
+
+
+def _run_to_its_end(args: list[str], executable: str, env: dict[str, str]) -> int:
+    """Run a command, and hand to it the signals that come for it."""
+    child: subprocess.Popen[bytes] | None = None
+    early: list[int] = []
+
+    def hand_on(number: int, frame: object) -> None:
+        if number in (signal.SIGINT, signal.SIGQUIT) and _from_terminal():
+            return
+        if child is None:
+            early.append(number)
+        else:
+            child.send_signal(number)
+
+    for name in ("TERM", "HUP", "USR1", "USR2", "INT", "QUIT"):
+        signal.signal(getattr(signal, f"SIG{name}"), hand_on)
+    child = subprocess.Popen(args, executable=executable, env=env)
+    for number in early:
+        child.send_signal(number)
+    return child.wait()
 
 
 def _end_by(number: int) -> NoReturn:
@@ -167,15 +182,18 @@ def _end_by(number: int) -> NoReturn:
     raise SystemExit(128 + number)  # it was blocked
 
 
-def _at_terminal() -> bool:
+def _from_terminal() -> bool:
+    """Then the command has got it as well."""
     try:
-        return os.tcgetpgrp(0) == os.getpgrp()
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
     except OSError:
         return False
-
-
-def _pass_to(child: "subprocess.Popen[bytes]"):  # type: ignore[no-untyped-def]
-    return lambda number, frame: child.send_signal(number)
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
 
 
 def _print_report(lines: list[str]) -> None:

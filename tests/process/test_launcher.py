@@ -3,6 +3,7 @@
 The commands here are small programs; servers are in tests/thirdparty/test_selection.py.
 """
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -286,6 +287,46 @@ def test_check_passes_signals_on(tmp_path):
     child.terminate()
     child.communicate(timeout=30)
     assert child.returncode == 3
+
+
+def test_check_hands_on_no_second_ctrl_c():
+    """The terminal gives it to the command as well, wherever its input comes from."""
+    code = """if 1:
+        import signal, time
+        seen = []
+        signal.signal(signal.SIGINT, lambda *_: seen.append(1))
+        print("ready", flush=True)
+        until = time.monotonic() + 30
+        while not seen and time.monotonic() < until:
+            time.sleep(0.1)
+        time.sleep(0.3)
+        print("seen", len(seen))
+    """
+    on_terminal = """if 1:
+        import fcntl, os, sys, termios
+        fcntl.ioctl(1, termios.TIOCSCTTY, 0)
+        os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+    """
+    terminal, end = os.openpty()
+    words = ["-m", "asyncloop._run", "--check", sys.executable, "-c", code]
+    with subprocess.Popen(
+        [sys.executable, "-c", on_terminal, *words],
+        stdin=subprocess.DEVNULL,
+        stdout=end,
+        stderr=end,
+        start_new_session=True,
+    ) as child:
+        os.close(end)
+        said = b""
+        with open(terminal, "rb", buffering=0) as file:
+            while b"ready" not in said:
+                said += file.read(1000)
+            os.write(terminal, b"\x03")
+            with contextlib.suppress(OSError):  # Linux, when nobody has the other end any more
+                while part := file.read(1000):
+                    said += part
+    assert child.returncode == 0
+    assert b"seen 1" in said and b"no event loop ran" in said
 
 
 # -- what is said ------------------------------------------------------------------------------

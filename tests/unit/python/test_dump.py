@@ -338,7 +338,7 @@ def dumped_elsewhere():
 
 
 def test_transports_of_a_loop_in_another_thread():
-    """Without a GIL the loop's own thread looks at them, if it comes to a turn; else they are counted."""
+    """Without a GIL the loop's own thread looks at them if it has a turn; else they are counted."""
 
     async def main():
         timer = asyncio.get_running_loop().call_later(1000, print)
