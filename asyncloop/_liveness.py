@@ -128,13 +128,17 @@ def _address(text: str) -> tuple[str, int]:
 
 
 def _look_for_the_folder(path: Any) -> None:
-    """Raise the OSError of which the thread could tell nobody."""
-    if os.path.isdir(path):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    """Say what the thread could tell nobody. It tries all the same: the folder may come later."""
     folder = os.path.dirname(path) or os.curdir
-    os.stat(folder)
-    if not os.access(path if os.path.exists(path) else folder, os.W_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+    wrong = 0
+    if os.path.isdir(path):
+        wrong = errno.EISDIR
+    elif not os.path.isdir(folder):
+        wrong = errno.ENOENT
+    elif not os.access(path if os.path.exists(path) else folder, os.W_OK):
+        wrong = errno.EACCES
+    if wrong:
+        say(f"the health file {path!r} cannot be made as it is now: {os.strerror(wrong)}")
 
 
 def _listen(host: str, port: int) -> socket.socket:

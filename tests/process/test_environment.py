@@ -76,10 +76,22 @@ def test_what_cannot_be_loaded():
     ]
 
 
-@pytest.mark.parametrize("path", ["{}/none/alive", "{}", "/proc/self/alive"])
+@pytest.mark.parametrize("path", ["{}/none/alive", "{}"])
 def test_a_health_file_that_cannot_be(path, tmp_path):
     (line,) = run(ASYNCLOOP_HEALTH_FILE=path.format(tmp_path))
-    assert line.startswith("asyncloop: ASYNCLOOP_HEALTH_FILE: [Errno ")
+    assert line.startswith("asyncloop: the health file '/") and " cannot be made as it is" in line
+
+
+def test_a_health_file_whose_folder_comes_later(tmp_path):
+    code = f"""if 1:
+        import os, time
+        def wait():
+            os.mkdir({os.fspath(tmp_path / "later")!r})
+            while not os.path.exists(os.environ["ASYNCLOOP_HEALTH_FILE"]):
+                time.sleep(0.01)
+        {PROGRAM.replace("sleep(0)", "to_thread(wait)")}
+    """
+    assert len(run(code, ASYNCLOOP_HEALTH_FILE=os.fspath(tmp_path / "later" / "alive"))) == 1
 
 
 def test_a_health_file_whose_name_is_no_text(tmp_path):
