@@ -110,16 +110,15 @@ def test_an_answer_that_stops(capsys, monkeypatch):
 
 
 SULKS = """
-import asyncio, functools, os, sys, threading
+import asyncio, os, sys, threading
 
-class Sulks:
+class Sulks(asyncio.Future):
     def __repr__(self):
         MISBEHAVE
         return "back again"
 
 async def main():
-    future = asyncio.get_running_loop().create_future()
-    future.add_done_callback(functools.partial(print, Sulks()))
+    future = Sulks()
     waiters = [asyncio.create_task(waits(future), name=f"waiter {n}") for n in range(3)]
     await asyncio.sleep(0)
     print("runs", flush=True)

@@ -363,10 +363,10 @@ def test_transports_of_a_loop_in_another_thread():
 
 
 LOCKED = """
-import asyncio, functools, os, signal, sys, threading, asyncloop
+import asyncio, os, signal, sys, threading, asyncloop
 from asyncloop import _dump
 
-class Locks:
+class Locks(asyncio.Future):
     def __repr__(self):
         with lock:
             return "has it"
@@ -382,9 +382,7 @@ async def main():
     await asyncio.to_thread(sys.stdin.readline)
 
 async def waits_for(what):
-    future = asyncio.get_running_loop().create_future()
-    future.add_done_callback(functools.partial(print, what))
-    await future
+    await what
 
 lock = threading.Lock()
 asyncloop.run(main())
