@@ -53,7 +53,7 @@ def test_ready_is_a_queue_of_the_programs_own(run, loop):
         loop.call_soon(seen.append, "usual")
         loop._ready.append(Urgent(-1, seen.append, ("late",), loop))
         loop._ready.append(Urgent(1, seen.append, ("early",), loop))
-        await asyncio.sleep(0.001)
+        await until(lambda: len(seen) == 3)  # what comes meanwhile goes before the late one
         assert await loop.run_in_executor(None, int) == 0
         assert type(loop._ready) is UrgentFirst
 
