@@ -116,9 +116,10 @@ def name_of(task: Any) -> str:
 def _dump_loop(text: TextIO, number: int, thread: int, loop: Any) -> None:
     names = {each.ident: each.name for each in threading.enumerate()}
     timers = timers_of(loop)
+    count = loop.stats().timers if timers is None else len(timers)
     text.write(
         f"\nloop {number} in thread {names.get(thread, '?')} ({thread}): "
-        f"{_ready_of(loop)} ready, {loop.stats().timers if timers is None else len(timers)} timers\n"
+        f"{_ready_of(loop)} ready, {count} timers\n"
     )
     _dump_stack(text, thread)
     if timers is None:
