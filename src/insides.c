@@ -137,19 +137,27 @@ ring_push(Loop *loop, PyObject *item)
     if (ours) {
         handle_track((Handle *)item);
     }
-    return ready_push_steal(&loop->ready, Py_NewRef(item), ours ? READY_HANDLE : READY_FOREIGN);
+    return loop_push_steal(loop, Py_NewRef(item), ours ? READY_HANDLE : READY_FOREIGN);
 }
 
+/* From any thread, as to a deque: BaseEventLoop's own call_soon_threadsafe() does that. */
 PyObject *
 Loop__ready_push(PyObject *op, PyObject *item)
 {
-    OWN_LOOP(op);
     Loop *loop = (Loop *)op;
-    inbox_drain_all(loop);
-    if (ring_push(loop, item) < 0) {
-        return NULL;
+    struct claim claim;
+    bool claimed = loop_claim(&claim, loop) == 0;
+    if (LIKELY(claimed)) {
+        inbox_drain_all(loop);
     }
-    Py_RETURN_NONE;
+    else {
+        PyErr_Clear();
+    }
+    int result = ring_push(loop, item);
+    if (LIKELY(claimed)) {
+        loop_unclaim(&claim);
+    }
+    return result < 0 ? NULL : Py_NewRef(Py_None);
 }
 
 /* The ring's reference of an item that a user has taken out. */

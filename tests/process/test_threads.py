@@ -218,6 +218,22 @@ def test_cancel_waits_for_a_handle_that_runs_by_hand(loop):
     assert ended == [True]
 
 
+def test_asyncios_own_call_soon_threadsafe(loop):
+    """What a program calls by its class, or has left where it replaced ours."""
+    seen = []
+    calls = [lambda: seen.append(0), lambda: seen.append(1), loop.stop]
+
+    def call():
+        for each in calls:
+            asyncio.BaseEventLoop.call_soon_threadsafe(loop, each)
+
+    thread = threading.Thread(target=call)
+    loop.call_soon(thread.start)
+    loop.run_forever()
+    thread.join()
+    assert seen == [0, 1]
+
+
 def test_two_loops_feed_each_other(impl):
     """Ping-pong by call_soon_threadsafe only; both sleep between the hits."""
     loops = [impl.new_event_loop(), impl.new_event_loop()]
