@@ -114,20 +114,41 @@ check_pollable(int fd)
                : watch_check_pollable(fd);
 }
 
+/* The private methods take a context as well: as asyncio's, from 3.15 on. */
+#define ADDS_WITH_CONTEXT (PY_VERSION_HEX >= 0x030F0000)
+
+/* Arguments of which some come by keyword. values: descriptor, callback, context; all borrowed. 0 / -1 */
+static int
+unpack_callback(const char *function, bool check_transport, PyObject *const *args, Py_ssize_t nargs,
+                PyObject *kwnames, PyObject **values)
+{
+    bool with_context = ADDS_WITH_CONTEXT && !check_transport;
+    const char *const names[] = {"fd", "callback", with_context ? "context" : NULL, NULL};
+    if (with_context && nargs > 2) {
+        return args_context_keyword(function, args, nargs, kwnames, &values[2]);
+    }
+    if (args_unpack(function, args, nargs, kwnames, names, 2, 2, values) < 0) {
+        return -1;
+    }
+    values[2] = values[2] == Py_None ? NULL : values[2];
+    return 0;
+}
+
 /* None, or of the private methods, which are those that do not look whether a transport has the descriptor, the
  * handle. */
 static PyObject *
 add_callback(Loop *loop, const char *function, int event, bool check_transport,
              PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    static const char *const names[] = {"fd", "callback", NULL};
-    PyObject *values[2];
+    PyObject *values[3] = {NULL, NULL, NULL};
     if (UNLIKELY(nargs < 2 || kwnames != NULL)) {
-        if (args_unpack(function, args, nargs, kwnames, names, 2, 2, values) < 0) {
+        if (unpack_callback(function, check_transport, args, nargs, kwnames, values) < 0) {
             return NULL;
         }
-        args = values;
-        nargs = 2;
+        if (nargs <= 2) {
+            args = values;
+            nargs = 2;
+        }
     }
     bool closed;
     struct fd_entry *entry;
@@ -135,7 +156,7 @@ add_callback(Loop *loop, const char *function, int event, bool check_transport,
     if (fd == -1 || fd == TOO_LARGE || loop_check_closed(loop) < 0) {
         return NULL;
     }
-    Handle *handle = handle_new(loop, args[1], args + 2, nargs - 2, NULL);
+    Handle *handle = handle_new(loop, args[1], args + 2, nargs - 2, values[2]);
     if (handle == NULL) {
         return NULL;
     }

@@ -185,8 +185,9 @@ args_slice_end(PyObject *number, Py_ssize_t *end)
         return 0;
     }
     if (!PyIndex_Check(number)) {
-        PyErr_SetString(PyExc_TypeError,
-                        "slice indices must be integers or None or have an __index__ method");
+        PyErr_SetString(PyExc_TypeError, PY_VERSION_HEX >= 0x030F0000
+                                             ? "slice indices must be integers or have an __index__ method"
+                                             : "slice indices must be integers or None or have an __index__ method");
         return -1;
     }
     *end = PyNumber_AsSsize_t(number, NULL);    /* clipped */

@@ -1,6 +1,7 @@
 /* schedule.c - see schedule.h. */
 #include "loop/schedule.h"
 
+#include "base/context.h"
 #include "loop/clock.h"
 #include "loop/handle_inside.h"
 #include "loop/overrides.h"
@@ -73,13 +74,22 @@ loop_call_soon_knowing(Loop *loop, unsigned int replaced, PyObject *callback,
 static PyObject *
 run_native_handle(PyObject *self, PyObject *ignored UNUSED)
 {
-    return handle_run((Handle *)self) < 0 && PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+    PyObject *owner;
+    {
+        GUARD(self);
+        owner = Py_XNewRef(((Handle *)self)->callback);
+    }
+    PyObject *context = owner == NULL ? NULL : context_step_out(owner);
+    int result = handle_run((Handle *)self);
+    context_step_in(context);
+    Py_XDECREF(owner);
+    return result < 0 && PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
 }
 
 static PyMethodDef native_call_def = {"asyncloop_callback", run_native_handle, METH_NOARGS, NULL};
 
 static int
-call_soon_by_method_steal(Loop *loop, Handle *handle)
+call_soon_by_method_steal(Loop *loop, Handle *handle, PyObject *owner)
 {
     handle_track(handle);
     PyObject *callback = PyCFunction_New(&native_call_def, (PyObject *)handle);
@@ -87,9 +97,8 @@ call_soon_by_method_steal(Loop *loop, Handle *handle)
     if (callback == NULL) {
         return -1;
     }
-    PyObject *result = PyObject_CallMethodOneArg((PyObject *)loop, loop->state->names.call_soon,
-                                                 callback);
-    Py_DECREF(callback);
+    PyObject *result = context_call_method_steal((PyObject *)loop, "call_soon", Py_BuildValue("(N)", callback),
+                                                 owner);
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;
 }
@@ -105,7 +114,7 @@ loop_call_soon_native(Loop *loop, native_callback run, PyObject *owner, PyObject
         return -1;
     }
     if (UNLIKELY(loop_replaced(loop) & LOOP_SOON)) {
-        return call_soon_by_method_steal(loop, handle);
+        return call_soon_by_method_steal(loop, handle, owner);
     }
     return loop_push_steal(loop, (PyObject *)handle, READY_HANDLE);
 }

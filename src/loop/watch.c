@@ -11,6 +11,7 @@
 #include "loop/watch_inside.h"
 
 #include "base/checked.h"
+#include "base/context.h"
 #include "loop/current.h"
 #include "loop/overrides.h"
 #include "loop/wake.h"
@@ -149,8 +150,8 @@ watch_lend(struct watch *watch, PyObject **handle)
     Py_INCREF(owner);
     Py_INCREF(owner);
     Py_INCREF(loop);
-    PyObject *result = PyObject_CallMethod((PyObject *)loop, reads ? "_add_reader" : "_add_writer", "iO",
-                                           watch->io.fd, ready);
+    PyObject *result = context_call_method_steal((PyObject *)loop, reads ? "_add_reader" : "_add_writer",
+                                                 Py_BuildValue("(iO)", watch->io.fd, ready), owner);
     if (result == NULL && watch->lent) {
         watch_abandon(watch);
     }
@@ -263,7 +264,9 @@ watch_call_ready(Loop *loop, struct watch *watch)
     if (mine) {
         loop_begin_run(loop, &run);
     }
+    PyObject *context = context_step_out(owner);
     watch->ready(watch, (watch->io.events & (EV_READ | EV_WRITE)) | WATCH_BY_HAND);
+    context_step_in(context);
     if (mine) {
         loop_state(loop->state)->run.end_turn_by_hand(loop, &run);
         loop_end_run(loop, &run);

@@ -17,7 +17,22 @@
 
 OBJECT_GETTER(file, GUARD(op), tr->file_closed ? NULL : tr->file)
 OBJECT_GETTER(server, OWN_LOOP_OF(op, Channel), tr->server)
-OBJECT_GETTER(context, OWN_LOOP_OF(op, Channel), tr->head.proto.context)
+
+#if PY_VERSION_HEX >= 0x030F0000
+/* Of pipes asyncio knows none, and of datagrams nobody gives one. */
+static PyObject *
+Transport_get_context(PyObject *op, void *closure UNUSED)
+{
+    OWN_LOOP_OF(op, Channel);
+    Transport *tr = transport_cast(op);
+    if (!tr->kind->is_socket) {
+        PyErr_Format(PyExc_AttributeError, "'%s' object has no attribute '_context'", Py_TYPE(op)->tp_name);
+        return NULL;
+    }
+    PyObject *context = tr->kind->received_eof == NULL ? NULL : tr->head.proto.context;
+    return Py_NewRef(context != NULL ? context : Py_None);
+}
+#endif
 
 static PyObject *
 Transport_get_protocol_connected(PyObject *op, void *closure UNUSED)
@@ -198,7 +213,9 @@ PyGetSetDef Transport_getset[] = {
     {"_sock", Transport_get_file, Transport_set_sock, NULL, NULL},
     {"_sock_fd", Transport_get_fd, NULL, NULL, NULL},
     {"_server", Transport_get_server, NULL, NULL, NULL},
+#if PY_VERSION_HEX >= 0x030F0000
     {"_context", Transport_get_context, NULL, NULL, NULL},
+#endif
     {"_extra", Transport_get_extra, Transport_set_extra, NULL, NULL},
     {"_closing", Channel_closing, Transport_set_closing, NULL, NULL},
     {"_conn_lost", Channel_conn_lost, Transport_set_conn_lost, NULL, NULL},

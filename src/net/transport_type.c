@@ -8,6 +8,7 @@
 #include "net/transport.h"
 
 #include "base/args.h"
+#include "base/context.h"
 #include "base/standard.h"
 #include "loop/owner.h"
 #include "loop/schedule.h"
@@ -450,23 +451,21 @@ Transport__call_connection_lost(PyObject *op, PyObject *exc)
     return none_or_error(transport_lose_now(transport_cast(op), exc == Py_None ? NULL : exc));
 }
 
-/* loop._add_reader(fd, callback, *args), if the transport reads. */
-/* A method of the loop's, with what is behind it: None, or NULL. */
+/* A method of the loop's, with the transport's context where asyncio passes it on: None, or NULL. */
 static PyObject *
-call_of_loop(Transport *tr, const char *name, PyObject *args, PyObject *keywords)
+call_of_loop(Transport *tr, const char *name, PyObject *args)
 {
     if (tr->head.loop == NULL) {
         return args_none_has_no(name);
     }
     PyObject *loop = Py_NewRef(tr->head.loop);
-    PyObject *method = PyObject_GetAttrString(loop, name);
-    PyObject *result = method == NULL ? NULL : PyObject_Call(method, args, keywords);
-    Py_XDECREF(method);
+    PyObject *result = context_call_method_steal(loop, name, Py_NewRef(args), (PyObject *)tr);
     Py_DECREF(loop);
     Py_XDECREF(result);
     return none_or_error(result == NULL ? -1 : 0);
 }
 
+/* If it reads. */
 static PyObject *
 Transport__add_reader(PyObject *op, PyObject *args)
 {
@@ -475,26 +474,21 @@ Transport__add_reader(PyObject *op, PyObject *args)
     if (FLAG(tr->head.closing) || FLAG(tr->head.paused) || tr->head.loop == NULL) {
         Py_RETURN_NONE;
     }
-    return call_of_loop(tr, "_add_reader", args, NULL);
+    return call_of_loop(tr, "_add_reader", args);
 }
 
 static PyObject *
 Transport__add_writer(PyObject *op, PyObject *args)
 {
     OWN_LOOP_OF(op, Channel);
-    return call_of_loop(transport_cast(op), "_add_writer", args, NULL);
+    return call_of_loop(transport_cast(op), "_add_writer", args);
 }
 
-/* In the transport's context, as what its protocol is told. */
 static PyObject *
 Transport__call_soon(PyObject *op, PyObject *args)
 {
     OWN_LOOP_OF(op, Channel);
-    PyObject *context = transport_cast(op)->head.proto.context;
-    PyObject *keywords = Py_BuildValue("{sO}", "context", context != NULL ? context : Py_None);
-    PyObject *result = keywords == NULL ? NULL : call_of_loop(transport_cast(op), "call_soon", args, keywords);
-    Py_XDECREF(keywords);
-    return result;
+    return call_of_loop(transport_cast(op), "call_soon", args);
 }
 
 /* -- the type ------------------------------------------------------------------- */
