@@ -80,7 +80,10 @@ args_null_for_none(PyObject *object)
 static inline PyObject *
 none_or_error(int result)
 {
-    return UNLIKELY(result < 0) ? NULL : Py_NewRef(Py_None);
+    if (UNLIKELY(result < 0)) {
+        return NULL;
+    }
+    Py_RETURN_NONE;    /* from 3.12 on without a count, which Py_NewRef() looks for */
 }
 
 /* What a slice that ends at `number` takes for its end. 0, or -1 with TypeError. */
