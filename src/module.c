@@ -91,24 +91,24 @@ static PyMethodDef module_methods[] = {
                "TLS engine: 'direct' or 'portable' (None without the ssl module).")},
     RESOLVE_FUNCTIONS,
     {"_running_loops", running_loops, METH_NOARGS,
-     PyDoc_STR("_running_loops()\n--\n\n"
-               "A list of (number, thread, loop), one for each loop that runs.")},
+     INSIDE_DOC("_running_loops()\n--\n\n"
+                "A list of (number, thread, loop), one for each loop that runs.")},
     {"_loop_by_number", loop_by_number, METH_O,
-     PyDoc_STR("_loop_by_number(number, /)\n--\n\n"
-               "The loop that is told of under this number, or None if it does not run.")},
+     INSIDE_DOC("_loop_by_number(number, /)\n--\n\n"
+                "The loop that is told of under this number, or None if it does not run.")},
     {"_give_methods", loop_give_methods, METH_O,
-     PyDoc_STR("_give_methods(class, /)\n--\n\n"
-               "A class derived from Loop gets the methods of that as its own.")},
+     INSIDE_DOC("_give_methods(class, /)\n--\n\n"
+                "A class derived from Loop gets the methods of that as its own.")},
     STATS_FUNCTIONS,
     {"_find_task_fields", visible_find, METH_VARARGS,
-     PyDoc_STR("_find_task_fields(task, loop, coro, name, /)\n--\n\n"
-               "Whether a Task of asyncio's own has these in its fields: see visible.h.")},
+     INSIDE_DOC("_find_task_fields(task, loop, coro, name, /)\n--\n\n"
+                "Whether a Task of asyncio's own has these in its fields: see visible.h.")},
     {"_drain_free_lists", module_drain_free_lists, METH_NOARGS,
-     PyDoc_STR("_drain_free_lists()\n--\n\n"
-               "For tests: from now on each object is an allocation.")},
+     INSIDE_DOC("_drain_free_lists()\n--\n\n"
+                "For tests: from now on each object is an allocation.")},
     {"_libev_memory", module_libev_memory, METH_VARARGS,
-     PyDoc_STR("_libev_memory(system, blocks, /)\n--\n\n"
-               "For tests: whether libev gets memory from the system from now on, and its reserve.")},
+     INSIDE_DOC("_libev_memory(system, blocks, /)\n--\n\n"
+                "For tests: whether libev gets memory from the system from now on, and its reserve.")},
     VERIFY_FUNCTIONS{NULL, NULL, 0, NULL},
 };
 

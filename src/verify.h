@@ -11,7 +11,7 @@ void loop_verify(Loop *loop);
 PyObject *module_break(PyObject *module, PyObject *args);
 #define VERIFY_FUNCTIONS                                                                      \
     {"_break", module_break, METH_VARARGS,                                                    \
-     PyDoc_STR("_break(what, loop, object, /)\n--\n\nDebug build: something is wrong from now on.")},
+     INSIDE_DOC("_break(what, loop, object, /)\n--\n\nDebug build: something is wrong from now on.")},
 #else
 #define loop_verify(loop) ((void)0)
 #define VERIFY_FUNCTIONS

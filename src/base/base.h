@@ -11,6 +11,13 @@
 #define LIKELY(x) __builtin_expect(!!(x), 1)
 #define UNLIKELY(x) __builtin_expect(!!(x), 0)
 #define UNUSED __attribute__((unused))
+
+/* What help() says of a function that only the package calls: a wheel does without. */
+#ifdef ASYNCLOOP_SMALL
+#define INSIDE_DOC(text) NULL
+#else
+#define INSIDE_DOC(text) PyDoc_STR(text)
+#endif
 #define HIDDEN __attribute__((visibility("hidden")))    /* of a variable of ours: found without a look-up */
 #define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
 #define container_of(ptr, type, member) \

@@ -21,8 +21,8 @@ module_accepting_methods(PyObject *module, PyObject *methods)
 
 static PyMethodDef overrides_functions[] = {
     {"_accepting_methods", module_accepting_methods, METH_O,
-     PyDoc_STR("_accepting_methods(methods, /)\n--\n\n"
-               "A dict of what is called for each connection that a server accepts, as ours has it.")},
+     INSIDE_DOC("_accepting_methods(methods, /)\n--\n\n"
+                "A dict of what is called for each connection that a server accepts, as ours has it.")},
     {NULL, NULL, 0, NULL},
 };
 

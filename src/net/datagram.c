@@ -393,8 +393,8 @@ module_datagram_new(PyObject *module, PyObject *args)
 
 static PyMethodDef datagram_functions[] = {
     {"_datagram_new", module_datagram_new, METH_VARARGS,
-     PyDoc_STR("_datagram_new(loop, sock, protocol, address, waiter, extra, /)\n--\n\n"
-               "A transport over a datagram socket, which it owns from now on.")},
+     INSIDE_DOC("_datagram_new(loop, sock, protocol, address, waiter, extra, /)\n--\n\n"
+                "A transport over a datagram socket, which it owns from now on.")},
     {NULL, NULL, 0, NULL},
 };
 

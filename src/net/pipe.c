@@ -557,13 +557,13 @@ static PyType_Spec WritePipe_spec = {
 
 static PyMethodDef pipe_functions[] = {
     {"_read_pipe_new", module_read_pipe_new, METH_VARARGS,
-     PyDoc_STR("_read_pipe_new(loop, pipe, protocol, waiter, extra, /)\n--\n\n"
-               "A transport that reads from a file object, which it owns from now on.\n\n"
-               "ValueError for what is no pipe, socket or character device.")},
+     INSIDE_DOC("_read_pipe_new(loop, pipe, protocol, waiter, extra, /)\n--\n\n"
+                "A transport that reads from a file object, which it owns from now on.\n\n"
+                "ValueError for what is no pipe, socket or character device.")},
     {"_write_pipe_new", module_write_pipe_new, METH_VARARGS,
-     PyDoc_STR("_write_pipe_new(loop, pipe, protocol, waiter, extra, /)\n--\n\n"
-               "A transport that writes to a file object, which it owns from now on.\n\n"
-               "ValueError for what is no pipe, socket or character device.")},
+     INSIDE_DOC("_write_pipe_new(loop, pipe, protocol, waiter, extra, /)\n--\n\n"
+                "A transport that writes to a file object, which it owns from now on.\n\n"
+                "ValueError for what is no pipe, socket or character device.")},
     {NULL, NULL, 0, NULL},
 };
 

@@ -680,9 +680,9 @@ module_acceptor_new(PyObject *module, PyObject *args)
 
 static PyMethodDef server_functions[] = {
     {"_acceptor_new", module_acceptor_new, METH_VARARGS,
-     PyDoc_STR("_acceptor_new(loop, protocol_factory, sock, server, context, accepted, otherwise, /)\n--\n\n"
-               "Accept connections of a listening, non-blocking socket until stop(). Each gets a transport,\n"
-               "unless one of the last two takes it: see the struct.")},
+     INSIDE_DOC("_acceptor_new(loop, protocol_factory, sock, server, context, accepted, otherwise, /)\n--\n\n"
+                "Accept connections of a listening, non-blocking socket until stop(). Each gets a transport,\n"
+                "unless one of the last two takes it: see the struct.")},
     {NULL, NULL, 0, NULL},
 };
 

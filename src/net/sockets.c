@@ -209,15 +209,15 @@ module_socket_for(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 
 static PyMethodDef sockets_functions[] = {
     {"_connects_as_usual", module_connects_as_usual, METH_O,
-     PyDoc_STR("_connects_as_usual(loop, /)\n--\n\n"
-               "Is nothing replaced that asyncio's create_connection() would call?")},
+     INSIDE_DOC("_connects_as_usual(loop, /)\n--\n\n"
+                "Is nothing replaced that asyncio's create_connection() would call?")},
     {"_has_custom_futures", module_has_custom_futures, METH_O,
-     PyDoc_STR("_has_custom_futures(loop, /)\n--\n\n"
-               "Does create_future() of this loop give something else than the core's own?")},
+     INSIDE_DOC("_has_custom_futures(loop, /)\n--\n\n"
+                "Does create_future() of this loop give something else than the core's own?")},
     {"_socket_for", (PyCFunction)(void (*)(void))module_socket_for, METH_FASTCALL,
-     PyDoc_STR("_socket_for(loop, host, port, /)\n--\n\n"
-               "A non-blocking TCP socket and the address to connect it to, for a numeric host.\n\n"
-               "None for another host, and where a program may look how such a socket is made.")},
+     INSIDE_DOC("_socket_for(loop, host, port, /)\n--\n\n"
+                "A non-blocking TCP socket and the address to connect it to, for a numeric host.\n\n"
+                "None for another host, and where a program may look how such a socket is made.")},
     {NULL, NULL, 0, NULL},
 };
 

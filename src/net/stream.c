@@ -354,12 +354,12 @@ module_io_set_flaky(PyObject *module UNUSED, PyObject *seed)
 
 static PyMethodDef stream_functions[] = {
     {"_stream_new", module_stream_new, METH_VARARGS,
-     PyDoc_STR("_stream_new(loop, sock, protocol, waiter, extra, server, context, /)\n--\n\n"
-               "A transport over a connected, non-blocking socket, which it owns from now on.")},
+     INSIDE_DOC("_stream_new(loop, sock, protocol, waiter, extra, server, context, /)\n--\n\n"
+                "A transport over a connected, non-blocking socket, which it owns from now on.")},
     {"_io_set_flaky", module_io_set_flaky, METH_O,
-     PyDoc_STR("_io_set_flaky(seed, /)\n--\n\n"
-               "For tests: sockets of new transports send and receive in random small pieces,\n"
-               "as a function of the seed; 0 ends it.")},
+     INSIDE_DOC("_io_set_flaky(seed, /)\n--\n\n"
+                "For tests: sockets of new transports send and receive in random small pieces,\n"
+                "as a function of the seed; 0 ends it.")},
     {NULL, NULL, 0, NULL},
 };
 

@@ -18,7 +18,7 @@ PyObject *resolve_set_idle(PyObject *module, PyObject *milliseconds);
 
 #define RESOLVE_FUNCTIONS                                                                     \
     {"_set_look_up_idle", resolve_set_idle, METH_O,                                           \
-     PyDoc_STR("_set_look_up_idle(milliseconds, /)\n--\n\n"                                   \
+     INSIDE_DOC("_set_look_up_idle(milliseconds, /)\n--\n\n"                                   \
                "For tests: after which time without work a thread of a loop that has not\n"   \
                "looked up a name yet ends.")}
 

@@ -62,23 +62,23 @@ module_tls_set_engine(PyObject *module, PyObject *name)
 
 static PyMethodDef tls_functions[] = {
     {"_tls_new", module_tls_new, METH_VARARGS,
-     PyDoc_STR("_tls_new(loop, protocol, sslcontext, waiter, server_side, server_hostname,\n"
-               "         handshake_timeout, shutdown_timeout, call_connection_made, context,\n"
-               "         /)\n--\n\n"
-               "A TLS transport, to be given to the transport below it as its protocol.")},
+     INSIDE_DOC("_tls_new(loop, protocol, sslcontext, waiter, server_side, server_hostname,\n"
+                "         handshake_timeout, shutdown_timeout, call_connection_made, context,\n"
+                "         /)\n--\n\n"
+                "A TLS transport, to be given to the transport below it as its protocol.")},
     {"_tls_check", module_tls_check, METH_O,
-     PyDoc_STR("_tls_check(context, /)\n--\n\n"
-               "True: TLS is what the standard library has, and so is the context. False: it is not.\n"
-               "None: nothing is known, look at it and call _tls_stamp().")},
+     INSIDE_DOC("_tls_check(context, /)\n--\n\n"
+                "True: TLS is what the standard library has, and so is the context. False: it is not.\n"
+                "None: nothing is known, look at it and call _tls_stamp().")},
     {"_tls_stamp", module_tls_stamp, METH_VARARGS,
-     PyDoc_STR("_tls_stamp(classes, functions, names, /)\n--\n\n"
-               "This is what the standard library has. See asyncloop/_tls_shipped.py.")},
+     INSIDE_DOC("_tls_stamp(classes, functions, names, /)\n--\n\n"
+                "This is what the standard library has. See asyncloop/_tls_shipped.py.")},
     {"_tls_engine", module_tls_engine, METH_NOARGS,
-     PyDoc_STR("_tls_engine()\n--\n\n"
-               "The engine that serves TLS: 'direct' or 'portable'; None without the ssl module.")},
+     INSIDE_DOC("_tls_engine()\n--\n\n"
+                "The engine that serves TLS: 'direct' or 'portable'; None without the ssl module.")},
     {"_tls_set_engine", module_tls_set_engine, METH_O,
-     PyDoc_STR("_tls_set_engine(name, /)\n--\n\n"
-               "For tests: 'portable' for new transports; None chooses anew.")},
+     INSIDE_DOC("_tls_set_engine(name, /)\n--\n\n"
+                "For tests: 'portable' for new transports; None chooses anew.")},
     {NULL, NULL, 0, NULL},
 };
 

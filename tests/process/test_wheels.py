@@ -153,6 +153,78 @@ def test_a_body_that_is_a_private_docstring_alone():
     assert "Yes" in contents.without_private_docstrings(text, "_module", {"public"})
 
 
+def annotations(text):
+    """Of each function, by the line that code objects have: the types of arguments and result."""
+    return {
+        min([node.lineno, *(one.lineno for one in node.decorator_list)]): [
+            ast.unparse(found)
+            for found in (
+                *(one.annotation for one in ast.walk(node.args) if isinstance(one, ast.arg)),
+                node.returns,
+            )
+            if found is not None
+        ]
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    }
+
+
+def without_types(text):
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            node.returns = None
+        elif isinstance(node, ast.arg):
+            node.annotation = None
+    return ast.dump(tree)
+
+
+def test_only_types_of_private_functions_are_left_out():
+    public = contents.exported((ROOT / "asyncloop" / "__init__.py").read_text())
+    written, kept = {}, {}
+    for path in (ROOT / "asyncloop").rglob("*.py"):
+        text = path.read_text()
+        short = contents.without_private_annotations(text, path.stem, public)
+        assert len(short.splitlines()) == len(text.splitlines())
+        assert without_types(short) == without_types(text)
+        written[str(path)], kept[str(path)] = annotations(text), annotations(short)
+    looked_at = 0
+    for thing in documented():
+        code = getattr(thing, "__code__", None)
+        if code is not None and code.co_filename in kept:
+            looked_at += 1
+            file, line = code.co_filename, code.co_firstlineno
+            assert kept[file].get(line) == written[file].get(line), thing
+    assert looked_at > 40
+    assert kept != written
+
+
+def test_annotations_in_one_line_and_in_several():
+    text = "def _f(é: 'ä', *a: int, b: str = 'x',\n    c: dict[\n  str, int]) -> None: pass\n"
+    short = "def _f(é, *a, b = 'x',\n    c: dict[\n  str, int]): pass\n"
+    assert contents.without_private_annotations(text, "module", set()) == short
+
+
+def test_a_stub_without_what_only_the_package_calls():
+    text = (
+        "x: int\n_y: int\nclass A:\n    def _a(self): ...\n    @property\n    def _b(self): ...\n"
+    )
+    text += "class B:\n    def __init__(self): ...\n    def _c(\n        self\n    ): ...\n    def d(self): ...\n"
+    short = (
+        "x: int\nclass A:\n    ...\nclass B:\n    def __init__(self): ...\n    def d(self): ...\n"
+    )
+    assert contents.without_private_types(text) == short
+    stub = contents.without_private_types((ROOT / "asyncloop" / "_core.pyi").read_text())
+    names = {
+        node.name
+        for node in ast.walk(ast.parse(stub))
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef))
+    }
+    assert {"Loop", "Future", "Task", "call_soon", "set_result", "create_task"} - names <= {
+        "create_task"
+    }
+
+
 def test_files_that_are_compiled_in_another_way_exist():
     tree = ast.parse((ROOT / "tools" / "wheels" / "build.py").read_text())
     lists = {

@@ -65,18 +65,13 @@ COLD = (
     *("tasks/executor.c", "tasks/future_type.c", "tasks/record.c", "tasks/trace.c"),
     *("tasks/task_type.c", "tasks/visible.c", "tls/tls_handshake.c", "tls/tls_libssl.c"),
     *("tls/tls_module.c", "tls/tls_object.c", "tls/tls_shipped.c", "tls/tls_type.c"),
-    *(
-        "base/thread.c",
-        "loop/lookout.c",
-        "loop/owner.c",
-        "loop/brief.c",
-        "loop/turns.c",
-        "loop/probe.c",
-    ),
-    *("ops/sockop_accept.c",),
+    *("base/thread.c", "loop/lookout.c", "loop/owner.c", "loop/brief.c", "loop/turns.c"),
+    *("loop/probe.c", "ops/sockop_accept.c"),
     *("net/datagram_addresses.c", "net/transport_attributes.c", "ops/sockop_socket.c"),
     *("tasks/introspect.c", "tasks/task_foreign.c", "net/channel.c", "net/datagram.c"),
     *("net/stream_writelines.c", "readers.c", "loop_descriptors.c"),
+    *("base/args.c", "base/checked.c", "base/context.c", "base/instance.c", "loop/counters.c"),
+    *("loop/scratch.c", "loop/watch.c", "net/transport_verify.c", "tasks/future_waiters.c"),
 )
 
 
@@ -308,7 +303,12 @@ def build(python, target, libev, pure, out, cache):
         if one.endswith((".py", ".pyi")):
             text = contents.narrow(contents.without_comments(data.decode()))
             module = pathlib.Path(one).stem
-            files[one] = contents.without_private_docstrings(text, module, public).encode()
+            text = contents.without_private_docstrings(text, module, public)
+            if one.endswith(".pyi"):
+                text = contents.without_private_types(text)
+            else:
+                text = contents.without_private_annotations(text, module, public)
+            files[one] = text.encode()
     abi = about["abi"].replace("cp", "cpython-")
     files[f"{PACKAGE}/_core.{abi}-{target.multiarch}.so"] = binary
     metadata = files[f"{info.name}/METADATA"].decode()

@@ -113,37 +113,98 @@ def _is_private(name):
     return name.startswith("_") and not name.endswith("__")
 
 
-def _private_docstrings(node, module, public, hidden=False):
-    """The nodes of docstrings that nobody is shown, each with its class, function or module.
+def _private_functions(node, module, public, hidden=False):
+    """The functions and classes that nobody is shown.
 
     module: its name; of one that begins with "_" only what is in `public`, and methods
     hidden: all that is in the node
     """
     outermost = isinstance(node, ast.Module)
     private_module = _is_private(module) or module == "__main__"
-    if outermost and private_module and ast.get_docstring(node) is not None:
-        yield node.body[0], node
     for each in node.body:
         if not isinstance(each, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             continue
         private = hidden or _is_private(each.name)
-        not_exported = outermost and private_module and each.name not in public
-        if (private or not_exported) and ast.get_docstring(each) is not None:
-            yield each.body[0], each
+        if private or (outermost and private_module and each.name not in public):
+            yield each
         inner = private or not isinstance(each, ast.ClassDef)
-        yield from _private_docstrings(each, module, public, inner)
+        yield from _private_functions(each, module, public, inner)
 
 
 def without_private_docstrings(text, module, public):
     """A Python file for a wheel: what `help()` shows stays. Lines keep their numbers."""
     lines = text.splitlines(keepends=True)
-    for string, of in _private_docstrings(ast.parse(text), module, public):
+    tree = ast.parse(text)
+    silent = list(_private_functions(tree, module, public))
+    if _is_private(module) or module == "__main__":
+        silent.append(tree)
+    for of in silent:
+        if ast.get_docstring(of) is None:
+            continue
+        string = of.body[0]
         indent = lines[string.lineno - 1][: string.col_offset]
         for row in range(string.lineno - 1, string.end_lineno):
             lines[row] = "\n"
         if len(of.body) == 1:
             lines[string.lineno - 1] = f"{indent}pass\n"
     return "".join(lines)
+
+
+def _private_annotations(tree, module, public):
+    """(where it begins, where it ends, whether it is of the result) of each annotation in the head of a
+    private function: rows from 1, columns in bytes."""
+    for of in _private_functions(tree, module, public):
+        if isinstance(of, ast.ClassDef):
+            continue
+        every = of.args
+        for one in (*every.posonlyargs, *every.args, *every.kwonlyargs, every.vararg, every.kwarg):
+            if one is not None and one.annotation is not None:
+                begin = (one.lineno, one.col_offset + len(one.arg.encode()))
+                yield begin, (one.annotation.end_lineno, one.annotation.end_col_offset), False
+        if of.returns is not None:
+            begin = (of.returns.lineno, of.returns.col_offset)
+            yield begin, (of.returns.end_lineno, of.returns.end_col_offset), True
+
+
+def without_private_annotations(text, module, public):
+    """A Python file for a wheel: types of what is public stay. Lines keep their numbers."""
+    lines = [line.encode() for line in text.splitlines(keepends=True)]
+    found = list(_private_annotations(ast.parse(text), module, public))
+    for (row, column), (last_row, last_column), returned in sorted(found, reverse=True):
+        if row != last_row:
+            continue  # its lines keep their numbers
+        line = lines[row - 1]
+        before = line[:column]
+        if returned:
+            before = before.rstrip().removesuffix(b"->").rstrip()
+        lines[row - 1] = before + line[last_column:]
+    shorter = b"".join(lines).decode()
+    ast.parse(shorter)
+    return shorter
+
+
+def _declared(node):
+    """The name that a statement of a stub is about, or None."""
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        return node.name
+    is_variable = isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    return node.target.id if is_variable else None
+
+
+def without_private_types(text):
+    """A stub for a wheel, without what only the package itself calls."""
+    lines = text.splitlines(keepends=True)
+    module = ast.parse(text)
+    for of in (module, *(node for node in module.body if isinstance(node, ast.ClassDef))):
+        dropped = [node for node in of.body if _is_private(_declared(node) or "")]
+        for node in dropped:
+            first = min([node.lineno, *(one.lineno for one in getattr(node, "decorator_list", ()))])
+            lines[first - 1 : node.end_lineno] = [""] * (node.end_lineno - first + 1)
+        if len(dropped) == len(of.body):
+            lines[of.body[0].lineno - 1] = " " * of.body[0].col_offset + "...\n"
+    shorter = "".join(lines)
+    ast.parse(shorter)
+    return shorter
 
 
 def deflate(data):
