@@ -209,7 +209,8 @@ def test_a_stub_without_what_only_the_package_calls():
     text = (
         "x: int\n_y: int\nclass A:\n    def _a(self): ...\n    @property\n    def _b(self): ...\n"
     )
-    text += "class B:\n    def __init__(self): ...\n    def _c(\n        self\n    ): ...\n    def d(self): ...\n"
+    text += "class B:\n    def __init__(self): ...\n    def _c(\n        self\n    ): ...\n"
+    text += "    def d(self): ...\n"
     short = (
         "x: int\nclass A:\n    ...\nclass B:\n    def __init__(self): ...\n    def d(self): ...\n"
     )
@@ -220,9 +221,7 @@ def test_a_stub_without_what_only_the_package_calls():
         for node in ast.walk(ast.parse(stub))
         if isinstance(node, (ast.ClassDef, ast.FunctionDef))
     }
-    assert {"Loop", "Future", "Task", "call_soon", "set_result", "create_task"} - names <= {
-        "create_task"
-    }
+    assert names >= {"Loop", "Future", "Task", "call_soon", "set_result"}
 
 
 def test_files_that_are_compiled_in_another_way_exist():

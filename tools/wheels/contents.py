@@ -151,8 +151,8 @@ def without_private_docstrings(text, module, public):
 
 
 def _private_annotations(tree, module, public):
-    """(where it begins, where it ends, whether it is of the result) of each annotation in the head of a
-    private function: rows from 1, columns in bytes."""
+    """Of each annotation in the head of a private function: where it begins and ends (rows from 1,
+    columns in bytes), and whether it is of the result."""
     for of in _private_functions(tree, module, public):
         if isinstance(of, ast.ClassDef):
             continue
