@@ -114,49 +114,19 @@ check_pollable(int fd)
                : watch_check_pollable(fd);
 }
 
-/* The private methods take a context as well: as asyncio's, from 3.15 on. */
-#define ADDS_WITH_CONTEXT (PY_VERSION_HEX >= 0x030F0000)
-
-/* Arguments of which some come by keyword. values: descriptor, callback, context; all borrowed. 0 / -1 */
-static int
-unpack_callback(const char *function, bool check_transport, PyObject *const *args, Py_ssize_t nargs,
-                PyObject *kwnames, PyObject **values)
-{
-    bool with_context = ADDS_WITH_CONTEXT && !check_transport;
-    const char *const names[] = {"fd", "callback", with_context ? "context" : NULL, NULL};
-    if (with_context && nargs > 2) {
-        return args_context_keyword(function, args, nargs, kwnames, &values[2]);
-    }
-    if (args_unpack(function, args, nargs, kwnames, names, 2, 2, values) < 0) {
-        return -1;
-    }
-    values[2] = values[2] == Py_None ? NULL : values[2];
-    return 0;
-}
-
 /* None, or of the private methods, which are those that do not look whether a transport has the descriptor, the
- * handle. */
-static PyObject *
-add_callback(Loop *loop, const char *function, int event, bool check_transport,
-             PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+ * handle. args: descriptor, callback, and the callback's arguments; context may be NULL. */
+static inline PyObject *
+set_callback(Loop *loop, int event, bool check_transport, PyObject *const *args, Py_ssize_t nargs,
+             PyObject *context)
 {
-    PyObject *values[3] = {NULL, NULL, NULL};
-    if (UNLIKELY(nargs < 2 || kwnames != NULL)) {
-        if (unpack_callback(function, check_transport, args, nargs, kwnames, values) < 0) {
-            return NULL;
-        }
-        if (nargs <= 2) {
-            args = values;
-            nargs = 2;
-        }
-    }
     bool closed;
     struct fd_entry *entry;
     int fd = descriptor_given(loop, args[0], check_transport, &closed, &entry);
     if (fd == -1 || fd == TOO_LARGE || loop_check_closed(loop) < 0) {
         return NULL;
     }
-    Handle *handle = handle_new(loop, args[1], args + 2, nargs - 2, values[2]);
+    Handle *handle = handle_new(loop, args[1], args + 2, nargs - 2, context);
     if (handle == NULL) {
         return NULL;
     }
@@ -176,6 +146,37 @@ add_callback(Loop *loop, const char *function, int event, bool check_transport,
         Py_CLEAR(result);
     }
     return result;
+}
+
+/* Where arguments come by keyword, or are missing. The private methods take a context as well, as asyncio's do from
+ * 3.15 on. */
+static __attribute__((noinline)) PyObject *
+set_callback_named(Loop *loop, const char *function, int event, bool check_transport,
+                   PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    bool with_context = PY_VERSION_HEX >= 0x030F0000 && !check_transport;
+    PyObject *context = NULL;
+    if (with_context && nargs > 2) {
+        return args_context_keyword(function, args, nargs, kwnames, &context) < 0
+                   ? NULL
+                   : set_callback(loop, event, check_transport, args, nargs, context);
+    }
+    const char *const names[] = {"fd", "callback", with_context ? "context" : NULL, NULL};
+    PyObject *values[3] = {NULL, NULL, NULL};
+    if (args_unpack(function, args, nargs, kwnames, names, 2, 2, values) < 0) {
+        return NULL;
+    }
+    context = values[2] == Py_None ? NULL : values[2];
+    return set_callback(loop, event, check_transport, values, 2, context);
+}
+
+static inline PyObject *
+add_callback(Loop *loop, const char *function, int event, bool check_transport,
+             PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    return UNLIKELY(nargs < 2 || kwnames != NULL)
+               ? set_callback_named(loop, function, event, check_transport, args, nargs, kwnames)
+               : set_callback(loop, event, check_transport, args, nargs, NULL);
 }
 
 /* The private methods take a transport's own reader or writer away, as asyncio's do: it is not told any
