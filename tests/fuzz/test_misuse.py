@@ -161,7 +161,7 @@ print("ok")
 
 
 def test_loop_that_only_a_handle_holds():
-    """The collector cannot see that reference: the loop is closed, and the handle lets it go."""
+    """The collector cannot see that reference: the loop is closed, and what it would call is gone."""
     check("""
 def hold(schedule):
     loop = new_event_loop()
@@ -173,7 +173,7 @@ for schedule in (lambda loop: loop.call_later(5, print), lambda loop: loop.call_
     repr(handle), handle._args, handle._callback, handle.get_context(), handle.cancelled()
     handle._run()
     handle.cancel()
-    assert handle._loop is None
+    assert handle._loop.is_closed() and handle._callback is None
     del handle
     gc.collect()
 print("ok")
