@@ -161,7 +161,7 @@ print("ok")
 
 
 def test_loop_that_only_a_handle_holds():
-    """The collector cannot see that reference: the loop is closed, and what it would call is gone."""
+    """The collector cannot see that reference: the loop is closed, what it would call is gone."""
     check("""
 def hold(schedule):
     loop = new_event_loop()
