@@ -154,7 +154,11 @@ static __attribute__((noinline)) PyObject *
 set_callback_named(Loop *loop, const char *function, int event, bool check_transport,
                    PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    bool with_context = PY_VERSION_HEX >= 0x030F0000 && !check_transport;
+#if PY_VERSION_HEX >= 0x030F0000
+    bool with_context = !check_transport;
+#else
+    bool with_context = false;
+#endif
     PyObject *context = NULL;
     if (with_context && nargs > 2) {
         return args_context_keyword(function, args, nargs, kwnames, &context) < 0
