@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 
 __all__ = ["LoopSelector", "ReadyView", "ScheduledView", "WatchHandle", "own_select"]
 
+# What a deque and a list both have.
+_LOOKING = ("__contains__", "__getitem__", "__reversed__", "__add__", "__mul__", "__rmul__")
+_LOOKING += ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "count", "index")
+_CHANGING = ("__setitem__", "__delitem__", "__iadd__", "__imul__")
+_CHANGING += ("extend", "insert", "pop", "remove", "reverse")
+
 # -- _ready ------------------------------------------------------------------------------------
 
 
@@ -111,38 +117,10 @@ class ReadyView(collections.deque[Any]):
 
     __copy__ = copy
 
-    for _name in (
-        "__contains__",
-        "__getitem__",
-        "__reversed__",
-        "__add__",
-        "__mul__",
-        "__rmul__",
-        "__eq__",
-        "__ne__",
-        "__lt__",
-        "__le__",
-        "__gt__",
-        "__ge__",
-        "count",
-        "index",
-    ):
+    for _name in _LOOKING:
         if hasattr(collections.deque, _name):
             locals()[_name] = _of_deque(_name, changes=False)
-    for _name in (
-        "__setitem__",
-        "__delitem__",
-        "__iadd__",
-        "__imul__",
-        "appendleft",
-        "extend",
-        "extendleft",
-        "insert",
-        "pop",
-        "remove",
-        "reverse",
-        "rotate",
-    ):
+    for _name in (*_CHANGING, "appendleft", "extendleft", "rotate"):
         locals()[_name] = _of_deque(_name, changes=True)
     del _name
     __hash__ = None
@@ -236,41 +214,9 @@ class ScheduledView(list[Any]):
     def __reduce__(self) -> Any:
         return list, (list(self),)
 
-    for _name in (
-        "__contains__",
-        "__getitem__",
-        "__iter__",
-        "__len__",
-        "__reversed__",
-        "__add__",
-        "__mul__",
-        "__rmul__",
-        "__eq__",
-        "__ne__",
-        "__lt__",
-        "__le__",
-        "__gt__",
-        "__ge__",
-        "__repr__",
-        "copy",
-        "count",
-        "index",
-    ):
+    for _name in (*_LOOKING, "__iter__", "__len__", "__repr__", "copy"):
         locals()[_name] = _of_list(_name, changes=False)
-    for _name in (
-        "__setitem__",
-        "__delitem__",
-        "__iadd__",
-        "__imul__",
-        "append",
-        "clear",
-        "extend",
-        "insert",
-        "pop",
-        "remove",
-        "reverse",
-        "sort",
-    ):
+    for _name in (*_CHANGING, "append", "clear", "sort"):
         locals()[_name] = _of_list(_name, changes=True)
     del _name
     __hash__ = None

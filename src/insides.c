@@ -157,7 +157,7 @@ Loop__ready_push(PyObject *op, PyObject *item)
     if (LIKELY(claimed)) {
         loop_unclaim(&claim);
     }
-    return result < 0 ? NULL : Py_NewRef(Py_None);
+    return none_or_error(result);
 }
 
 /* The ring's reference of an item that a user has taken out. */

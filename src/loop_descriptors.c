@@ -229,16 +229,6 @@ remove_callback(Loop *loop, const char *function, int event, bool check_transpor
     return Py_NewRef(found || (!check_transport && remove_of_transport(loop, fd, event)) ? Py_True : Py_False);
 }
 
-static PyObject *
-none_for(PyObject *result)
-{
-    if (result == NULL) {
-        return NULL;
-    }
-    Py_DECREF(result);
-    Py_RETURN_NONE;
-}
-
 /* The private methods, where one is somebody else's: asyncio's public one calls them. */
 static PyObject *
 call_private(Loop *loop, const char *function, PyObject *const *args, Py_ssize_t nargs)
@@ -279,7 +269,7 @@ Loop_add_reader(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject 
 {
     OWN_LOOP(op);
     if (is_overridden(op, LOOP_BIT(_add_reader) | LOOP_FD_CHECKS, nargs, kwnames)) {
-        return none_for(call_private((Loop *)op, "_add_reader", args, nargs));
+        return none_for_steal(call_private((Loop *)op, "_add_reader", args, nargs));
     }
     return add_callback((Loop *)op, "add_reader", EV_READ, true, args, nargs, kwnames);
 }
@@ -289,7 +279,7 @@ Loop_add_writer(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject 
 {
     OWN_LOOP(op);
     if (is_overridden(op, LOOP_BIT(_add_writer) | LOOP_FD_CHECKS, nargs, kwnames)) {
-        return none_for(call_private((Loop *)op, "_add_writer", args, nargs));
+        return none_for_steal(call_private((Loop *)op, "_add_writer", args, nargs));
     }
     return add_callback((Loop *)op, "add_writer", EV_WRITE, true, args, nargs, kwnames);
 }

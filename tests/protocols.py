@@ -112,3 +112,19 @@ class Sender(asyncio.Protocol):
     def connection_lost(self, exc):
         self.events.append("lost")
         self.lost = exc
+
+
+class OfAnotherKind(asyncio.BufferedProtocol):
+    """Has buffers, and the method of a protocol without: what that gets is put into `told`."""
+
+    def __init__(self, told):
+        self.told = told
+
+    def get_buffer(self, hint):
+        return bytearray(100)
+
+    def data_received(self, data):
+        self.told.append(data)
+
+    def connection_lost(self, exc):
+        self.told.append(exc)

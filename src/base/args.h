@@ -86,6 +86,14 @@ none_or_error(int result)
     Py_RETURN_NONE;    /* from 3.12 on without a count, which Py_NewRef() looks for */
 }
 
+/* Of a method that gives None whatever it has called gives, which may be NULL. */
+static inline PyObject *
+none_for_steal(PyObject *result)
+{
+    Py_XDECREF(result);
+    return none_or_error(result == NULL ? -1 : 0);
+}
+
 /* What a slice that ends at `number` takes for its end. 0, or -1 with TypeError. */
 int args_slice_end(PyObject *number, Py_ssize_t *end);
 

@@ -7,11 +7,7 @@
 static int
 context_of(PyObject *owner, PyObject **context)
 {
-    PyObject *name = PyUnicode_FromString("_context");
-    *context = NULL;
-    int found = name == NULL ? -1 : PyObject_GetOptionalAttr(owner, name, context);
-    Py_XDECREF(name);
-    return found;
+    return PyObject_GetOptionalAttrString(owner, "_context", context);
 }
 
 PyObject *

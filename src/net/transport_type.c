@@ -461,8 +461,7 @@ call_of_loop(Transport *tr, const char *name, PyObject *args)
     PyObject *loop = Py_NewRef(tr->head.loop);
     PyObject *result = context_call_method_steal(loop, name, Py_NewRef(args), (PyObject *)tr);
     Py_DECREF(loop);
-    Py_XDECREF(result);
-    return none_or_error(result == NULL ? -1 : 0);
+    return none_for_steal(result);
 }
 
 /* If it reads. */

@@ -123,16 +123,21 @@ def documented():
                     yield getattr(value, "fget", value)
 
 
-def test_only_docstrings_of_private_names_are_left_out():
+def left_out(shorten, kept_of):
+    """Shortens every file of the package: what is documented keeps what `kept_of` finds, by line.
+
+    Gives each file's text before and after.
+    """
     public = contents.exported((ROOT / "asyncloop" / "__init__.py").read_text())
     assert public == set(asyncloop.__all__) | {"EventLoopPolicy", "install"}
-    written, kept = {}, {}
+    texts, written, kept = [], {}, {}
     for path in (ROOT / "asyncloop").rglob("*.py"):
         text = path.read_text()
-        short = contents.without_private_docstrings(text, path.stem, public)
+        short = shorten(text, path.stem, public)
         assert len(short.splitlines()) == len(text.splitlines())
         compile(short, path, "exec")
-        written[str(path)], kept[str(path)] = docstrings(text), docstrings(short)
+        written[str(path)], kept[str(path)] = kept_of(text), kept_of(short)
+        texts.append((text, short))
     looked_at = 0
     for thing in documented():
         code = getattr(thing, "__code__", None)
@@ -142,6 +147,11 @@ def test_only_docstrings_of_private_names_are_left_out():
             assert kept[file].get(line) == written[file].get(line), thing
     assert looked_at > 40
     assert kept != written
+    return texts
+
+
+def test_only_docstrings_of_private_names_are_left_out():
+    left_out(contents.without_private_docstrings, docstrings)
 
 
 def test_a_body_that_is_a_private_docstring_alone():
@@ -180,23 +190,8 @@ def without_types(text):
 
 
 def test_only_types_of_private_functions_are_left_out():
-    public = contents.exported((ROOT / "asyncloop" / "__init__.py").read_text())
-    written, kept = {}, {}
-    for path in (ROOT / "asyncloop").rglob("*.py"):
-        text = path.read_text()
-        short = contents.without_private_annotations(text, path.stem, public)
-        assert len(short.splitlines()) == len(text.splitlines())
+    for text, short in left_out(contents.without_private_annotations, annotations):
         assert without_types(short) == without_types(text)
-        written[str(path)], kept[str(path)] = annotations(text), annotations(short)
-    looked_at = 0
-    for thing in documented():
-        code = getattr(thing, "__code__", None)
-        if code is not None and code.co_filename in kept:
-            looked_at += 1
-            file, line = code.co_filename, code.co_firstlineno
-            assert kept[file].get(line) == written[file].get(line), thing
-    assert looked_at > 40
-    assert kept != written
 
 
 def test_annotations_in_one_line_and_in_several():

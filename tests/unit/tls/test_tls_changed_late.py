@@ -6,7 +6,7 @@ import ssl
 
 import pytest
 
-from tests.protocols import EchoingRecorder, Recorder
+from tests.protocols import EchoingRecorder, OfAnotherKind, Recorder
 from tests.support import until
 
 from .tls_below import Below
@@ -48,13 +48,6 @@ def test_read_gives_the_transport_a_protocol_of_another_kind(run, contexts):
     """What it has read is for the new one, by the method that those of the old kind have."""
     told = []
 
-    class Other(asyncio.BufferedProtocol):
-        def get_buffer(self, hint):
-            return bytearray(100)
-
-        def data_received(self, data):
-            told.append(data)
-
     async def main():
         transport, protocol, server = await connect(asyncio.get_running_loop(), contexts)
         ssl_object = transport.get_extra_info("ssl_object")
@@ -62,7 +55,7 @@ def test_read_gives_the_transport_a_protocol_of_another_kind(run, contexts):
 
         def replacing(*args):
             data = read(*args)
-            transport.set_protocol(Other())
+            transport.set_protocol(OfAnotherKind(told))
             return data
 
         ssl_object.read = replacing
@@ -75,7 +68,7 @@ def test_read_gives_the_transport_a_protocol_of_another_kind(run, contexts):
             await asyncio.sleep(0.001)
 
     run(main())
-    assert told == [b"echo"]
+    assert told == [b"echo", None]
 
 
 def test_many_writes_in_a_turn_by_a_send_of_its_own(run, contexts):

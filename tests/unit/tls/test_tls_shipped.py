@@ -12,7 +12,7 @@ from asyncio import sslproto
 
 import pytest
 
-from tests.protocols import Echo, Recorder
+from tests.protocols import Echo, OfAnotherKind, Recorder
 from tests.support import check_script, until
 
 pytestmark = pytest.mark.usefixtures("engine")
@@ -509,20 +509,10 @@ def test_read_gives_the_transport_a_protocol_of_another_kind(run, server_context
     """What it has read is for the new one, by the method that those of the old kind have."""
     told = []
 
-    class Other(asyncio.BufferedProtocol):
-        def get_buffer(self, hint):
-            return bytearray(100)
-
-        def data_received(self, data):
-            told.append(data)
-
-        def connection_lost(self, exc):
-            told.append(exc)
-
     class Replacing(ssl.SSLObject):
         def read(self, *args):
             data = super().read(*args)
-            transports.pop().set_protocol(Other())
+            transports.pop().set_protocol(OfAnotherKind(told))
             return data
 
     transports = []
