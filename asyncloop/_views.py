@@ -18,7 +18,8 @@ __all__ = ["LoopSelector", "ReadyView", "ScheduledView", "WatchHandle", "own_sel
 
 # What a deque and a list both have.
 _LOOKING: tuple[str, ...] = ("__contains__", "__getitem__", "__reversed__", "__add__", "__mul__")
-_LOOKING += ("__rmul__", "__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "count", "index")
+_LOOKING += ("__rmul__", "__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__")
+_LOOKING += ("count", "index")
 _CHANGING: tuple[str, ...] = ("__setitem__", "__delitem__", "__iadd__", "__imul__")
 _CHANGING += ("extend", "insert", "pop", "remove", "reverse")
 
