@@ -58,7 +58,15 @@ def _activate() -> None:
 def _set_path0(entry: str) -> None:
     """Replace the current folder, which `python -m asyncloop` put first on the path."""
     if not sys.flags.safe_path:
-        sys.path[0] = entry
+        sys.path[: _full("") != ""] = [entry]  # nothing was put there for one that was removed
+
+
+def _full(path: str) -> str:
+    """With its dots, as python has it. A folder that was removed has no name."""
+    try:
+        return os.path.join(os.getcwd(), path)
+    except FileNotFoundError:
+        return path
 
 
 def _new_main(**names: Any) -> types.ModuleType:
@@ -74,7 +82,7 @@ def _new_main(**names: Any) -> types.ModuleType:
 
 
 def _script(path: str) -> tuple[types.ModuleType, Callable[[], Any]]:
-    full = os.path.join(os.getcwd(), path)  # with its dots, as python has it
+    full = _full(path)
     try:
         with open(full, "rb") as file:
             source = file.read()
@@ -117,11 +125,11 @@ def _module(name: str) -> tuple[types.ModuleType, Callable[[], Any]]:
 def _container(path: str) -> tuple[types.ModuleType, Callable[[], Any]]:
     """The `__main__` module of a folder or zip file, which goes on the path itself."""
     main = _new_main()
-    path = os.path.join(os.getcwd(), path)
+    path = _full(path)
     if sys.flags.safe_path:
         sys.path.insert(0, path)  # as python does: without it there is nothing to run
     else:
-        sys.path[0] = path
+        _set_path0(path)
 
     def load() -> Any:
         spec = importlib.machinery.PathFinder.find_spec("__main__", [path])

@@ -20,3 +20,6 @@ except (ImportError, AttributeError):  # Python 3.16 has no policies
     __all__ = ["Loop", "new_event_loop", "run"]
 
 libuv_version = None
+
+if __name__ == "uvloop":
+    from uvloop import loop as loop  # type: ignore[import-not-found]

@@ -19,6 +19,11 @@ def not_built() -> str:
             f"the folder {parent} hides the asyncloop that is installed, and its own C core is not "
             f"built for {version}: type `make build` there, or the same command in another folder"
         )
+    if not os.path.exists(os.path.join(parent, "setup.py")):
+        return (
+            f"the asyncloop in {parent} was installed for another Python: install asyncloop-libev "
+            f"for {version} as well, with `{sys.executable} -m pip install`"
+        )
     return (
         f"asyncloop's C core is not built for {version} here: run `pip install .` in a checkout "
         "and leave it, or `make build` to use the checkout itself."

@@ -4,11 +4,12 @@ The command may be a Python program or whatever starts some: every Python proces
 `_site/sitecustomize.py` first on its path, which does the rest (`_switch.py`).
 """
 
+import contextlib
 import errno
 import os
+import re
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 from typing import NoReturn
@@ -28,8 +29,14 @@ loop. A program that names another loop keeps it, and one line says so.
 """
 
 
+def _say(*lines: str) -> None:
+    """Where there is no standard error, or nobody reads it, the command is not to suffer."""
+    with contextlib.suppress(Exception):
+        sys.stderr.write("".join(f"asyncloop-run: {line}\n" for line in lines))
+
+
 def _fail(message: str, status: int = 2) -> NoReturn:
-    sys.stderr.write(f"asyncloop-run: {message}\n")
+    _say(message)
     raise SystemExit(status)
 
 
@@ -74,7 +81,7 @@ def _shebang_words(executable: str) -> list[str]:
 
 
 def _is_python(path: str) -> bool:
-    return os.path.basename(path).startswith(("python", "pypy"))
+    return bool(re.fullmatch(r"(python|pypy)[\d.]*(-c|[tdw]{0,2})", os.path.basename(path)))
 
 
 def main() -> None:
@@ -98,11 +105,11 @@ def main() -> None:
             print(version())
             return
         else:
-            sys.stderr.write(f"asyncloop-run: unknown option {option}\n{USAGE}")
-            raise SystemExit(2)
+            _fail(f"unknown option {option}\n{USAGE[:-1]}")
     if not args:
-        sys.stderr.write(f"asyncloop-run: no command given\n{USAGE}")
-        raise SystemExit(2)
+        _fail(f"no command given\n{USAGE[:-1]}")
+    if os.pathsep in _switch.SITE:
+        _fail(f"cannot act from {_switch.SITE}: PYTHONPATH has no way to name it")
     executable = shutil.which(args[0])
     if executable is None and os.sep in args[0] and os.path.exists(args[0]):
         wrong = errno.EISDIR if os.path.isdir(args[0]) else errno.EACCES
@@ -111,21 +118,37 @@ def main() -> None:
         _fail(f"command not found: {args[0]}", 127)
     flags = _deaf_flags(args, executable)
     if flags:
-        sys.stderr.write(
-            f"asyncloop-run: cannot act on {args[0]}: it starts Python with "
-            f"-{' -'.join(dict.fromkeys(flags))}, which leaves out PYTHONPATH or sitecustomize\n"
+        _say(
+            f"cannot act on {args[0]}: it starts Python with "
+            f"-{' -'.join(dict.fromkeys(flags))}, which leaves out PYTHONPATH or sitecustomize"
         )
     env = _switch.environment(os.environ, args)
     if as_uvloop:
         env["ASYNCLOOP_AS_UVLOOP"] = "1"
     if check:
         env["ASYNCLOOP_CHECK"] = "1"
+        raise SystemExit(_checked(args, executable, env))
+    _become(args, executable, env)
+
+
+def _become(args: list[str], executable: str, env: dict[str, str]) -> NoReturn:
+    """Replace this process by the command."""
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores, for itself
+        signal.signal(number, signal.SIG_DFL)
     try:
-        if check:
-            raise SystemExit(_checked(args, executable, env))
-        os.execve(executable, args, env)
+        try:
+            os.execve(executable, args, env)
+        except OSError as error:
+            if error.errno != errno.ENOEXEC or _is_binary(executable):
+                raise
+            os.execve("/bin/sh", ["sh", executable, *args[1:]], env)  # as execvp() does
     except OSError as error:
         _fail(f"cannot run {args[0]}: {error.strerror}", 126)
+
+
+def _is_binary(path: str) -> bool:
+    with open(path, "rb") as file:
+        return b"\0" in file.read(100)
 
 
 # -- --check -----------------------------------------------------------------------------
@@ -133,42 +156,65 @@ def main() -> None:
 
 def _checked(args: list[str], executable: str, env: dict[str, str]) -> int:
     """Run the command as a child, and say at its end which loops ran."""
-    with tempfile.TemporaryDirectory(prefix="asyncloop-") as folder:
-        report = os.path.join(folder, "loops")
-        outer = env.get("ASYNCLOOP_CHECK_FILE")
-        env["ASYNCLOOP_CHECK_FILE"] = report
-        status = _run_to_its_end(args, executable, env)
-        lines: list[str] = []
-        if os.path.exists(report):
-            with open(report, encoding="utf-8") as file:
-                lines = file.read().split("\n")[:-1]
-        if outer:
-            _switch.append(outer, lines)
-        _print_report(lines)
+    try:
+        folder = tempfile.mkdtemp(prefix="asyncloop-")
+    except OSError as error:
+        _fail(f"--check has no place for its notes: {error.strerror}")
+    report = os.path.join(folder, "loops")
+    outer = env.get("ASYNCLOOP_CHECK_FILE")
+    env["ASYNCLOOP_CHECK_FILE"] = report
+    status = _run_to_its_end(args, executable, env)
+    lines: list[str] = []
+    with contextlib.suppress(FileNotFoundError), open(report, "rb") as file:
+        lines = file.read().decode(errors="replace").split("\n")[:-1]
+    shutil.rmtree(folder, ignore_errors=True)
+    if outer:
+        _switch.append(outer, lines)
+    _say(*_told(lines))
     if status < 0:
         _end_by(-status)
     return status
 
 
 def _run_to_its_end(args: list[str], executable: str, env: dict[str, str]) -> int:
-    """Run a command, and hand to it the signals that come for it."""
-    child: subprocess.Popen[bytes] | None = None
-    early: list[int] = []
+    """Run a command, and hand to it the signals that come for it, but those that are ignored."""
+    names = ("TERM", "HUP", "USR1", "USR2", "INT", "QUIT", "TSTP")
+    numbers = {signal.Signals[f"SIG{name}"] for name in names}
+    numbers = {number for number in numbers if signal.getsignal(number) != signal.SIG_IGN}
+    # What comes now waits until there is somebody to have it.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    of_children = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    parent = str(os.getpid())
+    child = os.fork()
+    if not child:
+        try:
+            for number in numbers:
+                signal.signal(number, signal.SIG_DFL)
+            signal.signal(signal.SIGCHLD, of_children)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            for name in ("LISTEN_PID", "WATCHDOG_PID"):  # systemd's: for whom the others are
+                if env.get(name) == parent:
+                    env[name] = str(os.getpid())
+            _become(args, executable, env)
+        finally:
+            os._exit(126)
 
     def hand_on(number: int, frame: object) -> None:
-        if number in (signal.SIGINT, signal.SIGQUIT) and _from_terminal():
-            return
-        if child is None:
-            early.append(number)
-        else:
-            child.send_signal(number)
+        if number not in (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP) or not _from_terminal():
+            os.kill(child, number)
+        if number == signal.SIGTSTP:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)  # stops here
+            signal.signal(number, hand_on)
+            os.kill(child, signal.SIGCONT)
 
-    for name in ("TERM", "HUP", "USR1", "USR2", "INT", "QUIT"):
-        signal.signal(getattr(signal, f"SIG{name}"), hand_on)
-    child = subprocess.Popen(args, executable=executable, env=env)
-    for number in early:
-        child.send_signal(number)
-    return child.wait()
+    for number in numbers:
+        signal.signal(number, hand_on)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    for number in numbers:
+        signal.signal(number, signal.SIG_IGN)  # the child's number may soon be another's
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def _end_by(number: int) -> NoReturn:
@@ -196,16 +242,14 @@ def _from_terminal() -> bool:
         os.close(terminal)
 
 
-def _print_report(lines: list[str]) -> None:
-    loops = [fields for fields in (line.split("\t", 2) for line in lines) if fields[1]]
-    for process, loop, command in loops:
-        sys.stderr.write(f"asyncloop-run: process {process}: {loop}: {command}\n")
-    if not lines:
-        sys.stderr.write("asyncloop-run: no event loop was seen: no Python process was reached\n")
-    elif not loops:
-        sys.stderr.write(
-            f"asyncloop-run: no event loop ran in the Python processes reached ({len(lines)})\n"
-        )
+def _told(lines: list[str]) -> list[str]:
+    loops = [fields for fields in (line.split("\t", 2) for line in lines) if len(fields) == 3]
+    ran = [f"process {process}: {loop}: {command}" for process, loop, command in loops if loop]
+    if ran:
+        return ran
+    if loops:
+        return [f"no event loop ran in the Python processes reached ({len(loops)})"]
+    return ["no event loop was seen: no Python process was reached"]
 
 
 if __name__ == "__main__":

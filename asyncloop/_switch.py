@@ -30,10 +30,16 @@ SITE = os.path.join(_PACKAGE, "_site")
 
 def environment(before: Mapping[str, str], command: list[str]) -> dict[str, str]:
     """The environment in which `command`, and what it starts, run on asyncloop."""
-    path = [entry for entry in before.get("PYTHONPATH", "").split(os.pathsep) if entry]
-    path = [SITE, *(entry for entry in path if entry != SITE)]
+    entries = (before.get("PYTHONPATH") or SITE).split(os.pathsep)
+    path = os.pathsep.join([SITE, *(entry for entry in entries if not _is_site(entry))])
     named = "named" if _names_asyncio(before, command) else "1"
-    return {**before, "PYTHONPATH": os.pathsep.join(path), "ASYNCLOOP_RUN": named}
+    return {**before, "PYTHONPATH": path, "ASYNCLOOP_RUN": named}
+
+
+def _is_site(entry: str) -> bool:
+    """Ours, or that of another asyncloop: the launcher that was typed last decides."""
+    folder, name = os.path.split(entry)
+    return name == "_site" and os.path.exists(os.path.join(folder, "_switch.py"))
 
 
 def _names_asyncio(environment: Mapping[str, str], command: list[str]) -> bool:
@@ -60,7 +66,7 @@ def start(environment: Mapping[str, str]) -> None:
     if "asyncio" in sys.modules:
         switch(environment)
     else:
-        sys.meta_path.insert(0, _Waiter(environment))
+        _Waiter(environment)
 
 
 class _Waiter:
@@ -68,15 +74,29 @@ class _Waiter:
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
+        self._waits = True
+        sys.meta_path.insert(0, self)
+        # A finder of the program's own may come first, and ask Python's own by itself.
+        self._library: Any = sys.path_importer_cache.get(os.path.dirname(os.__file__))
+        library = self._library
+        if library is not None:
+            find = library.find_spec
+
+            def find_spec(name: str, target: Any = None) -> Any:
+                spec = find(name, target)
+                if name == "asyncio" and spec is not None:
+                    self._wrap(spec.loader)
+                return spec
+
+            vars(library)["find_spec"] = find_spec
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        if name != "asyncio":
+        if name != "asyncio" or not self._waits:
             return None
-        for finder in list(sys.meta_path):
+        # Those behind: one before may ask this one.
+        for finder in sys.meta_path[sys.meta_path.index(self) + 1 :]:
             find = getattr(finder, "find_spec", None)
-            if find is None or finder is self:
-                continue
-            spec = find(name, path, target)
+            spec = find and find(name, path, target)
             if spec is not None:
                 self._wrap(spec.loader)
                 return spec
@@ -87,13 +107,21 @@ class _Waiter:
         execute = loader.exec_module
 
         def exec_module(module: Any) -> None:
-            del loader.exec_module
+            vars(loader).pop("exec_module", None)
             execute(module)
-            if self in sys.meta_path:
-                sys.meta_path.remove(self)
+            # A module of the program's own that has this name has no such part.
+            if self._waits and "asyncio.events" in sys.modules:
+                self._end()
                 switch(self._environment)
 
         loader.exec_module = exec_module
+
+    def _end(self) -> None:
+        self._waits = False
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+        if self._library is not None:
+            vars(self._library).pop("find_spec", None)
 
 
 def new_event_loop() -> Any:
@@ -257,10 +285,10 @@ def _advice(name: str) -> str:
 
 
 class _Uvloop:
-    """An import finder for `uvloop` and `uvloop.loop`: the same thin module under both names."""
+    """An import finder for `uvloop` and its parts: the same thin module under all names."""
 
     def find_spec(self: Any, name: str, path: Any = None, target: Any = None) -> Any:
-        if name not in ("uvloop", "uvloop.loop"):
+        if name not in ("uvloop", "uvloop.loop", "uvloop._version"):
             return None
         from _frozen_importlib import ModuleSpec
 
@@ -274,6 +302,7 @@ class _Uvloop:
 
         _import_asyncloop()
         path = os.path.join(_PACKAGE, "_as_uvloop.py")
+        module.__file__ = path
         code: Any = SourceFileLoader(module.__name__, path).get_code(module.__name__)
         exec(code, module.__dict__)
 

@@ -59,7 +59,8 @@ def _start():
     # The variable stays in the environment for the program's own children; the program's path is
     # as it would be.
     sys.path[:] = [entry for entry in sys.path if entry != here]
-    wanted = os.environ.get("ASYNCLOOP_RUN", "0") != "0"
+    asked = os.environ.get("ASYNCLOOP_RUN", "").strip().lower()
+    wanted = asked not in ("", "0", "false", "no", "off")
     if wanted and (3,) < sys.version_info < (3, 11):
         sys.meta_path.insert(0, _TooOld())
     elif wanted and sys.version_info > (3,):
