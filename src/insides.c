@@ -348,7 +348,7 @@ Loop__select(PyObject *op, PyObject *timeout)
     if (loop_begin_by_hand(loop, &hand) < 0) {
         return NULL;
     }
-    loop_end_turn_by_hand(loop, &hand.run);    /* asyncio's own, that ended before this poll */
+    loop_end_turn_by_hand(loop, hand.run);    /* asyncio's own, that ended before this poll */
     loop->slept_ns = 0;    /* of an earlier poll: the time begins now */
     if (loop_look(loop, wait_ns) < 0 || PyErr_CheckSignals() < 0) {
         loop_propagate(loop);

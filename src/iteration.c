@@ -566,12 +566,15 @@ loop_begin_by_hand(Loop *loop, struct hand *hand)
             return -1;
         }
     }
+    hand->run = loop_begin_run(loop);
+    if (UNLIKELY(hand->run == NULL)) {
+        return -1;
+    }
     loop->libev = libev_call();
     current_take(loop, &hand->task, &hand->entered);
-    loop_begin_run(loop, &hand->run);
-    hand->run.thread = me;
+    hand->run->thread = me;
     Py_INCREF(loop);
-    if (hand->run.outer == NULL) {
+    if (hand->run->outer == NULL) {
         activity_set_thread(loop->activity, me);
         loop_begin_counting(loop);
     }
@@ -581,13 +584,12 @@ loop_begin_by_hand(Loop *loop, struct hand *hand)
 int
 loop_end_by_hand(Loop *loop, struct hand *hand)
 {
-    PyObject *exception = hand->run.exception;
     current_leave(loop);
-    if (hand->run.outer == NULL) {
+    if (hand->run->outer == NULL) {
         loop_end_counting(loop);
         activity_set_thread(loop->activity, 0);
     }
-    loop_end_run(loop, &hand->run);
+    PyObject *exception = loop_end_run(loop, hand->run);
     current_put_back_steal(loop, hand->task, hand->entered);    /* inside a step of it, which goes on */
     Py_DECREF(loop);
     if (exception != NULL) {
@@ -624,10 +626,10 @@ loop_run_owned(Loop *loop, bool once)
         return -1;
     }
     struct hand hand;
-    struct run *run = &hand.run;
     if (UNLIKELY(loop_begin_by_hand(loop, &hand) < 0)) {
         return -1;
     }
+    struct run *run = hand.run;
     run->once = once;
     loop->had_events = false;
     loop->last_poll_ns = 0;    /* the first iteration of a run always polls, as asyncio's */

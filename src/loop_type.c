@@ -289,6 +289,7 @@ Loop_dealloc(PyObject *op)
     pthread_cond_destroy(&loop->inbox.released);
     pthread_mutex_destroy(&loop->inbox.lock);
     activity_free(loop->activity);
+    PyMem_Free(loop->spare_run);
     type->tp_free(op);
     Py_DECREF(type);
 }
@@ -433,7 +434,9 @@ after_fork_in_child(PyObject *module, PyObject *ignored UNUSED)
         loop->forked = true;
         if (loop->run != NULL && loop->run->thread != 0
             && loop->run->thread != PyThread_get_thread_ident()) {
-            loop->run = NULL;    /* of a thread that the child does not have */
+            do {    /* of a thread that the child does not have */
+                Py_XDECREF(loop_end_run(loop, loop->run));
+            } while (loop->run != NULL);
             activity_forked(loop->activity);
         }
         tls_forked(loop);

@@ -141,22 +141,22 @@ Handle__run(PyObject *op, PyObject *ignored UNUSED)
     Handle *handle = (Handle *)op;
     Loop *loop = handle->loop;
     /* What leaves the loop leaves this call, whether the loop runs or not. */
-    struct run run = {0};
-    bool mine = loop_is_mine(loop);
-    Py_INCREF(op);
-    if (mine) {
-        loop_begin_run(loop, &run);
+    struct run *run = NULL;
+    PyObject *exception = NULL;
+    if (loop_is_mine(loop) && (run = loop_begin_run(loop)) == NULL) {
+        return NULL;
     }
+    Py_INCREF(op);
     int result = handle_run(handle);
-    if (mine) {
+    if (run != NULL) {
         PyObject *raised = PyErr_GetRaisedException();
-        loop_state(loop->state)->run.end_turn_by_hand(loop, &run);
+        loop_state(loop->state)->run.end_turn_by_hand(loop, run);
         PyErr_SetRaisedException(raised);
-        loop_end_run(loop, &run);
+        exception = loop_end_run(loop, run);
     }
     Py_DECREF(op);
-    if (run.exception != NULL) {
-        PyErr_SetRaisedException(run.exception);
+    if (exception != NULL) {
+        PyErr_SetRaisedException(exception);
         return NULL;
     }
     if (result < 0 && PyErr_Occurred()) {

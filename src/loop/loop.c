@@ -80,25 +80,40 @@ loop_from_argument(PyObject *module, PyObject *object)
 
 /* -- runs ---------------------------------------------------------------------------- */
 
-void
-loop_begin_run(Loop *loop, struct run *run)
+struct run *
+loop_begin_run(Loop *loop)
 {
+    struct run *run = loop->spare_run;
+    loop->spare_run = NULL;
+    if (UNLIKELY(run == NULL)) {
+        run = PyMem_Malloc(sizeof(*run));
+        if (run == NULL) {
+            PyErr_NoMemory();
+            return NULL;
+        }
+    }
     *run = (struct run){.outer = loop->run};
     SHARED_STORE(loop->run, run);
+    return run;
 }
 
-void
+PyObject *
 loop_end_run(Loop *loop, struct run *run)
 {
     if (LIKELY(loop->run == run)) {
         SHARED_STORE(loop->run, run->outer);
-        return;
     }
-    struct run *inner = loop->run;
-    while (inner->outer != run) {
-        inner = inner->outer;
+    else {
+        struct run *inner = loop->run;
+        while (inner->outer != run) {
+            inner = inner->outer;
+        }
+        inner->outer = run->outer;
     }
-    inner->outer = run->outer;
+    PyObject *exception = run->exception;
+    PyMem_Free(loop->spare_run);
+    loop->spare_run = run;
+    return exception;
 }
 
 void

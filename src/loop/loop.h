@@ -25,8 +25,8 @@
 #include "loop/ready.h"
 #include "loop/reserve.h"
 
-/* The state of one run_forever(), or of a part of one by hand: lives on that call's C stack, so that
- * a run inside a run finds its own. */
+/* The state of one run_forever(), or of a part of one by hand; a run inside a run has its own. Not on that
+ * call's C stack, as others look at it: greenlets put another call's stack in its place meanwhile. */
 struct run {
     struct run *outer;
     PyObject *exception;          /* what run_forever() has to raise; owned */
@@ -36,7 +36,7 @@ struct run {
 
 /* For what is done apart from a run, or in the middle of one: an iteration or a poll by hand. */
 struct hand {
-    struct run run;
+    struct run *run;
     PyObject *task;               /* what asyncio's books said before: owned, or NULL */
     PyObject *entered;            /* loop->current_task: what we had written there, likewise */
 };
@@ -143,6 +143,7 @@ struct Loop {
     } brief;                      /* brief.h */
 #endif
     struct run *run;              /* innermost run, NULL when not running */
+    struct run *spare_run;        /* memory for the next one, or NULL */
     PyThreadState *released;      /* while the poll sleeps without the GIL */
     struct libev_call *libev;     /* reserve.h: of the thread that polls; set as it begins a run */
     unsigned long thread_id;      /* of the running thread; 0 when not running */
@@ -272,9 +273,10 @@ loop_prepare_ev(Loop *loop)
 
 double loop_time(Loop *loop);         /* of our own clock */
 
-/* A run begins and ends. Not always the last that began: a thread may run a handle by hand meanwhile. */
-void loop_begin_run(Loop *loop, struct run *run);
-void loop_end_run(Loop *loop, struct run *run);
+/* A run begins: NULL with MemoryError. It ends: gives what run_forever() has to raise, owned, or NULL. Not
+ * always the last that began: a thread may run a handle by hand meanwhile. */
+struct run *loop_begin_run(Loop *loop);
+PyObject *loop_end_run(Loop *loop, struct run *run);
 
 /* -- errors (err.c) --------------------------------------------------------- */
 

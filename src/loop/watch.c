@@ -257,24 +257,24 @@ watch_stop_anyway(struct watch *watch)
 PyObject *
 watch_call_ready(Loop *loop, struct watch *watch)
 {
-    struct run run = {0};
-    bool mine = loop_is_mine(loop);
+    struct run *run = NULL;
+    PyObject *exception = NULL;
+    if (loop_is_mine(loop) && (run = loop_begin_run(loop)) == NULL) {
+        return NULL;
+    }
     PyObject *owner = Py_NewRef(watch->owner);
     Py_INCREF(loop);
-    if (mine) {
-        loop_begin_run(loop, &run);
-    }
     PyObject *context = context_step_out(owner);
     watch->ready(watch, (watch->io.events & (EV_READ | EV_WRITE)) | WATCH_BY_HAND);
     context_step_in(context);
-    if (mine) {
-        loop_state(loop->state)->run.end_turn_by_hand(loop, &run);
-        loop_end_run(loop, &run);
+    if (run != NULL) {
+        loop_state(loop->state)->run.end_turn_by_hand(loop, run);
+        exception = loop_end_run(loop, run);
     }
     Py_DECREF(loop);
     Py_DECREF(owner);
-    if (run.exception != NULL) {
-        PyErr_SetRaisedException(run.exception);
+    if (exception != NULL) {
+        PyErr_SetRaisedException(exception);
         return NULL;
     }
     Py_RETURN_NONE;
