@@ -8,6 +8,7 @@ running Python has. The mixins give the hooks that it calls.
 import sys
 import traceback
 import types
+from asyncio import selector_events
 from asyncio.base_events import BaseEventLoop
 from asyncio.unix_events import SelectorEventLoop
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from ._signals import SignalHooks
 from ._streams import StreamHooks
 from ._subprocess import SubprocessHooks
 from ._tls import TlsHooks
+from ._views import LoopSelector
 
 if TYPE_CHECKING:
     from ._stats import LoopStats
@@ -59,6 +61,8 @@ class Loop(
             raise TypeError(f"a selector is expected, not {type(selector).__name__}")
         _core.Loop.__init__(self)
         BaseEventLoop.__init__(self)
+        kind = LoopSelector if selector is None else type(selector)
+        selector_events.logger.debug("Using selector: %s", kind.__name__)  # type: ignore[attr-defined]
         self._own_ready = self._own_scheduled = None  # those that it has just made
         if self._strong_by_default:
             self.strong_tasks = True

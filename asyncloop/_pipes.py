@@ -11,6 +11,39 @@ else:
     _Base = object
 
 
+class _Absent:
+    """A name of transports over sockets that one over a pipe has not, as with asyncio."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, op: Any, owner: type) -> Any:
+        what = f"type object {owner.__name__!r}" if op is None else f"{owner.__name__!r} object"
+        raise AttributeError(f"{what} has no attribute {self.name!r}", name=self.name, obj=op)
+
+
+def _take_away(owner: type, names: str) -> None:
+    for name in names.split():
+        if hasattr(owner, name):
+            setattr(owner, name, _Absent(name))
+
+
+_OF_SOCKETS = """
+    _add_writer _buffer_size _call_soon _context _force_close _header_size _protocol_connected
+    _server _sock _sock_fd
+"""
+_take_away(_core.WritePipeTransport, _OF_SOCKETS + "_add_reader _eof _paused max_size")
+_take_away(
+    _core.ReadPipeTransport,
+    _OF_SOCKETS
+    + """
+    _conn_lost _high_water _low_water _maybe_pause_protocol _maybe_resume_protocol _protocol_paused
+    _set_write_buffer_limits _write_ready abort can_write_eof get_write_buffer_limits
+    get_write_buffer_size set_write_buffer_limits write write_eof writelines
+    """,
+)
+
+
 class PipeHooks(_Base):
     """The part of `asyncloop.Loop` that makes transports of pipes, FIFOs, terminals and sockets."""
 

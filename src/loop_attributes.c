@@ -10,7 +10,7 @@
     static PyObject *                                                      \
     Loop_get__##field(PyObject *op, void *closure UNUSED)                  \
     {                                                                      \
-        return PyBool_FromLong(FLAG(((Loop *)op)->field));          \
+        return PyBool_FromLong(FLAG(((Loop *)op)->field));                 \
     }                                                                      \
     static int                                                             \
     Loop_set__##field(PyObject *op, PyObject *value, void *closure UNUSED) \
@@ -20,16 +20,54 @@
             return -1;                                                     \
         }                                                                  \
         SET_FLAG(((Loop *)op)->field, truth);                              \
-        if (offsetof(Loop, field) == offsetof(Loop, debug)) {              \
-            loop_update_careful((Loop *)op);                               \
-        }                                                                  \
         return 0;                                                          \
     }
 BOOL_ATTRIBUTE(closed)
 BOOL_ATTRIBUTE(stopping)
-BOOL_ATTRIBUTE(debug)
 BOOL_ATTRIBUTE(looked_at)
 #undef BOOL_ATTRIBUTE
+
+/* What the field keeps of an attribute of which the core knows more: new reference, or NULL. */
+static PyObject *
+kept_object(PyObject *op, PyObject *const *field)
+{
+    PyObject *kept;
+    GUARD(op);
+    kept = Py_XNewRef(*field);
+    return kept;
+}
+
+static void
+keep_object(PyObject *op, PyObject **field, PyObject *value)
+{
+    PyObject *old;
+    {
+        GUARD(op);
+        old = *field;
+        *field = Py_XNewRef(value);
+    }
+    Py_XDECREF(old);
+}
+
+PyObject *
+Loop_get__debug(PyObject *op, void *closure UNUSED)
+{
+    PyObject *kept = kept_object(op, &((Loop *)op)->debug_value);
+    return kept != NULL ? kept : PyBool_FromLong(FLAG(((Loop *)op)->debug));
+}
+
+static int
+Loop_set__debug(PyObject *op, PyObject *value, void *closure UNUSED)
+{
+    int truth = value == NULL ? 0 : PyObject_IsTrue(value);
+    if (truth < 0) {
+        return -1;
+    }
+    SET_FLAG(((Loop *)op)->debug, truth);
+    loop_update_careful((Loop *)op);
+    keep_object(op, &((Loop *)op)->debug_value, value == NULL || PyBool_Check(value) ? NULL : value);
+    return 0;
+}
 
 /* True or False, nothing that is only true: -1 with TypeError. */
 static int
@@ -136,11 +174,7 @@ Loop_set__task_factory(PyObject *op, PyObject *value, void *closure UNUSED)
 static PyObject *
 Loop_get_slow_callback_duration(PyObject *op, void *closure UNUSED)
 {
-    PyObject *number;
-    {
-        GUARD(op);
-        number = Py_XNewRef(((Loop *)op)->slow_callback_number);
-    }
+    PyObject *number = kept_object(op, &((Loop *)op)->slow_callback_number);
     return number != NULL ? number : PyFloat_FromDouble(((Loop *)op)->slow_callback_duration);
 }
 
@@ -169,17 +203,14 @@ Loop_set_slow_callback_duration(PyObject *op, PyObject *value, void *closure UNU
 {
     double seconds = value == NULL ? 0.1 : PyFloat_AsDouble(value);
     if (seconds == -1. && PyErr_Occurred()) {
-        return -1;
+        if (is_exit_exception()) {
+            return -1;
+        }
+        PyErr_Clear();
+        seconds = SLOW_COMPARES;    /* asyncio says so where it compares */
     }
-    PyObject *old;
-    {
-        GUARD(op);
-        old = ((Loop *)op)->slow_callback_number;
-        ((Loop *)op)->slow_callback_number =
-            value == NULL || PyFloat_CheckExact(value) ? NULL : Py_NewRef(value);
-        ((Loop *)op)->slow_callback_duration = seconds;
-    }
-    Py_XDECREF(old);
+    keep_object(op, &((Loop *)op)->slow_callback_number, value == NULL || PyFloat_CheckExact(value) ? NULL : value);
+    ((Loop *)op)->slow_callback_duration = seconds;
     return 0;
 }
 

@@ -7,4 +7,6 @@
 
 extern PyGetSetDef loop_attributes[];
 
+PyObject *Loop_get__debug(PyObject *op, void *closure);    /* what get_debug() gives */
+
 #endif

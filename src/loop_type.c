@@ -104,7 +104,7 @@ Loop_get_debug(PyObject *op, PyObject *ignored UNUSED)
     Loop *loop = (Loop *)op;
     return loop_base_replaced(loop, LOOP_BIT(get_debug))
                ? overrides_call_base(loop, loop->state->names.get_debug, NULL, 0, NULL)
-               : PyBool_FromLong(FLAG(loop->debug));
+               : Loop_get__debug(op, NULL);
 }
 
 /* -- attributes of the instance --------------------------------------------------------- */
@@ -226,6 +226,7 @@ Loop_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(loop->records);
     Py_VISIT(loop->places);
     Py_VISIT(loop->slow_callback_number);
+    Py_VISIT(loop->debug_value);
     Py_VISIT(loop->current_handle);
     Py_VISIT(loop->made_executor);
 #if PY_VERSION_HEX < 0x030C0000
@@ -265,6 +266,7 @@ Loop_clear(PyObject *op)
     Py_CLEAR(loop->records);
     Py_CLEAR(loop->places);
     Py_CLEAR(loop->slow_callback_number);
+    Py_CLEAR(loop->debug_value);
     Py_CLEAR(loop->current_handle);
     Py_CLEAR(loop->made_executor);
 #if PY_VERSION_HEX < 0x030C0000

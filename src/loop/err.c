@@ -63,11 +63,30 @@ loop_report(Loop *loop, const char *message, const char *key, PyObject *value)
     Py_XDECREF(context);
 }
 
+/* A program's slow_callback_duration is no number: 1, 0, -1. */
+static int
+is_slow(Loop *loop, double duration)
+{
+    PyObject *limit = PyObject_GetAttrString((PyObject *)loop, "slow_callback_duration");
+    PyObject *seconds = limit == NULL ? NULL : PyFloat_FromDouble(duration);
+    int slow = seconds == NULL ? -1 : PyObject_RichCompareBool(seconds, limit, Py_GE);
+    Py_XDECREF(seconds);
+    Py_XDECREF(limit);
+    return slow;
+}
+
 void
 loop_warn_slow(Loop *loop, PyObject *item, double started)
 {
     double duration = loop_time(loop) - started;
     if (!(duration >= loop->slow_callback_duration)) {    /* NaN: never */
+        return;
+    }
+    int slow = loop->slow_callback_duration == SLOW_COMPARES ? is_slow(loop, duration) : 1;
+    if (UNLIKELY(slow <= 0)) {
+        if (slow < 0) {
+            loop_propagate(loop);
+        }
         return;
     }
     bool is_handle = Py_IS_TYPE(item, loop_state(loop->state)->handles.Type)

@@ -13,6 +13,7 @@
 
 #include "base/args.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <ev.h>
 
@@ -111,6 +112,7 @@ struct Loop {
         unsigned int events;          /* of this look: descriptors, the loop's own among them */
         int event_fd;                 /* the last of these */
         unsigned int room;            /* libev takes more events than this from one look */
+        PyObject *raised;             /* NULL, or what waits for what a program's _remove_reader() raises: watch.h */
         bool fresh;                   /* something was started since the last poll */
         bool check_all;               /* a change could not be noted for want of memory */
     } fds;
@@ -179,10 +181,11 @@ struct Loop {
     PyObject *records;            /* record.c: what is written down about tasks, or NULL */
     PyObject *places;             /* the same in debug mode: where those that are ready were scheduled, or NULL */
     int64_t turn_budget_ns;       /* turn_budget: what is ready waits for a look at the kernel; 0: no bound */
-    double slow_callback_duration;    /* seconds */
+    double slow_callback_duration;    /* seconds, or SLOW_COMPARES */
     double resolution;                /* _clock_resolution, in seconds */
     int64_t resolution_ns;        /* of _clock_resolution: timers are due so much early; 0 for asyncio's own */
     PyObject *slow_callback_number;   /* the same as it was given, if that was no float; or NULL */
+    PyObject *debug_value;            /* of _debug, if that was no bool; or NULL */
     struct overrides overrides;
     struct flag debug;
     bool strong_tasks;            /* each is held until it is done */
@@ -242,6 +245,8 @@ loop_update_careful(Loop *loop)
 
 /* In debug mode: what runs now, or NULL. Steals the handle. */
 void loop_set_current_handle_steal(Loop *loop, PyObject *handle);
+
+#define SLOW_COMPARES (-HUGE_VAL)    /* slow_callback_duration is no number: to be compared as an object */
 
 /* In debug mode: a warning if `item` (a handle, task or transport) has held the loop since
  * `started`, in seconds of loop_time(), for slow_callback_duration or longer. What the logger raises leaves

@@ -388,6 +388,15 @@ overrides_expose_dict(Loop *loop)
     return dict;
 }
 
+int
+overrides_ask_debug(Loop *loop)
+{
+    PyObject *debug = PyObject_CallMethodNoArgs((PyObject *)loop, loop->state->names.get_debug);
+    int result = debug == NULL ? -1 : PyObject_IsTrue(debug);
+    Py_XDECREF(debug);
+    return result;
+}
+
 PyObject *
 overrides_call_base(Loop *loop, PyObject *name, PyObject *const *args, Py_ssize_t nargs,
                     PyObject *kwnames)

@@ -130,6 +130,15 @@ loop_has_custom_futures(Loop *loop)
            || GLOBAL_REPLACED(loop->state, FUTURES_FUTURE);
 }
 
+int overrides_ask_debug(Loop *loop);
+
+/* What asyncio's transports ask before they log: is get_debug() true? -1 with what a program's own has raised. */
+static inline int
+loop_debugs(Loop *loop)
+{
+    return LIKELY((loop_replaced(loop) & LOOP_BIT(get_debug)) == 0) ? FLAG(loop->debug) : overrides_ask_debug(loop);
+}
+
 /* BaseEventLoop.name(loop, *args): new reference or NULL. */
 PyObject *overrides_call_base(Loop *loop, PyObject *name, PyObject *const *args, Py_ssize_t nargs,
                               PyObject *kwnames);

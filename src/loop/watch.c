@@ -218,18 +218,30 @@ watch_stop_by_method(struct watch *watch)
         PyObject *exc = PyErr_GetRaisedException();
         PyObject *result =
             PyObject_CallMethod((PyObject *)loop, name + is_operation, "i", fd);
-        if (result == NULL && is_operation) {
-            /* in a callback of its future, by asyncio */
-            loop_report(loop, "Exception in callback of a future that waited for a socket", NULL, NULL);
+        if (result == NULL && !is_operation && loop->fds.raised == Py_None) {
+            loop->fds.raised = PyErr_GetRaisedException();
         }
         else if (result == NULL) {
-            PyErr_WriteUnraisable(owner);
+            /* in a callback of its future, by asyncio, or of a Handle */
+            loop_report(loop, "Exception in callback that stops to wait for a descriptor", "transport", owner);
         }
         Py_XDECREF(result);
         PyErr_SetRaisedException(exc);
     }
     Py_DECREF(owner);
     Py_DECREF(loop);
+}
+
+int
+watch_end_stopping(Loop *loop, PyObject *outer)
+{
+    PyObject *raised = loop->fds.raised;
+    loop->fds.raised = outer;
+    if (LIKELY(raised == Py_None)) {
+        return 0;
+    }
+    PyErr_SetRaisedException(raised);
+    return -1;
 }
 
 void

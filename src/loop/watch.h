@@ -53,7 +53,17 @@ void watch_abandon(struct watch *watch);  /* watch_stop() that calls no method: 
 /* Where loop._add_reader(), _add_writer(), or what removes them, is somebody else's, it is called, as
  * asyncio's transports, servers and sock_* do: with the method _read_ready or _write_ready of the owner, which is
  * watch_call_ready(). So watch_start() and watch_stop() of a watch that has a user may run Python. What
- * removing raises is told to sys.unraisablehook, for a sock_* method to the loop's exception handler. */
+ * removing raises is told to the loop's exception handler, unless there is a method that can raise it. */
+
+/* Around watch_stop() in a method: 0, or -1 with what removing has raised. */
+static inline PyObject *
+watch_begin_stopping(Loop *loop)
+{
+    PyObject *outer = loop->fds.raised;
+    loop->fds.raised = Py_None;
+    return outer;
+}
+int watch_end_stopping(Loop *loop, PyObject *outer);
 
 /* The watch's event has come, somebody says. None, or NULL with what has to leave. `loop` is not closed. */
 PyObject *watch_call_ready(Loop *loop, struct watch *watch);

@@ -6,6 +6,7 @@
 #include "net/channel.h"
 
 #include "base/args.h"
+#include "loop/overrides.h"
 #include "loop/schedule.h"
 #include "net/reader.h"
 
@@ -218,9 +219,10 @@ log_steal(Channel *ch, const char *level, PyObject *args_steal, PyObject *exc)
 int
 channel_log(Channel *ch, const char *level, const char *format, PyObject *arg)
 {
-    return UNLIKELY(ch->loop != NULL && FLAG(ch->loop->debug))
+    int debug = ch->loop == NULL ? 0 : loop_debugs(ch->loop);
+    return UNLIKELY(debug > 0)
                ? log_steal(ch, level, Py_BuildValue(arg == NULL ? "(sO)" : "(sOO)", format, ch, arg), NULL)
-               : 0;
+               : debug;
 }
 
 int
@@ -314,9 +316,8 @@ channel_tell_fatal(Channel *ch, PyObject *transport, const char *message, PyObje
     if (!expected) {
         return report(ch, transport, PyUnicode_FromString(message), exc);
     }
-    return ch->loop != NULL && FLAG(ch->loop->debug)
-               ? log_steal(ch, "debug", Py_BuildValue("(sOs)", "%r: %s", ch, message), exc)
-               : 0;
+    int debug = ch->loop == NULL ? 0 : loop_debugs(ch->loop);
+    return debug > 0 ? log_steal(ch, "debug", Py_BuildValue("(sOs)", "%r: %s", ch, message), exc) : debug;
 }
 
 /* -- the end --------------------------------------------------------------------- */

@@ -211,6 +211,7 @@ datagram_lost(Transport *tr)
 static const struct transport_kind datagram_kind = {
     .is_socket = true,
     .has_output = true,
+    .flow = FLOW_DATAGRAM,
     .queued = datagram_queued,
     .discard_output = datagram_discard_output,
     .lost = datagram_lost,

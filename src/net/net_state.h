@@ -43,6 +43,14 @@ struct reader_state {
     bool usable;                          /* they were as expected at import */
 };
 
+/* Types of transports with output. */
+enum flow_kind {
+    FLOW_STREAM,
+    FLOW_DATAGRAM,
+    FLOW_PIPE,
+    FLOW_KINDS,
+};
+
 struct net_state {
     struct tasks_state below;
     struct {
@@ -51,6 +59,7 @@ struct net_state {
         PyObject *TransportSocket;        /* asyncio.trsock.TransportSocket */
         PyObject *logger;                 /* asyncio.log.logger */
         unsigned int above_version;       /* of our Transport, while nothing above it is replaced; or 0 */
+        unsigned int flow_version[FLOW_KINDS];    /* of the types with output, while their flow control is ours */
         /* asyncio's (Python) bases keep nothing of ours; what somebody puts into their slots all the
          * same is dropped with the object. Offsets of those slots. */
         Py_ssize_t slots[8];
@@ -78,6 +87,7 @@ struct net_state {
     struct {
         PyTypeObject *Type;
         struct standard_transport methods;
+        vectorcallfunc write_by_position; /* of the descriptor of write() */
     } streams;                            /* stream.c */
     struct {
         PyTypeObject *Type;

@@ -13,6 +13,7 @@
 #include "net/pipe.h"
 
 #include "base/args.h"
+#include "loop/overrides.h"
 #include "loop/owner.h"
 #include "loop/schedule.h"
 #include "net/stream.h"
@@ -94,7 +95,11 @@ read_pipe_received_eof(Transport *tr)
     if (FLAG(tr->head.closing) || tr->head.loop == NULL) {
         return 0;    /* the log's handler did that */
     }
-    if (loop_call_soon_native(tr->head.loop, read_pipe_run_eof, (PyObject *)tr, NULL) < 0
+    bool told = (loop_replaced(tr->head.loop) & LOOP_SOON) != 0;
+    PyObject *end = told ? PyObject_GetAttr(tr->head.proto.protocol, tr->head.state->names.eof_received) : NULL;
+    if ((told ? transport_call_soon_steal(tr, end, PyTuple_New(0))
+              : loop_call_soon_native(tr->head.loop, read_pipe_run_eof, (PyObject *)tr, NULL))
+            < 0
         || transport_close(tr) < 0) {
         return transport_fatal(tr, READ_FAILED(tr));
     }
@@ -141,6 +146,7 @@ write_pipe_drop_write(Transport *tr)
 
 static const struct transport_kind write_pipe_kind = {
     .has_output = true,
+    .flow = FLOW_PIPE,
     .close_ends_output = true,
     .queued = stream_queued,
     .discard_output = stream_discard_output,
@@ -482,30 +488,7 @@ static PyMethodDef WritePipe_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-/* The base's methods of the other direction, and abort(): asyncio's has none of them. */
-static PyObject *
-ReadPipe_get_absent(PyObject *op, void *name)
-{
-    PyErr_Format(PyExc_AttributeError, "'%.100s' object has no attribute '%s'", Py_TYPE(op)->tp_name,
-                 (const char *)name);
-    return NULL;
-}
-
-#define READ_PIPE_ABSENT(name) {name, ReadPipe_get_absent, NULL, NULL, (void *)name}
-
 static PyGetSetDef ReadPipe_getset[] = {
-    READ_PIPE_ABSENT("abort"),
-    READ_PIPE_ABSENT("write"),
-    READ_PIPE_ABSENT("writelines"),
-    READ_PIPE_ABSENT("write_eof"),
-    READ_PIPE_ABSENT("can_write_eof"),
-    READ_PIPE_ABSENT("get_write_buffer_size"),
-    READ_PIPE_ABSENT("get_write_buffer_limits"),
-    READ_PIPE_ABSENT("set_write_buffer_limits"),
-    READ_PIPE_ABSENT("_set_write_buffer_limits"),
-    READ_PIPE_ABSENT("_maybe_pause_protocol"),
-    READ_PIPE_ABSENT("_maybe_resume_protocol"),
-    READ_PIPE_ABSENT("_write_ready"),
     {"_pipe", Pipe_get_pipe, Pipe_set_pipe, NULL, NULL},
     {"_fileno", Pipe_get_fileno, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},

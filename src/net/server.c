@@ -137,7 +137,7 @@ static PyObject *
 taker(const Acceptor *acceptor, Loop *loop)
 {
     /* asyncio makes a task for each */
-    bool seen = (loop_replaced(loop) & (LOOP_ACCEPTING | LOOP_BIT(create_task))) != 0
+    bool seen = (loop_replaced(loop) & (LOOP_ACCEPTING | LOOP_BIT(create_task) | LOOP_SOON)) != 0
                 || GLOBAL_REPLACED(loop->state, TASKS_TASK) || SHARED_LOAD(loop->task_factory) != NULL;
     return UNLIKELY(seen) ? acceptor->otherwise : acceptor->accepted;
 }
@@ -265,7 +265,7 @@ accepts_natively(Acceptor *acceptor, struct state *state)
     return standard_socket_has_all(state, acceptor->sock,
                                    1u << SOCKET_ACCEPT | 1u << SOCKET_RAW_ACCEPT
                                        | 1u << SOCKET_SETBLOCKING | 1u << SOCKET_SETSOCKOPT | 1u << SOCKET_NEW
-                                       | 1u << SOCKET_INIT | 1u << SOCKET_GETATTRIBUTE)
+                                       | 1u << SOCKET_INIT | 1u << SOCKET_FILENO | 1u << SOCKET_GETATTRIBUTE)
            && standard_is(state, STANDARD_SOCKET_SOCKET);
 }
 

@@ -120,6 +120,34 @@ Stream_write(PyObject *op, PyObject *data)
     return none_or_error(stream_write(stream_cast(op), data));
 }
 
+/* A call of write(data) does not come here, once the interpreter knows that call; one of write(data=...) does. To take
+ * names by itself write() would be 5 % dearer (guarded path: write-burst). */
+static PyObject *
+call_write(PyObject *descriptor, PyObject *const *args, size_t nargsf, PyObject *kwnames)
+{
+    struct state *state = state_of_type(PyDescr_TYPE(descriptor));
+    if (kwnames != NULL && PyVectorcall_NARGS(nargsf) == 1 && PyTuple_GET_SIZE(kwnames) == 1
+        && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(kwnames, 0), "data") == 0) {
+        nargsf++;
+        kwnames = NULL;
+    }
+    return net_state(state)->streams.write_by_position(descriptor, args, nargsf, kwnames);
+}
+
+static int
+take_write_by_name(struct state *state)
+{
+    PyObject *descriptor = PyObject_GetAttrString((PyObject *)net_state(state)->streams.Type, "write");
+    if (descriptor == NULL) {
+        return -1;
+    }
+    vectorcallfunc *call = &((PyMethodDescrObject *)descriptor)->vectorcall;
+    net_state(state)->streams.write_by_position = *call;
+    *call = call_write;
+    Py_DECREF(descriptor);
+    return 0;
+}
+
 PyObject *
 Stream_writelines(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
@@ -258,8 +286,8 @@ Stream_get_empty_waiter(PyObject *op, void *closure UNUSED)
 #endif
 
 static PyMethodDef Stream_methods[] = {
-    {"write", Stream_write, METH_O,    /* by position: with keywords 5 % more (guarded path write-burst) */
-     PyDoc_STR("write($self, data, /)\n--\n\n"
+    {"write", Stream_write, METH_O,    /* by name: call_write() */
+     PyDoc_STR("write($self, /, data)\n--\n\n"
                "Send bytes, now or as soon as the peer takes them. Does not block.\n\n"
                "TypeError for anything but bytes, bytearray or memoryview; RuntimeError after\n"
                "write_eof(). After the connection is lost the data is dropped.")},
@@ -371,7 +399,8 @@ stream_type_init(PyObject *module, struct state *state)
         || state_add_type(module, &Stream_spec, (PyObject *)net_state(state)->transports.Type,
                           (Py_ssize_t)sizeof(Transport), &net_state(state)->streams.Type)
                < 0
-        || standard_transport_init(state, &net_state(state)->streams.methods, net_state(state)->streams.Type) < 0) {
+        || standard_transport_init(state, &net_state(state)->streams.methods, net_state(state)->streams.Type) < 0
+        || take_write_by_name(state) < 0) {
         return -1;
     }
     PyObject *constants = PyImport_ImportModule("asyncio.constants");

@@ -7,6 +7,8 @@
 #include "net/transport.h"
 
 #include "base/args.h"
+#include "base/context.h"
+#include "loop/overrides.h"
 #include "loop/owner.h"
 #include "tasks/future.h"
 #include "net/clients.h"
@@ -209,13 +211,19 @@ transport_run_lost(PyObject *owner, PyObject *exc)
 
 static const struct owed_kind transport_lost = {transport_run_lost, offsetof(Channel, owed_lost)};
 
-/* A method of the program's, by call_soon(). */
-static int
-transport_call_soon_steal(Transport *tr, PyObject *method, PyObject *exc)
+int
+transport_call_soon_steal(Transport *tr, PyObject *callback, PyObject *args)
 {
-    PyObject *handle = PyObject_CallMethodObjArgs((PyObject *)tr->head.loop, tr->head.state->names.call_soon, method,
-                                                  exc == NULL ? Py_None : exc, NULL);
-    Py_DECREF(method);
+    PyObject *all = callback == NULL || args == NULL ? NULL : PyTuple_Pack(1, callback);
+    if (all != NULL) {
+        Py_SETREF(all, PySequence_Concat(all, args));
+    }
+    Py_XDECREF(callback);
+    Py_XDECREF(args);
+    PyObject *loop = tr->head.loop == NULL ? Py_None : (PyObject *)tr->head.loop;    /* ended by the last call */
+    Py_INCREF(loop);
+    PyObject *handle = context_call_method_steal(loop, "call_soon", all, (PyObject *)tr);
+    Py_DECREF(loop);
     Py_XDECREF(handle);
     return handle == NULL ? -1 : 0;
 }
@@ -226,9 +234,11 @@ transport_schedule_lost(Transport *tr, PyObject *exc)
 {
     assert(tr->head.conn_lost == 0 && tr->head.loop != NULL);
     SHARED_STORE(tr->head.conn_lost, 1);
-    PyObject *own = transport_own_method(tr, "_call_connection_lost");
-    if (UNLIKELY(own != NULL)) {
-        return transport_call_soon_steal(tr, own, exc);
+    bool told = (loop_replaced(tr->head.loop) & LOOP_SOON) != 0;
+    PyObject *own = UNLIKELY(told) ? PyObject_GetAttrString((PyObject *)tr, "_call_connection_lost")
+                                   : transport_own_method(tr, "_call_connection_lost");
+    if (UNLIKELY(told || own != NULL)) {
+        return transport_call_soon_steal(tr, own, PyTuple_Pack(1, exc == NULL ? Py_None : exc));
     }
     return loop_call_soon_surely(tr->head.loop, &tr->head.owed_lost, &transport_lost, exc);
 }
@@ -612,9 +622,49 @@ transport_run_begin(PyObject *owner, PyObject *waiter)
     return result;
 }
 
+/* What asyncio schedules for that is transport._add_reader(fd, transport._read_ready). */
+static PyObject *
+begin_reading(PyObject *op, PyObject *args UNUSED)
+{
+    OWN_LOOP_OF(op, Channel);
+    Transport *tr = transport_cast(op);
+    tr->begun = true;
+    return none_or_error(tr->head.loop == NULL ? 0 : transport_update_reading(tr));
+}
+
+static PyMethodDef begin_reading_def = {"_add_reader", begin_reading, METH_VARARGS, NULL};
+
+/* The program looks at what is scheduled: the calls that asyncio makes, in their order. */
+static int
+transport_begin_by_method(Transport *tr, PyObject *waiter)
+{
+    PyObject *op = (PyObject *)tr;
+    PyObject *made = PyObject_GetAttr(tr->head.proto.protocol, tr->head.state->names.connection_made);
+    if (transport_call_soon_steal(tr, made, PyTuple_Pack(1, op)) < 0) {
+        return -1;
+    }
+    if (!tr->read_eof) {
+        PyObject *ready = PyObject_GetAttrString(op, "_read_ready");
+        PyObject *args = ready == NULL ? NULL : Py_BuildValue("(iN)", tr->fd, ready);
+        if (transport_call_soon_steal(tr, PyCFunction_New(&begin_reading_def, op), args) < 0) {
+            return -1;
+        }
+    }
+    if (waiter == NULL) {
+        return 0;
+    }
+    PyObject *futures = PyImport_ImportModule("asyncio.futures");
+    PyObject *set = futures == NULL ? NULL : PyObject_GetAttrString(futures, "_set_result_unless_cancelled");
+    Py_XDECREF(futures);
+    return transport_call_soon_steal(tr, set, PyTuple_Pack(2, waiter, Py_None));
+}
+
 int
 transport_begin(Transport *tr, PyObject *waiter)
 {
+    if (UNLIKELY((loop_replaced(tr->head.loop) & LOOP_SOON) != 0)) {
+        return transport_begin_by_method(tr, waiter);
+    }
     if (tr->head.proto.kind != PROTO_READER) {
         /* Looked up now: who makes a transport for what is no protocol hears of it. */
         tr->made = PyObject_GetAttr(tr->head.proto.protocol, tr->head.state->names.connection_made);

@@ -27,6 +27,7 @@ struct transport_kind {
     bool is_socket;         /* extra info: socket, sockname, peername; else pipe. The
                              * descriptor is the transport's alone: add_reader() refuses it */
     bool has_output;
+    uint8_t flow;           /* enum flow_kind, if it has */
     bool close_ends_output; /* close() is write_eof(): what is written after it is dropped */
     /* bytes that wait to be sent */
     size_t (*queued)(Transport *tr);
@@ -102,6 +103,10 @@ int transport_ensure_free(Loop *loop, int fd, PyObject *named);
  * is the caller's again. Keeps the current exception. */
 void transport_undo(Transport *tr);
 
+/* loop.call_soon(callback, *args), as asyncio's transports call it: both are stolen, and may be NULL with an exception.
+ * 0 / -1 */
+int transport_call_soon_steal(Transport *tr, PyObject *callback, PyObject *args);
+
 /* Schedules connection_made(), then the first reading, then the waiter (or NULL). 0 / -1. */
 int transport_begin(Transport *tr, PyObject *waiter);
 
@@ -126,13 +131,13 @@ transport_is_plain_stream(struct state *state, PyObject *op)
            && standard_transport_class(state, &net_state(state)->streams.methods, net_state(state)->streams.Type);
 }
 
-/* May one of the methods of flow control be somebody's? See replaced_above(), transport_type.c. */
+/* May one of the methods of flow control be somebody's, or get_write_buffer_size(), which they call? */
 static inline bool
 transport_flow_is_replaced(Transport *tr)
 {
     struct net_state *net = net_state(tr->head.state);
     return UNLIKELY(tr->head.dict != NULL)
-           || !standard_class_is_same(net->transports.Type, &net->transports.above_version);
+           || !standard_class_is_same(Py_TYPE(tr), &net->transports.flow_version[tr->kind->flow]);
 }
 
 /* -- what is known of a connection (transport_info.c) ------------------------------ */

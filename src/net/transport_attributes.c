@@ -19,16 +19,12 @@ OBJECT_GETTER(file, GUARD(op), tr->file_closed ? NULL : tr->file)
 OBJECT_GETTER(server, OWN_LOOP_OF(op, Channel), tr->server)
 
 #if PY_VERSION_HEX >= 0x030F0000
-/* Of pipes asyncio knows none, and of datagrams nobody gives one. */
+/* Of datagrams nobody gives one. */
 static PyObject *
 Transport_get_context(PyObject *op, void *closure UNUSED)
 {
     OWN_LOOP_OF(op, Channel);
     Transport *tr = transport_cast(op);
-    if (!tr->kind->is_socket) {
-        PyErr_Format(PyExc_AttributeError, "'%s' object has no attribute '_context'", Py_TYPE(op)->tp_name);
-        return NULL;
-    }
     PyObject *context = tr->kind->received_eof == NULL ? NULL : tr->head.proto.context;
     return Py_NewRef(context != NULL ? context : Py_None);
 }

@@ -98,25 +98,55 @@ transport_finalize(PyObject *op)
 
 /* -- methods -------------------------------------------------------------------- */
 
+/* `end` of a transport, for a method of it. */
+static PyObject *
+call_end(PyObject *op, int (*end)(Transport *tr, PyObject *exc), PyObject *exc)
+{
+    Loop *loop = (Loop *)Py_XNewRef(transport_cast(op)->head.loop);
+    PyObject *outer = loop == NULL ? NULL : watch_begin_stopping(loop);
+    int result = end(transport_cast(op), exc);
+    if (loop != NULL && watch_end_stopping(loop, outer) < 0) {
+        result = -1;
+    }
+    Py_XDECREF(loop);
+    return none_or_error(result);
+}
+
+static int
+end_by_close(Transport *tr, PyObject *ignored UNUSED)
+{
+    return transport_close(tr);
+}
+
+static int
+end_by_pause(Transport *tr, PyObject *ignored UNUSED)
+{
+    watch_stop(&tr->read_watch);
+    return 0;
+}
+
 static PyObject *
 Transport_close(PyObject *op, PyObject *ignored UNUSED)
 {
     OWN_LOOP_OF(op, Channel);
-    return none_or_error(transport_close(transport_cast(op)));
+    return call_end(op, end_by_close, NULL);
 }
 
 static PyObject *
 Transport_abort(PyObject *op, PyObject *ignored UNUSED)
 {
     OWN_LOOP_OF(op, Channel);
-    return none_or_error(transport_force_close(transport_cast(op), NULL));
+    if (UNLIKELY(transport_cast(op)->head.loop == NULL) && !transport_cast(op)->kind->is_socket) {
+        return args_none_has_no("_remove_reader");    /* which asyncio's pipes call first */
+    }
+    return call_end(op, transport_force_close, NULL);
 }
 
 static PyObject *
 Transport__force_close(PyObject *op, PyObject *exc)
 {
     OWN_LOOP_OF(op, Channel);
-    return none_or_error(transport_force_close_here(transport_cast(op), exc == Py_None ? NULL : exc));
+    return call_end(op, transport_force_close_here, exc == Py_None ? NULL : exc);
 }
 
 static PyObject *
@@ -163,7 +193,11 @@ Transport_pause_reading(PyObject *op, PyObject *ignored UNUSED)
         return Py_NewRef(Py_None);
     }
     SET_FLAG(tr->head.paused, true);
-    watch_stop(&tr->read_watch);
+    PyObject *stopped = call_end(op, end_by_pause, NULL);
+    if (stopped == NULL) {
+        return NULL;
+    }
+    Py_DECREF(stopped);
     return none_or_error(channel_log(&tr->head, "debug", "%r pauses reading", NULL));
 }
 
@@ -361,6 +395,41 @@ call_above_for_size(PyObject *op, enum above which, PyObject **result)
     return !ours;
 }
 
+static PyObject *Transport__maybe_pause_protocol(PyObject *op, PyObject *ignored);
+static PyObject *Transport__maybe_resume_protocol(PyObject *op, PyObject *ignored);
+
+/* What is called of the class is ours, and what that calls asyncio's: then it need not be called any more. */
+static void
+note_own_flow(Transport *tr)
+{
+    static const struct {
+        const char *name;
+        PyCFunction ours;
+        enum above above;
+    } methods[] = {
+        {"get_write_buffer_size", Transport_get_write_buffer_size, ABOVE_PAUSE},
+        {"_maybe_pause_protocol", Transport__maybe_pause_protocol, ABOVE_PAUSE},
+        {"_maybe_resume_protocol", Transport__maybe_resume_protocol, ABOVE_RESUME},
+    };
+    PyTypeObject *type = Py_TYPE(tr);
+    PyObject *exc = PyErr_GetRaisedException();
+    bool own = true;
+    for (size_t i = 0; i < ARRAY_LEN(methods); i++) {
+        PyObject *method = PyObject_GetAttrString((PyObject *)type, methods[i].name);    /* gives it a version */
+        PyObject *above = replaced_above((PyObject *)tr, methods[i].above);
+        own = own && method != NULL && Py_IS_TYPE(method, &PyMethodDescr_Type)
+              && ((PyMethodDescrObject *)method)->d_method->ml_meth == methods[i].ours && above == NULL
+              && !PyErr_Occurred();
+        Py_XDECREF(above);
+        Py_XDECREF(method);
+    }
+    PyErr_Clear();
+    PyErr_SetRaisedException(exc);
+    if (own) {
+        SHARED_STORE(net_state(tr->head.state)->transports.flow_version[tr->kind->flow], standard_version(type));
+    }
+}
+
 static PyObject *
 Transport__maybe_pause_protocol(PyObject *op, PyObject *ignored UNUSED)
 {
@@ -370,6 +439,7 @@ Transport__maybe_pause_protocol(PyObject *op, PyObject *ignored UNUSED)
         || call_above_for_size(op, ABOVE_PAUSE, &result)) {
         return result;
     }
+    note_own_flow(transport_cast(op));
     return none_or_error(transport_pause_if_full(transport_cast(op)));
 }
 
@@ -382,6 +452,7 @@ Transport__maybe_resume_protocol(PyObject *op, PyObject *ignored UNUSED)
         || call_above_for_size(op, ABOVE_RESUME, &result)) {
         return result;
     }
+    note_own_flow(transport_cast(op));
     return none_or_error(transport_resume_if_empty(transport_cast(op)));
 }
 

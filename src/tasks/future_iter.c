@@ -58,8 +58,12 @@ future_iter_look(FutureIter *self, PyObject **result, Future **done)
         *result = Py_NewRef(future);
         return PYGEN_NEXT;
     }
+#if PY_VERSION_HEX >= 0x030E0000
+    *done = (Future *)Py_NewRef(future);    /* as asyncio's, it answers again if it is asked again */
+#else
     self->future = NULL;
     *done = future;
+#endif
     return PYGEN_RETURN;
 }
 

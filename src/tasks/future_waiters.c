@@ -367,12 +367,8 @@ Future_remove_done_callback(PyObject *op, PyObject *wanted)
     if (removed < 0) {
         return NULL;
     }
-    /* What a comparison adds is not looked at, so that this comes to an end. */
-    Py_ssize_t left = self->callbacks == NULL ? 0 : PyList_GET_SIZE(self->callbacks);
-    for (Py_ssize_t i = 0; left-- > 0;) {
-        if (self->callbacks == NULL || i >= PyList_GET_SIZE(self->callbacks)) {
-            break;
-        }
+    /* also at what a comparison adds, as asyncio does */
+    for (Py_ssize_t i = 0; self->callbacks != NULL && i < PyList_GET_SIZE(self->callbacks);) {
         PyObject *item = Py_NewRef(PyList_GET_ITEM(self->callbacks, i));
         bool parked = !PyTuple_CheckExact(item);
         PyObject *waiter = parked ? item : PyTuple_GET_ITEM(item, 0);

@@ -3,6 +3,7 @@
  * Danger: as in tls.c. */
 #include "tls/tls.h"
 
+#include "loop/overrides.h"
 #include "loop/schedule.h"
 
 /* -- how it ends ------------------------------------------------------------------------ */
@@ -98,7 +99,8 @@ tls_handshake_done(Tls *tls)
         || PyDict_SetItem(tls->head.extra, names->ssl_object, tls->engine.object) < 0) {
         return tls_handshake_failed(tls);
     }
-    if (FLAG(tls->head.loop->debug) && tls_log_handshake(tls) < 0) {
+    int debug = loop_debugs(tls->head.loop);
+    if (UNLIKELY(debug != 0) && (debug < 0 || tls_log_handshake(tls) < 0)) {
         return -1;    /* for whoever has brought the peer's bytes */
     }
     if (tls->app == TLS_APP_INIT) {
@@ -230,8 +232,9 @@ tls_lower_made(Tls *tls, PyObject *transport)
     if (FLAG(tls->head.closing)) {
         return tls_abort(tls, NULL);    /* cancelled before it began */
     }
-    if (FLAG(tls->head.loop->debug)) {
-        if (channel_log(&tls->head, "debug", "%r starts SSL handshake", NULL) < 0) {
+    int debug = loop_debugs(tls->head.loop);
+    if (UNLIKELY(debug != 0)) {
+        if (debug < 0 || channel_log(&tls->head, "debug", "%r starts SSL handshake", NULL) < 0) {
             return -1;
         }
         tls->handshake_started = loop_time(tls->head.loop);

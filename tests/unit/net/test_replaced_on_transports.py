@@ -114,10 +114,7 @@ def test_setsockopt_is_replaced(monkeypatch):
 
 
 @pytest.mark.parametrize("tls", [False, True])
-def test_write_by_keyword(impl, run, tls, tmp_path):
-    if impl.ours and not tls:
-        pytest.skip("names would cost each write() 5 %")
-
+def test_write_by_keyword(run, tls, tmp_path):
     async def main():
         loop = asyncio.get_running_loop()
         came = []
