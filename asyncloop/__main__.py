@@ -4,7 +4,7 @@
     python -m asyncloop -m module ARGS
     python -m asyncloop -c 'code' ARGS
     python -m asyncloop - ARGS              code from the standard input
-    python -m asyncloop ps PID              nothing of it: loops of another process (_outside.py)
+    python -m asyncloop ps PID              nothing of it: loops of another process (_ps.py)
 
 The program finds what it would find under plain `python`: its own `__main__` module, `sys.argv` and
 `sys.path[0]`, and its exit status and traceback are the same. The only difference is the type of
@@ -244,9 +244,9 @@ def main() -> None:
         print(version())
         return
     if first in ("ps", "tree", "top"):
-        from asyncloop import _outside
+        from asyncloop import _ps
 
-        raise SystemExit(_outside.main(args))
+        raise SystemExit(_ps.main(args))
 
     try:
         _run(*_program(first, rest))

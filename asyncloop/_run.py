@@ -41,6 +41,8 @@ def _fail(message: str, status: int = 2) -> NoReturn:
 
 
 _SPLIT = ("-S", "--split-string")  # env's, in a first line of several words
+# Python's: letters, of which the last may have a value, here or in the next word.
+_SHORT_OPTIONS = re.compile("-([^cmWX]*)([cmWX]?)(.*)", re.DOTALL)
 
 
 def _deaf_flags(command: list[str], executable: str) -> str:
@@ -53,15 +55,14 @@ def _deaf_flags(command: list[str], executable: str) -> str:
             if word == "--check-hash-based-pycs":
                 del words[:1]
             continue
-        for at, letter in enumerate(word[1:], 2):
-            if letter in "cm":
-                return found
-            if letter in "WX":
-                if at == len(word):
-                    del words[:1]
-                break
-            if letter in "IES":
-                found += letter
+        match = _SHORT_OPTIONS.fullmatch(word)
+        assert match is not None
+        letters, last, value = match.groups()
+        found += "".join(letter for letter in letters if letter in "IES")
+        if last in ("c", "m"):
+            break
+        if last and not value:
+            del words[:1]
     return found
 
 
@@ -84,38 +85,47 @@ def _is_python(path: str) -> bool:
     return bool(re.fullmatch(r"(python|pypy)[\d.]*(-c|[tdw]{0,2})", os.path.basename(path)))
 
 
-def main() -> None:
-    """The command line of asyncloop-run: replaces this process by the command."""
-    args = sys.argv[1:]
-    as_uvloop = check = False
+def _options(args: list[str]) -> set[str]:
+    """Take the options before the command out of the arguments. Some end the program."""
+    found = set()
     while args and args[0].startswith("-"):
         option = args.pop(0)
         if option == "--":
             break
-        if option == "--as-uvloop":
-            as_uvloop = True
-        elif option == "--check":
-            check = True
-        elif option in ("-h", "--help"):
+        if option in ("-h", "--help"):
             print(USAGE, end="")
-            return
-        elif option in ("-V", "--version"):
+            raise SystemExit(0)
+        if option in ("-V", "--version"):
             from .__main__ import version
 
             print(version())
-            return
-        else:
+            raise SystemExit(0)
+        if option not in ("--as-uvloop", "--check"):
             _fail(f"unknown option {option}\n{USAGE[:-1]}")
+        found.add(option)
+    return found
+
+
+def _found(command: str) -> str:
+    """Where a command is, or the end of the program as of a shell that finds none."""
+    executable = shutil.which(command)
+    if executable is not None:
+        return executable
+    if os.sep in command and os.path.exists(command):
+        wrong = errno.EISDIR if os.path.isdir(command) else errno.EACCES
+        _fail(f"cannot run {command}: {os.strerror(wrong)}", 126)
+    _fail(f"command not found: {command}", 127)
+
+
+def main() -> None:
+    """The command line of asyncloop-run: replaces this process by the command."""
+    args = sys.argv[1:]
+    options = _options(args)
     if not args:
         _fail(f"no command given\n{USAGE[:-1]}")
     if os.pathsep in _switch.SITE:
         _fail(f"cannot act from {_switch.SITE}: PYTHONPATH has no way to name it")
-    executable = shutil.which(args[0])
-    if executable is None and os.sep in args[0] and os.path.exists(args[0]):
-        wrong = errno.EISDIR if os.path.isdir(args[0]) else errno.EACCES
-        _fail(f"cannot run {args[0]}: {os.strerror(wrong)}", 126)
-    if executable is None:
-        _fail(f"command not found: {args[0]}", 127)
+    executable = _found(args[0])
     flags = _deaf_flags(args, executable)
     if flags:
         _say(
@@ -123,9 +133,9 @@ def main() -> None:
             f"-{' -'.join(dict.fromkeys(flags))}, which leaves out PYTHONPATH or sitecustomize"
         )
     env = _switch.environment(os.environ, args)
-    if as_uvloop:
+    if "--as-uvloop" in options:
         env["ASYNCLOOP_AS_UVLOOP"] = "1"
-    if check:
+    if "--check" in options:
         env["ASYNCLOOP_CHECK"] = "1"
         raise SystemExit(_checked(args, executable, env))
     _become(args, executable, env)

@@ -8,7 +8,7 @@ from textual.containers import VerticalScroll
 from textual.widgets import DataTable, Footer, Header, Static
 
 from ._command import Trouble
-from ._outside import LOOP_COLUMNS, TASK_COLUMNS, Shown, Watch
+from ._ps import LOOP_COLUMNS, TASK_COLUMNS, Shown, Watch
 
 __all__ = ["Top"]
 

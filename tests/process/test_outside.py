@@ -20,7 +20,7 @@ import time
 import pytest
 
 import asyncloop
-from asyncloop import _core, _outside, _page
+from asyncloop import _core, _outside, _page, _ps
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it looks below /proc")
 
@@ -50,7 +50,7 @@ def program(code, **environment):
 def look(capsys, *arguments, status=0):
     """What a command prints."""
     capsys.readouterr()
-    assert _outside.main([str(each) for each in arguments]) == status
+    assert _ps.main([str(each) for each in arguments]) == status
     out, err = capsys.readouterr()
     if status:
         assert out == "" and err.count("\n") == 1, (out, err)
@@ -200,7 +200,7 @@ def test_top(capsys, monkeypatch):
                     process.kill()
                     process.wait()
 
-        monkeypatch.setattr(_outside, "time", Clock())
+        monkeypatch.setattr(_ps, "time", Clock())
         text = look(capsys, "top", process.pid, "-d", 0.05)
         assert f"process {process.pid} has ended" in text and text.count("TURNS/S") == 2
 
@@ -248,7 +248,7 @@ def test_by_the_command_line():
 )
 def test_wrong_arguments(arguments, capsys):
     with pytest.raises(SystemExit) as ended:
-        _outside.main(arguments)
+        _ps.main(arguments)
     assert ended.value.code == 2
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1
@@ -329,12 +329,12 @@ def test_a_process_of_another_user(capsys):
     """Asked by a child that has given up its rights."""
     code = """
     import os, sys
-    from asyncloop import _outside
-    _outside._parser().format_help()  # imports what nobody else may read
+    from asyncloop import _ps
+    _ps._parser().format_help()  # imports what nobody else may read
     os.setgroups([])
     os.setresgid(65534, 65534, 65534)
     os.setresuid(65534, 65534, 65534)
-    sys.exit(_outside.main(["ps", sys.argv[1]]))
+    sys.exit(_ps.main(["ps", sys.argv[1]]))
     """
     with program(SERVICE.replace("BLOCK", "sleep"), ASYNCLOOP_PAGE="1") as process:
         done = subprocess.run(
@@ -605,8 +605,8 @@ def test_top_is_text_on_a_terminal_without_textual():
     code = """
     import sys
     sys.modules["textual"] = None
-    from asyncloop import _outside
-    sys.exit(_outside.main(["top", sys.argv[1], "-d", "0.01"]))
+    from asyncloop import _ps
+    sys.exit(_ps.main(["top", sys.argv[1], "-d", "0.01"]))
     """
     ours, theirs = os.openpty()
     with program(SERVICE.replace("BLOCK", "sleep"), ASYNCLOOP_PAGE="1") as process:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from asyncloop import _outside
+from asyncloop import _outside, _ps
 from tests.support import Impl, import_root
 
 from .test_outside import SERVICE, look, own_page, program
@@ -160,7 +160,7 @@ def test_a_repr_that_blocks(how, capsys, monkeypatch):
 def test_a_repr_that_raises_or_asks_itself(how, capsys):
     with sulking(SULKS.replace("MISBEHAVE", how)) as process:
         if how == "raise KeyboardInterrupt":  # nothing that is contained; but it is that thread's
-            _outside.main(["tree", str(process.pid)])
+            _ps.main(["tree", str(process.pid)])
         else:
             assert "waiter 2" in look(capsys, "tree", process.pid)
             assert "waiter 2" in look(capsys, "tree", process.pid, "--json")

@@ -62,7 +62,7 @@ async def until(condition):
 def test_the_view():
     from textual.widgets import DataTable, Static
 
-    from asyncloop._outside import Watch
+    from asyncloop._ps import Watch
     from asyncloop._top import Top
 
     async def main(process):
@@ -123,8 +123,8 @@ def test_without_a_page_it_is_one_line():
     code = textwrap.dedent("""
         import sys
         sys.stdout.isatty = lambda: True
-        from asyncloop import _outside
-        sys.exit(_outside.main(["top", sys.argv[1]]))
+        from asyncloop import _ps
+        sys.exit(_ps.main(["top", sys.argv[1]]))
     """)
     done = subprocess.run(
         [sys.executable, "-c", code, str(os.getpid())],
