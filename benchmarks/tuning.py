@@ -63,7 +63,7 @@ VARIATIONS = (
     Variation("FREELIST_MAX", "0", ("future", "call-soon"), ("future", "call-soon", "timers-fire")),
     Variation("HEAP_ARITY", "2", ("timers-due", "growth-timers-100000"), ("timers-fire",)),
     Variation("SCRATCH_KEPT", "1", ("tls-protocol-1048576",), ("protocol", "tls-direct")),
-    Variation("HANDLE_INLINE_ARGS", "1", ("memory-timer",), ("call-soon-arguments",)),
+    Variation("HANDLE_INLINE_ARGS", "1", paths=("call-soon-arguments",)),
     Variation("SLOW_ANSWER_NS", "INT64_MAX", ("http-asgi", "http-aiohttp", "echo-streams-1024")),
     Variation("MANY_EVENTS", "1", ("http-asgi", "echo-streams-1024")),
     Variation("TIMERFD_HORIZON_NS", "0", ("late-500", "late-5000")),
@@ -75,7 +75,6 @@ VARIATIONS = (
         "((size_t)1 << 40)",
         ("echo-protocol-65536", "echo-protocol-1048576 --sizes 1048576"),
     ),
-    Variation("MISFITS", "1", ("echo-protocol-1048576 --sizes 1048576",)),
     Variation(
         "READER_LARGE_BYTES",
         "((size_t)1 << 40)",
@@ -95,8 +94,6 @@ VARIATIONS = (
     Variation("ACCEPT_BUDGET", "1", ("accept-protocol", "accept-streams")),
     Variation("GATHER_PIECES", "1", ("tls-writelines-64",)),
     Variation("TLS_OUT_RECORDS", "1", ("tls-protocol-1048576",)),
-    Variation("TLS_TURN_RECORDS", "1", ("tls-protocol-1048576 --loops asyncloop-portable",)),
-    Variation("PLAIN_BYTES", "16384", ("tls-protocol-1048576",)),
     Variation(
         "prefetch of handles",
         rows=("timers-due", "call-soon"),
@@ -108,6 +105,7 @@ BOUNDS = {
     "ARRAY_FIRST": "where an array begins, which doubles from there",
     "DIRECT_MAX": "how long descriptors wait behind a flood of calls from other threads",
     "DRAIN_MAX": "the same",
+    "PLAIN_BYTES": "asyncio's: what a StreamReader gets at once, and so where it pauses",
     "PAGE_BITS": "memory for a descriptor with a high number",
     "IO_IOV_MAX": "the kernel's",
     "LOOK_UP_IDLE_MS": "how long a thread that asks for names stays without work",

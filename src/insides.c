@@ -237,7 +237,7 @@ Loop__timer_list(PyObject *op, PyObject *ignored UNUSED)
 static bool
 timer_is_ours(Loop *loop, PyObject *handle)
 {
-    return Py_IS_TYPE(handle, loop_state(loop->state)->handles.TimerType)
+    return Py_IS_TYPE(handle, loop_state(loop->state)->types.TimerHandle)
            && ((TimerHandle *)handle)->handle.loop == loop;
 }
 
@@ -251,7 +251,7 @@ Loop__timer_put(PyObject *op, PyObject *handle)
     }
     if (timer_is_ours(loop, handle)) {
         TimerHandle *timer = (TimerHandle *)handle;
-        if (timer->heap_index != TIMER_NOT_WAITING || timer->handle.cancelled) {
+        if (timer->handle.waits || timer->handle.cancelled) {
             Py_RETURN_NONE;    /* it is there */
         }
         handle_track(&timer->handle);
@@ -304,7 +304,7 @@ Loop__timer_take(PyObject *op, PyObject *handle)
 void
 insides_timer_cancelled(Loop *loop, PyObject *handle)
 {
-    if (!Py_IS_TYPE(handle, loop_state(loop->state)->handles.TimerType) && loop_is_mine(loop)) {
+    if (!Py_IS_TYPE(handle, loop_state(loop->state)->types.TimerHandle) && loop_is_mine(loop)) {
         TimerHandle *timer = timer_standing_for(loop, handle);
         if (timer != NULL) {
             Py_INCREF(timer);

@@ -53,8 +53,8 @@ handle_of_step(Loop *loop, PyObject *task)
 {
     PyObject *place = record_take_place(task, loop);
     Handle *handle = place == NULL ? NULL : task_step_handle(loop, (Task *)task);
-    if (handle != NULL && handle->extra != NULL) {
-        Py_XSETREF(handle->extra->source_traceback, Py_NewRef(place));
+    if (handle != NULL && handle->has_extra) {
+        Py_XSETREF(handle_extra(handle)->source_traceback, Py_NewRef(place));
     }
     PyErr_Clear();
     Py_XDECREF(place);

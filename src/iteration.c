@@ -118,7 +118,7 @@ loop_note_look(Loop *loop, int64_t before, int64_t after)
     }
     COUNTER_SET(counters->looked, after);
     COUNTER_SET(counters->ready, ready_length(&loop->ready));
-    COUNTER_SET(counters->timers, timer_count(loop));
+    COUNTER_SET(counters->timers, timer_count(&loop->timers));
 }
 
 /* What the look has brought is told now. */
@@ -169,7 +169,7 @@ loop_time_until(Loop *loop, int64_t next, int64_t *wait_ns)
 static inline int
 loop_idle_time(Loop *loop, int64_t *wait_ns)
 {
-    int64_t next = timer_next(loop);
+    int64_t next = timer_next(&loop->timers);
     loop->slept_ns = 0;
     *wait_ns = TIMER_NEVER;
     return LIKELY(next == TIMER_NEVER) ? 0 : loop_time_until(loop, next, wait_ns);
@@ -264,7 +264,7 @@ loop_poll_by(Loop *loop, struct run *run, size_t *before, const int by_selector)
         loop_tell_profiler(loop);
     }
     /* Without timers the moment of waking is as good, and need not be asked for. */
-    now = loop->woke_ns != 0 && timer_next(loop) == TIMER_NEVER ? loop->woke_ns : monotonic_ns();
+    now = loop->woke_ns != 0 && timer_next(&loop->timers) == TIMER_NEVER ? loop->woke_ns : monotonic_ns();
     loop_note_look(loop, loop->slept_ns != 0 ? loop->slept_ns : now,
                    loop->woke_ns != 0 ? loop->woke_ns : now);
     loop->now_ns = loop->last_poll_ns = now;
@@ -312,7 +312,7 @@ loop_dispatch(Loop *loop)
 static inline int
 loop_collect_timers(Loop *loop)
 {
-    int64_t next = timer_next(loop);
+    int64_t next = timer_next(&loop->timers);
     int64_t now = loop->now_ns;
     if (LIKELY(next == TIMER_NEVER)) {
         /* As asyncio, which asks in each iteration. What was replaced is known from whatever was scheduled. */
@@ -328,6 +328,14 @@ loop_collect_timers(Loop *loop)
     return 0;
 }
 
+static inline void
+loop_drain_inbox(Loop *loop)
+{
+    if (inbox_has_any(&loop->inbox)) {
+        inbox_drain_some(loop);
+    }
+}
+
 /* What other threads have sent, and the poll: 1 if there was one, 0, or -1. `*before` is how many calls were
  * ready then. */
 static inline __attribute__((always_inline)) int
@@ -335,11 +343,11 @@ loop_gather(Loop *loop, struct run *run, size_t *before)
 {
     overrides_look_at_modules(loop);
     loop->inbox.direct = 0;
-    inbox_drain(loop);
+    loop_drain_inbox(loop);
     *before = 0;
     int polled = loop_poll(loop, run, before);
     if (polled > 0) {
-        inbox_drain(loop);
+        loop_drain_inbox(loop);
     }
     return polled;
 }

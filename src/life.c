@@ -34,7 +34,7 @@ loop_open(Loop *loop)
 void
 loop_free_buffers(Loop *loop)
 {
-    scratch_clear(&loop->scratch);
+    scratch_close(&loop->scratch);
     free(net_loop(loop)->behind_room);
     net_loop(loop)->behind_room = NULL;
     hold_release(loop);

@@ -190,7 +190,7 @@ remove_of_transport(Loop *loop, int fd, int event)
 {
     PyObject *transport = watch_fd_transport(loop, fd);
     bool found = false;
-    if (transport != NULL && PyObject_TypeCheck(transport, net_state(loop->state)->transports.Type)) {
+    if (transport != NULL && PyObject_TypeCheck(transport, net_state(loop->state)->types.Transport)) {
         Transport *tr = (Transport *)transport;
         struct watch *watch = event == EV_READ ? &tr->read_watch : &tr->write_watch;
         found = watch_is_active(watch) && !watch->lent;    /* who looks after a lent one, knows */

@@ -192,7 +192,7 @@ Loop_new(PyTypeObject *type, PyObject *args UNUSED, PyObject *kwargs UNUSED)
         return PyErr_NoMemory();
     }
     loop->counters = loop->activity->counters;
-    if (loop_state(state)->loops.usual == NULL && type->tp_base == loop_state(state)->loops.Type) {
+    if (loop_state(state)->loops.usual == NULL && type->tp_base == loop_state(state)->types.Loop) {
         /* Never a program's own subclass: the class would live for good, with all that hangs on
          * it, like the cells of a method that is defined in a function. */
         loop_state(state)->loops.usual = (PyTypeObject *)Py_NewRef(type);
@@ -492,7 +492,7 @@ PyObject *
 loop_give_methods(PyObject *module, PyObject *class)
 {
     struct state *state = PyModule_GetState(module);
-    PyTypeObject *base = loop_state(state)->loops.Type;
+    PyTypeObject *base = loop_state(state)->types.Loop;
     if (!PyType_Check(class) || !PyType_IsSubtype((PyTypeObject *)class, base)) {
         PyErr_Format(PyExc_TypeError, "a class of loops is needed, not %R", class);
         return NULL;
@@ -508,7 +508,7 @@ loop_give_methods(PyObject *module, PyObject *class)
 int
 loop_type_init(PyObject *module, struct state *state)
 {
-    if (state_add_type(module, &Loop_spec, NULL, 0, &loop_state(state)->loops.Type) < 0) {
+    if (state_add_type(module, &Loop_spec, NULL, 0, &loop_state(state)->types.Loop) < 0) {
         return -1;
     }
     return register_fork_hook(module);

@@ -6,27 +6,11 @@
 #include "base/instance.h"
 #include "base/standard.h"
 #include "loop/activity.h"
-#include "loop/current.h"
-#include "loop/liveness.h"
 #include "loop/overrides.h"
-#include "loop/watchdog.h"
-#include "tasks/all_tasks.h"
-#include "tasks/executor.h"
-#include "tasks/introspect.h"
-#include "tasks/record.h"
-#include "tasks/task.h"
 #include "tasks/visible.h"
-#include "net/clients.h"
-#include "net/datagram.h"
-#include "net/pipe.h"
-#include "net/server.h"
-#include "net/sockets.h"
-#include "net/stream.h"
 #include "tls/tls.h"
 #include "ops/coroutine_method.h"
 #include "ops/resolve.h"
-#include "ops/sockop.h"
-#include "ops/thread_queue.h"
 #include "streams/stream_api.h"
 #include "life.h"
 #include "loop_type.h"
@@ -113,48 +97,39 @@ static PyMethodDef module_methods[] = {
 };
 
 /* From the ground up: what a type needs is there before it is made. */
+#define CALLED(name) name##_init,
+/* clang-format off */
 static int (*const initialisers[])(PyObject *module, struct state *state) = {
     state_init,
 #ifdef ASYNCLOOP_DEBUG
     checked_init,
 #endif
     instance_init,
-    loops_init,
-    handle_types_init,
-    current_init,
+    LOOP_TABLE(STATE_NOTHING, CALLED)
+    TASKS_TABLE(STATE_NOTHING, CALLED)
+    NET_TABLE(STATE_NOTHING, CALLED)
+    TLS_TABLE(STATE_NOTHING, CALLED)
+    OPS_TABLE(STATE_NOTHING, CALLED)
+    stream_api_init,
     life_init,
     iteration_init,
-    watchdog_init,
-    liveness_init,
-    future_types_init,
-    task_type_init,
-    all_tasks_init,
-    introspect_init,
-    record_type_init,
-    executor_init,
-    transport_types_init,
-    clients_type_init,
-    stream_type_init,
-    datagram_type_init,
-    pipe_types_init,
-    server_type_init,
-    sockets_init,
-    tls_type_init,
-    operation_type_init,
-    sockop_init,
-    resolve_init,
-    thread_queue_init,
-    stream_api_init,
     loop_type_init,
+    /* These look at the type that is made. */
     coroutine_methods_init,
     overrides_init,
     standard_init,
 };
+/* clang-format on */
 
 static int
 module_exec(PyObject *module)
 {
     struct state *state = PyModule_GetState(module);
+    STATE_OWN(state, &loop_state(state)->types);
+    STATE_OWN(state, &tasks_state(state)->types);
+    STATE_OWN(state, &net_state(state)->types);
+    STATE_OWN(state, &tls_state(state)->types);
+    STATE_OWN(state, &ops_state(state)->types);
     for (size_t i = 0; i < ARRAY_LEN(initialisers); i++) {
         if (initialisers[i](module, state) < 0) {
             return -1;

@@ -108,7 +108,7 @@ Loop__counters(PyObject *op, PyObject *ignored UNUSED)
     activity_read(loop->activity, &counters, &now);
     if (loop_claim(&claim, loop) == 0) {
         counters.ready = ready_length(&loop->ready);
-        counters.timers = timer_count(loop);
+        counters.timers = timer_count(&loop->timers);
         loop_unclaim(&claim);
     }
     else {

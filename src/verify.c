@@ -29,7 +29,7 @@ ring_verify(Loop *loop, const struct ready *ready, uint64_t turn)
         PyObject *op = ready_object(item);
         switch (item & READY_KIND_MASK) {
         case READY_TASK:
-            VERIFY(PyObject_TypeCheck(op, tasks_state(loop->state)->tasks.Type));
+            VERIFY(PyObject_TypeCheck(op, tasks_state(loop->state)->types.Task));
             task_verify((Task *)op, turn);
             break;
         case READY_DONE:
@@ -93,7 +93,7 @@ break_ring(Loop *loop, PyObject *op UNUSED)
 static void
 break_heap(Loop *loop, PyObject *op UNUSED)
 {
-    loop->timers.heap[0].deadline_ns = INT64_MAX;
+    loop->timers.heap[0].key = INT64_MAX;
 }
 
 static void

@@ -39,7 +39,6 @@ args_one(const char *function, const char *name, PyObject *const *args, Py_ssize
     return args_unpack(function, args, nargs, kwnames, names, 1, 1, &value) < 0 ? NULL : value;
 }
 
-
 /* Descriptors: whatever comes from outside goes through these two, and asyncio's errors come out. */
 
 /* The number of a descriptor or of an object with fileno(), of any size: new reference, or NULL with

@@ -155,6 +155,13 @@ struct base_slots {
     destructor dealloc;
 };
 
+/* Each folder's part of the state has a table of what the folder puts into the module, from the ground up.
+ * TYPE(Noun): a place for a type, state->types.Noun; INIT(noun): noun_init() is called at import, 0 / -1.
+ * These are what the two may stand for. */
+#define STATE_TYPE(name) PyTypeObject *name;
+#define STATE_INIT(name) int name##_init(PyObject *module, struct state *state);
+#define STATE_NOTHING(name)
+
 #define STATE_OWNED_MAX 48
 
 struct state {

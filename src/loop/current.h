@@ -9,8 +9,6 @@
 
 #include "loop/loop.h"
 
-int current_init(PyObject *module, struct state *state);
-
 /* For the two that follow. 0, or -1 with RuntimeError: asyncio's books name another Task. */
 int current_replace(Loop *loop, PyObject *task);
 void current_drop(Loop *loop);

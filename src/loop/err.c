@@ -89,8 +89,8 @@ loop_warn_slow(Loop *loop, PyObject *item, double started)
         }
         return;
     }
-    bool is_handle = Py_IS_TYPE(item, loop_state(loop->state)->handles.Type)
-                     || Py_IS_TYPE(item, loop_state(loop->state)->handles.TimerType);
+    bool is_handle = Py_IS_TYPE(item, loop_state(loop->state)->types.Handle)
+                     || Py_IS_TYPE(item, loop_state(loop->state)->types.TimerHandle);
     PyObject *text = is_handle ? PyObject_CallOneArg(loop_state(loop->state)->loops.format_handle, item)
                                : PyObject_Repr(item);
     PyObject *seconds = PyFloat_FromDouble(duration);

@@ -12,21 +12,47 @@
 
 /* -- what few handles keep --------------------------------------------------------- */
 
+/* Two arguments go into a tuple, so that there is a place. 0, or -1 without memory, with no exception. */
+static int
+handle_make_place(Handle *handle)
+{
+    if (call_slots(handle->nargs) < 2) {
+        return 0;
+    }
+    PyObject *tuple = PyTuple_New(2);    /* may collect garbage, and so cancel the call */
+    if (tuple == NULL) {
+        PyErr_Clear();
+        return -1;
+    }
+    if (UNLIKELY(call_slots(handle->nargs) < 2)) {
+        Py_DECREF(tuple);
+        return 0;
+    }
+    PyTuple_SET_ITEM(tuple, 0, handle->args[0]);
+    PyTuple_SET_ITEM(tuple, 1, handle->args[1]);
+    handle->args[0] = tuple;
+    handle->args[1] = NULL;
+    handle->nargs = HANDLE_ARGS_TUPLE;
+    return 0;
+}
+
 /* NULL without memory, with no exception. */
 static struct handle_extra *
-handle_extra(Handle *handle)
+handle_make_extra(Handle *handle)
 {
-    if (handle->extra == NULL) {
-        handle->extra = PyMem_Calloc(1, sizeof(struct handle_extra));
+    if (!handle->has_extra && handle_make_place(handle) == 0 && !handle->has_extra) {
+        handle->args[1] = PyMem_Calloc(1, sizeof(struct handle_extra));
+        handle->has_extra = handle->args[1] != NULL;
     }
-    return handle->extra;
+    return handle_extra(handle);
 }
 
 void
 handle_free_extra(Handle *handle)
 {
-    struct handle_extra *extra = handle->extra;
-    handle->extra = NULL;
+    struct handle_extra *extra = handle_extra(handle);
+    handle->has_extra = false;
+    handle->args[1] = NULL;
     Py_XDECREF(extra->source_traceback);
     Py_XDECREF(extra->repr);
     Py_XDECREF(extra->when);
@@ -41,7 +67,7 @@ handle_keep_extra(Handle *handle, size_t field, PyObject *value)
     bool failed;
     {
         GUARD(handle);
-        struct handle_extra *extra = value == NULL ? handle->extra : handle_extra(handle);
+        struct handle_extra *extra = value == NULL ? handle_extra(handle) : handle_make_extra(handle);
         failed = extra == NULL && value != NULL;
         if (extra != NULL) {
             PyObject **place = (PyObject **)(void *)((char *)extra + field);
@@ -82,7 +108,7 @@ static int
 handle_set_source_traceback(Handle *handle)
 {
     struct state *state = handle->loop->state;
-    if (handle_extra(handle) == NULL) {
+    if (handle_make_extra(handle) == NULL) {
         PyErr_NoMemory();
         return -1;
     }
@@ -92,9 +118,9 @@ handle_set_source_traceback(Handle *handle)
         PyErr_Clear();
         return 0;
     }
-    handle->extra->source_traceback = PyObject_CallOneArg(loop_state(state)->handles.extract_stack, frame);
+    handle_extra(handle)->source_traceback = PyObject_CallOneArg(loop_state(state)->handles.extract_stack, frame);
     Py_DECREF(frame);
-    return handle->extra->source_traceback == NULL ? -1 : handle_trim_source_traceback(handle, 2);
+    return handle_source_traceback(handle) == NULL ? -1 : handle_trim_source_traceback(handle, 2);
 }
 
 void
@@ -173,18 +199,15 @@ static inline Handle *
 handle_alloc(Loop *loop)
 {
     struct state *state = loop->state;
-    return handle_alloc_type(loop, &loop_state(state)->handles.free, loop_state(state)->handles.Type);
+    return handle_alloc_type(loop, &loop_state(state)->handles.free, loop_state(state)->types.Handle);
 }
 
 static inline TimerHandle *
 timer_handle_alloc(Loop *loop)
 {
     struct state *state = loop->state;
-    Handle *handle = handle_alloc_type(loop, &loop_state(state)->handles.free_timers, loop_state(state)->handles.TimerType);
-    if (LIKELY(handle != NULL)) {
-        ((TimerHandle *)handle)->heap_index = TIMER_NOT_WAITING;
-    }
-    return (TimerHandle *)handle;
+    return (TimerHandle *)handle_alloc_type(loop, &loop_state(state)->handles.free_timers,
+                                            loop_state(state)->types.TimerHandle);
 }
 
 Handle *
@@ -232,7 +255,7 @@ timer_handle_new_native(Loop *loop, native_callback run, PyObject *owner, PyObje
 bool
 handle_check(struct state *state, PyObject *op)
 {
-    return Py_IS_TYPE(op, loop_state(state)->handles.Type) || Py_IS_TYPE(op, loop_state(state)->handles.TimerType);
+    return Py_IS_TYPE(op, loop_state(state)->types.Handle) || Py_IS_TYPE(op, loop_state(state)->types.TimerHandle);
 }
 
 /* -- leaving its place --------------------------------------------------------------- */
@@ -310,12 +333,12 @@ handle_traverse_inside(Handle *handle, visitproc visit, void *arg)
     Py_VISIT(handle->loop);
     Py_VISIT(handle->callback);
     Py_VISIT(handle_context(handle));
-    for (int i = 0; i < HANDLE_INLINE_ARGS; i++) {
+    for (unsigned i = 0; i < call_slots(handle->nargs); i++) {
         Py_VISIT(handle->args[i]);
     }
-    Py_VISIT(handle_source_traceback(handle));
-    if (handle->extra != NULL) {
-        Py_VISIT(handle->extra->public);
+    if (handle->has_extra) {
+        Py_VISIT(handle_extra(handle)->source_traceback);
+        Py_VISIT(handle_extra(handle)->public);
     }
     return 0;
 }
@@ -357,5 +380,6 @@ handle_verify(Handle *handle)
         VERIFY(verify_lives(handle->args[i]));
     }
     VERIFY(handle->nargs != HANDLE_ARGS_TUPLE || PyTuple_CheckExact(handle->args[0]));
+    VERIFY(!handle->has_extra || (call_slots(handle->nargs) < 2 && handle_extra(handle) != NULL));
 }
 #endif

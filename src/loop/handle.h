@@ -21,6 +21,7 @@
  * more with one). */
 #define HANDLE_INLINE_ARGS TUNED(HANDLE_INLINE_ARGS, 2)
 #define HANDLE_ARGS_TUPLE (HANDLE_INLINE_ARGS + 1)
+_Static_assert(HANDLE_INLINE_ARGS <= 2, "a handle has two places");
 
 /* A callback in C: 0, or -1 with an exception. */
 typedef int (*native_callback)(PyObject *owner, PyObject *arg);
@@ -43,29 +44,34 @@ struct Handle {
         PyObject *context;        /* anything with run() */
         native_callback native;   /* is_native */
     } how;
-    PyObject *args[HANDLE_INLINE_ARGS];    /* nargs == HANDLE_ARGS_TUPLE: args[0] is a tuple of all */
-    struct handle_extra *extra;   /* owned, or NULL */
+    PyObject *args[2];            /* nargs == HANDLE_ARGS_TUPLE: the first is a tuple of all;
+                                   * has_extra: the second is the struct handle_extra, see handle_extra() */
     PyObject *weakrefs;
-    uint32_t runner;              /* of a threadsafe one: the thread that runs the callback, or 0 */
+    union {
+        uint32_t runner;          /* of a threadsafe one: the thread that runs the callback, or 0 */
+        uint32_t waits;           /* of a timer: it is in the heap */
+    };
     uint8_t nargs;
     bool cancelled;
     bool watched : 1;             /* it is in the table of descriptors; in its critical section, */
     bool tracked : 1;             /* as this: by the collector, which need not ask the loop */
-    uint8_t : 0;                  /* or writing those two would write these as well, in C's memory model */
+    bool has_extra : 1;           /* and this */
+    uint8_t : 0;                  /* or writing those would write these as well, in C's memory model */
     bool is_native : 1;           /* these two from when it is made */
     bool threadsafe : 1;          /* other threads may cancel it: see handle_wait() */
 };
 
-#define TIMER_NOT_WAITING UINT32_MAX
-
+/* While it waits, its time is in the heap: timer_seconds(). */
 struct TimerHandle {
     Handle handle;
-    double when;                  /* seconds of loop.time() */
-    uint32_t sequence;            /* orders equal deadlines; wraps round, as asyncio orders them not at all */
-    uint32_t heap_index;          /* or TIMER_NOT_WAITING */
+    union {
+        double when;              /* seconds of loop.time() */
+        struct {
+            uint32_t index;       /* in the heap */
+            uint32_t sequence;    /* orders equal times; wraps round, as asyncio orders them not at all */
+        } place;
+    };
 };
-
-int handle_types_init(PyObject *module, struct state *state);
 
 /* New Handle. `context` NULL: a copy of the current one. All arguments borrowed. */
 Handle *handle_new(Loop *loop, PyObject *callback, PyObject *const *args,
@@ -81,6 +87,13 @@ TimerHandle *timer_handle_new_native(Loop *loop, native_callback run,
 int timer_handle_keep_when(TimerHandle *timer, PyObject *when);
 /* In debug mode: of the frames that asyncio takes down `own` are its own, and taken out again. 0 / -1 */
 int handle_trim_source_traceback(Handle *handle, long own);
+
+/* What few calls have, or NULL. */
+static inline struct handle_extra *
+handle_extra(const Handle *handle)
+{
+    return UNLIKELY(handle->has_extra) ? (struct handle_extra *)(void *)handle->args[1] : NULL;
+}
 
 /* Of ours, or one of anybody's? */
 bool handle_check(struct state *state, PyObject *op);

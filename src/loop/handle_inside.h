@@ -13,7 +13,7 @@ struct call {
     PyObject *callback;
     PyObject *context;
     PyObject *scratch;
-    PyObject *args[HANDLE_INLINE_ARGS];
+    PyObject *args[2];
     unsigned nargs;
     native_callback native;    /* or NULL */
 };
@@ -88,13 +88,13 @@ handle_state(const Handle *handle)
 static inline PyObject *
 handle_source_traceback(const Handle *handle)
 {
-    return handle->extra == NULL ? NULL : handle->extra->source_traceback;
+    return handle_extra(handle) == NULL ? NULL : handle_extra(handle)->source_traceback;
 }
 
 static inline PyObject *
 handle_kept_repr(const Handle *handle)
 {
-    return handle->extra == NULL ? NULL : handle->extra->repr;
+    return handle_extra(handle) == NULL ? NULL : handle_extra(handle)->repr;
 }
 
 /* In debug mode: what the handle is called when it has no callback any more. */

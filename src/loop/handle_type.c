@@ -22,7 +22,7 @@ handle_dealloc(PyObject *op, struct freelist *(*freelist_of)(struct state *))
         handle_discard(self);
     }
     Py_XDECREF(context);
-    if (UNLIKELY(self->extra != NULL)) {
+    if (UNLIKELY(self->has_extra)) {
         handle_free_extra(self);
     }
     if (!freelist_keep_plain(freelist_of(loop->state), op)) {
@@ -86,7 +86,7 @@ Handle_clear(PyObject *op)
     if (!self->is_native) {
         Py_CLEAR(self->how.context);
     }
-    if (self->extra != NULL) {
+    if (self->has_extra) {
         handle_free_extra(self);
     }
     return 0;
@@ -172,11 +172,11 @@ timer_when(TimerHandle *timer)
     PyObject *when = NULL;
     {
         GUARD(timer);
-        if (UNLIKELY(timer->handle.extra != NULL)) {
-            when = Py_XNewRef(timer->handle.extra->when);
+        if (UNLIKELY(timer->handle.has_extra)) {
+            when = Py_XNewRef(handle_extra(&timer->handle)->when);
         }
     }
-    return LIKELY(when == NULL) ? PyFloat_FromDouble(timer->when) : when;
+    return LIKELY(when == NULL) ? PyFloat_FromDouble(timer_seconds(timer)) : when;
 }
 
 static PyObject *
@@ -205,7 +205,7 @@ Handle_get__args(PyObject *op, void *closure UNUSED)
 static PyObject *
 Handle_get__scheduled(PyObject *op, void *closure UNUSED)
 {
-    return PyBool_FromLong(SHARED_LOAD(((TimerHandle *)op)->heap_index) != TIMER_NOT_WAITING);
+    return PyBool_FromLong(SHARED_LOAD(((Handle *)op)->waits) != 0);
 }
 
 /* asyncio's own iteration sets it where it takes a timer out, which has been done by then. */
@@ -401,19 +401,18 @@ Handle_set__args(PyObject *op, PyObject *value, void *closure UNUSED)
     if (args == NULL) {
         return -1;
     }
-    PyObject *old[HANDLE_INLINE_ARGS];
+    PyObject *old[2] = {NULL, NULL};
     {
         GUARD(op);
-        for (int i = 0; i < HANDLE_INLINE_ARGS; i++) {
+        for (unsigned i = 0; i < call_slots(self->nargs); i++) {
             old[i] = self->args[i];
             self->args[i] = NULL;
         }
         self->args[0] = args;
         self->nargs = HANDLE_ARGS_TUPLE;
     }
-    for (int i = 0; i < HANDLE_INLINE_ARGS; i++) {
-        Py_XDECREF(old[i]);
-    }
+    Py_XDECREF(old[0]);
+    Py_XDECREF(old[1]);
     return 0;
 }
 
@@ -614,11 +613,11 @@ handle_types_init(PyObject *module, struct state *state)
         {&own->handles.sys_getframe, "sys", "_getframe", false},
     };
     if (STATE_IMPORT(wanted) < 0
-        || state_add_type(module, &Handle_spec, NULL, 0, &own->handles.Type) < 0
-        || state_add_type(module, &TimerHandle_spec, NULL, 0, &own->handles.TimerType) < 0) {
+        || state_add_type(module, &Handle_spec, NULL, 0, &own->types.Handle) < 0
+        || state_add_type(module, &TimerHandle_spec, NULL, 0, &own->types.TimerHandle) < 0) {
         return -1;
     }
-    freelist_init(state, &own->handles.free, own->handles.Type);
-    freelist_init(state, &own->handles.free_timers, own->handles.TimerType);
+    freelist_init(state, &own->handles.free, own->types.Handle);
+    freelist_init(state, &own->handles.free_timers, own->types.TimerHandle);
     return 0;
 }

@@ -1,9 +1,16 @@
-/* liveness.c - see liveness.h. */
-#include "loop/liveness.h"
+/* liveness.c - tells systemd, a health file and whoever asks over HTTP whether the loops turn.
+ *
+ * Owns:     a thread without thread state, which takes no GIL, so that it answers while a call holds it;
+ *           the listening socket and the one to systemd.
+ * Promises: nobody is told that all is well while a loop is in one turn for longer than the threshold,
+ *           or while none runs. An answer takes the time of a look at the loops, or of a signal: the
+ *           handler of faulthandler writes down where the thread of a blocked loop is.
+ * Ignores:  what the loops do: it looks at activity.h alone. */
+#include "loop/lookout.h"
 
 #include "base/monotonic.h"
 #include "loop/activity.h"
-#include "loop/lookout.h"
+#include "loop/loop_state.h"
 #include "loop/probe.h"
 
 #include <errno.h>
@@ -487,10 +494,9 @@ static PyType_Spec Liveness_spec = {
 int
 liveness_init(PyObject *module, struct state *state)
 {
-    STATE_OWN(state, &loop_state(state)->liveness);
     PyObject *is_main = PyInterpreterState_Get() == PyInterpreterState_Main() ? Py_True : Py_False;
     if (PyModule_AddObjectRef(module, "_is_main_interpreter", is_main) < 0) {
         return -1;
     }
-    return state_add_type(module, &Liveness_spec, NULL, 0, &loop_state(state)->liveness.Type);
+    return state_add_type(module, &Liveness_spec, NULL, 0, &loop_state(state)->types.Liveness);
 }

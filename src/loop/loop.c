@@ -70,7 +70,7 @@ Loop *
 loop_from_argument(PyObject *module, PyObject *object)
 {
     struct state *state = PyModule_GetState(module);
-    if (!PyObject_TypeCheck(object, loop_state(state)->loops.Type)) {
+    if (!PyObject_TypeCheck(object, loop_state(state)->types.Loop)) {
         PyErr_Format(PyExc_TypeError, "a loop of asyncloop is needed, not %.100s",
                      Py_TYPE(object)->tp_name);
         return NULL;

@@ -14,17 +14,21 @@
 #include "base/args.h"
 
 #include <math.h>
-#include <pthread.h>
 #include <ev.h>
 
 #include "base/monotonic.h"
 #include "base/tuning.h"
 #include "loop/counters.h"
 #include "loop/handle.h"
+#include "loop/inbox.h"
 #include "loop/loop_state.h"
+#include "loop/overridden.h"
 #include "loop/owed.h"
 #include "loop/ready.h"
 #include "loop/reserve.h"
+#include "loop/scratch.h"
+#include "loop/timer.h"
+#include "loop/watch.h"
 
 /* The state of one run_forever(), or of a part of one by hand; a run inside a run has its own. Not on that
  * call's C stack, as others look at it: greenlets put another call's stack in its place meanwhile. */
@@ -42,31 +46,7 @@ struct hand {
     PyObject *entered;            /* loop->current_task: what we had written there, likewise */
 };
 
-struct fd_page;                   /* watch_inside.h */
-struct fd_entry;                  /* watch_inside.h */
 struct signals;                   /* poll.c */
-
-#define SCRATCH_KEPT TUNED(SCRATCH_KEPT, 4)            /* free blocks that a loop keeps */
-
-/* What a thread that Python knows nothing of hands to the loop's: embedded in its owner. */
-struct posted {
-    struct posted *next;
-    void (*run)(struct posted *posted, Loop *loop);    /* lets no exception out */
-};
-
-/* overrides.h: what is replaced, as bits, and at which versions that was found out. */
-struct overrides {
-    unsigned int replaced;
-    unsigned int base;            /* those of BaseEventLoop, and what its methods call */
-#if PY_VERSION_HEX >= 0x030C0000
-    unsigned int changes;
-#else
-    unsigned int versions;        /* of the loop's class and of asyncio's Handle, added */
-    PyObject *exposed;            /* the instance's dict, once somebody has got hold of it; or NULL */
-    uint64_t exposed_version;
-    unsigned int exposed_versions;
-#endif
-};
 
 /* The part of loop/ and tasks/. Each folder above adds its own part behind the one below it, and reaches
  * it by a cast: net_loop(loop), tls_loop(loop), ops_loop(loop). Together they are one object. */
@@ -83,59 +63,10 @@ struct Loop {
     struct ready deferred;        /* what a nested run cannot run: its context is entered further up */
     unsigned int nested;          /* runs inside of the outermost one, by allow_nested() */
 
-    struct timers {
-        struct timer_entry {
-            int64_t deadline_ns;
-            TimerHandle *timer;   /* strong */
-        } *heap;                  /* ordered by deadline, then sequence */
-        size_t length;
-        size_t capacity;
-        uint32_t sequence;
-#ifdef Py_GIL_DISABLED
-        int64_t next_ns;              /* the first deadline: see timer_next() */
-#endif
-    } timers;
-
-    struct fds {
-        struct fd_page **pages;       /* the table of descriptors; NULL where none was watched */
-        size_t length;
-        struct fd_change {
-            struct fd_entry *entry;
-            int fd;
-        } *changed;                   /* descriptors whose watchers changed since the last poll */
-        size_t changed_count;
-        size_t changed_capacity;
-        struct list_node active;      /* every started struct watch, but for those that are noted */
-        struct list_node noted;       /* those that an event has come for, to be told in this order */
-        struct list_node lent;        /* those that an overridden _add_reader() looks after: watch.h */
-        struct list_node *before;     /* the events of this look at the kernel come behind it */
-        unsigned int events;          /* of this look: descriptors, the loop's own among them */
-        int event_fd;                 /* the last of these */
-        unsigned int room;            /* libev takes more events than this from one look */
-        PyObject *raised;             /* NULL, or what waits for what a program's _remove_reader() raises: watch.h */
-        bool fresh;                   /* something was started since the last poll */
-        bool check_all;               /* a change could not be noted for want of memory */
-    } fds;
-
-    struct inbox {                /* call_soon_threadsafe(): see inbox.c */
-        pthread_mutex_t lock;
-        pthread_cond_t released;  /* for the threads in wake_wait_while() */
-        int waiters;              /* how many */
-        uintptr_t *items;         /* as in struct ready: strong, with their kind; from head on */
-        size_t head;
-        size_t count;
-        struct posted *posted;    /* the first of those that wait to be run */
-        struct posted **posted_end;    /* where the next one is to be put */
-        bool any;                 /* there is an item or a posted one: read without the lock, as a hint */
-        size_t capacity;
-        unsigned int direct;      /* pushed to the ring itself, since the iteration began */
-        bool asleep;              /* the loop sleeps in its poll, or is about to: wake it */
-        bool poked;               /* loop_wake() while it did not: the next poll is not to sleep */
-        bool open;                /* takes calls: from the loop's first moment to its close() */
-        int wake_fd;              /* eventfd; -1: closed, or a child of fork() has none yet */
-        int wake_write_fd;        /* the same, or a pipe's other end where there is no eventfd */
-        ev_io wake_watcher;
-    } inbox;
+    struct timers timers;         /* timer.h */
+    struct fds fds;               /* watch.h */
+    struct inbox inbox;           /* inbox.h: of call_soon_threadsafe() */
+    struct scratch scratch;       /* scratch.h */
 
 #ifdef Py_GIL_DISABLED
     unsigned long owner;          /* the thread that has the loop, 0 for none: owner.h */
@@ -167,12 +98,6 @@ struct Loop {
 
     PyObject *current_task;       /* the Task last entered in asyncio's books; owned, only during a run: current.h */
 
-    struct scratch {              /* scratch.h: large memory for the time of a call */
-        char *blocks[SCRATCH_KEPT];    /* the free ones */
-        unsigned int count;
-        unsigned int taken;       /* that are out; debug build */
-    } scratch;
-
     struct owed owed;             /* what could not be put into the ring for want of memory */
     struct trace *trace;          /* trace.c: what the watchdog has asked for, or NULL */
     PyObject *current_handle;     /* debug mode: what runs now, or NULL */
@@ -186,7 +111,7 @@ struct Loop {
     int64_t resolution_ns;        /* of _clock_resolution: timers are due so much early; 0 for asyncio's own */
     PyObject *slow_callback_number;   /* the same as it was given, if that was no float; or NULL */
     PyObject *debug_value;            /* of _debug, if that was no bool; or NULL */
-    struct overrides overrides;
+    struct overrides overrides;       /* overridden.h */
     struct flag debug;
     bool strong_tasks;            /* each is held until it is done */
     bool task_accounting;
@@ -309,7 +234,7 @@ static inline bool
 loop_check(struct state *state, PyObject *op)
 {
     return LIKELY(Py_TYPE(op) == loop_state(state)->loops.usual)
-           || PyObject_TypeCheck(op, loop_state(state)->loops.Type);
+           || PyObject_TypeCheck(op, loop_state(state)->types.Loop);
 }
 
 /* A loop of ours (borrowed) for a function of the module, or NULL with TypeError. */

@@ -6,29 +6,24 @@
 
 #include <pthread.h>
 
-/* overrides.h: methods of ours that asyncio's own code calls. */
-#define LOOP_METHODS(X) \
-    X(call_soon) X(call_soon_threadsafe) X(call_at) X(call_later) X(time) X(create_future) \
-    X(create_task) X(run_in_executor) X(getaddrinfo) X(create_connection) X(_connect_sock) \
-    X(_ensure_resolved) X(_check_closed) X(_check_thread) X(_check_callback) X(_call_soon) X(get_debug) \
-    X(_timer_handle_cancelled) X(_add_reader) X(_add_writer) X(_remove_reader) X(_remove_writer) \
-    X(remove_reader) X(remove_writer) X(_write_to_self) X(_ensure_fd_no_transport)
-
-/* clang-format off */
-enum loop_method {
-#define X(name) LOOP_##name,
-    LOOP_METHODS(X)
-#undef X
-    LOOP_METHOD_COUNT,
-};
-/* clang-format on */
+#include "loop/overridden.h"
 
 struct run;
+
+/* What loop/ puts into the module: see base/state.h. */
+#define LOOP_TABLE(TYPE, INIT) \
+    INIT(loops) TYPE(Loop) \
+    INIT(handle_types) TYPE(Handle) TYPE(TimerHandle) \
+    INIT(current) \
+    INIT(watchdog) TYPE(Watchdog) \
+    INIT(liveness) TYPE(Liveness)
 
 struct loop_state {
     struct state below;
     struct {
-        PyTypeObject *Type;               /* asyncloop._core.Loop */
+        LOOP_TABLE(STATE_TYPE, STATE_NOTHING)
+    } types;
+    struct {
         PyTypeObject *usual;              /* asyncloop.Loop, once a loop was made: see loop_check() */
         PyObject *base_events;            /* the module asyncio.base_events */
         PyObject *format_handle;          /* asyncio.base_events._format_handle */
@@ -40,8 +35,6 @@ struct loop_state {
 #endif
     } loops;                              /* loop.c */
     struct {
-        PyTypeObject *Type;
-        PyTypeObject *TimerType;
         PyObject *asyncio_Handle;         /* asyncio.events.Handle */
         PyObject *asyncio_ThreadSafeHandle;    /* asyncio.events._ThreadSafeHandle, NULL before 3.14 */
         PyObject *asyncio_TimerHandle;    /* asyncio.events.TimerHandle */
@@ -65,18 +58,14 @@ struct loop_state {
         PyObject *swap_current_task;      /* _asyncio._swap_current_task, NULL before 3.12 */
     } current;                            /* current.c */
     struct {
-        PyTypeObject *Type;
-    } watchdog;                           /* watchdog.c */
-    struct {
-        PyTypeObject *Type;
-    } liveness;                           /* liveness.c */
-    struct {
         /* life.c: the first use in a child of fork(): 0, or -1 with OSError */
         int (*after_fork)(Loop *loop);
         /* iteration.c: the end of a turn, for a handle that is run by hand */
         void (*end_turn_by_hand)(Loop *loop, struct run *run);
     } run;                                /* called from below, filled by those who run */
 };
+
+LOOP_TABLE(STATE_NOTHING, STATE_INIT);
 
 static inline struct loop_state *
 loop_state(struct state *state)
@@ -92,8 +81,5 @@ loop_state(struct state *state)
 #define state_lock_lists(state) ((void)0)
 #define state_unlock_lists(state) ((void)0)
 #endif
-
-/* The list of all loops, and what is called of asyncio. 0 / -1 */
-int loops_init(PyObject *module, struct state *state);
 
 #endif

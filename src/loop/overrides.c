@@ -37,7 +37,7 @@ overrides_init(PyObject *module, struct state *state)
         return -1;
     }
     for (int i = 0; i < LOOP_METHOD_COUNT; i++) {
-        PyObject *type = (PyObject *)loop_state(state)->loops.Type;
+        PyObject *type = (PyObject *)loop_state(state)->types.Loop;
         /* BaseEventLoop's own methods, and what is not the core's, it has not. */
         if (PyObject_HasAttrString(type, method_names[i])) {
             loop_state(state)->overrides.own[i] = PyObject_GetAttrString(type, method_names[i]);

@@ -51,7 +51,7 @@ first_loop_ref(PyObject *module, PyObject *args)
 {
     struct state *state = PyModule_GetState(module);
     PyObject *first = PyTuple_GET_SIZE(args) > 0 ? PyTuple_GET_ITEM(args, 0) : NULL;
-    return first != NULL && PyObject_TypeCheck(first, loop_state(state)->loops.Type) ? (Loop *)Py_NewRef(first)
+    return first != NULL && PyObject_TypeCheck(first, loop_state(state)->types.Loop) ? (Loop *)Py_NewRef(first)
                                                                                      : NULL;
 }
 

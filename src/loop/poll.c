@@ -22,7 +22,8 @@
 #include <sys/timerfd.h>
 #endif
 
-/* Within this a deadline is exact to the clock; beyond, a millisecond late at most. */
+/* Within this a deadline is exact to the clock; beyond, a millisecond late at most. (Benchmark rows: timers
+ * of 0.5 and 5 ms, which come 20 times and twice as late by libev's own milliseconds; 2026-11-30.) */
 #define TIMERFD_HORIZON_NS TUNED(TIMERFD_HORIZON_NS, INT64_C(20000000))
 
 /* -- the GIL ------------------------------------------------------------------------- */
@@ -243,7 +244,9 @@ poll_by(Loop *loop, int64_t wait_ns, const bool may_sleep)
     if (UNLIKELY(loop_prepare_ev(loop) < 0)) {
         return -1;
     }
-    watch_check_changed(loop);
+    if (watch_has_changed(&loop->fds)) {
+        watch_check_all_changed(loop);
+    }
     if (UNLIKELY(loop->ev == NULL)) {
         return loop_closed_error(loop);    /* by a callback that was run just now */
     }

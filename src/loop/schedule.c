@@ -214,7 +214,7 @@ loop_call_later_public(Loop *loop, double delay, native_callback run, PyObject *
 void
 loop_cancel_public(TimerHandle *timer)
 {
-    PyObject *public = timer->handle.extra == NULL ? NULL : Py_XNewRef(timer->handle.extra->public);
+    PyObject *public = timer->handle.has_extra ? Py_XNewRef(handle_extra(&timer->handle)->public) : NULL;
     if (UNLIKELY(public != NULL)) {
         PyObject *result = PyObject_CallMethodNoArgs(public, timer->handle.loop->state->names.cancel);
         if (result == NULL) {

@@ -1,8 +1,6 @@
 /* scratch.c - see scratch.h. */
 #include "loop/scratch.h"
 
-#include "base/checked.h"
-
 char *
 scratch_new(void)
 {
@@ -20,8 +18,9 @@ scratch_free(char *block)
 }
 
 void
-scratch_clear(struct scratch *scratch)
+scratch_close(struct scratch *scratch)
 {
+    scratch->closed = true;
     while (scratch->count > 0) {
         char *block = scratch->blocks[--scratch->count];
         SCRATCH_UNPOISON(block);

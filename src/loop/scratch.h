@@ -10,9 +10,11 @@
 #ifndef ASYNCLOOP_SCRATCH_H
 #define ASYNCLOOP_SCRATCH_H
 
-#include "loop/loop.h"
+#include "base/checked.h"
+#include "base/tuning.h"
 
 #define SCRATCH_BYTES ((size_t)256 * 1024)
+#define SCRATCH_KEPT TUNED(SCRATCH_KEPT, 4)    /* free blocks that a loop keeps */
 
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer)
@@ -28,15 +30,21 @@
 #define SCRATCH_UNPOISON(block) ((void)(block))
 #endif
 
+struct scratch {
+    char *blocks[SCRATCH_KEPT];       /* the free ones */
+    unsigned int count;
+    unsigned int taken;               /* that are out; debug build */
+    bool closed;                      /* none is kept any more */
+};
+
 char *scratch_new(void);                       /* NULL with MemoryError */
 void scratch_free(char *block);
-void scratch_clear(struct scratch *scratch);   /* frees what is free */
+void scratch_close(struct scratch *scratch);   /* frees what is free */
 
 /* A block of SCRATCH_BYTES for scratch_give(), or NULL with MemoryError. */
 static inline char *
-scratch_take(Loop *loop)
+scratch_take(struct scratch *scratch)
 {
-    struct scratch *scratch = &loop->scratch;
     char *block;
     if (LIKELY(scratch->count > 0)) {
         block = scratch->blocks[--scratch->count];
@@ -53,9 +61,8 @@ scratch_take(Loop *loop)
 
 /* Keeps the current exception. */
 static inline void
-scratch_give(Loop *loop, char *block)
+scratch_give(struct scratch *scratch, char *block)
 {
-    struct scratch *scratch = &loop->scratch;
 #ifndef NDEBUG
     assert(scratch->taken > 0);
     scratch->taken--;
@@ -63,7 +70,7 @@ scratch_give(Loop *loop, char *block)
         assert(scratch->blocks[i] != block);
     }
 #endif
-    if (LIKELY(scratch->count < SCRATCH_KEPT && !FLAG(loop->closed))) {
+    if (LIKELY(scratch->count < SCRATCH_KEPT && !scratch->closed)) {
         SCRATCH_POISON(block);
         scratch->blocks[scratch->count++] = block;
     }

@@ -11,32 +11,104 @@
 #include "loop/wake.h"
 
 #include <math.h>
+#include <string.h>
 
 #define HEAP_ARITY TUNED(HEAP_ARITY, 4)    /* benchmark row: 100,000 timers, where a binary heap takes 7 % longer */
 
-/* The deadlines lie in the heap itself: a comparison touches the handle only where two of
+/* -- times as numbers -------------------------------------------------------------- */
+
+/* A double's bits are ordered as integers are: of negative ones the wrong way round, which this turns. */
+static inline int64_t
+key_turn(int64_t bits)
+{
+    return UNLIKELY(bits < 0) ? bits ^ INT64_MAX : bits;
+}
+
+/* Of what is no number: less than all, it is due at once. */
+static inline int64_t
+key_of(double when)
+{
+    int64_t bits;
+    memcpy(&bits, &when, sizeof(bits));
+    if (LIKELY((uint64_t)bits <= UINT64_C(0x7FF) << 52)) {
+        return bits;    /* from 0 to infinity */
+    }
+    return key_turn(isnan(when) ? bits | INT64_MIN : bits);
+}
+
+static inline double
+key_seconds(int64_t key)
+{
+    double when;
+    int64_t bits = key_turn(key);
+    memcpy(&when, &bits, sizeof(when));
+    return when;
+}
+
+int64_t
+timer_deadline(double when)
+{
+    if (isnan(when)) {
+        return 0;
+    }
+    double ns = when * 1e9;
+    if (ns >= 9.2e18) {
+        return TIMER_NEVER;
+    }
+    if (ns <= -9.2e18) {
+        return INT64_MIN;
+    }
+    int64_t whole = (int64_t)ns;      /* towards zero; ceil() is a call where there is no SSE4.1 */
+    return whole + ((double)whole < ns);
+}
+
+/* The greatest that is no more than it. */
+static inline double
+ns_as_double(int64_t ns)
+{
+    double nearest = (double)ns;
+    if (UNLIKELY(ns >= INT64_C(1) << 53)) {    /* as numbers of a program's own clock may be */
+        return nearest >= 9.2e18 ? INFINITY : (int64_t)nearest > ns ? nextafter(nearest, 0.)
+                                                                    : nearest;
+    }
+    return nearest;
+}
+
+/* timer_deadline() <= now, without making it whole: ceil(x) <= n wherever x <= n. */
+static inline bool
+key_is_due(int64_t key, double now)
+{
+    return !(key_seconds(key) * 1e9 > now);
+}
+
+/* -- the heap ---------------------------------------------------------------------- */
+
+/* The times lie in the heap itself: a comparison touches the handle only where two of
  * them are equal (benchmark row: 100,000 timers due). */
 static inline bool
 entry_before(const struct timer_entry *a, const struct timer_entry *b)
 {
-    return a->deadline_ns < b->deadline_ns
-           || (UNLIKELY(a->deadline_ns == b->deadline_ns)
-               && (int32_t)(a->timer->sequence - b->timer->sequence) < 0);
+    return a->key < b->key
+           || (UNLIKELY(a->key == b->key)
+               && (int32_t)(a->timer->place.sequence - b->timer->place.sequence) < 0);
 }
 
 static inline void
 heap_place(struct timers *timers, size_t index, struct timer_entry entry)
 {
     timers->heap[index] = entry;
-    SHARED_STORE(entry.timer->heap_index, (uint32_t)index);
-#ifdef Py_GIL_DISABLED
-    if (index == 0) {
-        SHARED_STORE(timers->next_ns, entry.deadline_ns);
-    }
-#endif
+    entry.timer->place.index = (uint32_t)index;
 }
 
-static void
+/* There is another first one. */
+static inline void
+heap_set_next(struct timers *timers, double when)
+{
+    SHARED_STORE(timers->next_ns, timer_deadline(when));
+}
+
+/* The index where it has come to. */
+static size_t
 heap_up(struct timers *timers, size_t index, struct timer_entry entry)
 {
     while (index > 0) {
@@ -48,6 +120,7 @@ heap_up(struct timers *timers, size_t index, struct timer_entry entry)
         index = parent;
     }
     heap_place(timers, index, entry);
+    return index;
 }
 
 static void
@@ -77,22 +150,34 @@ heap_down(struct timers *timers, size_t index, struct timer_entry entry)
     heap_place(timers, index, entry);
 }
 
-/* The entry's reference becomes the caller's. */
-static TimerHandle *
-heap_remove(struct timers *timers, size_t index)
+/* It is out of the heap, and has its time itself. */
+static inline TimerHandle *
+entry_leave(const struct timer_entry *entry)
 {
-    VERIFY(index < timers->length && timers->heap[index].timer->heap_index == index);
-    TimerHandle *timer = timers->heap[index].timer;
+    TimerHandle *timer = entry->timer;
+    SHARED_STORE(timer->handle.waits, 0);
+    timer->when = key_seconds(entry->key);
+    return timer;
+}
+
+/* The entry's reference becomes the caller's. `more`: who takes the next one, too, and calls heap_set_next(). */
+static TimerHandle *
+heap_remove(struct timers *timers, size_t index, bool more)
+{
+    VERIFY(index < timers->length && timers->heap[index].timer->place.index == index);
+    TimerHandle *timer = entry_leave(&timers->heap[index]);
     size_t length = timers->length - 1;
     struct timer_entry last = timers->heap[length];
     SHARED_STORE(timers->length, length);
-    SHARED_STORE(timer->heap_index, TIMER_NOT_WAITING);
     if (last.timer != timer) {
         if (index > 0 && entry_before(&last, &timers->heap[(index - 1) / HEAP_ARITY])) {
             heap_up(timers, index, last);
         }
         else {
             heap_down(timers, index, last);
+        }
+        if (index == 0 && !more) {
+            heap_set_next(timers, key_seconds(timers->heap[0].key));
         }
     }
     return timer;
@@ -103,7 +188,7 @@ heap_grow(struct timers *timers)
 {
     size_t capacity = timers->capacity == 0 ? ARRAY_FIRST : timers->capacity * 2;
     struct timer_entry *heap = timers->heap;
-    if (capacity <= TIMER_NOT_WAITING) {
+    if (capacity <= UINT32_MAX) {
         PyMem_Resize(heap, struct timer_entry, capacity);
     }
     else {
@@ -137,34 +222,20 @@ heap_shrink(struct timers *timers)
     }
 }
 
-int64_t
-timer_deadline(double when)
-{
-    if (isnan(when)) {
-        return 0;
-    }
-    double ns = when * 1e9;
-    if (ns >= 9.2e18) {
-        return TIMER_NEVER;
-    }
-    if (ns <= -9.2e18) {
-        return INT64_MIN;
-    }
-    int64_t whole = (int64_t)ns;      /* towards zero; ceil() is a call where there is no SSE4.1 */
-    return whole + ((double)whole < ns);
-}
-
 static inline int
 heap_add(struct timers *timers, TimerHandle *timer)
 {
-    VERIFY(verify_lives(timer) && timer->heap_index == TIMER_NOT_WAITING);
+    VERIFY(verify_lives(timer) && !timer->handle.waits);
     if (timers->length == timers->capacity && heap_grow(timers) < 0) {
         return -1;
     }
-    timer->sequence = timers->sequence++;
+    double when = timer->when;
+    timer->place.sequence = timers->sequence++;
     Py_INCREF(timer);
-    heap_up(timers, timers->length,
-            (struct timer_entry){.deadline_ns = timer_deadline(timer->when), .timer = timer});
+    if (heap_up(timers, timers->length, (struct timer_entry){key_of(when), timer}) == 0) {
+        heap_set_next(timers, when);
+    }
+    SHARED_STORE(timer->handle.waits, 1);
     SHARED_STORE(timers->length, timers->length + 1);
     return 0;
 }
@@ -189,8 +260,8 @@ timer_unschedule(Loop *loop, TimerHandle *timer)
     TimerHandle *removed = NULL;
     {
         GUARD(loop);
-        if (timer->heap_index != TIMER_NOT_WAITING) {
-            removed = heap_remove(&loop->timers, timer->heap_index);
+        if (timer->handle.waits) {
+            removed = heap_remove(&loop->timers, timer->place.index, false);
             heap_shrink(&loop->timers);
         }
     }
@@ -200,7 +271,7 @@ timer_unschedule(Loop *loop, TimerHandle *timer)
 int
 timer_move(Loop *loop, TimerHandle *timer, double when)
 {
-    bool waits = SHARED_LOAD(timer->heap_index) != TIMER_NOT_WAITING;
+    bool waits = SHARED_LOAD(timer->handle.waits);
     Py_INCREF(timer);
     if (waits) {
         timer_unschedule(loop, timer);
@@ -216,7 +287,7 @@ timer_cancel(TimerHandle *timer)
 {
     Handle *handle = &timer->handle;
     struct cancel cancel;
-    bool waited = SHARED_LOAD(timer->heap_index) != TIMER_NOT_WAITING;    /* else the ready ring still tells of it */
+    bool waited = SHARED_LOAD(handle->waits);    /* else the ready ring still tells of it */
     {
         GUARD(handle);
         handle_begin_cancel(handle, &cancel);
@@ -233,11 +304,33 @@ timer_collect(Loop *loop, int64_t now_ns)
 {
     struct timers *timers = &loop->timers;
     GUARD(loop);
-    while (timers->length > 0 && timers->heap[0].deadline_ns <= now_ns
-           && ready_has_room(&loop->ready)) {
-        ready_push_steal(&loop->ready, (PyObject *)heap_remove(timers, 0), READY_HANDLE);
+    double now = ns_as_double(now_ns);
+    while (timers->length > 0 && key_is_due(timers->heap[0].key, now) && ready_has_room(&loop->ready)) {
+        ready_push_steal(&loop->ready, (PyObject *)heap_remove(timers, 0, true), READY_HANDLE);
     }
     heap_shrink(timers);
+    if (timers->length > 0) {
+        heap_set_next(timers, key_seconds(timers->heap[0].key));
+    }
+}
+
+double
+timer_seconds(TimerHandle *timer)
+{
+    Loop *loop = timer->handle.loop;
+    double when;
+    GUARD(loop);
+    when = timer->handle.waits ? key_seconds(loop->timers.heap[timer->place.index].key) : timer->when;
+    return when;
+}
+
+PyObject *
+timer_first(Loop *loop)
+{
+    PyObject *first;
+    GUARD(loop);
+    first = loop->timers.length == 0 ? NULL : Py_NewRef(loop->timers.heap[0].timer);
+    return first;
 }
 
 void
@@ -247,8 +340,7 @@ timer_clear(Loop *loop)
     GUARD(loop);
     while (timers->length > 0) {
         SHARED_STORE(timers->length, timers->length - 1);
-        TimerHandle *timer = timers->heap[timers->length].timer;
-        SHARED_STORE(timer->heap_index, TIMER_NOT_WAITING);
+        TimerHandle *timer = entry_leave(&timers->heap[timers->length]);
         handle_drop_steal(&timer->handle);    /* may run Python, which may schedule again */
     }
     PyMem_Free(timers->heap);
@@ -274,14 +366,14 @@ timer_verify(Loop *loop, uint64_t turn)
 {
     const struct timers *timers = &loop->timers;
     GUARD(loop);
-    VERIFY(timers->length <= timers->capacity && timers->capacity <= TIMER_NOT_WAITING);
+    VERIFY(timers->length <= timers->capacity && timers->capacity <= UINT32_MAX);
     VERIFY((timers->heap == NULL) == (timers->capacity == 0));
     struct verify_part part = verify_part(timers->length, turn);
     for (size_t i = part.from; i < part.to; i++) {
         const struct timer_entry *entry = &timers->heap[i];
         VERIFY(verify_lives(entry->timer));
-        VERIFY(entry->timer->heap_index == i);
-        VERIFY(entry->deadline_ns == timer_deadline(entry->timer->when));
+        VERIFY(entry->timer->handle.waits && entry->timer->place.index == i);
+        VERIFY(i > 0 || timers->next_ns == timer_deadline(key_seconds(entry->key)));
         VERIFY(i == 0 || !entry_before(entry, &timers->heap[(i - 1) / HEAP_ARITY]));
         VERIFY(SHARED_LOAD(entry->timer->handle.loop) == loop);
         handle_verify(&entry->timer->handle);

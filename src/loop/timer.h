@@ -3,9 +3,22 @@
 #ifndef ASYNCLOOP_TIMER_H
 #define ASYNCLOOP_TIMER_H
 
-#include "loop/loop.h"
+#include "base/state.h"
 
 #define TIMER_NEVER INT64_MAX
+
+struct timer_entry {
+    int64_t key;                      /* the time, as key_of() makes it */
+    TimerHandle *timer;               /* strong */
+};
+
+struct timers {
+    struct timer_entry *heap;         /* ordered by key, then sequence */
+    size_t length;
+    size_t capacity;
+    uint32_t sequence;
+    int64_t next_ns;                  /* the deadline of the first, while there is one */
+};
 
 int timer_schedule(Loop *loop, TimerHandle *timer);      /* takes a new reference; 0 / -1 MemoryError */
 void timer_unschedule(Loop *loop, TimerHandle *timer);   /* drops the heap's reference, if it is there */
@@ -18,36 +31,22 @@ void timer_clear(Loop *loop);
 int timer_traverse(Loop *loop, visitproc visit, void *arg);
 
 static inline size_t
-timer_count(const Loop *loop)
+timer_count(const struct timers *timers)
 {
-    return SHARED_LOAD(loop->timers.length);
+    return SHARED_LOAD(timers->length);
 }
 
 /* Without a lock: each turn of the loop asks. Another thread that changes the heap meanwhile wakes the loop,
  * which asks again. */
 static inline int64_t
-timer_next(const Loop *loop)
+timer_next(const struct timers *timers)
 {
-    if (timer_count(loop) == 0) {
-        return TIMER_NEVER;
-    }
-#ifdef Py_GIL_DISABLED
-    return SHARED_LOAD(loop->timers.next_ns);
-#else
-    return loop->timers.heap[0].deadline_ns;
-#endif
+    return timer_count(timers) == 0 ? TIMER_NEVER : SHARED_LOAD(timers->next_ns);
 }
 
-/* The one that is due next, a new reference, or NULL. */
-static inline PyObject *
-timer_first(Loop *loop)
-{
-    PyObject *first;
-    GUARD(loop);
-    first = loop->timers.length == 0 ? NULL : Py_NewRef(loop->timers.heap[0].timer);
-    return first;
-}
+PyObject *timer_first(Loop *loop);    /* that is due next: a new reference, or NULL */
 
+double timer_seconds(TimerHandle *timer);    /* when it is due, or was */
 int64_t timer_deadline(double when);    /* seconds to nanoseconds, rounded up, clamped; NaN is now */
 
 #ifdef ASYNCLOOP_DEBUG

@@ -12,7 +12,36 @@
 #ifndef ASYNCLOOP_WATCH_H
 #define ASYNCLOOP_WATCH_H
 
-#include "loop/loop.h"
+#include <ev.h>
+
+#include "base/state.h"
+
+struct fd_page;                       /* watch_inside.h */
+struct fd_entry;                      /* watch_inside.h */
+
+struct fd_change {
+    struct fd_entry *entry;
+    int fd;
+};
+
+/* The table of descriptors, and what is watched. */
+struct fds {
+    struct fd_page **pages;           /* NULL where none was watched */
+    size_t length;
+    struct fd_change *changed;        /* descriptors whose watchers changed since the last poll */
+    size_t changed_count;
+    size_t changed_capacity;
+    struct list_node active;          /* every started struct watch, but for those that are noted */
+    struct list_node noted;           /* those that an event has come for, to be told in this order */
+    struct list_node lent;            /* those that an overridden _add_reader() looks after */
+    struct list_node *before;         /* the events of this look at the kernel come behind it */
+    unsigned int events;              /* of this look: descriptors, the loop's own among them */
+    int event_fd;                     /* the last of these */
+    unsigned int room;                /* libev takes more events than this from one look */
+    PyObject *raised;                 /* NULL, or what waits for what a program's _remove_reader() raises */
+    bool fresh;                       /* something was started since the last poll */
+    bool check_all;                   /* a change could not be noted for want of memory */
+};
 
 /* Who waits for the descriptor, and so what asyncio calls for it. */
 enum watch_user {
@@ -57,10 +86,10 @@ void watch_abandon(struct watch *watch);  /* watch_stop() that calls no method: 
 
 /* Around watch_stop() in a method: 0, or -1 with what removing has raised. */
 static inline PyObject *
-watch_begin_stopping(Loop *loop)
+watch_begin_stopping(struct fds *fds)
 {
-    PyObject *outer = loop->fds.raised;
-    loop->fds.raised = Py_None;
+    PyObject *outer = fds->raised;
+    fds->raised = Py_None;
     return outer;
 }
 int watch_end_stopping(Loop *loop, PyObject *outer);
@@ -127,13 +156,11 @@ void watch_stop_io(Loop *loop, ev_io *io);
  * EV_ERROR, and libev hears no more of it. */
 void watch_check_all_changed(Loop *loop);
 
-/* The same, before each poll. */
-static inline void
-watch_check_changed(Loop *loop)
+/* Is that needed? Before each poll. */
+static inline bool
+watch_has_changed(const struct fds *fds)
 {
-    if (loop->fds.changed_count > 0 || UNLIKELY(loop->fds.check_all)) {
-        watch_check_all_changed(loop);
-    }
+    return fds->changed_count > 0 || UNLIKELY(fds->check_all);
 }
 
 PyObject *watch_transports(Loop *loop);   /* {descriptor: transport} */

@@ -1,12 +1,19 @@
-/* watchdog.c - see watchdog.h.
+/* watchdog.c - a thread in C that sees a loop that does not go on, while it does not.
+ *
+ * Owns:     the thread, which has no thread state and takes no GIL; what it has seen waits in a
+ *           queue for a thread of Python's (asyncloop/_watchdog.py), which makes a report of it.
+ * Promises: a stall is noted within a tick (a fifth of the threshold). If nobody takes it from the
+ *           queue, because the code that blocks holds the GIL, the loop's thread gets a signal whose
+ *           handler (faulthandler's) writes its Python stack, and that goes to standard error.
+ * Ignores:  what the loop does: it looks at activity.h alone.
  *
  * Two threads share a `struct watch` (the Python object holds it, and so does the thread in C):
  * the C thread looks, writes events, and signals; the one of Python takes the events. */
-#include "loop/watchdog.h"
+#include "loop/lookout.h"
 
 #include "base/monotonic.h"
 #include "loop/activity.h"
-#include "loop/lookout.h"
+#include "loop/loop_state.h"
 #include "loop/turns.h"
 
 #include <errno.h>
@@ -583,6 +590,5 @@ static PyType_Spec Watchdog_spec = {
 int
 watchdog_init(PyObject *module, struct state *state)
 {
-    STATE_OWN(state, &loop_state(state)->watchdog);
-    return state_add_type(module, &Watchdog_spec, NULL, 0, &loop_state(state)->watchdog.Type);
+    return state_add_type(module, &Watchdog_spec, NULL, 0, &loop_state(state)->types.Watchdog);
 }

@@ -61,7 +61,7 @@ static inline Channel *
 channel_of_stream(struct state *state, PyObject *op)
 {
     struct net_state *net = net_state(state);
-    return LIKELY(Py_IS_TYPE(op, net->streams.Type)) || Py_IS_TYPE(op, net->protocols.TlsType) ? (Channel *)op
+    return LIKELY(Py_IS_TYPE(op, net->types.Stream)) || Py_IS_TYPE(op, net->protocols.TlsType) ? (Channel *)op
                                                                                                : NULL;
 }
 
@@ -80,7 +80,7 @@ channel_is_plain(struct state *state, Channel *ch)
     struct net_state *net = net_state(state);
     PyTypeObject *type = Py_TYPE(ch);
     return LIKELY(ch->dict == NULL)
-           && standard_transport_class(state, LIKELY(type == net->streams.Type) ? &net->streams.methods : &net->protocols.tls_methods,
+           && standard_transport_class(state, LIKELY(type == net->types.Stream) ? &net->streams.methods : &net->protocols.tls_methods,
                                        type);
 }
 

@@ -142,7 +142,7 @@ attach_directly(Transport *tr, PyObject *server)
     }
     PyObject *clients = PyDict_GetItemWithError(dict, state->names._clients);
     PyObject *sockets = PyDict_GetItemWithError(dict, state->names._sockets);
-    bool direct = clients != NULL && Py_IS_TYPE(clients, net_state(state)->clients.Type) && sockets != NULL
+    bool direct = clients != NULL && Py_IS_TYPE(clients, net_state(state)->types.Clients) && sockets != NULL
                   && sockets != Py_None;
     direct = direct && clients_append(state, clients_cast(clients), tr) == 0;
     PyErr_Clear();
@@ -183,7 +183,7 @@ clients_have(Clients *self, PyObject *op)
 static bool
 is_free_transport(struct state *state, PyObject *op)
 {
-    return PyObject_TypeCheck(op, net_state(state)->transports.Type) && list_empty(&((Transport *)op)->client);
+    return PyObject_TypeCheck(op, net_state(state)->types.Transport) && list_empty(&((Transport *)op)->client);
 }
 
 static PyObject *
@@ -358,7 +358,7 @@ clients_type_init(PyObject *module, struct state *state)
     if (net_state(state)->clients.nothing == NULL) {
         return -1;
     }
-    return state_add_type(module, &Clients_spec, NULL, 0, &net_state(state)->clients.Type);
+    return state_add_type(module, &Clients_spec, NULL, 0, &net_state(state)->types.Clients);
 }
 
 #else

@@ -14,8 +14,6 @@
 
 #include "net/transport.h"
 
-int clients_type_init(PyObject *module, struct state *state);
-
 /* The transport is the server's from now on, and holds it. 0, or -1 with what _attach() raised. */
 int server_attach(Transport *tr, PyObject *server);
 

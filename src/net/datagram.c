@@ -159,7 +159,7 @@ datagram_may_go_on(Datagram *dgram, Loop *loop)
 static int
 datagram_read_several(Datagram *dgram, Loop *loop, int most)
 {
-    char *buffer = scratch_take(loop);
+    char *buffer = scratch_take(&loop->scratch);
     if (UNLIKELY(buffer == NULL)) {
         return transport_fatal(&dgram->base, "Fatal read error on datagram transport");
     }
@@ -175,7 +175,7 @@ datagram_read_several(Datagram *dgram, Loop *loop, int most)
             break;
         }
     }
-    scratch_give(loop, buffer);
+    scratch_give(&loop->scratch, buffer);
     return result;
 }
 
@@ -255,7 +255,7 @@ datagram_new(Loop *loop, PyObject *sock, int fd, PyObject *protocol, PyObject *a
     if (number == -1 && PyErr_Occurred()) {
         return NULL;
     }
-    Transport *tr = transport_new(net_state(loop->state)->datagrams.Type, &datagram_kind, loop, sock, fd,
+    Transport *tr = transport_new(net_state(loop->state)->types.Datagram, &datagram_kind, loop, sock, fd,
                                   protocol, extra, NULL, NULL);
     if (tr == NULL) {
         return NULL;
@@ -376,7 +376,7 @@ module_datagram_new(PyObject *module, PyObject *args)
     OWN_LOOP_ARGUMENT(module, args);
     struct state *state = PyModule_GetState(module);
     PyObject *loop, *sock, *protocol, *address, *waiter, *extra;
-    if (!PyArg_ParseTuple(args, "O!OOOOO:_datagram_new", loop_state(state)->loops.Type, &loop, &sock, &protocol,
+    if (!PyArg_ParseTuple(args, "O!OOOOO:_datagram_new", loop_state(state)->types.Loop, &loop, &sock, &protocol,
                           &address, &waiter, &extra)) {
         return NULL;
     }
@@ -402,12 +402,11 @@ static PyMethodDef datagram_functions[] = {
 int
 datagram_type_init(PyObject *module, struct state *state)
 {
-    STATE_OWN(state, &net_state(state)->datagrams);
     PyObject *transports = PyImport_ImportModule("asyncio.transports");
     PyObject *base = transports == NULL
                          ? NULL
                          : PyObject_GetAttrString(transports, "DatagramTransport");
-    PyObject *bases = base == NULL ? NULL : PyTuple_Pack(2, net_state(state)->transports.Type, base);
+    PyObject *bases = base == NULL ? NULL : PyTuple_Pack(2, net_state(state)->types.Transport, base);
     PyObject *type = bases == NULL ? NULL : PyType_FromModuleAndSpec(module, &Datagram_spec, bases);
     Py_XDECREF(bases);
     Py_XDECREF(base);
@@ -415,8 +414,8 @@ datagram_type_init(PyObject *module, struct state *state)
     if (type == NULL) {
         return -1;
     }
-    net_state(state)->datagrams.Type = (PyTypeObject *)type;
-    if (PyModule_AddType(module, net_state(state)->datagrams.Type) < 0) {
+    net_state(state)->types.Datagram = (PyTypeObject *)type;
+    if (PyModule_AddType(module, net_state(state)->types.Datagram) < 0) {
         return -1;
     }
     return PyModule_AddFunctions(module, datagram_functions);

@@ -44,6 +44,4 @@ typedef struct {
     bool address_deleted;         /* del transport._address */
 } Datagram;
 
-int datagram_type_init(PyObject *module, struct state *state);
-
 #endif

@@ -249,22 +249,19 @@ flaky_real(struct io *io)
     return io->ops == &io_flaky_pipe_ops ? &io_pipe_ops : &io_plain_ops;
 }
 
-static uint64_t
+static uint32_t
 flaky_random(struct io *io)
 {
-    /* xorshift64*: small, and the same on every machine */
-    io->random ^= io->random >> 12;
-    io->random ^= io->random << 25;
-    io->random ^= io->random >> 27;
-    return (io->random * UINT64_C(2685821657736338717)) >> 33;
+    io->random = io->random * 1664525 + 1013904223;    /* small, and the same on every machine */
+    return io->random >> 16;
 }
 
 /* A length from 1 to `wanted`: mostly a few bytes, now and then all of it. */
 static size_t
 flaky_length(struct io *io, size_t wanted)
 {
-    uint64_t limit = flaky_random(io) % 8 == 0 ? wanted : 1 + flaky_random(io) % 97;
-    return limit < wanted ? (size_t)limit : wanted;
+    size_t limit = flaky_random(io) % 8 == 0 ? wanted : 1 + flaky_random(io) % 97;
+    return limit < wanted ? limit : wanted;
 }
 
 static enum io_status
@@ -331,7 +328,7 @@ io_init(struct io *io, int fd, const int *owned, const struct io_ops *ops)
     if (UNLIKELY(seed != 0)) {
         io->ops = ops == &io_pipe_ops ? &io_flaky_pipe_ops : &io_flaky_plain_ops;
         /* neighbouring descriptors must not have neighbouring states */
-        io->random = (seed + (uint64_t)fd) * UINT64_C(0x9E3779B97F4A7C15) | 1;
+        io->random = (uint32_t)((seed + (uint64_t)fd) * UINT64_C(0x9E3779B97F4A7C15) >> 32);
     }
 }
 

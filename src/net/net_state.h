@@ -32,8 +32,6 @@ struct reader_state {
     PyObject *own[OWN_FUNCTIONS];         /* the functions that the classes had at import */
     PyObject *names[OWN_FUNCTIONS];       /* the names of these, interned */
     PyObject *stream_reader;              /* StreamReaderProtocol._stream_reader */
-    PyTypeObject *FastReaderType;         /* stream_api.c: subclasses that objects in use change to */
-    PyTypeObject *FastWriterType;
     /* Filled by streams/: the length of the buffer that the watcher of a future waits for, or 0 */
     Py_ssize_t (*wanted_length)(PyObject *watcher, PyObject *reader);
     unsigned int protocol_version;        /* tp_version_tag of the classes at the last look */
@@ -51,10 +49,23 @@ enum flow_kind {
     FLOW_KINDS,
 };
 
+/* What net/ puts into the module: see base/state.h. */
+#define NET_TABLE(TYPE, INIT) \
+    INIT(transport_types) TYPE(Transport) \
+    INIT(clients_type) TYPE(Clients) /* NULL where clients.h says so */ \
+    INIT(reader) TYPE(FastReader) TYPE(FastWriter) /* by streams/: what objects in use change to */ \
+    INIT(stream_type) TYPE(Stream) \
+    INIT(datagram_type) TYPE(Datagram) \
+    INIT(pipe_types) TYPE(ReadPipe) TYPE(WritePipe) \
+    INIT(server_type) TYPE(Acceptor) \
+    INIT(sockets)
+
 struct net_state {
     struct tasks_state below;
     struct {
-        PyTypeObject *Type;               /* base of all transports */
+        NET_TABLE(STATE_TYPE, STATE_NOTHING)
+    } types;
+    struct {
         PyObject *FlowControlMixin;       /* asyncio.transports._FlowControlMixin */
         PyObject *TransportSocket;        /* asyncio.trsock.TransportSocket */
         PyObject *logger;                 /* asyncio.log.logger */
@@ -85,28 +96,18 @@ struct net_state {
     } packets;                            /* packet.h */
     struct reader_state reader;           /* reader.c */
     struct {
-        PyTypeObject *Type;
         struct standard_transport methods;
         vectorcallfunc write_by_position; /* of the descriptor of write() */
     } streams;                            /* stream.c */
     struct {
-        PyTypeObject *Type;
-    } datagrams;                          /* datagram.c */
-    struct {
-        PyTypeObject *ReadType;
-        PyTypeObject *WriteType;
-    } pipes;                              /* pipe.c */
-    struct {
-        PyTypeObject *AcceptorType;
-    } servers;                            /* server.c */
-    struct {
-        PyTypeObject *Type;               /* NULL where clients.h says so */
         PyTypeObject *ServerType;         /* asyncio.base_events.Server */
         PyObject *nothing;                /* a function that does nothing, or NULL */
         unsigned int server_version;      /* tp_version_tag of it at the last look */
         bool server_is_own;               /* what that look has found: its methods are asyncio's */
     } clients;                            /* clients.c */
 };
+
+NET_TABLE(STATE_NOTHING, STATE_INIT);
 
 static inline struct net_state *
 net_state(struct state *state)

@@ -1,6 +1,6 @@
-/* pipe.c - the types ReadPipeTransport and WritePipeTransport.
+/* pipe.c - one-way transports: pipes, FIFOs, terminals, sockets and other character devices.
  *
- * They differ from a stream where asyncio's differ:
+ * Both read and write as a stream does (stream_read.c, stream_write.c), and differ where asyncio's differ:
  *   - close() of the writing end is write_eof(): nothing can be written after it;
  *   - the end of input always closes; eof_received() is called in the next iteration;
  *   - a failing data_received() is reported, and reading goes on;
@@ -10,13 +10,12 @@
  * The writing end watches its descriptor for reading, which tells when the other end is
  * closed, before there is anything to write. It does so where that works: on pipes and
  * sockets, not on terminals, whose input belongs to somebody else. */
-#include "net/pipe.h"
+#include "net/stream.h"
 
 #include "base/args.h"
 #include "loop/overrides.h"
 #include "loop/owner.h"
 #include "loop/schedule.h"
-#include "net/stream.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -334,7 +333,7 @@ module_read_pipe_new(PyObject *module, PyObject *tuple)
         || pipe_open(args.loop->state, args.file, "Pipe transport is for pipes/sockets only.", &fd, &mode) < 0) {
         return NULL;
     }
-    Transport *tr = transport_new(net_state(args.loop->state)->pipes.ReadType, &read_pipe_kind, args.loop,
+    Transport *tr = transport_new(net_state(args.loop->state)->types.ReadPipe, &read_pipe_kind, args.loop,
                                   args.file, fd, args.protocol, args.extra, NULL, NULL);
     if (tr == NULL) {
         return NULL;
@@ -358,7 +357,7 @@ module_write_pipe_new(PyObject *module, PyObject *tuple)
                < 0) {
         return NULL;
     }
-    Transport *tr = transport_new(net_state(args.loop->state)->pipes.WriteType, &write_pipe_kind, args.loop,
+    Transport *tr = transport_new(net_state(args.loop->state)->types.WritePipe, &write_pipe_kind, args.loop,
                                   args.file, fd, args.protocol, args.extra, NULL, NULL);
     if (tr == NULL) {
         return NULL;
@@ -553,11 +552,10 @@ static PyMethodDef pipe_functions[] = {
 int
 pipe_types_init(PyObject *module, struct state *state)
 {
-    STATE_OWN(state, &net_state(state)->pipes);
-    PyObject *base = (PyObject *)net_state(state)->transports.Type;
+    PyObject *base = (PyObject *)net_state(state)->types.Transport;
     Py_ssize_t room = (Py_ssize_t)sizeof(Transport);
-    if (state_add_type(module, &ReadPipe_spec, base, room, &net_state(state)->pipes.ReadType) < 0
-        || state_add_type(module, &WritePipe_spec, base, room, &net_state(state)->pipes.WriteType) < 0) {
+    if (state_add_type(module, &ReadPipe_spec, base, room, &net_state(state)->types.ReadPipe) < 0
+        || state_add_type(module, &WritePipe_spec, base, room, &net_state(state)->types.WritePipe) < 0) {
         return -1;
     }
     return PyModule_AddFunctions(module, pipe_functions);

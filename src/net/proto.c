@@ -384,7 +384,7 @@ proto_call_of(struct proto *proto, PyObject *object, PyObject *name, PyObject *a
 PyObject *
 proto_connection_made(struct proto *proto, struct state *state, PyObject *transport)
 {
-    if (proto->kind == PROTO_READER && net_state(state)->reader.FastReaderType != NULL) {
+    if (proto->kind == PROTO_READER && net_state(state)->types.FastReader != NULL) {
         return net_state(state)->protocols.stream_connection_made(state, proto, transport);
     }
     return proto_call(proto, state->names.connection_made, transport);

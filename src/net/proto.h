@@ -39,7 +39,6 @@ struct proto {
     uint8_t kind;
     uint8_t use;                   /* enum proto_use */
     uint8_t looks;                 /* how often that was: never more than 255 times */
-    uint8_t misfits;               /* packets in a row that were shorter than expected */
     uint16_t entered;              /* calls that are under way in `context` */
     uint32_t expected;             /* bytes to receive straight into an object for data_received():
                                     * the packets are large; else 0 */

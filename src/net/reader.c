@@ -61,7 +61,7 @@ own_function(PyObject *type, PyObject *name, PyObject *globals)
 }
 
 int
-reader_init(struct state *state)
+reader_init(PyObject *core UNUSED, struct state *state)
 {
     struct reader_state *reader = &net_state(state)->reader;
     STATE_OWN_UNTIL(state, reader, wanted_length);
@@ -402,7 +402,7 @@ feeding_begin(struct feeding *feeding, struct state *state, PyObject *reader_ste
 {
     PyObject *dict = NULL, *limit = NULL;
     *feeding = (struct feeding){.reader = reader_steal};
-    if (Py_IS_TYPE(reader_steal, net_state(state)->reader.FastReaderType)
+    if (Py_IS_TYPE(reader_steal, net_state(state)->types.FastReader)
         && (dict = PyObject_GenericGetDict(reader_steal, NULL)) == NULL) {
         PyErr_Clear();
     }
@@ -465,7 +465,7 @@ feedable_reader(struct state *state, struct proto *proto)
     }
     PyObject *reader = PyWeakref_CheckRefExact(reference) ? weakref_get(reference) : NULL;
     Py_DECREF(reference);
-    if (UNLIKELY(reader != NULL && Py_TYPE(reader) != net_state(state)->reader.FastReaderType
+    if (UNLIKELY(reader != NULL && Py_TYPE(reader) != net_state(state)->types.FastReader
                  && (PyObject *)Py_TYPE(reader) != net_state(state)->reader.ReaderType)) {
         Py_CLEAR(reader);
     }

@@ -1,11 +1,14 @@
-/* server.c - see server.h.
+/* server.c - accepting connections on a listening socket.
+ *
+ * An Acceptor is what loop._start_serving() makes for each socket of an asyncio.Server.
+ * It does not own the listening socket: the Server does.
  *
  * One readable event of the listening socket accepts a batch. For each connection: a
  * socket.socket object, the protocol by the factory, the transport; connection_made()
  * follows in the next iteration. From accept4() until the socket object exists the
  * descriptor is ours to close; from then on it is closed through that object, by us on
  * an error, by the transport else. */
-#include "net/server.h"
+#include "net/stream.h"
 
 #include "base/args.h"
 #include "base/standard.h"
@@ -18,7 +21,6 @@
 #include "net/addr.h"
 #include "net/io.h"
 #include "net/sockets.h"
-#include "net/stream.h"
 
 #include <errno.h>
 #include <unistd.h>
@@ -643,7 +645,7 @@ module_acceptor_new(PyObject *module, PyObject *args)
     OWN_LOOP_ARGUMENT(module, args);
     struct state *state = PyModule_GetState(module);
     PyObject *loop, *factory, *sock, *server, *context, *accepted, *otherwise;
-    if (!PyArg_ParseTuple(args, "O!OOOOOO:_acceptor_new", loop_state(state)->loops.Type, &loop, &factory, &sock,
+    if (!PyArg_ParseTuple(args, "O!OOOOOO:_acceptor_new", loop_state(state)->types.Loop, &loop, &factory, &sock,
                           &server, &context, &accepted, &otherwise)) {
         return NULL;
     }
@@ -655,7 +657,7 @@ module_acceptor_new(PyObject *module, PyObject *args)
     if (fd < 0) {
         return NULL;
     }
-    Acceptor *acceptor = (Acceptor *)net_state(state)->servers.AcceptorType->tp_alloc(net_state(state)->servers.AcceptorType, 0);
+    Acceptor *acceptor = (Acceptor *)net_state(state)->types.Acceptor->tp_alloc(net_state(state)->types.Acceptor, 0);
     if (acceptor == NULL) {
         return NULL;
     }
@@ -689,8 +691,7 @@ static PyMethodDef server_functions[] = {
 int
 server_type_init(PyObject *module, struct state *state)
 {
-    STATE_OWN(state, &net_state(state)->servers);
-    if (state_add_type(module, &Acceptor_spec, NULL, 0, &net_state(state)->servers.AcceptorType) < 0) {
+    if (state_add_type(module, &Acceptor_spec, NULL, 0, &net_state(state)->types.Acceptor) < 0) {
         return -1;
     }
     return PyModule_AddFunctions(module, server_functions);

@@ -22,7 +22,4 @@ PyObject *sockets_accepted(struct state *state, PyObject *family, int type, PyOb
 /* TCP_NODELAY of a new connection: by setsockopt(), as asyncio does it, where that is somebody else's. 0 / -1 */
 int socket_set_nodelay(struct state *state, PyObject *sock, int fd);
 
-/* Adds the functions that create_connection() calls. */
-int sockets_init(PyObject *module, struct state *state);
-
 #endif

@@ -71,7 +71,7 @@ stream_new(Loop *loop, PyObject *sock, int fd, PyObject *protocol, PyObject *wai
 {
     /* Before the protocol's class is looked at, which may run Python, and close the socket. */
     const int *number = transport_socket_number(loop->state, sock, fd);
-    Transport *tr = transport_new(net_state(loop->state)->streams.Type, &stream_kind, loop, sock, fd, protocol,
+    Transport *tr = transport_new(net_state(loop->state)->types.Stream, &stream_kind, loop, sock, fd, protocol,
                                   extra, server, context);
     if (tr == NULL) {
         return NULL;
@@ -137,7 +137,7 @@ call_write(PyObject *descriptor, PyObject *const *args, size_t nargsf, PyObject 
 static int
 take_write_by_name(struct state *state)
 {
-    PyObject *descriptor = PyObject_GetAttrString((PyObject *)net_state(state)->streams.Type, "write");
+    PyObject *descriptor = PyObject_GetAttrString((PyObject *)net_state(state)->types.Stream, "write");
     if (descriptor == NULL) {
         return -1;
     }
@@ -394,19 +394,17 @@ static PyMethodDef stream_functions[] = {
 int
 stream_type_init(PyObject *module, struct state *state)
 {
-    state_own(state, &net_state(state)->streams.Type, 1);
-    if (reader_init(state) < 0
-        || state_add_type(module, &Stream_spec, (PyObject *)net_state(state)->transports.Type,
-                          (Py_ssize_t)sizeof(Transport), &net_state(state)->streams.Type)
-               < 0
-        || standard_transport_init(state, &net_state(state)->streams.methods, net_state(state)->streams.Type) < 0
+    if (state_add_type(module, &Stream_spec, (PyObject *)net_state(state)->types.Transport,
+                       (Py_ssize_t)sizeof(Transport), &net_state(state)->types.Stream)
+            < 0
+        || standard_transport_init(state, &net_state(state)->streams.methods, net_state(state)->types.Stream) < 0
         || take_write_by_name(state) < 0) {
         return -1;
     }
     PyObject *constants = PyImport_ImportModule("asyncio.constants");
     PyObject *modes = constants == NULL ? NULL : PyObject_GetAttrString(constants, "_SendfileMode");
     PyObject *mode = modes == NULL ? NULL : PyObject_GetAttrString(modes, "TRY_NATIVE");
-    PyObject *type = (PyObject *)net_state(state)->streams.Type;
+    PyObject *type = (PyObject *)net_state(state)->types.Stream;
     int result = mode == NULL
                          || PyObject_SetAttrString(type, "_sendfile_compatible", mode) < 0
                          || PyObject_SetAttrString(type, "_start_tls_compatible", Py_True) < 0

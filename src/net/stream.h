@@ -29,8 +29,6 @@ typedef struct {
     bool eof;                  /* write_eof() was called */
 } Stream;
 
-int stream_type_init(PyObject *module, struct state *state);
-
 /* A transport over a connected, non-blocking socket: connection_made() is scheduled, then
  * reading starts, then `waiter` (or NULL) is set. `sock` belongs to the transport on
  * success only. `peer` is the other end's address, or NULL to ask the kernel. `extra`,

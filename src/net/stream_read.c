@@ -25,10 +25,6 @@
  * and streams, with --sizes 65536 and 1048576). */
 #define LARGE_BYTES TUNED(LARGE_BYTES, 32 * 1024)
 
-/* Packets in a row that were much shorter: less is expected. The rest of a long message is no reason
- * for that. */
-#define MISFITS TUNED(MISFITS, 4)
-
 /* glibc gives what is free at the end of its heap back to the system at once, and everybody who makes
  * messages of large blocks (a StreamReader's bytearray, most of all) pays a page fault for every 4 KiB of
  * each message: two thirds of the time of an echo of 1 MiB by streams over one connection (benchmark row:
@@ -154,7 +150,7 @@ stream_read_longer(Transport *tr, Loop *loop, PyObject *bytes, size_t capacity, 
 {
     struct state *state = tr->head.state;
     size_t more = 0;
-    char *buffer = stream_has_bytes(tr) ? scratch_take(loop) : NULL;
+    char *buffer = stream_has_bytes(tr) ? scratch_take(&loop->scratch) : NULL;
     PyErr_Clear();    /* no memory: the rest waits in the kernel */
     int result;
     if (buffer != NULL
@@ -168,7 +164,7 @@ stream_read_longer(Transport *tr, Loop *loop, PyObject *bytes, size_t capacity, 
         result = proto_data_received_packet(&tr->head.proto, state, bytes, capacity);
     }
     if (buffer != NULL) {
-        scratch_give(loop, buffer);
+        scratch_give(&loop->scratch, buffer);
     }
     return LIKELY(result == 0) ? READ_DONE : outcome_of_fatal(tr->kind->data_failed(tr));
 }
@@ -198,15 +194,11 @@ stream_read_large(Transport *tr, Loop *loop)
         return stream_read_longer(tr, loop, bytes, capacity, n);
     }
     if (LIKELY(spare_fits(capacity, n))) {
-        proto->misfits = 0;
         packet_set_length(bytes, n);
         result = proto_data_received_packet(proto, state, bytes, capacity);
     }
     else {
-        if (++proto->misfits == MISFITS) {
-            proto->misfits = 0;
-            proto->expected = n >= LARGE_BYTES ? packet_room(n) : 0;
-        }
+        proto->expected = n >= LARGE_BYTES ? packet_room(n) : 0;
         result = proto_data_received(proto, state, PyBytes_AS_STRING(bytes), n);
         packet_done(state, bytes, capacity);
     }
@@ -303,12 +295,12 @@ stream_read_data(Transport *tr, Loop *loop)
             return outcome;
         }
     }
-    char *buffer = scratch_take(loop);
+    char *buffer = scratch_take(&loop->scratch);
     if (UNLIKELY(buffer == NULL)) {
         return outcome_of_fatal(transport_fatal(tr, READ_FAILED(tr)));
     }
     enum read_outcome outcome = stream_read_into(tr, buffer);
-    scratch_give(loop, buffer);
+    scratch_give(&loop->scratch, buffer);
     return outcome;
 }
 

@@ -20,10 +20,11 @@
 
 #include <errno.h>
 
-/* A longer piece is not worth waiting for more. (Benchmark row: bare ASGI, 10 KiB, where 4 KiB would be
- * as good.) */
+/* A longer piece is not worth waiting for more. (Benchmark rows: bare ASGI, of which 17 % fewer requests are
+ * answered where nothing waits, with 10 KiB likewise; 100 writes in a turn take 6 times as long. 2026-11-30.) */
 #define HOLD_BYTES TUNED(HOLD_BYTES, 16 * 1024)
-/* Where output is gathered, the kernel holds it no longer than this and one callback. */
+/* Where output is gathered, the kernel holds it no longer than this and one callback. (Benchmark rows: bare
+ * ASGI, of which 6 to 8 % fewer requests are answered where it leaves after each callback; 2026-11-30.) */
 #define PUSH_INTERVAL_NS TUNED(PUSH_INTERVAL_NS, 500000)
 
 /* -- queueing ---------------------------------------------------------------------- */

@@ -95,7 +95,7 @@ transports_forked_in(Loop *loop, const struct list_node *head, PyObject *found)
 {
     for (struct list_node *node = head->next; node != head; node = node->next) {
         struct watch *watch = container_of(node, struct watch, active);
-        if (PyObject_TypeCheck(watch->owner, net_state(loop->state)->transports.Type)
+        if (PyObject_TypeCheck(watch->owner, net_state(loop->state)->types.Transport)
             && watch == &transport_cast(watch->owner)->write_watch
             && PyList_Append(found, watch->owner) < 0) {
             PyErr_WriteUnraisable(watch->owner);

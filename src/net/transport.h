@@ -78,8 +78,6 @@ struct Transport {
 
 extern PyGetSetDef Transport_getset[];    /* transport_attributes.c */
 
-int transport_types_init(PyObject *module, struct state *state);
-
 /* -- life ---------------------------------------------------------------------- */
 
 /* A new transport of the given type with everything but its kind's own fields; its io is
@@ -127,8 +125,8 @@ transport_cast(PyObject *op)
 static inline bool
 transport_is_plain_stream(struct state *state, PyObject *op)
 {
-    return LIKELY(Py_IS_TYPE(op, net_state(state)->streams.Type)) && LIKELY(transport_cast(op)->head.dict == NULL)
-           && standard_transport_class(state, &net_state(state)->streams.methods, net_state(state)->streams.Type);
+    return LIKELY(Py_IS_TYPE(op, net_state(state)->types.Stream)) && LIKELY(transport_cast(op)->head.dict == NULL)
+           && standard_transport_class(state, &net_state(state)->streams.methods, net_state(state)->types.Stream);
 }
 
 /* May one of the methods of flow control be somebody's, or get_write_buffer_size(), which they call? */

@@ -103,7 +103,7 @@ static PyObject *
 call_end(PyObject *op, int (*end)(Transport *tr, PyObject *exc), PyObject *exc)
 {
     Loop *loop = (Loop *)Py_XNewRef(transport_cast(op)->head.loop);
-    PyObject *outer = loop == NULL ? NULL : watch_begin_stopping(loop);
+    PyObject *outer = loop == NULL ? NULL : watch_begin_stopping(&loop->fds);
     int result = end(transport_cast(op), exc);
     if (loop != NULL && watch_end_stopping(loop, outer) < 0) {
         result = -1;
@@ -243,7 +243,7 @@ static PyObject *
 method_above(PyObject *op, const char *qualname, bool *own)
 {
     PyObject *module = PyImport_ImportModule("asyncio.transports");
-    PyTypeObject *type = net_state(transport_cast(op)->head.state)->transports.Type;
+    PyTypeObject *type = net_state(transport_cast(op)->head.state)->types.Transport;
     PyObject *super = module == NULL ? NULL
                                      : PyObject_CallFunctionObjArgs((PyObject *)&PySuper_Type,
                                                                     (PyObject *)type, op, NULL);
@@ -261,7 +261,7 @@ static PyObject *
 replaced_above(PyObject *op, enum above which)
 {
     struct net_state *net = net_state(transport_cast(op)->head.state);
-    PyTypeObject *type = net->transports.Type;
+    PyTypeObject *type = net->types.Transport;
     if (LIKELY(standard_class_is_same(type, &net->transports.above_version))) {
         return NULL;
     }
@@ -677,14 +677,14 @@ transport_types_init(PyObject *module, struct state *state)
     }
     find_base_slots(state);
     if (state_add_type(module, &Transport_spec, own->transports.FlowControlMixin,
-                       ASYNCIO_TRANSPORT_SIZE, &own->transports.Type)
+                       ASYNCIO_TRANSPORT_SIZE, &own->types.Transport)
         < 0) {
         return -1;
     }
     PyObject *most = PyLong_FromSize_t(TRANSPORT_MAX_SIZE);
     int result = most == NULL
                      ? -1
-                     : PyObject_SetAttrString((PyObject *)own->transports.Type, "max_size", most);
+                     : PyObject_SetAttrString((PyObject *)own->types.Transport, "max_size", most);
     Py_XDECREF(most);
     return result;
 }

@@ -36,7 +36,7 @@ transport_verify(PyObject *op, Loop *loop, uint64_t turn)
     VERIFY(tr->head.owed_lost.kind == NULL || tr->head.owed_lost.arg == NULL || verify_lives(tr->head.owed_lost.arg));
     VERIFY(tr->file == NULL || verify_lives(tr->file));
     VERIFY(verify_node(&tr->client));
-    if (Py_IS_TYPE(op, net_state(tr->head.state)->streams.Type)) {
+    if (Py_IS_TYPE(op, net_state(tr->head.state)->types.Stream)) {
         stream_verify(stream_cast(op), turn);
     }
 }
@@ -47,7 +47,7 @@ transports_verify_in(Loop *loop, const struct list_node *head, uint64_t turn)
     size_t most = verify_most(turn);
     for (const struct list_node *node = head->next; node != head && most-- > 0; node = node->next) {
         PyObject *owner = container_of(node, struct watch, active)->owner;
-        if (PyObject_TypeCheck(owner, net_state(loop->state)->transports.Type)) {
+        if (PyObject_TypeCheck(owner, net_state(loop->state)->types.Transport)) {
             transport_verify(owner, loop, turn);
         }
     }

@@ -124,7 +124,7 @@ static PyType_Spec CoroutineMethod_spec = {
 static int
 replace_steal(struct state *state, const char *name, PyObject *method, PyObject *function)
 {
-    PyTypeObject *type = ops_state(state)->operations.MethodType;
+    PyTypeObject *type = ops_state(state)->types.CoroutineMethod;
     int result = -1;
     if (method != NULL && function != NULL && PyFunction_Check(function)
         && Py_IS_TYPE(method, &PyMethodDescr_Type)) {
@@ -135,7 +135,7 @@ replace_steal(struct state *state, const char *name, PyObject *method, PyObject 
             self->method = Py_NewRef(method);
             self->function = Py_NewRef(function);
             self->state = state;
-            result = PyObject_SetAttrString((PyObject *)loop_state(state)->loops.Type, name, (PyObject *)self);
+            result = PyObject_SetAttrString((PyObject *)loop_state(state)->types.Loop, name, (PyObject *)self);
             Py_DECREF(self);
         }
     }
@@ -162,8 +162,8 @@ coroutine_methods_init(PyObject *module, struct state *state)
         "sock_accept",
         "getaddrinfo",
     };
-    PyTypeObject **type = &ops_state(state)->operations.MethodType;
-    PyObject *loop_type = (PyObject *)loop_state(state)->loops.Type;
+    PyTypeObject **type = &ops_state(state)->types.CoroutineMethod;
+    PyObject *loop_type = (PyObject *)loop_state(state)->types.Loop;
     if (state_add_type(module, &CoroutineMethod_spec, NULL, 0, type) < 0) {
         return -1;
     }

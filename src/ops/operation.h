@@ -76,8 +76,6 @@ struct Operation {
     bool descriptor_gone;                   /* closed by somebody else while we waited */
 };
 
-int operation_type_init(PyObject *module, struct state *state);
-
 /* A new Operation; sock and args are borrowed and may be NULL. New reference or NULL. */
 PyObject *operation_new(Loop *loop, const struct operation_kind *kind, PyObject *sock,
                         PyObject *const *args, Py_ssize_t nargs);

@@ -11,7 +11,7 @@ operation_new(Loop *loop, const struct operation_kind *kind, PyObject *sock,
               PyObject *const *args, Py_ssize_t nargs)
 {
     struct state *state = loop->state;
-    Operation *op = (Operation *)freelist_take(&ops_state(state)->operations.free, ops_state(state)->operations.Type);
+    Operation *op = (Operation *)freelist_take(&ops_state(state)->operations.free, ops_state(state)->types.Operation);
     if (op == NULL) {
         return NULL;
     }
@@ -212,11 +212,10 @@ int
 operation_type_init(PyObject *module, struct state *state)
 {
     struct ops_state *own = ops_state(state);
-    STATE_OWN_UNTIL(state, &own->operations, free);
     tasks_state(state)->futures.cancelled = operation_cancelled;
-    if (state_add_type(module, &Operation_spec, NULL, 0, &own->operations.Type) < 0) {
+    if (state_add_type(module, &Operation_spec, NULL, 0, &own->types.Operation) < 0) {
         return -1;
     }
-    freelist_init(state, &own->operations.free, own->operations.Type);
-    return register_as_coroutine((PyObject *)own->operations.Type);
+    freelist_init(state, &own->operations.free, own->types.Operation);
+    return register_as_coroutine((PyObject *)own->types.Operation);
 }

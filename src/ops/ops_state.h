@@ -16,11 +16,19 @@ struct resolve_state {
     int idle_ms;                          /* after which a thread of look_up.c ends */
 };
 
+/* What ops/ puts into the module: see base/state.h. */
+#define OPS_TABLE(TYPE, INIT) \
+    INIT(operation_type) TYPE(Operation) TYPE(CoroutineMethod) /* coroutine_method.c */ \
+    INIT(sockop) \
+    INIT(resolve) \
+    INIT(thread_queue)
+
 struct ops_state {
     struct tls_state below;
     struct {
-        PyTypeObject *Type;
-        PyTypeObject *MethodType;         /* coroutine_method.c */
+        OPS_TABLE(STATE_TYPE, STATE_NOTHING)
+    } types;
+    struct {
         struct freelist free;
     } operations;                         /* operation.c */
     struct {
@@ -30,6 +38,8 @@ struct ops_state {
     } sockops;                            /* sockop.c */
     struct resolve_state resolve;         /* resolve.c */
 };
+
+OPS_TABLE(STATE_NOTHING, STATE_INIT);
 
 static inline struct ops_state *
 ops_state(struct state *state)

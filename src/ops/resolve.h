@@ -9,8 +9,6 @@
 
 #include "ops/operation.h"
 
-int resolve_init(PyObject *module, struct state *state);
-
 PyObject *Loop_getaddrinfo(PyObject *loop, PyObject *const *args, Py_ssize_t nargs,
                            PyObject *kwnames);
 

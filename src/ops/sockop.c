@@ -96,14 +96,14 @@ sockop_receive_bytes(Operation *op, struct sockaddr *address, socklen_t *length,
     ssize_t got;
     if (LIKELY(op->count <= (Py_ssize_t)SCRATCH_BYTES)) {
         Loop *loop = op->loop;
-        char *buffer = scratch_take(loop);
+        char *buffer = scratch_take(&loop->scratch);
         if (buffer == NULL) {
             return ATTEMPT_FAILED;
         }
         got = receive(op, buffer, (size_t)op->count, address, length);
         int err = errno;
         *data = got < 0 ? NULL : PyBytes_FromStringAndSize(buffer, got);
-        scratch_give(loop, buffer);
+        scratch_give(&loop->scratch, buffer);
         if (got < 0) {
             errno = err;
             return sockop_failed(ATTEMPT_WAIT_READ);

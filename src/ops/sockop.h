@@ -4,8 +4,6 @@
 
 #include "ops/operation.h"
 
-int sockop_init(PyObject *module, struct state *state);
-
 typedef PyObject *sockop_method(PyObject *loop, PyObject *const *args, Py_ssize_t nargs,
                                 PyObject *kwnames);
 sockop_method Loop_sock_recv, Loop_sock_recv_into, Loop_sock_recvfrom, Loop_sock_recvfrom_into,

@@ -5,7 +5,7 @@
  * where there is no GIL. Nothing of a program runs inside, neither by the collector nor by a
  * signal, so a finalizer or a signal handler may use a queue that its thread is just using.
  * Whom a method has taken out of a ring it returns: asyncloop/_threads.py wakes it. */
-#include "ops/thread_queue.h"
+#include "ops/ops_state.h"
 
 struct ring {
     PyObject **slots;

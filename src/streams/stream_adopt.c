@@ -70,7 +70,7 @@ adopt_reader(struct state *state, PyObject *protocol)
         PyErr_Clear();
     }
     else {
-        adopt(state, reader, net_state(state)->reader.ReaderType, net_state(state)->reader.FastReaderType);
+        adopt(state, reader, net_state(state)->reader.ReaderType, net_state(state)->types.FastReader);
     }
     Py_XDECREF(reader);
     Py_XDECREF(reference);
@@ -82,7 +82,7 @@ client_connected(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObje
 {
     struct state *state = PyModule_GetState(PyTuple_GET_ITEM(self, 0));
     if (nargs == 2) {
-        adopt(state, args[1], net_state(state)->reader.WriterType, net_state(state)->reader.FastWriterType);
+        adopt(state, args[1], net_state(state)->reader.WriterType, net_state(state)->types.FastWriter);
     }
     return PyObject_Vectorcall(PyTuple_GET_ITEM(self, 1), args, (size_t)nargs, kwnames);
 }
@@ -100,7 +100,7 @@ static PyObject *
 put_before_callback(struct state *state, PyObject *protocol)
 {
     PyObject *callback = NULL, *pair = NULL, *stand_in = NULL;
-    PyObject *module = PyType_GetModule(net_state(state)->reader.FastWriterType);
+    PyObject *module = PyType_GetModule(net_state(state)->types.FastWriter);
     if (PyObject_GetOptionalAttr(protocol, state->names._client_connected_cb, &callback) <= 0
         || callback == Py_None || module == NULL) {
         goto failed;

@@ -355,7 +355,7 @@ reader_is_well(struct state *state, PyObject *writer)
 {
     PyObject *reader = own_field(writer, state->names._reader, WRITER_READER);
     bool well = reader == Py_None;
-    if (LIKELY(reader != NULL && Py_IS_TYPE(reader, net_state(state)->reader.FastReaderType))) {
+    if (LIKELY(reader != NULL && Py_IS_TYPE(reader, net_state(state)->types.FastReader))) {
         PyObject *dict = PyObject_GenericGetDict(reader, NULL);
         well = dict != NULL && field_is(dict, state->names._exception, READER_EXCEPTION, Py_None)
                && reader_is_plain(state, reader, dict);
@@ -633,9 +633,9 @@ stream_api_init(PyObject *module, struct state *state)
     if (!reader->usable) {
         return 0;    /* no protocol is of the kind PROTO_READER */
     }
-    if (state_add_type(module, &Reader_spec, reader->ReaderType, PY_SSIZE_T_MAX, &reader->FastReaderType) < 0) {
+    if (state_add_type(module, &Reader_spec, reader->ReaderType, PY_SSIZE_T_MAX, &net_state(state)->types.FastReader) < 0) {
         return -1;
     }
     return state_add_type(module, &Writer_spec, reader->WriterType, PY_SSIZE_T_MAX,
-                          &reader->FastWriterType);
+                          &net_state(state)->types.FastWriter);
 }

@@ -84,7 +84,7 @@ task_set_iter(PyObject *module, PyObject *tasks)
 static Task *
 task_of_ours(struct state *state, PyObject *const *args, Py_ssize_t nargs)
 {
-    return nargs == 2 && PyObject_TypeCheck(args[1], tasks_state(state)->tasks.Type) ? (Task *)args[1] : NULL;
+    return nargs == 2 && PyObject_TypeCheck(args[1], tasks_state(state)->types.Task) ? (Task *)args[1] : NULL;
 }
 
 static PyObject *

@@ -8,8 +8,6 @@
 
 #include "tasks/tasks_state.h"
 
-int all_tasks_init(PyObject *module, struct state *state);
-
 /* The list is not for free-threaded builds: it has no lock. */
 #if PY_VERSION_HEX < 0x030E0000 && !defined(Py_GIL_DISABLED)
 #define TASKS_ARE_LISTED 1

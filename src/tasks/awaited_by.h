@@ -70,7 +70,7 @@ task_hide_awaited_by(Task *self, PyObject *waiter)
 static inline bool
 task_is_shown(struct state *state, PyObject *waiter)
 {
-    return Py_IS_TYPE(waiter, tasks_state(state)->tasks.Type) && tasks_state(state)->introspect.awaited_by != 0;
+    return Py_IS_TYPE(waiter, tasks_state(state)->types.Task) && tasks_state(state)->introspect.awaited_by != 0;
 }
 #else
 #define task_forget_awaited_by(self, waiter) ((void)(self), (void)(waiter))

@@ -249,7 +249,7 @@ static PyType_Spec Link_spec = {
 static PyObject *
 link_new(Loop *loop, PyObject *source, Future *future)
 {
-    PyTypeObject *type = tasks_state(loop->state)->executor.LinkType;
+    PyTypeObject *type = tasks_state(loop->state)->types.Link;
     Link *link = (Link *)type->tp_alloc(type, 0);
     if (link != NULL) {
         link->vectorcall = Link_vectorcall;
@@ -419,5 +419,5 @@ executor_init(PyObject *module, struct state *state)
     };
     return STATE_IMPORT(wanted) < 0
                ? -1
-               : state_add_type(module, &Link_spec, NULL, 0, &own->executor.LinkType);
+               : state_add_type(module, &Link_spec, NULL, 0, &own->types.Link);
 }

@@ -8,8 +8,6 @@
 
 #include "loop/loop.h"
 
-int executor_init(PyObject *module, struct state *state);
-
 PyObject *Loop_run_in_executor(PyObject *loop, PyObject *const *args, Py_ssize_t nargs,
                                PyObject *kwnames);
 

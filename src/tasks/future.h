@@ -62,8 +62,6 @@ struct Future {
 /* The critical section of a Future or Task, in any thread. */
 #define FUTURE_GUARD(op) LOOP_GUARD(op, &((Future *)(op))->own_loop)
 
-int future_types_init(PyObject *module, struct state *state);
-
 static inline PyObject *
 future_not_initialised(void)
 {
@@ -80,14 +78,14 @@ PyObject *future_new(struct state *state, PyObject *loop);
 static inline bool
 future_check_exact(struct state *state, PyObject *op)
 {
-    return Py_IS_TYPE(op, tasks_state(state)->futures.Type);
+    return Py_IS_TYPE(op, tasks_state(state)->types.Future);
 }
 
 /* True for instances of exactly our Future or exactly our Task. */
 static inline bool
 future_check_native(struct state *state, PyObject *op)
 {
-    return Py_IS_TYPE(op, tasks_state(state)->futures.Type) || Py_IS_TYPE(op, tasks_state(state)->tasks.Type);
+    return Py_IS_TYPE(op, tasks_state(state)->types.Future) || Py_IS_TYPE(op, tasks_state(state)->types.Task);
 }
 
 bool future_is_ours(struct state *state, PyObject *op);    /* Future, Task or a subclass */
@@ -139,7 +137,6 @@ void future_finalize(Future *future);     /* reports an exception that nobody ha
 
 /* Methods and attributes of both types. */
 PyObject *Future_await(PyObject *op);     /* future_iter.c */
-int future_iter_type_init(PyObject *module, struct state *state);
 /* Raises StopIteration(value). */
 void stop_iteration_steal(PyObject *value);
 /* The same where the interpreter's own `await` takes the value at once: short bytes go into

@@ -24,7 +24,7 @@ Future_await(PyObject *op)
     if (UNLIKELY(future->loop == NULL)) {
         return future_not_initialised();
     }
-    FutureIter *self = (FutureIter *)freelist_take(&tasks_state(state)->futures.free_iters, tasks_state(state)->futures.IterType);
+    FutureIter *self = (FutureIter *)freelist_take(&tasks_state(state)->futures.free_iters, tasks_state(state)->types.FutureIter);
     if (self != NULL) {
         self->state = state;
         self->future = (Future *)Py_NewRef(op);
@@ -325,9 +325,9 @@ int
 future_iter_type_init(PyObject *module, struct state *state)
 {
     struct tasks_state *own = tasks_state(state);
-    if (state_add_type(module, &future_iter_spec, NULL, 0, &own->futures.IterType) < 0) {
+    if (state_add_type(module, &future_iter_spec, NULL, 0, &own->types.FutureIter) < 0) {
         return -1;
     }
-    freelist_init(state, &own->futures.free_iters, own->futures.IterType);
+    freelist_init(state, &own->futures.free_iters, own->types.FutureIter);
     return 0;
 }

@@ -77,7 +77,7 @@ future_init(Future *self, PyObject *loop)
 PyObject *
 future_new(struct state *state, PyObject *loop)
 {
-    Future *self = (Future *)freelist_take(&tasks_state(state)->futures.free, tasks_state(state)->futures.Type);
+    Future *self = (Future *)freelist_take(&tasks_state(state)->futures.free, tasks_state(state)->types.Future);
     if (self == NULL) {
         return NULL;
     }
@@ -94,7 +94,7 @@ future_new(struct state *state, PyObject *loop)
 bool
 future_is_ours(struct state *state, PyObject *op)
 {
-    return future_check_native(state, op) || PyObject_TypeCheck(op, tasks_state(state)->futures.Type);
+    return future_check_native(state, op) || PyObject_TypeCheck(op, tasks_state(state)->types.Future);
 }
 
 int
@@ -431,7 +431,7 @@ future_dealloc_now(Future *self)
         PyObject_ClearWeakRefs(op);
     }
     future_clear(self);
-    future_free(self, &tasks_state(state)->futures.free, tasks_state(state)->futures.Type, &tasks_state(state)->futures.base);
+    future_free(self, &tasks_state(state)->futures.free, tasks_state(state)->types.Future, &tasks_state(state)->futures.base);
 }
 
 static void
@@ -459,7 +459,7 @@ Future_new(PyTypeObject *type, PyObject *args UNUSED, PyObject *kwargs UNUSED)
     if (state == NULL) {
         return NULL;
     }
-    PyObject *op = type == tasks_state(state)->futures.Type
+    PyObject *op = type == tasks_state(state)->types.Future
                        ? freelist_take(&tasks_state(state)->futures.free, type)
                        : type->tp_alloc(type, 0);
     if (op != NULL) {
@@ -556,10 +556,10 @@ future_types_init(PyObject *module, struct state *state)
     }
     PyTypeObject *base = own->futures.asyncio_Future;
     own->futures.base = (struct base_slots){base->tp_traverse, base->tp_clear, base->tp_dealloc};
-    if (state_add_type(module, &future_spec, (PyObject *)base, ASYNCIO_FUTURE_SIZE, &own->futures.Type) < 0) {
+    if (state_add_type(module, &future_spec, (PyObject *)base, ASYNCIO_FUTURE_SIZE, &own->types.Future) < 0) {
         return -1;
     }
-    freelist_init(state, &own->futures.free, own->futures.Type);
-    standard_set_classes(state, STANDARD_FUTURES_FUTURE, base, own->futures.Type);
-    return future_iter_type_init(module, state);
+    freelist_init(state, &own->futures.free, own->types.Future);
+    standard_set_classes(state, STANDARD_FUTURES_FUTURE, base, own->types.Future);
+    return 0;
 }

@@ -589,7 +589,7 @@ waiter_verify(const Future *self, PyObject *waiter, bool parked)
 {
     VERIFY(verify_lives(waiter));
     if (parked) {
-        VERIFY(PyObject_TypeCheck(waiter, tasks_state(self->state_ptr)->tasks.Type));
+        VERIFY(PyObject_TypeCheck(waiter, tasks_state(self->state_ptr)->types.Task));
         VERIFY(self->own_loop != NULL && ((Future *)waiter)->own_loop == self->own_loop);
     }
 }

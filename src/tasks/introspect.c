@@ -103,6 +103,7 @@ measure(struct state *state, PyObject *task, PyObject *future, PyObject *name, P
     return 0;
 }
 
+/* Fills tasks_state(state)->introspect, or leaves it 0. -1 only for what is no Exception (an interrupt). */
 int
 introspect_init(PyObject *module UNUSED, struct state *state)
 {
@@ -157,6 +158,14 @@ done:;
         return -1;
     }
     Py_XDECREF(exc);
+    return 0;
+}
+
+#else
+
+int
+introspect_init(PyObject *module UNUSED, struct state *state UNUSED)
+{
     return 0;
 }
 

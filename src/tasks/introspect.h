@@ -16,9 +16,6 @@
 
 #if PY_VERSION_HEX >= 0x030E0000
 
-/* Fills tasks_state(state)->introspect, or leaves it 0. -1 only for what is no Exception (an interrupt). */
-int introspect_init(PyObject *module, struct state *state);
-
 static inline PyObject **
 introspect_slot(PyObject *op, size_t offset)
 {
@@ -134,12 +131,6 @@ introspect_remove_awaiter(Task *task, PyObject *waiter)
 }
 
 #else
-
-static inline int
-introspect_init(PyObject *module UNUSED, struct state *state UNUSED)
-{
-    return 0;
-}
 
 #define introspect_rename(task) ((void)(task), 0)
 #define introspect_fill(task) ((void)(task), 0)

@@ -112,7 +112,7 @@ owed_add_callbacks(Loop *loop, Future *future)
     PyObject *exc = PyErr_GetRaisedException();
     bool comes = loop_push_steal(loop, Py_NewRef(future), READY_DONE) == 0;
     if (!comes && PyErr_ExceptionMatches(PyExc_MemoryError)
-        && PyObject_TypeCheck((PyObject *)future, tasks_state(loop->state)->tasks.Type)) {
+        && PyObject_TypeCheck((PyObject *)future, tasks_state(loop->state)->types.Task)) {
         owed_add_task(loop, (PyObject *)future);
         comes = true;
     }

@@ -64,7 +64,7 @@ record_begin(Task *task, Loop *loop)
 {
     struct state *state = task->future.state_ptr;
     PyObject *records = Py_XNewRef(loop->records);
-    PyTypeObject *type = tasks_state(state)->records.Type;
+    PyTypeObject *type = tasks_state(state)->types.TaskRecord;
     PyObject *key = records == NULL ? NULL : PyLong_FromVoidPtr(task);
     TaskRecord *record = key == NULL ? NULL : (TaskRecord *)type->tp_alloc(type, 0);
     int result = records == NULL ? 0 : -1;
@@ -372,5 +372,5 @@ record_type_init(PyObject *module, struct state *state)
     if (tasks_state(state)->records.asyncio_folder == NULL) {
         return -1;
     }
-    return state_add_type(module, &record_spec, NULL, 0, &tasks_state(state)->records.Type);
+    return state_add_type(module, &record_spec, NULL, 0, &tasks_state(state)->types.TaskRecord);
 }

@@ -9,8 +9,6 @@
 
 #include "tasks/task.h"
 
-int record_type_init(PyObject *module, struct state *state);
-
 /* Before its first step is scheduled, on a loop with records. 0 / -1 */
 int record_begin(Task *task, Loop *loop);
 /* It is done, or goes away. Keeps the error indicator. */

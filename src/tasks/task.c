@@ -223,7 +223,7 @@ task_init(Task *self, PyObject *coro, PyObject *name, PyObject *context, bool ea
 Task *
 task_alloc(struct state *state, PyTypeObject *type)
 {
-    PyObject *op = LIKELY(type == tasks_state(state)->tasks.Type) ? freelist_take(&tasks_state(state)->tasks.free, type)
+    PyObject *op = LIKELY(type == tasks_state(state)->types.Task) ? freelist_take(&tasks_state(state)->tasks.free, type)
                                                                   : type->tp_alloc(type, 0);
     if (op == NULL) {
         return NULL;
@@ -239,7 +239,7 @@ PyObject *
 task_new(struct state *state, PyObject *loop, PyObject *coro, PyObject *name, PyObject *context,
          int eager_start)
 {
-    Task *self = task_alloc(state, tasks_state(state)->tasks.Type);
+    Task *self = task_alloc(state, tasks_state(state)->types.Task);
     if (self == NULL) {
         return NULL;
     }
@@ -272,10 +272,10 @@ has_own_cancel(struct state *state, PyObject *waiter)
 int
 task_cancel_waiter(struct state *state, PyObject *waiter, PyObject *message)
 {
-    if (Py_IS_TYPE(waiter, tasks_state(state)->futures.Type) && !has_own_cancel(state, waiter)) {
+    if (Py_IS_TYPE(waiter, tasks_state(state)->types.Future) && !has_own_cancel(state, waiter)) {
         return future_cancel((Future *)waiter, message);
     }
-    if (Py_IS_TYPE(waiter, tasks_state(state)->tasks.Type) && !has_own_cancel(state, waiter)) {
+    if (Py_IS_TYPE(waiter, tasks_state(state)->types.Task) && !has_own_cancel(state, waiter)) {
         return task_cancel((Task *)waiter, message);
     }
     /* by position, as asyncio's Task in C: whoever writes a future of his own may call it what he likes */
@@ -353,7 +353,7 @@ static Task *
 task_follow_steal(Task *slow)
 {
     PyObject *next = task_waiter_ref(slow);
-    if (next != NULL && Py_IS_TYPE(next, tasks_state(slow->future.state_ptr)->tasks.Type)) {
+    if (next != NULL && Py_IS_TYPE(next, tasks_state(slow->future.state_ptr)->types.Task)) {
         Py_SETREF(slow, (Task *)next);
     }
     else {
@@ -375,7 +375,7 @@ task_cancel(Task *self, PyObject *message)
     bool pending = task_request_cancel(task);
     while (pending && result == 0) {
         PyObject *waiter = task_waiter_ref(task);
-        if (waiter == NULL || !Py_IS_TYPE(waiter, tasks_state(state)->tasks.Type)
+        if (waiter == NULL || !Py_IS_TYPE(waiter, tasks_state(state)->types.Task)
             || has_own_cancel(state, waiter) || !future_is_pending((Future *)waiter)) {
             result = task_cancel_last(task, waiter, message);
             Py_XDECREF(waiter);

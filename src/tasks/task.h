@@ -53,8 +53,6 @@ task_set_unregistered(Task *self)
  * the Task. New reference or NULL. */
 Handle *task_step_handle(Loop *loop, Task *task);
 
-int task_type_init(PyObject *module, struct state *state);
-
 /* New Task, scheduled (or started, if eager_start) on any loop object. `name` and `context`
  * may be NULL or None. Arguments are borrowed. With NULL the coroutine is the caller's still. */
 PyObject *task_new(struct state *state, PyObject *loop, PyObject *coro, PyObject *name,

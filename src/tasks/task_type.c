@@ -263,10 +263,10 @@ task_dealloc_now(Task *self)
     task_clear(self);
     future_clear(&self->future);
     VERIFY(list_empty(&self->node));    /* or the list leads to freed memory */
-    if (Py_IS_TYPE(op, tasks_state(state)->tasks.Type)) {
+    if (Py_IS_TYPE(op, tasks_state(state)->types.Task)) {
         introspect_clear_thread(op, &tasks_state(state)->introspect);
     }
-    future_free(&self->future, &tasks_state(state)->tasks.free, tasks_state(state)->tasks.Type, &tasks_state(state)->tasks.base);
+    future_free(&self->future, &tasks_state(state)->tasks.free, tasks_state(state)->types.Task, &tasks_state(state)->tasks.base);
 }
 
 static void
@@ -414,14 +414,14 @@ static PyType_Spec task_spec = {
 static int
 task_type_make(PyObject *module, struct state *state)
 {
-    PyTypeObject *future = tasks_state(state)->futures.Type;
+    PyTypeObject *future = tasks_state(state)->types.Future;
     PyObject *bases = PyTuple_Pack(2, (PyObject *)future, tasks_state(state)->tasks.asyncio_Task);
     if (bases == NULL) {
         return -1;
     }
     Py_ssize_t size = future->tp_basicsize;
     future->tp_basicsize = tasks_state(state)->futures.asyncio_Future->tp_basicsize;
-    int result = state_add_type_with_bases(module, &task_spec, bases, &tasks_state(state)->tasks.Type);
+    int result = state_add_type_with_bases(module, &task_spec, bases, &tasks_state(state)->types.Task);
     future->tp_basicsize = size;
     Py_DECREF(bases);
     return result;
@@ -449,7 +449,7 @@ task_type_init(PyObject *module, struct state *state)
     if (state_check_base(base, ASYNCIO_FUTURE_SIZE) < 0 || task_type_make(module, state) < 0) {
         return -1;
     }
-    freelist_init(state, &own->tasks.free, own->tasks.Type);
-    standard_set_classes(state, STANDARD_TASKS_TASK, base, own->tasks.Type);
+    freelist_init(state, &own->tasks.free, own->types.Task);
+    standard_set_classes(state, STANDARD_TASKS_TASK, base, own->types.Task);
     return 0;
 }

@@ -4,11 +4,22 @@
 
 #include "loop/loop_state.h"
 
+/* What tasks/ puts into the module: see base/state.h. */
+#define TASKS_TABLE(TYPE, INIT) \
+    INIT(future_types) TYPE(Future) \
+    INIT(future_iter_type) TYPE(FutureIter) \
+    INIT(task_type) TYPE(Task) \
+    INIT(all_tasks) \
+    INIT(introspect) \
+    INIT(record_type) TYPE(TaskRecord) \
+    INIT(executor) TYPE(Link)
+
 struct tasks_state {
     struct loop_state below;
     struct {
-        PyTypeObject *Type;
-        PyTypeObject *IterType;
+        TASKS_TABLE(STATE_TYPE, STATE_NOTHING)
+    } types;
+    struct {
         PyTypeObject *asyncio_Future;     /* _asyncio.Future */
         PyObject *CancelledError;         /* asyncio.exceptions */
         PyObject *InvalidStateError;
@@ -22,7 +33,6 @@ struct tasks_state {
         void (*cancelled)(PyObject *watcher);    /* operation.c: a future with a watcher was cancelled */
     } futures;                            /* future_type.c */
     struct {
-        PyTypeObject *Type;
         PyTypeObject *asyncio_Task;       /* _asyncio.Task */
         PyObject *repr;                   /* asyncio.base_tasks._task_repr */
         PyObject *get_stack;              /* asyncio.base_tasks._task_get_stack */
@@ -58,17 +68,17 @@ struct tasks_state {
         size_t name;
     } visible;                            /* visible.c */
     struct {
-        PyTypeObject *Type;               /* asyncloop._core.TaskRecord */
         PyObject *asyncio_folder;         /* where asyncio's own files are */
     } records;                            /* record.c */
     struct {
-        PyTypeObject *LinkType;
         PyObject *concurrent_Future;      /* concurrent.futures.Future */
         PyObject *chain_future;           /* asyncio.futures._chain_future */
         PyObject *copy_future_state;      /* asyncio.futures._copy_future_state */
         PyObject *wrap_future;            /* asyncio.futures.wrap_future */
     } executor;                           /* executor.c */
 };
+
+TASKS_TABLE(STATE_NOTHING, STATE_INIT);
 
 static inline struct tasks_state *
 tasks_state(struct state *state)

@@ -102,7 +102,7 @@ identify_callback(PyObject *callback, struct found *key)
 static bool
 is_task(struct state *state, PyObject *what)
 {
-    return PyObject_TypeCheck(what, tasks_state(state)->tasks.Type);
+    return PyObject_TypeCheck(what, tasks_state(state)->types.Task);
 }
 
 /* The Task of which the item is a step, also one that call_soon() was called with: new reference, or NULL. */
@@ -231,7 +231,7 @@ trace_note(Loop *loop, struct trace *trace, uintptr_t item, PyObject *what)
         trace->woken += task_was_woken(loop->state, what);
     }
     else if ((item & READY_KIND_MASK) == READY_HANDLE) {
-        trace->timers += Py_IS_TYPE(op, loop_state(loop->state)->handles.TimerType);
+        trace->timers += Py_IS_TYPE(op, loop_state(loop->state)->types.TimerHandle);
     }
 }
 

@@ -108,7 +108,7 @@ static bool
 tls_is_over_ours(const Tls *tls)
 {
     return tls->stream != NULL
-           || (tls->lower != NULL && Py_IS_TYPE(tls->lower, tls_state(tls->head.state)->tls.Type));
+           || (tls->lower != NULL && Py_IS_TYPE(tls->lower, tls_state(tls->head.state)->types.Tls));
 }
 
 /* Has it a method _force_close(), as asyncio's own have? */
@@ -615,7 +615,7 @@ tls_new(Loop *loop, PyObject *protocol, PyObject *sslcontext, PyObject *waiter, 
     if (ops == NULL) {
         return NULL;
     }
-    Tls *tls = (Tls *)tls_state(state)->tls.Type->tp_alloc(tls_state(state)->tls.Type, 0);
+    Tls *tls = (Tls *)tls_state(state)->types.Tls->tp_alloc(tls_state(state)->types.Tls, 0);
     if (tls == NULL) {
         return NULL;
     }
@@ -669,7 +669,7 @@ tls_verify_all(Loop *loop, uint64_t turn)
     most = verify_most(turn);
     for (const struct list_node *node = active->next; node != active && most-- > 0; node = node->next) {
         PyObject *owner = container_of(node, struct watch, active)->owner;
-        if (PyObject_TypeCheck(owner, net_state(loop->state)->transports.Type)
+        if (PyObject_TypeCheck(owner, net_state(loop->state)->types.Transport)
             && transport_cast(owner)->head.proto.kind == PROTO_TLS) {
             tls_verify(tls_cast(transport_cast(owner)->head.proto.protocol), loop, turn);
         }

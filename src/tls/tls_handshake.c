@@ -223,7 +223,7 @@ tls_lower_made(Tls *tls, PyObject *transport)
         return switch_failed(tls, "DO_HANDSHAKE");
     }
     SHARED_STORE(tls->lower, Py_NewRef(transport));
-    if (Py_IS_TYPE(transport, net_state(tls->head.state)->streams.Type)) {
+    if (Py_IS_TYPE(transport, net_state(tls->head.state)->types.Stream)) {
         tls->stream = stream_cast(transport);
         /* start_tls() on a stream that has paused the protocol, which is resumed by us now */
         tls->writing_paused = FLAG(tls->stream->base.head.protocol_paused);

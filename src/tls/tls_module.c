@@ -14,7 +14,7 @@ module_tls_new(PyObject *module, PyObject *args)
     PyObject *loop, *protocol, *sslcontext, *waiter, *hostname, *handshake_timeout;
     PyObject *shutdown_timeout, *context;
     int server_side, call_connection_made;
-    if (!PyArg_ParseTuple(args, "O!OOOpOOOpO:_tls_new", loop_state(state)->loops.Type, &loop, &protocol,
+    if (!PyArg_ParseTuple(args, "O!OOOpOOOpO:_tls_new", loop_state(state)->types.Loop, &loop, &protocol,
                           &sslcontext, &waiter, &server_side, &hostname, &handshake_timeout,
                           &shutdown_timeout, &call_connection_made, &context)) {
         return NULL;
@@ -118,14 +118,15 @@ int
 tls_type_init(PyObject *module, struct state *state)
 {
     struct tls_objects *tls = &tls_state(state)->tls;
+    PyTypeObject **slot = &tls_state(state)->types.Tls;
     STATE_OWN_UNTIL(state, tls, engine);
     STATE_OWN_UNTIL(state, &tls->shipped, versions);
     if (import_ssl(tls) < 0
-        || tls_type_add(module, state, &tls->Type) < 0
-        || standard_transport_init(state, &net_state(state)->protocols.tls_methods, tls->Type) < 0) {
+        || tls_type_add(module, state, slot) < 0
+        || standard_transport_init(state, &net_state(state)->protocols.tls_methods, *slot) < 0) {
         return -1;
     }
-    net_state(state)->protocols.TlsType = tls->Type;
+    net_state(state)->protocols.TlsType = *slot;
     net_state(state)->protocols.feed_tls = tls_feed;
     tls->keywords_wrap_bio = Py_BuildValue("(ss)", "server_side", "server_hostname");
     tls->record_bytes = PyLong_FromLong(TLS_RECORD_BYTES);
@@ -134,7 +135,7 @@ tls_type_init(PyObject *module, struct state *state)
     PyObject *constants = PyImport_ImportModule("asyncio.constants");
     PyObject *modes = constants == NULL ? NULL : PyObject_GetAttrString(constants, "_SendfileMode");
     PyObject *mode = modes == NULL ? NULL : PyObject_GetAttrString(modes, "FALLBACK");
-    PyObject *type = (PyObject *)tls->Type;
+    PyObject *type = (PyObject *)*slot;
     int result = mode == NULL || tls->keywords_wrap_bio == NULL || tls->record_bytes == NULL
                          || tls->empty_bytes == NULL || tls->one_byte == NULL
                          || PyObject_SetAttrString(type, "_sendfile_compatible", mode) < 0

@@ -209,8 +209,8 @@ portable_write(struct tls_engine *engine, PyObject *bytes, const char *data, siz
     if (UNLIKELY(tls_is_foreign(engine))) {
         return tls_object_write(engine, bytes, data, length, n);
     }
-    if (length > TLS_TURN_BYTES) {
-        length = TLS_TURN_BYTES;    /* it would encrypt all at once */
+    if (length > TLS_RECORD_BYTES) {
+        length = TLS_RECORD_BYTES;    /* it would encrypt all at once, and hold all the output */
         bytes = NULL;
     }
     /* whose __buffer__() is in Python may give other memory the next time */

@@ -189,14 +189,14 @@ done:
     return status;
 }
 
-#define PLAIN_BYTES TUNED(PLAIN_BYTES, SCRATCH_BYTES)    /* that are decrypted at once */
+#define PLAIN_BYTES TUNED(PLAIN_BYTES, SCRATCH_BYTES)    /* that are decrypted at once: asyncio's max_size */
 
 /* Plaintext into a StreamReader, or another TLS transport, without an object for it. */
 static enum tls_status
 tls_read_native(Tls *tls, bool *more)
 {
     struct tls_engine *engine = &tls->engine;
-    char *plain = scratch_take(tls->head.loop);
+    char *plain = scratch_take(&tls->head.loop->scratch);
     if (plain == NULL) {
         return TLS_FAILED;
     }
@@ -212,7 +212,7 @@ tls_read_native(Tls *tls, bool *more)
         tls_put_off(engine, status, more);
         status = tls_end_of(engine, stream_feed(&tls->head.proto, tls->head.state, plain, total));
     }
-    scratch_give(tls->head.loop, plain);
+    scratch_give(&tls->head.loop->scratch, plain);
     return status;
 }
 
@@ -468,7 +468,7 @@ enum tls_status
 tls_discard(Tls *tls)
 {
     struct tls_engine *engine = &tls->engine;
-    char *memory = scratch_take(tls->head.loop);
+    char *memory = scratch_take(&tls->head.loop->scratch);
     if (memory == NULL) {
         return TLS_FAILED;
     }
@@ -479,6 +479,6 @@ tls_discard(Tls *tls)
         status = engine->ops->read(engine, memory, PLAIN_BYTES, &n, &more);
         tls->late += status == TLS_OK ? (uint32_t)n : 0;
     }
-    scratch_give(tls->head.loop, memory);
+    scratch_give(&tls->head.loop->scratch, memory);
     return status != TLS_OK || tls->late > TLS_LATE_BYTES ? status : TLS_WANT;
 }

@@ -26,7 +26,6 @@ struct tls_shipped {
 
 /* What TLS needs of the ssl module; NULL in a Python without it */
 struct tls_objects {
-    PyTypeObject *Type;
     PyObject *SSLError;
     PyObject *SSLWantReadError;
     PyObject *SSLSyscallError;
@@ -42,10 +41,19 @@ struct tls_objects {
     struct tls_shipped shipped;           /* tls_shipped.c */
 };
 
+/* What tls/ puts into the module: see base/state.h. */
+#define TLS_TABLE(TYPE, INIT) \
+    INIT(tls_type) TYPE(Tls)
+
 struct tls_state {
     struct net_state below;
+    struct {
+        TLS_TABLE(STATE_TYPE, STATE_NOTHING)
+    } types;
     struct tls_objects tls;               /* tls_type.c */
 };
+
+TLS_TABLE(STATE_NOTHING, STATE_INIT);
 
 static inline struct tls_state *
 tls_state(struct state *state)

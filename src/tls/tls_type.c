@@ -230,7 +230,7 @@ Tls_is_closing(PyObject *op, PyObject *ignored UNUSED)
 #if PY_VERSION_HEX >= 0x030E0000
     PyObject *lower = FLAG(tls->head.closing) ? NULL : tls_lower_ref(tls);
     if (lower != NULL) {
-        PyObject *closing = Py_IS_TYPE(lower, net_state(tls->head.state)->streams.Type)
+        PyObject *closing = Py_IS_TYPE(lower, net_state(tls->head.state)->types.Stream)
                                 ? PyBool_FromLong(FLAG(stream_cast(lower)->base.head.closing))
                                 : PyObject_CallMethod(lower, "is_closing", NULL);
         Py_DECREF(lower);

@@ -112,7 +112,7 @@ encryption_begin(Tls *tls, struct encryption *run)
     run->block = NULL;
     run->any = false;
     if (LIKELY(run->sends)) {
-        run->block = scratch_take(tls->head.loop);
+        run->block = scratch_take(&tls->head.loop->scratch);
         if (UNLIKELY(run->block == NULL)) {
             PyErr_Clear();
         }
@@ -180,14 +180,14 @@ encrypt_first(Tls *tls, struct encryption *run)
     PyObject *first = Py_NewRef(wqueue_first(output));
     if (count > 1 && iov[0].iov_len < TLS_RECORD_BYTES && run->sends && stream_takes_output(tls)
         && !tls_is_foreign(&tls->engine)) {
-        plain = scratch_take(tls->head.loop);
+        plain = scratch_take(&tls->head.loop->scratch);
         if (UNLIKELY(plain == NULL)) {
             PyErr_Clear();
         }
     }
     if (plain != NULL) {
         status = encrypt_part(tls, run, NULL, plain, gather(iov, count, plain), &done);
-        scratch_give(tls->head.loop, plain);
+        scratch_give(&tls->head.loop->scratch, plain);
     }
     else {
         status = encrypt_part(tls, run, output->offset == 0 ? first : NULL, iov[0].iov_base,
@@ -235,7 +235,7 @@ encryption_end(Tls *tls, struct encryption *run, enum tls_status status)
         result = tls_send(tls);
     }
     if (run->block != NULL) {
-        scratch_give(tls->head.loop, run->block);
+        scratch_give(&tls->head.loop->scratch, run->block);
     }
     if (UNLIKELY(result < 0)) {
         return -1;
