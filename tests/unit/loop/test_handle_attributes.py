@@ -152,3 +152,33 @@ def test_wrong_things(run):
         handle.cancel()
 
     run(main())
+
+
+@pytest.mark.parametrize("debug", [False, True])
+@pytest.mark.parametrize("count", range(5))
+def test_what_few_handles_keep_beside_their_arguments(run, count, debug):
+    class Argument:
+        pass
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.set_debug(debug)
+        seen = []
+        args = tuple(Argument() for _ in range(count))
+        refs = [weakref.ref(argument) for argument in args]
+        timer = loop.call_later(0, lambda *given: seen.append(given), *args)
+        timer._when = when = int(timer.when())
+        handle = loop.call_soon(lambda *given: seen.append(given), *args)
+        handle._repr = "<what it was>"
+        gc.collect()
+        assert timer.when() == when and type(timer._when) is int
+        assert tuple(handle._args) == tuple(timer._args) == args
+        await asyncio.sleep(0.01)
+        assert seen == [args, args]
+        assert tuple(handle._args) == tuple(timer._args) == args
+        seen.clear()
+        del args, handle, timer
+        gc.collect()
+        assert [ref for ref in refs if ref() is not None] == []
+
+    run(main())

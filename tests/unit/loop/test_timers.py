@@ -175,6 +175,17 @@ def test_order_by_deadline(loop):
     assert seen == offsets
 
 
+def test_order_of_times_long_ago(loop):
+    times = [1e-300, -1.0, 0.5, -math.inf, -1e-300, -2.5e10, -5e-324, -1e300, 5e-324, -2.5]
+    seen = []
+    timers = [loop.call_at(when, seen.append, when) for when in times]
+    assert [timer.when() for timer in timers] == times
+    loop.call_later(0.01, loop.stop)
+    loop.run_forever()
+    assert seen == sorted(times)
+    assert [timer.when() for timer in timers] == times
+
+
 def test_equal_deadlines_all_fire(loop):
     seen = []
     when = loop.time() + 0.002
