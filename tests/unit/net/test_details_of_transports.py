@@ -107,16 +107,16 @@ def test_calls_of_call_soon(make, how):
                 names.append((name_of(callback), len(args) - (how == "class"), sorted(keywords)))
             return theirs(*args, **keywords)
 
-        setattr(target, "call_soon", call_soon)
+        there = "call_soon" in vars(target)
+        target.call_soon = call_soon
         try:
             made = []
             transport, other = await make(loop, lambda: made.append(All()) or made[0])
         finally:
-            if how == "class" and "call_soon" not in vars(target):
-                log("not there")
-            setattr(target, "call_soon", theirs)
-            if how == "instance":
-                del loop.call_soon
+            if there:
+                target.call_soon = theirs
+            else:
+                del target.call_soon
         for name in names:
             log(name)
         with other:
