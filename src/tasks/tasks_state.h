@@ -9,6 +9,7 @@
     INIT(future_types) TYPE(Future) \
     INIT(future_iter_type) TYPE(FutureIter) \
     INIT(task_type) TYPE(Task) \
+    INIT(unbound) \
     INIT(all_tasks) \
     INIT(introspect) \
     INIT(record_type) TYPE(TaskRecord) \

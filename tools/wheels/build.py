@@ -68,7 +68,7 @@ COLD = (
     *("base/thread.c", "loop/lookout.c", "loop/owner.c", "loop/brief.c", "loop/turns.c"),
     *("loop/probe.c", "ops/sockop_accept.c"),
     *("net/datagram_addresses.c", "net/transport_attributes.c", "ops/sockop_socket.c"),
-    *("tasks/introspect.c", "tasks/task_foreign.c", "net/channel.c", "net/datagram.c"),
+    *("tasks/introspect.c", "tasks/unbound.c", "tasks/task_foreign.c", "net/channel.c", "net/datagram.c"),
     *("net/stream_writelines.c", "readers.c", "loop_descriptors.c"),
     *("base/args.c", "base/checked.c", "base/context.c", "base/instance.c", "loop/counters.c"),
     *("loop/scratch.c", "loop/watch.c", "net/transport_verify.c", "tasks/future_waiters.c"),
