@@ -395,6 +395,16 @@ watch_take_place(struct watch *watch, PyObject **handle)
     return 0;
 }
 
+void
+watch_clear_place(Loop *loop, int fd, int event)
+{
+    struct fd_entry *entry = fds_find(loop, fd);
+    struct watch *other = entry == NULL ? NULL : *place_of(entry, event);
+    if (UNLIKELY(other != NULL)) {
+        watch_put_out(other);
+    }
+}
+
 int
 watch_remove(Loop *loop, int fd, int event)
 {

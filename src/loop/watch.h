@@ -142,6 +142,9 @@ PyObject *watch_fd_transport(Loop *loop, int fd);
  * new reference in *handle, which is NULL before; `handle` may be NULL. */
 int watch_take_place(struct watch *watch, PyObject **handle);
 int watch_remove(Loop *loop, int fd, int event);    /* 1, or 0: there was none */
+/* What add_reader() and the like have left there, for the transport of a socket, which has no place: with asyncio
+ * its own watching ends theirs. May run Python. */
+void watch_clear_place(Loop *loop, int fd, int event);
 /* The number under which an object that may be closed by now was registered, or -1. */
 int watch_find_fileobj(Loop *loop, PyObject *fileobj);
 /* -1 with the OSError of asyncio's selector if the descriptor is closed, or nothing to wait for. */

@@ -263,6 +263,9 @@ transport_close(Transport *tr)
     }
     if (LIKELY(tr->kind->is_socket)) {
         watch_stop_anyway(&tr->write_watch);
+        if (LIKELY(tr->head.loop != NULL)) {
+            watch_clear_place(tr->head.loop, tr->fd, EV_WRITE);
+        }
     }
     else {
         watch_stop(&tr->write_watch);
@@ -417,11 +420,12 @@ int
 transport_watch(Transport *tr, struct watch *watch)
 {
     PyObject *own = transport_own_method(tr, watch == &tr->read_watch ? "_read_ready" : "_write_ready");
-    if (LIKELY(own == NULL)) {
-        return watch_start(watch);
+    int result = LIKELY(own == NULL) ? watch_start(watch) : watch_start_by_method(watch);
+    Py_XDECREF(own);
+    if (watch == &tr->write_watch && LIKELY(result == 0) && !watch->lent && tr->kind->is_socket) {
+        watch_clear_place(watch_loop(watch), tr->fd, EV_WRITE);
     }
-    Py_DECREF(own);
-    return watch_start_by_method(watch);
+    return result;
 }
 
 int
@@ -611,6 +615,9 @@ transport_run_begin(PyObject *owner, PyObject *waiter)
     PyObject *leaving = PyErr_GetRaisedException();
     tr->begun = true;
     Loop *loop = (Loop *)Py_XNewRef(tr->head.loop);    /* what watches may close the transport */
+    if (loop != NULL && tr->kind->is_socket) {
+        watch_clear_place(loop, tr->fd, EV_READ);
+    }
     if (loop != NULL && transport_update_reading(tr) < 0) {
         transport_not_watched(tr, loop);
     }
