@@ -89,6 +89,7 @@ def _acceptor_new(
     context: Context | None,
     accepted: Callable[[socket, Any, Context], object] | None,
     otherwise: Callable[[socket, Any, Context], object],
+    most: int,
     /,
 ) -> Acceptor: ...
 def _accepting_methods(methods: dict[str, Any], /) -> None: ...

@@ -293,8 +293,9 @@ class StreamHooks(StopHooks):
             )
 
         _list_clients(server)
+        most = max(backlog, 0) + 1  # asyncio's newest number
         self._acceptors[sock] = _core._acceptor_new(
-            self, protocol_factory, sock, server, context, accepted, otherwise
+            self, protocol_factory, sock, server, context, accepted, otherwise, min(most, 1 << 20)
         )
 
     async def _accept_tls(

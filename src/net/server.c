@@ -23,18 +23,12 @@
 #include "net/sockets.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <unistd.h>
 
-/* Connections that one event accepts. The accepting takes 5 to 10 µs for each, but the protocol,
- * or the task of a stream server, that each of them starts ten times that: what else is ready
- * waits two milliseconds at most. The poll is level-triggered, the rest is not lost. */
-#define ACCEPT_BUDGET TUNED(ACCEPT_BUDGET, 16)
-
-/* An accept4() that finds nobody makes a socket and drops it, which costs a tenth of a connection
- * (benchmark row "accept"). So an event accepts one, and the next one twice as many as the last, as
- * long as each poll brings one. */
-#define ACCEPT_FIRST 1
-#define ACCEPT_BY_METHOD 100    /* by a method of the program's: asyncio's calls, of the usual backlog */
+/* Connections that one event accepts at most; asyncio's bound is the backlog alone. The poll is level-triggered, the
+ * rest is not lost. */
+#define ACCEPT_BUDGET TUNED(ACCEPT_BUDGET, 128)
 
 /* Out of descriptors or memory: accepting stops for this time, in seconds, as with
  * asyncio (constants.ACCEPT_RETRY_DELAY), because the kernel would go on reporting the
@@ -57,8 +51,7 @@ typedef struct {
     TimerHandle *retry;         /* while accepting is stopped for want of resources */
     struct io io;
     struct watch watch;
-    uint32_t poll;              /* of the loop, that brought the last event */
-    uint8_t budget;             /* of that event */
+    int most;                   /* connections that one event accepts */
     bool nodelay;
 } Acceptor;
 
@@ -408,15 +401,13 @@ acceptor_failed(Acceptor *acceptor, Loop *loop)
 
 /* -- the event -------------------------------------------------------------------------------- */
 
-/* How many connections to accept now. */
-static int
-acceptor_budget(Acceptor *acceptor, Loop *loop)
+/* Is there another one? An accept4() in vain makes a socket and drops it: 3 µs, a tenth of a connection (benchmark row
+ * "accept"), where this takes 0.2. */
+static bool
+another_waits(const Acceptor *acceptor)
 {
-    bool again = acceptor->budget > 0 && loop->polls - acceptor->poll <= 1;
-    int budget = again ? 2 * acceptor->budget : ACCEPT_FIRST;
-    acceptor->poll = loop->polls;
-    acceptor->budget = (uint8_t)(budget < ACCEPT_BUDGET ? budget : ACCEPT_BUDGET);
-    return acceptor->budget;
+    struct pollfd listening = {.fd = acceptor->io.fd, .events = POLLIN};
+    return poll(&listening, 1, 0) > 0;
 }
 
 /* What accept() has raised: a shortage pauses, anything else is for the exception handler, or leaves the loop. */
@@ -442,7 +433,7 @@ acceptor_method_failed(Acceptor *acceptor, Loop *loop)
 static void
 acceptor_accept_by_method(Acceptor *acceptor, Loop *loop)
 {
-    for (int budget = ACCEPT_BY_METHOD; budget > 0 && watch_is_active(&acceptor->watch); budget--) {
+    for (int budget = acceptor->most; budget > 0 && watch_is_active(&acceptor->watch); budget--) {
         PyObject *sock, *peername;
         int taken = accept_by_method(acceptor, &sock, &peername);
         if (taken <= 0) {
@@ -472,27 +463,25 @@ acceptor_on_readable(struct watch *watch, int revents)
         Py_DECREF(acceptor);
         return;
     }
-    int budget = acceptor_budget(acceptor, loop);
+    int budget = acceptor->most;
     if (UNLIKELY(!accepts_natively(acceptor, loop->state))) {
         acceptor_accept_by_method(acceptor, loop);
         budget = 0;
     }
-    for (; budget > 0 && watch_is_active(watch); budget--) {
+    while (budget-- > 0) {
         struct sockaddr_storage peer;
         socklen_t peer_length;
         int fd;
         enum io_status status = io_accept(&acceptor->io, &fd, &peer, &peer_length);
-        if (status == IO_WANT_READ) {
+        if (status == IO_WANT_READ || (UNLIKELY(status == IO_ERROR) && !acceptor_failed(acceptor, loop))) {
             break;
         }
-        if (UNLIKELY(status == IO_ERROR)) {
-            if (acceptor_failed(acceptor, loop)) {
-                continue;
-            }
-            break;
-        }
-        if (UNLIKELY(accept_connection(acceptor, loop, fd, (struct sockaddr *)&peer, peer_length) < 0)) {
+        if (LIKELY(status == IO_OK)
+            && UNLIKELY(accept_connection(acceptor, loop, fd, (struct sockaddr *)&peer, peer_length) < 0)) {
             loop_propagate(loop);
+            break;
+        }
+        if (!watch_is_active(watch) || io_is_gone(&acceptor->io) || !another_waits(acceptor)) {
             break;
         }
     }
@@ -645,8 +634,9 @@ module_acceptor_new(PyObject *module, PyObject *args)
     OWN_LOOP_ARGUMENT(module, args);
     struct state *state = PyModule_GetState(module);
     PyObject *loop, *factory, *sock, *server, *context, *accepted, *otherwise;
-    if (!PyArg_ParseTuple(args, "O!OOOOOO:_acceptor_new", loop_state(state)->types.Loop, &loop, &factory, &sock,
-                          &server, &context, &accepted, &otherwise)) {
+    int most;
+    if (!PyArg_ParseTuple(args, "O!OOOOOOi:_acceptor_new", loop_state(state)->types.Loop, &loop, &factory, &sock,
+                          &server, &context, &accepted, &otherwise, &most)) {
         return NULL;
     }
     if (context != Py_None && !PyContext_CheckExact(context)) {
@@ -664,6 +654,7 @@ module_acceptor_new(PyObject *module, PyObject *args)
     watch_init(&acceptor->watch, (Loop *)loop, (PyObject *)acceptor, WATCH_TRANSPORT, fd, EV_READ,
                acceptor_on_readable);
     acceptor->io.fd = fd;
+    acceptor->most = most < ACCEPT_BUDGET ? most : ACCEPT_BUDGET;
     acceptor->io.owned = transport_socket_number(state, sock, fd);
     acceptor->loop = (Loop *)Py_NewRef(loop);
     acceptor->sock = Py_NewRef(sock);
@@ -682,7 +673,7 @@ module_acceptor_new(PyObject *module, PyObject *args)
 
 static PyMethodDef server_functions[] = {
     {"_acceptor_new", module_acceptor_new, METH_VARARGS,
-     INSIDE_DOC("_acceptor_new(loop, protocol_factory, sock, server, context, accepted, otherwise, /)\n--\n\n"
+     INSIDE_DOC("_acceptor_new(loop, protocol_factory, sock, server, context, accepted, otherwise, most, /)\n--\n\n"
                 "Accept connections of a listening, non-blocking socket until stop(). Each gets a transport,\n"
                 "unless one of the last two takes it: see the struct.")},
     {NULL, NULL, 0, NULL},

@@ -386,3 +386,47 @@ def test_fileno_is_replaced_on_the_class(monkeypatch):
             monkeypatch.undo()
 
     same(program)
+
+
+# -- connections that came together ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("streams", [False, True])
+@pytest.mark.parametrize("count", [2, 60])
+def test_all_that_wait_are_accepted_although_the_first_closes_the_server(impl, run, streams, count):
+    if impl.ours:
+        import asyncloop
+
+        if "constants" in asyncloop.build_info():
+            pytest.skip("an event accepts one: tuning.h")
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        made = []
+
+        class Closes(asyncio.Protocol):
+            def connection_made(self, transport):
+                made.append(transport)
+                server.close()
+
+        async def closes(_, writer):
+            made.append(writer)
+            server.close()
+
+        listening = socket.create_server(("127.0.0.1", 0), backlog=100)
+        clients = [socket.create_connection(listening.getsockname()) for _ in range(count)]
+        server = await (
+            asyncio.start_server(closes, sock=listening)
+            if streams
+            else loop.create_server(Closes, sock=listening)
+        )
+        await until(lambda: made)
+        await turns(5)
+        assert len(made) == count
+        for transport in made:
+            transport.close()
+        for client in clients:
+            client.close()
+        await turns(5)
+
+    run(main())
