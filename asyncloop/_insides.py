@@ -15,16 +15,17 @@ import selectors
 import socket
 import sys
 import threading
+import types
 import weakref
 from asyncio import events
 from asyncio.base_events import BaseEventLoop
 from typing import TYPE_CHECKING, Any
 
 from . import _core
-from ._views import LoopSelector, ReadyView, ScheduledView, WatchHandle, own_select
 
 if TYPE_CHECKING:
     from ._core import _MixinBase as _Base
+    from ._views import ReadyView, ScheduledView
 else:
     _Base = object
 
@@ -35,12 +36,8 @@ def _references(holder: Any, name: str) -> int:
     return sys.getrefcount(getattr(holder, name))
 
 
-class _Sole:
-    def __init__(self) -> None:
-        self.thing = object()
-
-
-_FROM_ONE_HOLDER = _references(_Sole(), "thing")  # another number in each Python
+# Another number in each Python.
+_FROM_ONE_HOLDER = _references(types.SimpleNamespace(thing=object()), "thing")
 
 
 def _nobody_else_has(holder: Any, name: str) -> bool:
@@ -53,8 +50,8 @@ def _nobody_else_has(holder: Any, name: str) -> bool:
 class InsideHooks(_Base):
     """The part of `asyncloop.Loop` that shows what is inside, and takes turns by hand."""
 
-    _ready_view: ReadyView | None = None
-    _scheduled_view: ScheduledView | None = None
+    _ready_view: "ReadyView | None" = None
+    _scheduled_view: "ScheduledView | None" = None
     _selector_view: Any = None
     _self_pipe: tuple[socket.socket, socket.socket] | None = None
     _own_ready: Any = None  # what was put in the place of the view; then asyncio's turns run it
@@ -76,6 +73,8 @@ class InsideHooks(_Base):
             return own
         view = self._ready_view
         if view is None:
+            from ._views import ReadyView  # most loops are looked at by nobody
+
             view = self._ready_view = ReadyView(self)
         return view
 
@@ -101,11 +100,14 @@ class InsideHooks(_Base):
                     heapq.heappush(own, handle)
             return own
         view = self._scheduled_view
-        if self._runs_elsewhere():
+        elsewhere = self._runs_elsewhere()
+        if view is None or elsewhere:
+            from ._views import ScheduledView
+
             view = ScheduledView(self)
-        elif view is None:
-            view = self._scheduled_view = ScheduledView(self)
-            self._looked_at = True
+            if not elsewhere:
+                self._scheduled_view = view
+                self._looked_at = True
         view._refresh()
         return view
 
@@ -154,6 +156,8 @@ class InsideHooks(_Base):
         if self._closed:
             return None
         if self._selector_view is None:
+            from ._views import LoopSelector
+
             self._selector_view = LoopSelector(self)
             self._looked_at = True
         return self._selector_view
@@ -188,14 +192,16 @@ class InsideHooks(_Base):
 
     def _polls_by_selector(self) -> bool:
         selector = self._selector_view
-        return (
-            selector is not None
-            and (
+        if selector is not None:
+            from ._views import LoopSelector, own_select
+
+            if (
                 type(selector) is not LoopSelector
                 or "select" in selector.__dict__
                 or LoopSelector.select is not own_select
-            )
-        ) or self._has_other("_process_events", _own_process_events)
+            ):
+                return True
+        return self._has_other("_process_events", _own_process_events)
 
     def _has_other(self, name: str, own: Any) -> bool:
         return self._has_own(name) or getattr(type(self), name) is not own
@@ -209,6 +215,8 @@ class InsideHooks(_Base):
 
     def _process_events(self, event_list: Any) -> None:
         """Make ready what a call of `_selector.select()` has returned."""
+        from ._views import WatchHandle
+
         for key, mask in event_list:
             handles = key.data if isinstance(key.data, tuple) else (None, None)
             for event, handle in zip(

@@ -14,16 +14,14 @@ from asyncio.unix_events import SelectorEventLoop
 from typing import TYPE_CHECKING, Any
 
 from . import _core
-from ._datagrams import DatagramHooks
 from ._insides import InsideHooks
 from ._nested import NestedHooks, _Run
-from ._pipes import PipeHooks
 from ._sendfile import SendfileHooks
 from ._signals import SignalHooks
 from ._streams import StreamHooks
 from ._subprocess import SubprocessHooks
 from ._tls import TlsHooks
-from ._views import LoopSelector
+from ._transports import TransportHooks
 
 if TYPE_CHECKING:
     from ._stats import LoopStats
@@ -35,10 +33,9 @@ class Loop(
     SignalHooks,
     SendfileHooks,
     SubprocessHooks,
-    PipeHooks,
     TlsHooks,
     StreamHooks,
-    DatagramHooks,
+    TransportHooks,
     _core.Loop,
     BaseEventLoop,
 ):
@@ -61,8 +58,8 @@ class Loop(
             raise TypeError(f"a selector is expected, not {type(selector).__name__}")
         _core.Loop.__init__(self)
         BaseEventLoop.__init__(self)
-        kind = LoopSelector if selector is None else type(selector)
-        selector_events.logger.debug("Using selector: %s", kind.__name__)  # type: ignore[attr-defined]
+        kind = "LoopSelector" if selector is None else type(selector).__name__
+        selector_events.logger.debug("Using selector: %s", kind)  # type: ignore[attr-defined]
         self._own_ready = self._own_scheduled = None  # those that it has just made
         if self._strong_by_default:
             self.strong_tasks = True
@@ -184,13 +181,10 @@ def _describe_as_asyncio() -> None:
         if not owner.__module__.startswith("asyncloop."):
             continue
         for name, method in vars(owner).items():
+            if name.startswith("_") or not isinstance(method, types.FunctionType):
+                continue
             theirs = getattr(SelectorEventLoop, name, None)
-            if (
-                not name.startswith("_")
-                and isinstance(method, types.FunctionType)
-                and isinstance(theirs, types.FunctionType)
-                and method is not theirs
-            ):
+            if isinstance(theirs, types.FunctionType) and method is not theirs:
                 method.__qualname__ = theirs.__qualname__
                 method.__annotations__ = {}
 

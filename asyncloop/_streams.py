@@ -17,7 +17,6 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from . import _core
-from ._lazy import lazy
 
 if TYPE_CHECKING:
     import ssl
@@ -34,6 +33,25 @@ _Server: Any = base_events.Server
 _SERVER_METHODS = (_Server._attach, _Server._detach)
 _Clients: Any = getattr(_core, "Clients", None)
 """The core's list of a server's connections; None where there is none (src/net/clients.h)."""
+
+
+class lazy:  # noqa: N801
+    """An attribute that is made when somebody first wants it.
+
+    `functools.cached_property`, but for that it leaves the instance's dict alone. Who takes hold of
+    that may put a method into it, which the core then has to look for.
+    """
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self.function = function
+        self.__doc__ = function.__doc__
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        if instance is None:
+            return self
+        value = self.function(instance)
+        setattr(instance, self.function.__name__, value)
+        return value
 
 
 def _list_clients(server: Any) -> None:

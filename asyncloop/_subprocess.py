@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from . import _core
-from ._lazy import lazy
+from ._streams import lazy
 
 if TYPE_CHECKING:
     from ._core import _MixinBase as _Base

@@ -21,5 +21,6 @@ def test_modules():
     assert done.returncode == 0, done.stderr
     brought = done.stdout.split()
     assert "asyncloop._core" in brought
+    assert "asyncloop._views" not in brought  # for whoever looks inside of a loop
     known = {"typing", "_typing"} if sys.version_info >= (3, 14) else set()
     assert {name for name in brought if name.split(".")[0] != "asyncloop"} <= known

@@ -1,4 +1,7 @@
-"""Pipes: the transports behind `connect_read_pipe` and `connect_write_pipe`."""
+"""The hooks that `asyncio.BaseEventLoop` calls for transports which the core makes alone.
+
+Those of datagrams, and of pipes: behind `connect_read_pipe` and `connect_write_pipe`.
+"""
 
 import asyncio
 from typing import TYPE_CHECKING, Any
@@ -44,8 +47,18 @@ _take_away(
 )
 
 
-class PipeHooks(_Base):
-    """The part of `asyncloop.Loop` that makes transports of pipes, FIFOs, terminals and sockets."""
+class TransportHooks(_Base):
+    """The part of `asyncloop.Loop` that makes them: of datagrams, pipes, FIFOs, terminals."""
+
+    def _make_datagram_transport(
+        self,
+        sock: Any,
+        protocol: Any,
+        address: Any = None,
+        waiter: Any = None,
+        extra: Any = None,
+    ) -> Any:
+        return _core._datagram_new(self, sock, protocol, address, waiter, extra)
 
     def _make_read_pipe_transport(
         self,
