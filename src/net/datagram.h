@@ -16,8 +16,9 @@ struct datagram {
 };
 
 /* Addresses that were converted lately. A new one takes the place of another that shares its
- * slot. The tuples are immutable, and so is what they hold. */
-#define ADDRESS_CACHE_SIZE TUNED(ADDRESS_CACHE_SIZE, 128)    /* slots in each direction; a power of two */
+ * slot. The tuples are immutable, and so is what they hold. (Guarded path datagram, which takes 30 % more
+ * instructions without; 2026-11-30.) */
+#define ADDRESS_CACHE_SIZE TUNED(ADDRESS_CACHE_SIZE, 128)    /* slots in each direction; a power of two from 2 on */
 
 struct address_entry {
     struct addr addr;
