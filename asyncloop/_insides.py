@@ -347,4 +347,13 @@ class InsideHooks(_Base):
 
 _own_process_events = InsideHooks._process_events
 _own_run_once = InsideHooks._run_once
-_stock_run_once = BaseEventLoop._run_once  # type: ignore[attr-defined]
+
+
+def stock(name: str) -> Any:
+    """What asyncio has for that method of BaseEventLoop; nothing, if it was replaced before."""
+    code = getattr(getattr(BaseEventLoop, name), "__code__", None)
+    return getattr(BaseEventLoop, name) if code and code.co_filename == _FILE else None
+
+
+_FILE = BaseEventLoop.__init__.__code__.co_filename
+_stock_run_once = stock("_run_once")

@@ -14,7 +14,7 @@ from asyncio.unix_events import SelectorEventLoop
 from typing import TYPE_CHECKING, Any
 
 from . import _core
-from ._insides import InsideHooks
+from ._insides import InsideHooks, stock
 from ._nested import NestedHooks, _Run
 from ._sendfile import SendfileHooks
 from ._signals import SignalHooks
@@ -89,6 +89,8 @@ class Loop(
         self._check_closed()
         if self._nests():
             return self._run_nested(_Run(self, None))
+        if BaseEventLoop.run_forever is not _stock_run_forever:
+            return BaseEventLoop.run_forever(self)
         self._check_running()
         try:
             self._begin_run()
@@ -162,6 +164,7 @@ for _name in (
 
 
 # In debug mode a Future knows where it was made.
+_stock_run_forever = stock("run_forever")
 _code = BaseEventLoop.create_future.__code__
 _line = max(line for *_, line in _code.co_lines() if line)
 Loop._place_of_futures = traceback.FrameSummary(

@@ -639,6 +639,9 @@ loop_run_owned(Loop *loop, bool once)
     }
     struct run *run = hand.run;
     run->once = once;
+    if (!once) {
+        overrides_look_at_codes(loop);
+    }
     loop->had_events = false;
     loop->last_poll_ns = 0;    /* the first iteration of a run always polls, as asyncio's */
     SET_FLAG(loop->turns_change, false);

@@ -349,9 +349,6 @@ Loop_create_task(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject
     };
     Loop *loop = (Loop *)op;
     PyObject *values[4] = {NULL, NULL, NULL, NULL};
-    if (loop_check_closed(loop) < 0) {
-        return NULL;
-    }
     PyObject *factory = SHARED_LOAD(loop->task_factory);    /* only compared */
     bool eager_factory = factory != NULL && factory == tasks_state(loop->state)->tasks.eager_task_factory;
     if ((factory != NULL && !eager_factory) || loop_base_replaced(loop, LOOP_BIT(create_task))
@@ -359,7 +356,8 @@ Loop_create_task(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject
         /* Asyncio's own method does what this version does. */
         return overrides_call_base(loop, loop->state->names.create_task, args, nargs, kwnames);
     }
-    if (args_unpack("create_task", args, nargs, kwnames, names, 1, 1, values) < 0) {
+    if (loop_check_closed(loop) < 0
+        || args_unpack("create_task", args, nargs, kwnames, names, 1, 1, values) < 0) {
         return NULL;
     }
     PyObject *name = values[1] == Py_None ? NULL : values[1];

@@ -57,6 +57,8 @@ typedef struct Task Task;
     X(EVENTS_TIMER_HANDLE, EVENTS, "TimerHandle", CLASS) \
     X(EVENTS_THREAD_SAFE_HANDLE, EVENTS, "_ThreadSafeHandle", CLASS) \
     X(FUTURES_FUTURE, FUTURES, "Future", ASYNCIO) \
+    X(FUTURES_WRAP_FUTURE, FUTURES, "wrap_future", FUNCTION) \
+    X(FUTURES_CHAIN_FUTURE, FUTURES, "_chain_future", FUNCTION) \
     X(FUTURES_SET_RESULT, FUTURES, "_set_result_unless_cancelled", FUNCTION) \
     X(TASKS_TASK, TASKS, "Task", ASYNCIO) \
     X(BASE_EVENTS_TIME, BASE_EVENTS, "time", MODULE) \

@@ -11,10 +11,18 @@ static const char *const method_names[] = {
 #undef X
 };
 
+static bool loop_has_standard(struct state *state, PyObject *class, int method);
+static unsigned int handle_overrides(struct state *state);
+
 static PyObject *
 module_accepting_methods(PyObject *module, PyObject *methods)
 {
     struct state *state = PyModule_GetState(module);
+    /* While asyncloop is imported: the code that asyncio's methods have. */
+    for (int i = 0; i < LOOP_METHOD_COUNT; i++) {
+        (void)loop_has_standard(state, loop_state(state)->overrides.BaseEventLoop, i);
+    }
+    (void)handle_overrides(state);
     Py_XSETREF(loop_state(state)->overrides.accepting, Py_NewRef(methods));
     Py_RETURN_NONE;
 }
@@ -81,24 +89,45 @@ class_has_usual_look_up(PyObject *class)
     return same;
 }
 
-/* Has a class of asyncio the function that asyncio has there? */
+/* Has a class of asyncio the function that asyncio has there, with the code that it had when it was first seen
+ * (the number in `seen`)? */
 static bool
-class_has_standard(PyObject *class, const char *name, PyObject *namespace, const char *qualname)
+class_has_standard(struct state *state, int number, PyObject *class, const char *name, PyObject *namespace,
+                   const char *qualname)
 {
     PyObject *value = PyObject_GetAttrString(class, name);
+    PyObject **function = &loop_state(state)->overrides.seen[number].function;
+    PyObject **code = &loop_state(state)->overrides.seen[number].code;
     bool own = value != NULL && standard_function(value, namespace, qualname);
+    if (own && *function == NULL) {
+        *function = Py_NewRef(value);
+        *code = Py_NewRef(PyFunction_GET_CODE(value));
+    }
+    own = own && PyFunction_GET_CODE(value) == *code;
     PyErr_Clear();
     Py_XDECREF(value);
     return own;
 }
 
-static bool
-loop_has_standard(struct state *state, PyObject *class, const char *name)
+void
+overrides_look_at_codes(Loop *loop)
 {
+    for (int i = 0; i < LOOP_METHOD_COUNT + 5; i++) {
+        PyObject *function = loop_state(loop->state)->overrides.seen[i].function;
+        if (function != NULL && PyFunction_GET_CODE(function) != loop_state(loop->state)->overrides.seen[i].code) {
+            overrides_forget(loop);
+        }
+    }
+}
+
+static bool
+loop_has_standard(struct state *state, PyObject *class, int method)
+{
+    const char *name = method_names[method];
     char qualname[64];
     PyOS_snprintf(qualname, sizeof(qualname), "BaseEventLoop.%s", name);
     PyObject *namespace = state->standard.modules[MODULE_BASE_EVENTS].dict;
-    return namespace == NULL || class_has_standard(class, name, namespace, qualname);
+    return namespace == NULL || class_has_standard(state, method, class, name, namespace, qualname);
 }
 
 /* Does the class of the loop have what it has for us? */
@@ -110,7 +139,7 @@ loop_class_has_own(struct state *state, PyTypeObject *class, int method)
     }
     /* Ours is in Python, and whatever is put in its place is found there. */
     return method == LOOP_create_connection
-           || loop_has_standard(state, (PyObject *)class, method_names[method]);
+           || loop_has_standard(state, (PyObject *)class, method);
 }
 
 /* Is one of these another one, on the class or on the instance? */
@@ -194,11 +223,11 @@ handle_overrides(struct state *state)
         return 0;
     }
     if (!standard_is(state, STANDARD_EVENTS_HANDLE) || !standard_is(state, STANDARD_BASE_EVENTS_EVENTS)
-        || !class_has_standard(loop_state(state)->handles.asyncio_Handle, "__init__", namespace, "Handle.__init__")
+        || !class_has_standard(state, LOOP_METHOD_COUNT, loop_state(state)->handles.asyncio_Handle, "__init__", namespace, "Handle.__init__")
         || ((PyTypeObject *)loop_state(state)->handles.asyncio_Handle)->tp_new != PyBaseObject_Type.tp_new) {
         found |= LOOP_HANDLE_CLASS;
     }
-    if (!class_has_standard(loop_state(state)->handles.asyncio_Handle, "_run", namespace, "Handle._run")) {
+    if (!class_has_standard(state, LOOP_METHOD_COUNT + 1, loop_state(state)->handles.asyncio_Handle, "_run", namespace, "Handle._run")) {
         found |= LOOP_HANDLE_RUN;
     }
     return found;
@@ -215,7 +244,7 @@ overrides_timer_handle_look(struct state *state)
     for (size_t i = 0; namespace != NULL && i < ARRAY_LEN(methods); i++) {
         char qualname[64];
         PyOS_snprintf(qualname, sizeof(qualname), "TimerHandle.%s", methods[i]);
-        own = own && class_has_standard((PyObject *)class, methods[i], namespace, qualname);
+        own = own && class_has_standard(state, LOOP_METHOD_COUNT + 2 + (int)i, (PyObject *)class, methods[i], namespace, qualname);
     }
     PyErr_SetRaisedException(exc);
     if (own) {
@@ -298,7 +327,7 @@ overrides_look(Loop *loop)
         }
         /* BaseEventLoop has nothing that watches descriptors or wakes the loop. */
         if (i < LOOP__add_reader
-            && !loop_has_standard(state, loop_state(state)->overrides.BaseEventLoop, method_names[i])) {
+            && !loop_has_standard(state, loop_state(state)->overrides.BaseEventLoop, i)) {
             base |= 1u << i;
         }
     }

@@ -53,6 +53,8 @@ overrides_look_at_modules(Loop *loop)
     }
 }
 #endif
+/* At the beginning of a run: has somebody assigned to __code__ of one of asyncio's methods? */
+void overrides_look_at_codes(Loop *loop);
 void overrides_look(Loop *loop);      /* finds out again what is replaced; keeps the current exception */
 void overrides_forget(Loop *loop);    /* the next use looks: of a new loop, too */
 

@@ -55,7 +55,11 @@ loop_call_soon_knowing(Loop *loop, unsigned int replaced, PyObject *callback,
                        PyObject *const *args, Py_ssize_t nargs, PyObject *context)
 {
     if (UNLIKELY(loop_check_closed(loop) < 0)) {
-        return NULL;
+        if ((replaced & LOOP_BIT(_check_closed)) == 0) {
+            return NULL;
+        }
+        PyErr_Clear();    /* the program's own one has not refused: it is never made */
+        return (PyObject *)handle_new(loop, callback, args, nargs, context);
     }
     if (UNLIKELY(replaced & (LOOP_HANDLE_CLASS | LOOP_HANDLE_RUN))) {
         return call_soon_by_foreign_handle(loop, callback, args, nargs, context);

@@ -288,9 +288,13 @@ wrap(Loop *loop, PyObject *source)
 {
     struct state *state = loop->state;
     if (UNLIKELY(!Py_IS_TYPE(source, (PyTypeObject *)tasks_state(state)->executor.concurrent_Future))
-        || UNLIKELY(loop_replaced(loop) & LOOP_BIT(call_soon_threadsafe))) {
+        || UNLIKELY(loop_replaced(loop) & LOOP_BIT(call_soon_threadsafe))
+        || !standard_is(state, STANDARD_FUTURES_WRAP_FUTURE) || !standard_is(state, STANDARD_FUTURES_CHAIN_FUTURE)) {
+        PyObject *wrap_future = PyObject_GetAttrString(tasks_state(state)->executor.futures, "wrap_future");
         PyObject *stack[] = {source, (PyObject *)loop};
-        return PyObject_Vectorcall(tasks_state(state)->executor.wrap_future, stack, 1, state->keywords.loop);
+        PyObject *future = wrap_future == NULL ? NULL : PyObject_Vectorcall(wrap_future, stack, 1, state->keywords.loop);
+        Py_XDECREF(wrap_future);
+        return future;
     }
     PyObject *future = PyObject_CallMethodNoArgs((PyObject *)loop, state->names.create_future);
     if (future != NULL && chain(loop, source, future) < 0) {
@@ -415,7 +419,7 @@ executor_init(PyObject *module, struct state *state)
         {&own->executor.concurrent_Future, "concurrent.futures", "Future", false},
         {&own->executor.chain_future, "asyncio.futures", "_chain_future", false},
         {&own->executor.copy_future_state, "asyncio.futures", "_copy_future_state", false},
-        {&own->executor.wrap_future, "asyncio.futures", "wrap_future", false},
+        {&own->executor.futures, "asyncio", "futures", false},
     };
     return STATE_IMPORT(wanted) < 0
                ? -1

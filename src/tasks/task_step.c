@@ -35,7 +35,7 @@ static PyObject *task_step_callback(PyObject *op, PyObject *ignored);
 
 /* Bound to the Task: __self__ is how asyncio finds it from a callback. */
 static PyMethodDef task_wakeup_def = {"task_wakeup", task_wakeup, METH_O, NULL};
-static PyMethodDef task_step_def = {"task_step", task_step_callback, METH_NOARGS, NULL};
+static PyMethodDef task_step_def = {"TaskStepMethWrapper", task_step_callback, METH_NOARGS, NULL};
 
 #define TASK_BRIEFLY(task, ...) BRIEFLY(task, &(task)->future.own_loop, __VA_ARGS__)
 

@@ -75,7 +75,7 @@ struct tasks_state {
         PyObject *concurrent_Future;      /* concurrent.futures.Future */
         PyObject *chain_future;           /* asyncio.futures._chain_future */
         PyObject *copy_future_state;      /* asyncio.futures._copy_future_state */
-        PyObject *wrap_future;            /* asyncio.futures.wrap_future */
+        PyObject *futures;                /* the module asyncio.futures */
     } executor;                           /* executor.c */
 };
 
