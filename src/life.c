@@ -1,6 +1,7 @@
 /* life.c - see life.h. */
 #include "life.h"
 
+#include "base/freelist.h"
 #include "loop/activity.h"
 #include "loop/inbox.h"
 #include "loop/owed.h"
@@ -35,6 +36,9 @@ void
 loop_free_buffers(Loop *loop)
 {
     scratch_close(&loop->scratch);
+#ifdef Py_GIL_DISABLED
+    kept_free(&loop->kept);
+#endif
     free(net_loop(loop)->behind_room);
     net_loop(loop)->behind_room = NULL;
     hold_release(loop);

@@ -3,6 +3,7 @@
  * asyncloop.Loop derives from this type and from asyncio.BaseEventLoop. */
 #include "loop_type.h"
 
+#include "base/freelist.h"
 #include "loop/activity.h"
 #include "loop/current.h"
 #include "loop/signals.h"
@@ -192,6 +193,9 @@ Loop_new(PyTypeObject *type, PyObject *args UNUSED, PyObject *kwargs UNUSED)
         return PyErr_NoMemory();
     }
     loop->counters = loop->activity->counters;
+#ifdef Py_GIL_DISABLED
+    kept_init(&loop->kept, state);
+#endif
     if (loop_state(state)->loops.usual == NULL && type->tp_base == loop_state(state)->types.Loop) {
         /* Never a program's own subclass: the class would live for good, with all that hangs on
          * it, like the cells of a method that is defined in a function. */

@@ -5,9 +5,56 @@ void
 freelist_init(struct state *state, struct freelist *list, PyTypeObject *type)
 {
     list->type = type;
+#ifdef Py_GIL_DISABLED
+    list->place = state->free_lists == NULL ? 0 : state->free_lists->place + sizeof(struct kept_list);
+    VERIFY(list->place < sizeof(struct kept));
+#endif
     list->next = state->free_lists;
     state->free_lists = list;
+#if PY_VERSION_HEX >= 0x030E0000
+    /* The first object of a type has room for thirty attributes behind it, each next one for one less, down to
+     * one. Those that are kept are not to be of the first: it takes memory, and time to look at all of it. */
+    PyObject *op = (PyObject *)type;
+    for (int i = 0; i < 30 && op != NULL && (type->tp_flags & Py_TPFLAGS_INLINE_VALUES) != 0; i++) {
+        op = type->tp_alloc(type, 0);
+        if (op != NULL) {
+            PyObject_GC_UnTrack(op);
+            type->tp_free(op);
+            Py_DECREF(type);
+        }
+    }
+    PyErr_Clear();    /* without memory it only takes longer */
+#endif
 }
+
+#ifdef Py_GIL_DISABLED
+
+const struct kept kept_nowhere;
+__thread struct kept *kept_here THREAD_STORAGE = (struct kept *)&kept_nowhere;
+
+void
+kept_init(struct kept *kept, const struct state *state)
+{
+    for (const struct freelist *list = state->free_lists; list != NULL; list = list->next) {
+        kept->lists[list->place / sizeof(struct kept_list)].type = list->type;
+    }
+}
+
+void
+kept_free(struct kept *kept)
+{
+    for (int i = 0; i < FREELIST_COUNT; i++) {
+        struct kept_list *list = &kept->lists[i];
+        while (list->head != NULL) {
+            PyObject *op = list->head;
+            list->head = freelist_link(op);
+            list->length--;
+            list->type->tp_free(op);
+        }
+    }
+}
+
+#else
 
 static void
 freelist_drain(struct freelist *list)
@@ -30,3 +77,5 @@ freelist_drain_all(struct state *state)
         freelist_drain(list);
     }
 }
+
+#endif

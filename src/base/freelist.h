@@ -3,8 +3,20 @@
  * Only for objects of exactly our types, never for subclasses; the object is
  * untracked and every field that owns something is already cleared. The link is
  * kept in the object's own type slot, which a dead object does not need.
- * Free-threaded builds have no free lists: the allocator there is per thread.
- * Benchmark rows: call_soon chain, create_future. */
+ * Benchmark rows: call_soon chain, create_future.
+ *
+ * Without a GIL each loop has lists of its own, and only the thread that makes a turn of it takes from them
+ * or gives to them (kept_here); an object that dies elsewhere goes to the allocator. Another thread may
+ * still have a pointer to a dead object: it has read an item of a list or a dict, say, which was replaced before
+ * it could count its reference. It only counts one where the count that is shared says that there are
+ * others, and then looks whether the item is still there. So what CPython asks of memory like this, and
+ * its own free lists and its allocator keep, is kept here as well:
+ *   - the memory stays an object, with its head in the same place, until the allocator gives the whole page
+ *     back, for which that waits until no thread is in the middle of such a look (QSBR);
+ *   - a dead object's shared count stays as it was, which says that there is nothing to count, and the link
+ *     takes the place of the owner's number, which it never equals;
+ *   - a new one begins as in _Py_NewReference(): owned by this thread, counted by it alone.
+ * The collector looks at objects that are tracked only, while all threads stand still. */
 #ifndef ASYNCLOOP_FREELIST_H
 #define ASYNCLOOP_FREELIST_H
 
@@ -25,6 +37,16 @@ freelist_revive(PyObject *op, PyTypeObject *type)
 {
 #if defined(Py_REF_DEBUG) || defined(Py_TRACE_REFS)
     PyObject_Init(op, type);
+#elif defined(Py_GIL_DISABLED)
+    Py_INCREF(type);
+#if PY_VERSION_HEX >= 0x030E0000
+    op->ob_flags = 0;
+#endif
+    op->ob_mutex = (PyMutex){0};
+    __atomic_store_n(&op->ob_gc_bits, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&op->ob_tid, _Py_ThreadId(), __ATOMIC_RELAXED);
+    __atomic_store_n(&op->ob_ref_local, 1, __ATOMIC_RELAXED);
+    __atomic_store_n(&op->ob_ref_shared, 0, __ATOMIC_RELAXED);
 #else
     Py_SET_TYPE(op, type);
     Py_SET_REFCNT(op, 1);
@@ -32,23 +54,43 @@ freelist_revive(PyObject *op, PyTypeObject *type)
 #endif
 }
 
+#ifdef Py_GIL_DISABLED
+/* Of the loop that this thread makes a turn of, which lives as long; or one for no type at all. */
+extern __thread struct kept *kept_here THREAD_STORAGE;
+extern const struct kept kept_nowhere __attribute__((visibility("hidden")));
+
+/* The lists of this thread, and whether they are for the type: they may be another interpreter's. */
+static inline struct kept_list *
+freelist_here(const struct freelist *list)
+{
+    return (struct kept_list *)(void *)((char *)kept_here + list->place);
+}
+#define freelist_fits(here, op_type) LIKELY((here)->type == (op_type))
+
+static inline PyObject *
+freelist_link(PyObject *op)
+{
+    return (PyObject *)__atomic_load_n(&op->ob_tid, __ATOMIC_RELAXED);
+}
+#else
+#define kept_list freelist
+#define freelist_here(list) (list)
+#define freelist_fits(here, op_type) true
+#define freelist_link(op) ((PyObject *)(op)->ob_type)
+#endif
+
 /* A kept object with a reference to its type, or NULL where there is none. */
 static inline PyObject *
 freelist_pop(struct freelist *list, PyTypeObject *type)
 {
-#ifndef Py_GIL_DISABLED
-    PyObject *op = list->head;
+    struct kept_list *here = freelist_here(list);
+    PyObject *op = freelist_fits(here, type) ? here->head : NULL;
     if (op != NULL) {
-        list->head = (PyObject *)op->ob_type;
-        list->length--;
+        here->head = freelist_link(op);
+        here->length--;
         freelist_revive(op, type);
     }
     return op;
-#else
-    (void)list;
-    (void)type;
-    return NULL;
-#endif
 }
 
 static inline PyObject *
@@ -103,32 +145,43 @@ static inline bool
 freelist_keep_plain(struct freelist *list, PyObject *op)
 {
     VERIFY(Py_REFCNT(op) == 0 && Py_TYPE(op) == list->type);
-#ifndef Py_GIL_DISABLED
-    if (list->length < FREELIST_MAX) {
-        op->ob_type = (PyTypeObject *)list->head;
-        list->head = op;
-        list->length++;
-        return true;
+    struct kept_list *here = freelist_here(list);
+    if (!freelist_fits(here, Py_TYPE(op)) || here->length >= FREELIST_MAX) {
+        return false;
     }
+#ifdef Py_GIL_DISABLED
+    __atomic_store_n(&op->ob_tid, (uintptr_t)here->head, __ATOMIC_RELAXED);
 #else
-    (void)list;
-    (void)op;
+    op->ob_type = (PyTypeObject *)here->head;
 #endif
-    return false;
+    here->head = op;
+    here->length++;
+    return true;
 }
 
 /* The same for types that the collector tracks. */
 static inline bool
 freelist_keep(struct freelist *list, PyObject *op)
 {
-    return !PyObject_GC_IsFinalized(op) && freelist_keep_plain(list, op);
+#ifndef Py_GIL_DISABLED    /* there the mark is among what a new object gets */
+    if (PyObject_GC_IsFinalized(op)) {
+        return false;
+    }
+#endif
+    return freelist_keep_plain(list, op);
 }
 
 /* A list of the state's that is empty yet. */
 void freelist_init(struct state *state, struct freelist *list, PyTypeObject *type);
 
+#ifdef Py_GIL_DISABLED
+void kept_init(struct kept *kept, const struct state *state);    /* before the loop's first turn */
+void kept_free(struct kept *kept);    /* what there is; runs no Python */
+#define freelist_drain_all(state) ((void)(state))
+#else
 /* For good: what dies after this, while the interpreter ends, is freed at once, because
  * its type may be gone when the module's memory is. */
 void freelist_drain_all(struct state *state);
+#endif
 
 #endif

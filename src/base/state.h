@@ -144,11 +144,28 @@ struct standard {
 
 /* Memory of dead objects of exactly one of our types: see freelist.h. */
 struct freelist {
-    PyObject *head;
     PyTypeObject *type;                   /* borrowed */
+#ifdef Py_GIL_DISABLED
+    size_t place;                         /* in struct kept, of the one that each loop has for it */
+#else
+    PyObject *head;
     int length;
+#endif
     struct freelist *next;                /* of all */
 };
+
+#ifdef Py_GIL_DISABLED
+#define FREELIST_COUNT 6
+
+/* The same of a loop. */
+struct kept {
+    struct kept_list {
+        PyObject *head;
+        PyTypeObject *type;               /* borrowed, of the loop's interpreter */
+        int length;
+    } lists[FREELIST_COUNT];
+};
+#endif
 
 /* What Future and Task inherit and still call. */
 struct base_slots {

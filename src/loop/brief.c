@@ -14,7 +14,7 @@
 #include <unistd.h>
 #endif
 
-__thread Loop *brief_loop BRIEF_STORAGE;
+__thread Loop *brief_loop THREAD_STORAGE;
 
 bool
 brief_prepare(void)

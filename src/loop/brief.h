@@ -17,22 +17,15 @@
 #ifndef ASYNCLOOP_BRIEF_H
 #define ASYNCLOOP_BRIEF_H
 
+#include "base/freelist.h"
 #include "base/guard.h"
 #include "loop/owner.h"
 
 #ifdef Py_GIL_DISABLED
 
-/* glibc has room for a few such words of libraries that are loaded late, where they are found without a call;
- * musl has none. (Guarded path await-task: the calls are 2 % of the instructions.) */
-#ifdef __GLIBC__
-#define BRIEF_STORAGE __attribute__((visibility("hidden"), tls_model("initial-exec")))
-#else
-#define BRIEF_STORAGE __attribute__((visibility("hidden")))
-#endif
-
 /* The loop that this thread makes a turn of: the innermost one. NULL: none, or one that may have no
  * brief sections. Only this thread has it, so it lives, and cannot change hands. */
-extern __thread Loop *brief_loop BRIEF_STORAGE;
+extern __thread Loop *brief_loop THREAD_STORAGE;
 
 struct brief {
     Loop *loop;
@@ -127,12 +120,14 @@ static inline void
 brief_end_run(void)
 {
     brief_loop = NULL;    /* of a loop outside of this one, too, until its next turn */
+    kept_here = (struct kept *)&kept_nowhere;
 }
 
 static inline void
 brief_begin_turn(Loop *loop)
 {
     brief_loop = loop_state(loop->state)->loops.brief ? loop : NULL;
+    kept_here = &loop->kept;
 }
 
 #else

@@ -74,6 +74,7 @@ struct Loop {
         bool inside;              /* the owner is in a brief section */
         int others;               /* threads that are in one which is not brief, and are not the owner */
     } brief;                      /* brief.h */
+    struct kept kept;             /* freelist.h */
 #endif
     struct run *run;              /* innermost run, NULL when not running */
     struct run *spare_run;        /* memory for the next one, or NULL */

@@ -213,8 +213,10 @@ int
 all_tasks_add(struct state *state, PyObject *task, struct list_node *node UNUSED)
 {
 #if PY_VERSION_HEX >= 0x030E0000 && defined(Py_GIL_DISABLED)
-    /* asyncio.all_tasks(loop) in another thread passes over whatever is not marked so. */
-    PyUnstable_EnableTryIncRef(task);
+    /* asyncio.all_tasks(loop) in another thread passes over whatever is not marked so, as task_alloc() does. */
+    if (UNLIKELY((__atomic_load_n(&task->ob_ref_shared, __ATOMIC_RELAXED) & _Py_REF_SHARED_FLAG_MASK) == 0)) {
+        PyUnstable_EnableTryIncRef(task);
+    }
     introspect_set_thread(task, &tasks_state(state)->introspect);
 #endif
     PyObject *result = PyObject_CallOneArg(tasks_state(state)->all.register_task, task);

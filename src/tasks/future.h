@@ -134,6 +134,10 @@ PyObject *future_make_cancelled_error(Future *future);    /* new, or NULL */
 void future_report_steal(Future *future, PyObject *context);
 void future_error_is_known(Future *future);    /* it need not be reported */
 void future_finalize(Future *future);     /* reports an exception that nobody has seen */
+#if PY_VERSION_HEX >= 0x030D0000
+/* Of a Future or Task: has the instance attributes, or a dict? Makes none. */
+bool future_has_attributes(PyObject *op);
+#endif
 
 /* Methods and attributes of both types. */
 PyObject *Future_await(PyObject *op);     /* future_iter.c */

@@ -150,6 +150,20 @@ future_base_is_clean(const Future *self)
     return any == 0;
 }
 
+#if PY_VERSION_HEX >= 0x030D0000
+static int
+visit_any(PyObject *op UNUSED, void *arg UNUSED)
+{
+    return 1;
+}
+
+bool
+future_has_attributes(PyObject *op)
+{
+    return PyObject_VisitManagedDict(op, visit_any, NULL) != 0;
+}
+#endif
+
 void
 future_free(Future *self, struct freelist *list, PyTypeObject *exact,
             const struct base_slots *base)
@@ -157,11 +171,17 @@ future_free(Future *self, struct freelist *list, PyTypeObject *exact,
     PyObject *op = (PyObject *)self;
     PyTypeObject *type = Py_TYPE(op);
     if (LIKELY(type == exact)) {
+        bool keep = true;
 #if PY_VERSION_HEX >= 0x030D0000
-        PyObject_ClearManagedDict(op);    /* before the header, not in the base's fields */
+        /* They are before the header, not in the base's fields, or from 3.14 on behind the object: memory in
+         * which some were cleared has no place for them any more, and each look-up would make a dict. */
+        if (UNLIKELY(future_has_attributes(op))) {
+            PyObject_ClearManagedDict(op);
+            keep = PY_VERSION_HEX < 0x030E0000;
+        }
 #endif
         if (LIKELY(future_base_is_clean(self))) {
-            if (!freelist_keep(list, op)) {
+            if (!keep || !freelist_keep(list, op)) {
                 type->tp_free(op);
             }
             Py_DECREF(type);

@@ -229,6 +229,10 @@ task_alloc(struct state *state, PyTypeObject *type)
         return NULL;
     }
     Task *self = (Task *)op;
+#if PY_VERSION_HEX >= 0x030E0000 && defined(Py_GIL_DISABLED)
+    /* PyUnstable_EnableTryIncRef(), without its locked instruction: no other thread knows it yet. */
+    __atomic_store_n(&op->ob_ref_shared, _Py_REF_MAYBE_WEAKREF, __ATOMIC_RELAXED);
+#endif
     self->future.state_ptr = state;
     self->future.cancel_requests = 0;
     list_init(&self->node);
@@ -256,10 +260,19 @@ task_new(struct state *state, PyObject *loop, PyObject *coro, PyObject *name, Py
 static bool
 has_own_cancel(struct state *state, PyObject *waiter)
 {
+#if PY_VERSION_HEX >= 0x030D0000
+    {
+        GUARD(waiter);
+        if (LIKELY(!future_has_attributes(waiter))) {
+            return false;
+        }
+    }
+#else
     PyObject **place = _PyObject_GetDictPtr(waiter);
-    if (LIKELY(place == NULL || SHARED_LOAD(*place) == NULL)) {
+    if (LIKELY(place == NULL || *place == NULL)) {
         return false;
     }
+#endif
     PyObject *dict = PyObject_GenericGetDict(waiter, NULL);
     int has = dict == NULL ? -1 : PyDict_Contains(dict, state->names.cancel);
     Py_XDECREF(dict);

@@ -30,12 +30,35 @@ struct Task {
 
 /* A loop of ours counts its tasks. */
 static inline void
+task_count(Task *self, uint64_t more)
+{
+    Loop *loop = self->future.own_loop;
+    if (UNLIKELY(loop == NULL)) {
+        return;
+    }
+#ifdef Py_GIL_DISABLED
+    /* The loop's thread needs no locked instruction, unless another one is about to count (guarded path
+     * await-task: two for each). */
+    struct brief brief;
+    if (LIKELY(brief_begin(&brief, &self->future.own_loop))) {
+        COUNT(loop->counters->tasks, more);
+        brief_end(&brief);
+        return;
+    }
+    if (!loop_is_mine(loop)) {
+        FUTURE_GUARD(self);
+        COUNT_SHARED(loop->counters->tasks, more);
+        return;
+    }
+#endif
+    COUNT_SHARED(loop->counters->tasks, more);
+}
+
+static inline void
 task_set_registered(Task *self)
 {
     self->registered = true;
-    if (LIKELY(self->future.own_loop != NULL)) {
-        COUNT_SHARED(self->future.own_loop->counters->tasks, 1);
-    }
+    task_count(self, 1);
 }
 
 static inline void
@@ -43,9 +66,7 @@ task_set_unregistered(Task *self)
 {
     if (self->registered) {
         self->registered = false;
-        if (LIKELY(self->future.own_loop != NULL)) {
-            COUNT_SHARED(self->future.own_loop->counters->tasks, (uint64_t)-1);
-        }
+        task_count(self, (uint64_t)-1);
     }
 }
 

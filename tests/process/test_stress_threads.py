@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 import warnings
+import weakref
 
 import pytest
 
@@ -249,6 +250,57 @@ def test_futures_settled_by_the_loop_and_by_others(impl):
         for future, winners, added, told in past:
             assert len(winners) == 1 or not future.done()
             assert told == added
+
+
+def test_others_look_while_memory_is_used_again(impl):
+    """What dies in the loop's thread makes room for the next of its kind at once, while others have
+    just read where it was."""
+    kinds = 4
+    stop = threading.Event()
+    places = [None] * kinds
+    table = dict.fromkeys(range(kinds))
+
+    async def step(future):
+        await future
+
+    async def rounds(loop):
+        for i in range(300 * SCALE):
+            future = loop.create_future()
+            task = loop.create_task(step(future))
+            handle = loop.call_soon(future.set_result, i)
+            timer = loop.call_later(60, nothing)
+            made = (future, task, handle, timer)
+            for kind, thing in enumerate(made):
+                places[kind] = table[kind] = thing
+            del thing, made
+            await task
+            assert future.result() == i
+            timer.cancel()
+            del future, task, handle, timer
+            for kind in range(kinds):
+                places[kind] = table[kind] = None
+
+    def look():
+        while not stop.is_set():
+            for kind in range(kinds):
+                for thing in (places[kind], table[kind]):
+                    if thing is None:
+                        continue
+                    assert kind == what.get(type(thing), kind)
+                    known = weakref.ref(thing)
+                    assert known() is thing
+                    thing.cancelled()
+
+    with loop_in_thread(impl, quiet) as loop:
+        what = {type(loop.create_future()): 0, type(loop.call_soon_threadsafe(nothing)): 2}
+        threads = Threads()
+        threads.add(look)
+        threads.add(look)
+        with threads.during():
+            try:
+                asyncio.run_coroutine_threadsafe(rounds(loop), loop).result()
+            finally:
+                stop.set()
 
 
 def test_tasks(impl):

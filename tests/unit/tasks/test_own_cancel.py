@@ -145,6 +145,26 @@ def test_other_attributes_change_nothing(run, make):
     run(main())
 
 
+def test_attributes_end_with_their_object(run, make):
+    """However often the memory of one is the next one's."""
+
+    async def main():
+        for i in range(40):
+            inner = make()
+            assert not hasattr(inner, "note")
+            if i % 4:
+                inner.note = inner.other = i
+                assert (inner.note, inner.other) == (i, i)
+            if i % 4 and i % 3:
+                del inner.note
+                assert not hasattr(inner, "note")
+            inner.cancel()
+            await turns(2)
+            del inner
+
+    run(main())
+
+
 def test_a_long_chain_with_attributes(impl, run):
     if impl.types == "asyncio":
         pytest.skip("asyncio cancels a chain by recursion")
