@@ -271,14 +271,22 @@ timer_unschedule(Loop *loop, TimerHandle *timer)
 int
 timer_move(Loop *loop, TimerHandle *timer, double when)
 {
-    bool waits = SHARED_LOAD(timer->handle.waits);
-    Py_INCREF(timer);
-    if (waits) {
-        timer_unschedule(loop, timer);
+    TimerHandle *removed = NULL;
+    int result = 0;
+    {
+        GUARD(loop);
+        if (timer->handle.waits) {
+            removed = heap_remove(&loop->timers, timer->place.index, false);
+        }
+        timer->when = when;
+        if (removed != NULL) {
+            result = heap_add(&loop->timers, timer);
+        }
     }
-    timer->when = when;
-    int result = waits ? timer_schedule(loop, timer) : 0;
-    Py_DECREF(timer);
+    Py_XDECREF(removed);
+    if (removed != NULL && UNLIKELY(!loop_is_mine(loop))) {
+        loop_wake(loop);
+    }
     return result;
 }
 
