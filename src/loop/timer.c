@@ -160,6 +160,15 @@ entry_leave(const struct timer_entry *entry)
     return timer;
 }
 
+/* The same of the last one in the heap's array, which leaves no hole. */
+static inline TimerHandle *
+heap_drop_last(struct timers *timers)
+{
+    size_t last = timers->length - 1;
+    SHARED_STORE(timers->length, last);
+    return entry_leave(&timers->heap[last]);
+}
+
 /* The entry's reference becomes the caller's. `more`: who takes the next one, too, and calls heap_set_next(). */
 static TimerHandle *
 heap_remove(struct timers *timers, size_t index, bool more)
@@ -261,8 +270,11 @@ timer_unschedule(Loop *loop, TimerHandle *timer)
     {
         GUARD(loop);
         if (timer->handle.waits) {
-            removed = heap_remove(&loop->timers, timer->place.index, false);
-            heap_shrink(&loop->timers);
+            struct timers *timers = &loop->timers;
+            size_t index = timer->place.index;
+            /* Often it is the only one (guarded path: timeout). */
+            removed = index == timers->length - 1 ? heap_drop_last(timers) : heap_remove(timers, index, false);
+            heap_shrink(timers);
         }
     }
     Py_XDECREF(removed);
@@ -347,9 +359,7 @@ timer_clear(Loop *loop)
     struct timers *timers = &loop->timers;
     GUARD(loop);
     while (timers->length > 0) {
-        SHARED_STORE(timers->length, timers->length - 1);
-        TimerHandle *timer = entry_leave(&timers->heap[timers->length]);
-        handle_drop_steal(&timer->handle);    /* may run Python, which may schedule again */
+        handle_drop_steal(&heap_drop_last(timers)->handle);    /* may run Python, which may schedule again */
     }
     PyMem_Free(timers->heap);
     timers->heap = NULL;
