@@ -238,7 +238,7 @@ class SubprocessTransport(_UnixTransport):  # type: ignore[misc]
             if returncode is None:
                 returncode = 255
                 logger.warning(
-                    "child process pid %d exit status already read: will report returncode 255",
+                    "child process pid %d exit status already read:  will report returncode 255",
                     self._pid,
                 )
             self._proc.returncode = returncode

@@ -273,6 +273,8 @@ class LoopSelector(selectors.BaseSelector):
             keys[fd] = selectors.SelectorKey(fileobj, fd, mask, (reader, writer))
         return keys
 
+    _fd_to_key = property(_keys)
+
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Poll for `timeout` seconds at most; None is for ever.
 

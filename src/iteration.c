@@ -8,6 +8,7 @@
 #include "iteration.h"
 
 #include "base/checked.h"
+#include "base/freelist.h"
 #include "base/tuning.h"
 #include "loop/activity.h"
 #include "loop/brief.h"
@@ -627,6 +628,19 @@ loop_make_turns(Loop *loop, struct run *run, bool once, const bool bounded)
     } while (!once && !FLAG(loop->stopping) && LIKELY(!FLAG(loop->turns_change)));
 }
 
+/* From now on, where tracemalloc is on, no memory of dead objects is kept. */
+static void
+keep_nothing_if_traced(Loop *loop)
+{
+    if (UNLIKELY(freelist_is_traced())) {
+#ifdef Py_GIL_DISABLED
+        kept_end(&loop->kept);
+#else
+        freelist_drain_all(loop->state);
+#endif
+    }
+}
+
 static int
 loop_run_owned(Loop *loop, bool once)
 {
@@ -641,6 +655,7 @@ loop_run_owned(Loop *loop, bool once)
     run->once = once;
     if (!once) {
         overrides_look_at_codes(loop);
+        keep_nothing_if_traced(loop);
     }
     loop->had_events = false;
     loop->last_poll_ns = 0;    /* the first iteration of a run always polls, as asyncio's */

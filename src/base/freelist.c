@@ -27,6 +27,17 @@ freelist_init(struct state *state, struct freelist *list, PyTypeObject *type)
 #endif
 }
 
+bool
+freelist_is_traced(void)
+{
+    const unsigned int domain = 0xA510;    /* any that nobody has: there is no other way to ask */
+    if (LIKELY(PyTraceMalloc_Track(domain, 0, 0) == -2)) {
+        return false;
+    }
+    PyTraceMalloc_Untrack(domain, 0);
+    return true;
+}
+
 #ifdef Py_GIL_DISABLED
 
 const struct kept kept_nowhere;
@@ -51,6 +62,15 @@ kept_free(struct kept *kept)
             list->length--;
             list->type->tp_free(op);
         }
+    }
+}
+
+void
+kept_end(struct kept *kept)
+{
+    kept_free(kept);
+    for (int i = 0; i < FREELIST_COUNT; i++) {
+        kept->lists[i].length = FREELIST_MAX;
     }
 }
 

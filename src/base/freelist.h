@@ -174,9 +174,13 @@ freelist_keep(struct freelist *list, PyObject *op)
 /* A list of the state's that is empty yet. */
 void freelist_init(struct state *state, struct freelist *list, PyTypeObject *type);
 
+/* Is tracemalloc on? It notes where memory was asked for, and would miss what comes from a list. */
+bool freelist_is_traced(void);
+
 #ifdef Py_GIL_DISABLED
 void kept_init(struct kept *kept, const struct state *state);    /* before the loop's first turn */
 void kept_free(struct kept *kept);    /* what there is; runs no Python */
+void kept_end(struct kept *kept);     /* likewise, for good */
 #define freelist_drain_all(state) ((void)(state))
 #else
 /* For good: what dies after this, while the interpreter ends, is freed at once, because

@@ -195,6 +195,40 @@ def test_tracemalloc(run, loop, kind):
     run(main())
 
 
+TRACED = """
+import tracemalloc
+
+loop = new_event_loop()
+
+def make():
+    task = loop.create_task(asyncio.sleep(0))
+    return loop.create_future(), loop.call_later(99, id), loop.call_soon(id), task
+
+async def use():
+    for _ in range(300):
+        _, timer, *_ = make()
+        timer.cancel()
+        await asyncio.sleep(0)
+
+async def look():
+    await use()
+    made = make()
+    assert all(tracemalloc.get_object_traceback(each) for each in made)
+    made[1].cancel()
+
+loop.run_until_complete(use())
+tracemalloc.start()
+loop.run_until_complete(look())
+loop.close()
+print("well")
+"""
+
+
+def test_tracemalloc_after_others_have_died(impl):
+    """What takes the memory of another object is seen as well."""
+    check_script(impl, TRACED, "well")
+
+
 THRESHOLD = """
 import ctypes
 
