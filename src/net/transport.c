@@ -594,6 +594,17 @@ transport_not_watched(Transport *tr, Loop *loop)
     }
 }
 
+/* After connection_made(); the caller holds the loop, if there is one. 0 / -1 */
+static inline int
+transport_begin_reading(Transport *tr, Loop *loop)
+{
+    tr->begun = true;
+    if (loop != NULL && tr->kind->is_socket) {
+        watch_clear_place(loop, tr->fd, EV_READ);
+    }
+    return loop == NULL ? 0 : transport_update_reading(tr);
+}
+
 /* Native callback: the transport's first iteration. */
 static int
 transport_run_begin(PyObject *owner, PyObject *waiter)
@@ -613,12 +624,8 @@ transport_run_begin(PyObject *owner, PyObject *waiter)
     Py_XDECREF(made);
     Py_XDECREF(value);
     PyObject *leaving = PyErr_GetRaisedException();
-    tr->begun = true;
     Loop *loop = (Loop *)Py_XNewRef(tr->head.loop);    /* what watches may close the transport */
-    if (loop != NULL && tr->kind->is_socket) {
-        watch_clear_place(loop, tr->fd, EV_READ);
-    }
-    if (loop != NULL && transport_update_reading(tr) < 0) {
+    if (transport_begin_reading(tr, loop) < 0) {
         transport_not_watched(tr, loop);
     }
     Py_XDECREF(loop);
@@ -635,8 +642,10 @@ begin_reading(PyObject *op, PyObject *args UNUSED)
 {
     OWN_LOOP_OF(op, Channel);
     Transport *tr = transport_cast(op);
-    tr->begun = true;
-    return none_or_error(tr->head.loop == NULL ? 0 : transport_update_reading(tr));
+    Loop *loop = (Loop *)Py_XNewRef(tr->head.loop);
+    int result = transport_begin_reading(tr, loop);
+    Py_XDECREF(loop);
+    return none_or_error(result);
 }
 
 static PyMethodDef begin_reading_def = {"_add_reader", begin_reading, METH_VARARGS, NULL};
