@@ -248,7 +248,9 @@ transport_set_closing(Transport *tr)
 {
     SET_FLAG(tr->head.closing, true);
     transport_release_fd(tr);
-    watch_stop(&tr->read_watch);
+    if (!tr->kind->close_ends_output || tr->kind->queued(tr) == 0) {    /* else the other end is still watched */
+        watch_stop(&tr->read_watch);
+    }
 }
 
 int
@@ -292,6 +294,7 @@ transport_force_close_here(Transport *tr, PyObject *exc)
     if (!FLAG(tr->head.closing)) {
         transport_set_closing(tr);
     }
+    watch_stop(&tr->read_watch);
     if (UNLIKELY(tr->head.conn_lost > 0)) {
         return 0;    /* in what stops the watches */
     }

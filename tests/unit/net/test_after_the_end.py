@@ -10,6 +10,7 @@ import pytest
 
 from tests.compare import same, shown_error
 from tests.support import turns, until
+from tests.transports import write_pipe
 
 
 class Stays(asyncio.Protocol):
@@ -136,5 +137,21 @@ def test_datagram_is_sent_after_the_end(target):
                 log.call("send", transport.sendto, data, address)
             log.call("send", transport.sendto, b"closed")
             log.call("send", transport.sendto, b"closed", 5)
+
+    same(program)
+
+
+@pytest.mark.parametrize("end", ["close", "write_eof"])
+def test_reader_of_a_pipe_goes_while_the_rest_is_sent(end):
+    """The writing end is told by its own descriptor, not by a write that fails."""
+
+    async def program(log, loop):
+        transport, _, other = await write_pipe(log, loop)
+        with other:
+            transport.write(bytes(1 << 20))
+            getattr(transport, end)()
+            await turns(3)
+        await until(lambda: any(line.startswith("lost") for line in log.lines))
+        log.call("write", transport.write, b"late")
 
     same(program)
