@@ -81,6 +81,12 @@ parts_add(struct parts *parts, PyObject *data, Py_ssize_t index, bool joins)
         iov->iov_len = (size_t)PyBytes_GET_SIZE(data);
     }
     else {
+#if PY_VERSION_HEX >= 0x030E0000
+        int truth = joins ? 1 : PyObject_IsTrue(data);    /* asyncio takes None and the like for nothing */
+        if (truth <= 0) {
+            return truth;
+        }
+#endif
         int result = part_view(data, index, joins, &part->view);
         if (result != 0) {
             return result;
