@@ -157,7 +157,7 @@ class StreamHooks(StopHooks):
         """The transport of a connected socket, once it has begun.
 
         The socket is closed on every failure, as asyncio does it since 3.14: by the transport if
-        there is one, else here.
+        there is one, else here. Before, another transport that has it keeps it.
         """
         try:
             sock.setblocking(False)
@@ -180,7 +180,8 @@ class StreamHooks(StopHooks):
             else:
                 transport = self._make_socket_transport(sock, protocol, waiter, context=context)
         except BaseException:
-            sock.close()
+            if sys.version_info >= (3, 14) or sock.fileno() not in self._transports:
+                sock.close()
             raise
         try:
             await waiter

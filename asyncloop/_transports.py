@@ -58,6 +58,7 @@ class TransportHooks(_Base):
         waiter: Any = None,
         extra: Any = None,
     ) -> Any:
+        self._ensure_fd_no_transport(sock)
         return _core._datagram_new(self, sock, protocol, address, waiter, extra)
 
     def _make_read_pipe_transport(
