@@ -58,8 +58,8 @@ def tree():
             "set Source to that of the published repository, under which /blob/main/FILE "
             "and /raw/main/FILE lead to files, and the others to pages that exist"
         )
-    if fragments := [path.name for path in (ROOT / "changes").glob("*.*.md")]:
-        problems.append(f"make changelog has not been run: {', '.join(fragments)}")
+    if fragments := list((ROOT / "changes").glob("*.*.md")):
+        problems.append(f"make changelog has not been run: {len(fragments)} fragments in changes/")
     if f"## {version}" not in (ROOT / "CHANGELOG.md").read_text():
         problems.append(f"CHANGELOG.md has no section {version}")
     return problems
@@ -103,7 +103,13 @@ def main():
         result, width = ("passed", 120) if passed else ("FAILED", 1000)
         print(f"{name:12} {result:8} {seconds:8.0f}  {line[:width]}")
     failed = [name for name, (passed, _, _) in table.items() if not passed]
-    print(f"failed: {', '.join(failed)}; logs in {LOGS}" if failed else "a release can be made")
+    absent = [name for name in ROWS if name not in table]
+    if failed:
+        print(f"failed: {', '.join(failed)}; logs in {LOGS}")
+    elif absent:
+        print(f"all of these passed; not run: {', '.join(absent)}")
+    else:
+        print("a release can be made")
     return bool(failed)
 
 

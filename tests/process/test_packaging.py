@@ -186,6 +186,37 @@ def test_what_a_release_takes_for_an_address(url, fine):
     assert runpy.run_path(str(path))["is_address"](url) is fine
 
 
+@pytest.mark.parametrize(
+    "rows, last, status",
+    [
+        (["good"], "all of these passed; not run: bad", 0),
+        (["good", "bad"], "failed: bad; logs in ", 1),
+        ([], "failed: bad; logs in ", 1),
+    ],
+)
+def test_table_of_a_release(rows, last, status, tmp_path):
+    code = f"""if 1:
+        import runpy, sys
+        names = runpy.run_path({str(ROOT / "tools" / "release_check.py")!r})
+        python = [sys.executable, "-c"]
+        names["ROWS"].clear()
+        names["ROWS"].update(good=[*python, "print(1); print('fine')"],
+                             bad=[*python, "print('wrong'); print('make: Error'); sys.exit(3)"])
+        names["main"].__globals__["LOGS"] = names["LOGS"].__class__({str(tmp_path / "logs")!r})
+        sys.exit(names["main"]())
+    """
+    only = ["--only", *rows] if rows else []
+    done = subprocess.run(
+        [sys.executable, "-c", code, *only], capture_output=True, text=True, timeout=60
+    )
+    lines = done.stdout.splitlines()
+    assert done.returncode == status and lines[-1].startswith(last), done.stdout + done.stderr
+    assert [line.split()[:2] for line in lines[1:-1]] == [
+        [name, "passed" if name == "good" else "FAILED"] for name in rows or ["good", "bad"]
+    ]
+    assert lines[1].endswith("fine")
+
+
 def test_version_is_in_one_place():
     held = subprocess.run(
         ["git", "grep", "-lF", f'"{VERSION}"', "--", "*.py", "*.toml", "*.cfg", "*.c", "*.h"],
