@@ -62,13 +62,24 @@ timer_deadline(double when)
     return whole + ((double)whole < ns);
 }
 
+/* The one below a positive number: nextafter(), for which a wheel would need libm. */
+static double
+next_below(double value)
+{
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof(bits));
+    bits--;
+    memcpy(&value, &bits, sizeof(bits));
+    return value;
+}
+
 /* The greatest that is no more than it. */
 static inline double
 ns_as_double(int64_t ns)
 {
     double nearest = (double)ns;
     if (UNLIKELY(ns >= INT64_C(1) << 53)) {    /* as numbers of a program's own clock may be */
-        return nearest >= 9.2e18 ? INFINITY : (int64_t)nearest > ns ? nextafter(nearest, 0.)
+        return nearest >= 9.2e18 ? INFINITY : (int64_t)nearest > ns ? next_below(nearest)
                                                                     : nearest;
     }
     return nearest;
