@@ -5,11 +5,11 @@
 #ifndef ASYNCLOOP_INBOX_H
 #define ASYNCLOOP_INBOX_H
 
-#include <pthread.h>
-#include <ev.h>
-
 #include "base/tuning.h"
 #include "loop/ready.h"
+
+#include <pthread.h>
+#include <ev.h>
 
 /* What other threads may make one iteration run, in items: with a microsecond or two for
  * each, descriptors and timers wait some milliseconds behind a flood that has no end. */

@@ -12,9 +12,9 @@
 #ifndef ASYNCLOOP_WATCH_H
 #define ASYNCLOOP_WATCH_H
 
-#include <ev.h>
-
 #include "base/state.h"
+
+#include <ev.h>
 
 struct fd_page;                       /* watch_inside.h */
 struct fd_entry;                      /* watch_inside.h */
