@@ -47,7 +47,7 @@ Loop_call_soon(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *
     Loop *loop = (Loop *)op;
     PyObject *context;
     unsigned int replaced = loop_replaced(loop);
-    if (UNLIKELY(replaced & LOOP_BIT(call_soon)) && (loop->overrides.base & LOOP_BIT(call_soon))) {
+    if (UNLIKELY(replaced & LOOP_BIT(call_soon)) && (SHARED_LOAD(loop->overrides.base) & LOOP_BIT(call_soon))) {
         return overrides_call_base(loop, loop->state->names.call_soon, args, nargs, kwnames);
     }
     if (UNLIKELY(nargs < 1)) {
@@ -247,7 +247,7 @@ Loop_call_later(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject 
     /* asyncio's method calls the others */
     unsigned int replaced = loop_replaced(loop);
     if (UNLIKELY(replaced & (LOOP_BIT(call_at) | LOOP_BIT(time)))
-        || UNLIKELY(loop->overrides.base & LOOP_BIT(call_later))
+        || UNLIKELY(SHARED_LOAD(loop->overrides.base) & LOOP_BIT(call_later))
         || UNLIKELY(!loop_timer_handles_are_own(loop)) || GLOBAL_REPLACED(loop->state, TIME_MONOTONIC)) {
         return overrides_call_base(loop, loop->state->names.call_later, args, nargs, kwnames);
     }

@@ -201,7 +201,7 @@ handle_hold_call(Handle *handle, struct call *call)
 static inline bool
 handle_is_ours_alone(Handle *handle)
 {
-    return Py_REFCNT(handle) == 1 && handle->weakrefs == NULL;
+    return Py_REFCNT(handle) == 1 && SHARED_LOAD(handle->weakrefs) == NULL;
 }
 
 /* Takes the call out of the handle or holds it, as *alone says. False: there is none. */

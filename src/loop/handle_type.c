@@ -15,7 +15,7 @@ handle_dealloc(PyObject *op, struct freelist *(*freelist_of)(struct state *))
     PyTypeObject *type = Py_TYPE(op);
     Loop *loop = self->loop;
     PyObject *context = handle_context(self);
-    if (UNLIKELY(self->weakrefs != NULL)) {
+    if (UNLIKELY(SHARED_LOAD(self->weakrefs) != NULL)) {
         PyObject_ClearWeakRefs(op);
     }
     if (self->callback != NULL) {

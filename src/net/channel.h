@@ -108,7 +108,7 @@ static inline void
 channel_free(PyObject *op)
 {
     PyTypeObject *type = Py_TYPE(op);
-    if (((Channel *)op)->weakrefs != NULL) {
+    if (SHARED_LOAD(((Channel *)op)->weakrefs) != NULL) {
         PyObject_ClearWeakRefs(op);
     }
     type->tp_clear(op);

@@ -136,7 +136,7 @@ transport_is_known(Transport *tr)
     (void)tr;
     return true;
 #else
-    return Py_REFCNT(tr) > 2 || tr->head.weakrefs != NULL;
+    return Py_REFCNT(tr) > 2 || SHARED_LOAD(tr->head.weakrefs) != NULL;
 #endif
 }
 

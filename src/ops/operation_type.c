@@ -93,7 +93,7 @@ Operation_dealloc(PyObject *self)
     Operation *op = (Operation *)self;
     struct state *state = op->state;
     PyObject_GC_UnTrack(self);
-    if (UNLIKELY(op->weakrefs != NULL)) {
+    if (UNLIKELY(SHARED_LOAD(op->weakrefs) != NULL)) {
         PyObject_ClearWeakRefs(self);
     }
     if (UNLIKELY(op->kind->warns && !op->started && op->loop != NULL)) {

@@ -447,7 +447,7 @@ future_dealloc_now(Future *self)
 {
     struct state *state = self->state_ptr;
     PyObject *op = (PyObject *)self;
-    if (UNLIKELY(*(PyObject **)((char *)op + Py_TYPE(op)->tp_weaklistoffset) != NULL)) {
+    if (UNLIKELY(SHARED_LOAD(*(PyObject **)((char *)op + Py_TYPE(op)->tp_weaklistoffset)) != NULL)) {
         PyObject_ClearWeakRefs(op);
     }
     future_clear(self);

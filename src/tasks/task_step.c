@@ -415,6 +415,32 @@ task_take_wakeup(Task *self, PyObject **exc, PyObject **awaited)
     return 0;
 }
 
+#ifdef Py_GIL_DISABLED
+/* The usual case, in a turn of the loop itself: nothing is to be thrown in. False: nothing was done. (Guarded
+ * path await-task.) */
+static inline bool
+task_take_awaited(Task *self, PyObject **awaited)
+{
+    struct brief brief;
+    if (UNLIKELY(self->awaited_by_added || !brief_begin(&brief, &self->future.own_loop))) {
+        return false;
+    }
+    PyObject *waiter = self->waiter;
+    bool usual = self->pending_exception == NULL && !self->must_cancel
+                 && (waiter == NULL
+                     || (self->parked && SHARED_LOAD(((Future *)waiter)->future_state) == FUTURE_FINISHED));
+    if (LIKELY(usual)) {
+        self->waiter = NULL;
+        self->parked = false;
+    }
+    brief_end(&brief);
+    *awaited = waiter;
+    return usual;
+}
+#else
+#define task_take_awaited(task, awaited) false
+#endif
+
 /* The step failed for a reason outside the coroutine: 0 if that was reported, else -1 */
 static int
 task_run_failed(Loop *loop, PyObject *op)
@@ -471,11 +497,11 @@ int
 task_run(Loop *loop, PyObject *op)
 {
     Task *self = (Task *)op;
-    PyObject *exc, *awaited;
+    PyObject *exc = NULL, *awaited;
     if (UNLIKELY(!future_is_pending(&self->future))) {
         return task_run_done(self, loop);
     }
-    if (UNLIKELY(task_take_wakeup(self, &exc, &awaited) < 0)) {
+    if (!task_take_awaited(self, &awaited) && UNLIKELY(task_take_wakeup(self, &exc, &awaited) < 0)) {
         return task_end_without_step(loop, op);
     }
     if (UNLIKELY(current_enter(loop, op) < 0)) {

@@ -257,7 +257,7 @@ task_dealloc_now(Task *self)
 {
     PyObject *op = (PyObject *)self;
     struct state *state = self->future.state_ptr;
-    if (UNLIKELY(*(PyObject **)((char *)op + Py_TYPE(op)->tp_weaklistoffset) != NULL)) {
+    if (UNLIKELY(SHARED_LOAD(*(PyObject **)((char *)op + Py_TYPE(op)->tp_weaklistoffset)) != NULL)) {
         PyObject_ClearWeakRefs(op);
     }
     task_clear(self);
