@@ -312,7 +312,7 @@ class StreamHooks(StopHooks):
             )
 
         _list_clients(server)
-        most = max(backlog, 0) + 1  # asyncio's newest number
+        most = len(range(backlog)) + 1  # of any kind that has an index; asyncio's newest number
         self._acceptors[sock] = _core._acceptor_new(
             self, protocol_factory, sock, server, context, accepted, otherwise, min(most, 1 << 20)
         )
