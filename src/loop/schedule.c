@@ -59,7 +59,11 @@ loop_call_soon_knowing(Loop *loop, unsigned int replaced, PyObject *callback,
             return NULL;
         }
         PyErr_Clear();    /* the program's own one has not refused: it is never made */
-        return (PyObject *)handle_new(loop, callback, args, nargs, context);
+        Handle *unused = handle_new(loop, callback, args, nargs, context);
+        if (unused != NULL) {
+            handle_track(unused);    /* in no place of the loop's */
+        }
+        return (PyObject *)unused;
     }
     if (UNLIKELY(replaced & (LOOP_HANDLE_CLASS | LOOP_HANDLE_RUN))) {
         return call_soon_by_foreign_handle(loop, callback, args, nargs, context);

@@ -2,9 +2,12 @@
 
 import asyncio
 import types
+import weakref
 from unittest import mock
 
 import pytest
+
+from tests.support import collect
 
 BASE = asyncio.BaseEventLoop
 
@@ -90,6 +93,21 @@ def test_closed_loop_whose_check_is_replaced(impl):
     del loop._check_closed
     with pytest.raises(RuntimeError):
         loop.call_soon(print, 1)
+
+
+def test_calls_of_a_closed_loop_are_collected(impl):
+    class Own:
+        pass
+
+    loop = impl.new_event_loop()
+    loop._check_closed = lambda: None
+    loop.close()
+    own = Own()
+    own.handle = loop.call_soon(print, own)
+    seen = weakref.ref(own)
+    del own, loop
+    collect()
+    assert seen() is None
 
 
 def test_wrap_future(run, loop):
