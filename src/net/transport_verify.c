@@ -31,7 +31,7 @@ transport_verify(PyObject *op, Loop *loop, uint64_t turn)
         VERIFY(tr->head.conn_lost == 0 || !watch_is_active(&tr->read_watch));
         VERIFY(tr->head.conn_lost == 0 || !watch_is_active(&tr->write_watch));
         bool sends_rest = tr->kind->close_ends_output && tr->head.conn_lost == 0 && tr->kind->queued(tr) > 0;
-    VERIFY(!watch_is_active(&tr->read_watch) || transport_wants_data(tr) || sends_rest);
+        VERIFY(!watch_is_active(&tr->read_watch) || transport_wants_data(tr) || sends_rest);
         VERIFY(tr->head.limits.low <= tr->head.limits.high);
     }
     VERIFY(tr->head.owed_lost.kind == NULL || tr->head.owed_lost.arg == NULL || verify_lives(tr->head.owed_lost.arg));
