@@ -521,7 +521,7 @@ async def leaf():
 async def main():
     task = asyncio.create_task(leaf())
     task.set_name("new")
-    print(asyncio.Task.get_coro(task), task.get_name())
+    print(asyncio.Task._coro.__get__(task), task.get_name())
     print(await task + sum(await asyncio.gather(task, leaf())))
 asyncloop.run(main())
 """,
