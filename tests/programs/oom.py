@@ -11,6 +11,7 @@ unless the exception handler was told why.
 import argparse
 import asyncio
 import collections
+import contextlib
 import ctypes
 import faulthandler
 import logging
@@ -135,8 +136,10 @@ class Scenario:
             for protocol in self.protocols:
                 if protocol.transport is not None:
                     transport = protocol.transport
-                    # As on asyncio, a pipe that is read has no abort().
-                    getattr(transport, "abort", transport.close)()
+                    # As on asyncio, a pipe that is read has no abort(), and that of one that
+                    # has ended finds no loop.
+                    with contextlib.suppress(AttributeError):
+                        getattr(transport, "abort", transport.close)()
             for _ in range(4):
                 loop.call_soon(loop.stop)
                 try:
