@@ -40,8 +40,9 @@ LIBEV_MACROS = {
     "EV_USE_MONOTONIC": "1",
     "EV_USE_REALTIME": "1",
     "EV_USE_NANOSLEEP": "1",
-    "EV_USE_SELECT": "1",
-    "EV_USE_POLL": "1",
+    # The core asks for epoll or kqueue (src/loop/poll.c).
+    "EV_USE_SELECT": "0",
+    "EV_USE_POLL": "0",
     # Watchers of descriptors and timers are all that the core has of libev; its checks of itself
     # are assertions, which are off.
     **{f"EV_{kind}_ENABLE": "0" for kind in LIBEV_UNUSED},

@@ -25,7 +25,7 @@ struct guard {
 /* Before 3.14 a thread that enters the section of an object which it is in waits for itself: it spins,
  * and gives up all its sections for a moment (echo over streams 41 us instead of 11). */
 static inline void
-guard_begin(struct guard *guard, PyObject *op)
+guard_begin_here(struct guard *guard, PyObject *op)
 {
     guard->outer_holds = false;
 #if PY_VERSION_HEX < 0x030E0000
@@ -40,12 +40,22 @@ guard_begin(struct guard *guard, PyObject *op)
 }
 
 static inline void
-guard_end(struct guard *guard)
+guard_end_here(struct guard *guard)
 {
     if (!guard->outer_holds) {
         PyCriticalSection_End(&guard->section);
     }
 }
+
+/* Where the code is to be small (references.h), by a call. */
+#ifdef ASYNCLOOP_SMALL
+void guard_begin(struct guard *guard, PyObject *op);
+void guard_end(struct guard *guard);
+#else
+#define guard_begin guard_begin_here
+#define guard_end guard_end_here
+#endif
+
 #define GUARD_NAMED(name, op)                                   \
     struct guard name __attribute__((cleanup(guard_end)));      \
     guard_begin(&name, (PyObject *)(op))

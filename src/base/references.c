@@ -20,6 +20,21 @@ reference_drop_any(PyObject *op)
     }
 }
 
+PyObject *
+reference_new_any(PyObject *op)
+{
+    (Py_XINCREF)(op);
+    return op;
+}
+
+void
+reference_clear(PyObject **place)
+{
+    PyObject *op = *place;
+    *place = NULL;
+    reference_drop_any(op);
+}
+
 #ifdef Py_GIL_DISABLED
 void
 reference_take(PyObject *op)

@@ -16,6 +16,14 @@ void reference_drop_any(PyObject *op);    /* which may be NULL */
 #undef Py_XDECREF
 #define Py_XDECREF(op) reference_drop_any(_PyObject_CAST(op))
 
+PyObject *reference_new_any(PyObject *op);
+void reference_clear(PyObject **place);
+
+#undef Py_XNewRef
+#define Py_XNewRef(op) reference_new_any(_PyObject_CAST(op))
+#undef Py_CLEAR
+#define Py_CLEAR(place) reference_clear((PyObject **)(void *)&(place))
+
 #ifdef Py_GIL_DISABLED
 void reference_take(PyObject *op);
 PyObject *reference_new(PyObject *op);

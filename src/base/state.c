@@ -117,16 +117,23 @@ state_own(struct state *state, void *first, size_t count)
     state->owned_count++;
 }
 
-static int
-intern_names(struct state_names *names)
-{
-#define X(identifier)                                              \
-    names->identifier = PyUnicode_InternFromString(#identifier);   \
-    if (names->identifier == NULL) {                               \
-        return -1;                                                 \
-    }
+/* One string of all of them: a statement for each would take twenty times the room. */
+static const char all_names[] =
+#define X(identifier) #identifier "\0"
     STATE_NAMES(X)
 #undef X
+    ;
+
+static int
+intern_names(PyObject **slots)
+{
+    for (const char *name = all_names; *name != '\0'; name += strlen(name) + 1) {
+        PyObject *interned = PyUnicode_InternFromString(name);
+        if (interned == NULL) {
+            return -1;
+        }
+        *slots++ = interned;
+    }
     return 0;
 }
 
@@ -149,7 +156,7 @@ state_init(PyObject *module UNUSED, struct state *state)
     STATE_OWN(state, &state->names);
     STATE_OWN(state, &state->keywords);
     state_own(state, &state->empty_tuple, 1);
-    return intern_names(&state->names) < 0 ? -1 : make_keywords(state);
+    return intern_names((PyObject **)&state->names) < 0 ? -1 : make_keywords(state);
 }
 
 int

@@ -42,6 +42,20 @@ brief_barrier(void)
 #endif
 }
 
+#ifdef ASYNCLOOP_SMALL
+void
+loop_guard_begin(struct loop_guard *guard, PyObject *op, Loop *const *place)
+{
+    loop_guard_begin_here(guard, op, place);
+}
+
+void
+loop_guard_end(struct loop_guard *guard)
+{
+    loop_guard_end_here(guard);
+}
+#endif
+
 static void
 brief_wait(Loop *loop)
 {

@@ -68,21 +68,29 @@ Loop *brief_tell(Loop *const *place);
 void brief_leave(Loop *loop);
 
 static inline void
-loop_guard_begin(struct loop_guard *guard, PyObject *op, Loop *const *place)
+loop_guard_begin_here(struct loop_guard *guard, PyObject *op, Loop *const *place)
 {
-    guard_begin(&guard->guard, op);
+    guard_begin_here(&guard->guard, op);
     Loop *loop = *place;
     guard->loop = LIKELY(loop == NULL || loop_is_mine(loop)) ? NULL : brief_tell(place);
 }
 
 static inline void
-loop_guard_end(struct loop_guard *guard)
+loop_guard_end_here(struct loop_guard *guard)
 {
-    guard_end(&guard->guard);
+    guard_end_here(&guard->guard);
     if (UNLIKELY(guard->loop != NULL)) {
         brief_leave(guard->loop);
     }
 }
+
+#ifdef ASYNCLOOP_SMALL
+void loop_guard_begin(struct loop_guard *guard, PyObject *op, Loop *const *place);
+void loop_guard_end(struct loop_guard *guard);
+#else
+#define loop_guard_begin loop_guard_begin_here
+#define loop_guard_end loop_guard_end_here
+#endif
 
 /* GUARD(op) of an object that has brief sections as well; its loop is at `place`. */
 #define LOOP_GUARD_NAMED(name, op, place)                                   \

@@ -467,17 +467,17 @@ Liveness_dealloc(PyObject *op)
 
 static PyMethodDef Liveness_methods[] = {
     {"stop", Liveness_stop, METH_NOARGS,
-     PyDoc_STR("stop($self, /)\n--\n\n"
-               "End the thread; it has ended when this returns. Nothing in a child of fork().")},
+     INSIDE_DOC("stop($self, /)\n--\n\n"
+                "End the thread; it has ended when this returns. Nothing in a child of fork().")},
     {"leave_to_parent", Liveness_leave_to_parent, METH_NOARGS,
-     PyDoc_STR("leave_to_parent($self, /)\n--\n\n"
-               "In a child of fork(): close its copies of the descriptors.")},
+     INSIDE_DOC("leave_to_parent($self, /)\n--\n\n"
+                "In a child of fork(): close its copies of the descriptors.")},
     {NULL, NULL, 0, NULL},
 };
 
 static PyType_Slot Liveness_slots[] = {
-    {Py_tp_doc, "Liveness(threshold, listen_fd, notify, ping, health_file, signal, fd, /)\n--\n\n"
-                "A thread that tells whether the loops turn: see asyncloop.liveness()."},
+    {Py_tp_doc, INSIDE_DOC("Liveness(threshold, listen_fd, notify, ping, health_file, signal, fd, /)\n--\n\n"
+                           "A thread that tells whether the loops turn: see asyncloop.liveness().")},
     {Py_tp_new, Liveness_new},
     {Py_tp_dealloc, Liveness_dealloc},
     {Py_tp_methods, Liveness_methods},

@@ -550,30 +550,30 @@ Watchdog_dealloc(PyObject *op)
 
 static PyMethodDef Watchdog_methods[] = {
     {"wait", Watchdog_wait, METH_NOARGS,
-     PyDoc_STR("wait($self, /)\n--\n\n"
-               "The next event, without the GIL until there is one: ('stall', 'still' or 'end', the\n"
-               "loop's number, the thread's, seconds so far, what faulthandler wrote, or None,\n"
-               "seconds that the event has waited, whether that was for the GIL, whether the stall is\n"
-               "over); the fourth is turns per second with 'busy', and none with 'calm'. None once\n"
-               "the thread has ended.")},
+     INSIDE_DOC("wait($self, /)\n--\n\n"
+                "The next event, without the GIL until there is one: ('stall', 'still' or 'end', the\n"
+                "loop's number, the thread's, seconds so far, what faulthandler wrote, or None,\n"
+                "seconds that the event has waited, whether that was for the GIL, whether the stall is\n"
+                "over); the fourth is turns per second with 'busy', and none with 'calm'. None once\n"
+                "the thread has ended.")},
     {"noted", Watchdog_noted, METH_NOARGS,
-     PyDoc_STR("noted($self, /)\n--\n\n"
-               "What wait() gave last is written down: whoever is told now may take his time.")},
+     INSIDE_DOC("noted($self, /)\n--\n\n"
+                "What wait() gave last is written down: whoever is told now may take his time.")},
     {"stop", Watchdog_stop, METH_NOARGS,
-     PyDoc_STR("stop($self, /)\n--\n\n"
-               "End the thread; it has ended when this returns. Nothing in a child of fork().")},
+     INSIDE_DOC("stop($self, /)\n--\n\n"
+                "End the thread; it has ended when this returns. Nothing in a child of fork().")},
     {"is_free", Watchdog_is_free, METH_O | METH_STATIC,
-     PyDoc_STR("is_free(number, /)\n--\n\n"
-               "Has nobody in the process, not in C either, a handler for this signal?")},
+     INSIDE_DOC("is_free(number, /)\n--\n\n"
+                "Has nobody in the process, not in C either, a handler for this signal?")},
     {"ignore", Watchdog_ignore, METH_O | METH_STATIC,
-     PyDoc_STR("ignore(number, /)\n--\n\n"
-               "Ignore a signal, from any thread. What a thread that blocks it has pending is gone.")},
+     INSIDE_DOC("ignore(number, /)\n--\n\n"
+                "Ignore a signal, from any thread. What a thread that blocks it has pending is gone.")},
     {NULL, NULL, 0, NULL},
 };
 
 static PyType_Slot Watchdog_slots[] = {
-    {Py_tp_doc, "Watchdog(threshold, repeat, signal, fd, stderr, /)\n--\n\n"
-                "A thread that looks at the loops: see asyncloop.watchdog()."},
+    {Py_tp_doc, INSIDE_DOC("Watchdog(threshold, repeat, signal, fd, stderr, /)\n--\n\n"
+                           "A thread that looks at the loops: see asyncloop.watchdog().")},
     {Py_tp_new, Watchdog_new},
     {Py_tp_dealloc, Watchdog_dealloc},
     {Py_tp_methods, Watchdog_methods},

@@ -316,17 +316,17 @@ Clients_dealloc(PyObject *op)
 
 static PyMethodDef Clients_methods[] = {
     {"add", Clients_add, METH_O,
-     PyDoc_STR("add($self, transport, /)\n--\n\nKeep a transport, which is not held.")},
+     INSIDE_DOC("add($self, transport, /)\n--\n\nKeep a transport, which is not held.")},
     {"discard", Clients_discard, METH_O,
-     PyDoc_STR("discard($self, transport, /)\n--\n\nForget a transport, if it is known.")},
+     INSIDE_DOC("discard($self, transport, /)\n--\n\nForget a transport, if it is known.")},
     {"copy", Clients_copy, METH_NOARGS,
-     PyDoc_STR("copy($self, /)\n--\n\nA list of the transports, which holds them.")},
+     INSIDE_DOC("copy($self, /)\n--\n\nA list of the transports, which holds them.")},
     {NULL, NULL, 0, NULL},
 };
 
 static PyType_Slot Clients_slots[] = {
-    {Py_tp_doc, "Clients()\n--\n\nThe open connections of a server, not held: what "
-                "asyncio.Server uses a WeakSet for."},
+    {Py_tp_doc, INSIDE_DOC("Clients()\n--\n\nThe open connections of a server, not held: what "
+                           "asyncio.Server uses a WeakSet for.")},
     {Py_tp_new, Clients_new},
     {Py_tp_dealloc, Clients_dealloc},
     {Py_tp_traverse, Clients_traverse},

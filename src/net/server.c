@@ -575,12 +575,12 @@ Acceptor_ready(PyObject *op, PyObject *ignored UNUSED)
 static PyMethodDef Acceptor_methods[] = {
     {"_read_ready", Acceptor_ready, METH_NOARGS, NULL},
     {"stop", Acceptor_stop, METH_NOARGS,
-     PyDoc_STR("stop($self, /)\n--\n\nAccept no more; safe to repeat. The socket stays open.")},
+     INSIDE_DOC("stop($self, /)\n--\n\nAccept no more; safe to repeat. The socket stays open.")},
     {NULL, NULL, 0, NULL},
 };
 
 static PyType_Slot Acceptor_slots[] = {
-    {Py_tp_doc, "Accepts the connections of one listening socket."},
+    {Py_tp_doc, INSIDE_DOC("Accepts the connections of one listening socket.")},
     {Py_tp_dealloc, Acceptor_dealloc},
     {Py_tp_traverse, Acceptor_traverse},
     {Py_tp_clear, Acceptor_clear},

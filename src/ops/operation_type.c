@@ -148,13 +148,13 @@ Operation_ready(PyObject *self, PyObject *ignored UNUSED)
 
 static PyMethodDef Operation_methods[] = {
     {"send", Operation_send, METH_O,
-     PyDoc_STR("send($self, value, /)\n--\n\nGo on; StopIteration carries the result.")},
+     INSIDE_DOC("send($self, value, /)\n--\n\nGo on; StopIteration carries the result.")},
     {"throw", (PyCFunction)(void (*)(void))Operation_throw, METH_FASTCALL,
-     PyDoc_STR("throw($self, exc, /)\n--\n\nEnd it with an exception, which is raised.")},
+     INSIDE_DOC("throw($self, exc, /)\n--\n\nEnd it with an exception, which is raised.")},
     {"_read_ready", Operation_ready, METH_NOARGS, NULL},
     {"_write_ready", Operation_ready, METH_NOARGS, NULL},
     {"close", Operation_close, METH_NOARGS,
-     PyDoc_STR("close($self, /)\n--\n\nEnd it; nothing waits any more.")},
+     INSIDE_DOC("close($self, /)\n--\n\nEnd it; nothing waits any more.")},
     {NULL, NULL, 0, NULL},
 };
 
@@ -170,7 +170,7 @@ static PyMemberDef Operation_members[] = {
 };
 
 static PyType_Slot Operation_slots[] = {
-    {Py_tp_doc, "What a method of the loop returns to be awaited; it begins when it is."},
+    {Py_tp_doc, INSIDE_DOC("What a method of the loop returns to be awaited; it begins when it is.")},
     {Py_tp_dealloc, Operation_dealloc},
     {Py_tp_traverse, Operation_traverse},
     {Py_tp_clear, Operation_clear},

@@ -324,7 +324,7 @@ static PyMethodDef queue_methods[] = {
 };
 
 static PyType_Slot queue_slots[] = {
-    {Py_tp_doc, "The inside of asyncloop.ThreadQueue: see asyncloop/_threads.py."},
+    {Py_tp_doc, INSIDE_DOC("The inside of asyncloop.ThreadQueue: see asyncloop/_threads.py.")},
     {Py_tp_new, queue_new},
     {Py_tp_dealloc, queue_dealloc},
     {Py_tp_traverse, queue_traverse},

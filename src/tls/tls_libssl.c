@@ -94,20 +94,26 @@ open_ssl_module(PyObject *module)
     return handle;
 }
 
+/* In the order of struct libssl. */
+static const char function_names[] =
+#define X(result, name, arguments) #name "\0"
+    LIBSSL_FUNCTIONS(X)
+#undef X
+    ;
+
 static bool
 find_functions(void *handle, struct libssl *found)
 {
-    /* by way of memcpy: a pointer to data is no pointer to a function */
-#define X(result, name, arguments)                       \
-    {                                                    \
-        void *symbol = dlsym(handle, #name);             \
-        if (symbol == NULL) {                            \
-            return false;                                \
-        }                                                \
-        memcpy(&found->name, &symbol, sizeof(symbol));   \
+    char *slot = (char *)found;
+    for (const char *name = function_names; *name != '\0'; name += strlen(name) + 1) {
+        void *symbol = dlsym(handle, name);
+        if (symbol == NULL) {
+            return false;
+        }
+        /* by way of memcpy: a pointer to data is no pointer to a function */
+        memcpy(slot, &symbol, sizeof(symbol));
+        slot += sizeof(symbol);
     }
-    LIBSSL_FUNCTIONS(X)
-#undef X
     return true;
 }
 

@@ -200,6 +200,23 @@ def test_annotations_in_one_line_and_in_several():
     assert contents.without_private_annotations(text, "module", set()) == short
 
 
+def test_types_of_local_variables():
+    text = "def f(é: int):\n    x: int\n    y: list[int] = [é]\n    self.z: 'T' = y\n    class A:\n"
+    text += "        b: int = 0\n        def g(self):\n            c: int = 1\nd: int = 2\n"
+    short = "def f(é: int):\n    x: int\n    y = [é]\n    self.z = y\n    class A:\n"
+    short += "        b: int = 0\n        def g(self):\n            c = 1\nd: int = 2\n"
+    assert contents.without_local_annotations(text) == short
+
+
+def test_imports_of_types_that_are_used_nowhere():
+    text = "import os\nfrom typing import Any, NoReturn\nfrom types import (\n    FrameType,\n)\n"
+    text += "from collections.abc import Callable as C, Iterator\nfrom io import StringIO\n"
+    text += "def f(a: Any, b: C): ...\n"
+    short = "import os\nfrom typing import Any\n\n\n\nfrom collections.abc import Callable as C\n"
+    short += "from io import StringIO\ndef f(a: Any, b: C): ...\n"
+    assert contents.without_unused_types(text) == short
+
+
 def test_a_stub_without_what_only_the_package_calls():
     text = (
         "x: int\n_y: int\nclass A:\n    def _a(self): ...\n    @property\n    def _b(self): ...\n"

@@ -38,8 +38,7 @@ JOBS = os.cpu_count()
 # What runs in each turn and each step of a task: -O3, as in a build from source. The rest is
 # compiled for size, which makes a tenth of the wheel; with nothing at -O3 a loop takes 3 % more
 # instructions. With all of the rest at -Oz it would be up to 18 % more.
-# Without a GIL, where locks make the code larger, there is room for these at -Os, and for all of
-# the rest at -Oz.
+# Without a GIL, where locks make the code larger, all of it is at -Oz.
 HOT = ("loop/loop.c", "loop/handle_run.c", "loop/ready.c", "tasks/task_step.c", "tasks/future.c")
 # Besides these, what counts references where it stands. In all other files, and everywhere without
 # a GIL, a function does so for all (src/base/references.h). That makes the extension smaller by a
@@ -237,7 +236,7 @@ def compile_core(python, target, libev, output, cache):
             name = str(source)
             hot = name.endswith(HOT) and not about["freethreaded"]
             level = ["-O3"] if hot else ["-Os"]
-            if name.endswith(COLD) or about["freethreaded"] and not name.endswith(HOT):
+            if name.endswith(COLD) or about["freethreaded"]:
                 # zig takes -Oz for -Os, unless the compiler behind it is told.
                 level += ["-Xclang", "-Oz"]
             if about["freethreaded"] or not name.endswith(HOT + WARM):
@@ -282,7 +281,7 @@ def pure_part(folder):
 def zopfli_deflate(data):
     """A twentieth smaller than zlib's."""
     header, checksum = 2, 4
-    return zopfli.compress(data, numiterations=60, blocksplittingmax=0)[header:-checksum]
+    return zopfli.compress(data, numiterations=150, blocksplittingmax=0)[header:-checksum]
 
 
 def build(python, target, libev, pure, out, cache):
@@ -297,7 +296,9 @@ def build(python, target, libev, pure, out, cache):
         binary = core.read_bytes()
 
     files = {
-        str(path.relative_to(lib)): path.read_bytes() for path in lib.rglob("*") if path.is_file()
+        str(path.relative_to(lib)): path.read_bytes()
+        for path in lib.rglob("*")
+        if path.is_file() and path.name != "top_level.txt"  # of setuptools; no standard knows it
     }
     public = contents.exported(files[f"{PACKAGE}/__init__.py"].decode())
     for one, data in files.items():
@@ -309,6 +310,8 @@ def build(python, target, libev, pure, out, cache):
                 text = contents.without_private_types(text)
             else:
                 text = contents.without_private_annotations(text, module, public)
+                text = contents.without_local_annotations(text)
+                text = contents.without_unused_types(text)
             files[one] = text.encode()
     abi = about["abi"].replace("cp", "cpython-")
     files[f"{PACKAGE}/_core.{abi}-{target.multiarch}.so"] = binary

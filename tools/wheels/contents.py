@@ -4,9 +4,12 @@ import ast
 import base64
 import hashlib
 import io
+import re
 import struct
 import tokenize
 import zlib
+
+_MODULES_OF_TYPES = {"collections.abc", "types", "typing"}
 
 
 def sha256(data):
@@ -179,6 +182,52 @@ def without_private_annotations(text, module, public):
             before = before.rstrip().removesuffix(b"->").rstrip()
         lines[row - 1] = before + line[last_column:]
     shorter = b"".join(lines).decode()
+    ast.parse(shorter)
+    return shorter
+
+
+def _local_annotations(node, inside=False):
+    """The variables with a value and a type in functions, in their order.
+
+    Not in a class, whose types can be asked for. Without a value it says that the name is local.
+    """
+    for each in ast.iter_child_nodes(node):
+        if inside and isinstance(each, ast.AnnAssign) and each.value is not None:
+            yield each
+        is_function = isinstance(each, (ast.FunctionDef, ast.AsyncFunctionDef))
+        is_class = isinstance(each, ast.ClassDef)
+        yield from _local_annotations(each, is_function or (inside and not is_class))
+
+
+def without_local_annotations(text):
+    """A Python file for a wheel: nobody sees what functions say of their own variables."""
+    lines = [line.encode() for line in text.splitlines(keepends=True)]
+    for node in reversed(list(_local_annotations(ast.parse(text)))):
+        row, column = node.target.end_lineno, node.target.end_col_offset
+        if node.annotation.end_lineno == row:  # its lines keep their numbers
+            line = lines[row - 1]
+            lines[row - 1] = line[:column] + line[node.annotation.end_col_offset :]
+    shorter = b"".join(lines).decode()
+    ast.parse(shorter)
+    return shorter
+
+
+def without_unused_types(text):
+    """A Python file for a wheel, without imports of what only types need that are left out.
+
+    Lines keep their numbers.
+    """
+    lines = text.splitlines(keepends=True)
+    for node in ast.parse(text).body:
+        if not (isinstance(node, ast.ImportFrom) and node.module in _MODULES_OF_TYPES):
+            continue
+        names = [ast.unparse(one) for one in node.names]
+        used = [name for name in names if len(re.findall(rf"\b{name.split()[-1]}\b", text)) > 1]
+        if used != names:
+            short = f"from {node.module} import {', '.join(used)}" if used else ""
+            left_out = ["\n"] * (node.end_lineno - node.lineno)
+            lines[node.lineno - 1 : node.end_lineno] = [f"{short}\n", *left_out]
+    shorter = "".join(lines)
     ast.parse(shorter)
     return shorter
 
