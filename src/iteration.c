@@ -176,24 +176,6 @@ loop_idle_time(Loop *loop, int64_t *wait_ns)
     return LIKELY(next == TIMER_NEVER) ? 0 : loop_time_until(loop, next, wait_ns);
 }
 
-/* What others see of a poll that may sleep. */
-static int
-loop_poll_selector(Loop *loop, int64_t wait_ns)
-{
-    if (wait_ns <= 0) {
-        return selector_poll(loop, wait_ns);
-    }
-    loop->slept_ns = monotonic_ns();
-    counters_sleep(loop->counters);
-    span_begin(&loop->counters->idle, loop->slept_ns);
-    int result = selector_poll(loop, wait_ns);
-    loop->woke_ns = monotonic_ns();
-    span_end(&loop->counters->idle, loop->woke_ns);
-    counters_begin_turn(loop->counters);
-    loop->profiled_sleep = PyThreadState_Get()->c_profilefunc != NULL;
-    return result;
-}
-
 /* A profiler that is told of calls learns of time when the next one comes, and counts it for the code
  * and in the context of that. asyncio's loop calls select(); here one comes after a sleep. */
 static __attribute__((noinline)) void
@@ -256,7 +238,7 @@ loop_poll_by(Loop *loop, struct run *run, size_t *before, const int by_selector)
     loop->woke_ns = 0;
     loop->profiled_sleep = false;
     int result = LIKELY(by_selector == 0) ? loop_look(loop, wait_ns)
-                                          : loop_poll_selector(loop, wait_ns);
+                                          : selector_poll(loop, wait_ns);
     /* A signal ends a sleep without an event. With one, whatever Python runs now handles it first. */
     if (UNLIKELY(result < 0 || (loop->fds.events == 0 && PyErr_CheckSignals() < 0))) {
         loop_propagate(loop);

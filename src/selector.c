@@ -1,6 +1,7 @@
 /* selector.c - see selector.h. */
 #include "selector.h"
 
+#include "loop/activity.h"
 #include "loop/current.h"
 #include "loop/overrides.h"
 #include "loop/timer.h"
@@ -56,8 +57,8 @@ timeout_of(Loop *loop, int64_t wait_ns)
     return wait != NULL ? wait : PyFloat_FromDouble(seconds);
 }
 
-int
-selector_poll(Loop *loop, int64_t wait_ns)
+static int
+poll_by_method(Loop *loop, int64_t wait_ns)
 {
     PyObject *timeout = timeout_of(loop, wait_ns);
     /* As before any poll that sleeps, for a select() that does not come to poll_once(). */
@@ -78,4 +79,22 @@ selector_poll(Loop *loop, int64_t wait_ns)
     Py_XDECREF(result);
     Py_XDECREF(timeout);
     return result == NULL ? -1 : 0;
+}
+
+int
+selector_poll(Loop *loop, int64_t wait_ns)
+{
+    if (wait_ns <= 0) {
+        return poll_by_method(loop, wait_ns);
+    }
+    /* what others see of a poll that may sleep */
+    loop->slept_ns = monotonic_ns();
+    counters_sleep(loop->counters);
+    span_begin(&loop->counters->idle, loop->slept_ns);
+    int result = poll_by_method(loop, wait_ns);
+    loop->woke_ns = monotonic_ns();
+    span_end(&loop->counters->idle, loop->woke_ns);
+    counters_begin_turn(loop->counters);
+    loop->profiled_sleep = PyThreadState_Get()->c_profilefunc != NULL;
+    return result;
 }
