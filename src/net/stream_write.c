@@ -322,6 +322,22 @@ stream_write_memory(Stream *stream, const char *data, size_t length)
     return result > 0 ? stream_rest_queued(stream) : result;
 }
 
+/* What is not contiguous ends the connection when asyncio gives it to the kernel, and is an error of the
+ * caller's where that adds it to a bytearray of what waits. */
+static int
+stream_write_unreadable(Stream *stream, PyObject *data)
+{
+    bool adds = PY_VERSION_HEX < 0x030C0000 || !stream->base.kind->is_socket;
+    if (!adds || wqueue_is_empty(&stream->output)) {
+        return transport_fatal(&stream->base, WRITE_FAILED(&stream->base));
+    }
+    PyErr_Format(PyExc_TypeError,
+                 stream->base.kind->is_socket ? "can't set bytearray slice from %.100s"
+                                              : "can't concat %.100s to bytearray",
+                 Py_TYPE(data)->tp_name);
+    return -1;
+}
+
 /* What the user's own send() or os.write() has left of `data`, or all of it. It may be a view, which is gone
  * before pause_writing(): that may want to change the size of the buffer. */
 static int
@@ -329,8 +345,9 @@ stream_queue_object_steal(Stream *stream, PyObject *data)
 {
     Py_buffer view;
     if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
+        int failed = stream_write_unreadable(stream, data);
         Py_DECREF(data);
-        return transport_fatal(&stream->base, WRITE_FAILED(&stream->base));
+        return failed;
     }
     size_t length = (size_t)view.len;
     int result = length == 0 ? 0 : wqueue_push_copy(&stream->output, view.buf, length);
@@ -367,22 +384,6 @@ stream_write_by_method(Stream *stream, PyObject *data)
         }
     }
     return stream_queue_object_steal(stream, rest);
-}
-
-/* What is not contiguous ends the connection when asyncio gives it to the kernel, and is an error of the
- * caller's where that adds it to a bytearray of what waits. */
-static int
-stream_write_unreadable(Stream *stream, PyObject *data)
-{
-    bool adds = PY_VERSION_HEX < 0x030C0000 || !stream->base.kind->is_socket;
-    if (!adds || wqueue_is_empty(&stream->output)) {
-        return transport_fatal(&stream->base, WRITE_FAILED(&stream->base));
-    }
-    PyErr_Format(PyExc_TypeError,
-                 stream->base.kind->is_socket ? "can't set bytearray slice from %.100s"
-                                              : "can't concat %.100s to bytearray",
-                 Py_TYPE(data)->tp_name);
-    return -1;
 }
 
 /* A type other than exact bytes. */
