@@ -44,10 +44,14 @@ def test_callback_of_a_stream_server_raises(run):
         client.close()
         server.close()
         (context,) = contexts
-        assert set(context) == {"message", "exception", "handle"}
-        assert context["message"].startswith(
-            "Exception in callback StreamReaderProtocol.connection_made("
-        )
+        if "transport" in context:  # late releases of 3.14
+            assert set(context) == {"message", "exception", "transport"}
+            assert context["message"] == "Unhandled exception in client_connected_cb"
+        else:
+            assert set(context) == {"message", "exception", "handle"}
+            assert context["message"].startswith(
+                "Exception in callback StreamReaderProtocol.connection_made("
+            )
         assert isinstance(context["exception"], ZeroDivisionError)
 
     run(main())
