@@ -160,7 +160,7 @@ handle_set_args(Handle *handle, PyObject *const *args, Py_ssize_t nargs)
     return 0;
 }
 
-static int
+static inline int
 handle_init(Handle *handle, Loop *loop, PyObject *callback, PyObject *const *args,
             Py_ssize_t nargs, PyObject *context)
 {
