@@ -54,6 +54,26 @@ loop_guard_end(struct loop_guard *guard)
 {
     loop_guard_end_here(guard);
 }
+
+void
+section_begin(struct section *section, PyObject *op, Loop *const *place)
+{
+    section->is_brief = brief_begin(&section->brief, place);
+    if (!section->is_brief) {
+        loop_guard_begin_here(&section->guard, op, place);
+    }
+}
+
+void
+section_end(struct section *section)
+{
+    if (section->is_brief) {
+        brief_end(&section->brief);
+    }
+    else {
+        loop_guard_end_here(&section->guard);
+    }
+}
 #endif
 
 static void

@@ -100,7 +100,23 @@ void loop_guard_end(struct loop_guard *guard);
 #define LOOP_GUARD_EXPANDED(line, op, place) LOOP_GUARD_AT_LINE(line, op, place)
 #define LOOP_GUARD(op, place) LOOP_GUARD_EXPANDED(__LINE__, op, place)
 
-/* Statements in a brief section, or in a guarded one. */
+/* Statements in a brief section, or in a guarded one; none of them leaves it. */
+#ifdef ASYNCLOOP_SMALL
+struct section {
+    struct brief brief;
+    struct loop_guard guard;
+    bool is_brief;
+};
+void section_begin(struct section *section, PyObject *op, Loop *const *place);
+void section_end(struct section *section);
+#define BRIEFLY(op, place, ...)                                  \
+    do {                                                         \
+        struct section section;                                  \
+        section_begin(&section, (PyObject *)(op), place);        \
+        __VA_ARGS__                                              \
+        section_end(&section);                                   \
+    } while (0)
+#else
 #define BRIEFLY(op, place, ...)                   \
     do {                                          \
         struct brief brief;                       \
@@ -113,6 +129,7 @@ void loop_guard_end(struct loop_guard *guard);
             __VA_ARGS__                           \
         }                                         \
     } while (0)
+#endif
 
 /* Whether there may be brief sections: once for each interpreter. */
 bool brief_prepare(void);

@@ -234,6 +234,8 @@ io_drops_output(const struct io *io)
 
 /* -- flaky ------------------------------------------------------------------- */
 
+#ifndef ASYNCLOOP_SMALL    /* a wheel has no switches of tests */
+
 static uint64_t flaky_seed;
 
 void
@@ -305,6 +307,21 @@ flaky_shutdown(struct io *io)
 const struct io_ops io_flaky_plain_ops = FLAKY_OPS;
 const struct io_ops io_flaky_pipe_ops = FLAKY_OPS;
 
+static void
+io_init_flaky(struct io *io)
+{
+    uint64_t seed = __atomic_load_n(&flaky_seed, __ATOMIC_RELAXED);
+    if (UNLIKELY(seed != 0)) {
+        io->ops = io->ops == &io_pipe_ops ? &io_flaky_pipe_ops : &io_flaky_plain_ops;
+        /* neighbouring descriptors must not have neighbouring states */
+        io->random = (uint32_t)((seed + (uint64_t)io->fd) * UINT64_C(0x9E3779B97F4A7C15) >> 32);
+    }
+}
+
+#else
+#define io_init_flaky(io) ((void)(io))
+#endif
+
 /* No class has this version, so that whoever looks at it looks further. */
 static const unsigned int no_version = UINT_MAX;
 
@@ -324,12 +341,7 @@ io_init(struct io *io, int fd, const int *owned, const struct io_ops *ops)
     io->owned = owned;
     io->err = 0;
     io->random = 0;
-    uint64_t seed = __atomic_load_n(&flaky_seed, __ATOMIC_RELAXED);
-    if (UNLIKELY(seed != 0)) {
-        io->ops = ops == &io_pipe_ops ? &io_flaky_pipe_ops : &io_flaky_plain_ops;
-        /* neighbouring descriptors must not have neighbouring states */
-        io->random = (uint32_t)((seed + (uint64_t)fd) * UINT64_C(0x9E3779B97F4A7C15) >> 32);
-    }
+    io_init_flaky(io);
 }
 
 void

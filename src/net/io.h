@@ -100,7 +100,7 @@ io_forget_number(struct io *io)
 void io_forget_class(struct io *io);
 
 /* A test's switch for the whole process: from now on new sockets and pipes get the flaky
- * implementation, whose whims are a function of the seed. 0 switches it off. */
+ * implementation, whose whims are a function of the seed. 0 switches it off. Wheels do without. */
 void io_set_flaky(uint64_t seed);
 
 /* Next connection of a listening socket, close-on-exec and non-blocking: IO_OK with *fd

@@ -369,6 +369,7 @@ module_stream_new(PyObject *module, PyObject *args)
                       args_null_for_none(context), NULL, 0);
 }
 
+#ifndef ASYNCLOOP_SMALL
 static PyObject *
 module_io_set_flaky(PyObject *module UNUSED, PyObject *seed)
 {
@@ -379,15 +380,18 @@ module_io_set_flaky(PyObject *module UNUSED, PyObject *seed)
     io_set_flaky(value);
     return Py_NewRef(Py_None);
 }
+#endif
 
 static PyMethodDef stream_functions[] = {
     {"_stream_new", module_stream_new, METH_VARARGS,
      INSIDE_DOC("_stream_new(loop, sock, protocol, waiter, extra, server, context, /)\n--\n\n"
                 "A transport over a connected, non-blocking socket, which it owns from now on.")},
+#ifndef ASYNCLOOP_SMALL
     {"_io_set_flaky", module_io_set_flaky, METH_O,
-     INSIDE_DOC("_io_set_flaky(seed, /)\n--\n\n"
-                "For tests: sockets of new transports send and receive in random small pieces,\n"
-                "as a function of the seed; 0 ends it.")},
+     PyDoc_STR("_io_set_flaky(seed, /)\n--\n\n"
+               "For tests: sockets of new transports send and receive in random small pieces,\n"
+               "as a function of the seed; 0 ends it.")},
+#endif
     {NULL, NULL, 0, NULL},
 };
 
