@@ -351,8 +351,9 @@ _own_run_once = InsideHooks._run_once
 
 def stock(name: str) -> Any:
     """What asyncio has for that method of BaseEventLoop; nothing, if it was replaced before."""
-    code = getattr(getattr(BaseEventLoop, name), "__code__", None)
-    return getattr(BaseEventLoop, name) if code and code.co_filename == _FILE else None
+    method = getattr(BaseEventLoop, name)
+    code = getattr(method, "__code__", None)
+    return method if code and code.co_filename == _FILE else None
 
 
 _FILE = BaseEventLoop.__init__.__code__.co_filename

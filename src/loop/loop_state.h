@@ -48,10 +48,10 @@ struct loop_state {
     struct {
         PyObject *BaseEventLoop;          /* asyncio.base_events.BaseEventLoop */
         PyObject *own[LOOP_METHOD_COUNT]; /* what the loop's type was made with */
-        /* Methods of BaseEventLoop, of Handle and TimerHandle, with the code that asyncio has for them */
+        /* enum loop_seen, with the code that asyncio has for them */
         struct {
             PyObject *function, *code;
-        } seen[LOOP_METHOD_COUNT + 5];
+        } seen[SEEN_COUNT];
         PyObject *accepting;              /* what is called for each connection: names to ours, or NULL */
         unsigned int timer_handle_version;    /* of asyncio's TimerHandle, when it was asyncio's own */
     } overrides;                          /* overrides.c */

@@ -21,6 +21,14 @@ enum loop_method {
 };
 /* clang-format on */
 
+/* Functions of asyncio's whose code is looked at: the methods above, and these. */
+enum loop_seen {
+    SEEN_HANDLE_INIT = LOOP_METHOD_COUNT,
+    SEEN_HANDLE_RUN,
+    SEEN_TIMER_HANDLE,                        /* three methods */
+    SEEN_COUNT = SEEN_TIMER_HANDLE + 3,
+};
+
 /* What is replaced, as bits (overrides.h), and at which versions that was found out. */
 struct overrides {
     unsigned int replaced;

@@ -112,10 +112,11 @@ class_has_standard(struct state *state, int number, PyObject *class, const char 
 void
 overrides_look_at_codes(Loop *loop)
 {
-    for (int i = 0; i < LOOP_METHOD_COUNT + 5; i++) {
+    for (int i = 0; i < SEEN_COUNT; i++) {
         PyObject *function = loop_state(loop->state)->overrides.seen[i].function;
         if (function != NULL && PyFunction_GET_CODE(function) != loop_state(loop->state)->overrides.seen[i].code) {
             overrides_forget(loop);
+            return;
         }
     }
 }
@@ -223,11 +224,11 @@ handle_overrides(struct state *state)
         return 0;
     }
     if (!standard_is(state, STANDARD_EVENTS_HANDLE) || !standard_is(state, STANDARD_BASE_EVENTS_EVENTS)
-        || !class_has_standard(state, LOOP_METHOD_COUNT, loop_state(state)->handles.asyncio_Handle, "__init__", namespace, "Handle.__init__")
+        || !class_has_standard(state, SEEN_HANDLE_INIT, loop_state(state)->handles.asyncio_Handle, "__init__", namespace, "Handle.__init__")
         || ((PyTypeObject *)loop_state(state)->handles.asyncio_Handle)->tp_new != PyBaseObject_Type.tp_new) {
         found |= LOOP_HANDLE_CLASS;
     }
-    if (!class_has_standard(state, LOOP_METHOD_COUNT + 1, loop_state(state)->handles.asyncio_Handle, "_run", namespace, "Handle._run")) {
+    if (!class_has_standard(state, SEEN_HANDLE_RUN, loop_state(state)->handles.asyncio_Handle, "_run", namespace, "Handle._run")) {
         found |= LOOP_HANDLE_RUN;
     }
     return found;
@@ -244,7 +245,7 @@ overrides_timer_handle_look(struct state *state)
     for (size_t i = 0; namespace != NULL && i < ARRAY_LEN(methods); i++) {
         char qualname[64];
         PyOS_snprintf(qualname, sizeof(qualname), "TimerHandle.%s", methods[i]);
-        own = own && class_has_standard(state, LOOP_METHOD_COUNT + 2 + (int)i, (PyObject *)class, methods[i], namespace, qualname);
+        own = own && class_has_standard(state, SEEN_TIMER_HANDLE + (int)i, (PyObject *)class, methods[i], namespace, qualname);
     }
     PyErr_SetRaisedException(exc);
     if (own) {

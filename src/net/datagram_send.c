@@ -357,9 +357,7 @@ datagram_sendto(Datagram *dgram, PyObject *data, PyObject *address)
         if (watch_start(&dgram->base.write_watch) < 0) {
             return -1;
         }
-        if (!dgram->base.write_watch.lent && dgram->base.head.loop != NULL) {
-            watch_clear_place(dgram->base.head.loop, dgram->base.fd, EV_WRITE);
-        }
+        transport_clear_writer(&dgram->base);
     }
     return datagram_enqueue(dgram, data, address, &target);
 }

@@ -425,8 +425,8 @@ transport_watch(Transport *tr, struct watch *watch)
     PyObject *own = transport_own_method(tr, watch == &tr->read_watch ? "_read_ready" : "_write_ready");
     int result = LIKELY(own == NULL) ? watch_start(watch) : watch_start_by_method(watch);
     Py_XDECREF(own);
-    if (watch == &tr->write_watch && LIKELY(result == 0) && !watch->lent && tr->kind->is_socket) {
-        watch_clear_place(watch_loop(watch), tr->fd, EV_WRITE);
+    if (watch == &tr->write_watch && LIKELY(result == 0) && tr->kind->is_socket) {
+        transport_clear_writer(tr);
     }
     return result;
 }

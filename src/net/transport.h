@@ -227,6 +227,15 @@ size_t transport_max_size(Transport *tr, size_t most);
 /* connection_lost() now, in place of the next iteration. 0, or -1 with an exit exception. */
 int transport_lose_now(Transport *tr, PyObject *exc);    /* exc borrowed, or NULL */
 
+/* Of a socket, whose write_watch was started: ends what add_writer() and the like have left. May run Python. */
+static inline void
+transport_clear_writer(Transport *tr)
+{
+    if (!tr->write_watch.lent && tr->head.loop != NULL) {
+        watch_clear_place(tr->head.loop, tr->fd, EV_WRITE);
+    }
+}
+
 int transport_watch(Transport *tr, struct watch *watch);    /* one of its own: by a method put on it, or libev; 0 / -1 */
 int transport_update_reading(Transport *tr);    /* starts or stops the read watch; 0 / -1 */
 

@@ -98,28 +98,28 @@ transport_finalize(PyObject *op)
 
 /* -- methods -------------------------------------------------------------------- */
 
-/* `end` of a transport, for a method of it. */
-static PyObject *
-call_end(PyObject *op, int (*end)(Transport *tr, PyObject *exc), PyObject *exc)
+/* What stops to watch, for a method: 0, or -1 also with what the program's _remove_reader() raises. */
+static int
+call_stopping(PyObject *op, int (*stops)(Transport *tr, PyObject *exc), PyObject *exc)
 {
     Loop *loop = (Loop *)Py_XNewRef(transport_cast(op)->head.loop);
     PyObject *outer = loop == NULL ? NULL : watch_begin_stopping(&loop->fds);
-    int result = end(transport_cast(op), exc);
+    int result = stops(transport_cast(op), exc);
     if (loop != NULL && watch_end_stopping(loop, outer) < 0) {
         result = -1;
     }
     Py_XDECREF(loop);
-    return none_or_error(result);
+    return result;
 }
 
 static int
-end_by_close(Transport *tr, PyObject *ignored UNUSED)
+close_stopping(Transport *tr, PyObject *ignored UNUSED)
 {
     return transport_close(tr);
 }
 
 static int
-end_by_pause(Transport *tr, PyObject *ignored UNUSED)
+pause_stopping(Transport *tr, PyObject *ignored UNUSED)
 {
     watch_stop(&tr->read_watch);
     return 0;
@@ -129,7 +129,7 @@ static PyObject *
 Transport_close(PyObject *op, PyObject *ignored UNUSED)
 {
     OWN_LOOP_OF(op, Channel);
-    return call_end(op, end_by_close, NULL);
+    return none_or_error(call_stopping(op, close_stopping, NULL));
 }
 
 static PyObject *
@@ -139,14 +139,14 @@ Transport_abort(PyObject *op, PyObject *ignored UNUSED)
     if (UNLIKELY(transport_cast(op)->head.loop == NULL) && !transport_cast(op)->kind->is_socket) {
         return args_none_has_no("_remove_reader");    /* which asyncio's pipes call first */
     }
-    return call_end(op, transport_force_close, NULL);
+    return none_or_error(call_stopping(op, transport_force_close, NULL));
 }
 
 static PyObject *
 Transport__force_close(PyObject *op, PyObject *exc)
 {
     OWN_LOOP_OF(op, Channel);
-    return call_end(op, transport_force_close_here, exc == Py_None ? NULL : exc);
+    return none_or_error(call_stopping(op, transport_force_close_here, exc == Py_None ? NULL : exc));
 }
 
 static PyObject *
@@ -193,11 +193,9 @@ Transport_pause_reading(PyObject *op, PyObject *ignored UNUSED)
         return Py_NewRef(Py_None);
     }
     SET_FLAG(tr->head.paused, true);
-    PyObject *stopped = call_end(op, end_by_pause, NULL);
-    if (stopped == NULL) {
+    if (call_stopping(op, pause_stopping, NULL) < 0) {
         return NULL;
     }
-    Py_DECREF(stopped);
     return none_or_error(channel_log(&tr->head, "debug", "%r pauses reading", NULL));
 }
 
