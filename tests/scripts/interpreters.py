@@ -57,6 +57,9 @@ async def main():
     sock.close()
     transport.close()
     assert len(asyncio.all_tasks()) >= 1 and asyncio.current_task() is not None
+    task = loop.create_task(asyncio.sleep(100))
+    assert asyncio.Task.cancel(task) and asyncio.Future._state.__get__(task) == "PENDING"
+    assert asyncio.Task.__repr__(task) == repr(task)
     try:
         await asyncio.wait_for(asyncio.sleep(10), 0.001)
     except TimeoutError:
