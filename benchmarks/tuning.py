@@ -101,7 +101,6 @@ VARIATIONS = (
             "if (false) {",
         ),
     ),
-    Variation("ACCEPT_BUDGET", "1", ("accept-protocol", "accept-streams")),
     Variation("GATHER_PIECES", "1", ("tls-writelines-64",)),
     Variation("TLS_OUT_RECORDS", "1", ("tls-protocol-1048576",)),
     Variation(

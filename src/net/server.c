@@ -3,8 +3,8 @@
  * An Acceptor is what loop._start_serving() makes for each socket of an asyncio.Server.
  * It does not own the listening socket: the Server does.
  *
- * One readable event of the listening socket accepts a batch. For each connection: a
- * socket.socket object, the protocol by the factory, the transport; connection_made()
+ * One readable event of the listening socket accepts what waits, up to the backlog, as with asyncio. For
+ * each connection: a socket.socket object, the protocol by the factory, the transport; connection_made()
  * follows in the next iteration. From accept4() until the socket object exists the
  * descriptor is ours to close; from then on it is closed through that object, by us on
  * an error, by the transport else. */
@@ -13,7 +13,6 @@
 #include "base/args.h"
 #include "base/checked.h"
 #include "base/standard.h"
-#include "base/tuning.h"
 #include "loop/overrides.h"
 #include "loop/owner.h"
 #include "loop/schedule.h"
@@ -26,10 +25,6 @@
 #include <errno.h>
 #include <poll.h>
 #include <unistd.h>
-
-/* Connections that one event accepts at most; asyncio's bound is the backlog alone. The poll is level-triggered, the
- * rest is not lost. */
-#define ACCEPT_BUDGET TUNED(ACCEPT_BUDGET, 128)
 
 /* Out of descriptors or memory: accepting stops for this time, in seconds, as with
  * asyncio (constants.ACCEPT_RETRY_DELAY), because the kernel would go on reporting the
@@ -656,7 +651,7 @@ module_acceptor_new(PyObject *module, PyObject *args)
     watch_init(&acceptor->watch, (Loop *)loop, (PyObject *)acceptor, WATCH_TRANSPORT, fd, EV_READ,
                acceptor_on_readable);
     acceptor->io.fd = fd;
-    acceptor->most = most < ACCEPT_BUDGET ? most : ACCEPT_BUDGET;
+    acceptor->most = most;
     acceptor->io.owned = transport_socket_number(state, sock, fd);
     acceptor->loop = (Loop *)Py_NewRef(loop);
     acceptor->sock = Py_NewRef(sock);

@@ -494,6 +494,40 @@ def test_burst_of_connections(run):
     run(main())
 
 
+def test_all_that_wait_are_accepted_in_one_event(run, tmp_path):
+    """The backlog is the only bound."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        turn = 0
+        made = []
+
+        def count():
+            nonlocal turn
+            turn += 1
+            loop.call_soon(count)
+
+        class Served(asyncio.Protocol):
+            def connection_made(self, transport):
+                made.append(turn)
+                transport.close()
+
+        path = str(tmp_path / "socket")
+        server = await loop.create_unix_server(Served, path, backlog=300)
+        clients = [socket.socket(socket.AF_UNIX) for _ in range(200)]
+        for client in clients:
+            client.connect(path)
+        count()
+        await until(lambda: len(made) == 200)
+        assert len(set(made)) == 1
+        for client in clients:
+            client.close()
+        server.close()
+        await server.wait_closed()
+
+    run(main())
+
+
 def test_closed_inside_the_accept_callback(run):
     """The server goes while it tells of a connection: that one still lives."""
 
