@@ -9,6 +9,7 @@ Nothing here costs a loop anything that nobody looks at.
 """
 
 import collections
+import concurrent.futures
 import contextlib
 import heapq
 import selectors
@@ -17,7 +18,7 @@ import sys
 import threading
 import types
 import weakref
-from asyncio import events
+from asyncio import events, futures
 from asyncio.base_events import BaseEventLoop
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,13 @@ _FROM_ONE_HOLDER = _references(types.SimpleNamespace(thing=object()), "thing")
 
 def _nobody_else_has(holder: Any, name: str) -> bool:
     return _references(holder, name) <= _FROM_ONE_HOLDER
+
+
+def chained(loop: Any) -> Any:
+    """The callback that asyncio gives to a future of an executor, for texts about ours."""
+    future = futures.Future(loop=loop)
+    futures._chain_future(concurrent.futures.Future(), future)  # type: ignore[attr-defined]
+    return future._callbacks[0][0]
 
 
 # -- the loop ----------------------------------------------------------------------------------

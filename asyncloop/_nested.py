@@ -91,7 +91,13 @@ class NestedHooks(_Base):
         if self._shutdown is not None:
             self._shutdown.look(self)
         if not self._nests():
-            return BaseEventLoop.run_until_complete(self, future)
+            try:
+                return BaseEventLoop.run_until_complete(self, future)
+            except BaseException as error:
+                # Without the line of this call: the traceback is asyncio's.
+                if error.__traceback__ is not None:
+                    error.__traceback__ = error.__traceback__.tb_next
+                raise
         self._check_closed()
         new_task = not futures.isfuture(future)
         future = tasks.ensure_future(future, loop=self)

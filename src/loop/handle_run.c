@@ -12,7 +12,7 @@
 
 /* 0, or -1 with what the exception handler has raised. */
 static int
-handle_report(Handle *handle, Loop *loop, PyObject *callback, PyObject *exc)
+handle_report(Handle *handle, Loop *loop, PyObject *exc)
 {
     int result = 0;
     struct state *state = loop->state;
@@ -23,6 +23,12 @@ handle_report(Handle *handle, Loop *loop, PyObject *callback, PyObject *exc)
     if (args == NULL || args == Py_None) {
         PyErr_Clear();
         Py_XSETREF(args, Py_NewRef(state->empty_tuple));
+    }
+    /* as it is now: a handle that was cancelled in its own call has none any more */
+    PyObject *callback = PyObject_GetAttrString((PyObject *)handle, "_callback");
+    if (callback == NULL) {
+        PyErr_Clear();
+        callback = Py_NewRef(Py_None);
     }
 #if PY_VERSION_HEX >= 0x030D0000
     /* arguments may be secrets: only debug mode tells them */
@@ -56,6 +62,7 @@ done:;
     PyObject *leaving = PyErr_GetRaisedException();
     handling_end(&level);
     Py_XDECREF(args);
+    Py_DECREF(callback);
     Py_XDECREF(source);
     Py_XDECREF(message);
     Py_XDECREF(context);
@@ -67,12 +74,10 @@ void
 handle_call_failed_steal(Loop *loop, Handle *handle)
 {
     PyObject *exc = PyErr_GetRaisedException();
-    PyObject *callback = Py_NewRef(handle->callback);
-    if (handle_report(handle, loop, callback, exc) < 0) {
+    if (handle_report(handle, loop, exc) < 0) {
         loop_propagate(loop);
     }
     handle_left(handle);    /* whoever keeps the report keeps it */
-    Py_DECREF(callback);
     Py_DECREF(handle);
     Py_DECREF(exc);
 }
@@ -92,7 +97,7 @@ handle_call_failed(Loop *loop, PyObject *callback, PyObject *arg)
 
 /* The callback raised: 0 when the exception handler has it, -1 when it leaves the loop. */
 static int
-handle_failed(Handle *handle, Loop *loop, PyObject *callback)
+handle_failed(Handle *handle, Loop *loop)
 {
     if (is_exit_exception()) {
         return -1;
@@ -100,7 +105,7 @@ handle_failed(Handle *handle, Loop *loop, PyObject *callback)
     PyObject *exc = PyErr_GetRaisedException();
     int result = 0;
     if (exc != NULL) {
-        result = handle_report(handle, loop, callback, exc);
+        result = handle_report(handle, loop, exc);
         PyObject *leaving = PyErr_GetRaisedException();
         Py_DECREF(exc);
         PyErr_SetRaisedException(leaving);
@@ -229,7 +234,7 @@ handle_failed_alone(Handle *handle, Loop *loop, struct call *call)
     for (unsigned i = 0, slots = call_slots(call->nargs); i < slots; i++) {
         handle->args[i] = Py_NewRef(call->args[i]);
     }
-    int result = handle_failed(handle, loop, call->callback);
+    int result = handle_failed(handle, loop);
     PyObject *leaving = PyErr_GetRaisedException();
     handle_left(handle);    /* whoever keeps the report keeps it */
     PyErr_SetRaisedException(leaving);
@@ -257,7 +262,7 @@ handle_run(Handle *handle)
         }
         else {
             result = alone ? handle_failed_alone(handle, loop, &call)
-                           : handle_failed(handle, loop, call.callback);
+                           : handle_failed(handle, loop);
         }
     }
     if (UNLIKELY(handle->threadsafe)) {

@@ -33,7 +33,10 @@ datagram_error(Datagram *dgram)
         return -1;
     }
     PyObject *exc = PyErr_GetRaisedException();
+    _PyErr_StackItem level;
+    handling_begin(&level, exc);    /* asyncio calls it where it has caught the error */
     PyObject *result = proto_call(&dgram->base.head.proto, dgram->base.head.state->names.error_received, exc);
+    handling_end(&level);
     Py_DECREF(exc);
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;

@@ -190,6 +190,21 @@ Link_vectorcall(PyObject *op, PyObject *const *args, size_t nargsf, PyObject *kw
                              : link_source_done(link));
 }
 
+/* What texts of a future say of this callback: asyncio's has these. */
+static PyObject *
+Link_get_look(PyObject *op, void *name)
+{
+    PyObject *module = PyImport_ImportModule("asyncloop._insides");
+    PyObject *callback = module == NULL ? NULL : PyObject_CallMethod(module, "chained", "O", ((Link *)op)->loop);
+    Py_XDECREF(module);
+    if (callback == NULL || name == NULL) {
+        return callback;
+    }
+    PyObject *value = PyObject_GetAttrString(callback, name);
+    Py_DECREF(callback);
+    return value;
+}
+
 static int
 Link_traverse(PyObject *op, visitproc visit, void *arg)
 {
@@ -229,12 +244,19 @@ static PyMemberDef Link_members[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
+static PyGetSetDef Link_getsets[] = {
+    {"__qualname__", Link_get_look, NULL, NULL, "__qualname__"},
+    {"__wrapped__", Link_get_look, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
 static PyType_Slot Link_slots[] = {
     {Py_tp_call, PyVectorcall_Call},
     {Py_tp_traverse, Link_traverse},
     {Py_tp_clear, Link_clear},
     {Py_tp_dealloc, Link_dealloc},
     {Py_tp_members, Link_members},
+    {Py_tp_getset, Link_getsets},
     {0, NULL},
 };
 

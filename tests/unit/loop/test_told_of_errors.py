@@ -1,0 +1,136 @@
+"""What an error brings with it, a text or a traceback: as asyncio has it."""
+
+import asyncio
+import socket
+import sys
+import threading
+import traceback
+
+import pytest
+
+from tests.support import turns
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_report_of_a_handle_that_has_cancelled_itself(loop, run, reports, debug):
+    """It has no callback any more that could be named."""
+    loop.set_debug(debug)
+    handles = []
+
+    def fail(name):
+        handles.pop().cancel()
+        raise ZeroDivisionError(name)
+
+    def of_descriptor(remove):
+        remove(near)
+        raise ZeroDivisionError("descriptor")
+
+    async def main():
+        handles.append(loop.call_soon(fail, "soon"))
+        await turns(2)
+        handles.append(loop.call_later(0, fail, "later"))
+        while handles:
+            await asyncio.sleep(0.001)
+        handles.append(loop.call_soon_threadsafe(fail, "threadsafe"))
+        await turns(2)
+        loop.add_writer(near, of_descriptor, loop.remove_writer)
+        loop.add_reader(near, of_descriptor, loop.remove_reader)
+        far.send(b"x")
+        while len(reports) < 5:
+            await asyncio.sleep(0.001)
+
+    near, far = socket.socketpair()
+    with near, far:
+        run(main())
+    assert [report["message"] for report in reports] == ["Exception in callback None()"] * 5
+    assert all("cancelled" in repr(report["handle"]) for report in reports)
+
+
+def test_report_names_the_callback_of_now(loop, run, reports):
+    async def main():
+        handle = None
+
+        def fail():
+            handle._callback = len
+            raise ZeroDivisionError
+
+        handle = loop.call_soon(fail)
+        await turns(2)
+
+    run(main())
+    assert reports[0]["message"] == "Exception in callback len()"
+
+
+def test_error_is_handled_while_error_received_runs(loop, run, reports):
+    handled = []
+
+    class Protocol(asyncio.DatagramProtocol):
+        def error_received(self, exc):
+            handled.append(sys.exc_info()[1] is exc)
+            raise ZeroDivisionError
+
+    async def main():
+        transport, _ = await loop.create_datagram_endpoint(
+            Protocol, remote_addr=("127.0.0.1", free.getsockname()[1])
+        )
+        with pytest.raises(ZeroDivisionError) as info:
+            transport.sendto(bytes(70_000))
+        assert isinstance(info.value.__context__, OSError)
+        assert sys.exc_info()[1] is None
+        free.close()
+        transport.sendto(b"x")
+        while not reports:
+            await asyncio.sleep(0.001)
+        transport.abort()
+
+    with socket.socket(type=socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        run(main())
+    assert handled == [True, True]
+    assert isinstance(reports[0]["exception"].__context__, ConnectionRefusedError)
+
+
+def test_text_of_a_future_of_an_executor(loop, run):
+    async def main():
+        event = threading.Event()
+        future = loop.run_in_executor(None, event.wait)
+        waiter = asyncio.ensure_future(asyncio.wait([future]))
+        await turns(2)
+        text = repr(future)
+        event.set()
+        await waiter
+        assert text.startswith(
+            "<Future pending cb=[_chain_future.<locals>._call_check_cancel() at "
+        )
+        assert "futures.py:" in text
+
+    run(main())
+
+
+def lines(error):
+    """Where a traceback leads: the functions, and for those of the loop their files."""
+    return [
+        (frame.name, frame.filename if frame.filename != __file__ else "")
+        for frame in traceback.extract_tb(error.__traceback__)
+    ]
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt, asyncio.CancelledError])
+def test_traceback_of_run_until_complete(loop, error):
+    base = asyncio.base_events.__file__
+
+    async def fail():
+        raise error
+
+    with pytest.raises(error) as info:
+        loop.run_until_complete(fail())
+    places = lines(info.value)
+    assert places[1] == ("run_until_complete", base)
+    assert places[-1] == ("fail", "")
+    if error is not KeyboardInterrupt:  # which comes from where the step is taken
+        assert len(places) == 3
+    loop.run_until_complete(turns(1))
+    with pytest.raises(TypeError) as info:
+        loop.run_until_complete(3)
+    assert lines(info.value)[1] == ("run_until_complete", base)
+    assert [name for name, _ in lines(info.value)].count("run_until_complete") == 1
