@@ -394,8 +394,11 @@ Handle_set__args(PyObject *op, PyObject *value, void *closure UNUSED)
     if (handle_no_delete(value, "_args") < 0) {
         return -1;
     }
+    if (value == Py_None && (self->is_native || self->callback == NULL)) {
+        return 0;
+    }
     if (self->is_native) {
-        return value == Py_None ? 0 : handle_is_native("_args");
+        return handle_is_native("_args");
     }
     PyObject *args = value == Py_None ? PyTuple_New(0) : PySequence_Tuple(value);
     if (args == NULL) {
@@ -410,6 +413,9 @@ Handle_set__args(PyObject *op, PyObject *value, void *closure UNUSED)
         }
         self->args[0] = args;
         self->nargs = HANDLE_ARGS_TUPLE;
+        if (self->callback == NULL) {
+            self->callback = Py_NewRef(Py_None);    /* what was cancelled is as it is said to be */
+        }
     }
     Py_XDECREF(old[0]);
     Py_XDECREF(old[1]);

@@ -143,6 +143,34 @@ def test_what_was_put_in_is_let_go(run):
     run(main())
 
 
+@pytest.mark.parametrize("debug", [False, True])
+def test_what_is_put_into_a_cancelled_one_is_let_go(run, loop, debug):
+    class Argument:
+        pass
+
+    async def main():
+        loop.set_debug(debug)
+        for schedule in loop.call_soon, lambda function: loop.call_later(100, function):
+            handle = schedule(print)
+            handle.cancel()
+            assert handle._args is None
+            argument = Argument()
+            there = weakref.ref(argument)
+            handle._args = (argument,)
+            del argument
+            assert handle._args == (there(),) and handle._callback is None
+            handle.cancel()
+            await turns(2)
+            assert there() is not None and handle.cancelled()
+            del handle
+            await turns(2)
+            gc.collect()
+            assert there() is None
+        loop.set_debug(False)
+
+    run(main())
+
+
 def test_wrong_things(run):
     async def main():
         loop = asyncio.get_running_loop()
