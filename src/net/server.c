@@ -21,6 +21,7 @@
 #include "net/addr.h"
 #include "net/io.h"
 #include "net/sockets.h"
+#include "tasks/task.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -167,6 +168,7 @@ make_stream(Acceptor *acceptor, Loop *loop, PyObject *sock, int fd, PyObject *co
     PyObject *factory = Py_NewRef(acceptor->protocol_factory);
     PyObject *server = Py_XNewRef(acceptor->server);
     PyObject *transport = NULL;
+    task_next_number(loop->state);
     PyObject *protocol = call_in_context(context, factory, NULL, 0);
     int result = 0;
     if (protocol != NULL && transport_socket_number(loop->state, sock, fd) == NULL) {

@@ -145,8 +145,8 @@ task_starts_eagerly(Task *self)
     return result;
 }
 
-static inline uint64_t
-next_task_number(struct state *state)
+uint64_t
+task_next_number(struct state *state)
 {
 #ifdef Py_GIL_DISABLED
     return __atomic_add_fetch(&tasks_state(state)->tasks.next_number, 1, __ATOMIC_RELAXED);
@@ -184,7 +184,7 @@ task_init(Task *self, PyObject *coro, PyObject *name, PyObject *context, bool ea
     Py_XSETREF(self->context, context);
     Py_XSETREF(self->coro, Py_NewRef(coro));
     if (name == NULL || name == Py_None) {
-        self->number = next_task_number(state);
+        self->number = task_next_number(state);
     }
     else if (task_set_name(self, name) < 0) {
         return -1;

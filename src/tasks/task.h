@@ -79,6 +79,10 @@ Handle *task_step_handle(Loop *loop, Task *task);
 PyObject *task_new(struct state *state, PyObject *loop, PyObject *coro, PyObject *name,
                    PyObject *context, int eager_start);
 
+/* Of a Task without a name, and for what asyncio has a Task and we have none: the names of all others are asyncio's
+ * then. */
+uint64_t task_next_number(struct state *state);
+
 /* As the method: 1 if it was not done yet, 0, -1. `message` may be NULL. */
 int task_cancel(Task *task, PyObject *message);
 

@@ -427,6 +427,18 @@ task_type_make(PyObject *module, struct state *state)
     return result;
 }
 
+static PyObject *
+module_next_task_number(PyObject *module, PyObject *ignored UNUSED)
+{
+    return PyLong_FromUnsignedLongLong(task_next_number(PyModule_GetState(module)));
+}
+
+static PyMethodDef task_functions[] = {
+    {"_next_task_number", module_next_task_number, METH_NOARGS,
+     INSIDE_DOC("_next_task_number()\n--\n\nTake the number of a Task that asyncio makes and we do not.")},
+    {NULL, NULL, 0, NULL},
+};
+
 int
 task_type_init(PyObject *module, struct state *state)
 {
@@ -451,5 +463,5 @@ task_type_init(PyObject *module, struct state *state)
     }
     freelist_init(state, &own->tasks.free, own->types.Task);
     standard_set_classes(state, STANDARD_TASKS_TASK, base, own->types.Task);
-    return 0;
+    return PyModule_AddFunctions(module, task_functions);
 }
