@@ -186,13 +186,15 @@ class ScheduledView(list[Any]):
         self._known = items
         if loop is None or loop._closed:
             return
-        before = {id(handle) for handle in known}
-        after = {id(handle) for handle in items}
+        before = collections.Counter(map(id, known))  # one may be there twice
+        after = collections.Counter(map(id, items))
         for handle in known:
-            if id(handle) not in after:
+            after[id(handle)] -= 1
+            if after[id(handle)] < 0:
                 loop._timer_take(handle)
         for handle in items:
-            if id(handle) in before:
+            before[id(handle)] -= 1
+            if before[id(handle)] >= 0:
                 continue
             if handle._cancelled:
                 handle._scheduled = False

@@ -249,14 +249,12 @@ Loop__timer_put(PyObject *op, PyObject *handle)
     if (loop_check_closed(loop) < 0) {
         return NULL;
     }
-    if (timer_is_ours(loop, handle)) {
+    if (timer_is_ours(loop, handle) && !((TimerHandle *)handle)->handle.waits) {
         TimerHandle *timer = (TimerHandle *)handle;
-        if (timer->handle.waits || timer->handle.cancelled) {
-            Py_RETURN_NONE;    /* it is there */
-        }
         handle_track(&timer->handle);
         return timer_schedule(loop, timer) < 0 ? NULL : Py_NewRef(Py_None);
     }
+    /* Somebody else's, or ours for the second time: one in the heap that stands for it. */
     PyObject *when = PyObject_GetAttrString(handle, "_when");
     double seconds = when == NULL ? -1. : PyFloat_AsDouble(when);
     Py_XDECREF(when);
@@ -292,8 +290,8 @@ Loop__timer_take(PyObject *op, PyObject *handle)
 {
     OWN_LOOP(op);
     Loop *loop = (Loop *)op;
-    TimerHandle *timer = timer_is_ours(loop, handle) ? (TimerHandle *)handle
-                                                     : timer_standing_for(loop, handle);
+    bool waits = timer_is_ours(loop, handle) && ((TimerHandle *)handle)->handle.waits;
+    TimerHandle *timer = waits ? (TimerHandle *)handle : timer_standing_for(loop, handle);
     if (timer != NULL) {
         handle_track(&timer->handle);
         timer_unschedule(loop, timer);

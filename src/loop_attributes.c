@@ -201,13 +201,14 @@ Loop_set_clock_resolution(PyObject *op, PyObject *value, void *closure UNUSED)
 static int
 Loop_set_slow_callback_duration(PyObject *op, PyObject *value, void *closure UNUSED)
 {
-    double seconds = value == NULL ? 0.1 : PyFloat_AsDouble(value);
-    if (seconds == -1. && PyErr_Occurred()) {
-        if (is_exit_exception()) {
-            return -1;
+    double seconds = 0.1;
+    if (value != NULL) {
+        /* Of any other, __float__() is not asked: asyncio compares, and says so there. */
+        seconds = PyFloat_CheckExact(value) || PyLong_CheckExact(value) ? PyFloat_AsDouble(value) : SLOW_COMPARES;
+        if (seconds == -1. && PyErr_Occurred()) {
+            PyErr_Clear();
+            seconds = SLOW_COMPARES;
         }
-        PyErr_Clear();
-        seconds = SLOW_COMPARES;    /* asyncio says so where it compares */
     }
     keep_object(op, &((Loop *)op)->slow_callback_number, value == NULL || PyFloat_CheckExact(value) ? NULL : value);
     ((Loop *)op)->slow_callback_duration = seconds;

@@ -6,7 +6,8 @@ FOLDER is a tree that was built with ASYNCLOOP_COVERAGE=1 and has run; LIST is w
 never run is in never_run.toml, beside this file. What only follows a call that failed
 (it returns, or drops what there is) needs no entry: tests/programs/oom.py makes such calls fail.
 
-Ends with 1 when an entry of never_run.toml explains nothing any more, but for a part of the tests.
+Ends with 1 when an entry of never_run.toml explains nothing any more, but for a part of the tests,
+or names what is not in the sources.
 Lines without a reason are listed and counted.
 """
 
@@ -29,7 +30,7 @@ SURELY_FAILED = re.compile(r"\bif \(.*(== NULL|< 0|PyErr_Occurred\(\))")
 CLEANUP = re.compile(
     r"(return( -1| NULL| false| \w*ERROR| ATTEMPT_FAILED| result| PyErr_NoMemory\(\))?;|"
     r"goto \w+;|break;|Py_X?DECREF\(|Py_X?SETREF\(|Py_CLEAR\(|PyErr_\w+\(|PyMem_Free\(|free\(|"
-    r"\w+ = (NULL|-1|false);|loop_report\(|loop_propagate\(|close\(|\}|\w+: *$)"
+    r"\w+ = (NULL|-1|false);|timer_cancel\(|loop_report\(|loop_propagate\(|close\(|\}|\w+: *$)"
 )
 
 
@@ -70,6 +71,17 @@ def read_entries(path=REASONS):
             function, _, text = name.partition(":")
             found.append(Entry(common[0], "", function, text.strip(), common[1]))
     return found
+
+
+def gone(folder, entries):
+    """Entries that name a file, a function or a text that is nowhere in the sources."""
+    paths = sorted(folder.glob("src/**/*.[ch]"))
+    sources = "\n".join(f"{path.relative_to(folder)}\n{path.read_text()}" for path in paths)
+    return [
+        entry
+        for entry in entries
+        if not all(part in sources for part in (entry.file, entry.function, entry.text))
+    ]
 
 
 def counted(folder):
@@ -157,8 +169,10 @@ def main():
             print(f"{len(found):5} lines: {why}")
             file.write(f"{why}\n" + "".join(f"    {line}\n" for line in found))
     print(f"each line: {arguments.list}")
-    stale = [entry for entry in entries if entry.always and not entry.used]
-    if stale and not arguments.part:
+    stale = gone(arguments.folder, entries)
+    if not arguments.part:
+        stale += [entry for entry in entries if entry.always and not entry.used]
+    if stale:
         print(f"{REASONS.name} explains lines that run, or that are gone:")
         print("".join(f"    {entry}\n" for entry in stale), end="")
         return 1

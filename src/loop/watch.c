@@ -375,10 +375,8 @@ watch_put_out(struct watch *watch)
 int
 watch_take_place(struct watch *watch, PyObject **handle)
 {
+    VERIFY(!watch_is_active(watch));
     if (adds_by_method(watch)) {
-        if (watch_is_active(watch)) {
-            return 0;
-        }
         return loop_check_closed(watch_loop(watch)) < 0 ? -1 : watch_lend(watch, handle);
     }
     struct fd_entry *entry = fds_entry(watch_loop(watch), watch->io.fd);

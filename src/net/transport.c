@@ -597,7 +597,8 @@ transport_not_watched(Transport *tr, Loop *loop)
     }
 }
 
-/* After connection_made(); the caller holds the loop, if there is one. 0 / -1 */
+/* After connection_made(); the caller holds the loop, if there is one. asyncio has taken _read_ready() from the
+ * transport by then: what connection_made() puts there counts from resume_reading() on. 0 / -1 */
 static inline int
 transport_begin_reading(Transport *tr, Loop *loop)
 {
@@ -605,7 +606,7 @@ transport_begin_reading(Transport *tr, Loop *loop)
     if (loop != NULL && tr->kind->is_socket) {
         watch_clear_place(loop, tr->fd, EV_READ);
     }
-    return loop == NULL ? 0 : transport_update_reading(tr);
+    return loop == NULL || !transport_wants_data(tr) ? 0 : watch_start(&tr->read_watch);
 }
 
 /* Native callback: the transport's first iteration. */

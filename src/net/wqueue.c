@@ -72,10 +72,7 @@ wqueue_push(struct wqueue *queue, PyObject *bytes, size_t skip)
 int
 wqueue_push_front(struct wqueue *queue, PyObject *bytes, size_t skip)
 {
-    if (queue->length == 0) {
-        return wqueue_push(queue, bytes, skip);
-    }
-    assert(queue->offset == 0);
+    assert(queue->length == 0 || queue->offset == 0);
     assert((size_t)PyBytes_GET_SIZE(bytes) > skip);
     if (wqueue_push(queue, bytes, 0) < 0) {
         return -1;

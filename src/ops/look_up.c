@@ -101,12 +101,9 @@ look_ups_wait_locked(struct look_ups *ups)
     return pthread_cond_timedwait_relative_np(&ups->work, &ups->lock, &until) != ETIMEDOUT;
 #else
     clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += ups->idle_ms / 1000;
-    until.tv_nsec += ups->idle_ms % 1000 * 1000000L;
-    if (until.tv_nsec >= 1000000000L) {
-        until.tv_nsec -= 1000000000L;
-        until.tv_sec++;
-    }
+    int64_t ns = until.tv_nsec + ups->idle_ms % 1000 * INT64_C(1000000);
+    until.tv_sec += ups->idle_ms / 1000 + ns / 1000000000;
+    until.tv_nsec = ns % 1000000000;
     return pthread_cond_timedwait(&ups->work, &ups->lock, &until) != ETIMEDOUT;
 #endif
 }

@@ -3,11 +3,12 @@
 import asyncio
 import contextvars
 import gc
+import socket
 import weakref
 
 import pytest
 
-from tests.support import turns
+from tests.support import turns, until
 
 
 def test_callback_and_arguments(run):
@@ -178,6 +179,35 @@ def test_wrong_things(run):
         with pytest.raises(AttributeError):
             handle.no_such_attribute = 1
         handle.cancel()
+
+    run(main())
+
+
+def test_call_of_the_loops_own(impl, run, loop, contexts):
+    """asyncio's calls are methods of its protocols, which can be exchanged; ours are C."""
+    if not impl.ours:
+        pytest.skip("asyncio has no such calls")
+
+    async def main():
+        one, other = socket.socketpair()
+        connecting = asyncio.ensure_future(
+            loop.create_connection(
+                asyncio.Protocol, sock=one, ssl=contexts[1], server_hostname="localhost"
+            )
+        )
+        await until(lambda: loop._scheduled)
+        (timer,) = loop._scheduled
+        for name, value in [("_callback", print), ("_args", (1,)), ("_context", object())]:
+            setattr(timer, name, None)
+            with pytest.raises(AttributeError, match=f"{name} of a call of the loop's own"):
+                setattr(timer, name, value)
+        timer.cancel()
+        timer._cancelled = True
+        with pytest.raises(AttributeError, match="_cancelled of a call of the loop's own"):
+            timer._cancelled = False
+        connecting.cancel()
+        await asyncio.wait([connecting])
+        other.close()
 
     run(main())
 

@@ -118,3 +118,16 @@ def test_nothing_stays_of_what_ran_by_hand(loop, asyncio_log, monkeypatch, how, 
     asyncio_log.take()    # the context is entered already when its turn comes inside
     gc.collect()
     assert gone() is None
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, LookupError])
+def test_what_the_exception_handler_raises_leaves_it(loop, error):
+    def handler(context):
+        raise error(context["message"])
+
+    loop.call_exception_handler = handler
+    handle = loop.call_soon(lambda: 1 / 0)
+    loop._ready.clear()
+    with pytest.raises(error, match="Exception in callback"):
+        handle._run()
+    del loop.call_exception_handler

@@ -223,6 +223,43 @@ def test_collector_finds_cycles(run, loop, kind, end, debug):
     run(main())
 
 
+def test_collector_begins_with_the_handle(run, loop):
+    """It is older than what it has come to hold."""
+    loop.set_debug(True)
+
+    class Owner:
+        pass
+
+    async def main():
+        seen = []
+        handle = loop.call_soon(seen.append, 1)
+        await until(lambda: seen)
+        owner = Owner()
+        gone = weakref.ref(owner)
+        handle._args = (owner,)
+        owner.handle = handle
+        del owner, handle
+        gc.collect()
+        assert gone() is None
+
+    run(main())
+
+
+def test_handle_that_is_in_the_queue_twice_is_collected_with_its_loop(impl):
+    class Mark:
+        pass
+
+    loop = impl.new_event_loop()
+    loop.handle = loop.call_soon(loop.time)
+    loop._ready.append(loop.handle)
+    mark = loop.mark = Mark()
+    gone = weakref.ref(mark)
+    with pytest.warns(ResourceWarning, match="unclosed event loop"):
+        del loop, mark
+        gc.collect()
+    assert gone() is None
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_loop_of_a_handle_is_collected(impl, kind):
     class Mark:

@@ -312,6 +312,45 @@ def test_heappop_and_heappush(run, loop):
     run(main())
 
 
+@pytest.mark.parametrize("end", ["runs", "is cancelled", "is taken out once"])
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_timer_that_waits_twice(run, loop, kept, end):
+    seen = []
+
+    async def main():
+        scheduled = loop._scheduled
+        timer = loop.call_later(0.001, seen.append, 1)
+        heapq.heappush(scheduled if kept else loop._scheduled, timer)
+        assert loop._scheduled.count(timer) == 2
+        if end == "is cancelled":
+            timer.cancel()
+        elif end == "is taken out once":
+            assert heapq.heappop(loop._scheduled) is timer
+            assert list(loop._scheduled) == [timer]
+        await until(lambda: timer not in loop._scheduled and not loop._ready)
+        assert seen == {"runs": [1, 1], "is cancelled": []}.get(end, [1])
+
+    run(main())
+
+
+def test_a_timer_that_is_put_in_twice(run, loop):
+    seen = []
+
+    async def main():
+        timer = loop.call_later(0.001, seen.append, 1)
+        loop._scheduled.remove(timer)
+        loop._scheduled.extend([timer, timer])
+        assert list(loop._scheduled) == [timer, timer]
+        await until(lambda: len(seen) == 2)
+        loop._scheduled.extend([timer, timer])
+        loop._scheduled.clear()
+        assert list(loop._scheduled) == []
+        await turns(3)
+        assert len(seen) == 2
+
+    run(main())
+
+
 def test_a_timer_of_somebody_else(run, loop):
     seen = []
 

@@ -315,7 +315,7 @@ async def read_sizes(log, loop):
 async def limits(log, loop):
     one, other = socket.socketpair()
     transport, _ = await loop.create_connection(asyncio.Protocol, sock=one)
-    for value in VALUES:
+    for value in [*VALUES, 10**400, fractions.Fraction(10**400)]:
         for options in ({"high": value}, {"low": value}, {"high": value, "low": value}):
             log.call("limits", lambda: transport.set_write_buffer_limits(**options))
             log(transport.get_write_buffer_limits())
@@ -387,3 +387,33 @@ def test_slow_callback_duration(loop):
         loop.slow_callback_duration = value
         assert loop.slow_callback_duration is value or loop.slow_callback_duration == value
         assert type(loop.slow_callback_duration) is type(value)
+
+
+class Limit:
+    """Nobody asks for its number before there is a time to compare."""
+
+    def __init__(self):
+        self.compared = 0
+
+    def __float__(self):
+        raise KeyboardInterrupt
+
+    def __le__(self, seconds):
+        self.compared += 1
+        return False
+
+
+def test_slow_callback_duration_that_is_no_number(loop):
+    loop.slow_callback_duration = limit = Limit()
+    spin(loop)
+    assert limit.compared == 0
+    loop.set_debug(True)
+    spin(loop)
+    assert limit.compared > 0
+
+
+def test_slow_callback_duration_that_no_float_can_hold(loop):
+    loop.set_debug(True)
+    for value in (10**400, -(10**400)):
+        loop.slow_callback_duration = value
+        assert loop.slow_callback_duration == value

@@ -521,6 +521,22 @@ def test_time_replaced_on_the_instance(loop):
     assert seen == ["hour", "later"]
 
 
+@pytest.mark.parametrize("resolution", [1e-9, 1e-6])
+@pytest.mark.parametrize("now", [2.0**24, 123_456_789.1, 1.7e9])
+def test_time_of_a_clock_that_is_far_on(loop, now, resolution):
+    """Its floats are further apart than nanoseconds."""
+    loop.time = lambda: now
+    loop._clock_resolution = resolution
+    seen = []
+    for seconds in (2, 1, 0):
+        loop.call_at(now + seconds, seen.append, seconds)
+    now += 0.5
+    for seconds in (0, 1, 2):
+        spin(loop, 2)
+        assert seen == list(range(seconds + 1))
+        now += 1
+
+
 def test_time_replaced_moves_sleep(loop):
     """The way test helpers with a clock of their own work."""
     now = loop.time()

@@ -13,7 +13,7 @@ import socket
 import pytest
 
 from tests.compare import same
-from tests.support import PY, turns, until
+from tests.support import PY, collect, turns, until
 from tests.transports import Tells, datagrams, read_pipe, stream, write_pipe
 
 LOGGER = logging.getLogger("asyncio")
@@ -201,6 +201,38 @@ def test_exception_handler_raises(kind, times, lost):
     import asyncloop
 
     assert run(asyncloop.new_event_loop) == run(asyncio.SelectorEventLoop)
+
+
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # asyncio lets go of it
+@pytest.mark.parametrize("error", [SystemExit, ValueError])
+@pytest.mark.parametrize("by_method", [False, True])
+def test_debug_line_of_a_connection(reports, monkeypatch, loop, error, by_method):
+    """What is to leave the loop does so, and the next connection is accepted."""
+    if by_method:
+        own = socket.socket.accept
+        monkeypatch.setattr(socket.socket, "accept", lambda self: own(self))
+    made = []
+    server = loop.run_until_complete(
+        loop.create_server(lambda: made.append(1) or asyncio.Protocol(), "127.0.0.1", 0)
+    )
+    loop.set_debug(True)
+    address = server.sockets[0].getsockname()
+    with (
+        raising(lambda *items: None, "got a new connection", 1, error),
+        socket.create_connection(address),
+    ):
+        if error is SystemExit:
+            with pytest.raises(SystemExit):
+                loop.run_forever()
+        else:
+            loop.run_until_complete(until(lambda: reports))
+            assert isinstance(reports.pop()["exception"], ValueError) and not reports
+    collect()
+    assert not made
+    with socket.create_connection(address):
+        loop.run_until_complete(until(lambda: made))
+    server.close()
+    loop.run_until_complete(turns(5))
 
 
 def test_slow_callbacks_warning_leaves_the_run(impl):

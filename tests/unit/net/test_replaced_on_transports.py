@@ -10,7 +10,7 @@ import pytest
 from tests.certificates import make_certificate
 from tests.compare import same
 from tests.support import turns, until
-from tests.transports import read_pipe, stream, write_pipe
+from tests.transports import Tells, read_pipe, stream, write_pipe
 
 
 @pytest.mark.parametrize("make", [stream, read_pipe])
@@ -43,7 +43,58 @@ def test_read_ready_of_its_own(make):
     same(program)
 
 
-def test_write_ready_of_its_own():
+@pytest.mark.parametrize("made", ["pipe", "stream"])
+@pytest.mark.parametrize("pauses", ["", "before", "after"])
+def test_read_ready_that_connection_made_puts_there(made, pauses):
+    """asyncio has handed its own to the loop by then, and does so after connection_made()."""
+
+    async def program(log, loop):
+        class Puts(Tells):
+            def connection_made(self, transport):
+                def pause():
+                    transport.pause_reading()
+                    transport.resume_reading()
+
+                own = transport._read_ready
+
+                def ready():
+                    log("ready")
+                    own()
+
+                if pauses == "before":
+                    pause()
+                transport._read_ready = ready
+                if pauses == "after":
+                    pause()
+
+        def came():
+            return sum("data" in str(line) for line in log.lines)
+
+        if made == "stream":
+            one, other = socket.socketpair()
+            transport, _ = await loop.create_connection(lambda: Puts(log), sock=one)
+        else:
+            one, other = (os.fdopen(fd, mode, 0) for fd, mode in zip(os.pipe(), ("rb", "wb")))
+            transport, _ = await loop.connect_read_pipe(lambda: Puts(log), one)
+        os.write(other.fileno(), b"x")
+        await until(lambda: came() == 1)
+        transport.pause_reading()
+        transport.resume_reading()
+        os.write(other.fileno(), b"y")
+        await until(lambda: came() == 2)
+        transport.close()
+        await turns(3)
+        other.close()
+
+    same(program)
+
+
+@pytest.mark.parametrize("sends", ["by the core", "by a method"])
+def test_write_ready_of_its_own(monkeypatch, sends):
+    if sends == "by a method":
+        send = socket.socket.send
+        monkeypatch.setattr(socket.socket, "send", lambda self, data: send(self, data))
+
     async def program(log, loop):
         transport, _, other = await stream(log, loop)
         own = transport._write_ready
@@ -56,7 +107,8 @@ def test_write_ready_of_its_own():
         transport._write_ready = ready
         data = bytes(3_000_000)
         transport.write(data)
-        size, other_size = len(data), 0
+        transport.write(bytearray(1000))
+        size, other_size = len(data) + 1000, 0
         other.setblocking(False)
         while other_size < size:
             other_size += len(await loop.sock_recv(other, 1 << 20))

@@ -161,6 +161,36 @@ def test_operations(run):
     run(main())
 
 
+@pytest.mark.parametrize("how", ["cancelled", "ready"])
+def test_operation_by_a_double_that_gives_no_handle(run, how):
+    """As asyncio's _add_reader() up to 3.9: who has the place then is the operation."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        add, calls = loop._add_reader, watch_instance(loop)
+
+        def add_reader(*args, **kwargs):
+            add(*args, **kwargs)
+
+        loop._add_reader = add_reader
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        receiving = asyncio.ensure_future(loop.sock_recv(ours, 5))
+        await asyncio.sleep(0)
+        if how == "ready":
+            theirs.send(b"x")
+        else:
+            receiving.cancel()
+        await asyncio.wait([receiving])
+        assert calls() == ["remove_reader", "_remove_reader"]
+        for name in NAMES:
+            delattr(loop, name)
+        ours.close()
+        theirs.close()
+
+    run(main())
+
+
 def test_server_and_connect(run):
     async def main():
         loop = asyncio.get_running_loop()

@@ -503,6 +503,18 @@ def test_traces_by_hand():
     trace = loop._trace_end()
     assert trace["items"] == 2 and trace["turns"] == 1
     assert trace["found"][0] == (max, 1, (1, 2, 3, 4))
+    one, other = socket.socketpair()
+    loop._trace_begin()
+    transport, _ = loop.run_until_complete(loop.create_connection(asyncio.Protocol, sock=one))
+    assert (transport, 1, ()) in loop._trace_end()["found"]
+    transport.abort()
+    other.close()
+    loop._trace_begin()
+    foreign = asyncio.Handle(int, (), loop)
+    loop._ready.append(foreign)
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    assert (foreign, 1, ()) in loop._trace_end()["found"]
     loop._trace_begin()
     loop.call_soon(int)
     loop.close()

@@ -806,6 +806,20 @@ def test_all_tasks(loop, make):
     assert asyncio.all_tasks(loop) == set()
 
 
+def test_all_tasks_as_a_set(loop, make):
+    """Where asyncio keeps them."""
+    name = "_scheduled_tasks" if hasattr(asyncio.tasks, "_scheduled_tasks") else "_all_tasks"
+    tasks = getattr(asyncio.tasks, name)
+    task, other = make(forever()), asyncio.Task(forever(), loop=loop)
+    assert task in tasks and other in tasks
+    assert asyncio.Future(loop=loop) not in tasks
+    for each in (task, other):
+        each.cancel()
+    spin(loop, 2)
+    del each
+    assert task not in asyncio.all_tasks(loop) and other not in asyncio.all_tasks(loop)
+
+
 def test_all_tasks_imported_early(loop, make):
     from asyncio import all_tasks
 

@@ -2,6 +2,7 @@
 
 import array
 import asyncio
+import logging
 import socket
 import ssl
 import struct
@@ -198,6 +199,56 @@ def test_it_is_a_buffered_protocol(run, connection):
             expected = "cannot switch state from SSLProtocolState.WRAPPED to "
             with pytest.raises(RuntimeError, match=expected):
                 protocol.connection_made(c.below)
+
+    run(main())
+
+
+def test_all_of_the_buffer_is_updated(run, connection):
+    """buffer_updated() takes the end of a slice."""
+
+    async def main():
+        async with connection() as c:
+            protocol = c.transport._ssl_protocol
+            sent = bytes(300_000)
+            c.peer.object.write(sent)
+            piece = c.peer.outgoing.read()
+            buffer = protocol.get_buffer(-1)
+            size = len(buffer)
+            assert len(piece) > size
+            buffer[:] = piece[:size]
+            protocol.buffer_updated(None)
+            c.below.give(piece[size:])
+            await turns(2)
+            assert sum(each[1] for each in c.log if each[0] == "data") == len(sent)
+
+    run(main())
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit])
+def test_logger_raises_at_what_eof_received_says(run, connection, error):
+    """That answer True has no effect is a warning."""
+
+    async def main():
+        async with connection() as c:
+            c.protocol.eof_received = lambda: True
+
+            def look(record):
+                raise error("logged")
+
+            logger = logging.getLogger("asyncio")
+            logger.addFilter(look)
+            try:
+                c.peer.close_notify()
+                if error is SystemExit:
+                    with pytest.raises(SystemExit):
+                        c.below.deliver()
+                else:
+                    c.below.deliver()
+            finally:
+                logger.removeFilter(look)
+            await turns(3)
+            if error is ValueError:
+                assert type(c.protocol.reason) is ValueError
 
     run(main())
 
