@@ -66,6 +66,42 @@ void guard_end(struct guard *guard);
 #define GUARD(op) ((void)(op))
 #endif
 
+/* A critical section of a few instructions that run no Python, drop no reference and wait for nothing, without the
+ * thread's list of those that it is in: no other section can begin inside. True: quick_guard_end() is due. False,
+ * another one is in it, or this thread further out: GUARD(). (Guarded path await-task on 3.14t.) */
+#ifdef Py_GIL_DISABLED
+static inline bool
+quick_guard_begin(PyObject *op)
+{
+    uint8_t bits = _Py_UNLOCKED;
+    return LIKELY(__atomic_compare_exchange_n(&op->ob_mutex._bits, &bits, (uint8_t)_Py_LOCKED, false, __ATOMIC_ACQUIRE,
+                                              __ATOMIC_RELAXED));
+}
+
+static inline void
+quick_guard_end(PyObject *op)
+{
+    PyMutex_Unlock(&op->ob_mutex);
+}
+
+#define QUICKLY(op, ...)                             \
+    do {                                             \
+        if (quick_guard_begin((PyObject *)(op))) {   \
+            __VA_ARGS__                              \
+            quick_guard_end((PyObject *)(op));       \
+        }                                            \
+        else {                                       \
+            GUARD(op);                               \
+            __VA_ARGS__                              \
+        }                                            \
+    } while (0)
+#else
+#define QUICKLY(op, ...) \
+    do {                 \
+        __VA_ARGS__      \
+    } while (0)
+#endif
+
 /* The count of an object that this thread has just made, nobody else knows yet, and another thread will let
  * go of, becomes one that all threads share. Else that other thread has this one add up two counts, by a
  * queue with a lock (benchmark row: call_soon_threadsafe). */

@@ -7,7 +7,8 @@
  * loop's takes the critical section as well.
  *
  * Owns:     Loop.brief, and which loop this thread runs.
- * Promises: between brief_begin() and brief_end() no other thread is in a LOOP_GUARD() of the same object.
+ * Promises: between brief_begin() and brief_end() no other thread is in a LOOP_GUARD() of the same object, nor
+ *           of any other one whose field names the same loop.
  * Ignores:  builds with a GIL, where all of this is nothing.
  * Taken for granted: what is done in a brief section runs no Python, drops no reference, waits for nothing, and
  *           allocates nothing. The field that names the loop is only changed in a LOOP_GUARD(), as the last

@@ -29,7 +29,7 @@ handle_dealloc(PyObject *op, struct freelist *(*freelist_of)(struct state *))
         untracked_free(op);
     }
     Py_DECREF(loop);
-    Py_DECREF(type);
+    own_type_drop(type);
 }
 
 static struct freelist *

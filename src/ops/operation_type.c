@@ -92,7 +92,7 @@ Operation_dealloc(PyObject *self)
     PyTypeObject *type = Py_TYPE(self);
     Operation *op = (Operation *)self;
     struct state *state = op->state;
-    PyObject_GC_UnTrack(self);
+    untrack_dying(self);
     if (UNLIKELY(SHARED_LOAD(op->weakrefs) != NULL)) {
         PyObject_ClearWeakRefs(self);
     }
@@ -107,7 +107,7 @@ Operation_dealloc(PyObject *self)
     if (!freelist_keep(&ops_state(state)->operations.free, self)) {
         type->tp_free(self);
     }
-    Py_DECREF(type);
+    own_type_drop(type);
 }
 
 static PyObject *

@@ -41,10 +41,7 @@ static inline void
 task_show_awaited_by(Task *self, PyObject *waiter)
 {
     bool shown;
-    {
-        GUARD(waiter);
-        shown = introspect_add_awaiter(self, waiter, &self->awaited_by_added);
-    }
+    QUICKLY(waiter, { shown = introspect_add_awaiter(self, waiter, &self->awaited_by_added); });
     if (!shown) {
         task_tell_awaited_by(self, waiter);
     }
@@ -54,12 +51,10 @@ static inline void
 task_hide_awaited_by(Task *self, PyObject *waiter)
 {
     bool hidden;
-    {
-        GUARD(waiter);
-        hidden = introspect_remove_awaiter(self, waiter);
-    }
+    QUICKLY(waiter, { hidden = introspect_remove_awaiter(self, waiter); });
     if (hidden) {
         self->awaited_by_added = false;
+        Py_DECREF(self);
     }
     else {
         task_forget_awaited_by(self, waiter);

@@ -41,7 +41,7 @@ future_wake(Future *self)
 }
 
 #ifdef Py_GIL_DISABLED
-/* The usual case, in a turn of the loop itself: nobody waits, or one parked Task. False: nothing was done. */
+/* The usual case, in a turn of the loop itself: nobody waits, or one does. False: nothing was done. */
 static inline bool
 future_set_result_briefly(Future *self, PyObject *value, int *result)
 {
@@ -50,19 +50,19 @@ future_set_result_briefly(Future *self, PyObject *value, int *result)
         return false;
     }
     Loop *loop = brief.loop;
-    PyObject *parked = NULL;
-    bool usual = self->future_state == FUTURE_PENDING && self->callbacks == NULL
-                 && (self->callback0 == NULL || self->parked0);
+    bool usual = self->future_state == FUTURE_PENDING && self->callbacks == NULL;
+    PyObject *waiter = self->callback0, *context = self->context0;    /* no context: a parked Task */
     if (LIKELY(usual)) {
         self->outcome = Py_NewRef(value);
         SHARED_STORE(self->future_state, FUTURE_FINISHED);
-        parked = self->callback0;
-        self->callback0 = NULL;
+        self->callback0 = self->context0 = NULL;
         self->parked0 = false;
     }
     brief_end(&brief);
     if (LIKELY(usual)) {
-        *result = parked == NULL ? 0 : future_wake_task_of_steal(loop, self, parked);
+        *result = waiter == NULL    ? 0
+                  : context == NULL ? future_wake_task_of_steal(loop, self, waiter)
+                                    : future_wake_taken_steal(self, waiter, context, NULL);
     }
     return usual;
 }
@@ -306,7 +306,15 @@ future_take_result_briefly(Future *self, PyObject **outcome)
     return finished;
 }
 #else
-#define future_take_result_briefly(future, outcome) false
+static inline bool
+future_take_result_briefly(Future *self, PyObject **outcome)
+{
+    bool finished = self->future_state == FUTURE_FINISHED;
+    if (LIKELY(finished)) {
+        *outcome = Py_NewRef(self->outcome);
+    }
+    return finished;
+}
 #endif
 
 static PyObject *
@@ -316,12 +324,9 @@ new_invalid_state(Future *self, const char *message)
     return PyErr_GetRaisedException();
 }
 
-int
-future_take(Future *self, PyObject **outcome)
+static int
+future_take_here(Future *self, PyObject **outcome)
 {
-    if (future_take_result_briefly(self, outcome)) {
-        return 0;
-    }
     FUTURE_GUARD(self);
     switch (self->future_state) {
     case FUTURE_FINISHED:
@@ -340,6 +345,18 @@ future_take(Future *self, PyObject **outcome)
     }
     VERIFY((*outcome == NULL) == (PyErr_Occurred() != NULL));
     return *outcome == NULL ? -1 : 1;
+}
+
+int
+future_take(Future *self, PyObject **outcome)
+{
+    if (LIKELY(future_take_result_briefly(self, outcome))) {
+        return 0;
+    }
+    Py_INCREF(self);    /* the class of an exception may drop the one that the caller has looked at */
+    int result = future_take_here(self, outcome);
+    Py_DECREF(self);
+    return result;
 }
 
 /* -- methods -------------------------------------------------------------------- */

@@ -12,7 +12,7 @@ typedef struct {
     struct state *state;          /* borrowed: the type keeps the module alive */
     Future *future;               /* strong; NULL once exhausted */
 #ifdef Py_GIL_DISABLED
-    Loop *loop;                   /* strong: what the thread that made it ran, or NULL; for brief sections */
+    bool ended;                   /* by a thread that may not take the future out */
 #endif
 } FutureIter;
 
@@ -29,54 +29,83 @@ Future_await(PyObject *op)
         self->state = state;
         self->future = (Future *)Py_NewRef(op);
 #ifdef Py_GIL_DISABLED
-        self->loop = (Loop *)Py_XNewRef(brief_loop);
+        self->ended = false;
 #endif
     }
     return (PyObject *)self;
 }
 
 #ifdef Py_GIL_DISABLED
-#define ITER_BRIEFLY(self, ...) BRIEFLY(self, &(self)->loop, __VA_ARGS__)
-#else
-#define ITER_BRIEFLY(self, ...) BRIEFLY(self, NULL, __VA_ARGS__)
-#endif
-
-/* What the next step is. A future that is done is given away in *done. */
-static inline PySendResult
-future_iter_look(FutureIter *self, PyObject **result, Future **done)
+/* The thread that made the iterator alone takes the future out, in the critical section: so it may look at it
+ * without. Another one marks the iterator. */
+static inline bool
+future_iter_is_mine(FutureIter *self)
 {
-    Future *future = self->future;
-    if (UNLIKELY(future == NULL)) {
-        *result = Py_NewRef(Py_None);
-        return PYGEN_RETURN;
-    }
-    if (future_is_pending(future)) {
-        if (UNLIKELY(SHARED_LOAD(future->blocking))) {
-            return PYGEN_ERROR;
-        }
-        SHARED_STORE(future->blocking, true);
-        *result = Py_NewRef(future);
-        return PYGEN_NEXT;
-    }
-#if PY_VERSION_HEX >= 0x030E0000
-    *done = (Future *)Py_NewRef(future);    /* as asyncio's, it answers again if it is asked again */
-#else
-    self->future = NULL;
-    *done = future;
-#endif
-    return PYGEN_RETURN;
+    return LIKELY(_Py_IsOwnedByCurrentThread((PyObject *)self));
 }
 
+/* For the time of a step: borrowed where this thread made the iterator, else *held as well. NULL: it is exhausted. */
+static inline Future *
+future_iter_future(FutureIter *self, Future **held)
+{
+    if (UNLIKELY(SHARED_LOAD(self->ended))) {
+        return NULL;
+    }
+    if (future_iter_is_mine(self)) {
+        return self->future;
+    }
+    GUARD(self);
+    *held = (Future *)Py_XNewRef(self->future);
+    return *held;
+}
+
+/* It is exhausted. What it had, or NULL. */
+static Future *
+future_iter_take(FutureIter *self)
+{
+    Future *future = NULL;
+    GUARD(self);
+    if (future_iter_is_mine(self)) {
+        future = self->future;
+        self->future = NULL;
+    }
+    SHARED_STORE(self->ended, true);
+    return future;
+}
+#else
+static inline Future *
+future_iter_future(FutureIter *self, Future **held UNUSED)
+{
+    return self->future;
+}
+
+static inline Future *
+future_iter_take(FutureIter *self)
+{
+    Future *future = self->future;
+    self->future = NULL;
+    return future;
+}
+#endif
+
+/* Ends with the result of a future that is done. */
 static inline PySendResult
-future_iter_finish_steal(Future *future, PyObject **result)
+future_iter_finish(FutureIter *self, Future *future, PyObject **result)
 {
     PyObject *outcome;
+#if PY_VERSION_HEX >= 0x030E0000
+    (void)self;    /* as asyncio's, it answers again if it is asked again */
     int failed = future_take(future, &outcome);
-    Py_DECREF(future);
+#else
+    Future *own = future_iter_take(self);
+    int failed = future_take(future, &outcome);
+    Py_XDECREF(own);
+#endif
     if (LIKELY(failed == 0)) {
         *result = outcome;
         return PYGEN_RETURN;
     }
+    *result = NULL;
     if (outcome != NULL) {
         PyErr_SetObject((PyObject *)Py_TYPE(outcome), outcome);
         Py_DECREF(outcome);
@@ -85,37 +114,39 @@ future_iter_finish_steal(Future *future, PyObject **result)
 }
 
 static inline PySendResult
-future_iter_send(FutureIter *self, PyObject **result)
+future_iter_step(FutureIter *self, Future *future, PyObject **result)
 {
-    PySendResult status;
-    Future *done = NULL;
-    *result = NULL;
-    ITER_BRIEFLY(self, { status = future_iter_look(self, result, &done); });
-    if (done != NULL) {
-        return future_iter_finish_steal(done, result);
+    if (UNLIKELY(future == NULL)) {
+        *result = Py_NewRef(Py_None);
+        return PYGEN_RETURN;
     }
-    if (UNLIKELY(status == PYGEN_ERROR)) {
+    if (!future_is_pending(future)) {
+        return future_iter_finish(self, future, result);
+    }
+    if (UNLIKELY(SHARED_LOAD(future->blocking))) {
+        *result = NULL;
         PyErr_SetString(PyExc_RuntimeError, "await wasn't used with future");
+        return PYGEN_ERROR;
     }
-    return status;
+    SHARED_STORE(future->blocking, true);
+    *result = Py_NewRef(future);
+    return PYGEN_NEXT;
 }
 
 static PySendResult
 FutureIter_send(PyObject *op, PyObject *ignored UNUSED, PyObject **result)
 {
-    return future_iter_send((FutureIter *)op, result);
+    FutureIter *self = (FutureIter *)op;
+    Future *held = NULL;
+    PySendResult status = future_iter_step(self, future_iter_future(self, &held), result);
+    Py_XDECREF(held);
+    return status;
 }
 
 static void
 future_iter_end(PyObject *op)
 {
-    FutureIter *self = (FutureIter *)op;
-    Future *future;
-    ITER_BRIEFLY(self, {
-        future = self->future;
-        self->future = NULL;
-    });
-    Py_XDECREF(future);
+    Py_XDECREF(future_iter_take((FutureIter *)op));
 }
 
 /* StopIteration(value), made by hand: PyErr_SetObject() would take a tuple for its
@@ -265,9 +296,6 @@ FutureIter_traverse(PyObject *op, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(op));
     Py_VISIT(((FutureIter *)op)->future);
-#ifdef Py_GIL_DISABLED
-    Py_VISIT(((FutureIter *)op)->loop);
-#endif
     return 0;
 }
 
@@ -284,15 +312,12 @@ FutureIter_dealloc(PyObject *op)
     FutureIter *self = (FutureIter *)op;
     PyTypeObject *type = Py_TYPE(op);
     struct state *state = self->state;
-    PyObject_GC_UnTrack(op);
+    untrack_dying(op);
     Py_CLEAR(self->future);
-#ifdef Py_GIL_DISABLED
-    Py_CLEAR(self->loop);
-#endif
     if (!freelist_keep(&tasks_state(state)->futures.free_iters, op)) {
         type->tp_free(op);
     }
-    Py_DECREF(type);
+    own_type_drop(type);
 }
 
 static PyMethodDef future_iter_methods[] = {

@@ -184,7 +184,7 @@ future_free(Future *self, struct freelist *list, PyTypeObject *exact,
             if (!keep || !freelist_keep(list, op)) {
                 type->tp_free(op);
             }
-            Py_DECREF(type);
+            own_type_drop(type);
             return;
         }
     }
@@ -462,7 +462,7 @@ Future_dealloc(PyObject *op)
     if (UNLIKELY(self->log_traceback) && PyObject_CallFinalizerFromDealloc(op) < 0) {
         return;
     }
-    PyObject_GC_UnTrack(op);
+    untrack_dying(op);
     if (LIKELY(!future_is_deep(self))) {
         future_dealloc_now(self);
         return;

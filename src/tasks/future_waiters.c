@@ -140,17 +140,16 @@ future_take_waiters(Future *self, PyObject **callback, PyObject **context, PyObj
  * but the references here are ours alone. Where they have to wait for memory they are put back,
  * with None in the place of who is awake. */
 int
-future_wake_several(Future *self)
+future_wake_taken_steal(Future *self, PyObject *callback, PyObject *context, PyObject *later)
 {
     PyObject *failure = NULL;
-    PyObject *callback, *context, *later;
-    future_take_waiters(self, &callback, &context, &later);
     int result = 0, woken = 0;
     if (callback != NULL) {
         woken = future_wake_next(self, callback, context, &failure);
         result |= woken < 0;
     }
     if (UNLIKELY(woken > 0)) {
+        FUTURE_GUARD(self);
         self->callback0 = callback;
         self->context0 = context;
     }
@@ -173,6 +172,7 @@ future_wake_several(Future *self)
         Py_DECREF(item);
     }
     if (UNLIKELY(woken > 0)) {
+        FUTURE_GUARD(self);
         self->callbacks = later;
     }
     else {
@@ -182,6 +182,14 @@ future_wake_several(Future *self)
         PyErr_SetRaisedException(failure);
     }
     return result ? -1 : 0;
+}
+
+int
+future_wake_several(Future *self)
+{
+    PyObject *callback, *context, *later;
+    future_take_waiters(self, &callback, &context, &later);
+    return future_wake_taken_steal(self, callback, context, later);
 }
 
 /* -- adding --------------------------------------------------------------------- */
@@ -208,37 +216,16 @@ future_park_later(Future *self, PyObject *task)
 int
 future_park(Future *self, PyObject *task, bool *done)
 {
-    int result = 0;
-    struct brief brief;
-    if (LIKELY(brief_begin(&brief, &self->own_loop))) {
-        *done = !future_is_pending(self);
-        bool parks = !*done && self->callback0 == NULL && self->callbacks == NULL;
-        if (LIKELY(parks)) {
-            self->callback0 = Py_NewRef(task);
-            self->parked0 = true;
-        }
-        brief_end(&brief);
-        if (LIKELY(parks || *done)) {
-            return 0;
-        }
-    }
     FUTURE_GUARD(self);
     *done = !future_is_pending(self);
-    if (!*done) {
-        result = future_park_pending(self, task);
-    }
-    return result;
+    return *done ? 0 : future_park_pending(self, task);
 }
 #endif
 
-int
-future_add_callback(Future *self, PyObject *callback, PyObject *context)
+static int
+future_add_callback_steal(Future *self, PyObject *callback, PyObject *context)
 {
     FUTURE_GUARD(self);
-    context = context != NULL ? Py_NewRef(context) : PyContext_CopyCurrent();
-    if (context == NULL) {
-        return -1;
-    }
     int result = 0;
     if (self->future_state != FUTURE_PENDING) {
         result = future_call_soon(self, callback, (PyObject *)self, context);
@@ -255,6 +242,40 @@ future_add_callback(Future *self, PyObject *callback, PyObject *context)
         Py_XDECREF(item);
     }
     return result;
+}
+
+#ifdef Py_GIL_DISABLED
+/* The usual case, in a turn of the loop itself: the first one. False: nothing was done. (Guarded path gather-100
+ * on 3.14t.) */
+static inline bool
+future_add_first_briefly_steal(Future *self, PyObject *callback, PyObject *context)
+{
+    struct brief brief;
+    if (UNLIKELY(!brief_begin(&brief, &self->own_loop))) {
+        return false;
+    }
+    bool first = self->future_state == FUTURE_PENDING && self->callback0 == NULL && self->callbacks == NULL;
+    if (LIKELY(first)) {
+        self->callback0 = Py_NewRef(callback);
+        self->context0 = context;
+    }
+    brief_end(&brief);
+    return first;
+}
+#else
+#define future_add_first_briefly_steal(future, callback, context) false
+#endif
+
+int
+future_add_callback(Future *self, PyObject *callback, PyObject *context)
+{
+    context = context != NULL ? Py_NewRef(context) : PyContext_CopyCurrent();
+    if (context == NULL) {
+        return -1;
+    }
+    return future_add_first_briefly_steal(self, callback, context)
+               ? 0
+               : future_add_callback_steal(self, callback, context);
 }
 
 /* `context` is what the loop's call_soon() will be given: a foreign loop may take anything. */

@@ -80,6 +80,8 @@ void future_take_waiters(Future *future, PyObject **callback, PyObject **context
 int future_wake_one(Future *future, PyObject *callback, PyObject *context);
 /* Takes all off and wakes them. -1 with the exception of the first that could not be woken. */
 int future_wake_several(Future *future);
+/* The same for those who are off already. */
+int future_wake_taken_steal(Future *future, PyObject *callback, PyObject *context, PyObject *later);
 
 /* READY_DONE: runs the callbacks that are left in a future. 0, or -1 with an exit exception. */
 int future_run_left_callbacks(Loop *loop, Future *future);

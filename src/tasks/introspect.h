@@ -117,7 +117,7 @@ introspect_add_awaiter(Task *task, PyObject *waiter, bool *added)
     return *slot == (PyObject *)task;
 }
 
-/* Takes that back: false as above. */
+/* Takes that back: false as above. The reference to `task` that was there is the caller's. */
 static inline bool
 introspect_remove_awaiter(Task *task, PyObject *waiter)
 {
@@ -126,7 +126,6 @@ introspect_remove_awaiter(Task *task, PyObject *waiter)
         return false;
     }
     *slot = NULL;
-    Py_DECREF(task);
     return true;
 }
 

@@ -301,6 +301,24 @@ task_cancel_waiter(struct state *state, PyObject *waiter, PyObject *message)
     return result;
 }
 
+int
+task_forward_cancel(Task *self)
+{
+    PyObject *waiter, *message;
+    {
+        FUTURE_GUARD(self);
+        waiter = Py_NewRef(self->waiter);
+        message = Py_XNewRef(self->future.cancel_message);
+    }
+    int result = task_cancel_waiter(self->future.state_ptr, waiter, message);
+    if (result > 0) {
+        task_take_must_cancel(self);
+    }
+    Py_DECREF(waiter);
+    Py_XDECREF(message);
+    return result < 0 ? -1 : 0;
+}
+
 /* Counts a request to cancel: false if the Task is done already. */
 static inline bool
 task_request_cancel(Task *task)

@@ -26,6 +26,21 @@ int task_init(Task *self, PyObject *coro, PyObject *name, PyObject *context, boo
 int task_set_name(Task *self, PyObject *name);
 /* what is specific to a Task: may run Python */
 void task_clear(Task *self);
+/* A cancel() that came while the coroutine ran goes to what it awaits now. 0 / -1 */
+int task_forward_cancel(Task *self);
+
+/* Was it to be cancelled? Not any more. */
+static inline bool
+task_take_must_cancel(Task *self)
+{
+    bool must_cancel = SHARED_LOAD(self->must_cancel);    /* hardly ever, so no lock before */
+    if (UNLIKELY(must_cancel)) {
+        FUTURE_GUARD(self);
+        must_cancel = self->must_cancel;
+        SHARED_STORE(self->must_cancel, false);
+    }
+    return must_cancel;
+}
 
 /* -- task_step.c: going on ----------------------------------------------------------------- */
 

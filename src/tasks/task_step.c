@@ -102,19 +102,6 @@ task_as_callback(PyObject *op, PyObject **callback, PyObject **context)
 
 /* -- awaiting ------------------------------------------------------------------------- */
 
-/* Was it to be cancelled? Not any more. */
-static inline bool
-task_take_must_cancel(Task *self)
-{
-    bool must_cancel = SHARED_LOAD(self->must_cancel);    /* hardly ever, so no lock before */
-    if (UNLIKELY(must_cancel)) {
-        FUTURE_GUARD(self);
-        must_cancel = self->must_cancel;
-        SHARED_STORE(self->must_cancel, false);
-    }
-    return must_cancel;
-}
-
 /* Writes down what it awaits, which is stolen. True if a cancel() came before. */
 static bool
 task_set_waiter_steal(Task *self, PyObject *waiter)
@@ -130,31 +117,55 @@ task_set_waiter_steal(Task *self, PyObject *waiter)
     return must_cancel;
 }
 
-/* A cancel() that came while the coroutine ran goes to what it awaits now. */
-static int
-task_forward_cancel(Task *self)
+/* The Task waits in `waiter`, one of our futures: what is left to do. */
+static inline int
+task_has_parked(Task *self, PyObject *waiter, bool must_cancel)
 {
-    PyObject *waiter, *message;
-    {
-        FUTURE_GUARD(self);
-        waiter = Py_NewRef(self->waiter);
-        message = Py_XNewRef(self->future.cancel_message);
+    if (self->parked && task_is_shown(self->future.state_ptr, waiter)) {
+        task_show_awaited_by(self, waiter);
     }
-    int result = task_cancel_waiter(self->future.state_ptr, waiter, message);
-    if (result > 0) {
-        task_take_must_cancel(self);
-    }
-    Py_DECREF(waiter);
-    Py_XDECREF(message);
-    return result < 0 ? -1 : 0;
+    return UNLIKELY(must_cancel) ? task_forward_cancel(self) : 0;
 }
+
+#ifdef Py_GIL_DISABLED
+/* The usual case, in a turn of the loop of both: nobody else waits. One section, of the loop, is that of both.
+ * False: nothing was done. (Guarded path future on 3.14t.) */
+static inline bool
+task_park_briefly_steal(Task *self, PyObject *waiter, bool *must_cancel)
+{
+    Future *future = (Future *)waiter;
+    struct brief brief;
+    if (UNLIKELY(!brief_begin(&brief, &self->future.own_loop))) {
+        return false;
+    }
+    bool usual = SHARED_LOAD(future->own_loop) == brief.loop && future_is_pending(future)
+                 && future->callback0 == NULL && future->callbacks == NULL && self->waiter == NULL
+                 && SHARED_LOAD(future->blocking) && future != &self->future;
+    if (LIKELY(usual)) {
+        SHARED_STORE(future->blocking, false);
+        future->callback0 = Py_NewRef(self);
+        future->parked0 = true;
+        self->waiter = waiter;
+        self->parked = true;
+        *must_cancel = self->must_cancel;
+    }
+    brief_end(&brief);
+    return usual;
+}
+#else
+#define task_park_briefly_steal(task, waiter, must_cancel) false
+#endif
 
 /* The coroutine awaits exactly one of our futures. Steals `waiter`. */
 static int
 task_await_native_steal(Task *self, PyObject *waiter)
 {
     Future *future = (Future *)waiter;
+    bool must_cancel;
     int result;
+    if (task_park_briefly_steal(self, waiter, &must_cancel)) {
+        return task_has_parked(self, waiter, must_cancel);
+    }
     /* both on the same loop of ours; one that steps by callbacks has none */
     bool parks = LIKELY(self->future.own_loop != NULL && future->own_loop == self->future.own_loop);
     if (UNLIKELY(!parks && future->loop != self->future.loop)) {
@@ -196,11 +207,8 @@ task_await_native_steal(Task *self, PyObject *waiter)
         }
         goto wrong;
     }
-    bool must_cancel = task_set_waiter_steal(self, waiter);
-    if (self->parked && task_is_shown(self->future.state_ptr, waiter)) {
-        task_show_awaited_by(self, waiter);
-    }
-    return UNLIKELY(must_cancel) ? task_forward_cancel(self) : 0;
+    must_cancel = task_set_waiter_steal(self, waiter);
+    return task_has_parked(self, waiter, must_cancel);
 wrong:
     Py_DECREF(waiter);
     return result == 0 ? task_schedule(self) : -1;

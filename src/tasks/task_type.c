@@ -276,7 +276,7 @@ Task_dealloc(PyObject *op)
     if (UNLIKELY(task_has_report(self)) && PyObject_CallFinalizerFromDealloc(op) < 0) {
         return;
     }
-    PyObject_GC_UnTrack(op);
+    untrack_dying(op);
     task_unlink(self);    /* before the trashcan, which may keep it for a while */
     /* A finished coroutine has no frame, so nothing hangs on it. */
     if (LIKELY(self->future.future_state > FUTURE_PENDING && !future_is_deep(&self->future))) {

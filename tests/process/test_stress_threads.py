@@ -10,6 +10,7 @@ import concurrent.futures
 import contextlib
 import gc
 import socket
+import sys
 import threading
 import time
 import warnings
@@ -250,6 +251,90 @@ def test_futures_settled_by_the_loop_and_by_others(impl):
         for future, winners, added, told in past:
             assert len(winners) == 1 or not future.done()
             assert told == added
+
+
+def test_iterator_of_await_is_stepped_and_ended_by_others(impl):
+    """The thread that made it looks at it without a lock; others do with it what they like."""
+    stop = threading.Event()
+    current = [None]
+
+    def step(iterator):
+        try:
+            return iterator.send(None)
+        except StopIteration as done:
+            return done.value
+        except RuntimeError:  # it has been yielded, and another thread asks again
+            return None
+
+    async def rounds(loop):
+        for i in range(200 * SCALE):
+            future = loop.create_future()
+            iterator = current[0] = future.__await__()
+            assert step(iterator) in (future, None)
+            if i % 2:
+                future.set_result(i)
+                assert step(iterator) in (i, None)
+            if i % 3:
+                iterator.close()
+                assert step(iterator) is None
+            del iterator
+            future.cancel()
+
+    def others(ends):
+        while not stop.is_set():
+            iterator = current[0]
+            if iterator is not None:
+                with contextlib.suppress(asyncio.CancelledError):
+                    step(iterator)
+                if ends:
+                    iterator.close()
+
+    with loop_in_thread(impl, quiet) as loop:
+        threads = Threads()
+        threads.add(others, False)
+        threads.add(others, True)
+        with threads.during():
+            try:
+                asyncio.run_coroutine_threadsafe(rounds(loop), loop).result()
+            finally:
+                stop.set()
+        current.clear()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="call graphs came in 3.14")
+def test_who_awaits_a_task_is_noted_by_several_threads(impl):
+    """By the loop, whose task awaits it, and by asyncio's functions in other threads; none takes
+    away what another one has noted."""
+    stop = threading.Event()
+    current = [None]
+
+    async def rounds(loop):
+        this = asyncio.current_task()
+        for _ in range(100 * SCALE):
+            task = loop.create_task(asyncio.sleep(0))
+            current[0] = task
+            await task
+            assert this not in (task._asyncio_awaited_by or ())
+
+    def note(future):
+        while not stop.is_set():
+            task = current[0]
+            if task is not None:
+                asyncio.future_add_to_awaited_by(task, future)
+                assert future in task._asyncio_awaited_by
+                asyncio.future_discard_from_awaited_by(task, future)
+                assert future not in (task._asyncio_awaited_by or ())
+
+    with loop_in_thread(impl, quiet) as loop:
+        threads = Threads()
+        for _ in range(2):
+            threads.add(note, loop.create_future())
+        with threads.during():
+            try:
+                asyncio.run_coroutine_threadsafe(rounds(loop), loop).result()
+            finally:
+                stop.set()
+        current.clear()
 
 
 def test_others_look_while_memory_is_used_again(impl):
