@@ -139,8 +139,8 @@ future_take_waiters(Future *self, PyObject **callback, PyObject **context, PyObj
 /* Waiters are taken off first: call_soon() of a foreign loop may do anything to `self`,
  * but the references here are ours alone. Where they have to wait for memory they are put back,
  * with None in the place of who is awake. */
-int
-future_wake_taken_steal(Future *self, PyObject *callback, PyObject *context, PyObject *later)
+static inline int
+wake_taken_steal(Future *self, PyObject *callback, PyObject *context, PyObject *later)
 {
     PyObject *failure = NULL;
     int result = 0, woken = 0;
@@ -189,8 +189,16 @@ future_wake_several(Future *self)
 {
     PyObject *callback, *context, *later;
     future_take_waiters(self, &callback, &context, &later);
-    return future_wake_taken_steal(self, callback, context, later);
+    return wake_taken_steal(self, callback, context, later);
 }
+
+#ifdef Py_GIL_DISABLED
+int
+future_wake_first_steal(Future *self, PyObject *callback, PyObject *context)
+{
+    return wake_taken_steal(self, callback, context, NULL);
+}
+#endif
 
 /* -- adding --------------------------------------------------------------------- */
 

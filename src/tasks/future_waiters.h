@@ -80,8 +80,10 @@ void future_take_waiters(Future *future, PyObject **callback, PyObject **context
 int future_wake_one(Future *future, PyObject *callback, PyObject *context);
 /* Takes all off and wakes them. -1 with the exception of the first that could not be woken. */
 int future_wake_several(Future *future);
-/* The same for those who are off already. */
-int future_wake_taken_steal(Future *future, PyObject *callback, PyObject *context, PyObject *later);
+#ifdef Py_GIL_DISABLED
+/* The same for the only one, who is off already. */
+int future_wake_first_steal(Future *future, PyObject *callback, PyObject *context);
+#endif
 
 /* READY_DONE: runs the callbacks that are left in a future. 0, or -1 with an exit exception. */
 int future_run_left_callbacks(Loop *loop, Future *future);
