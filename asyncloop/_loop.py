@@ -126,17 +126,20 @@ class Loop(
         """
         if self.is_running():
             raise RuntimeError("Cannot close a running event loop")
-        if self.is_closed():
-            return
-        if self._shutdown is not None:
-            self._shutdown.ended(self)
-        self._remove_all_signal_handlers()
-        self._close_children()
-        self._close_self_pipe()
-        self._internal_fds = 0
-        super().close()  # works while the interpreter ends, when globals are gone
-        self._close()
-        self._close_servers()
+        closes = not self.is_closed()
+        if closes:
+            if self._shutdown is not None:
+                self._shutdown.ended(self)
+            self._close_children()
+            self._close_self_pipe()
+            self._internal_fds = 0
+            super().close()  # works while the interpreter ends, when globals are gone
+        try:
+            self._remove_all_signal_handlers()  # overridden parts of it find a closed loop
+        finally:
+            if closes:
+                self._close()
+                self._close_servers()
 
 
 # Steps of asyncio's own methods, which nothing here calls, for whoever calls them. They are

@@ -73,7 +73,10 @@ static int
 copy_outcome(struct state *state, PyObject *source, Future *future)
 {
     PyObject *result;
-    int has = future_is_pending(future) ? source_result(state, source, &result) : 0;
+    if (UNLIKELY(!future_is_pending(future))) {    /* by somebody else: asyncio reports that as a callback's error */
+        return call_for_effect(tasks_state(state)->executor.chain_future, source, (PyObject *)future);
+    }
+    int has = source_result(state, source, &result);
     if (LIKELY(has > 0)) {
         int failed = future_set_result(future, result);
         Py_DECREF(result);

@@ -134,3 +134,21 @@ def test_traceback_of_run_until_complete(loop, error):
         loop.run_until_complete(3)
     assert lines(info.value)[1] == ("run_until_complete", base)
     assert [name for name, _ in lines(info.value)].count("run_until_complete") == 1
+
+
+def test_future_of_an_executor_that_is_settled_early(loop, run, reports):
+    """What the thread gives comes too late: reported as the error of asyncio's callback."""
+
+    async def main():
+        event = threading.Event()
+        future = loop.run_in_executor(None, event.wait)
+        future.set_result("mine")
+        event.set()
+        while not reports:
+            await asyncio.sleep(0.001)
+        return await future
+
+    assert run(main()) == "mine"
+    (report,) = reports
+    assert report["message"].startswith("Exception in callback _chain_future.<locals>._set_state(")
+    assert "_chain_future" in repr(report["handle"])
