@@ -74,7 +74,7 @@ instance_see(struct state *state, PyObject *op, struct instance_seen *seen, PyOb
     *seen = (struct instance_seen){
         .version = SHARED_LOAD(Py_TYPE(op)->tp_version_tag),
         .names = table,
-        .count = length,
+        .count = (uint32_t)length,
     };
     return true;
 }

@@ -28,8 +28,8 @@
 
 struct instance_seen {
     unsigned int version;     /* tp_version_tag of the class, or INSTANCE_NEVER */
+    uint32_t count;           /* names in the table */
     const void *names;        /* the table */
-    Py_ssize_t count;         /* names in it */
 };
 
 #define INSTANCE_UNSEEN {.version = INSTANCE_NEVER}
@@ -87,7 +87,7 @@ instance_is_as_seen(PyObject *op, const struct instance_seen *seen)
         return false;
     }
     const struct instance_names *names = instance_names(op);
-    return LIKELY(names == seen->names && SHARED_LOAD(names->count) == seen->count);
+    return LIKELY(names == seen->names && SHARED_LOAD(names->count) == (Py_ssize_t)seen->count);
 }
 
 #else

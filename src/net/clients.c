@@ -1,7 +1,7 @@
 /* clients.c - see clients.h.
  *
- * Invariant: a transport's node is in at most one list, and only while tr->server is set or
- * somebody else called add(). */
+ * Invariant: a transport's node is in at most one list, and only while tr->server is set and the transport
+ * has not paused. Until then the loop holds it: it is no garbage, and leaves the list before it dies. */
 #include "net/clients.h"
 
 #include "base/args.h"
@@ -31,7 +31,7 @@ server_call(PyObject *server, PyObject *name, Transport *tr)
 typedef struct {
     PyObject_HEAD
     struct list_node transports;    /* Transport.client of ours */
-    PyObject *others;               /* a WeakSet of what is no transport of ours, or NULL */
+    PyObject *others;               /* a WeakSet of all that may die at any moment, or NULL */
 } Clients;
 
 static inline Clients *
@@ -42,45 +42,19 @@ clients_cast(PyObject *op)
 
 /* -- the list ------------------------------------------------------------------------------ */
 
+/* New reference, or NULL. */
 static PyObject *
-nothing(PyObject *self UNUSED, PyObject *reference UNUSED)
+clients_add_other(Clients *self, PyObject *op)
 {
-    Py_RETURN_NONE;
-}
-
-static PyMethodDef nothing_def = {"nothing", nothing, METH_O, NULL};
-
-/* 0 / -1. The weak reference has a callback because the collector clears these before it calls any,
- * the others only later on some versions. */
-static int
-clients_append(struct state *state, Clients *self, Transport *tr)
-{
-    if (tr->client_ref == NULL) {
-        tr->client_ref = PyWeakref_NewRef((PyObject *)tr, net_state(state)->clients.nothing);
-        if (tr->client_ref == NULL) {
-            return -1;
+    if (self->others == NULL) {
+        PyObject *module = PyImport_ImportModule("weakref");
+        self->others = module == NULL ? NULL : PyObject_CallMethod(module, "WeakSet", NULL);
+        Py_XDECREF(module);
+        if (self->others == NULL) {
+            return NULL;
         }
     }
-    list_append(&self->transports, &tr->client);
-    return 0;
-}
-
-static void
-clients_remove(Transport *tr)
-{
-    list_remove(&tr->client);
-    Py_CLEAR(tr->client_ref);
-}
-
-/* New reference, or NULL: it is dying. */
-static PyObject *
-clients_get(struct list_node *node)
-{
-    PyObject *transport;
-    if (PyWeakref_GetRef(container_of(node, Transport, client)->client_ref, &transport) < 0) {
-        PyErr_Clear();
-    }
-    return transport;
+    return PyObject_CallMethod(self->others, "add", "O", op);
 }
 
 /* -- the way of each connection ----------------------------------------------------------- */
@@ -144,7 +118,9 @@ attach_directly(Transport *tr, PyObject *server)
     PyObject *sockets = PyDict_GetItemWithError(dict, state->names._sockets);
     bool direct = clients != NULL && Py_IS_TYPE(clients, net_state(state)->types.Clients) && sockets != NULL
                   && sockets != Py_None;
-    direct = direct && clients_append(state, clients_cast(clients), tr) == 0;
+    if (direct) {
+        list_append(&clients_cast(clients)->transports, &tr->client);
+    }
     PyErr_Clear();
     Py_DECREF(dict);
     return direct;
@@ -161,9 +137,30 @@ detach_directly(Transport *tr, PyObject *server)
     if (dict == NULL) {
         return false;
     }
-    clients_remove(tr);
+    list_remove(&tr->client);
     Py_DECREF(dict);
     return true;
+}
+
+void
+server_client_is_free(Transport *tr)
+{
+    PyObject *exc = PyErr_GetRaisedException();
+    PyObject *op = PyObject_GetAttr(tr->server, tr->head.state->names._clients);
+    if (op != NULL && Py_IS_TYPE(op, net_state(tr->head.state)->types.Clients)) {
+        Clients *clients = clients_cast(op);
+        list_remove(&tr->client);
+        PyObject *result = clients_add_other(clients, (PyObject *)tr);
+        if (result == NULL && tr->server != NULL && list_empty(&tr->client)) {
+            list_append(&clients->transports, &tr->client);
+        }
+        else if (result != NULL && tr->server == NULL) {    /* it was lost in there */
+            Py_SETREF(result, PyObject_CallMethod(clients->others, "discard", "O", tr));
+        }
+        Py_XDECREF(result);
+    }
+    Py_XDECREF(op);
+    PyErr_SetRaisedException(exc);
 }
 
 /* -- for the methods of asyncio.Server ------------------------------------------------------ */
@@ -180,12 +177,6 @@ clients_have(Clients *self, PyObject *op)
     return false;
 }
 
-static bool
-is_free_transport(struct state *state, PyObject *op)
-{
-    return PyObject_TypeCheck(op, net_state(state)->types.Transport) && list_empty(&((Transport *)op)->client);
-}
-
 static PyObject *
 Clients_add(PyObject *op, PyObject *transport)
 {
@@ -193,19 +184,7 @@ Clients_add(PyObject *op, PyObject *transport)
     if (clients_have(self, transport)) {
         Py_RETURN_NONE;
     }
-    struct state *state = state_of_type(Py_TYPE(op));
-    if (is_free_transport(state, transport)) {
-        return none_or_error(clients_append(state, self, (Transport *)transport));
-    }
-    if (self->others == NULL) {
-        PyObject *module = PyImport_ImportModule("weakref");
-        self->others = module == NULL ? NULL : PyObject_CallMethod(module, "WeakSet", NULL);
-        Py_XDECREF(module);
-        if (self->others == NULL) {
-            return NULL;
-        }
-    }
-    return PyObject_CallMethod(self->others, "add", "O", transport);
+    return clients_add_other(self, transport);
 }
 
 static PyObject *
@@ -213,7 +192,7 @@ Clients_discard(PyObject *op, PyObject *transport)
 {
     Clients *self = clients_cast(op);
     if (clients_have(self, transport)) {
-        clients_remove((Transport *)transport);
+        list_remove(&((Transport *)transport)->client);
         Py_RETURN_NONE;
     }
     return self->others == NULL ? Py_NewRef(Py_None)
@@ -227,11 +206,9 @@ Clients_copy(PyObject *op, PyObject *ignored UNUSED)
     PyObject *list = self->others == NULL ? PyList_New(0) : PySequence_List(self->others);
     struct list_node *head = &self->transports;
     for (struct list_node *node = head->next; list != NULL && node != head; node = node->next) {
-        PyObject *transport = clients_get(node);
-        if (transport != NULL && PyList_Append(list, transport) < 0) {
+        if (PyList_Append(list, (PyObject *)container_of(node, Transport, client)) < 0) {
             Py_CLEAR(list);
         }
-        Py_XDECREF(transport);    /* the list has it */
     }
     return list;
 }
@@ -252,9 +229,7 @@ Clients_length(PyObject *op)
     Py_ssize_t length = self->others == NULL ? 0 : PyObject_Size(self->others);
     struct list_node *head = &self->transports;
     for (struct list_node *node = head->next; length >= 0 && node != head; node = node->next) {
-        PyObject *transport = clients_get(node);
-        length += transport != NULL;
-        Py_XDECREF(transport);
+        length++;
     }
     return length;
 }
@@ -298,7 +273,7 @@ Clients_clear(PyObject *op)
 {
     Clients *self = clients_cast(op);
     while (!list_empty(&self->transports)) {
-        clients_remove(container_of(self->transports.next, Transport, client));
+        list_remove(self->transports.next);
     }
     Py_CLEAR(self->others);
     return 0;
@@ -354,10 +329,6 @@ clients_type_init(PyObject *module, struct state *state)
         return -1;
     }
     net_state(state)->clients.ServerType = (PyTypeObject *)server;
-    net_state(state)->clients.nothing = PyCFunction_New(&nothing_def, NULL);
-    if (net_state(state)->clients.nothing == NULL) {
-        return -1;
-    }
     return state_add_type(module, &Clients_spec, NULL, 0, &net_state(state)->types.Clients);
 }
 
@@ -373,6 +344,11 @@ static bool
 detach_directly(Transport *tr UNUSED, PyObject *server UNUSED)
 {
     return false;
+}
+
+void
+server_client_is_free(Transport *tr UNUSED)
+{
 }
 
 int
@@ -424,7 +400,6 @@ server_leave(Transport *tr)
     if (tr->client.next != NULL) {    /* else it was never made */
         list_remove(&tr->client);
     }
-    Py_CLEAR(tr->client_ref);
 }
 
 void

@@ -3,10 +3,10 @@
  * From CPython 3.13 on a server keeps its connections in a WeakSet. For a server of exactly
  * asyncio's class the loop puts a Clients object in its place: a list through the transports
  * themselves, which costs no weak reference and no Python call per connection (benchmark rows
- * "accept" and "idle connection").
+ * "accept" and "idle connection"). One that stops to read is held by its loop no more, and goes into
+ * a WeakSet: it may be found to be garbage, and is not to be seen then.
  *
- * Owns:     nothing. A transport leaves the list before it dies, and holds the server. One that the
- *           collector has found to be garbage is not seen any more: its weak reference is gone.
+ * Owns:     nothing. A transport leaves the list before it dies, and holds the server.
  * Ignores:  free-threaded builds, where a transport may die in another thread: they keep the
  *           WeakSet. */
 #ifndef ASYNCLOOP_CLIENTS_H
@@ -20,6 +20,17 @@ int server_attach(Transport *tr, PyObject *server);
 /* Idempotent; keeps the current exception. An abandoned transport may find a server that has
  * stopped waiting for it, and then Server._detach() fails: `abandoned` keeps that quiet. */
 void server_detach(Transport *tr, bool abandoned);
+
+void server_client_is_free(Transport *tr);    /* for the next one */
+
+/* The transport has stopped to read. May run Python; keeps the current exception. */
+static inline void
+server_stops_reading(Transport *tr)
+{
+    if (UNLIKELY(!list_empty(&tr->client))) {
+        server_client_is_free(tr);
+    }
+}
 
 /* For tp_clear: runs no code of the server's. */
 void server_forget(Transport *tr);

@@ -174,8 +174,7 @@ send_by_kernel(Datagram *dgram, const void *data, size_t n, const struct addr *t
 static inline bool
 is_connected(Datagram *dgram)
 {
-    return dgram->base.peer_addr.length > 0
-           || (dgram->base.peername != NULL && dgram->base.peername != Py_None);
+    return dgram->base.peer.addr.length > 0 && transport_named_peer(&dgram->base) != Py_None;
 }
 
 /* A failed message: OSError to the protocol, anything else ends the transport. 0 / -1. */

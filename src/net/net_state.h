@@ -101,7 +101,6 @@ struct net_state {
     } streams;                            /* stream.c */
     struct {
         PyTypeObject *ServerType;         /* asyncio.base_events.Server */
-        PyObject *nothing;                /* a function that does nothing, or NULL */
         unsigned int server_version;      /* tp_version_tag of it at the last look */
         bool server_is_own;               /* what that look has found: its methods are asyncio's */
     } clients;                            /* clients.c */

@@ -11,6 +11,7 @@
 #include "base/checked.h"
 #include "base/tuning.h"
 #include "loop/scratch.h"
+#include "net/clients.h"
 #include "net/io_methods.h"
 #include "net/packet.h"
 #include "net/reader.h"
@@ -67,6 +68,7 @@ stream_received_eof(Transport *tr)
     if (keep_open) {
         tr->read_eof = true;    /* until resume_reading(): then it is told again, as with asyncio */
         watch_stop(&tr->read_watch);
+        server_stops_reading(tr);
         return 0;
     }
     PyObject *own = transport_own_method(tr, "close");

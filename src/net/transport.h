@@ -61,11 +61,15 @@ struct Transport {
     PyObject *made;                /* connection_made() of the protocol, until it is called; or NULL */
     PyObject *server;              /* asyncio.Server that we are attached to, or NULL: clients.c */
     struct list_node client;       /* in the server's list */
-    PyObject *client_ref;          /* while it is there: a weak reference to this transport */
     PyObject *socket_view;         /* asyncio's TransportSocket, made on first need */
-    PyObject *sockname;            /* both once asked for, the first before it is too late */
-    PyObject *peername;
-    struct addr peer_addr;         /* the kernel's form */
+    PyObject *sockname;            /* once asked for, or before it is too late */
+    union {
+        struct addr addr;          /* the kernel's form: most are never asked for Python's */
+        struct {
+            socklen_t length;      /* PEER_IS_NAMED: it has been made */
+            PyObject *name;
+        } named;
+    } peer;
     struct io io;
     struct watch read_watch;
     struct watch write_watch;
@@ -77,6 +81,15 @@ struct Transport {
 };
 
 extern PyGetSetDef Transport_getset[];    /* transport_attributes.c */
+
+#define PEER_IS_NAMED ((socklen_t)-1)
+
+/* Borrowed, or NULL. */
+static inline PyObject *
+transport_named_peer(const Transport *tr)
+{
+    return tr->peer.named.length == PEER_IS_NAMED ? tr->peer.named.name : NULL;
+}
 
 /* -- life ---------------------------------------------------------------------- */
 

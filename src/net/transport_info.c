@@ -37,8 +37,8 @@ transport_names_are_native(Transport *tr)
                                        | 1u << SOCKET_GETATTRIBUTE);
 }
 
-/* Asks the kernel, and keeps what it says in one of the two forms (addr may be NULL). None where there is no
- * such address, or the number is another file's by now; `method` asks the socket object about a family that addr.c does not know.
+/* Asks the kernel, and keeps what it says in one of the two forms (addr may be NULL: it is left as it is for the
+ * other one). None where there is no such address, or the number is another file's by now; `method` asks the socket object about a family that addr.c does not know.
  * 0 / -1 with an exception that is no OSError. */
 static int
 transport_ask_name(Transport *tr, name_call call, const char *method, struct addr *addr,
@@ -75,14 +75,28 @@ transport_remember_sockname(Transport *tr)
     return transport_ask_name(tr, getsockname, "getsockname", NULL, &tr->sockname);
 }
 
+/* `name` may be NULL: then there is nothing to keep. */
+static void
+transport_name_peer_steal(Transport *tr, PyObject *name)
+{
+    if (name != NULL) {
+        PyObject *old = transport_named_peer(tr);
+        tr->peer.named.length = PEER_IS_NAMED;
+        tr->peer.named.name = name;
+        Py_XDECREF(old);
+    }
+}
+
 /* new reference; None if it is not known */
 static PyObject *
 transport_peername(Transport *tr)
 {
-    if (tr->peername == NULL) {
-        tr->peername = addr_build(&tr->peer_addr.any, tr->peer_addr.length);
+    PyObject *name = transport_named_peer(tr);
+    if (name == NULL) {
+        name = addr_build(&tr->peer.addr.any, tr->peer.addr.length);
+        transport_name_peer_steal(tr, name);
     }
-    return Py_XNewRef(tr->peername);
+    return Py_XNewRef(name);
 }
 
 int
@@ -98,19 +112,18 @@ transport_set_peer(Transport *tr, const struct sockaddr *address, socklen_t leng
             return known < 0 ? -1 : 0;
         }
     }
-    if (length == 0) {
-        return native ? transport_ask_name(tr, getpeername, "getpeername", &tr->peer_addr, &tr->peername)
-                      : transport_call_name(tr, "getpeername", &tr->peername);
-    }
-    if (addr_keep(&tr->peer_addr, address, length)) {
+    if (length > 0 && addr_keep(&tr->peer.addr, address, length)) {
         return 0;
     }
-    PyObject *name = addr_build(address, length);
-    if (name == NULL && !PyErr_Occurred()) {
-        return transport_ask_name(tr, getpeername, "getpeername", &tr->peer_addr, &tr->peername);
+    PyObject *name = length > 0 ? addr_build(address, length) : NULL;
+    int result = PyErr_Occurred() ? -1 : 0;
+    if (name == NULL && result == 0) {
+        result = length == 0 && !native
+                     ? transport_call_name(tr, "getpeername", &name)
+                     : transport_ask_name(tr, getpeername, "getpeername", &tr->peer.addr, &name);
     }
-    Py_XSETREF(tr->peername, name);
-    return name == NULL ? -1 : 0;
+    transport_name_peer_steal(tr, name);
+    return result;
 }
 
 /* -- get_extra_info() ----------------------------------------------------------- */

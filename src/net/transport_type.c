@@ -25,7 +25,6 @@ transport_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(tr->file);
     Py_VISIT(tr->made);
     Py_VISIT(tr->server);
-    Py_VISIT(tr->client_ref);
     Py_VISIT(tr->socket_view);
     return channel_traverse(&tr->head, visit, arg);
 }
@@ -34,6 +33,7 @@ int
 transport_clear(PyObject *op)
 {
     Transport *tr = transport_cast(op);
+    server_leave(tr);
     if (tr->head.loop != NULL) {
         watch_abandon(&tr->read_watch);
         watch_abandon(&tr->write_watch);
@@ -47,7 +47,9 @@ transport_clear(PyObject *op)
     server_forget(tr);
     Py_CLEAR(tr->socket_view);
     Py_CLEAR(tr->sockname);
-    Py_CLEAR(tr->peername);
+    PyObject *peer = transport_named_peer(tr);
+    tr->peer.addr.length = 0;
+    Py_XDECREF(peer);
     transport_leave_loop(tr);
     return 0;
 }
@@ -196,6 +198,7 @@ Transport_pause_reading(PyObject *op, PyObject *ignored UNUSED)
     if (call_stopping(op, pause_stopping, NULL) < 0) {
         return NULL;
     }
+    server_stops_reading(tr);
     return none_or_error(channel_log(&tr->head, "debug", "%r pauses reading", NULL));
 }
 

@@ -9,45 +9,43 @@
 static inline PyObject **
 wqueue_items(struct wqueue *queue)
 {
-    return queue->capacity == 0 ? &queue->only : queue->items;
+    return queue->has_pieces ? queue->pieces->items : &queue->only;
 }
 
 static inline PyObject *
 wqueue_item(const struct wqueue *queue, uint32_t i)
 {
-    return queue->capacity == 0 ? queue->only : queue->items[queue->head + i];
+    return queue->has_pieces ? queue->pieces->items[queue->head + i] : queue->only;
 }
 
 /* Room for one more item behind the last one. 0 / -1 with MemoryError. */
 static int
 wqueue_reserve(struct wqueue *queue)
 {
-    if (queue->length == 0 && queue->capacity == 0) {
+    struct wqueue_pieces *pieces = queue->has_pieces ? queue->pieces : NULL;
+    size_t capacity = pieces == NULL ? 1 : pieces->capacity;
+    if (queue->head + (size_t)queue->length < capacity) {
         return 0;
     }
-    if (queue->head + queue->length < queue->capacity) {
-        return 0;
-    }
-    if (queue->head > queue->capacity / 2) {
-        memmove(queue->items, queue->items + queue->head, queue->length * sizeof(*queue->items));
+    if (queue->head > capacity / 2) {
+        memmove(pieces->items, pieces->items + queue->head, queue->length * sizeof(*pieces->items));
         queue->head = 0;
         return 0;
     }
-    size_t capacity = queue->capacity == 0 ? ARRAY_FIRST : (size_t)queue->capacity * 2;
-    PyObject **items = NULL;
-    if (capacity <= UINT32_MAX) {
-        items = PyMem_Realloc(queue->capacity == 0 ? NULL : queue->items,
-                              capacity * sizeof(*items));
+    capacity = pieces == NULL ? ARRAY_FIRST : capacity * 2;
+    if (capacity <= INT32_MAX) {
+        pieces = PyMem_Realloc(pieces, sizeof(*pieces) + capacity * sizeof(*pieces->items));
     }
-    if (items == NULL) {
+    if (capacity > INT32_MAX || pieces == NULL) {
         PyErr_NoMemory();
         return -1;
     }
-    if (queue->capacity == 0) {
-        items[0] = queue->only;
+    if (!queue->has_pieces) {
+        pieces->items[0] = queue->only;
     }
-    queue->items = items;
-    queue->capacity = (uint32_t)capacity;
+    pieces->capacity = capacity;
+    queue->pieces = pieces;
+    queue->has_pieces = true;
     return 0;
 }
 
@@ -116,8 +114,8 @@ wqueue_iov(const struct wqueue *queue, struct iovec *iov, int max)
 static void
 wqueue_free_items(struct wqueue *queue)
 {
-    if (queue->capacity > 0) {
-        PyMem_Free(queue->items);
+    if (queue->has_pieces) {
+        PyMem_Free(queue->pieces);
     }
     *queue = (struct wqueue){0};
 }
@@ -177,12 +175,12 @@ void
 wqueue_verify(const struct wqueue *queue, uint64_t turn)
 {
     if (queue->length == 0) {
-        VERIFY(queue->capacity == 0 && queue->only == NULL && queue->head == 0);
+        VERIFY(!queue->has_pieces && queue->only == NULL && queue->head == 0);
         VERIFY(queue->offset == 0 && queue->bytes == 0);
         return;
     }
-    VERIFY(queue->capacity > 0 ? queue->length <= queue->capacity - queue->head
-                               : queue->length == 1 && queue->head == 0);
+    VERIFY(queue->has_pieces ? queue->length <= queue->pieces->capacity - queue->head
+                             : queue->length == 1 && queue->head == 0);
     bool whole = queue->length <= VERIFY_MOST || verify_most(turn) == SIZE_MAX;
     struct verify_part part = verify_part(queue->length, turn);
     size_t bytes = 0;

@@ -12,14 +12,19 @@
 
 #include "base/compat.h"
 
+struct wqueue_pieces {
+    size_t capacity;
+    PyObject *items[];    /* the used ones are [head, head + length) */
+};
+
 struct wqueue {
     union {               /* exact bytes, strong */
-        PyObject *only;       /* while capacity is 0 */
-        PyObject **items;     /* the used ones are [head, head + length) */
+        PyObject *only;                  /* unless there are more: a first piece needs no array */
+        struct wqueue_pieces *pieces;    /* if has_pieces */
     };
-    uint32_t head;
     uint32_t length;
-    uint32_t capacity;    /* of items; a first piece needs no array */
+    uint32_t head : 31;
+    bool has_pieces : 1;
     size_t offset;        /* bytes of the first item that are sent already */
     size_t bytes;         /* unsent */
 };
@@ -34,7 +39,7 @@ wqueue_is_empty(const struct wqueue *queue)
 static inline PyObject *
 wqueue_first(const struct wqueue *queue)
 {
-    return queue->capacity == 0 ? queue->only : queue->items[queue->head];
+    return queue->has_pieces ? queue->pieces->items[queue->head] : queue->only;
 }
 
 /* Append what follows the first `skip` bytes of an exact bytes object (borrowed).

@@ -112,13 +112,13 @@ struct tls_engine {
     PyTypeObject *type;             /* borrowed */
     PyObject *dict;                 /* its attributes; strong, or NULL: it is not the standard one */
     PyObject **own;                 /* where it keeps them */
-    unsigned int version;           /* of the type */
 #if PY_VERSION_HEX < 0x030C0000
     uint64_t dict_version;          /* when its only attribute was `inner`; 0: never yet */
 #endif
+    unsigned int version;           /* of the type */
     bool foreign;                   /* they were replaced, when somebody last looked */
     bool unwatched;                 /* the self-test's */
-    enum tls_status deferred;       /* what comes after the plaintext that was handed out */
+    uint8_t deferred;               /* enum tls_status: what comes after the plaintext that was handed out */
     PyObject *failure;              /* the exception of a deferred TLS_FAILED */
     union {
         struct {
@@ -134,10 +134,10 @@ struct tls_engine {
             size_t in_length;
             char *kept;             /* our copy of them, or NULL while they are borrowed */
             size_t kept_capacity;
-            size_t partial;         /* bytes of a record that libssl has only a part of */
             char *out;
             size_t out_length;
             size_t out_capacity;
+            uint32_t partial;       /* bytes of a record that libssl has only a part of */
             bool out_lent;          /* out is not ours to free */
             bool starved;           /* the last call asked for more of the peer's bytes */
             bool out_failed;        /* no memory for output */

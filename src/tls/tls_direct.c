@@ -57,7 +57,7 @@ on_bio_read(BIO *bio, char *buffer, int size)
     memcpy(buffer, engine->direct.in, n);
     engine->direct.in += n;
     engine->direct.in_length -= n;
-    engine->direct.partial += n;
+    engine->direct.partial += (uint32_t)n;
     return (int)n;
 }
 
@@ -411,7 +411,7 @@ direct_read(struct tls_engine *engine, char *buffer, size_t capacity, size_t *n,
 {
     int size = capacity > INT_MAX ? INT_MAX : (int)capacity;
     int got, error = 0;
-    size_t partial = 0;
+    uint32_t partial = 0;
     direct_begin(engine);
     {
         LOCK_SSL(engine);
@@ -421,7 +421,7 @@ direct_read(struct tls_engine *engine, char *buffer, size_t capacity, size_t *n,
             error = libssl.SSL_get_error(ssl, got);
         }
         else if (UNLIKELY(got == size)) {
-            partial = (size_t)libssl.SSL_pending(ssl);
+            partial = (uint32_t)libssl.SSL_pending(ssl);
         }
     }
     if (UNLIKELY(got <= 0)) {

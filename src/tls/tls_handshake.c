@@ -49,10 +49,34 @@ tls_handshake_failed(Tls *tls)
     return result;
 }
 
+/* Most connections of a process agree on the same cipher: they share one tuple, which saves 220 bytes for each
+ * (benchmark row "idle TLS connection"). */
+static PyObject *
+shared_cipher_steal(Tls *tls UNUSED, PyObject *value)
+{
+#ifndef Py_GIL_DISABLED
+    PyObject **last = &tls_state(tls->head.state)->tls.cipher;
+    if (!PyTuple_CheckExact(value) || PyTuple_GET_SIZE(value) != 3 || !PyUnicode_CheckExact(PyTuple_GET_ITEM(value, 0))
+        || !PyUnicode_CheckExact(PyTuple_GET_ITEM(value, 1)) || !PyLong_CheckExact(PyTuple_GET_ITEM(value, 2))) {
+        return value;    /* None, or what a program has put in place of that method */
+    }
+    if (*last != NULL && PyObject_RichCompareBool(*last, value, Py_EQ) > 0) {
+        Py_INCREF(*last);
+        Py_DECREF(value);
+        return *last;
+    }
+    Py_XSETREF(*last, Py_NewRef(value));
+#endif
+    return value;
+}
+
 static int
 extra_from_method(Tls *tls, PyObject *key, PyObject *method)
 {
     PyObject *value = PyObject_CallMethodNoArgs(tls->engine.object, method);
+    if (value != NULL && key == tls->head.state->names.cipher) {
+        value = shared_cipher_steal(tls, value);
+    }
     int result = value == NULL ? -1 : PyDict_SetItem(tls->head.extra, key, value);
     Py_XDECREF(value);
     return result;

@@ -37,6 +37,7 @@ struct tls_objects {
     PyObject *record_bytes;               /* bytes of a full record */
     PyObject *empty_bytes;
     PyObject *one_byte;
+    PyObject *cipher;                     /* what cipher() has said last: tls_handshake.c */
     const struct tls_engine_ops *engine;  /* NULL: not chosen yet */
     struct tls_shipped shipped;           /* tls_shipped.c */
 };

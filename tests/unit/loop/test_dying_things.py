@@ -78,6 +78,40 @@ def test_client_that_is_garbage_is_not_seen(run, loop):
 
 
 @has_clients
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+def test_client_that_paused_and_is_garbage_is_not_seen(run, loop):
+    """Nobody holds it: it reads nothing, and only its protocol knows it."""
+
+    class Paused(asyncio.Protocol):
+        def connection_made(self, transport):
+            self.transport = transport
+            transport.pause_reading()
+            references.append(weakref.ref(transport, look))
+
+    seen, references = [], []
+
+    def look(reference):
+        seen.append(list(server._clients))
+        server.close_clients()
+
+    async def main():
+        peer = socket.create_connection(server.sockets[0].getsockname())
+        await until(lambda: references)
+        assert list(server._clients) == [references[0]()]
+        assert references[0]() in server._clients
+        await turns(2)
+        collect()
+        assert seen == [[]]
+        assert list(server._clients) == []
+        peer.close()
+        server.close()
+        await server.wait_closed()
+
+    server = run(loop.create_server(Paused, "127.0.0.1", 0))
+    run(main())
+
+
+@has_clients
 def test_clients_while_they_come_and_go(run, loop, size):
     """Weak references, iterators and the collector at any moment."""
     chance = random.Random(7)
