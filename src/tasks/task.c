@@ -155,13 +155,10 @@ task_next_number(struct state *state)
 #endif
 }
 
-int
-task_init(Task *self, PyObject *coro, PyObject *name, PyObject *context, bool eager_start)
+/* `context` may be NULL, or None: a copy of the current one. 0 / -1 */
+static inline int
+task_set_context(Task *self, PyObject *context)
 {
-    struct state *state = self->future.state_ptr;
-    if (check_coroutine(state, coro) < 0) {
-        return -1;
-    }
     if (context != NULL && context != Py_None) {
         if (!PyContext_CheckExact(context)) {
 #if PY_VERSION_HEX >= 0x030F0000
@@ -182,6 +179,33 @@ task_init(Task *self, PyObject *coro, PyObject *name, PyObject *context, bool ea
         }
     }
     Py_XSETREF(self->context, context);
+    return 0;
+}
+
+/* The first step is made later. 0, or -1: nobody will make it. */
+static inline int
+task_start_later(Task *self, struct state *state)
+{
+    /* In this order: a step of a Task that its maker does not get would be nobody's. */
+    if (all_tasks_add(state, (PyObject *)self, &self->node) < 0) {
+        return -1;
+    }
+    task_set_registered(self);
+    if (task_schedule(self) < 0) {
+        task_set_unregistered(self);
+        all_tasks_remove(state, (PyObject *)self, &self->node);
+        return -1;
+    }
+    return 0;
+}
+
+int
+task_init(Task *self, PyObject *coro, PyObject *name, PyObject *context, bool eager_start)
+{
+    struct state *state = self->future.state_ptr;
+    if (check_coroutine(state, coro) < 0 || task_set_context(self, context) < 0) {
+        return -1;
+    }
     Py_XSETREF(self->coro, Py_NewRef(coro));
     if (name == NULL || name == Py_None) {
         self->number = task_next_number(state);
@@ -207,17 +231,7 @@ task_init(Task *self, PyObject *coro, PyObject *name, PyObject *context, bool ea
             return eagerly > 0 ? 0 : -1;
         }
     }
-    /* In this order: a step of a Task that its maker does not get would be nobody's. */
-    if (all_tasks_add(state, (PyObject *)self, &self->node) < 0) {
-        return -1;
-    }
-    task_set_registered(self);
-    if (task_schedule(self) < 0) {
-        task_set_unregistered(self);
-        all_tasks_remove(state, (PyObject *)self, &self->node);
-        return -1;
-    }
-    return 0;
+    return task_start_later(self, state);
 }
 
 Task *
