@@ -81,7 +81,7 @@ loop_run_ready(Loop *loop, struct run *run, size_t count)
         VERIFY(result < 0 || !PyErr_Occurred());
         Py_DECREF(ready_object(item));
         if (UNLIKELY(result < 0)) {
-            loop_propagate(loop);
+            loop_propagate_from(loop, run);
         }
         VERIFY(!PyErr_Occurred());
         loop_step_done(loop);

@@ -3,16 +3,22 @@
 #include "loop/loop.h"
 
 void
-loop_propagate(Loop *loop)
+loop_propagate_from(Loop *loop, struct run *run)
 {
     if (!PyErr_Occurred()) {
         return;
     }
-    if (loop->run == NULL || loop->run->exception != NULL) {
+    if (run == NULL || run->exception != NULL) {
         PyErr_WriteUnraisable((PyObject *)loop);
         return;
     }
-    loop->run->exception = PyErr_GetRaisedException();
+    run->exception = PyErr_GetRaisedException();
+}
+
+void
+loop_propagate(Loop *loop)
+{
+    loop_propagate_from(loop, loop->run);
 }
 
 void

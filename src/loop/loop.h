@@ -215,6 +215,8 @@ PyObject *loop_end_run(Loop *loop, struct run *run);
  * callbacks of libev that have called into Python, for is_exit_exception() ones and what the exception
  * handler or a logger has raised. Outside a run it is written to sys.unraisablehook. */
 void loop_propagate(Loop *loop);
+/* The same of a run that need not be the innermost: another one waits in a greenlet. */
+void loop_propagate_from(Loop *loop, struct run *run);
 
 /* What is called in between is called as in an `except`, for an exception (borrowed, or None): sys.exc_info()
  * tells it, and what is raised there has it as its context. On a level of its own, as a generator's. */

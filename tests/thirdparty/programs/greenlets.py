@@ -120,6 +120,37 @@ def a_run_ends_before_the_one_inside():
     loop.close()
 
 
+def what_leaves_a_run_while_another_waits_inside():
+    loop = new_event_loop()
+    main = greenlet.getcurrent()
+    outcome = []
+
+    def interrupted():
+        main.switch()
+        raise KeyboardInterrupt
+
+    def run(function):
+        try:
+            function()
+        except KeyboardInterrupt:
+            outcome.append("interrupted")
+        else:
+            outcome.append("ended")
+
+    loop.call_soon(interrupted)
+    handle = loop.call_later(1000, main.switch)
+    runner, by_hand = greenlet.greenlet(run), greenlet.greenlet(run)
+    runner.switch(loop.run_forever)
+    by_hand.switch(handle._run)
+    fill_the_stack()
+    loop.call_later(1, loop.stop)
+    runner.switch()
+    assert outcome == ["interrupted"] and runner.dead, outcome
+    by_hand.switch()
+    assert outcome == ["interrupted", "ended"] and by_hand.dead, outcome
+    loop.close()
+
+
 def a_child_of_fork():
     loop = new_event_loop()
     loop.call_soon(greenlet.getcurrent().switch)
@@ -139,4 +170,5 @@ def a_child_of_fork():
 a_program_beside_the_hub()
 what_leaves_the_loop()
 a_run_ends_before_the_one_inside()
+what_leaves_a_run_while_another_waits_inside()
 a_child_of_fork()
