@@ -20,6 +20,8 @@
  *          which it may see the new function before `originals`. */
 #include "tasks/task.h"
 
+#include <string.h>
+
 /* X(how it is called, whose, name). Task has what Future has and is not here once more, as the same
  * functions. _asyncio_awaited_by is asyncio's part of ours, in use (introspect.c). */
 #if PY_VERSION_HEX >= 0x030C0000
@@ -78,11 +80,17 @@ enum kind {
 };
 
 static const struct member_of_theirs {
-    const char *name;
     function instead, instead_setter;
-    int kind;
+    int16_t kind;
     bool of_task;
 } members[MEMBER_COUNT];
+
+/* One behind the other: smaller than a pointer to each. */
+static const char names[] =
+#define X(kind, owner, name) #name "\0"
+    MEMBERS(X)
+#undef X
+    ;
 
 /* The type of ours that has the member, or NULL: the object is none of ours. */
 static PyTypeObject *
@@ -102,7 +110,11 @@ own_type(PyObject *self, enum member i)
 static PyObject *
 own_member(PyTypeObject *type, enum member i)
 {
-    return PyObject_GetAttrString((PyObject *)type, members[i].name);
+    const char *name = names;
+    while (i-- > 0) {
+        name += strlen(name) + 1;
+    }
+    return PyObject_GetAttrString((PyObject *)type, name);
 }
 
 #define ARGUMENTS_MAX 2
@@ -242,7 +254,7 @@ MEMBERS(X)
 
 static const struct member_of_theirs members[] = {
 #define X(kind, owner, name)                                                                              \
-    {#name, (function)do_##owner##_##name, SETTER_##kind(owner##_##name), KIND_##kind, OF_TASK(owner)},
+    {(function)do_##owner##_##name, SETTER_##kind(owner##_##name), KIND_##kind, OF_TASK(owner)},
     MEMBERS(X)
 #undef X
 };
