@@ -201,20 +201,21 @@ typedef struct {
     PyObject *last_protocol;        /* the protocol that is to hear of connection_lost() */
     PyObject *tell_lost;            /* its method, as it was when the connection was lost */
     unsigned int in_use;            /* calls that are under way inside */
+    uint32_t late;                  /* bytes of plaintext that came after close() */
     uint8_t tls_state;
     uint8_t app;
-    bool server_side;
-    struct flag parted;                    /* by a second close(): tls_type.c */
+    struct flag parted;             /* by a second close(): tls_type.c */
     bool lost;                      /* connection_lost() of the transport below has come */
     bool lower_paused;              /* we have paused the transport below */
     bool writing_paused;            /* the transport below has paused us */
-    bool owes_output;               /* something was written before the shutdown, and waits */
-    bool failed;                    /* tls_fatal() has given the end its reason */
-    bool eof;                       /* the transport below has ended, without close_notify */
     bool encrypting;                /* inside tls_write(): what comes in the middle is queued */
-    bool read_waits;                /* start_tls() returns first */
-    bool handshake_waits;           /* for a later iteration: this one had enough of them */
-    uint32_t late;                  /* bytes of plaintext that came after close() */
+    /* not for each packet: */
+    bool server_side : 1;
+    bool owes_output : 1;           /* something was written before the shutdown, and waits */
+    bool failed : 1;                /* tls_fatal() has given the end its reason */
+    bool eof : 1;                   /* the transport below has ended, without close_notify */
+    bool read_waits : 1;            /* start_tls() returns first */
+    bool handshake_waits : 1;       /* for a later iteration: this one had enough of them */
 } Tls;
 
 int tls_type_add(PyObject *module, struct state *state, PyTypeObject **slot);    /* tls_type.c */

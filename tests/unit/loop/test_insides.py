@@ -15,6 +15,7 @@ from asyncio import base_events, events
 
 import pytest
 
+from tests.protocols import Echo
 from tests.support import check_script, collect, turns, until
 
 # -- _ready ------------------------------------------------------------
@@ -545,13 +546,6 @@ def test_asyncios_own_turn(impl):
     made.close()
     loop = Stock()
     seen = []
-
-    class Echo(asyncio.Protocol):
-        def connection_made(self, transport):
-            self.transport = transport
-
-        def data_received(self, data):
-            self.transport.write(data)
 
     async def main():
         server = await loop.create_server(Echo, "127.0.0.1", 0)

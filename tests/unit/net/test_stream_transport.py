@@ -14,7 +14,7 @@ import weakref
 
 import pytest
 
-from tests.protocols import Recorder
+from tests.protocols import Echo, Recorder
 from tests.support import (
     PY,
     collect,
@@ -1785,13 +1785,6 @@ def test_no_foreign_byte(run):
     async def main():
         loop = asyncio.get_running_loop()
         wrong = []
-
-        class Echo(asyncio.Protocol):
-            def connection_made(self, transport):
-                self.transport = transport
-
-            def data_received(self, data):
-                self.transport.write(data)
 
         class Client(Recorder):
             secret = b""
