@@ -18,6 +18,7 @@ import sys
 import threading
 import types
 import weakref
+from _asyncio import Future
 from asyncio import events, futures
 from asyncio.base_events import BaseEventLoop
 from typing import TYPE_CHECKING, Any
@@ -47,7 +48,7 @@ def _nobody_else_has(holder: Any, name: str) -> bool:
 
 def chained(loop: Any) -> Any:
     """The callback that asyncio gives to a future of an executor, for texts about ours."""
-    future = futures.Future(loop=loop)
+    future = Future(loop=loop)
     futures._chain_future(concurrent.futures.Future(), future)  # type: ignore[attr-defined]
     return future._callbacks[0][0]
 

@@ -94,9 +94,10 @@ class NestedHooks(_Base):
             try:
                 return BaseEventLoop.run_until_complete(self, future)
             except BaseException as error:
-                # Without the line of this call: the traceback is asyncio's.
-                if error.__traceback__ is not None:
-                    error.__traceback__ = error.__traceback__.tb_next
+                # Without the line of this call: the traceback is asyncio's. Not by the attribute:
+                # an exception may be a frozen dataclass.
+                trace = sys.exc_info()[2]
+                BaseException.with_traceback(error, trace and trace.tb_next)
                 raise
         self._check_closed()
         new_task = not futures.isfuture(future)

@@ -1,6 +1,7 @@
 """What an error brings with it, a text or a traceback: as asyncio has it."""
 
 import asyncio
+import dataclasses
 import socket
 import sys
 import threading
@@ -107,6 +108,15 @@ def test_text_of_a_future_of_an_executor(loop, run):
     run(main())
 
 
+@dataclasses.dataclass(frozen=True)
+class Frozen(Exception):
+    text: str
+
+
+async def fail_frozen():
+    raise Frozen("no attribute of it can be set")
+
+
 def lines(error):
     """Where a traceback leads: the functions, and for those of the loop their files."""
     return [
@@ -130,6 +140,9 @@ def test_traceback_of_run_until_complete(loop, error):
     if error is not KeyboardInterrupt:  # which comes from where the step is taken
         assert len(places) == 3
     loop.run_until_complete(turns(1))
+    with pytest.raises(Frozen) as info:
+        loop.run_until_complete(fail_frozen())
+    assert [name for name, _ in lines(info.value)][1:] == ["run_until_complete", "fail_frozen"]
     with pytest.raises(TypeError) as info:
         loop.run_until_complete(3)
     assert lines(info.value)[1] == ("run_until_complete", base)
