@@ -48,7 +48,7 @@ def _nobody_else_has(holder: Any, name: str) -> bool:
 
 def chained(loop: Any) -> Any:
     """The callback that asyncio gives to a future of an executor, for texts about ours."""
-    future = Future(loop=loop)
+    future: Any = Future(loop=loop)
     futures._chain_future(concurrent.futures.Future(), future)  # type: ignore[attr-defined]
     return future._callbacks[0][0]
 
