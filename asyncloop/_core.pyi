@@ -373,6 +373,10 @@ class Operation(Coroutine[Any, Any, _T_co]):
 # The done callback of an executor's future, and of the loop's for it.
 @final
 class ExecutorLink:
+    @property
+    def __qualname__(self) -> str: ...
+    @property
+    def __wrapped__(self) -> Callable[..., Any]: ...
     def __call__(self, future: Any, /) -> None: ...
 
 # `asyncloop.Loop` derives from this and from asyncio.BaseEventLoop.
