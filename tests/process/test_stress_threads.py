@@ -144,6 +144,14 @@ def nothing(*args):
     pass
 
 
+def wait_for_others(arrived, thing):
+    """Until another thread works with it; not for long, it may have no processor."""
+    for _ in range(20):
+        if arrived[0] is thing:
+            break
+        time.sleep(0.0001)
+
+
 def breathe(future):
     """What is added to a future that is done is called soon: let the loop keep up."""
     if future.done():
@@ -256,7 +264,7 @@ def test_futures_settled_by_the_loop_and_by_others(impl):
 def test_iterator_of_await_is_stepped_and_ended_by_others(impl):
     """The thread that made it looks at it without a lock; others do with it what they like."""
     stop = threading.Event()
-    current = [None]
+    current, arrived = [None], [None]
 
     def step(iterator):
         try:
@@ -267,30 +275,37 @@ def test_iterator_of_await_is_stepped_and_ended_by_others(impl):
             return None
 
     async def rounds(loop):
-        for i in range(200 * SCALE):
+        for i in range(60):
             future = loop.create_future()
             iterator = current[0] = future.__await__()
             assert step(iterator) in (future, None)
-            if i % 2:
+            wait_for_others(arrived, iterator)
+            if i % 3 == 0:
                 future.set_result(i)
                 assert step(iterator) in (i, None)
-            if i % 3:
+            else:
                 iterator.close()
                 assert step(iterator) is None
             del iterator
             future.cancel()
 
     def others(ends):
+        last, rounds_seen = None, 0
         while not stop.is_set():
             iterator = current[0]
-            if iterator is not None:
-                with contextlib.suppress(asyncio.CancelledError):
-                    step(iterator)
-                if ends:
+            if iterator is not None and iterator is not last:
+                arrived[0] = iterator
+                for _ in range(20):
+                    with contextlib.suppress(asyncio.CancelledError):
+                        step(iterator)
+                rounds_seen += 1
+                if ends and rounds_seen % 4 == 0:
                     iterator.close()
+                last = iterator
 
     with loop_in_thread(impl, quiet) as loop:
         threads = Threads()
+        threads.add(others, False)
         threads.add(others, False)
         threads.add(others, True)
         with threads.during():
@@ -299,6 +314,7 @@ def test_iterator_of_await_is_stepped_and_ended_by_others(impl):
             finally:
                 stop.set()
         current.clear()
+        arrived.clear()
 
 
 @pytest.mark.skipif(sys.version_info < (3, 14), reason="call graphs came in 3.14")
@@ -306,35 +322,38 @@ def test_who_awaits_a_task_is_noted_by_several_threads(impl):
     """By the loop, whose task awaits it, and by asyncio's functions in other threads; none takes
     away what another one has noted."""
     stop = threading.Event()
-    current = [None]
+    current, arrived = [None], [None]
 
     async def rounds(loop):
         this = asyncio.current_task()
-        for _ in range(100 * SCALE):
+        for _ in range(60):
             task = loop.create_task(asyncio.sleep(0))
             current[0] = task
+            wait_for_others(arrived, task)
             await task
             assert this not in (task._asyncio_awaited_by or ())
 
-    def note(future):
+    def note(future, looks):
         while not stop.is_set():
             task = current[0]
             if task is not None:
+                arrived[0] = task
                 asyncio.future_add_to_awaited_by(task, future)
-                assert future in task._asyncio_awaited_by
+                assert not looks or future in task._asyncio_awaited_by
                 asyncio.future_discard_from_awaited_by(task, future)
-                assert future not in (task._asyncio_awaited_by or ())
+                assert not looks or future not in (task._asyncio_awaited_by or ())
 
     with loop_in_thread(impl, quiet) as loop:
         threads = Threads()
-        for _ in range(2):
-            threads.add(note, loop.create_future())
+        for looks in (False, True):
+            threads.add(note, loop.create_future(), looks)
         with threads.during():
             try:
                 asyncio.run_coroutine_threadsafe(rounds(loop), loop).result()
             finally:
                 stop.set()
         current.clear()
+        arrived.clear()
 
 
 def test_others_look_while_memory_is_used_again(impl):
@@ -761,7 +780,7 @@ def test_loops_come_and_go_in_threads(impl):
 def test_future_shared_by_threads_without_a_running_loop(impl):
     """Only one of those that settle it is right."""
     loop = impl.new_event_loop()
-    for _ in range(50 * SCALE):
+    for _ in range(60):
         future = impl.Future(loop=loop)
         won = []
 
