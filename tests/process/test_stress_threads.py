@@ -780,7 +780,7 @@ def test_loops_come_and_go_in_threads(impl):
 def test_future_shared_by_threads_without_a_running_loop(impl):
     """Only one of those that settle it is right."""
     loop = impl.new_event_loop()
-    for _ in range(60):
+    for _ in range(50 * SCALE):
         future = impl.Future(loop=loop)
         won = []
 
