@@ -145,8 +145,12 @@ detach_directly(Transport *tr, PyObject *server)
 void
 server_client_is_free(Transport *tr)
 {
+    PyObject *server = Py_XNewRef(tr->server);
+    if (server == NULL) {
+        return;    /* its _detach() is under way, which takes it out */
+    }
     PyObject *exc = PyErr_GetRaisedException();
-    PyObject *op = PyObject_GetAttr(tr->server, tr->head.state->names._clients);
+    PyObject *op = PyObject_GetAttr(server, tr->head.state->names._clients);
     if (op != NULL && Py_IS_TYPE(op, net_state(tr->head.state)->types.Clients)) {
         Clients *clients = clients_cast(op);
         list_remove(&tr->client);
@@ -160,6 +164,7 @@ server_client_is_free(Transport *tr)
         Py_XDECREF(result);
     }
     Py_XDECREF(op);
+    Py_DECREF(server);
     PyErr_SetRaisedException(exc);
 }
 

@@ -112,6 +112,43 @@ def test_client_that_paused_and_is_garbage_is_not_seen(run, loop):
 
 
 @has_clients
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+def test_client_that_pauses_while_it_leaves(run, loop, monkeypatch):
+    """By a server's method that somebody has replaced, which is called for one that dies."""
+    left, made = [], []
+
+    class Nobody(asyncio.Protocol):
+        def connection_made(self, transport):
+            made.append(transport)
+            transport.pause_reading()
+            transport.resume_reading()
+
+    def detach(server, transport):
+        transport.pause_reading()
+        left.append(len(server._clients))
+        original(server, transport)
+        left.append(len(server._clients))
+
+    original = asyncio.Server._detach
+    monkeypatch.setattr(asyncio.Server, "_detach", detach)
+
+    async def main():
+        peer = socket.create_connection(server.sockets[0].getsockname())
+        await until(lambda: made)
+        await turns(2)
+        made[0].abort()
+        made.clear()
+        await until(lambda: len(left) == 2)
+        assert left == [1, 0]
+        peer.close()
+        server.close()
+        await server.wait_closed()
+
+    server = run(loop.create_server(Nobody, "127.0.0.1", 0))
+    run(main())
+
+
+@has_clients
 def test_clients_while_they_come_and_go(run, loop, size):
     """Weak references, iterators and the collector at any moment."""
     chance = random.Random(7)
