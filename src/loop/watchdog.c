@@ -12,7 +12,6 @@
 #include "loop/lookout.h"
 
 #include "base/monotonic.h"
-#include "loop/activity.h"
 #include "loop/loop_state.h"
 #include "loop/turns.h"
 
@@ -68,6 +67,7 @@ struct seen {
     int64_t next_report_ns;      /* 0: none is due */
     int64_t asked_ns;            /* an event was written that nobody has noted yet; 0: none */
     int64_t signalled_ns;        /* a dump is to be read; 0: none */
+    bool unasked;                /* its stack is to be asked for when no other loop's is awaited */
     bool held;                   /* signalled because the GIL is not to be had; else Python's thread is busy */
     bool reported;
     struct window window;
@@ -237,6 +237,20 @@ watch_read_dump(struct watch *watch, struct seen *seen)
     watch_add_dump(watch, seen, dump);
 }
 
+/* Is a dump of some loop under way? All of them come through one pipe, so that a second one would be taken
+ * for a part of the first. */
+static bool
+watch_awaits_dump(struct watch *watch, int64_t now)
+{
+    for (size_t i = 0; i < watch->lookout.seen.length; i++) {
+        const struct seen *seen = seen_at(&watch->lookout.seen, i);
+        if (seen->signalled_ns != 0 && now - seen->signalled_ns < RIPE_NS) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* One loop that is in the turn in which it was the last time. */
 static void
 watch_stuck(struct watch *watch, struct seen *seen, const struct activity *activity, int64_t now)
@@ -254,11 +268,10 @@ watch_stuck(struct watch *watch, struct seen *seen, const struct activity *activ
         seen->next_report_ns = watch->repeat_ns == 0 ? 0 : now + watch->repeat_ns;
         seen->asked_ns = now;
         if (FRAMES_ARE_SHY && watch->lookout.signal != 0) {
-            seen->held = false;
-            watch_signal(watch, seen, activity, now);
+            seen->unasked = true;
         }
     }
-    else if (seen->asked_ns != 0 && now - seen->asked_ns >= watch->grace_ns) {
+    else if (!seen->unasked && seen->asked_ns != 0 && now - seen->asked_ns >= watch->grace_ns) {
         int64_t patience = watch_patience(watch, &seen->held);
         if (patience == 0) {
             seen->asked_ns = 0;
@@ -266,6 +279,11 @@ watch_stuck(struct watch *watch, struct seen *seen, const struct activity *activ
         else if (watch->lookout.signal != 0 && now - seen->asked_ns >= patience) {
             watch_signal(watch, seen, activity, now);
         }
+    }
+    if (FRAMES_ARE_SHY && seen->unasked && !watch_awaits_dump(watch, now)) {
+        seen->unasked = false;
+        seen->held = false;
+        watch_signal(watch, seen, activity, now);
     }
 }
 
