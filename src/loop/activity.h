@@ -9,10 +9,10 @@
 #ifndef ASYNCLOOP_ACTIVITY_H
 #define ASYNCLOOP_ACTIVITY_H
 
-#include <pthread.h>
-
 #include "loop/counters.h"
 #include "loop/page.h"
+
+#include <pthread.h>
 
 /* All loops of an interpreter. Lives as long as one of its holders: the module, the loops, the
  * watchdogs. */

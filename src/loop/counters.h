@@ -8,7 +8,6 @@
 #ifndef ASYNCLOOP_COUNTERS_H
 #define ASYNCLOOP_COUNTERS_H
 
-#include "base/base.h"
 #include "base/compat.h"
 
 /* How late what is due runs, in nanoseconds: eight buckets to an octave, from DELAY_LEAST_NS on. What is

@@ -9,7 +9,6 @@
 #include "loop/lookout.h"
 
 #include "base/monotonic.h"
-#include "loop/activity.h"
 #include "loop/loop_state.h"
 #include "loop/probe.h"
 

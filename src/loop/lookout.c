@@ -2,7 +2,6 @@
 #include "loop/lookout.h"
 
 #include "base/thread.h"
-#include "loop/activity.h"
 
 #include <errno.h>
 #include <poll.h>

@@ -9,13 +9,10 @@
 #ifndef ASYNCLOOP_LOOKOUT_H
 #define ASYNCLOOP_LOOKOUT_H
 
-#include <pthread.h>
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <sys/types.h>
+#include "loop/activity.h"
 
-struct activities;
+#include <pthread.h>
+#include <sys/types.h>
 
 /* What is known of one loop; the list's items begin with this. */
 struct seen_loop {

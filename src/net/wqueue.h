@@ -8,9 +8,9 @@
 #ifndef ASYNCLOOP_WQUEUE_H
 #define ASYNCLOOP_WQUEUE_H
 
-#include <sys/uio.h>
-
 #include "base/compat.h"
+
+#include <sys/uio.h>
 
 struct wqueue_pieces {
     size_t capacity;

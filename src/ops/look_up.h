@@ -19,10 +19,10 @@
 #ifndef ASYNCLOOP_LOOK_UP_H
 #define ASYNCLOOP_LOOK_UP_H
 
-#include <netdb.h>
-
 #include "base/tuning.h"
 #include "ops/operation.h"
+
+#include <netdb.h>
 
 /* They mostly wait for a name server, so there may be more than processors: so many names are asked at once. */
 #define LOOK_UPS_MAX 16

@@ -34,6 +34,7 @@ COMMENT_OR_STRING = re.compile(
 CONTINUED = r"(?:\\\n|[^\n])*"
 DEFINE = re.compile(rf"^[ \t]*#[ \t]*define\b{CONTINUED}", re.MULTILINE)
 DIRECTIVE = re.compile(rf"^[ \t]*#[ \t]*(?!define\b){CONTINUED}", re.MULTILINE)
+ANY_INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]+(?:"([^"]+)"|<([^>]+)>)', re.MULTILINE)
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]+"([^"]+)"', re.MULTILINE)
 TOKEN = re.compile(r"[A-Za-z_]\w*|->|\.\.\.|\d[\w.]*|[^\s\w]")
 NAME = re.compile(r"[A-Za-z_]\w*\Z")
@@ -56,6 +57,7 @@ class Source:
             (text.count("\n", 0, match.start()) + 1, match.group(1))
             for match in INCLUDE.finditer(text)
         ]
+        self.all_includes = ANY_INCLUDE.findall(text)
         self.text = DIRECTIVE.sub(blank, COMMENT_OR_STRING.sub(blank, text))
         self.defined = {}
         self.static = set()
@@ -151,6 +153,26 @@ class Tree:
                 if home is not None and home != name and used not in source.defined:
                     yield name, line, home, used
 
+    def included(self, name, seen):
+        """The headers of the system that a file gets, in the order in which it gets them."""
+        for ours, others in self.sources[name].all_includes:
+            if others:
+                yield others
+            elif ours in self.sources and ours not in seen:
+                seen.add(ours)
+                yield from self.included(ours, seen)
+
+    def python_too_late(self):
+        """C files that get another header before Python.h, with that header.
+
+        Python.h says which parts of the C library's headers are seen: it has to come first.
+        """
+        for name in self.sources:
+            if name.endswith(".c"):
+                headers = list(self.included(name, set()))
+                if "Python.h" in headers and headers[0] != "Python.h":
+                    yield f"src/{name}: <{headers[0]}>"
+
     def climbs(self):
         """{(file, file in a higher folder): [where]}"""
         found = collections.defaultdict(list)
@@ -238,6 +260,10 @@ def test_nothing_climbs(tree):
     assert climbs == [], "these are about what lies in a higher folder:\n" + "\n".join(climbs)
 
 
+def test_python_comes_first(tree):
+    assert list(tree.python_too_late()) == []
+
+
 def test_circles_of_calls(tree):
     circles = tree.circles()
     new = ["\n".join([" ".join(sorted(circle)), *calls])
@@ -272,3 +298,14 @@ def test_what_is_seen():
         ("base/low.c", "net/net.c"): ["src/base/low.c:16: net_table of src/net/net.c"],
     }
     assert list(tree.circles()) == [frozenset({"low", "net"})]
+
+
+def test_python_that_comes_late_is_seen():
+    tree = Tree(None, {
+        "base/python.h": "#include <Python.h>\n#include <time.h>\n",
+        "base/plain.h": "#include <stddef.h>\n",
+        "base/good.c": '#include "base/python.h"\n#include "base/plain.h"\n#include <Python.h>\n',
+        "base/late.c": '#include "base/plain.h"\n#include "base/python.h"\n',
+        "base/none.c": '#include <stdint.h>\n#include "base/plain.h"\n',
+    })
+    assert list(tree.python_too_late()) == ["src/base/late.c: <stddef.h>"]
