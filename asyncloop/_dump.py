@@ -96,6 +96,21 @@ def safely_str(thing: Any) -> str:
     return _safely(str, thing)
 
 
+def text_of_task(task: Any) -> str:
+    """safely_repr() of a task of another thread's loop, which may run meanwhile.
+
+    Without a GIL that would look at a frame that runs: then it is the names of task and coroutine.
+    """
+    if _HAS_GIL:
+        return safely_repr(task)
+    try:
+        coroutine = task.get_coro()
+        name = getattr(coroutine, "__qualname__", type(coroutine).__name__)
+        return f"<{type(task).__name__} name={task.get_name()!r} coro=<{name}()>>"
+    except BaseException as error:
+        return f"<a task that raised {type(error).__name__}>"
+
+
 def safely_repr(thing: Any) -> str:
     """repr(), whatever that raises."""
     return _safely(repr, thing)

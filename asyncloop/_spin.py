@@ -24,7 +24,7 @@ from types import CodeType, ModuleType
 from typing import Any
 
 from . import _core
-from ._dump import safely_repr
+from ._dump import text_of_task
 
 __all__ = ["Spin"]
 
@@ -45,7 +45,7 @@ class Spin:
     thread: threading.get_ident() of the thread that runs it
     turns_per_second: how often it turned, just before this was told
     callbacks: what runs, the most frequent first, as `function() at file:line`
-    tasks: the tasks among them, or that they belong to, as repr() has them
+    tasks: the tasks among them, or that they belong to, as repr() has them (without a GIL by name)
     descriptor: that is ready all the time, or None
     """
 
@@ -105,7 +105,7 @@ class Detector:
                     verdict.callbacks,
                     # Here, and not in the loop's thread: a repr() may do anything.
                     tuple(
-                        safely_repr(task) for ref in verdict.tasks if (task := ref()) is not None
+                        text_of_task(task) for ref in verdict.tasks if (task := ref()) is not None
                     ),
                     verdict.descriptor,
                 )

@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any, Literal, NamedTuple
 
 from . import _core, _page
-from ._dump import frame_of
+from ._dump import frame_of, text_of_task
 from ._say import descriptor_of_stderr, encodable, say, says_no, write_with_patience
 from ._spin import Detector, Spin
 from ._stacks import OWN_FILES, StackSignal, is_in_a_debugger, stack_of_dump, stack_of_frame
@@ -52,7 +52,8 @@ class Stall:
     thread: threading.get_ident() of the thread that runs it
     duration: seconds, so far or in all
     still_running: is it blocked still?
-    task: the repr() of the task that runs, or None: a callback does
+    task: the repr() of the task that runs, or None: a callback does; without a GIL the names of
+        task and coroutine
     stack: what runs, outermost frame first; the last entry has the blocking line
     gil_held: the stack is what faulthandler wrote, since the call that blocks holds the GIL
     gc_seconds: time that the garbage collector took of it
@@ -352,7 +353,9 @@ def _current_task(number: int) -> str | None:
         return None
     try:
         task = asyncio.current_task(loop)
-        return None if task is None else repr(task)
+        if task is None:
+            return None
+        return text_of_task(task)
     except BaseException as error:
         return f"<a task whose repr() raised {type(error).__name__}>"
 
