@@ -206,5 +206,30 @@ def _take_unread(protocol: asyncio.BaseProtocol) -> bytes | None:
     return unread
 
 
+_LATE = "APPLICATION_DATA_AFTER_CLOSE_NOTIFY"
+
+
+def late_error() -> "ssl.SSLError":
+    """The exception for data that comes after our own close_notify.
+
+    As `SSLObject.unwrap()` raises it, with the place in the module's source. The core drops such
+    data and goes on until the peer has closed as well; where the `ssl` module meets it the
+    connection is of no more use.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    place = ""
+    try:
+        context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True).unwrap()
+    except ssl.SSLError as exc:  # there is no connection to be ended
+        _, bracket, rest = str(exc).rpartition(" (")
+        place = bracket + rest
+    error = ssl.SSLError(
+        int(ssl.SSL_ERROR_SSL), f"[SSL: {_LATE}] {_LATE.lower().replace('_', ' ')}{place}"
+    )
+    error.library = "SSL"
+    error.reason = _LATE
+    return error
+
+
 ACCEPTING["_make_ssl_transport"] = TlsHooks._make_ssl_transport
 _core._accepting_methods(ACCEPTING)

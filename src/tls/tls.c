@@ -461,7 +461,7 @@ tls_shutdown_done(Tls *tls)
 static PyObject *
 make_late_error(void)
 {
-    PyObject *module = PyImport_ImportModule("asyncloop._late");
+    PyObject *module = PyImport_ImportModule("asyncloop._tls");
     PyObject *exc = module == NULL ? NULL : PyObject_CallMethod(module, "late_error", NULL);
     Py_XDECREF(module);
     return exc != NULL ? exc : PyErr_GetRaisedException();    /* no memory: then that is the reason */

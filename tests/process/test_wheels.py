@@ -202,9 +202,10 @@ def test_annotations_in_one_line_and_in_several():
 
 def test_types_of_local_variables():
     text = "def f(é: int):\n    x: int\n    y: list[int] = [é]\n    self.z: 'T' = y\n    class A:\n"
-    text += "        b: int = 0\n        def g(self):\n            c: int = 1\nd: int = 2\n"
+    text += "        b: int = 0\n        def g(self):\n            c: int = 1\n"
+    text += "d: int = 2\n_e: int = 3\n"
     short = "def f(é: int):\n    x: int\n    y = [é]\n    self.z = y\n    class A:\n"
-    short += "        b: int = 0\n        def g(self):\n            c = 1\nd: int = 2\n"
+    short += "        b: int = 0\n        def g(self):\n            c = 1\nd: int = 2\n_e = 3\n"
     assert contents.without_local_annotations(text) == short
 
 
@@ -215,6 +216,14 @@ def test_imports_of_types_that_are_used_nowhere():
     short = "import os\nfrom typing import Any\n\n\n\nfrom collections.abc import Callable as C\n"
     short += "from io import StringIO\ndef f(a: Any, b: C): ...\n"
     assert contents.without_unused_types(text) == short
+
+
+def test_what_only_checkers_look_at():
+    text = "if TYPE_CHECKING:\n import ssl\n\n from ._core import _M as _B\nelse:\n _B = object\n"
+    text += "if TYPE_CHECKING:\n import os\nif TYPE_CHECKING:\n import re\nclass A(_B): x: re\n"
+    short = "\n\n\n\n\n_B = object\n\n\nif TYPE_CHECKING:\n import re\nclass A(_B): x: re\n"
+    assert contents.without_ways_of_checkers(text, "_private") == short
+    assert contents.without_ways_of_checkers(text, "public") == text
 
 
 def test_a_stub_without_what_only_the_package_calls():

@@ -187,20 +187,22 @@ def without_private_annotations(text, module, public):
 
 
 def _local_annotations(node, inside=False):
-    """The variables with a value and a type in functions, in their order.
+    """The variables with a value and a type in functions, and private ones of modules, in order.
 
     Not in a class, whose types can be asked for. Without a value it says that the name is local.
     """
     for each in ast.iter_child_nodes(node):
-        if inside and isinstance(each, ast.AnnAssign) and each.value is not None:
-            yield each
+        if isinstance(each, ast.AnnAssign) and each.value is not None:
+            in_module = isinstance(node, ast.Module) and isinstance(each.target, ast.Name)
+            if inside or (in_module and _is_private(each.target.id)):
+                yield each
         is_function = isinstance(each, (ast.FunctionDef, ast.AsyncFunctionDef))
         is_class = isinstance(each, ast.ClassDef)
         yield from _local_annotations(each, is_function or (inside and not is_class))
 
 
 def without_local_annotations(text):
-    """A Python file for a wheel: nobody sees what functions say of their own variables."""
+    """A Python file for a wheel: nobody sees what its own variables are said to be."""
     lines = [line.encode() for line in text.splitlines(keepends=True)]
     for node in reversed(list(_local_annotations(ast.parse(text)))):
         row, column = node.target.end_lineno, node.target.end_col_offset
@@ -208,6 +210,32 @@ def without_local_annotations(text):
             line = lines[row - 1]
             lines[row - 1] = line[:column] + line[node.annotation.end_col_offset :]
     shorter = b"".join(lines).decode()
+    ast.parse(shorter)
+    return shorter
+
+
+def _used_once(name, text):
+    return len(re.findall(rf"\b{name.split()[-1]}\b", text)) == 1
+
+
+def without_ways_of_checkers(text, module):
+    """A Python file for a wheel: of a private module, what it does when it runs.
+
+    What only the package's own check by types looks at (`if TYPE_CHECKING:`) is left out where
+    there is another way, or nothing is left that uses it. Lines keep their numbers.
+    """
+    lines = text.splitlines(keepends=True)
+    for node in ast.parse(text).body if _is_private(module) else ():
+        if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            continue
+        names = [ast.unparse(one) for each in node.body for one in getattr(each, "names", [None])]
+        if not node.orelse and not all(name and _used_once(name, text) for name in names):
+            continue
+        kept = lines[node.orelse[0].lineno - 1 : node.end_lineno] if node.orelse else []
+        kept = [line.removeprefix(" " * node.orelse[0].col_offset) for line in kept]
+        dropped = node.end_lineno - node.lineno + 1 - len(kept)
+        lines[node.lineno - 1 : node.end_lineno] = ["\n"] * dropped + kept
+    shorter = "".join(lines)
     ast.parse(shorter)
     return shorter
 
@@ -222,7 +250,7 @@ def without_unused_types(text):
         if not (isinstance(node, ast.ImportFrom) and node.module in _MODULES_OF_TYPES):
             continue
         names = [ast.unparse(one) for one in node.names]
-        used = [name for name in names if len(re.findall(rf"\b{name.split()[-1]}\b", text)) > 1]
+        used = [name for name in names if not _used_once(name, text)]
         if used != names:
             short = f"from {node.module} import {', '.join(used)}" if used else ""
             left_out = ["\n"] * (node.end_lineno - node.lineno)
@@ -236,6 +264,9 @@ def _declared(node):
     """The name that a statement of a stub is about, or None."""
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
         return node.name
+    if isinstance(node, ast.ClassDef):
+        for_checks = "type_check_only" in map(ast.unparse, node.decorator_list)
+        return node.name if for_checks else None
     is_variable = isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
     return node.target.id if is_variable else None
 
