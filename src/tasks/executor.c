@@ -73,10 +73,7 @@ static int
 copy_outcome(struct state *state, PyObject *source, Future *future)
 {
     PyObject *result;
-    if (UNLIKELY(!future_is_pending(future))) {    /* by somebody else: asyncio reports that as a callback's error */
-        return call_for_effect(tasks_state(state)->executor.chain_future, source, (PyObject *)future);
-    }
-    int has = source_result(state, source, &result);
+    int has = future_is_pending(future) ? source_result(state, source, &result) : 0;
     if (LIKELY(has > 0)) {
         int failed = future_set_result(future, result);
         Py_DECREF(result);
@@ -140,15 +137,16 @@ static int
 link_source_done(Link *link)
 {
     Loop *loop = link->loop;
-    bool waits;
+    bool waits, settled;
     {
         GUARD(link);
         waits = link->future != NULL && !future_is_cancelled(link->future);
+        settled = waits && !future_is_pending(link->future);    /* by somebody else: asyncio's callback says so */
     }
     if (!waits || FLAG(loop->closed) || SHARED_LOAD(loop->ev) == NULL) {
         return 0;    /* nobody wants to know any more */
     }
-    if (UNLIKELY(SHARED_LOAD(loop->thread_id) == PyThread_get_thread_ident())
+    if (UNLIKELY(settled) || UNLIKELY(SHARED_LOAD(loop->thread_id) == PyThread_get_thread_ident())
         || UNLIKELY(loop_replaced(loop) & LOOP_BIT(call_soon_threadsafe))) {
         return link_hand_over(link);
     }
