@@ -98,6 +98,7 @@ class NestedHooks(_Base):
                 # an exception may be a frozen dataclass.
                 trace = sys.exc_info()[2]
                 BaseException.with_traceback(error, trace and trace.tb_next)
+                del future, trace  # traceback.clear_frames() does not come here
                 raise
         self._check_closed()
         new_task = not futures.isfuture(future)

@@ -165,3 +165,17 @@ def test_future_of_an_executor_that_is_settled_early(loop, run, reports):
     (report,) = reports
     assert report["message"].startswith("Exception in callback _chain_future.<locals>._set_state(")
     assert "_chain_future" in repr(report["handle"])
+
+
+def test_frames_of_a_run_that_failed_can_be_cleared(loop):
+    async def never():
+        pass
+
+    async def main():
+        loop.run_until_complete(never())
+
+    with pytest.warns(RuntimeWarning, match="never awaited"):
+        try:
+            loop.run_until_complete(main())
+        except RuntimeError as exc:
+            traceback.clear_frames(exc.__traceback__)
