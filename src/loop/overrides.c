@@ -89,6 +89,20 @@ class_has_usual_look_up(PyObject *class)
     return same;
 }
 
+/* The code that the function of asyncio had when a loop of any thread looked at it first. */
+static PyObject *
+code_first_seen(struct state *state, int number, PyObject *function)
+{
+    PyObject **place = &loop_state(state)->overrides.seen[number].code;
+    PyObject *code = NULL, *now = PyFunction_GET_CODE(function);
+    if (SHARED_LOAD(*place) == NULL
+        && __atomic_compare_exchange_n(place, &code, now, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+        Py_INCREF(now);
+        SHARED_STORE(loop_state(state)->overrides.seen[number].function, Py_NewRef(function));
+    }
+    return SHARED_LOAD(*place);
+}
+
 /* Has a class of asyncio the function that asyncio has there, with the code that it had when it was first seen
  * (the number in `seen`)? */
 static bool
@@ -96,14 +110,8 @@ class_has_standard(struct state *state, int number, PyObject *class, const char 
                    const char *qualname)
 {
     PyObject *value = PyObject_GetAttrString(class, name);
-    PyObject **function = &loop_state(state)->overrides.seen[number].function;
-    PyObject **code = &loop_state(state)->overrides.seen[number].code;
     bool own = value != NULL && standard_function(value, namespace, qualname);
-    if (own && *function == NULL) {
-        *function = Py_NewRef(value);
-        *code = Py_NewRef(PyFunction_GET_CODE(value));
-    }
-    own = own && PyFunction_GET_CODE(value) == *code;
+    own = own && PyFunction_GET_CODE(value) == code_first_seen(state, number, value);
     PyErr_Clear();
     Py_XDECREF(value);
     return own;
@@ -113,7 +121,7 @@ void
 overrides_look_at_codes(Loop *loop)
 {
     for (int i = 0; i < SEEN_COUNT; i++) {
-        PyObject *function = loop_state(loop->state)->overrides.seen[i].function;
+        PyObject *function = SHARED_LOAD(loop_state(loop->state)->overrides.seen[i].function);
         if (function != NULL && PyFunction_GET_CODE(function) != loop_state(loop->state)->overrides.seen[i].code) {
             overrides_forget(loop);
             return;
