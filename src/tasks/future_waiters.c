@@ -239,7 +239,7 @@ future_add_callback_steal(Future *self, PyObject *callback, PyObject *context)
         result = future_call_soon(self, callback, (PyObject *)self, context);
         Py_DECREF(context);
     }
-    else if (LIKELY(self->callback0 == NULL && self->callbacks == NULL)) {
+    else if (LIKELY(future_has_no_waiter(self))) {
         self->callback0 = Py_NewRef(callback);
         self->context0 = context;
     }
@@ -262,7 +262,7 @@ future_add_first_briefly_steal(Future *self, PyObject *callback, PyObject *conte
     if (UNLIKELY(!brief_begin(&brief, &self->own_loop))) {
         return false;
     }
-    bool first = self->future_state == FUTURE_PENDING && self->callback0 == NULL && self->callbacks == NULL;
+    bool first = self->future_state == FUTURE_PENDING && future_has_no_waiter(self);
     if (LIKELY(first)) {
         self->callback0 = Py_NewRef(callback);
         self->context0 = context;
@@ -450,7 +450,7 @@ Future_get__callbacks(PyObject *op, void *closure UNUSED)
     if (self->loop == NULL) {
         return future_not_initialised();
     }
-    if (self->callback0 == NULL && self->callbacks == NULL) {
+    if (future_has_no_waiter(self)) {
         Py_RETURN_NONE;
     }
     PyObject *list = PyList_New(0);

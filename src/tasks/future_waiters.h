@@ -88,6 +88,12 @@ int future_wake_first_steal(Future *future, PyObject *callback, PyObject *contex
 /* READY_DONE: runs the callbacks that are left in a future. 0, or -1 with an exit exception. */
 int future_run_left_callbacks(Loop *loop, Future *future);
 
+static inline bool
+future_has_no_waiter(const Future *future)
+{
+    return future->callback0 == NULL && future->callbacks == NULL;
+}
+
 int future_park_later(Future *future, PyObject *task);    /* behind others: for the next one */
 
 /* Parks a Task (borrowed) of the same loop in a future that is pending. 0, or -1 with MemoryError. */
@@ -95,7 +101,7 @@ static inline int
 future_park_pending(Future *future, PyObject *task)
 {
     VERIFY(future_is_pending(future) && future->own_loop != NULL && future->own_loop == ((Future *)task)->own_loop);
-    if (LIKELY(future->callback0 == NULL && future->callbacks == NULL)) {
+    if (LIKELY(future_has_no_waiter(future))) {
         future->callback0 = Py_NewRef(task);
         future->parked0 = true;
         return 0;

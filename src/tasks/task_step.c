@@ -139,7 +139,7 @@ task_park_briefly_steal(Task *self, PyObject *waiter, bool *must_cancel)
         return false;
     }
     bool usual = SHARED_LOAD(future->own_loop) == brief.loop && future_is_pending(future)
-                 && future->callback0 == NULL && future->callbacks == NULL && self->waiter == NULL
+                 && future_has_no_waiter(future) && self->waiter == NULL
                  && SHARED_LOAD(future->blocking) && future != &self->future;
     if (LIKELY(usual)) {
         SHARED_STORE(future->blocking, false);
