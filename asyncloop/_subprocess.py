@@ -328,14 +328,13 @@ class SubprocessHooks(_Base):
             raise
         try:
             files = process.stdin, process.stdout, process.stderr
+            if files != _NO_PIPES and self._connects_pipes_otherwise():
+                await transport._connect_one_by_one(files)
+                return transport
+            _core._next_task_number()  # asyncio connects in a Task
             if files != _NO_PIPES:
-                if self._connects_pipes_otherwise():
-                    await transport._connect_one_by_one(files)
-                    return transport
-                _core._next_task_number()
                 transport._connect_all(files)
             else:
-                _core._next_task_number()
                 self.call_soon(protocol.connection_made, transport)
             await self._turn_or_future()
         except (SystemExit, KeyboardInterrupt):

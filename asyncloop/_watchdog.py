@@ -353,9 +353,7 @@ def _current_task(number: int) -> str | None:
         return None
     try:
         task = asyncio.current_task(loop)
-        if task is None:
-            return None
-        return text_of_task(task)
+        return None if task is None else text_of_task(task)
     except BaseException as error:
         return f"<a task whose repr() raised {type(error).__name__}>"
 
