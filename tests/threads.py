@@ -1,5 +1,6 @@
 """Threads that use one thing at once, for stress tests."""
 
+import asyncio
 import contextlib
 import os
 import sys
@@ -61,6 +62,14 @@ class Threads:
             yield
         finally:
             self.join()
+
+    def beside(self, coro, loop, stop):
+        """Run until the coroutine has ended on the loop, which sets `stop`."""
+        with self.during():
+            try:
+                asyncio.run_coroutine_threadsafe(coro, loop).result()
+            finally:
+                stop.set()
 
 
 @contextlib.contextmanager

@@ -308,11 +308,7 @@ def test_iterator_of_await_is_stepped_and_ended_by_others(impl):
         threads.add(others, False)
         threads.add(others, False)
         threads.add(others, True)
-        with threads.during():
-            try:
-                asyncio.run_coroutine_threadsafe(rounds(loop), loop).result()
-            finally:
-                stop.set()
+        threads.beside(rounds(loop), loop, stop)
         current.clear()
         arrived.clear()
 
@@ -347,11 +343,7 @@ def test_who_awaits_a_task_is_noted_by_several_threads(impl):
         threads = Threads()
         for looks in (False, True):
             threads.add(note, loop.create_future(), looks)
-        with threads.during():
-            try:
-                asyncio.run_coroutine_threadsafe(rounds(loop), loop).result()
-            finally:
-                stop.set()
+        threads.beside(rounds(loop), loop, stop)
         current.clear()
         arrived.clear()
 
@@ -400,11 +392,7 @@ def test_others_look_while_memory_is_used_again(impl):
         threads = Threads()
         threads.add(look)
         threads.add(look)
-        with threads.during():
-            try:
-                asyncio.run_coroutine_threadsafe(rounds(loop), loop).result()
-            finally:
-                stop.set()
+        threads.beside(rounds(loop), loop, stop)
 
 
 def test_tasks(impl):

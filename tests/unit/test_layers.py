@@ -34,8 +34,7 @@ COMMENT_OR_STRING = re.compile(
 CONTINUED = r"(?:\\\n|[^\n])*"
 DEFINE = re.compile(rf"^[ \t]*#[ \t]*define\b{CONTINUED}", re.MULTILINE)
 DIRECTIVE = re.compile(rf"^[ \t]*#[ \t]*(?!define\b){CONTINUED}", re.MULTILINE)
-ANY_INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]+(?:"([^"]+)"|<([^>]+)>)', re.MULTILINE)
-INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]+"([^"]+)"', re.MULTILINE)
+INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]+(?:"([^"]+)"|<([^>]+)>)', re.MULTILINE)
 TOKEN = re.compile(r"[A-Za-z_]\w*|->|\.\.\.|\d[\w.]*|[^\s\w]")
 NAME = re.compile(r"[A-Za-z_]\w*\Z")
 # What a name after these is, is no function and no variable of a file.
@@ -56,10 +55,12 @@ class Source:
         self.includes = [
             (text.count("\n", 0, match.start()) + 1, match.group(1))
             for match in INCLUDE.finditer(text)
+            if match.group(1)
         ]
-        self.all_includes = ANY_INCLUDE.findall(text)
+        self.all_includes = INCLUDE.findall(text)
         self.text = DIRECTIVE.sub(blank, COMMENT_OR_STRING.sub(blank, text))
         self.defined = {}
+        self.functions = []    # (name, first line, lines) of each that is defined
         self.static = set()
         self.declared = set()    # (name, line) of declarations, which are no calls
         self.read_outline(DEFINE.sub(blank, self.text))
@@ -87,6 +88,7 @@ class Source:
                 depth -= 1
                 assert depth >= 0, f"{self.path}:{self.line(match.start())}: one {token} too many"
                 if token == "}" and depth == 0 and self.is_function(statement):
+                    self.note_function(statement, self.line(match.start()))
                     statement = []
                     continue
             if depth == 0 and token == ";":
@@ -101,6 +103,19 @@ class Source:
         words = [token for token, _ in statement]
         return "(" in words and "=" not in words[: words.index("(")]
 
+    @staticmethod
+    def name_of_function(words):
+        """Where in a statement the name of its function is, or None: it is a macro's."""
+        opened = [i for i, word in enumerate(words) if word == "(" and i > 0]
+        return next((i - 1 for i in opened if words[i - 1] not in NO_FUNCTION), None)
+
+    def note_function(self, statement, last):
+        words = [token for token, _ in statement]
+        at = self.name_of_function(words)
+        if at is not None:
+            first = self.line(statement[0][1])
+            self.functions.append((words[at], first, last - first + 1))
+
     def note_definition(self, statement, is_body):
         words = [token for token, _ in statement]
         if not words or words[0] == "typedef" or "=" in words and is_body:
@@ -109,8 +124,8 @@ class Source:
             self.declared.update((word, self.line(at)) for word, at in statement)
             return
         if self.is_function(statement):
-            at = words.index("(") - 1
-            if at < 0 or words[at] in NO_FUNCTION:
+            at = self.name_of_function(words)
+            if at is None:
                 return
             if not is_body:
                 self.declared.add((words[at], self.line(statement[at][1])))

@@ -48,33 +48,6 @@ SHARED = {
 pytestmark = pytest.mark.skipif(not SRC.exists(), reason="no source tree")
 
 
-def functions(source):
-    """(name, first line, lines) of each function that the file defines."""
-    depth = 0
-    statement = []
-    begins = statement
-    for match in TOKEN.finditer(DEFINE.sub(blank, source.text)):
-        token = match.group()
-        if token in ("{", "(", "["):
-            if token == "{" and depth == 0:
-                begins = statement
-            depth += 1
-        elif token in ("}", ")", "]"):
-            depth -= 1
-            if token == "}" and depth == 0 and Source.is_function(begins):
-                words = [word for word, _ in begins]
-                names = [words[i - 1] for i, word in enumerate(words) if word == "(" and i > 0]
-                first = source.line(begins[0][1])
-                name = next(name for name in names if name != "__attribute__")
-                yield name, first, source.line(match.start()) - first + 1
-                statement = []
-                continue
-        if depth == 0 and token == ";":
-            statement = []
-        elif depth == 0 or (depth == 1 and token == "("):
-            statement.append((token, match.start()))
-
-
 def variables(source):
     """(name, line, words before it) of each variable that outlives a call."""
     tokens = [(match.group(), match.start())
@@ -125,7 +98,7 @@ def test_files_are_short():
 def test_functions_are_short(tree):
     long = {(name, function): f"src/{name}:{line}: {function}() has {lines} lines"
             for name, source in tree.sources.items()
-            for function, line, lines in functions(source) if lines > MOST_LINES_OF_A_FUNCTION}
+            for function, line, lines in source.functions if lines > MOST_LINES_OF_A_FUNCTION}
     new = [where for key, where in long.items() if key not in LONG]
     assert new == [], f"at most {MOST_LINES_OF_A_FUNCTION} lines, or a reason in LONG"
     assert [key for key in LONG if key not in long] == [], "short now; take them out of LONG"
@@ -169,4 +142,4 @@ def test_what_is_seen():
     assert [key for key, may in seen.items() if not may] == [
         ("texts", 7), ("methods", 8), ("two", 18),
     ]
-    assert list(functions(source)) == [("work", 14, 11), ("more", 25, 5)]
+    assert source.functions == [("work", 14, 11), ("more", 25, 5)]
