@@ -286,13 +286,13 @@ channel_callback_failed(Channel *ch, const char *message)
 }
 
 int
-channel_call_failed(Channel *ch, PyObject *object, const char *method, PyObject *arg)
+channel_call_failed(Loop *loop, PyObject *object, const char *method, PyObject *arg)
 {
     if (is_exit_exception()) {
         return -1;
     }
     PyObject *exc = PyErr_GetRaisedException();
-    Loop *loop = (Loop *)Py_XNewRef(ch->loop);
+    Py_XINCREF(loop);
     PyObject *callback = method == NULL ? Py_NewRef(object) : PyObject_GetAttrString(object, method);
     if (callback == NULL) {
         PyErr_Clear();    /* it was taken away meanwhile */

@@ -145,8 +145,8 @@ int channel_callback_failed(Channel *ch, const char *message);
 /* The current exception came out of what asyncio would have called by a Handle: method(arg) of
  * `object`, or if `method` is NULL, object(arg). It does not end the transport: it is told to the
  * exception handler so, and what that raises leaves the run. `arg` may be NULL. 0, or -1 with an exit
- * exception. */
-int channel_call_failed(Channel *ch, PyObject *object, const char *method, PyObject *arg);
+ * exception. Without a loop it is sys.unraisablehook that is told. */
+int channel_call_failed(Loop *loop, PyObject *object, const char *method, PyObject *arg);
 
 /* `exc` ends the connection: the exception handler is told, as of `transport`, or, if it was `expected`, the log in
  * debug mode. 0, or -1 with what either has raised: asyncio's _fatal_error() ends there. */

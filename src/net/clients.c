@@ -376,27 +376,29 @@ server_attach(Transport *tr, PyObject *server)
     return 0;
 }
 
-void
-server_detach(Transport *tr, bool abandoned)
+int
+server_detach(Transport *tr)
 {
     PyObject *server = tr->server;
     if (server == NULL) {
-        return;
+        return 0;
     }
     tr->server = NULL;
-    if (!detach_directly(tr, server)) {
-        PyObject *exc = PyErr_GetRaisedException();
-        if (server_call(server, tr->head.state->names._detach, tr) < 0) {
-            if (abandoned) {
-                PyErr_Clear();
-            }
-            else {
-                PyErr_WriteUnraisable(server);
-            }
-        }
-        PyErr_SetRaisedException(exc);
-    }
+    int result = detach_directly(tr, server) ? 0 : server_call(server, tr->head.state->names._detach, tr);
+    PyObject *exc = PyErr_GetRaisedException();
     Py_DECREF(server);
+    PyErr_SetRaisedException(exc);
+    return result;
+}
+
+void
+server_abandon(Transport *tr)
+{
+    PyObject *exc = PyErr_GetRaisedException();
+    if (server_detach(tr) < 0) {
+        PyErr_Clear();
+    }
+    PyErr_SetRaisedException(exc);
 }
 
 void

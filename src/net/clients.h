@@ -17,9 +17,12 @@
 /* The transport is the server's from now on, and holds it. 0, or -1 with what _attach() raised. */
 int server_attach(Transport *tr, PyObject *server);
 
-/* Idempotent; keeps the current exception. An abandoned transport may find a server that has
- * stopped waiting for it, and then Server._detach() fails: `abandoned` keeps that quiet. */
-void server_detach(Transport *tr, bool abandoned);
+/* Idempotent. 0, or -1 with what _detach() raised. */
+int server_detach(Transport *tr);
+
+/* The same for a transport that nobody has any more: it may find a server that has stopped waiting for it, and then
+ * Server._detach() fails, which is kept quiet. Keeps the current exception. */
+void server_abandon(Transport *tr);
 
 void server_client_is_free(Transport *tr);    /* for the next one */
 

@@ -77,7 +77,7 @@ read_pipe_run_eof(PyObject *owner, PyObject *arg UNUSED)
     PyObject *answer = proto_call(&tr->head.proto, tr->head.state->names.eof_received, NULL);
     if (answer == NULL) {
         PyObject *protocol = Py_NewRef(tr->head.proto.protocol != NULL ? tr->head.proto.protocol : owner);
-        int result = channel_call_failed(&tr->head, protocol, "eof_received", NULL);
+        int result = channel_call_failed(tr->head.loop, protocol, "eof_received", NULL);
         Py_DECREF(protocol);
         return result;
     }

@@ -15,8 +15,6 @@
 
 #include <errno.h>
 
-static int transport_run_lost(PyObject *owner, PyObject *exc);
-
 /* -- methods of its own --------------------------------------------------------------- */
 
 PyObject *
@@ -140,13 +138,20 @@ transport_is_known(Transport *tr)
 #endif
 }
 
-/* The last step of a transport: the descriptor is closed, everything is forgotten. 0, or -1 with an exit
- * exception of close(); any other goes to the exception handler. */
-static int
-transport_finish(Transport *tr)
+/* The current exception, if there is one, came later than *failed, and takes its place. */
+static void
+failed_later(PyObject **failed)
 {
-    int result = 0;
-    Py_INCREF(tr);
+    PyObject *exc = PyErr_GetRaisedException();
+    if (UNLIKELY(exc != NULL)) {
+        Py_XSETREF(*failed, exc);
+    }
+}
+
+/* The last step of a transport: the descriptor is closed, everything is forgotten, whatever fails. */
+static void
+transport_finish(Transport *tr, PyObject **failed)
+{
     transport_stop_watches(tr);
     transport_release_fd(tr);
     proto_drop_protocol(&tr->head.proto);
@@ -155,57 +160,65 @@ transport_finish(Transport *tr)
         if (transport_is_known(tr) && transport_remember_sockname(tr) < 0) {
             PyErr_WriteUnraisable((PyObject *)tr);
         }
-        result = transport_close_file(tr);
+        (void)transport_close_file(tr);
     }
-    PyObject *exc = NULL;
-    if (UNLIKELY(result < 0)) {
-        result = channel_call_failed(&tr->head, (PyObject *)tr, "_call_connection_lost", Py_None);
-        exc = PyErr_GetRaisedException();
-    }
+    failed_later(failed);
     proto_clear(&tr->head.proto);
-    Loop *loop = (Loop *)Py_XNewRef(tr->head.loop);
     transport_leave_loop(tr);
-    server_detach(tr, false);
-    {
-        GUARD(tr);    /* without a loop, it is what guards the transport */
-        if (tr->kind->lost != NULL) {
-            tr->kind->lost(tr);
-        }
+    (void)server_detach(tr);
+    failed_later(failed);
+    GUARD(tr);    /* without a loop, it is what guards the transport */
+    if (tr->kind->lost != NULL) {
+        tr->kind->lost(tr);
     }
-    Py_XDECREF(loop);
-    Py_DECREF(tr);
-    PyErr_SetRaisedException(exc);
-    return result;
 }
 
-/* Native callback: exc is NULL for a connection that ended in order. */
+/* asyncio's _call_connection_lost(): exc is NULL for a connection that ended in order. 0, or -1 with what
+ * connection_lost(), close() of the socket or _detach() of the server has raised last. */
 static int
-transport_run_lost(PyObject *owner, PyObject *exc)
+transport_lose(Transport *tr, PyObject *exc)
 {
-    Transport *tr = transport_cast(owner);
-    if (tr->head.loop == NULL) {
-        return 0;
+    PyObject *loop = Py_XNewRef((PyObject *)tr->head.loop);
+    PyObject *failed = NULL;
+    if (loop == NULL) {
+        return 0;    /* it has ended in what stops the watches */
     }
-    int result = 0;
     PyObject *protocol = exc == NULL ? NULL : Py_XNewRef(tr->head.proto.protocol);
-    PyObject *arg = exc == NULL ? Py_None : exc;
-    PyObject *value = proto_call(&tr->head.proto, tr->head.state->names.connection_lost, arg);
-    if (value == NULL) {
-        result = channel_call_failed(&tr->head, owner, "_call_connection_lost", arg);
-    }
+    Py_INCREF(tr);
+    PyObject *value = proto_call(&tr->head.proto, tr->head.state->names.connection_lost, exc == NULL ? Py_None : exc);
     Py_XDECREF(value);
     if (protocol != NULL) {
         channel_lost_was_told(&tr->head, protocol, exc);
-        Py_DECREF(protocol);
     }
-    PyObject *leaving = PyErr_GetRaisedException();
-    if (transport_finish(tr) < 0) {
-        result = -1;
-        Py_XDECREF(leaving);
+    failed_later(&failed);
+    Py_XDECREF(protocol);
+    if (LIKELY(failed == NULL)) {
+        transport_finish(tr, &failed);
     }
     else {
-        PyErr_SetRaisedException(leaving);
+        _PyErr_StackItem level;
+        PyObject *handled = Py_NewRef(failed);
+        handling_begin(&level, handled);
+        transport_finish(tr, &failed);
+        handling_end(&level);
+        Py_DECREF(handled);
     }
+    Py_DECREF(tr);
+    Py_DECREF(loop);
+    PyErr_SetRaisedException(failed);
+    return failed == NULL ? 0 : -1;
+}
+
+/* Native callback. */
+static int
+transport_run_lost(PyObject *owner, PyObject *exc)
+{
+    Loop *loop = (Loop *)Py_XNewRef(transport_cast(owner)->head.loop);
+    int result = transport_lose(transport_cast(owner), exc);
+    if (UNLIKELY(result < 0)) {
+        result = channel_call_failed(loop, owner, "_call_connection_lost", exc == NULL ? Py_None : exc);
+    }
+    Py_XDECREF(loop);
     return result;
 }
 
@@ -310,7 +323,7 @@ transport_drained(Transport *tr)
         return 0;
     }
     SHARED_STORE(tr->head.conn_lost, 1);
-    return transport_run_lost((PyObject *)tr, NULL);
+    return transport_lose(tr, NULL);
 }
 
 int
@@ -327,7 +340,7 @@ transport_lose_now(Transport *tr, PyObject *exc)
         SHARED_STORE(tr->head.conn_lost, 1);
     }
     tr->kind->discard_output(tr);
-    return transport_run_lost((PyObject *)tr, exc);
+    return transport_lose(tr, exc);
 }
 
 static bool
@@ -399,7 +412,7 @@ transport_descriptor_gone(Transport *tr)
 void
 transport_step_failed(Transport *tr, Loop *loop, const char *method, int revents)
 {
-    if ((revents & WATCH_BY_HAND) || channel_call_failed(&tr->head, (PyObject *)tr, method, NULL) < 0) {
+    if ((revents & WATCH_BY_HAND) || channel_call_failed(loop, (PyObject *)tr, method, NULL) < 0) {
         loop_propagate(loop);
     }
 }
@@ -572,7 +585,7 @@ transport_undo(Transport *tr)
     PyObject *exc = PyErr_GetRaisedException();
     transport_stop_watches(tr);
     transport_release_fd(tr);
-    server_detach(tr, true);
+    server_abandon(tr);
     tr->file_closed = true;
     SET_FLAG(tr->head.closing, true);
     SHARED_STORE(tr->head.conn_lost, 1);
@@ -616,20 +629,20 @@ transport_run_begin(PyObject *owner, PyObject *waiter)
     Transport *tr = transport_cast(owner);
     int result = 0;
     PyObject *made = tr->made;
+    Loop *loop = (Loop *)Py_XNewRef(tr->head.loop);    /* what is called may end the transport */
     tr->made = NULL;
     PyObject *protocol = Py_XNewRef(tr->head.proto.protocol);
     PyObject *value = made == NULL ? proto_connection_made(&tr->head.proto, tr->head.state, owner)
                                    : proto_call_bound(&tr->head.proto, made, owner);
     if (UNLIKELY(value == NULL)) {    /* for asyncio it is a callback of its own */
-        result = made == NULL ? channel_call_failed(&tr->head, protocol, "connection_made", owner)
-                              : channel_call_failed(&tr->head, made, NULL, owner);
+        result = made == NULL ? channel_call_failed(loop, protocol, "connection_made", owner)
+                              : channel_call_failed(loop, made, NULL, owner);
     }
     Py_XDECREF(protocol);
     Py_XDECREF(made);
     Py_XDECREF(value);
     PyObject *leaving = PyErr_GetRaisedException();
-    Loop *loop = (Loop *)Py_XNewRef(tr->head.loop);    /* what watches may close the transport */
-    if (transport_begin_reading(tr, loop) < 0) {
+    if (transport_begin_reading(tr, tr->head.loop == NULL ? NULL : loop) < 0) {
         transport_not_watched(tr, loop);
     }
     Py_XDECREF(loop);

@@ -237,7 +237,7 @@ transport_reads_by_hand(const Transport *tr, int revents)
 /* What a program has put into the attribute, at most `most`. */
 size_t transport_max_size(Transport *tr, size_t most);
 
-/* connection_lost() now, in place of the next iteration. 0, or -1 with an exit exception. */
+/* connection_lost() now, in place of the next iteration. 0, or -1 with what that has raised. */
 int transport_lose_now(Transport *tr, PyObject *exc);    /* exc borrowed, or NULL */
 
 /* Of a socket, whose write_watch was started: ends what add_writer() and the like have left. May run Python. */
@@ -265,7 +265,7 @@ int transport_close(Transport *tr);             /* 0, or -1 with RuntimeError: l
 int transport_force_close(Transport *tr, PyObject *exc);    /* exc borrowed, or NULL */
 int transport_force_close_here(Transport *tr, PyObject *exc);    /* see transport_own_method() */
 
-/* Output has all gone: ends a transport that was closing. 0, or -1 with an exit exception. */
+/* Output has all gone: ends a transport that was closing. 0, or -1 with what connection_lost() has raised. */
 int transport_drained(Transport *tr);
 
 /* The current exception ends the transport: it is told to the exception handler (an

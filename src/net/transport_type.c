@@ -76,7 +76,7 @@ transport_run_abandon(PyObject *op, PyObject *ignored UNUSED)
         if (transport_close_file(tr) < 0) {
             PyErr_WriteUnraisable(op);
         }
-        server_detach(tr, true);
+        server_abandon(tr);
     }
 #ifdef Py_GIL_DISABLED
     /* From here on any thread may free it: the loop knows its descriptor no more. */

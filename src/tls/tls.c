@@ -94,7 +94,7 @@ tls_run_close_lower(PyObject *owner, PyObject *close)
     if (close != NULL) {
         PyObject *value = PyObject_CallNoArgs(close);
         Py_XDECREF(value);
-        result = value == NULL ? channel_call_failed(&tls->head, close, NULL, NULL) : 0;
+        result = value == NULL ? channel_call_failed(tls->head.loop, close, NULL, NULL) : 0;
     }
     else if (tls->lower != NULL) {    /* there was no memory for the bound method */
         result = tls_call_lower(tls, tls->head.state->names.close, NULL);
@@ -260,7 +260,7 @@ tls_run_lost(PyObject *owner, PyObject *exc)
                           ? proto_call_bound(&tls->head.proto, method, arg)
                           : proto_call_of(&tls->head.proto, protocol, tls->head.state->names.connection_lost, arg);
     if (value == NULL) {
-        result = channel_call_failed(&tls->head, method != NULL ? method : protocol, NULL, arg);
+        result = channel_call_failed(tls->head.loop, method != NULL ? method : protocol, NULL, arg);
     }
     Py_XDECREF(value);
     channel_lost_was_told(&tls->head, protocol, exc);
