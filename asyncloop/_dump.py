@@ -9,6 +9,7 @@ import concurrent.futures
 import concurrent.futures.thread
 import contextlib
 import gc
+import heapq
 import io
 import os
 import queue
@@ -21,7 +22,7 @@ from types import AsyncGeneratorType, CoroutineType, FrameType, FunctionType, Ge
 from typing import Any, TextIO, TypeVar
 
 from . import _core
-from ._say import descriptor_of_stderr, encodable, say, write_with_patience
+from ._say import descriptor_of_stderr, one_line, printable, say, write_with_patience
 from ._stacks import OWN_FILES
 
 __all__ = ["dump"]
@@ -32,6 +33,7 @@ _HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 _PATIENCE = 0.5  # seconds that a loop of another thread has for an answer
 _NO_ANSWER = "the loop's thread is busy, and nobody else can look at them"
 _MOST_TASKS = 20_000
+_PART = 500  # tasks after which who waits is told that it goes on
 _MOST_OTHERS = 50  # timers, transports: so many of each are written out
 _MOST_FRAMES = 100
 _WRAPPERS = {
@@ -62,11 +64,14 @@ def dump(file: TextIO | None = None) -> None:
 def _as_text() -> str:
     text = io.StringIO()
     write_to(text)
-    return encodable(text.getvalue())
+    return printable(text.getvalue())
 
 
-def write_to(text: TextIO) -> None:
-    """Write it to a file that takes whatever a name may have in it."""
+def write_to(text: TextIO, goes_on: Callable[[], object] = int) -> None:
+    """Write it to a file that takes whatever a name may have in it.
+
+    goes_on: called again and again where it takes long until something is written
+    """
     me = threading.get_ident()
     if me in _dumping_threads:
         raise RuntimeError("a dump is being made in this thread already")
@@ -76,7 +81,7 @@ def write_to(text: TextIO) -> None:
         text.write(f"asyncloop: process {os.getpid()}, {len(loops)} running loop(s)\n")
         text.flush()
         for number, thread, loop in loops:
-            _dump_loop(text, number, thread, loop)
+            _dump_loop(text, number, thread, loop, goes_on)
     finally:
         _dumping_threads.discard(me)
 
@@ -112,8 +117,8 @@ def text_of_task(task: Any) -> str:
 
 
 def safely_repr(thing: Any) -> str:
-    """repr(), whatever that raises."""
-    return _safely(repr, thing)
+    """repr(), whatever that raises, as one line."""
+    return one_line(_safely(repr, thing))
 
 
 def coro_of(task: Any) -> Any:
@@ -128,12 +133,14 @@ def name_of(task: Any) -> str:
     return _safely(task.get_name)
 
 
-def _dump_loop(text: TextIO, number: int, thread: int, loop: Any) -> None:
+def _dump_loop(
+    text: TextIO, number: int, thread: int, loop: Any, goes_on: Callable[[], object]
+) -> None:
     names = {each.ident: each.name for each in threading.enumerate()}
     timers = timers_of(loop)
     count = loop.stats().timers if timers is None else len(timers)
     text.write(
-        f"\nloop {number} in thread {names.get(thread, '?')} ({thread}): "
+        f"\nloop {number} in thread {one_line(names.get(thread, '?'))} ({thread}): "
         f"{_ready_of(loop)} ready, {count} timers\n"
     )
     _dump_stack(text, thread)
@@ -144,9 +151,13 @@ def _dump_loop(text: TextIO, number: int, thread: int, loop: Any) -> None:
         _dump_some(text, "transports", all_transports(loop) or [], _describe_transport)
     _dump_some(text, "calls in the default executor", calls_of(loop), str)
     _dump_some(text, "async generators", generators_of(loop), str)
-    tasks = set(tasks_of(loop))
-    text.write(f"  {len(tasks)} task(s)\n")
+    text.flush()
+    tasks, count = tasks_of(loop, _MOST_TASKS, goes_on)
+    text.write(f"  {count} task(s)\n")
+    text.flush()
     _dump_tree(text, tasks)
+    if count > len(tasks):
+        text.write(f"  ... and {count - len(tasks)} more tasks\n")
 
 
 def frame_of(thread: int) -> FrameType | None:
@@ -194,7 +205,7 @@ def _dump_some(text: TextIO, kind: str, found: list[Any], describe: Any) -> None
         return
     text.write(f"  {len(found)} {kind}\n")
     for each in found[:_MOST_OTHERS]:
-        text.write(f"    {_safely(describe, each)}\n")
+        text.write(f"    {one_line(_safely(describe, each))}\n")
     if len(found) > _MOST_OTHERS:
         text.write(f"    ... and {len(found) - _MOST_OTHERS} more\n")
 
@@ -206,12 +217,20 @@ def _describe_timer(loop: Any) -> Any:
     return describe
 
 
-def tasks_of(loop: Any) -> list[Any]:
-    """The tasks of a loop that are not done, in the order of their names."""
+def tasks_of(loop: Any, most: int, goes_on: Callable[[], object] = int) -> tuple[list[Any], int]:
+    """The first tasks of a loop that are not done, by their names, and how many there are."""
     found: list[Any] = []
     with contextlib.suppress(Exception):
-        found = sorted(asyncio.all_tasks(loop), key=_number_of)
-    return found
+        found = list(asyncio.all_tasks(loop))
+
+    def keys() -> Iterator[tuple[int, str, int]]:
+        for position, task in enumerate(found):
+            if position % _PART == 0:
+                goes_on()
+            yield (*_number_of(task), position)
+
+    first = heapq.nsmallest(most, keys())
+    return [found[position] for _, _, position in first], len(found)
 
 
 def _ready_of(loop: Any) -> str:
@@ -285,7 +304,7 @@ def calls_of(loop: Any) -> list[str]:
 def _function_of(item: Any) -> str:
     """What a work item of an executor calls."""
     function = getattr(item, "fn", None) or getattr(item, "task", ("an unknown function",))[0]
-    return _safely(repr, function)
+    return safely_repr(function)
 
 
 def _items_of(queue: Any) -> Iterator[Any]:
@@ -347,32 +366,26 @@ def transports_of(loop: Any) -> tuple[list[str], int]:
 # -- the tree of tasks -------------------------------------------------------------------
 
 
-def _dump_tree(text: TextIO, tasks: set[Any]) -> None:
+def _dump_tree(text: TextIO, tasks: list[Any]) -> None:
     awaited: dict[Any, list[Any]] = {}
     roots = []
-    for task in sorted(tasks, key=_number_of):
-        by = [each for each in _awaited_by(task) if each in tasks and each is not task]
+    rest = set(tasks)
+    for task in tasks:
+        by = [each for each in _awaited_by(task) if each in rest and each is not task]
         for each in by:
             awaited.setdefault(each, []).append(task)
         if not by:
             roots.append(task)
-    written: set[Any] = set()
     known: dict[int, tuple[Any, str]] = {}  # the object, so that its id stays its own
-    stack = [(task, 1) for task in reversed(roots)]
-    rest = list(tasks.difference(roots))
-    while stack or rest:
-        if not stack:
-            # Tasks that wait for each other in a circle have no root.
-            stack = [(rest.pop(), 1)]
-        task, depth = stack.pop()
-        if task in written:
-            continue
-        written.add(task)
-        if len(written) > _MOST_TASKS:
-            text.write(f"  ... and {len(tasks) - _MOST_TASKS} more tasks\n")
-            return
-        _dump_task(text, task, depth, known)
-        stack.extend((each, depth + 1) for each in reversed(awaited.get(task, [])))
+    # Tasks that wait for each other in a circle have no root: they come after the others.
+    for start in [*roots, *tasks]:
+        stack = [(start, 1)]
+        while stack:
+            task, depth = stack.pop()
+            if task in rest:
+                rest.remove(task)
+                _dump_task(text, task, depth, known)
+                stack.extend((each, depth + 1) for each in reversed(awaited.get(task, [])))
 
 
 def _number_of(task: Any) -> tuple[int, str]:
@@ -385,7 +398,7 @@ def _dump_task(text: TextIO, task: Any, depth: int, known: dict[int, tuple[Any, 
     indent = "  " * depth
     cancelling = times_cancelled(task)
     note = f", cancelled {cancelling} time(s)" if cancelling else ""
-    text.write(f"{indent}task {name_of(task)}{note}\n")
+    text.write(f"{indent}task {one_line(name_of(task))}{note}\n")
     places = places_of(task, known)
     for place in places:
         text.write(f"{indent}    {place}\n")
@@ -395,7 +408,7 @@ def _dump_task(text: TextIO, task: Any, depth: int, known: dict[int, tuple[Any, 
 
 def _place(frame: FrameType, line: int) -> str:
     code = frame.f_code
-    return f"{code.co_filename}:{line} in {getattr(code, 'co_qualname', code.co_name)}()"
+    return one_line(f"{code.co_filename}:{line} in {getattr(code, 'co_qualname', code.co_name)}()")
 
 
 def chain_of(task: Any, known: dict[int, tuple[Any, str]] | None = None) -> Iterator[str]:
@@ -423,7 +436,7 @@ def chain_of(task: Any, known: dict[int, tuple[Any, str]] | None = None) -> Iter
         # Many may wait for the same, whose repr() is about all of them.
         known = {} if known is None else known
         if id(awaited) not in known:
-            known[id(awaited)] = awaited, _safely(_describe_awaited, awaited)
+            known[id(awaited)] = awaited, one_line(_safely(_describe_awaited, awaited))
         yield f"waits for {known[id(awaited)][1]}"
 
 
@@ -500,7 +513,7 @@ def _futures_of(function: FunctionType) -> Iterator[Any]:
 # -- by a signal ----------------------------------------------------------------------------
 
 
-_PATIENCE = 5.0  # seconds, for a dump by a signal to be made before the program goes on
+_HELD = 5.0  # seconds, for a dump by a signal to be made before the program goes on
 
 _dumping = threading.Lock()
 _interrupted: dict[int, FrameType | None] = {}  # what a thread runs below the handler of the signal
@@ -516,7 +529,7 @@ def _on_signal(number: int, frame: Any) -> None:
     try:
         thread = threading.Thread(target=_dump_by_signal, name="asyncloop-dump", daemon=True)
         thread.start()
-        thread.join(_PATIENCE)
+        thread.join(_HELD)
     except RuntimeError:  # there are no threads left
         return _dump_by_signal()
     finally:

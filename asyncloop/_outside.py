@@ -247,7 +247,7 @@ def ask_tasks(process: Process) -> list[dict[str, Any]]:
     try:
         loops = json.loads(ask(process, "tasks"))
         for loop in loops:
-            _check(loop, {"loop": int, "thread": str, "tasks": list})
+            _check(loop, _LOOP_FIELDS)
             for task in loop["tasks"]:
                 _check(task, _TASK_FIELDS)
                 if task["state"] not in TASK_STATES or not all(
@@ -259,6 +259,7 @@ def ask_tasks(process: Process) -> list[dict[str, Any]]:
     return list(loops)
 
 
+_LOOP_FIELDS = {"loop": int, "thread": str, "tasks": list, "tasks_not_shown": int}
 _NUMBER = (int, float, type(None))
 _TASK_FIELDS: dict[str, Any] = {
     **dict.fromkeys(("id", "name", "state"), str),

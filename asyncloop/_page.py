@@ -10,7 +10,9 @@ import _thread
 import asyncio
 import atexit
 import contextlib
+import errno
 import os
+import select
 import socket
 import struct
 import sys
@@ -26,6 +28,8 @@ __all__: list[str] = []
 
 _TIMEOUT = 5.0  # seconds, of one who asks
 _MOST_TASKS = 10_000
+_FOR_NOW = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED)
+_AGAIN = 0.5  # seconds, after one of these
 _PART = 500  # tasks after which who asks is told that it goes on
 _PATIENCE = 2.0  # seconds, for the thread to end
 
@@ -153,9 +157,15 @@ def _serve(listener: socket.socket, ended: threading.Event) -> None:
     while True:
         try:
             connection, _ = listener.accept()
-        except OSError:
-            ended.set()  # it was shut down
-            return
+        except OSError as error:
+            if error.errno not in _FOR_NOW:
+                ended.set()  # it was shut down
+                return
+            # The program has no descriptor left, and may have one again. To be shut down ends this.
+            poll = select.poll()
+            poll.register(listener, 0)
+            poll.poll(_AGAIN * 1000)
+            continue
         # BaseException: a repr() may raise SystemExit, which is not for this thread.
         with contextlib.suppress(BaseException), connection:
             _answer(connection)
@@ -173,7 +183,7 @@ def _answer(connection: socket.socket) -> None:
 
         # In parts: who asks knows that it goes on.
         with connection.makefile("w", 1 << 16, encoding="utf-8", errors="backslashreplace") as file:
-            write_to(file)
+            write_to(file, lambda: connection.sendall(b"\0"))
     elif asked == b"tasks":
         import json
 
@@ -186,19 +196,28 @@ def _tasks(goes_on: Callable[[], None]) -> list[dict[str, Any]]:
 
     names = {each.ident: each.name for each in threading.enumerate()}
     found = []
+    known: dict[int, Any] = {}
     for number, thread, loop in _core._running_loops():
         current = asyncio.current_task(loop)
         records = dict(loop._task_records()) if loop.task_accounting else {}
         tasks: list[dict[str, Any]] = []
-        for task in tasks_of(loop)[:_MOST_TASKS]:
+        first, count = tasks_of(loop, _MOST_TASKS, goes_on)
+        for task in first:
             if len(tasks) % _PART == 0:
                 goes_on()
-            tasks.append(_task(task, task is current, records.get(id(task))))
-        found.append({"loop": number, "thread": names.get(thread, str(thread)), "tasks": tasks})
+            tasks.append(_task(task, task is current, records.get(id(task)), known))
+        found.append(
+            {
+                "loop": number,
+                "thread": names.get(thread, str(thread)),
+                "tasks": tasks,
+                "tasks_not_shown": count - len(tasks),
+            }
+        )
     return found
 
 
-def _task(task: Any, current: bool, record: Any) -> dict[str, Any]:
+def _task(task: Any, current: bool, record: Any, known: dict[int, Any]) -> dict[str, Any]:
     from ._dump import _awaited_by, name_of, places_of
     from ._tasks import cost_of
 
@@ -208,7 +227,7 @@ def _task(task: Any, current: bool, record: Any) -> dict[str, Any]:
         "id": f"{id(task):x}",
         "name": name_of(task),
         "state": "running" if current else "waiting" if waits else "ready",
-        "stack": places_of(task),
+        "stack": places_of(task, known),
         **(cost_of(record, time.monotonic_ns()) if record else nothing),
         "awaited_by": [name_of(each) for each in _awaited_by(task)],
     }

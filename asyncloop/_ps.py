@@ -4,7 +4,6 @@ import argparse
 import dataclasses
 import json
 import os
-import re
 import sys
 import time
 from collections.abc import Sequence
@@ -20,12 +19,10 @@ from ._outside import (
     ask_tasks,
     read_process,
 )
+from ._say import one_line, printable
 from ._stats import Delay, LoopStats
 
 __all__ = ["LOOP_COLUMNS", "TASK_COLUMNS", "Shown", "Watch", "main"]
-
-# What a terminal would obey: another process, or its sources' names, may have put it there.
-_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 # -- as text -------------------------------------------------------------------------------------
 
@@ -35,13 +32,12 @@ LOOP_COLUMNS = (
 )
 
 
-def visible(text: str) -> str:
-    r"""With \\x1b and the like in place of what a terminal would obey."""
-    return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+def _cell(text: str) -> str:
+    return printable(one_line(text))
 
 
 def _print(text: str, clear: str = "") -> None:
-    print(clear + visible(text), flush=True)
+    print(clear + printable(text), flush=True)
 
 
 def _time(seconds: float) -> str:
@@ -186,7 +182,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         {"ps": _ps, "tree": _tree, "top": _top}[options.command](options)
     except Trouble as trouble:
-        sys.stderr.write(f"asyncloop: {visible(str(trouble))}\n")
+        sys.stderr.write(f"asyncloop: {printable(str(trouble))}\n")
         return 2
     except KeyboardInterrupt:
         pass
@@ -209,7 +205,9 @@ def _tree(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps([loop for process in processes for loop in ask_tasks(process)]))
         return
-    answers = [ask(process, "tree").decode("utf-8", "replace") for process in processes]
+    # Bytes of zero only say that it goes on.
+    parts = [ask(process, "tree").replace(b"\0", b"") for process in processes]
+    answers = [part.decode("utf-8", "replace") for part in parts]
     _print("\n".join(answer.rstrip() for answer in answers))
 
 
@@ -273,7 +271,7 @@ class Watch:
             for loop in process.loops:
                 key = (process.pid, process.socket, loop.stats.loop)
                 loops.append(tuple(_row(process.pid, loop, self.before.get(key))))
-            stalls += map(visible, _stall_lines(process))
+            stalls += map(printable, _stall_lines(process))
             try:
                 answer = ask_tasks(process)
             except Trouble as trouble:
@@ -281,7 +279,8 @@ class Watch:
                 continue
             for loop_tasks in answer:
                 number = str(loop_tasks["loop"])
-                threads[number] = loop_tasks["thread"], len(loop_tasks["tasks"])
+                count = len(loop_tasks["tasks"]) + loop_tasks["tasks_not_shown"]
+                threads[number] = loop_tasks["thread"], count
                 tasks += self._tasks(number, loop_tasks["tasks"])
         return Shown(
             *(tuple(processes), tuple(loops), tuple(stalls), tuple(tasks), threads, tuple(troubles))
@@ -306,8 +305,8 @@ def _shown_task(loop: str, task: dict[str, Any]) -> ShownTask:
     # asyncio.sleep() and the like say little.
     own = [place for place in places if "/asyncio/" not in place]
     where = (own or places or ["-"])[-1]
-    cells = (loop, task["state"], visible(task["name"]), *counted, visible(where))
-    return ShownTask(f"{loop}-{task['id']}", cells, visible("\n".join(stack)))
+    cells = (loop, task["state"], *map(_cell, (task["name"], *counted, where)))
+    return ShownTask(f"{loop}-{task['id']}", cells, printable("\n".join(stack)))
 
 
 def _top(options: argparse.Namespace) -> None:
@@ -349,7 +348,7 @@ def _text_of(watch: Watch) -> str:
     lines = [_show(shown.processes, watch.before), *shown.troubles]
     for number, (thread, count) in shown.threads.items():
         rows = [task.cells[1:] for task in shown.tasks if task.cells[0] == number]
-        lines.append(f"\nloop {number} in thread {thread}: {count} task(s)")
+        lines.append(f"\nloop {number} in thread {one_line(thread)}: {count} task(s)")
         if rows:
             lines.append(_table([TASK_COLUMNS[1:], *rows], left=(0, 1, 6)))
         if count > len(rows):

@@ -2,15 +2,18 @@
 
 import contextlib
 import os
+import re
 import select
 import sys
 from collections.abc import Mapping
 
-__all__ = ["descriptor_of_stderr", "encodable", "say", "says_no", "says_yes"]
+__all__ = ["descriptor_of_stderr", "one_line", "printable", "say", "says_no", "says_yes"]
 __all__ += ["write_with_patience"]
 
 _PATIENCE = 1.0  # seconds, of who writes to somebody that does not read
 _AT_ONCE = 4096  # a pipe that may be written to takes that much
+# What a terminal would obey: names of tasks, files and hosts may have it in them.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def say(text: str) -> None:
@@ -40,9 +43,18 @@ def descriptor_of_stderr() -> int:
     return -1
 
 
-def encodable(text: str) -> str:
-    r"""With \\udcff and the like, of names of files that are no UTF-8, as such."""
+def printable(text: str) -> str:
+    r"""With \x1b, \udcff and the like in place of what a terminal would obey or no UTF-8 has.
+
+    Lines stay lines: see one_line().
+    """
+    text = _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def one_line(text: str) -> str:
+    r"""With \n in place of what would begin another line: names may have anything in them."""
+    return text.replace("\n", "\\n")
 
 
 def write_with_patience(descriptor: int, text: str) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 
 from . import _core, _dump
 from ._loop import Loop
-from ._say import say
+from ._say import one_line, printable, say
 
 _MOST = 20  # of each kind that are written out
 _MOST_PLACES = 8  # of the chain of coroutines of a task, from its inner end
@@ -51,7 +51,7 @@ class _Watch(threading.Thread):
         try:
             # Who takes his cancellation back has said that he goes on.
             if main is None or main.done() or main.cancelling():
-                logger.warning("%s", report(loop, time.monotonic() - began))
+                logger.warning("%s", printable(report(loop, time.monotonic() - began)))
         except BaseException:  # SystemExit as well: this thread is not the program
             logger.warning("asyncloop: no report of the shutdown", exc_info=True)
         finally:
@@ -97,8 +97,9 @@ class Shutdown:
 
 def report(loop: Any, seconds: float) -> str:
     """One text about all that keeps the loop from its end."""
+    tasks, count = _dump.tasks_of(loop, _MOST + 1)
     parts = [
-        _part("task(s)", [_of_task(task) for task in _dump.tasks_of(loop)]),
+        _part("task(s)", [_of_task(task) for task in tasks], count),
         _part("connection(s)", *_dump.transports_of(loop)),
         _part("call(s) in the default executor", _dump.calls_of(loop)),
         _part("async generator(s)", _dump.generators_of(loop)),
@@ -117,7 +118,7 @@ def _part(kind: str, found: list[str], count: int | None = None) -> tuple[str, l
         return "", []
     lines = [f"  {line}" for line in found[:_MOST]]
     if len(found) > _MOST:
-        lines.append(f"  ... and {len(found) - _MOST} more")
+        lines.append(f"  ... and {count - _MOST} more")
     return f"{count} {kind}", lines
 
 
@@ -129,7 +130,7 @@ def _of_task(task: "asyncio.Task[Any]") -> str:
         note = "was not cancelled, or goes on after it"
     places = _dump.places_of(task)
     where = "\n    ".join(places[-_MOST_PLACES:]) if places else "an unknown place"
-    return f"task {_dump.name_of(task)} {note}:\n    {where}"
+    return f"task {one_line(_dump.name_of(task))} {note}:\n    {where}"
 
 
 def start_from_environment(environ: Mapping[str, str]) -> None:

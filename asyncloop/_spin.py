@@ -206,6 +206,10 @@ def _name(what: Any) -> str:
     code = getattr(function, "__code__", None)
     if isinstance(code, CodeType):
         return _place(code, code.co_firstlineno)
+    call = getattr(type(function), "__call__", None)  # noqa: B004, it may be a transport as well
+    code = getattr(call, "__code__", None)
+    if isinstance(code, CodeType):  # an object that is called
+        return _place(code, code.co_firstlineno)
     name = getattr(function, "__qualname__", None)
     return f"{name}()" if isinstance(name, str) else type(what).__name__
 

@@ -78,47 +78,23 @@ def _above_the_loop(
 class StackSignal:
     """A signal whose handler, faulthandler's, writes the stack of its thread into a pipe.
 
-    The handler is C and asks nobody, so it works in the middle of a call that holds the GIL.
+    The handler is C and asks nobody, so it works in the middle of a call that holds the GIL. Who
+    asks has one of his own: of two that share a pipe one would read what the other has asked for.
     """
 
-    _one: "StackSignal | None" = None
-    _lock = threading.Lock()
-
     def __init__(self) -> None:
-        self._users = 0
         self._number = 0
         self._read = self._write = -1
 
-    @classmethod
-    def shared(cls) -> "StackSignal":
-        with cls._lock:
-            if cls._one is None:
-                cls._one = cls()
-            return cls._one
-
     def acquire(self) -> tuple[int, int]:
         """The signal, 0 where there is none, and the descriptor to read from."""
-        with self._lock:
-            if self._users == 0:
-                self._open()
-            self._users += 1
-            return self._number, self._read
+        with _choosing:
+            self._open()
+            _acquired.add(self)
+        return self._number, self._read
 
     def release(self) -> None:
-        with self._lock:
-            self._users -= 1
-            if self._users == 0:
-                self._close()
-
-    @classmethod
-    def forget(cls) -> None:
-        """In a child of fork(): the pipe is the parent's, and a thread may have held the lock."""
-        cls._lock = threading.Lock()
-        one, cls._one = cls._one, None
-        if one is not None:
-            one._close()
-
-    def _close(self) -> None:
+        _acquired.discard(self)
         if self._number:
             # A thread that blocks it has it pending, and would end the process by it later.
             _core.Watchdog.ignore(self._number)
@@ -132,10 +108,9 @@ class StackSignal:
     def _open(self) -> None:
         if not hasattr(signal, "SIGRTMAX") or not _has_handler:
             return
-        if self._read < 0:
-            self._read, self._write = os.pipe()
-            os.set_blocking(self._read, False)
-            os.set_blocking(self._write, False)
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._read, False)
+        os.set_blocking(self._write, False)
         for number in range(signal.SIGRTMAX - 1, signal.SIGRTMIN, -1):
             # Python does not know of handlers in C, such as faulthandler's own.
             if signal.getsignal(number) == signal.SIG_DFL and _core.Watchdog.is_free(number):
@@ -145,3 +120,18 @@ class StackSignal:
                     continue
                 self._number = number
                 return
+
+
+_choosing = threading.Lock()
+_acquired: set[StackSignal] = set()
+
+
+def _after_fork() -> None:
+    """In the child the pipes are the parent's, and a thread may have held the lock."""
+    global _choosing
+    _choosing = threading.Lock()
+    for each in list(_acquired):
+        each.release()
+
+
+os.register_at_fork(after_in_child=_after_fork)

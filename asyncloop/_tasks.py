@@ -18,7 +18,7 @@ from typing import Any
 
 from . import _core, _dump
 from ._loop import Loop
-from ._say import says_yes
+from ._say import one_line, printable, says_yes
 
 __all__ = [
     "Census",
@@ -80,7 +80,8 @@ class Census:
     transports: tuple[TransportSize, ...]
 
     def __str__(self) -> str:
-        return "\n".join(map(_dump.safely_str, [*self.tasks, *self.transports]))
+        lines = map(_dump.safely_str, [*self.tasks, *self.transports])
+        return printable("\n".join(map(one_line, lines)))
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from typing import Any, Literal, NamedTuple
 
 from . import _core, _page
 from ._dump import frame_of, text_of_task
-from ._say import descriptor_of_stderr, encodable, say, says_no, write_with_patience
+from ._say import descriptor_of_stderr, one_line, printable, say, says_no, write_with_patience
 from ._spin import Detector, Spin
 from ._stacks import OWN_FILES, StackSignal, is_in_a_debugger, stack_of_dump, stack_of_frame
 
@@ -200,7 +200,7 @@ class Watchdog:
         self._open.clear()
         self._detector = Detector()
         with contextlib.ExitStack() as undo:
-            self._dump = StackSignal.shared()
+            self._dump = StackSignal()
             number, descriptor = self._dump.acquire()
             undo.callback(self._dump.release)
             core = _core.Watchdog(
@@ -312,7 +312,7 @@ class Watchdog:
         if self.on_spin is not None:
             self.on_spin(spin)
         else:
-            logger.warning("event loop %d spins: %s", spin.loop, spin)
+            logger.warning("event loop %d spins: %s", spin.loop, printable(str(spin)))
 
     def _look(self, event: "_Event") -> Stall:
         # What is over when this thread comes to it, was not where the loop is now.
@@ -360,7 +360,7 @@ def _current_task(number: int) -> str | None:
 
 def _text_of(stall: Stall) -> str:
     stack = traceback.StackSummary.from_list(list(stall.stack)).format()
-    return encodable(f"{stall.where}\n{''.join(stack).rstrip()}")
+    return printable(f"{one_line(stall.where)}\n{''.join(stack).rstrip()}")
 
 
 def _log(stall: Stall) -> None:
@@ -372,7 +372,7 @@ def _log(stall: Stall) -> None:
             stall.duration,
             "".join(notes),
             ", " if notes else " ",
-            encodable(stall.where),
+            printable(one_line(stall.where)),
         )
         return
     if stall.gil_held:
@@ -391,9 +391,9 @@ def _log(stall: Stall) -> None:
         stall.loop,
         stall.duration,
         "".join(notes),
-        encodable(stall.where),
-        encodable(running),
-        encodable(stack),
+        printable(one_line(stall.where)),
+        printable(running),
+        printable(stack),
     )
 
 
@@ -410,7 +410,6 @@ def _stop_all() -> None:
 
 def _after_fork() -> None:
     """The child has none of the threads: those that are to watch there begin anew."""
-    StackSignal.forget()
     _collector.forget()
     for dog in list(_running):
         _running.discard(dog)

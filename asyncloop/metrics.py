@@ -243,6 +243,8 @@ def prometheus(registry: "CollectorRegistry | None" = None) -> Any:
 class _Collector:
     def __init__(self) -> None:
         self._reader = _Reader()
+        self._shown: dict[str, list[float]] = {}
+        self._lock = threading.Lock()
 
     def describe(self) -> Iterable[Any]:
         return self._families([])
@@ -274,13 +276,22 @@ class _Collector:
             "Time by which what came due was late, as of one probe in each millisecond",
             labels=labels,
         )
-        for attributes, interval in intervals:
-            delay = interval.now.delay
-            buckets = [(str(bound), delay.at_most(bound) * 1000) for bound in _BUCKETS]
-            buckets.append(("+Inf", delay.total * 1000))
-            family.add_metric(
-                list(attributes.values()), buckets, sum_value=delay.mean * delay.total * 1000
-            )
+        with self._lock:
+            before = self._shown
+            if intervals:
+                self._shown = {}
+            for attributes, interval in intervals:
+                delay = interval.now.delay
+                counts = [delay.at_most(bound) * 1000 for bound in _BUCKETS]
+                counts += [delay.total * 1000, delay.mean * delay.total * 1000]
+                # How late the turn that goes on will have been is not known before its end: what
+                # was said before is never taken back, which would look like a new process.
+                number = attributes["asyncloop.eventloop.id"]
+                counts = list(map(max, counts, before.get(number, counts)))
+                self._shown[number] = counts
+                *buckets, total, late = counts
+                pairs = [*zip(map(str, _BUCKETS), buckets, strict=True), ("+Inf", total)]
+                family.add_metric(list(attributes.values()), pairs, sum_value=late)
         return family
 
 

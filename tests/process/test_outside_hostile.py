@@ -64,7 +64,7 @@ def answers(*sent, parts=None):
 def tasks(**changed):
     task = {"id": "1", "name": "n", "state": "ready", "stack": [], "awaited_by": []}
     task |= {"ran": 1, "ready": 1, "steps": 1, "wakeups": 1, **changed}
-    return json.dumps([{"loop": 1, "thread": "t", "tasks": [task]}]).encode()
+    return json.dumps([{"loop": 1, "thread": "t", "tasks": [task], "tasks_not_shown": 0}]).encode()
 
 
 @pytest.mark.parametrize(

@@ -375,7 +375,7 @@ async def main():
     loop = asyncio.get_running_loop()
     waits = asyncio.create_task(waits_for(Locks()), name="waits")
     await asyncio.sleep(0)
-    _dump._PATIENCE = 0.2
+    _dump._HELD = 0.2
     with lock:
         os.kill(os.getpid(), signal.SIGUSR1)
         print("goes on", flush=True)

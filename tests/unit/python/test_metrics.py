@@ -234,6 +234,31 @@ def test_prometheus_twice(registry):
         metrics.prometheus(registry)
 
 
+def test_prometheus_takes_nothing_back(registry, monkeypatch):
+    """A count that went back would be taken for that of a new process, and added as a whole."""
+    from dataclasses import replace
+
+    (collector,) = registry._collector_to_names
+    loop = asyncloop.new_event_loop()
+    loop.close()
+    stats = loop.stats()
+    bucket = next(i for i, low in enumerate(stats.delay.bounds) if low >= 0.1) - 1
+    seconds = [0.0] * len(stats.delay.bounds)
+    seconds[bucket] = 1.0
+    shown = []
+    # What is known of the bucket in which 100 ms are is refined by what comes later.
+    for longest in (0.1, 0.2):
+        delay = replace(stats.delay, seconds=tuple(seconds), max=longest)
+        interval = metrics.Interval(replace(stats, delay=delay), None)
+        attributes = {"asyncloop.eventloop.id": "1", "thread.name": "t"}
+        monkeypatch.setattr(collector._reader, "read", lambda read=(attributes, interval): [read])
+        (histogram,) = (each for each in collector.collect() if each.type == "histogram")
+        shown.append({(s.name, s.labels.get("le")): s.value for s in histogram.samples})
+    assert shown[0].keys() == shown[1].keys()
+    assert all(shown[0][key] <= shown[1][key] for key in shown[0])
+    assert shown[0]["asyncloop_eventloop_delay_seconds_bucket", "0.1"] == pytest.approx(1000)
+
+
 def test_prometheus_unregister():
     client = pytest.importorskip("prometheus_client")
     registry = client.CollectorRegistry()

@@ -88,6 +88,20 @@ def test_callback_that_schedules_itself():
     assert "turns per second" in str(spin) and "again()" in str(spin)
 
 
+def test_object_that_schedules_itself():
+    """What it is called by is named, and where that is."""
+
+    class Poller:
+        def __init__(self, loop):
+            self.loop = loop
+
+        def __call__(self):
+            self.loop.call_soon(self)
+
+    (callback,) = find_spin(lambda loop: Poller(loop)()).callbacks
+    assert "Poller.__call__() at" in callback and "test_spin.py:" in callback
+
+
 def test_two_callbacks_that_schedule_each_other():
     class Pair:
         def __init__(self, loop):

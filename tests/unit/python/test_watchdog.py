@@ -488,17 +488,16 @@ def test_a_child_has_a_pipe_of_its_own():
     """Stacks that are taken while a call holds the GIL go to the process that asked for them."""
     program = textwrap.dedent("""
         import faulthandler, gc, os, threading, asyncloop
-        from asyncloop._stacks import StackSignal
+        from asyncloop import _stacks
         def descriptors():
-            dump = StackSignal._one
-            return None if dump is None else (dump._read, dump._write)
+            return [fd for dump in _stacks._acquired for fd in (dump._read, dump._write)]
         with asyncloop.watchdog(5):
             parent = descriptors()
             identity = [os.fstat(fd).st_ino for fd in parent]
             callbacks = len(gc.callbacks)
             locked, go = threading.Event(), threading.Event()
             def hold():
-                with StackSignal._lock:
+                with _stacks._choosing:
                     locked.set()
                     go.wait()
             thread = threading.Thread(target=hold)
@@ -506,7 +505,7 @@ def test_a_child_has_a_pipe_of_its_own():
             locked.wait()
             pid = os.fork()
             if pid == 0:
-                assert descriptors() is None and len(gc.callbacks) == callbacks - 1
+                assert not descriptors() and len(gc.callbacks) == callbacks - 1
                 for fd in parent:
                     try:
                         os.fstat(fd)
@@ -528,22 +527,22 @@ def test_a_child_has_a_pipe_of_its_own():
 
 
 def test_what_cannot_start_leaves_nothing(monkeypatch):
-    from asyncloop import _watchdog
+    from asyncloop import _stacks, _watchdog
 
     def fail(self):
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(_watchdog.threading.Thread, "start", fail)
     dog = asyncloop.watchdog(5)
-    users = _watchdog.StackSignal.shared()._users
+    signals = len(_stacks._acquired)
     with pytest.raises(RuntimeError, match="can't start new thread"):
         dog.start()
-    assert _watchdog.StackSignal.shared()._users == users
+    assert len(_stacks._acquired) == signals
     dog.stop()
     monkeypatch.undo()
     with dog:
-        assert _watchdog.StackSignal.shared()._users == users + 1
-    assert _watchdog.StackSignal.shared()._users == users
+        assert len(_stacks._acquired) == signals + 1
+    assert len(_stacks._acquired) == signals
 
 
 def test_the_program_may_end_in_a_block():
