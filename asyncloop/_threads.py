@@ -37,7 +37,8 @@ class Worker:
         self._task: asyncio.Task[Any] | None = None
         self._stop_all: Callable[[], None] = lambda: None
         # Guards `_task` and `_stopping`: an end that is asked for before there is a task counts.
-        self._lock = threading.Lock()
+        # A signal handler or a finalizer may ask for it while its thread holds the lock.
+        self._lock = threading.RLock()
         self._stopping = False
         self._result: Any = None
         self._error: BaseException | None = None
@@ -49,8 +50,10 @@ class Worker:
         """End all workers: each `main` is cancelled. From any thread; returns at once."""
         self._stop_all()
 
-    def _cancel(self) -> None:
+    def _cancel(self, again: bool) -> None:
         with self._lock:
+            if self._stopping and not again:
+                return
             self._stopping = True
             task = self._task
         if task is not None:
@@ -143,8 +146,12 @@ class _Group:
             self.all_ended.set_result(None)
 
     def stop(self) -> None:
+        self.end(again=True)
+
+    def end(self, again: bool) -> None:
+        """Cancel all workers; `again`: those that were cancelled before, too."""
         for worker in self.workers:
-            worker._cancel()
+            worker._cancel(again)
 
     def terminate(self) -> None:
         self.terminated = True
@@ -158,7 +165,7 @@ class _Group:
         fatal = isinstance(worker._error, (SystemExit, KeyboardInterrupt))
         failed = worker._error is not None and self.stop_on == "error"
         if fatal or failed or self.stop_on == "first":
-            self.stop()
+            self.end(again=False)  # not in the middle of what the others do at their end
         if not self.running and not self.all_ended.done():
             self.all_ended.set_result(None)
 
@@ -300,7 +307,7 @@ class ThreadQueue(Generic[_T]):
         if getter is None:
             raise asyncio.QueueFull
         if getter:
-            self._wake(getter, self._inside.forget_getter)
+            _wake(getter, self._inside.forget_getter)
 
     def get_nowait(self) -> _T:
         """Take the oldest item out and return it.
@@ -312,7 +319,7 @@ class ThreadQueue(Generic[_T]):
             raise asyncio.QueueEmpty
         item, putter = got
         if putter is not None:
-            self._wake(putter, self._inside.forget_putter)
+            _wake(putter, self._inside.forget_putter)
         return item
 
     async def put(self, item: _T) -> None:
@@ -356,37 +363,51 @@ class ThreadQueue(Generic[_T]):
         self._inside.shutdown(immediate)
         for forget in (self._inside.forget_getter, self._inside.forget_putter):
             while (waiter := forget(None)) is not None:
-                _wake_in_its_loop(waiter)
+                _wake(waiter, forget)
 
     async def _wait(self, wait: "_Wait", forget: "_Forget") -> None:
         waiter = asyncio.get_running_loop().create_future()
-        if not wait(waiter):  # another thread was faster
-            return
         try:
-            await waiter
+            if wait(waiter):  # else another thread was faster
+                await waiter
         except BaseException:
             # Out of the queue; if it had been woken already, another one goes in its place.
-            following = forget(waiter)
-            if following is not None:
-                self._wake(following, forget)
+            _wake(forget(waiter), forget)
             raise
 
-    def _wake(self, waiter: "_Waiter", forget: "_Forget") -> None:
-        """Wake the waiter, or the next one where its loop is closed."""
-        following: _Waiter | None = waiter
-        while following is not None and not _wake_in_its_loop(following):
-            following = forget(None)
+
+def _wake(waiter: "_Waiter | None", forget: "_Forget") -> None:
+    """Wake the waiter, if it is one, or the next one where its loop is closed. In any thread."""
+    while waiter is not None:
+        wake = _Wake(waiter, forget)
+        loop = waiter.get_loop()
+        if loop is asyncio._get_running_loop():
+            wake()
+            return
+        if _call_in_loop(loop, wake):
+            return
+        wake.dropped()
+        waiter = forget(None)
 
 
-def _wake_in_its_loop(waiter: "_Waiter") -> bool:
-    """Wake who waits, in whichever thread it is. False if its loop is closed."""
+class _Wake:
+    """Wakes a waiter in the thread of its loop; the next one, if that closes instead."""
 
-    def wake() -> None:
-        if not waiter.done():
+    __slots__ = ("_forget", "_waiter")
+
+    def __init__(self, waiter: "_Waiter", forget: "_Forget") -> None:
+        self._waiter: _Waiter | None = waiter
+        self._forget = forget
+
+    def dropped(self) -> "_Waiter | None":
+        waiter, self._waiter = self._waiter, None
+        return waiter
+
+    def __call__(self) -> None:
+        waiter = self.dropped()
+        if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
-    loop = waiter.get_loop()
-    if loop is asyncio._get_running_loop():
-        wake()
-        return True
-    return _call_in_loop(loop, wake)
+    def __del__(self) -> None:
+        if self._waiter is not None:
+            _wake(self._forget(None), self._forget)

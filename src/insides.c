@@ -373,7 +373,7 @@ Loop__post_event(PyObject *op, PyObject *event)
 {
     OWN_LOOP(op);
     int fd, events;
-    if (!PyArg_ParseTuple(event, "ii", &fd, &events)
+    if (!PyArg_Parse(event, "(ii)", &fd, &events)
         || readers_post_event((Loop *)op, fd, events) < 0) {
         return NULL;
     }

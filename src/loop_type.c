@@ -203,7 +203,7 @@ Loop_new(PyTypeObject *type, PyObject *args UNUSED, PyObject *kwargs UNUSED)
     }
     loop->slow_callback_duration = 0.1;
     loop->resolution = 1e-9;
-    overrides_forget(loop);
+    overrides_begin(loop);
     if (ready_init(&loop->ready) < 0) {
         Py_DECREF(loop);
         return NULL;

@@ -97,15 +97,55 @@ standard_set_classes(struct state *state, enum standard_global global, PyTypeObj
     state->standard.classes[global][1] = ours;
 }
 
-/* What is the global now, or NULL: of a function the code as well, whether it is the own one or not. */
-static void
-note_code(struct standard *standard, int i, PyObject *function)
+/* What the global is now, if that is a function of its module, with the code that it has, be it the own one or
+ * not; or both NULL. No other function becomes the own one, whatever code it gets. */
+static struct standard_function
+function_seen(struct standard *standard, int i, PyObject *value)
 {
-    bool noted = globals[i].kind == KIND_FUNCTION && function != NULL && PyFunction_Check(function);
-    PyObject *old = standard->functions[i].code;
-    SHARED_STORE(standard->functions[i].function, noted ? function : NULL);
-    SHARED_STORE(standard->functions[i].code, noted ? Py_NewRef(PyFunction_GET_CODE(function)) : NULL);
-    Py_XDECREF(old);
+    struct standard_function seen = {NULL, NULL};
+    if (globals[i].kind == KIND_FUNCTION && value != NULL && PyFunction_Check(value)
+        && PyFunction_GET_GLOBALS(value) == standard->modules[globals[i].module].dict) {
+        seen.function = Py_NewRef(value);
+        seen.code = Py_NewRef(PyFunction_GET_CODE(value));
+    }
+    return seen;
+}
+
+static void
+functions_drop(struct standard *standard UNUSED, struct standard_function *functions)
+{
+    for (int i = 0; i < STANDARD_GLOBAL_COUNT; i++) {
+        Py_CLEAR(functions[i].code);
+#ifdef Py_GIL_DISABLED
+        /* Another thread may be looking at a function that the global had (there are few): it lives on. */
+        if (functions[i].function != SHARED_LOAD(standard->functions[i].function)) {
+            continue;
+        }
+#endif
+        Py_CLEAR(functions[i].function);
+    }
+}
+
+/* What a look has found counts from now on, unless another thread has looked later. `functions` becomes what
+ * is to be dropped. */
+static void
+keep_look(struct standard *standard, struct standard_function *functions, unsigned int replaced,
+          unsigned int changes UNUSED)
+{
+    GUARD(standard->modules[0].dict);
+    if (!STANDARD_IS_LATER(changes, standard->changes)) {
+        return;
+    }
+    for (int i = 0; i < STANDARD_GLOBAL_COUNT; i++) {
+        struct standard_function old = standard->functions[i];
+        SHARED_STORE(standard->functions[i].function, functions[i].function);
+        SHARED_STORE(standard->functions[i].code, functions[i].code);
+        functions[i] = old;
+    }
+    SHARED_STORE(standard->replaced, replaced);
+#if PY_VERSION_HEX >= 0x030C0000
+    SHARED_STORE(standard->changes, changes);
+#endif
 }
 
 void
@@ -116,10 +156,11 @@ standard_look(struct state *state)
         return;    /* the interpreter ends */
     }
     PyObject *exc = PyErr_GetRaisedException();
-    unsigned int replaced = 0;
+    struct standard_function functions[STANDARD_GLOBAL_COUNT];
+    unsigned int replaced = 0, changes = 0;
 #if PY_VERSION_HEX >= 0x030C0000
     /* Noted before the look: what changes meanwhile is looked at the next time. */
-    unsigned int changes = __atomic_load_n(&standard_changes, __ATOMIC_ACQUIRE);
+    changes = __atomic_load_n(&standard_changes, __ATOMIC_ACQUIRE);
     if (standard->watcher < 0) {
         changes--;
     }
@@ -139,14 +180,12 @@ standard_look(struct state *state)
         /* What was not there at import (os.writev, _ThreadSafeHandle) is no short way's concern. */
         bool own = value == NULL ? (standard->missing & (1u << i)) != 0
                                  : global_is_own(state, i, value);
-        note_code(standard, i, value);
+        functions[i] = function_seen(standard, i, value);
         replaced |= own ? 0 : 1u << i;
         Py_XDECREF(value);
     }
-    SHARED_STORE(standard->replaced, replaced);
-#if PY_VERSION_HEX >= 0x030C0000
-    SHARED_STORE(standard->changes, changes);
-#endif
+    keep_look(standard, functions, replaced, changes);
+    functions_drop(standard, functions);
     PyErr_SetRaisedException(exc);
 }
 
@@ -162,6 +201,26 @@ standard_class_has(PyTypeObject *type, const char *name, PyTypeObject *owner)
     Py_XDECREF(mine);
     Py_XDECREF(theirs);
     return same;
+}
+
+unsigned int
+standard_version_given(PyTypeObject *type)
+{
+    Py_XDECREF(PyObject_GetAttrString((PyObject *)type, "__new__"));    /* any look-up gives it one */
+    PyErr_Clear();
+    unsigned int version = standard_version(type);
+    return version != 0 ? version : UINT_MAX;
+}
+
+void
+standard_keep(PyTypeObject *type, unsigned int *version, unsigned int version_seen, unsigned int *found,
+              unsigned int found_now)
+{
+    GUARD((PyObject *)type);
+    if (!standard_class_is_same(type, version)) {
+        SHARED_STORE(*found, found_now);
+        SHARED_STORE(*version, version_seen);
+    }
 }
 
 /* -- sockets -------------------------------------------------------------------------- */
@@ -205,11 +264,10 @@ standard_sockets_look(struct state *state)
     PyTypeObject *class = (PyTypeObject *)state->standard.socket_class;
     PyObject *namespace = state->standard.modules[MODULE_SOCKET].dict;
     PyObject *exc = PyErr_GetRaisedException();
-    unsigned int replaced = 0;
+    unsigned int replaced = 0, version = standard_version_given(class);
     for (int i = 0; i < SOCKET_METHOD_COUNT; i++) {
         PyObject *name = PyUnicode_InternFromString(socket_methods[i]);
         PyObject *value = name == NULL ? NULL : PyObject_GetAttr((PyObject *)class, name);
-        /* The look-up has given the class a version. */
         if (value == NULL || !socket_attribute_is_own(class, name, namespace)) {
             replaced |= 1u << i;
         }
@@ -218,9 +276,7 @@ standard_sockets_look(struct state *state)
     }
     PyErr_Clear();
     PyErr_SetRaisedException(exc);
-    unsigned int version = standard_version(class);
-    SHARED_STORE(state->standard.socket_replaced, replaced);
-    SHARED_STORE(state->standard.socket_version, version != 0 ? version : UINT_MAX);
+    standard_keep(class, &state->standard.socket_version, version, &state->standard.socket_replaced, replaced);
 }
 
 bool
@@ -278,7 +334,8 @@ standard_transport_look(struct state *state, struct standard_transport *transpor
                         PyTypeObject *type)
 {
     PyObject *exc = PyErr_GetRaisedException();
-    bool replaced = type->tp_getattro != PyObject_GenericGetAttr;
+    unsigned int version = standard_version_given(type);
+    unsigned int replaced = type->tp_getattro != PyObject_GenericGetAttr;
 #define X(name)                                                                         \
     {                                                                                   \
         PyObject *value = PyObject_GetAttr((PyObject *)type, state->names.name);        \
@@ -289,10 +346,8 @@ standard_transport_look(struct state *state, struct standard_transport *transpor
 #undef X
     PyErr_Clear();
     PyErr_SetRaisedException(exc);
-    unsigned int version = standard_version(type);
-    SHARED_STORE(transport->replaced, replaced);
-    SHARED_STORE(transport->version, version != 0 ? version : UINT_MAX);
-    return !replaced;
+    standard_keep(type, &transport->version, version, &transport->replaced, replaced);
+    return replaced == 0;
 }
 
 /* -- being told -------------------------------------------------------------------------- */
@@ -320,7 +375,7 @@ bool
 standard_watch_class(struct state *state, PyTypeObject *type)
 {
     int watcher = state->standard.class_watcher;
-    if (watcher < 0 || standard_version(type) == 0) {
+    if (watcher < 0 || standard_version_given(type) == UINT_MAX) {
         return false;
     }
     if (PyType_Watch(watcher, (PyObject *)type) < 0) {
@@ -370,6 +425,9 @@ standard_init(PyObject *module UNUSED, struct state *state)
     struct standard *standard = &state->standard;
     standard->watcher = standard->class_watcher = -1;
     standard->socket_version = UINT_MAX;    /* not looked at yet; 0 is the version of a class just changed */
+#if PY_VERSION_HEX >= 0x030C0000
+    standard->changes = standard_change_count() - 1;
+#endif
     state_own(state, &standard->socket_class, 1);
     for (int i = 0; i < STANDARD_MODULE_COUNT; i++) {
         PyObject *imported = PyImport_ImportModule(module_names[i]);
@@ -403,6 +461,7 @@ standard_traverse(struct state *state, visitproc visit, void *arg)
         Py_VISIT(state->standard.modules[i].dict);
     }
     for (int i = 0; i < STANDARD_GLOBAL_COUNT; i++) {
+        Py_VISIT(state->standard.functions[i].function);
         Py_VISIT(state->standard.functions[i].code);
     }
     return 0;
@@ -427,9 +486,7 @@ standard_clear(struct state *state)
         standard->watcher = standard->class_watcher = -1;
     }
 #endif
-    for (int i = 0; i < STANDARD_GLOBAL_COUNT; i++) {
-        note_code(standard, i, NULL);
-    }
+    functions_drop(standard, standard->functions);
     /* From here on everything is taken for replaced. */
     standard->replaced = ~0u;
     for (int i = 0; i < STANDARD_MODULE_COUNT; i++) {

@@ -41,12 +41,20 @@ standard_change_count(void)
     return SHARED_LOAD(standard_changes);
 }
 
+/* Of two looks: was the one that began at `changes` not the earlier one? */
+#ifdef Py_GIL_DISABLED
+#define STANDARD_IS_LATER(changes, kept) ((int)((changes) - (kept)) >= 0)
+#else
+#define STANDARD_IS_LATER(changes, kept) true
+#endif
+
 /* From now on changes of the class count as well, until it has changed: then it has to be looked at
  * again. False: they cannot be had. */
 bool standard_watch_class(struct state *state, PyTypeObject *type);
 #define standard_seen(state, module) (SHARED_LOAD((state)->standard.changes) == standard_change_count())
 #else
 #define standard_change_count() 0u
+#define STANDARD_IS_LATER(changes, kept) true
 #define standard_seen(state, module)                                                 \
     (*(state)->standard.modules[module].current                                      \
      == (state)->standard.modules[module].version)
@@ -105,6 +113,12 @@ standard_class_is_same(PyTypeObject *type, unsigned int *version)
     unsigned int now = standard_version(type);
     return LIKELY(now == SHARED_LOAD(*version) && now != 0);
 }
+
+/* What was found out about the class, which a look-up gave `version_seen` (standard_version_given()) before that,
+ * is kept with it, unless another thread has looked later. */
+unsigned int standard_version_given(PyTypeObject *type);
+void standard_keep(PyTypeObject *type, unsigned int *version, unsigned int version_seen, unsigned int *found,
+                   unsigned int found_now);
 
 /* Does the class get `name` from `owner` (a class that it inherits from, or itself), as that one's
  * own function or method of C? Gives the class its version. Sets no exception. */

@@ -118,7 +118,7 @@ struct standard_transport {
 #undef X
     } own;                                /* what it was made with */
     unsigned int version;                 /* tp_version_tag of the class at the last look */
-    bool replaced;                        /* something is not as the class was made */
+    unsigned int replaced;                /* something is not as the class was made */
 };
 
 struct standard {
@@ -131,10 +131,10 @@ struct standard {
         const uint64_t *current;          /* before 3.12: where the dict has its version */
         uint64_t version;                 /* and which one that was at the last look */
     } modules[STANDARD_MODULE_COUNT];
-    struct {
-        PyObject *function;               /* borrowed from its module; or NULL */
-        PyObject *code;                   /* strong: its code at the last look, which may be assigned */
-    } functions[STANDARD_GLOBAL_COUNT];   /* of those that are functions */
+    struct standard_function {
+        PyObject *function;               /* or NULL */
+        PyObject *code;                   /* of it at the last look: another one may be assigned */
+    } functions[STANDARD_GLOBAL_COUNT];   /* of those that are functions of their module */
     unsigned int changes;                 /* from 3.12 on: standard_changes at the last look */
     int class_watcher;                    /* of classes, the same */
     int watcher;                          /* of dicts; -1: none is to be had, so each use is a look */

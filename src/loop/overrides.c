@@ -249,6 +249,7 @@ overrides_timer_handle_look(struct state *state)
     PyTypeObject *class = (PyTypeObject *)loop_state(state)->handles.asyncio_TimerHandle;
     PyObject *namespace = state->standard.modules[MODULE_EVENTS].dict;
     PyObject *exc = PyErr_GetRaisedException();
+    unsigned int version = standard_version_given(class);
     bool own = true;
     for (size_t i = 0; namespace != NULL && i < ARRAY_LEN(methods); i++) {
         char qualname[64];
@@ -257,7 +258,7 @@ overrides_timer_handle_look(struct state *state)
     }
     PyErr_SetRaisedException(exc);
     if (own) {
-        SHARED_STORE(loop_state(state)->overrides.timer_handle_version, standard_version(class));
+        SHARED_STORE(loop_state(state)->overrides.timer_handle_version, version);
     }
     return own;
 }
@@ -285,20 +286,48 @@ global_overrides(struct state *state)
 }
 
 #if PY_VERSION_HEX >= 0x030C0000
-static void
-note_versions(Loop *loop, unsigned int changes)
+/* Without a version, or a watcher, nobody tells of the next change. */
+static bool
+is_told_of_changes(Loop *loop)
 {
-    /* Without a version, or a watcher, nobody tells of the next change. */
     struct standard *standard = &loop->state->standard;
-    bool told = standard->watcher >= 0 && standard_watch_class(loop->state, Py_TYPE(loop))
-                && standard_watch_class(loop->state, (PyTypeObject *)loop_state(loop->state)->handles.asyncio_Handle);
-    SHARED_STORE(loop->overrides.changes, told ? changes : changes - 1);
+    return standard->watcher >= 0 && standard_watch_class(loop->state, Py_TYPE(loop))
+           && standard_watch_class(loop->state, (PyTypeObject *)loop_state(loop->state)->handles.asyncio_Handle);
+}
+
+/* The number of changes before a look: each that comes later is told of. */
+static unsigned int
+changes_before_look(Loop *loop)
+{
+    bool told = is_told_of_changes(loop);
+    unsigned int changes = standard_change_count();
+    return told ? changes : changes - 1;
+}
+
+/* Another thread may have looked later than this one did, or have set an attribute meanwhile. */
+static void
+keep_look(Loop *loop, unsigned int replaced, unsigned int base, unsigned int changes)
+{
+    GUARD((PyObject *)loop);
+    if (STANDARD_IS_LATER(changes, loop->overrides.changes)) {
+        SHARED_STORE(loop->overrides.base, base);
+        SHARED_STORE(loop->overrides.replaced, replaced | base);
+        SHARED_STORE(loop->overrides.changes, changes);
+    }
 }
 #else
+static unsigned int
+changes_before_look(Loop *loop UNUSED)
+{
+    return 0;
+}
+
 static void
-note_versions(Loop *loop, unsigned int changes UNUSED)
+keep_look(Loop *loop, unsigned int replaced, unsigned int base, unsigned int changes UNUSED)
 {
     struct overrides *seen = &loop->overrides;
+    seen->base = base;
+    seen->replaced = replaced | base;
     bool known = Py_TYPE(loop)->tp_version_tag != 0 && ((PyTypeObject *)loop_state(loop->state)->handles.asyncio_Handle)->tp_version_tag != 0;
     seen->versions = known && seen->exposed == NULL ? overrides_versions(loop) : UINT_MAX;
     if (seen->exposed != NULL) {
@@ -327,7 +356,7 @@ overrides_look(Loop *loop)
     }
 #endif
     PyObject *exc = PyErr_GetRaisedException();
-    unsigned int changes = standard_change_count();
+    unsigned int changes = changes_before_look(loop);
     unsigned int replaced = handle_overrides(state) | global_overrides(state) | instance_overrides(loop);
     unsigned int base = 0;
     for (int i = 0; i < LOOP_METHOD_COUNT; i++) {
@@ -352,9 +381,7 @@ overrides_look(Loop *loop)
     /* Where ours finds a global replaced, asyncio's method does what that is for. */
     base |= global_overrides(state);
     base |= queue_overrides(loop);
-    SHARED_STORE(loop->overrides.base, base);
-    SHARED_STORE(loop->overrides.replaced, replaced | base);
-    note_versions(loop, changes);
+    keep_look(loop, replaced, base, changes);
     /* A class may have got another _run_once() or _process_events(): the run looks, too. */
     SET_FLAG(loop->turns_change, true);
     SET_FLAG(loop->looked_at, true);
@@ -363,12 +390,24 @@ overrides_look(Loop *loop)
 }
 
 void
-overrides_forget(Loop *loop)
+overrides_begin(Loop *loop)
 {
 #if PY_VERSION_HEX >= 0x030C0000
     SHARED_STORE(loop->overrides.changes, standard_change_count() - 1);
 #else
     loop->overrides.versions = loop->overrides.exposed_versions = UINT_MAX;
+#endif
+}
+
+void
+overrides_forget(Loop *loop)
+{
+#ifdef Py_GIL_DISABLED
+    /* What another thread has begun to look at does not count, either. All loops look again: it is rare. */
+    __atomic_fetch_add(&standard_changes, 1, __ATOMIC_ACQ_REL);
+    (void)loop;
+#else
+    overrides_begin(loop);
 #endif
 }
 

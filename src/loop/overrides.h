@@ -56,7 +56,8 @@ overrides_look_at_modules(Loop *loop)
 /* At the beginning of a run: has somebody assigned to __code__ of one of asyncio's methods? */
 void overrides_look_at_codes(Loop *loop);
 void overrides_look(Loop *loop);      /* finds out again what is replaced; keeps the current exception */
-void overrides_forget(Loop *loop);    /* the next use looks: of a new loop, too */
+void overrides_begin(Loop *loop);     /* of a new loop */
+void overrides_forget(Loop *loop);    /* the next use looks */
 
 /* The bit of a method; 0 for another name. */
 unsigned int overrides_bit(PyObject *name);

@@ -112,28 +112,26 @@ attribute_is(PyObject *type, PyObject *name, PyObject *expected)
     return value == expected;
 }
 
-/* What the version of the class is to be compared with. One that has none is looked at each time. */
-static unsigned int
-version_seen(PyObject *class)
-{
-    unsigned int version = standard_version((PyTypeObject *)class);
-    return version != 0 ? version : UINT_MAX;
-}
-
-/* The lookups give each class a version tag; it changes with the class. */
+/* A class that gets no version is looked at each time. */
 bool
 reader_classes_look(struct state *state)
 {
     struct reader_state *reader = &net_state(state)->reader;
+    unsigned int protocol_version = standard_version_given((PyTypeObject *)reader->ProtocolType);
+    unsigned int reader_version = standard_version_given((PyTypeObject *)reader->ReaderType);
+    unsigned int writer_version = standard_version_given((PyTypeObject *)reader->WriterType);
     bool ok = reader->usable
               && attribute_is(reader->ProtocolType, state->names._stream_reader, reader->stream_reader);
     for (int i = 0; ok && i < OWN_FUNCTIONS; i++) {
         ok = attribute_is(own_type(reader, i), reader->names[i], reader->own[i]);
     }
-    SHARED_STORE(reader->classes_ok, ok);
-    SHARED_STORE(reader->protocol_version, version_seen(reader->ProtocolType));
-    SHARED_STORE(reader->reader_version, version_seen(reader->ReaderType));
-    SHARED_STORE(reader->writer_version, version_seen(reader->WriterType));
+    GUARD(reader->ProtocolType);
+    if (!reader_classes_are_same(reader)) {    /* no other thread has looked later */
+        SHARED_STORE(reader->classes_ok, ok);
+        SHARED_STORE(reader->protocol_version, protocol_version);
+        SHARED_STORE(reader->reader_version, reader_version);
+        SHARED_STORE(reader->writer_version, writer_version);
+    }
     return ok;
 }
 

@@ -21,15 +21,22 @@
 /* Looks at the classes of asyncio.streams again. */
 bool reader_classes_look(struct state *state);
 
+/* Has nobody changed them since? */
+static inline bool
+reader_classes_are_same(struct reader_state *reader)
+{
+    return LIKELY(standard_version((PyTypeObject *)reader->ProtocolType) == SHARED_LOAD(reader->protocol_version)
+                  && standard_version((PyTypeObject *)reader->ReaderType) == SHARED_LOAD(reader->reader_version)
+                  && standard_version((PyTypeObject *)reader->WriterType) == SHARED_LOAD(reader->writer_version));
+}
+
 /* Are they what they were at import? Asked several times for each message, so inlined (guarded path:
  * streams). */
 static inline bool
 reader_classes_are_standard(struct state *state)
 {
     struct reader_state *reader = &net_state(state)->reader;
-    if (LIKELY(standard_version((PyTypeObject *)reader->ProtocolType) == SHARED_LOAD(reader->protocol_version)
-               && standard_version((PyTypeObject *)reader->ReaderType) == SHARED_LOAD(reader->reader_version)
-               && standard_version((PyTypeObject *)reader->WriterType) == SHARED_LOAD(reader->writer_version))) {
+    if (reader_classes_are_same(reader)) {
         return SHARED_LOAD(reader->classes_ok);
     }
     return reader_classes_look(state);

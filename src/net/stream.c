@@ -237,6 +237,7 @@ Stream_write_ready(PyObject *op, PyObject *ignored UNUSED)
 static PyObject *
 Stream_get_read_ready_cb(PyObject *op, void *closure UNUSED)
 {
+    OWN_LOOP_OF(op, Channel);
     return PyObject_GetAttrString(op, stream_cast(op)->base.head.proto.kind == PROTO_BUFFERED
                                           ? "_read_ready__get_buffer"
                                           : "_read_ready__data_received");

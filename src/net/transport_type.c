@@ -266,6 +266,7 @@ replaced_above(PyObject *op, enum above which)
     if (LIKELY(standard_class_is_same(type, &net->transports.above_version))) {
         return NULL;
     }
+    unsigned int version = standard_version_given(type);
     bool all = true;
     PyObject *replaced = NULL;
     for (int i = 0; i < ABOVE_COUNT; i++) {
@@ -282,8 +283,7 @@ replaced_above(PyObject *op, enum above which)
         Py_DECREF(found);
     }
     if (all) {
-        (void)standard_class_has(type, "get_extra_info", type);    /* gives it a version */
-        SHARED_STORE(net->transports.above_version, standard_version(type));
+        SHARED_STORE(net->transports.above_version, version);
     }
     return replaced;
 }
@@ -414,9 +414,10 @@ note_own_flow(Transport *tr)
     };
     PyTypeObject *type = Py_TYPE(tr);
     PyObject *exc = PyErr_GetRaisedException();
+    unsigned int version = standard_version_given(type);
     bool own = true;
     for (size_t i = 0; i < ARRAY_LEN(methods); i++) {
-        PyObject *method = PyObject_GetAttrString((PyObject *)type, methods[i].name);    /* gives it a version */
+        PyObject *method = PyObject_GetAttrString((PyObject *)type, methods[i].name);
         PyObject *above = replaced_above((PyObject *)tr, methods[i].above);
         own = own && method != NULL && Py_IS_TYPE(method, &PyMethodDescr_Type)
               && ((PyMethodDescrObject *)method)->d_method->ml_meth == methods[i].ours && above == NULL
@@ -427,7 +428,7 @@ note_own_flow(Transport *tr)
     PyErr_Clear();
     PyErr_SetRaisedException(exc);
     if (own) {
-        SHARED_STORE(net_state(tr->head.state)->transports.flow_version[tr->kind->flow], standard_version(type));
+        SHARED_STORE(net_state(tr->head.state)->transports.flow_version[tr->kind->flow], version);
     }
 }
 

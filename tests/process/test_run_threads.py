@@ -1,6 +1,7 @@
 """run_threads() and the sockets of its workers."""
 
 import asyncio
+import contextlib
 import errno
 import os
 import signal
@@ -90,6 +91,78 @@ def test_all_go_on():
         run_threads(main, 3, stop_on="never")
     assert [type(exc) for exc in info.value.exceptions] == [ValueError, OSError]
     assert sorted(reached) == [1, 2]
+
+
+@pytest.mark.parametrize("stop_on", ["first", "error"])
+def test_who_is_ended_ends_in_peace(stop_on):
+    """One that ends, or fails, while others clean up does not cancel these once more."""
+    clean = []
+
+    async def main(worker):
+        try:
+            if worker.index:
+                await asyncio.sleep(60)
+        finally:
+            for _ in range(worker.index):
+                await asyncio.sleep(0.05)
+            clean.append(worker.index)
+            if stop_on == "error":
+                raise OSError(worker.index)
+
+    if stop_on == "first":
+        assert run_threads(main, 4, stop_on=stop_on) == [None] * 4
+    else:
+        with pytest.raises(ExceptionGroup, match="4 of 4"):
+            run_threads(main, 4, stop_on=stop_on)
+    assert sorted(clean) == [0, 1, 2, 3]
+
+
+def test_who_asks_again_cancels_again():
+    asked = threading.Event()
+
+    async def main(worker):
+        if worker.index == 0:
+            worker.stop_all()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.to_thread(asked.wait)
+            return None
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            worker.stop_all()
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                return "twice"
+            finally:
+                asked.set()
+
+    assert run_threads(main, 2) == [None, "twice"]
+
+
+def test_a_signal_handler_stops_all():
+    """In the middle of just that, too."""
+
+    def on_alarm(*args):
+        if workers:
+            workers[0].stop_all()
+
+    async def main(worker):
+        workers.append(worker)
+        for _ in range(20):
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.001)
+            worker.stop_all()
+        return "ended"
+
+    workers = []
+    old = signal.signal(signal.SIGALRM, on_alarm)
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+    try:
+        assert run_threads(main, 2) == ["ended"] * 2
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
 
 
 def test_stop_all_from_a_worker():

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import sys
 import threading
+import time
 import warnings
 
 import pytest
@@ -247,3 +248,32 @@ def test_tls_seen_from_other_threads(impl, contexts):
                     asyncio.run_coroutine_threadsafe(exchange(number), loop).result()
             finally:
                 stop.set()
+
+
+def test_threads_look_at_once_at_what_is_replaced(impl):
+    """What has been replaced counts from then on, whatever other threads see just then."""
+    own = time.monotonic
+    stop = threading.Event()
+    loop = impl.new_event_loop()
+    others = [impl.new_event_loop() for _ in range(2)]
+
+    def look(one):
+        while not stop.is_set():
+            one.get_debug()
+            loop.get_debug()
+
+    threads = Threads()
+    for other in others:
+        threads.add(look, other)
+    with threads.during():
+        try:
+            for _ in range(100 * SCALE):
+                time.monotonic = lambda: 42.0
+                assert loop.time() == 42.0
+                time.monotonic = own
+                assert loop.time() != 42.0
+        finally:
+            time.monotonic = own
+            stop.set()
+    for each in (loop, *others):
+        each.close()

@@ -1,12 +1,18 @@
 """writelines() with pieces that are empty, or false: asyncio's answer on each version."""
 
 import socket
+import sys
 
 import pytest
 
 from tests.compare import same
 from tests.support import turns
 from tests.transports import stream
+
+pytestmark = pytest.mark.skipif(
+    (3, 15) <= sys.version_info < (3, 15, 0, "final"),
+    reason="the release candidates of 3.15 do not leave out false pieces yet",
+)
 
 
 class Quiet(bytes):

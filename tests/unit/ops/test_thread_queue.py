@@ -178,6 +178,29 @@ def test_waiter_of_a_closed_loop():
     task._log_destroy_pending = False
 
 
+@pytest.mark.parametrize("new_loop", [asyncloop.new_event_loop, asyncio.SelectorEventLoop])
+def test_waiter_of_a_loop_that_closes_as_it_is_woken(new_loop):
+    """The next one goes in its place, though somebody keeps its task."""
+    for waits in ("item", "room"):
+        queue = ThreadQueue(1)
+        if waits == "room":
+            queue.put_nowait("first")
+        loop = new_loop()
+        task = loop.create_task(queue.get() if waits == "item" else queue.put("never"))
+        loop.run_until_complete(asyncio.sleep(0))
+
+        async def main(loop=loop, queue=queue, waits=waits):
+            other = asyncio.ensure_future(queue.get() if waits == "item" else queue.put("second"))
+            await asyncio.sleep(0)
+            got = queue.put_nowait("item") if waits == "item" else queue.get_nowait()
+            loop.close()
+            await asyncio.wait_for(other, LIMIT)
+            return got if waits == "room" else other.result()
+
+        assert asyncloop.run(main()) == ("item" if waits == "item" else "first")
+        task._log_destroy_pending = False
+
+
 def test_finalizers_and_signals_may_use_it():
     """While its own thread is using it: a lock in Python would lock itself out here."""
     queue = ThreadQueue()
