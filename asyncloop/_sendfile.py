@@ -77,7 +77,7 @@ class SendfileHooks(_Base):
             source = file.fileno()
             size = os.fstat(source).st_size
         except (AttributeError, io.UnsupportedOperation, OSError):
-            raise exceptions.SendfileNotAvailableError("not a regular file") from None
+            raise exceptions.SendfileNotAvailableError("not a regular file")  # noqa: B904
         total = 0
         waited = failed = False
         blocksize = count or size

@@ -112,7 +112,7 @@ class SignalHooks(_Base):
         try:
             self._set_wakeup_fd()
         except (ValueError, OSError) as exc:
-            raise RuntimeError(str(exc)) from exc
+            raise RuntimeError(str(exc))  # noqa: B904 - as asyncio
         previous = self._signal_handlers.get(sig)
         self._signal_handlers[sig] = asyncio.Handle(callback, args, self, None)
         try:
@@ -129,7 +129,7 @@ class SignalHooks(_Base):
             if not self._signal_handlers:
                 self._unset_wakeup_fd()
             if isinstance(exc, OSError) and exc.errno == errno.EINVAL:
-                raise RuntimeError(f"sig {sig} cannot be caught") from exc
+                raise RuntimeError(f"sig {sig} cannot be caught")  # noqa: B904
             raise
 
     def remove_signal_handler(self, sig: int) -> bool:
@@ -145,7 +145,7 @@ class SignalHooks(_Base):
             signal.signal(sig, default)
         except OSError as exc:
             if exc.errno == errno.EINVAL:
-                raise RuntimeError(f"sig {sig} cannot be caught") from exc
+                raise RuntimeError(f"sig {sig} cannot be caught")  # noqa: B904
             raise
         if not self._signal_handlers:
             self._unset_wakeup_fd()

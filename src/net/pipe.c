@@ -126,7 +126,7 @@ static const struct transport_kind read_pipe_kind = {
 static unsigned int
 write_pipe_lost_writes(const WritePipe *pipe)
 {
-    return pipe->dropped + (pipe->stream.base.io.err != 0);
+    return pipe->dropped + pipe->stream.write_failed;
 }
 
 static int

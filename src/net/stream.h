@@ -27,6 +27,7 @@ typedef struct {
     uint32_t unpushed;         /* its place in net_loop(loop)->unpushed, from 1 on; 0: not there */
     uint8_t holds;             /* enum holds */
     bool eof;                  /* write_eof() was called */
+    bool write_failed;         /* and so ended the transport */
 } Stream;
 
 /* A transport over a connected, non-blocking socket: connection_made() is scheduled, then

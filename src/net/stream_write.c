@@ -30,22 +30,23 @@
 /* -- queueing ---------------------------------------------------------------------- */
 
 int
+stream_write_failed(Stream *stream, int err)
+{
+    stream->write_failed |= err != 0 || !is_exit_exception();
+    return transport_fatal_errno(&stream->base, err, WRITE_FAILED(&stream->base));
+}
+
+int
 stream_wait_writable(Stream *stream, enum io_status status)
 {
     Transport *tr = &stream->base;
     if (status == IO_ERROR) {
-        return transport_fatal_errno(tr, tr->io.err, WRITE_FAILED(tr)) < 0 ? -1 : 1;
+        return stream_write_failed(stream, tr->io.err) < 0 ? -1 : 1;
     }
     if (UNLIKELY(tr->head.loop == NULL || tr->head.conn_lost > 0)) {
         return 1;    /* a method of the socket has ended it: io_methods.h */
     }
     return transport_watch(tr, &tr->write_watch);
-}
-
-int
-stream_queue_failed(Stream *stream)
-{
-    return transport_fatal(&stream->base, WRITE_FAILED(&stream->base));
 }
 
 /* -- what the kernel holds -------------------------------------------------------------- */
@@ -288,7 +289,7 @@ stream_write_bytes(Stream *stream, PyObject *bytes)
         }
     }
     if (wqueue_push(&stream->output, bytes, sent) < 0) {
-        return stream_queue_failed(stream);
+        return stream_write_failed(stream, 0);
     }
     return stream_rest_queued(stream);
 }
@@ -310,7 +311,7 @@ stream_take_memory(Stream *stream, const char *data, size_t length)
         }
     }
     if (wqueue_push_copy(&stream->output, data + sent, length - sent) < 0) {
-        return stream_queue_failed(stream);
+        return stream_write_failed(stream, 0);
     }
     return 1;
 }
@@ -329,7 +330,7 @@ stream_write_unreadable(Stream *stream, PyObject *data)
 {
     bool adds = PY_VERSION_HEX < 0x030C0000 || !stream->base.kind->is_socket;
     if (!adds || wqueue_is_empty(&stream->output)) {
-        return transport_fatal(&stream->base, WRITE_FAILED(&stream->base));
+        return stream_write_failed(stream, 0);
     }
     PyErr_Format(PyExc_TypeError,
                  stream->base.kind->is_socket ? "can't set bytearray slice from %.100s"
@@ -354,7 +355,7 @@ stream_queue_object_steal(Stream *stream, PyObject *data)
     PyBuffer_Release(&view);
     Py_DECREF(data);
     if (result < 0) {
-        return stream_queue_failed(stream);
+        return stream_write_failed(stream, 0);
     }
     if (length == 0) {
         return 0;
@@ -536,7 +537,7 @@ stream_flush_failed(Stream *stream)
     if (err == 0) {
         PyErr_SetRaisedException(Py_NewRef(exc));
     }
-    int result = transport_fatal_errno(tr, err, WRITE_FAILED(tr));
+    int result = stream_write_failed(stream, err);
     if (result == 0 && stream->empty_waiter != NULL) {
         PyObject *waiter = Py_NewRef(stream->empty_waiter);
         if (future_settle_exception(tr->head.state, waiter, exc) < 0) {

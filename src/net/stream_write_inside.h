@@ -16,8 +16,9 @@ int stream_wait_writable(Stream *stream, enum io_status status);
 /* The rest of a write was queued: 0, or -1 with an exit exception. */
 int stream_rest_queued(Stream *stream);
 
-/* A part of the data may be with the kernel already, so that the stream cannot go on. */
-int stream_queue_failed(Stream *stream);
+/* What errno says, or the current exception if that is 0, ends the stream: a part of the data may be with the kernel
+ * already, so that it cannot go on. 0, or -1 as transport_fatal(). */
+int stream_write_failed(Stream *stream, int err);
 
 /* Sends what is queued: 0, or -1 with an exit exception. */
 int stream_flush(Stream *stream);

@@ -194,7 +194,7 @@ stream_write_parts(Stream *stream, const struct parts *parts)
         }
     }
     if (parts_queue(parts, &stream->output, sent) < 0) {
-        return stream_queue_failed(stream);
+        return stream_write_failed(stream, 0);
     }
     return first ? 1 : 2;
 }
@@ -254,7 +254,7 @@ stream_writelines(Stream *stream, PyObject *list)
     int result = parts_take(&parts, list, joins);
     if (UNLIKELY(result > 0)) {
         parts_free(&parts);
-        return transport_fatal(&stream->base, WRITE_FAILED(&stream->base));
+        return stream_write_failed(stream, 0);
     }
     if (result == 0 && joins) {
         result = stream_check_open(stream, "Cannot call write() after write_eof()",

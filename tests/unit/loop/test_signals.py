@@ -270,8 +270,9 @@ async def coroutine_function():
     ],
 )
 def test_refused(loop, number, callback, error):
-    with pytest.raises(error):
+    with pytest.raises(error) as told:
         loop.add_signal_handler(number, callback)
+    assert told.value.__cause__ is None
 
 
 def test_refused_coroutine(loop):

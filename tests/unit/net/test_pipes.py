@@ -619,6 +619,23 @@ def test_writes_after_the_end_are_dropped_and_warned_of(run, loop, pipe, caplog)
     ]
 
 
+def test_a_write_that_has_failed_counts_as_dropped(run, loop, pipe, caplog):
+    async def main():
+        transport, protocol = await loop.connect_write_pipe(Writer, pipe[1])
+        loop.set_exception_handler(lambda *args: None)
+        transport.write(memoryview(b"strided")[::2])
+        assert transport._conn_lost == 1
+        for _ in range(4):
+            transport.write(b"dropped")
+        assert not caplog.records
+        transport.write(b"dropped")
+        await until(lambda: protocol.lost)
+
+    with caplog.at_level("WARNING", "asyncio"):
+        run(main())
+    assert len(caplog.records) == 1
+
+
 def test_unclosed_transport_warns_and_closes_the_file(run, loop, pipe):
     async def main():
         transport, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, pipe[1])

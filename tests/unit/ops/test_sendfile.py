@@ -67,8 +67,11 @@ def test_sock_sendfile_empty_file(run, loop, pair, tmp_path):
 
 def test_sock_sendfile_not_a_file(run, loop, pair):
     async def main():
-        with pytest.raises(asyncio.SendfileNotAvailableError):
+        with pytest.raises(asyncio.SendfileNotAvailableError) as told:
             await loop.sock_sendfile(pair[0], io.BytesIO(b"abc"), fallback=False)
+        assert isinstance(told.value.__context__, io.UnsupportedOperation)
+        assert told.value.__cause__ is None
+        assert not told.value.__suppress_context__
         sent = await loop.sock_sendfile(pair[0], io.BytesIO(b"abc"))
         return sent, await loop.sock_recv(pair[1], 100)
 
