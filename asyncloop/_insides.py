@@ -18,7 +18,6 @@ import sys
 import threading
 import types
 import weakref
-from _asyncio import Future
 from asyncio import events, futures
 from asyncio.base_events import BaseEventLoop
 from typing import TYPE_CHECKING, Any
@@ -46,11 +45,13 @@ def _nobody_else_has(holder: Any, name: str) -> bool:
     return _references(holder, name) <= _FROM_ONE_HOLDER
 
 
-def chained(loop: Any) -> Any:
-    """The callback that asyncio gives to a future of an executor, for texts about ours."""
-    future: Any = Future(loop=loop)
-    futures._chain_future(concurrent.futures.Future(), future)  # type: ignore[attr-defined]
-    return future._callbacks[0][0]
+def chained() -> tuple[Any, Any]:
+    """What asyncio has a future of an executor call, and the loop when the executor's is done."""
+    source, future = concurrent.futures.Future(), concurrent.futures.Future()  # type: ignore[var-annotated]
+    futures._chain_future(source, future)  # type: ignore[attr-defined]
+    (check_cancel,), (call,) = future._done_callbacks, source._done_callbacks  # type: ignore[attr-defined]
+    place = call.__code__.co_freevars.index("_set_state")
+    return check_cancel, call.__closure__[place].cell_contents
 
 
 # -- the loop ----------------------------------------------------------------------------------

@@ -6,10 +6,11 @@
  *   - ours is done: if it was cancelled, the other one is.
  * Which of the two calls, its argument tells.
  *
- * Only a result is copied here. Exceptions, cancellation and whatever looks odd go to
- * asyncio.futures._copy_future_state(), whose ways differ between versions of Python, and so does
- * what happens where the executor's future is done in the loop's own thread: from then on
- * asyncio.futures._chain_future() has the two.
+ * Only a result is copied here. Exceptions, cancellation and whatever looks odd go to the function that
+ * asyncio.futures._chain_future() has the loop call, in a Handle as there, since it may raise; and that
+ * is what the loop is asked to call in debug mode, and where its call_soon_threadsafe() is the program's.
+ * Where the executor's future is done in the loop's own thread, _chain_future() has the two from then on:
+ * what it does there differs between versions of Python.
  *
  * Threads: the executor's call the Link while the loop's may. Its fields are set before anybody can
  *          call it, and taken in its critical section. */
@@ -33,6 +34,36 @@ static inline bool
 future_is_cancelled(const Future *future)
 {
     return SHARED_LOAD(future->future_state) == FUTURE_CANCELLED;
+}
+
+/* What _chain_future() gives the two futures to call (asyncloop/_insides.py). */
+enum standard_callback {
+    CHECK_CANCEL,
+    SET_STATE,
+};
+
+/* Once, when _chain_future() is known to be asyncio's. 0 / -1 */
+static int
+find_standard_callbacks(struct state *state)
+{
+    PyObject **place = &tasks_state(state)->executor.callbacks, *nobodys = NULL;
+    if (LIKELY(SHARED_LOAD(*place) != NULL)) {
+        return 0;
+    }
+    PyObject *module = PyImport_ImportModule("asyncloop._insides");
+    PyObject *found = module == NULL ? NULL : PyObject_CallMethod(module, "chained", NULL);
+    Py_XDECREF(module);
+    if (found != NULL
+        && !__atomic_compare_exchange_n(place, &nobodys, found, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+        Py_DECREF(found);    /* another thread was first */
+    }
+    return found == NULL ? -1 : 0;
+}
+
+static PyObject *
+standard_callback(struct state *state, enum standard_callback which)
+{
+    return PyTuple_GET_ITEM(SHARED_LOAD(tasks_state(state)->executor.callbacks), which);
 }
 
 /* Both are the caller's then, and may be NULL. */
@@ -69,20 +100,28 @@ source_result(struct state *state, PyObject *source, PyObject **result)
     return *result == NULL ? -1 : 1;
 }
 
+/* What asyncio calls for it. */
 static int
-copy_outcome(struct state *state, PyObject *source, Future *future)
+copy_by_asyncio(Loop *loop, PyObject *source, Future *future)
+{
+    PyObject *args[] = {(PyObject *)future, source};
+    Handle *handle = handle_new(loop, standard_callback(loop->state, SET_STATE), args, 2, NULL);
+    int result = handle == NULL ? -1 : handle_run(handle);
+    Py_XDECREF(handle);
+    return result;
+}
+
+static int
+copy_outcome(Loop *loop, PyObject *source, Future *future)
 {
     PyObject *result;
-    int has = future_is_pending(future) ? source_result(state, source, &result) : 0;
+    int has = future_is_pending(future) ? source_result(loop->state, source, &result) : 0;
     if (LIKELY(has > 0)) {
         int failed = future_set_result(future, result);
         Py_DECREF(result);
         return failed;
     }
-    if (has < 0) {
-        return -1;
-    }
-    return call_for_effect(tasks_state(state)->executor.copy_future_state, source, (PyObject *)future);
+    return has < 0 ? -1 : copy_by_asyncio(loop, source, future);
 }
 
 /* in the loop's thread */
@@ -95,7 +134,7 @@ link_copy(PyObject *op, PyObject *ignored UNUSED)
     link_take(link, &source, &future);
     int result = 0;
     if (source != NULL && future != NULL && !future_is_cancelled(future)) {
-        result = copy_outcome(link->state, source, future);
+        result = copy_outcome(link->loop, source, future);
     }
     Py_XDECREF(source);
     Py_XDECREF(future);
@@ -118,37 +157,41 @@ link_send(Link *link)
     return handle == NULL ? -1 : loop_call_soon_threadsafe(link->loop, handle);
 }
 
+/* To asyncio: all of it, or what is left to do in the loop's thread. */
 static int
-link_hand_over(Link *link)
+link_hand_over(Link *link, bool all)
 {
-    PyObject *source;
+    PyObject *source, *result = Py_None;
     Future *future;
+    struct state *state = link->state;
     link_take(link, &source, &future);
-    int result = 0;
     if (source != NULL && future != NULL) {
-        result = call_for_effect(tasks_state(link->state)->executor.chain_future, source, (PyObject *)future);
+        result = all ? PyObject_CallFunctionObjArgs(tasks_state(state)->executor.chain_future, source, future, NULL)
+                     : PyObject_CallMethodObjArgs((PyObject *)link->loop, state->names.call_soon_threadsafe,
+                                                  standard_callback(state, SET_STATE), future, source, NULL);
+        Py_XDECREF(result);
     }
     Py_XDECREF(source);
     Py_XDECREF(future);
-    return result;
+    return result == NULL ? -1 : 0;
 }
 
 static int
 link_source_done(Link *link)
 {
     Loop *loop = link->loop;
-    bool waits, settled;
+    bool waits;
     {
         GUARD(link);
         waits = link->future != NULL && !future_is_cancelled(link->future);
-        settled = waits && !future_is_pending(link->future);    /* by somebody else: asyncio's callback says so */
     }
     if (!waits || FLAG(loop->closed) || SHARED_LOAD(loop->ev) == NULL) {
         return 0;    /* nobody wants to know any more */
     }
-    if (UNLIKELY(settled) || UNLIKELY(SHARED_LOAD(loop->thread_id) == PyThread_get_thread_ident())
+    bool here = SHARED_LOAD(loop->thread_id) == PyThread_get_thread_ident();
+    if (UNLIKELY(here) || UNLIKELY(FLAG(loop->debug))
         || UNLIKELY(loop_replaced(loop) & LOOP_BIT(call_soon_threadsafe))) {
-        return link_hand_over(link);
+        return link_hand_over(link, here);
     }
     return link_send(link);
 }
@@ -195,15 +238,8 @@ Link_vectorcall(PyObject *op, PyObject *const *args, size_t nargsf, PyObject *kw
 static PyObject *
 Link_get_look(PyObject *op, void *name)
 {
-    PyObject *module = PyImport_ImportModule("asyncloop._insides");
-    PyObject *callback = module == NULL ? NULL : PyObject_CallMethod(module, "chained", "O", ((Link *)op)->loop);
-    Py_XDECREF(module);
-    if (callback == NULL || name == NULL) {
-        return callback;
-    }
-    PyObject *value = PyObject_GetAttrString(callback, name);
-    Py_DECREF(callback);
-    return value;
+    PyObject *callback = standard_callback(((Link *)op)->state, CHECK_CANCEL);
+    return name == NULL ? Py_NewRef(callback) : PyObject_GetAttrString(callback, name);
 }
 
 static int
@@ -273,7 +309,7 @@ static PyObject *
 link_new(Loop *loop, PyObject *source, Future *future)
 {
     PyTypeObject *type = tasks_state(loop->state)->types.Link;
-    Link *link = (Link *)type->tp_alloc(type, 0);
+    Link *link = find_standard_callbacks(loop->state) < 0 ? NULL : (Link *)type->tp_alloc(type, 0);
     if (link != NULL) {
         link->vectorcall = Link_vectorcall;
         link->state = loop->state;
@@ -441,7 +477,6 @@ executor_init(PyObject *module, struct state *state)
     const struct state_import wanted[] = {
         {&own->executor.concurrent_Future, "concurrent.futures", "Future", false},
         {&own->executor.chain_future, "asyncio.futures", "_chain_future", false},
-        {&own->executor.copy_future_state, "asyncio.futures", "_copy_future_state", false},
         {&own->executor.futures, "asyncio", "futures", false},
     };
     return STATE_IMPORT(wanted) < 0

@@ -74,8 +74,8 @@ struct tasks_state {
     struct {
         PyObject *concurrent_Future;      /* concurrent.futures.Future */
         PyObject *chain_future;           /* asyncio.futures._chain_future */
-        PyObject *copy_future_state;      /* asyncio.futures._copy_future_state */
         PyObject *futures;                /* the module asyncio.futures */
+        PyObject *callbacks;              /* a tuple, or NULL: enum standard_callback */
     } executor;                           /* executor.c */
 };
 

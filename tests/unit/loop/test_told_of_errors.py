@@ -1,7 +1,10 @@
 """What an error brings with it, a text or a traceback: as asyncio has it."""
 
 import asyncio
+import concurrent.futures
 import dataclasses
+import io
+import signal
 import socket
 import sys
 import threading
@@ -149,22 +152,59 @@ def test_traceback_of_run_until_complete(loop, error):
     assert [name for name, _ in lines(info.value)].count("run_until_complete") == 1
 
 
-def test_future_of_an_executor_that_is_settled_early(loop, run, reports):
+@pytest.mark.parametrize("debug", [False, True])
+@pytest.mark.parametrize("sent", [False, True])
+@pytest.mark.parametrize("outcome", [lambda: 3, lambda: 1 / 0])
+def test_future_of_an_executor_that_is_settled_early(loop, run, reports, debug, sent, outcome):
     """What the thread gives comes too late: reported as the error of asyncio's callback."""
 
     async def main():
-        event = threading.Event()
-        future = loop.run_in_executor(None, event.wait)
+        loop.set_debug(debug)
+        begin, end = threading.Event(), threading.Event()
+
+        def work():
+            begin.wait()
+            return outcome()
+
+        future = loop.run_in_executor(executor, work)
+        executor.submit(end.set)
+        if sent:  # the loop has been asked to take it
+            begin.set()
+            end.wait()
         future.set_result("mine")
-        event.set()
+        begin.set()
         while not reports:
             await asyncio.sleep(0.001)
+        loop.set_debug(False)
         return await future
 
-    assert run(main()) == "mine"
+    with concurrent.futures.ThreadPoolExecutor(1) as executor:
+        assert run(main()) == "mine"
     (report,) = reports
     assert report["message"].startswith("Exception in callback _chain_future.<locals>._set_state(")
     assert "_chain_future" in repr(report["handle"])
+    assert lines(report["exception"])[-2][0] == "_set_state"
+    assert ("source_traceback" in report) == debug
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_outcome_of_an_executor_that_a_future_refuses(loop, run, reports, debug):
+    async def main():
+        loop.set_debug(debug)
+        future = loop.run_in_executor(None, next, iter(()))
+        while not (future.done() or reports):
+            await asyncio.sleep(0.001)
+        loop.set_debug(False)
+        return future
+
+    future = run(main())
+    if reports:  # later releases make another error of it
+        (report,) = reports
+        assert report["message"].startswith(
+            "Exception in callback _chain_future.<locals>._set_state("
+        )
+    else:
+        assert type(future.exception()) is RuntimeError
 
 
 def test_frames_of_a_run_that_failed_can_be_cleared(loop):
@@ -179,3 +219,29 @@ def test_frames_of_a_run_that_failed_can_be_cleared(loop):
             loop.run_until_complete(main())
         except RuntimeError as exc:
             traceback.clear_frames(exc.__traceback__)
+
+
+def test_what_an_error_came_from(loop, run):
+    async def main():
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.setblocking(False)
+            with pytest.raises(asyncio.SendfileNotAvailableError) as info:
+                await loop.sock_sendfile(ours, io.BytesIO(b"no file"), fallback=False)
+        return info.value
+
+    def add():
+        with pytest.raises(RuntimeError) as info:
+            loop.add_signal_handler(signal.SIGUSR1, print)
+        errors.append((info.value, ValueError))
+
+    errors = [(run(main()), io.UnsupportedOperation)]
+    thread = threading.Thread(target=add)
+    thread.start()
+    thread.join()
+    with pytest.raises(RuntimeError) as info:
+        loop.add_signal_handler(signal.SIGKILL, print)
+    errors.append((info.value, OSError))
+    for error, before in errors:
+        assert error.__cause__ is None and not error.__suppress_context__
+        assert type(error.__context__) is before
