@@ -178,14 +178,27 @@ def _judge(trace: dict[str, Any], at_once: int) -> _Verdict | None:
 
 
 def _key(what: Any) -> int:
-    function = _function(what)
-    return id(getattr(function, "__code__", function))
+    return id(_code(what) or _function(what))
 
 
 def _function(what: Any) -> Any:
     while isinstance(what, functools.partial):
         what = what.func
     return getattr(what, "__func__", what)
+
+
+def _code(what: Any) -> CodeType | None:
+    """What a callback runs, or a task that is done; None for one that lasts, and for what is C."""
+    if _is_task(what):
+        return getattr(what.get_coro(), "cr_code", None) if what.done() else None
+    function = _function(what)
+    # An object that is called, or a transport or the like.
+    call = getattr(type(function), "__call__", None)  # noqa: B004
+    for each in (function, call):
+        code = getattr(each, "__code__", None)
+        if isinstance(code, CodeType):
+            return code
+    return None
 
 
 def _place(code: CodeType, line: int) -> str:
@@ -197,20 +210,15 @@ def _is_task(what: Any) -> bool:
 
 
 def _name(what: Any) -> str:
-    if _is_task(what):
+    code = _code(what)
+    if _is_task(what) and code is None:
         places = list(_places(what))
         # asyncio.sleep(0) and the like are not where the trouble is.
         own = [place for file, place in places if os.path.dirname(file) != _ASYNCIO]
         return own[-1] if own else places[-1][1] if places else str(what.get_name())
-    function = _function(what)
-    code = getattr(function, "__code__", None)
-    if isinstance(code, CodeType):
+    if code is not None:
         return _place(code, code.co_firstlineno)
-    call = getattr(type(function), "__call__", None)  # noqa: B004, it may be a transport as well
-    code = getattr(call, "__code__", None)
-    if isinstance(code, CodeType):  # an object that is called
-        return _place(code, code.co_firstlineno)
-    name = getattr(function, "__qualname__", None)
+    name = getattr(_function(what), "__qualname__", None)
     return f"{name}()" if isinstance(name, str) else type(what).__name__
 
 

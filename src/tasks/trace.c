@@ -15,7 +15,7 @@
 #define TRACE_FOUND 8
 
 /* Items that do the same: code and self are equal, also where a new bound method, partial or closure is made for
- * each. */
+ * each, or a new object that does not outlive its item (is_over()). */
 struct found {
     const void *code;
     const void *self;
@@ -121,6 +121,23 @@ task_of(uintptr_t item)
     return handle->callback == NULL ? NULL : Py_XNewRef(task_of_step_function(handle->callback));
 }
 
+/* What a task runs, only to be compared. Runs no code of the program's. */
+static const void *
+code_of(PyObject *task)
+{
+    PyObject *coro = ((Task *)task)->coro;
+    if (coro == NULL || !PyCoro_CheckExact(coro)) {
+        return task;
+    }
+    PyObject *code = PyObject_GetAttrString(coro, "cr_code");
+    if (code == NULL) {
+        PyErr_Clear();
+        return task;
+    }
+    Py_DECREF(code);    /* the coroutine holds it */
+    return code;
+}
+
 /* False: it is nothing that would run. Otherwise key->what is a new reference. */
 static bool
 identify(uintptr_t item, struct found *key)
@@ -128,7 +145,7 @@ identify(uintptr_t item, struct found *key)
     PyObject *op = ready_object(item);
     PyObject *task = task_of(item);
     if (task != NULL) {
-        *key = (struct found){.code = task, .self = task, .what = task};
+        *key = (struct found){.code = code_of(task), .self = task, .what = task};
         return true;
     }
     if ((item & READY_KIND_MASK) != READY_HANDLE) {
@@ -180,23 +197,43 @@ args_of(uintptr_t item)
     return args;
 }
 
+/* A task that is done, or a method of an object that nobody has any more. What begins anew in each turn (a timeout of
+ * no time, a task that starts the next one) spins as well as what stays. */
+static bool
+is_over(struct state *state, const struct found *found)
+{
+    if (is_task(state, found->what)) {
+        return !future_is_pending((Future *)found->what);
+    }
+    return PyMethod_Check(found->what) && Py_REFCNT(found->what) == 1
+           && Py_REFCNT(PyMethod_GET_SELF(found->what)) == 1;
+}
+
 static struct found *
-trace_find(struct trace *trace, const struct found *key)
+trace_find(struct trace *trace, struct state *state, const struct found *key)
 {
     for (unsigned int i = 0; i < trace->found_length; i++) {
-        if (trace->found[i].code == key->code && trace->found[i].self == key->self) {
-            return &trace->found[i];
+        struct found *found = &trace->found[i];
+        if (found->code == key->code && (found->self == key->self || is_over(state, found))) {
+            return found;
         }
     }
     return NULL;
 }
 
-/* False: the collector has run, and somebody has ended the trace. */
+/* False: the collector has run, or somebody's end, and somebody has ended the trace. */
 static bool
 trace_count(Loop *loop, struct trace *trace, const struct found *key, uintptr_t item)
 {
-    struct found *found = trace_find(trace, key);
-    if (found == NULL && trace->found_length < TRACE_FOUND) {
+    struct found *found = trace_find(trace, loop->state, key);
+    if (found != NULL) {
+        PyObject *before = found->what;
+        found->what = Py_NewRef(key->what);
+        found->self = key->self;
+        found->count++;
+        Py_DECREF(before);
+    }
+    else if (trace->found_length < TRACE_FOUND) {
         PyObject *args = is_task(loop->state, key->what) ? NULL : args_of(item);
         if (loop->trace != trace) {
             Py_XDECREF(args);
@@ -206,11 +243,9 @@ trace_count(Loop *loop, struct trace *trace, const struct found *key, uintptr_t 
         *found = *key;
         Py_INCREF(found->what);
         found->args = args;
+        found->count = 1;
     }
-    if (found != NULL) {
-        found->count++;
-    }
-    return true;
+    return loop->trace == trace;
 }
 
 /* Has a result woken it, and not only its own wish to go on, or a cancellation? */

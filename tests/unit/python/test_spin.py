@@ -4,6 +4,7 @@ asyncio has nothing like it, so all of this is about asyncloop alone.
 """
 
 import asyncio
+import contextlib
 import functools
 import os
 import socket
@@ -228,6 +229,38 @@ def test_scope_that_cancels_again_and_again():
     (spin,) = spins
     assert any("Scope.deliver() at" in each for each in spin.callbacks)
     assert any("the deaf one" in each for each in spin.tasks)
+
+
+def test_timeout_that_is_over_already():
+    """Each has a timeout of its own, which is gone when the next one is made."""
+
+    async def retry():
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0):
+                    await asyncio.sleep(FOREVER)
+
+    spin = find_spin(lambda loop: loop.create_task(retry(), name="retries"))
+    assert any("retry() at" in each for each in spin.callbacks)
+    assert "name='retries'" in spin.tasks[0]
+
+
+@pytest.mark.parametrize("how", ["by itself", "by a callback"])
+def test_task_that_is_followed_by_another(how):
+    kept = set()
+
+    async def work():
+        if how == "by itself":
+            again()
+
+    def again(task=None):
+        kept.discard(task)
+        task = asyncio.ensure_future(work())
+        kept.add(task)
+        task.add_done_callback(kept.discard if how == "by itself" else again)
+
+    spin = find_spin(lambda loop: again())
+    assert any(".work() at " in each and "test_spin.py:" in each for each in spin.callbacks)
 
 
 def test_it_is_logged_once(caplog):
