@@ -44,7 +44,9 @@ tls_handshake_failed(Tls *tls)
     int result = tls_fatal(tls, certificate > 0
                                     ? "SSL handshake failed on verifying the certificate"
                                     : "SSL handshake failed");
-    tls_wake_waiter(tls, exc);
+    if (result == 0) {    /* else the transport below has raised: connection_lost() wakes it, as with asyncio */
+        tls_wake_waiter(tls, exc);
+    }
     Py_DECREF(exc);
     return result;
 }

@@ -137,6 +137,33 @@ def test_connection_is_lost_twice_in_the_handshake(contexts):
     same(program)
 
 
+def test_transport_below_cannot_end(contexts):
+    """What it raises comes out, and who waits for the handshake is not told of another reason."""
+
+    def broken(exc):
+        raise ZeroDivisionError
+
+    async def program(log, loop):
+        near, far = socket.socketpair()
+        transport, _ = await loop.create_connection(lambda: Tells(log), sock=near)
+        task = loop.create_task(
+            loop.start_tls(transport, Tells(log), contexts[1], server_hostname="localhost")
+        )
+        await turns(3)
+        below = transport.get_protocol()
+        transport._force_close = broken
+        log.call("eof", below.eof_received)
+        await turns(3)
+        log(task.done(), transport.is_closing())
+        del transport._force_close
+        transport.abort()
+        await log.wait("start_tls", lambda: task)
+        far.close()
+        await turns(3)
+
+    same(program)
+
+
 PARTS = [b"abc", bytearray(b"de"), memoryview(b"fgh"), b"", Part(), "text", 5, None, [1, 2]]
 
 
