@@ -89,8 +89,7 @@ selector_poll(Loop *loop, int64_t wait_ns)
     }
     /* what others see of a poll that may sleep */
     loop->slept_ns = monotonic_ns();
-    counters_sleep(loop->counters);
-    span_begin(&loop->counters->idle, loop->slept_ns);
+    counters_fall_asleep(loop->counters, loop->slept_ns);
     int result = poll_by_method(loop, wait_ns);
     loop->woke_ns = monotonic_ns();
     span_end(&loop->counters->idle, loop->woke_ns);

@@ -93,4 +93,18 @@ counters_sleep(struct counters *counters)
     }
 }
 
+/* Nothing is ready. The turn before is a delay from now on, for who reads it during the sleep: what came due in
+ * it is told of by the look at the kernel that begins now. */
+static inline void
+counters_fall_asleep(struct counters *counters, int64_t now_ns)
+{
+    int64_t unlooked = now_ns - COUNTER_GET(counters->looked);
+    if (UNLIKELY(unlooked >= DELAY_LEAST_NS)) {
+        counters_note_delay(counters, 0, unlooked);
+        COUNTER_SET(counters->looked, now_ns);
+    }
+    counters_sleep(counters);
+    span_begin(&counters->idle, now_ns);
+}
+
 #endif

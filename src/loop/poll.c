@@ -32,8 +32,7 @@ static void
 poll_release(struct ev_loop *ev)
 {
     Loop *loop = ev_userdata(ev);
-    counters_sleep(loop->counters);
-    span_begin(&loop->counters->idle, loop->slept_ns);
+    counters_fall_asleep(loop->counters, loop->slept_ns);
     loop->released = PyEval_SaveThread();
 }
 

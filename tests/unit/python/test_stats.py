@@ -521,6 +521,35 @@ def test_a_block_is_a_delay():
     run(main())
 
 
+def test_a_block_is_seen_while_the_loop_sleeps_after_it():
+    """By another thread, as by a scrape; the loop may sleep for long."""
+
+    def look(loop, wake):
+        while not loop.stats().asleep:
+            time.sleep(0.001)
+        seen.append(loop.stats().delay)
+        loop.call_soon_threadsafe(wake.set_result, None)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(0.001)
+        wake = loop.create_future()
+        thread = threading.Thread(target=look, args=(loop, wake))
+        time.sleep(0.1)
+        thread.start()
+        await wake
+        thread.join()
+        await asyncio.sleep(0.001)
+        # It is counted once.
+        assert 0.1 <= seen[0].max <= loop.stats().delay.max
+        late = [delay.total - delay.at_most(0.01) for delay in (seen[0], loop.stats().delay)]
+        assert 0.08 <= late[0] <= late[1]
+        assert late[1] - late[0] <= loop.stats().delay.total - seen[0].total
+
+    seen = []
+    run(main())
+
+
 def test_a_loop_that_sleeps_has_no_delay():
     async def main():
         loop = asyncio.get_running_loop()
