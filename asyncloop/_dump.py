@@ -17,6 +17,7 @@ import signal
 import sys
 import threading
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from types import AsyncGeneratorType, CoroutineType, FrameType, FunctionType, GeneratorType
 from typing import Any, TextIO, TypeVar
@@ -35,7 +36,9 @@ _NO_ANSWER = "the loop's thread is busy, and nobody else can look at them"
 _MOST_TASKS = 20_000
 _PART = 500  # tasks after which who waits is told that it goes on
 _MOST_OTHERS = 50  # timers, transports: so many of each are written out
-_MOST_FRAMES = 100
+_MOST_FRAMES = 100  # of a chain of coroutines: half from its outer end, half from its inner one
+_DEEPEST = 100_000
+_MOST_INDENTED = 30  # levels of the tree; the next ones have their number instead
 _WRAPPERS = {
     *("async_generator_asend", "async_generator_athrow", "anext_awaitable", "coroutine_wrapper")
 }
@@ -395,10 +398,11 @@ def _number_of(task: Any) -> tuple[int, str]:
 
 
 def _dump_task(text: TextIO, task: Any, depth: int, known: dict[int, tuple[Any, str]]) -> None:
-    indent = "  " * depth
+    indent = "  " * min(depth, _MOST_INDENTED)
+    level = f"[{depth}] " if depth > _MOST_INDENTED else ""
     cancelling = times_cancelled(task)
     note = f", cancelled {cancelling} time(s)" if cancelling else ""
-    text.write(f"{indent}task {one_line(name_of(task))}{note}\n")
+    text.write(f"{indent}{level}task {one_line(name_of(task))}{note}\n")
     places = places_of(task, known)
     for place in places:
         text.write(f"{indent}    {place}\n")
@@ -414,7 +418,9 @@ def _place(frame: FrameType, line: int) -> str:
 def chain_of(task: Any, known: dict[int, tuple[Any, str]] | None = None) -> Iterator[str]:
     """The coroutines of a task, outermost first, and what the last one waits for."""
     awaited = task.get_coro()
-    for _ in range(_MOST_FRAMES):
+    count = 0
+    inner: deque[tuple[FrameType, int]] = deque(maxlen=_MOST_FRAMES // 2)
+    for _ in range(_DEEPEST):
         if isinstance(awaited, CoroutineType):
             frame, awaited = awaited.cr_frame, awaited.cr_await
         elif isinstance(awaited, GeneratorType):
@@ -428,7 +434,15 @@ def chain_of(task: Any, known: dict[int, tuple[Any, str]] | None = None) -> Iter
             awaited = inside
             continue
         if frame is not None:
-            yield _place(frame, frame.f_lineno)
+            count += 1
+            if count <= _MOST_FRAMES // 2:
+                yield _place(frame, frame.f_lineno)
+            else:
+                inner.append((frame, frame.f_lineno))
+    if count > _MOST_FRAMES:
+        yield f"... and {count - _MOST_FRAMES} more"
+    for frame, line in inner:
+        yield _place(frame, line)
     waiter = getattr(task, "_fut_waiter", None)
     if waiter is not None and not asyncio.isfuture(awaited):
         awaited = waiter

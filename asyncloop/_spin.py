@@ -225,7 +225,7 @@ def _name(what: Any) -> str:
 def _places(task: Any) -> Iterator[tuple[str, str]]:
     """File and place of its coroutines, outermost first."""
     coro = task.get_coro()
-    for _ in range(100):
+    for _ in range(1000):
         frame = getattr(coro, "cr_frame", None) or getattr(coro, "gi_frame", None)
         if frame is None:
             return

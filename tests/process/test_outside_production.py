@@ -156,6 +156,53 @@ def test_a_circle_of_tasks_comes_after_the_others():
     loop.close()
 
 
+def test_tasks_that_wait_for_each_other_in_a_long_row():
+    """What is written grows with their number, and not with its square."""
+
+    async def main():
+        async def follow(before):
+            await (before or asyncio.sleep(1000))
+
+        tasks = [None]
+        for number in range(2000):
+            tasks.append(asyncio.create_task(follow(tasks[-1]), name=f"row-{number}"))
+        await asyncio.sleep(0)
+        dumped = io.StringIO()
+        asyncloop.dump(dumped)
+        text = dumped.getvalue()
+        assert "[2000] task row-0\n" in text and "\n  task row-1999\n" in text
+        assert len(text) < 2000 * 1000
+        tasks[1].cancel()
+
+    asyncloop.run(main())
+
+
+def test_where_a_deep_chain_waits():
+    """Its inner end is what is asked for; what is in the middle is left out."""
+
+    async def down(left):
+        if left:
+            await down(left - 1)
+        else:
+            await inmost()
+
+    async def inmost():
+        await asyncio.sleep(1000)
+
+    async def main():
+        task = asyncio.create_task(down(300), name="deep")
+        await asyncio.sleep(0)
+        dumped = io.StringIO()
+        asyncloop.dump(dumped)
+        lines = dumped.getvalue().partition("task deep\n")[2].splitlines()
+        assert all(".down()" in line for line in lines[:50])
+        assert lines[50].strip() == "... and 203 more"
+        assert ".inmost()" in lines[99] and "sleep()" in lines[100] and "waits for" in lines[101]
+        task.cancel()
+
+    asyncloop.run(main())
+
+
 def test_who_asks_for_stacks_has_a_signal_and_a_pipe_of_his_own():
     one, other = _stacks.StackSignal(), _stacks.StackSignal()
     try:
