@@ -10,6 +10,7 @@ from types import BuiltinFunctionType
 from typing import IO, TYPE_CHECKING, Any
 
 from . import _core
+from ._streams import lazy
 
 if TYPE_CHECKING:
     from ._core import _MixinBase as _Base
@@ -41,9 +42,17 @@ class SendfileHooks(_Base):
     here raises SendfileNotAvailableError, which they do only before the first byte.
     """
 
+    @lazy
+    def _transports_send(self) -> set[int]:
+        """id() of each socket whose transport has called sock_sendfile()."""
+        return set()
+
     async def _sock_sendfile_native(
         self, sock: socket.socket, file: IO[bytes], offset: int, count: int | None
     ) -> int:
+        if id(sock) in self._transports_send:
+            self._transports_send.discard(id(sock))  # a second call is somebody else's
+            return await self._send_file(sock, file, offset, count, owned=True)
         if _core._has_custom_futures(self) or not isinstance(
             getattr(os, "sendfile", None), BuiltinFunctionType
         ):
@@ -60,8 +69,12 @@ class SendfileHooks(_Base):
         transp.pause_reading()
         try:
             await all_sent  # what was written before goes out before
-            self._check_sendfile_params(transp._sock, file, offset, count)
-            return await self._send_file(transp._sock, file, offset, count, owned=True)
+            sock = transp._sock
+            self._transports_send.add(id(sock))
+            try:
+                return await self.sock_sendfile(sock, file, offset, count, fallback=False)
+            finally:
+                self._transports_send.discard(id(sock))
         finally:
             transp._reset_empty_waiter()
             if reads:

@@ -328,10 +328,10 @@ class SubprocessHooks(_Base):
             raise
         try:
             files = process.stdin, process.stdout, process.stderr
-            if files != _NO_PIPES and self._connects_pipes_otherwise():
+            otherwise = files != _NO_PIPES and self._connects_pipes_otherwise()
+            if otherwise or not _core._leave_task_out(self):
                 await transport._connect_one_by_one(files)
                 return transport
-            _core._next_task_number()  # asyncio connects in a Task
             if files != _NO_PIPES:
                 transport._connect_all(files)
             else:

@@ -128,10 +128,7 @@ call_in_context(PyObject *context, PyObject *callable, PyObject *const *args, si
 static PyObject *
 taker(const Acceptor *acceptor, Loop *loop)
 {
-    /* asyncio makes a task for each, which goes by call_soon() */
-    unsigned int bits = LOOP_ACCEPTING | LOOP_BIT(create_task) | (SHORT_WAY(push) ? LOOP_SOON : 0);
-    bool seen = (loop_replaced(loop) & bits) != 0 || GLOBAL_REPLACED(loop->state, TASKS_TASK)
-                || SHARED_LOAD(loop->task_factory) != NULL;
+    bool seen = (loop_replaced(loop) & LOOP_ACCEPTING) != 0 || tasks_are_seen(loop);
     return UNLIKELY(seen) ? acceptor->otherwise : acceptor->accepted;
 }
 

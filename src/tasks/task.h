@@ -79,6 +79,15 @@ Handle *task_step_handle(Loop *loop, Task *task);
 PyObject *task_new(struct state *state, PyObject *loop, PyObject *coro, PyObject *name,
                    PyObject *context, int eager_start);
 
+/* Would somebody see a Task that asyncio makes, and we do without: as it is made, or by call_soon()? */
+static inline bool
+tasks_are_seen(Loop *loop)
+{
+    unsigned int bits = LOOP_BIT(create_task) | (SHORT_WAY(push) ? LOOP_SOON : 0);
+    return (loop_replaced(loop) & bits) != 0 || GLOBAL_REPLACED(loop->state, TASKS_TASK)
+           || SHARED_LOAD(loop->task_factory) != NULL;
+}
+
 /* Of a Task without a name, and for what asyncio has a Task and we have none: the names of all others are asyncio's
  * then. */
 uint64_t task_next_number(struct state *state);

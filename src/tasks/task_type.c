@@ -428,14 +428,23 @@ task_type_make(PyObject *module, struct state *state)
 }
 
 static PyObject *
-module_next_task_number(PyObject *module, PyObject *ignored UNUSED)
+module_leave_task_out(PyObject *module, PyObject *op)
 {
-    return PyLong_FromUnsignedLongLong(task_next_number(PyModule_GetState(module)));
+    Loop *loop = loop_from_argument(module, op);
+    if (loop == NULL) {
+        return NULL;
+    }
+    bool seen = tasks_are_seen(loop);
+    if (!seen) {
+        task_next_number(loop->state);
+    }
+    return PyBool_FromLong(!seen);
 }
 
 static PyMethodDef task_functions[] = {
-    {"_next_task_number", module_next_task_number, METH_NOARGS,
-     INSIDE_DOC("_next_task_number()\n--\n\nTake the number of a Task that asyncio makes and we do not.")},
+    {"_leave_task_out", module_leave_task_out, METH_O,
+     INSIDE_DOC("_leave_task_out(loop, /)\n--\n\n"
+                "Do without a Task that asyncio makes, and leave its number out. False: somebody would see it.")},
     {NULL, NULL, 0, NULL},
 };
 

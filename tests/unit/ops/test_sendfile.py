@@ -305,3 +305,31 @@ def test_a_count_beyond_every_size(run, loop, file, pair, count):
         await receiving
 
     run(main())
+
+
+@pytest.mark.parametrize("way", ["sock_sendfile", "_sock_sendfile_native"])
+def test_sendfile_calls_the_method_for_sockets(loop, run, pair, tmp_path, way):
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 300_000)
+    calls, own = [], getattr(loop, way)
+
+    async def wrapped(sock, *args, **kwargs):
+        calls.append(sock.fileno())
+        return await own(sock, *args, **kwargs)
+
+    async def instead(sock, *args, **kwargs):
+        return 7
+
+    async def main():
+        transport, _ = await loop.create_connection(asyncio.Protocol, sock=pair[0])
+        received = asyncio.create_task(receive_all(loop, pair[1]))
+        setattr(loop, way, wrapped)
+        with path.open("rb") as file:
+            assert await loop.sendfile(transport, file) == 300_000
+            assert calls == [pair[0].fileno()]
+            setattr(loop, way, instead)
+            assert await loop.sendfile(transport, file) == 7
+        transport.close()
+        assert len(await received) == 300_000
+
+    run(main())
