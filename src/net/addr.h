@@ -24,6 +24,13 @@ struct addr {
  * empty one. NULL with an exception; NULL without one for a family that we do not know. */
 PyObject *addr_build(const struct sockaddr *address, socklen_t length);
 
+/* Has addr_build() a form of all addresses of that family? */
+static inline bool
+addr_family_is_known(int family)
+{
+    return family == AF_INET || family == AF_INET6 || family == AF_UNIX;
+}
+
 /* The kernel's form of exactly (host, port) or (host, port, flow, scope), with a numeric host
  * of that family. False (and no exception) for everything else. */
 bool addr_parse(struct addr *addr, int family, PyObject *object);

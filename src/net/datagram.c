@@ -266,7 +266,8 @@ datagram_new(Loop *loop, PyObject *sock, int fd, PyObject *protocol, PyObject *a
     io_init_socket(&tr->io, fd, known);
     tr->read_watch.ready = datagram_on_readable;
     tr->write_watch.ready = datagram_on_writable;
-    if (transport_set_peer(tr, NULL, 0) < 0 || transport_begin(tr, waiter) < 0) {
+    /* Its own name may change as soon as it sends. */
+    if (transport_set_peer(tr, NULL, 0) < 0 || transport_remember_sockname(tr) < 0 || transport_begin(tr, waiter) < 0) {
         transport_undo(tr);
         return NULL;
     }

@@ -71,7 +71,7 @@ datagram_sender_slowly(Datagram *dgram, const struct sockaddr *address, socklen_
         entry_set(entry, &addr, object);
     }
     if (object == NULL && !PyErr_Occurred()) {
-        object = Py_NewRef(Py_None);    /* a family whose addresses only Python knows */
+        object = Py_NewRef(Py_None);    /* of another family than its socket */
     }
     return object;
 }

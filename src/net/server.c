@@ -50,6 +50,7 @@ typedef struct {
     struct watch watch;
     int most;                   /* connections that one event accepts */
     bool nodelay;
+    bool family_is_known;       /* its addresses can be told: addr.h */
 } Acceptor;
 
 #define acceptor_cast(op) ((Acceptor *)(op))
@@ -253,10 +254,11 @@ done:
 static bool
 accepts_natively(Acceptor *acceptor, struct state *state)
 {
-    return standard_socket_has_all(state, acceptor->sock,
-                                   1u << SOCKET_ACCEPT | 1u << SOCKET_RAW_ACCEPT
-                                       | 1u << SOCKET_SETBLOCKING | 1u << SOCKET_SETSOCKOPT | 1u << SOCKET_NEW
-                                       | 1u << SOCKET_INIT | 1u << SOCKET_FILENO | 1u << SOCKET_GETATTRIBUTE)
+    return acceptor->family_is_known
+           && standard_socket_has_all(state, acceptor->sock,
+                                      1u << SOCKET_ACCEPT | 1u << SOCKET_RAW_ACCEPT
+                                          | 1u << SOCKET_SETBLOCKING | 1u << SOCKET_SETSOCKOPT | 1u << SOCKET_NEW
+                                          | 1u << SOCKET_INIT | 1u << SOCKET_FILENO | 1u << SOCKET_GETATTRIBUTE)
            && standard_is(state, STANDARD_SOCKET_SOCKET);
 }
 
@@ -621,6 +623,7 @@ acceptor_learn_socket(Acceptor *acceptor)
                         && PyLong_AsLong(acceptor->proto) == IPPROTO_TCP;
     Py_DECREF(type);
     acceptor->type = (int)stream;
+    acceptor->family_is_known = addr_family_is_known((int)family);
     return 0;
 }
 

@@ -157,7 +157,7 @@ transport_flow_is_replaced(Transport *tr)
  * transport begins. 0 / -1. */
 int transport_set_peer(Transport *tr, const struct sockaddr *address, socklen_t length);
 
-/* The own address has to be asked for before the descriptor goes. 0 / -1 */
+/* The own address, unless it is known: it has to be asked for before the descriptor goes. 0 / -1 */
 int transport_remember_sockname(Transport *tr);
 
 /* get_extra_info(): new reference, or NULL with an exception. */

@@ -123,7 +123,8 @@ transport_set_peer(Transport *tr, const struct sockaddr *address, socklen_t leng
                      : transport_ask_name(tr, getpeername, "getpeername", &tr->peer.addr, &name);
     }
     transport_name_peer_steal(tr, name);
-    return result;
+    /* The own name of what is no internet connection may change: it is told as it was, as by asyncio. */
+    return result == 0 && transport_named_peer(tr) != NULL ? transport_remember_sockname(tr) : result;
 }
 
 /* -- get_extra_info() ----------------------------------------------------------- */

@@ -2,6 +2,7 @@
 #include "ops/sockop_socket.h"
 
 #include "base/standard.h"
+#include "net/addr.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -105,5 +106,5 @@ int
 sockop_knows_family(Operation *op)
 {
     int family = sockop_family(op);
-    return family < 0 ? -1 : family == AF_INET || family == AF_INET6 || family == AF_UNIX;
+    return family < 0 ? -1 : addr_family_is_known(family);
 }
