@@ -53,7 +53,7 @@ class SeenStall:
     def where(self) -> str:
         first, _, rest = self.text.partition("\n")
         if first.startswith("Stack ("):
-            first = f"{rest.partition(chr(10))[0].strip()}, in a call that holds the GIL"
+            first = f"{rest.partition(chr(10))[0].strip()}, while a call holds the GIL"
         return first
 
 

@@ -3,16 +3,23 @@
 `StackSignal` asks a thread for its stack in the middle of a call that holds the GIL.
 """
 
+import concurrent.futures.thread
 import os
+import queue
 import re
+import selectors
 import signal
+import socket
+import sys
 import threading
 import traceback
 from types import FrameType
 
 from . import _core
+from ._say import one_line
 
-__all__ = ["OWN_FILES", "StackSignal", "is_in_a_debugger", "stack_of_dump", "stack_of_frame"]
+__all__ = ["OWN_FILES", "StackSignal", "is_in_a_debugger", "other_threads", "stack_of_dump"]
+__all__ += ["stack_of_frame"]
 
 try:
     import faulthandler
@@ -25,6 +32,12 @@ _FOLDER = os.path.dirname(os.path.abspath(__file__))
 #: whose frames are the loop's own
 OWN_FILES = {os.path.join(_FOLDER, name) for name in ("_loop.py", "_insides.py", "_views.py")}
 _ESCAPED = re.compile(r"\\(?:x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})")
+_MOST_PLACES = 3  # of another thread
+_MOST_THREADS = 10
+#: in which threads wait for something to do
+_WAITING = {
+    each.__file__ for each in (concurrent.futures.thread, queue, selectors, socket, threading)
+}
 # Frames above the loop in which a debugger waits for somebody.
 _DEBUGGER = re.compile(r"(?:^|[\\/])(?:bdb\.py|_?pydevd[^\\/]*\.py|debugpy[\\/].*)$")
 
@@ -63,6 +76,27 @@ def _unescaped(text: str) -> str:
 def is_in_a_debugger(stack: tuple[traceback.FrameSummary, ...]) -> bool:
     """Does it stand at a breakpoint?"""
     return any(_DEBUGGER.search(frame.filename) for frame in stack)
+
+
+def other_threads(thread: int) -> tuple[str, ...]:
+    """Name and innermost frames of the threads beside this one, but those that only wait."""
+    if not (_core._is_main_interpreter and getattr(sys, "_is_gil_enabled", lambda: True)()):
+        return ()  # sys._current_frames() mixes up interpreters; without a GIL the frames change
+    found = []
+    names = {each.ident: each.name for each in threading.enumerate()}
+    for ident, frame in sys._current_frames().items():
+        name = frame.f_code.co_filename
+        waits = name in _WAITING or name.startswith(_FOLDER)
+        if waits or ident in (thread, threading.get_ident()):
+            continue
+        places: list[str] = []
+        inner: FrameType | None = frame
+        while inner is not None and len(places) < _MOST_PLACES:
+            code = inner.f_code
+            places.append(f"{code.co_filename}:{inner.f_lineno} in {code.co_name}()")
+            inner = inner.f_back
+        found.append(one_line(f"{names.get(ident, ident)}: {', '.join(reversed(places))}"))
+    return tuple(found[:_MOST_THREADS])
 
 
 def _above_the_loop(

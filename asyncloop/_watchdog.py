@@ -26,7 +26,14 @@ from . import _core, _page
 from ._dump import frame_of, text_of_task
 from ._say import descriptor_of_stderr, one_line, printable, say, says_no, write_with_patience
 from ._spin import Detector, Spin
-from ._stacks import OWN_FILES, StackSignal, is_in_a_debugger, stack_of_dump, stack_of_frame
+from ._stacks import (
+    OWN_FILES,
+    StackSignal,
+    is_in_a_debugger,
+    other_threads,
+    stack_of_dump,
+    stack_of_frame,
+)
 
 __all__ = ["BlockedError", "Stall", "Watchdog", "watchdog"]
 
@@ -55,8 +62,11 @@ class Stall:
     task: the repr() of the task that runs, or None: a callback does; without a GIL the names of
         task and coroutine
     stack: what runs, outermost frame first; the last entry has the blocking line
-    gil_held: the stack is what faulthandler wrote, since the call that blocks holds the GIL
+    gil_held: the stack is what faulthandler wrote, since a call held the GIL: that of the loop, or
+        one of another thread
     gc_seconds: time that the garbage collector took of it
+    other_threads: with gil_held, where threads were that did not just wait, as soon as somebody
+        could look: the end of such a call gives the GIL away
     """
 
     loop: int
@@ -67,6 +77,7 @@ class Stall:
     stack: tuple[traceback.FrameSummary, ...]
     gil_held: bool
     gc_seconds: float
+    other_threads: tuple[str, ...] = ()
 
     @property
     def where(self) -> str:
@@ -75,7 +86,8 @@ class Stall:
             return "an unknown place"
         frame = self.stack[-1]
         if frame.filename in OWN_FILES:
-            return "a function in C that the loop has called"
+            where = "a function in C that the loop has called"
+            return f"{where}, or that another thread runs" if self.gil_held else where
         return f"{frame.filename}:{frame.lineno} in {frame.name}()"
 
     def __str__(self) -> str:
@@ -340,6 +352,7 @@ class Watchdog:
             stack=stack,
             gil_held=dump is not None and event.held,
             gc_seconds=min(_collector.seconds(time.monotonic() - event.lasted), event.lasted),
+            other_threads=other_threads(event.thread) if dump is not None and event.held else (),
         )
 
 
@@ -376,9 +389,12 @@ def _log(stall: Stall) -> None:
         )
         return
     if stall.gil_held:
-        notes.append(", in a call that holds the GIL")
+        notes.append(", while a call holds the GIL")
     running = f"task: {stall.task}\n" if stall.task else ""
     stack = "".join(traceback.StackSummary.from_list(list(stall.stack)).format()).rstrip()
+    if stall.other_threads:
+        stack += "\nIf it was none of these, a thread has held the GIL:"
+        stack += "".join(f"\n  {each}" for each in stall.other_threads)
     if any(frame.filename == logging.__file__ for frame in stall.stack):
         # What blocks may hold a lock that the logger needs: this one comes at once.
         with contextlib.suppress(OSError):

@@ -226,8 +226,7 @@ watch_read_dump(struct watch *watch, struct seen *seen)
         char head[160];
         int64_t ms = (now - seen->loop.since_ns) / 1000000;
         int n = snprintf(head, sizeof(head),
-                         "asyncloop: loop %llu blocked for %lld.%03lld s so far, in a call that "
-                         "holds the GIL\n",
+                         "asyncloop: loop %llu blocked for %lld.%03lld s so far, while a call holds the GIL\n",
                          (unsigned long long)seen->loop.number, (long long)(ms / 1000),
                          (long long)(ms % 1000));
         write_at_once(watch->error_fd, head, (size_t)n);

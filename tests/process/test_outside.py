@@ -166,7 +166,7 @@ def test_a_process_that_holds_the_gil(capsys, monkeypatch):
     hold = SERVICE.replace("BLOCK", "hold")
     with program(hold, ASYNCLOOP_WATCHDOG="0.05") as process:
         # What comes before the call may be told of first; what lasts is told of again.
-        until(lambda: "in a call that holds the GIL" in look(capsys, "ps", process.pid))
+        until(lambda: "while a call holds the GIL" in look(capsys, "ps", process.pid))
         (page,) = json.loads(look(capsys, "ps", process.pid, "--json"))
         assert "in hold" in page["last_stall"]["text"]
         line = look(capsys, "tree", process.pid, status=2)
