@@ -113,6 +113,7 @@ Loop__counters(PyObject *op, PyObject *ignored UNUSED)
     }
     else {
         PyErr_Clear();    /* another thread runs it, and has counted when it last looked at the kernel */
+        counters.ready = counters.idle < 0 ? 0 : counters.ready;
     }
     return counters_as_dict(&counters, now);
 }
@@ -219,6 +220,7 @@ core_page_counters(PyObject *module UNUSED, PyObject *data)
         return NULL;
     }
     memcpy(&counters, PyBytes_AS_STRING(data), sizeof(counters));
+    counters.ready = counters.idle < 0 ? 0 : counters.ready;    /* it sleeps: what its last look has brought is done */
     if (counters.number == 0) {
         Py_RETURN_NONE;
     }

@@ -32,6 +32,7 @@ static void
 poll_release(struct ev_loop *ev)
 {
     Loop *loop = ev_userdata(ev);
+    COUNTER_SET(loop->counters->timers, timer_count(&loop->timers));
     counters_fall_asleep(loop->counters, loop->slept_ns);
     loop->released = PyEval_SaveThread();
 }

@@ -428,6 +428,39 @@ def test_what_is_read_is_what_is_counted():
 @pytest.mark.skipif(
     not getattr(sys, "_is_gil_enabled", lambda: True)(), reason="without a GIL they stay"
 )
+def test_a_loop_that_sleeps_has_nothing_ready_and_all_its_timers():
+    """What it did before it fell asleep is in the page."""
+    seen = []
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        wake = loop.create_future()
+
+        def look():
+            until(lambda: loop.stats().asleep)
+            (process,) = _outside.read_process(os.getpid())
+            (found,) = [each.stats for each in process.loops if each.stats.loop == number]
+            seen.append((found.ready, found.timers))
+            loop.call_soon_threadsafe(wake.set_result, None)
+
+        await asyncio.sleep(0.001)
+        number = loop.stats().loop
+        timers = [loop.call_later(1000, print) for _ in range(5)]
+        thread = threading.Thread(target=look)
+        thread.start()
+        await wake
+        thread.join()
+        for timer in timers:
+            timer.cancel()
+
+    assert _page.acquire()
+    try:
+        asyncloop.run(main())
+    finally:
+        _page.release()
+    assert seen == [(0, 5)]
+
+
 def test_a_loop_that_runs_already_moves_there():
     async def main():
         loop = asyncio.get_running_loop()
