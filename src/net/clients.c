@@ -105,6 +105,15 @@ dict_of_usual_server(struct state *state, PyObject *server)
     return dict;
 }
 
+/* The server's list of its clients, or NULL where it has something else: borrowed. Sets no exception. */
+static Clients *
+clients_in(struct state *state, PyObject *dict)
+{
+    PyObject *clients = PyDict_GetItemWithError(dict, state->names._clients);
+    PyErr_Clear();
+    return clients != NULL && Py_IS_TYPE(clients, net_state(state)->types.Clients) ? clients_cast(clients) : NULL;
+}
+
 /* What Server._attach() does. False (and no exception): call it. */
 static bool
 attach_directly(Transport *tr, PyObject *server)
@@ -114,12 +123,11 @@ attach_directly(Transport *tr, PyObject *server)
     if (dict == NULL) {
         return false;
     }
-    PyObject *clients = PyDict_GetItemWithError(dict, state->names._clients);
+    Clients *clients = clients_in(state, dict);
     PyObject *sockets = PyDict_GetItemWithError(dict, state->names._sockets);
-    bool direct = clients != NULL && Py_IS_TYPE(clients, net_state(state)->types.Clients) && sockets != NULL
-                  && sockets != Py_None;
+    bool direct = clients != NULL && sockets != NULL && sockets != Py_None;
     if (direct) {
-        list_append(&clients_cast(clients)->transports, &tr->client);
+        list_append(&clients->transports, &tr->client);
     }
     PyErr_Clear();
     Py_DECREF(dict);
@@ -137,9 +145,12 @@ detach_directly(Transport *tr, PyObject *server)
     if (dict == NULL) {
         return false;
     }
-    list_remove(&tr->client);
+    bool direct = clients_in(tr->head.state, dict) != NULL;    /* else they are listed elsewhere by now */
+    if (LIKELY(direct)) {
+        list_remove(&tr->client);
+    }
     Py_DECREF(dict);
-    return true;
+    return direct;
 }
 
 void

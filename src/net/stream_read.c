@@ -263,6 +263,20 @@ stream_read_message(Transport *tr, enum read_outcome *outcome)
     return result != 0;
 }
 
+/* What a program has put into the attribute, at most `most`. */
+static size_t
+transport_max_size(Transport *tr, size_t most)
+{
+    size_t size = most;
+    PyObject *value = PyObject_GetAttrString((PyObject *)tr, "max_size");
+    if (value == NULL || args_size(value, &size) < 0 || size == 0) {
+        PyErr_Clear();
+        size = most;
+    }
+    Py_XDECREF(value);
+    return size < most ? size : most;
+}
+
 /* Into the loop's memory, and from there to the protocol. */
 static inline enum read_outcome
 stream_read_into(Transport *tr, char *buffer)

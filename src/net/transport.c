@@ -192,17 +192,10 @@ transport_lose(Transport *tr, PyObject *exc)
     }
     failed_later(&failed);
     Py_XDECREF(protocol);
-    if (LIKELY(failed == NULL)) {
-        transport_finish(tr, &failed);
-    }
-    else {
-        _PyErr_StackItem level;
-        PyObject *handled = Py_NewRef(failed);
-        handling_begin(&level, handled);
-        transport_finish(tr, &failed);
-        handling_end(&level);
-        Py_DECREF(handled);
-    }
+    _PyErr_StackItem level;
+    handling_begin(&level, failed);
+    transport_finish(tr, &failed);
+    handling_end(&level);
     Py_DECREF(tr);
     Py_DECREF(loop);
     PyErr_SetRaisedException(failed);
@@ -418,19 +411,6 @@ transport_step_failed(Transport *tr, Loop *loop, const char *method, int revents
 }
 
 /* -- reading ---------------------------------------------------------------------------------- */
-
-size_t
-transport_max_size(Transport *tr, size_t most)
-{
-    size_t size = most;
-    PyObject *value = PyObject_GetAttrString((PyObject *)tr, "max_size");
-    if (value == NULL || args_size(value, &size) < 0 || size == 0) {
-        PyErr_Clear();
-        size = most;
-    }
-    Py_XDECREF(value);
-    return size < most ? size : most;
-}
 
 int
 transport_watch(Transport *tr, struct watch *watch)

@@ -234,9 +234,6 @@ transport_reads_by_hand(const Transport *tr, int revents)
 /* What asyncio's transports read at most at a time, in bytes: the default of the attribute max_size. */
 #define TRANSPORT_MAX_SIZE ((size_t)256 * 1024)
 
-/* What a program has put into the attribute, at most `most`. */
-size_t transport_max_size(Transport *tr, size_t most);
-
 /* connection_lost() now, in place of the next iteration. 0, or -1 with what that has raised. */
 int transport_lose_now(Transport *tr, PyObject *exc);    /* exc borrowed, or NULL */
 

@@ -351,21 +351,26 @@ def test_abandoned_client(run):
 
 
 @pytest.mark.skipif(PY < (3, 13), reason="the set of clients came in 3.13")
-def test_clients_outlived(run):
-    """The set is replaced, and dies before what it lists."""
+@pytest.mark.parametrize("kept", [False, True])
+def test_clients_outlived(run, kept):
+    """The set is replaced, and dies before what it lists, or lives on."""
     async def main():
         loop = asyncio.get_running_loop()
         kind = echo_kind()
         server = await loop.create_server(kind, "127.0.0.1", 0)
-        pairs = [await echo_client(address_of(server)) for _ in range(2)]
+        pairs = [await echo_client(address_of(server)) for _ in range(3)]
+        first = server._clients if kept else None
         server._clients = set(server._clients)
         gc.collect()
         assert server._clients == set(kind.made)
         for _, writer in pairs:
             await finish(writer)
-        await until(lambda: len(kind.lost) == 2)
+        await until(lambda: len(kind.lost) == 3)
+        await turns(2)
+        assert not server._clients
         server.close()
-        await server.wait_closed()
+        await asyncio.wait_for(server.wait_closed(), 10)
+        del first
 
     run(main())
 
