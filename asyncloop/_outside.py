@@ -20,6 +20,7 @@ from ._command import Trouble
 from ._stats import LoopStats, stats_of
 
 __all__ = [
+    "STOPPED",
     "TASK_STATES",
     "Process",
     "SeenLoop",
@@ -37,6 +38,7 @@ _HEADER_BYTES, _TEXT_BYTES = 4096, 2048
 _PATIENCE = 3.0  # seconds for the process to begin an answer, or to go on with it
 _WHOLE = 30.0  # seconds for all of it
 _MOST_BYTES = 1 << 28
+STOPPED = "it is stopped, by a signal or a debugger"
 TASK_STATES = ("running", "ready", "waiting")
 _BLOCKED = 0.1  # seconds: a loop that has not looked at the kernel for longer than that
 
@@ -83,6 +85,7 @@ class Process:
     loops: tuple[SeenLoop, ...]
     not_shown: int  # loops for which the page has no room
     stall: SeenStall | None
+    stopped: bool  # by a signal or a debugger: whatever its loops were about, they do not go on
 
 
 # -- pages -----------------------------------------------------------------------------------
@@ -119,7 +122,17 @@ def read_page(descriptor: int, pid: int) -> Process:
         tuple(_loops(descriptor, header_bytes, slot_bytes, slots, counters_bytes)),
         without_slot,
         _read_stall(stall, header),
+        is_stopped(pid),
     )
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process is stopped, by SIGSTOP and the like or by a debugger."""
+    with contextlib.suppress(OSError, IndexError):
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # After the name, which may have anything in it.
+            return file.read().rpartition(b")")[2].split()[0] in (b"T", b"t")
+    return False
 
 
 def _loops(
@@ -228,9 +241,10 @@ def ask(process: Process, what: str) -> bytes:
     except TimeoutError:
         where = f"; last stall: {process.stall.where}" if process.stall is not None else ""
         how = "stops in its answer" if answer else "does not answer"
-        raise Trouble(
-            f"process {pid} {how}: a call may hold the GIL, or a repr() may not end{where}"
-        ) from None
+        why = "a call may hold the GIL, or a repr() may not end"
+        if is_stopped(pid):
+            why = STOPPED
+        raise Trouble(f"process {pid} {how}: {why}{where}") from None
     except ConnectionRefusedError:
         raise Trouble(
             f"process {pid} does not answer: it has ended, or has a network namespace of its own"

@@ -11,6 +11,7 @@ from typing import Any
 
 from ._command import Parser, Trouble
 from ._outside import (
+    STOPPED,
     TASK_STATES,
     Process,
     SeenLoop,
@@ -93,14 +94,16 @@ def _table(rows: Sequence[Sequence[str]], left: Sequence[int] = (2,)) -> str:
     return "\n".join(lines)
 
 
-def _stall_lines(process: Process) -> list[str]:
+def _state_lines(process: Process) -> list[str]:
+    """That it is stopped, and its last stall."""
+    lines = [f"process {process.pid}: {STOPPED}"] if process.stopped else []
     stall = process.stall
     if stall is None:
-        return []
+        return lines
     when = "now" if stall.still_running else f"{_time(stall.ago)} ago"
     _, _, stack = stall.text.partition("\n")
     head = f"last stall: loop {stall.loop}, {_time(stall.lasted)}, {when}: {stall.where}"
-    return [head, *stack.splitlines()]
+    return [*lines, head, *stack.splitlines()]
 
 
 def _show(processes: Sequence[Process], before: dict[tuple[int, str, int], LoopStats]) -> str:
@@ -112,7 +115,7 @@ def _show(processes: Sequence[Process], before: dict[tuple[int, str, int], LoopS
             rows.append(tuple(_row(process.pid, loop, before.get(key))))
         if process.not_shown:
             lines.append(f"process {process.pid}: {process.not_shown} loop(s) found no room")
-        lines += _stall_lines(process)
+        lines += _state_lines(process)
     return "\n".join([_table(rows), *lines])
 
 
@@ -124,6 +127,7 @@ def _as_json(process: Process, before: dict[tuple[int, str, int], LoopStats]) ->
         "pid": process.pid,
         "asyncloop": process.asyncloop,
         "python": process.python,
+        "stopped": process.stopped,
         "loops_not_shown": process.not_shown,
         "last_stall": None if process.stall is None else dataclasses.asdict(process.stall),
         "loops": [
@@ -271,7 +275,7 @@ class Watch:
             for loop in process.loops:
                 key = (process.pid, process.socket, loop.stats.loop)
                 loops.append(tuple(_row(process.pid, loop, self.before.get(key))))
-            stalls += map(printable, _stall_lines(process))
+            stalls += map(printable, _state_lines(process))
             try:
                 answer = ask_tasks(process)
             except Trouble as trouble:

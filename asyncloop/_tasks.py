@@ -234,7 +234,7 @@ def lost_tasks(older_than: float = 60.0) -> list[Any]:
 
     `older_than`: seconds. Age counts from the making of the task with `strong_tasks` or
     `task_accounting`, else from the first time that this function or `census()` has seen it.
-    Takes about as long as a collection.
+    Takes some times as long as a collection of the same objects.
 
     Raises ValueError if `older_than` is no finite number, or negative.
     """

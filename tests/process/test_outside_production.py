@@ -14,7 +14,7 @@ import threading
 import pytest
 
 import asyncloop
-from asyncloop import _page, _ps, _stacks
+from asyncloop import _outside, _page, _ps, _stacks
 
 from .test_outside import look, program, until
 
@@ -61,6 +61,33 @@ asyncloop.run(main())
         process.stdin.flush()
         assert process.stdout.readline() == "free\n"
         until(lambda: _ps.main(["tree", str(process.pid)]) == 0)
+
+
+def test_a_process_that_is_stopped(capsys, monkeypatch):
+    """It looks as if it slept. Who asks for its tasks is told why there is no answer."""
+    service = """
+import asyncio, asyncloop
+
+async def main():
+    print("ready", flush=True)
+    await asyncio.sleep(1000)
+
+asyncloop.run(main())
+"""
+    with program(service, ASYNCLOOP_PAGE="1") as process:
+        assert "stopped" not in look(capsys, "ps", process.pid)
+        process.send_signal(signal.SIGSTOP)
+        until(lambda: _outside.is_stopped(process.pid))
+        said = f"process {process.pid}: it is stopped, by a signal or a debugger"
+        assert said in look(capsys, "ps", process.pid)
+        (found,) = json.loads(look(capsys, "ps", process.pid, "--json"))
+        assert found["stopped"] is True
+        with monkeypatch.context() as patch:
+            patch.setattr(_outside, "_PATIENCE", 0.3)
+            assert "it is stopped" in look(capsys, "tree", process.pid, status=2)
+        process.send_signal(signal.SIGCONT)
+        until(lambda: not _outside.is_stopped(process.pid))
+        assert "1 task(s)" in look(capsys, "tree", process.pid)
 
 
 def test_what_many_tasks_wait_for_is_described_once(monkeypatch):
