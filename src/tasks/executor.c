@@ -104,10 +104,14 @@ source_result(struct state *state, PyObject *source, PyObject **result)
 static int
 copy_by_asyncio(Loop *loop, PyObject *source, Future *future)
 {
-    PyObject *args[] = {(PyObject *)future, source};
-    Handle *handle = handle_new(loop, standard_callback(loop->state, SET_STATE), args, 2, NULL);
-    int result = handle == NULL ? -1 : handle_run(handle);
-    Py_XDECREF(handle);
+    PyObject *set_state = standard_callback(loop->state, SET_STATE), *args[] = {(PyObject *)future, source};
+    Handle *handle = handle_new(loop, set_state, args, 2, NULL);
+    if (handle == NULL) {    /* somebody waits for it all the same */
+        PyErr_Clear();
+        return call_for_effect(set_state, (PyObject *)future, source);
+    }
+    int result = handle_run(handle);
+    Py_DECREF(handle);
     return result;
 }
 

@@ -11,6 +11,7 @@ unless the exception handler was told why.
 import argparse
 import asyncio
 import collections
+import concurrent.futures
 import contextlib
 import ctypes
 import faulthandler
@@ -313,6 +314,25 @@ class Pipes(Scenario):
         b.close()
         a.close()
         await asyncio.sleep(0.001)
+
+
+class Executors(Scenario):
+    """What cannot be told in the executor's thread is logged there, as by asyncio."""
+
+    def begin(self):
+        super().begin()
+        self.pool = concurrent.futures.ThreadPoolExecutor(1)
+        self.pool.submit(int).result()
+
+    async def main(self):
+        given = [self.loop.run_in_executor(self.pool, int, text) for text in ("1", "x", "2")]
+        repr(given)
+        given[2].cancel()
+        await asyncio.wait(given, timeout=0.1)
+
+    def end(self):
+        self.pool.shutdown()
+        super().end()
 
 
 CROWD = 400  # more than the queue of what runs next has room for in the beginning
