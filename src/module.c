@@ -3,6 +3,7 @@
 
 #include "base/checked.h"
 #include "base/freelist.h"
+#include "base/immortal.h"
 #include "base/instance.h"
 #include "base/standard.h"
 #include "loop/activity.h"
@@ -118,6 +119,7 @@ static int (*const initialisers[])(PyObject *module, struct state *state) = {
     coroutine_methods_init,
     overrides_init,
     standard_init,
+    immortal_init,
 };
 /* clang-format on */
 

@@ -1,6 +1,8 @@
 /* state.c - what is common to all parts of the module's state. */
 #include "base/state.h"
 
+#include "base/immortal.h"
+
 /* By its address Python finds the module of a type: constant once it is set, for all interpreters. */
 static struct PyModuleDef *module_definition;
 
@@ -33,20 +35,6 @@ state_check_base(PyTypeObject *base, Py_ssize_t room)
     return 0;
 }
 
-/* Every object of a type counts as a reference to it. Without a GIL two loops that make handles in two
- * threads would write the count of the type by turns, which costs each more than the handle does
- * (call_soon() 330 ns in two threads, 180 in one). So there our types live as long as the process. */
-static void
-make_immortal(PyObject *type)
-{
-#ifdef Py_GIL_DISABLED
-    PyObject_GC_UnTrack(type);
-    Py_SET_REFCNT(type, (Py_ssize_t)UINT32_MAX + 1);
-#else
-    (void)type;
-#endif
-}
-
 int
 state_add_type_with_bases(PyObject *module, PyType_Spec *spec, PyObject *bases, PyTypeObject **slot)
 {
@@ -56,7 +44,7 @@ state_add_type_with_bases(PyObject *module, PyType_Spec *spec, PyObject *bases, 
     }
     *slot = (PyTypeObject *)type;
     int status = PyModule_AddType(module, (PyTypeObject *)type);
-    make_immortal(type);
+    immortal_type(type);
     return status;
 }
 

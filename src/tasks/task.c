@@ -149,9 +149,9 @@ uint64_t
 task_next_number(struct state *state)
 {
 #ifdef Py_GIL_DISABLED
-    return __atomic_add_fetch(&tasks_state(state)->tasks.next_number, 1, __ATOMIC_RELAXED);
+    return __atomic_add_fetch(&tasks_state(state)->numbers.next, 1, __ATOMIC_RELAXED);
 #else
-    return ++tasks_state(state)->tasks.next_number;
+    return ++tasks_state(state)->numbers.next;
 #endif
 }
 

@@ -42,10 +42,18 @@ struct tasks_state {
         PyObject *eager_task_factory;     /* asyncio.eager_task_factory, NULL before 3.12 */
         struct base_slots base;           /* of _asyncio.Task */
         struct freelist free;
-        uint64_t next_number;             /* of the names Task-N */
         /* task_step.c: what a parked Task would have been as a callback; both new. 0 / -1 */
         int (*as_callback)(PyObject *task, PyObject **callback, PyObject **context);
     } tasks;                              /* task.c */
+    struct {
+#ifdef Py_GIL_DISABLED
+        char before[64];                  /* so that nothing that all threads read is in one line with it */
+#endif
+        uint64_t next;                    /* of the names Task-N */
+#ifdef Py_GIL_DISABLED
+        char behind[64];
+#endif
+    } numbers;                            /* task.c */
     struct {
         PyObject *register_task;          /* _asyncio._register_task */
         PyObject *unregister_task;
