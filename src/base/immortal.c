@@ -2,7 +2,6 @@
 #include "base/immortal.h"
 
 #include <stdbool.h>
-#include <string.h>
 
 #ifndef Py_GIL_DISABLED
 
@@ -47,10 +46,10 @@ static int make_module_immortal(PyObject *module);
 static int
 make_values_immortal(PyObject *dict, PyObject *inside, bool of_asyncio)
 {
-    PyObject *values = PyDict_Values(dict);
-    int status = values == NULL ? -1 : 0;
-    for (Py_ssize_t i = 0; status == 0 && i < PyList_GET_SIZE(values); i++) {
-        PyObject *value = PyList_GET_ITEM(values, i);
+    PyObject *copy = PyDict_Copy(dict), *name, *value;    /* others may write to it meanwhile */
+    int status = copy == NULL ? -1 : 0;
+    Py_ssize_t at = 0;
+    while (status == 0 && PyDict_Next(copy, &at, &name, &value)) {
         if (PyModule_Check(value)) {
             status = of_asyncio ? make_module_immortal(value) : 0;
         }
@@ -59,13 +58,12 @@ make_values_immortal(PyObject *dict, PyObject *inside, bool of_asyncio)
                  (PyObject *)Py_TYPE(value) == inside) {
             (void)make_immortal(value);
         }
-        if (PyType_Check(value) && PyModule_Check(inside)) {
-            PyObject *of_class = PyType_GetDict((PyTypeObject *)value);
-            status = make_values_immortal(of_class, value, false);
-            Py_DECREF(of_class);
+        if (PyModule_Check(inside) && PyType_Check(value) &&
+            PyType_HasFeature((PyTypeObject *)value, Py_TPFLAGS_HEAPTYPE)) {
+            status = make_values_immortal(((PyTypeObject *)value)->tp_dict, value, false);
         }
     }
-    Py_XDECREF(values);
+    Py_XDECREF(copy);
     return status;
 }
 
@@ -74,16 +72,11 @@ make_values_immortal(PyObject *dict, PyObject *inside, bool of_asyncio)
 static int
 make_module_immortal(PyObject *module)
 {
-    PyObject *dict = PyModule_GetDict(module);
-    const char *name = PyModule_GetName(module);
-    if (name == NULL) {
-        PyErr_Clear();
-        return 0;
-    }
+    PyObject *dict = PyModule_GetDict(module), *package = PyDict_GetItemString(dict, "__package__");
+    bool of_asyncio = package != NULL && PyUnicode_Check(package) &&
+                      PyUnicode_CompareWithASCIIString(package, "asyncio") == 0;
     /* It may be that it has been here: modules know each other. */
-    return _Py_IsImmortal(dict) || !make_immortal(dict)
-               ? 0
-               : make_values_immortal(dict, module, strncmp(name, "asyncio", 7) == 0);
+    return _Py_IsImmortal(dict) || !make_immortal(dict) ? 0 : make_values_immortal(dict, module, of_asyncio);
 }
 
 /* A bound method is a reference to its function, which each task of a TaskGroup makes one of; timeout() looks
