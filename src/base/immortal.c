@@ -42,9 +42,17 @@ make_immortal(PyObject *object)
 
 static int make_module_immortal(PyObject *module);
 
-/* Those values in the dict of a module or a class, `inside`, that a step of a task takes references to. */
+/* A step of a task takes references to it; a member of an enumeration is an object of the class that holds it. */
+static bool
+is_for_steps(PyObject *value, PyObject *holder)
+{
+    PyTypeObject *type = Py_TYPE(value);
+    return PyType_Check(value) || PyCFunction_Check(value) || type->tp_descr_get != NULL || (PyObject *)type == holder;
+}
+
+/* Those in the dict of a module or a class. */
 static int
-make_values_immortal(PyObject *dict, PyObject *inside, bool of_asyncio)
+make_values_immortal(PyObject *dict, PyObject *holder, bool of_asyncio)
 {
     PyObject *copy = PyDict_Copy(dict), *name, *value;    /* others may write to it meanwhile */
     int status = copy == NULL ? -1 : 0;
@@ -52,19 +60,25 @@ make_values_immortal(PyObject *dict, PyObject *inside, bool of_asyncio)
     while (status == 0 && PyDict_Next(copy, &at, &name, &value)) {
         if (PyModule_Check(value)) {
             status = of_asyncio ? make_module_immortal(value) : 0;
+            continue;
         }
-        /* A member of an enumeration is an object of the class that holds it. */
-        else if (PyType_Check(value) || PyCFunction_Check(value) || Py_TYPE(value)->tp_descr_get != NULL ||
-                 (PyObject *)Py_TYPE(value) == inside) {
+        if (is_for_steps(value, holder)) {
             (void)make_immortal(value);
         }
-        if (PyModule_Check(inside) && PyType_Check(value) &&
-            PyType_HasFeature((PyTypeObject *)value, Py_TPFLAGS_HEAPTYPE)) {
-            status = make_values_immortal(((PyTypeObject *)value)->tp_dict, value, false);
+        PyTypeObject *class = PyModule_Check(holder) && PyType_Check(value) ? (PyTypeObject *)value : NULL;
+        if (class != NULL && PyType_HasFeature(class, Py_TPFLAGS_HEAPTYPE)) {
+            status = make_values_immortal(class->tp_dict, value, false);
         }
     }
     Py_XDECREF(copy);
     return status;
+}
+
+static bool
+is_of_asyncio(PyObject *module)
+{
+    PyObject *package = PyDict_GetItemString(PyModule_GetDict(module), "__package__");
+    return package != NULL && PyUnicode_Check(package) && PyUnicode_CompareWithASCIIString(package, "asyncio") == 0;
 }
 
 /* A module of asyncio with the modules that it uses, or one of these. Attributes of modules are looked up in
@@ -72,11 +86,10 @@ make_values_immortal(PyObject *dict, PyObject *inside, bool of_asyncio)
 static int
 make_module_immortal(PyObject *module)
 {
-    PyObject *dict = PyModule_GetDict(module), *package = PyDict_GetItemString(dict, "__package__");
-    bool of_asyncio = package != NULL && PyUnicode_Check(package) &&
-                      PyUnicode_CompareWithASCIIString(package, "asyncio") == 0;
+    PyObject *dict = PyModule_GetDict(module);
     /* It may be that it has been here: modules know each other. */
-    return _Py_IsImmortal(dict) || !make_immortal(dict) ? 0 : make_values_immortal(dict, module, of_asyncio);
+    bool begin = !_Py_IsImmortal(dict) && make_immortal(dict);
+    return begin ? make_values_immortal(dict, module, is_of_asyncio(module)) : 0;
 }
 
 /* A bound method is a reference to its function, which each task of a TaskGroup makes one of; timeout() looks
