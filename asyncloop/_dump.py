@@ -8,6 +8,7 @@ import asyncio
 import concurrent.futures
 import concurrent.futures.thread
 import contextlib
+import functools
 import gc
 import heapq
 import io
@@ -17,10 +18,18 @@ import signal
 import sys
 import threading
 import traceback
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from types import AsyncGeneratorType, CoroutineType, FrameType, FunctionType, GeneratorType
-from typing import Any, TextIO, TypeVar
+from types import (
+    AsyncGeneratorType,
+    CodeType,
+    CoroutineType,
+    FrameType,
+    FunctionType,
+    GeneratorType,
+)
+from typing import Any, TextIO, TypeAlias, TypeVar
 
 from . import _core
 from ._say import descriptor_of_stderr, one_line, printable, say, write_with_patience
@@ -29,6 +38,7 @@ from ._stacks import OWN_FILES
 __all__ = ["dump"]
 
 _T = TypeVar("_T")
+_Places: TypeAlias = "Callable[[Any], list[str]]"
 
 _HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 _PATIENCE = 0.5  # seconds that a loop of another thread has for an answer
@@ -141,7 +151,7 @@ def _dump_loop(
 ) -> None:
     names = {each.ident: each.name for each in threading.enumerate()}
     timers = timers_of(loop)
-    count = loop.stats().timers if timers is None else len(timers)
+    count = loop.stats().timers if timers is None else timers[1]
     text.write(
         f"\nloop {number} in thread {one_line(names.get(thread, '?'))} ({thread}): "
         f"{_ready_of(loop)} ready, {count} timers\n"
@@ -150,15 +160,15 @@ def _dump_loop(
     if timers is None:
         text.write(f"  timers, {loop.stats().transports} transports: {_NO_ANSWER}\n")
     else:
-        _dump_some(text, "timers", timers, _describe_timer(loop))
-        _dump_some(text, "transports", all_transports(loop) or [], _describe_transport)
-    _dump_some(text, "calls in the default executor", calls_of(loop), str)
-    _dump_some(text, "async generators", generators_of(loop), str)
+        _dump_some(text, "timers", *timers)
+        _dump_some(text, "transports", *transports_of(loop))
+    _dump_some(text, "calls in the default executor", calls_of(loop))
+    _dump_some(text, "async generators", generators_of(loop))
     text.flush()
     tasks, count = tasks_of(loop, _MOST_TASKS, goes_on)
     text.write(f"  {count} task(s)\n")
     text.flush()
-    _dump_tree(text, tasks)
+    _dump_tree(text, tasks, places_of_tasks(loop, tasks, goes_on))
     if count > len(tasks):
         text.write(f"  ... and {count - len(tasks)} more tasks\n")
 
@@ -203,21 +213,16 @@ def _frames_above_the_loop(frame: FrameType | None) -> Iterator[tuple[FrameType,
     yield from reversed(found)
 
 
-def _dump_some(text: TextIO, kind: str, found: list[Any], describe: Any) -> None:
-    if not found:
+def _dump_some(text: TextIO, kind: str, found: list[str], count: int | None = None) -> None:
+    """count: how many there are, where not all are written out."""
+    count = len(found) if count is None else count
+    if not count:
         return
-    text.write(f"  {len(found)} {kind}\n")
+    text.write(f"  {count} {kind}\n")
     for each in found[:_MOST_OTHERS]:
-        text.write(f"    {one_line(_safely(describe, each))}\n")
-    if len(found) > _MOST_OTHERS:
-        text.write(f"    ... and {len(found) - _MOST_OTHERS} more\n")
-
-
-def _describe_timer(loop: Any) -> Any:
-    def describe(timer: Any) -> str:
-        return f"in {timer.when() - loop.time():.3f} s: {timer!r}"
-
-    return describe
+        text.write(f"    {one_line(each)}\n")
+    if count > _MOST_OTHERS:
+        text.write(f"    ... and {count - _MOST_OTHERS} more\n")
 
 
 def tasks_of(loop: Any, most: int, goes_on: Callable[[], object] = int) -> tuple[list[Any], int]:
@@ -243,29 +248,55 @@ def _ready_of(loop: Any) -> str:
         return str(loop.stats().ready)
 
 
-def _in_its_thread(loop: Any, function: Callable[[], _T]) -> _T | None:
-    """What `function` returns; None if the loop did not come to a turn in time.
+def _is_mine(loop: Any) -> bool:
+    """May this thread look at all that the loop has? Without a GIL that is the one that runs it."""
+    return _HAS_GIL or loop._thread_id in (None, threading.get_ident())
 
-    Without a GIL only the thread that runs a loop can look at its transports.
-    """
-    if _HAS_GIL or loop._thread_id in (None, threading.get_ident()):
+
+def _in_its_thread(loop: Any, function: Callable[[], _T]) -> _T | None:
+    """What `function` returns; None if the loop did not come to a turn in time."""
+    if _is_mine(loop):
         return function()
+    key = id(loop)
+    waits = _silent.get(key)
+    if waits is not None and waits() is loop:
+        return None  # it has not come to a turn since it was asked before
     answer: queue.SimpleQueue[_T] = queue.SimpleQueue()
-    with contextlib.suppress(RuntimeError, queue.Empty):  # closed meanwhile, or blocked
-        _core.Loop.call_soon_threadsafe(loop, lambda: answer.put(function()))
+
+    def tell() -> None:
+        answer.put(function())
+        _silent.pop(key, None)
+
+    try:
+        _core.Loop.call_soon_threadsafe(loop, tell)
         return answer.get(timeout=_PATIENCE)
+    except RuntimeError:  # closed meanwhile
+        pass
+    except queue.Empty:
+        _silent[key] = weakref.ref(loop)
+        if not answer.empty():
+            _silent.pop(key, None)
     return None
 
 
-def timers_of(loop: Any) -> list[Any] | None:
-    """What is scheduled for later, the next one first; None: as for transports."""
+_silent: dict[int, "weakref.ref[Any]"] = {}
 
-    def find() -> list[Any]:
+
+def timers_of(loop: Any) -> tuple[list[str], int] | None:
+    """What is to be said of what is scheduled, the next one first, and how many there are.
+
+    None: as for transports.
+    """
+
+    def describe(timer: Any) -> str:
+        return f"in {timer.when() - loop.time():.3f} s: {timer!r}"
+
+    def find() -> tuple[list[str], int]:
         found: list[Any] = []
         with contextlib.suppress(Exception):
             found = list(loop._timer_list())
             found.sort(key=lambda timer: float(timer.when()))
-        return found
+        return [_safely(describe, each) for each in found[:_MOST_OTHERS]], len(found)
 
     return _in_its_thread(loop, find)
 
@@ -335,12 +366,20 @@ def _above_a_work_item(frame: FrameType | None) -> list[str]:
 
 def generators_of(loop: Any) -> list[str]:
     """The async generators that have begun and are not at their end, and where they are."""
-    found = []
-    with contextlib.suppress(Exception):
-        for generator in list(getattr(loop, "_asyncgens", None) or ()):
-            frame = getattr(generator, "ag_frame", None)
-            if frame is not None:
-                found.append(_place(frame, frame.f_lineno))
+
+    def find() -> list[str]:
+        found = []
+        with contextlib.suppress(Exception):
+            for generator in list(getattr(loop, "_asyncgens", None) or ()):
+                frame = getattr(generator, "ag_frame", None)
+                if frame is not None:
+                    found.append(_place(frame, frame.f_lineno))
+        return found
+
+    found = _in_its_thread(loop, find)
+    if found is None:
+        generators = list(getattr(loop, "_asyncgens", None) or ())
+        found = [_place_of_code(each.ag_code) for each in generators]
     return found
 
 
@@ -363,13 +402,14 @@ def transports_of(loop: Any) -> tuple[list[str], int]:
     transports = all_transports(loop)
     if transports is None:
         return [_NO_ANSWER], loop.stats().transports
-    return [_safely(_describe_transport, each) for each in transports], len(transports)
+    first = transports[:_MOST_OTHERS]
+    return [_safely(_describe_transport, each) for each in first], len(transports)
 
 
 # -- the tree of tasks -------------------------------------------------------------------
 
 
-def _dump_tree(text: TextIO, tasks: list[Any]) -> None:
+def _dump_tree(text: TextIO, tasks: list[Any], places: "_Places") -> None:
     awaited: dict[Any, list[Any]] = {}
     roots = []
     rest = set(tasks)
@@ -379,7 +419,6 @@ def _dump_tree(text: TextIO, tasks: list[Any]) -> None:
             awaited.setdefault(each, []).append(task)
         if not by:
             roots.append(task)
-    known: dict[int, tuple[Any, str]] = {}  # the object, so that its id stays its own
     # Tasks that wait for each other in a circle have no root: they come after the others.
     for start in [*roots, *tasks]:
         stack = [(start, 1)]
@@ -387,7 +426,7 @@ def _dump_tree(text: TextIO, tasks: list[Any]) -> None:
             task, depth = stack.pop()
             if task in rest:
                 rest.remove(task)
-                _dump_task(text, task, depth, known)
+                _dump_task(text, task, depth, places(task))
                 stack.extend((each, depth + 1) for each in reversed(awaited.get(task, [])))
 
 
@@ -397,13 +436,12 @@ def _number_of(task: Any) -> tuple[int, str]:
     return (int(digits) if digits.isdigit() and len(digits) < 19 else 0), name
 
 
-def _dump_task(text: TextIO, task: Any, depth: int, known: dict[int, tuple[Any, str]]) -> None:
+def _dump_task(text: TextIO, task: Any, depth: int, places: list[str]) -> None:
     indent = "  " * min(depth, _MOST_INDENTED)
     level = f"[{depth}] " if depth > _MOST_INDENTED else ""
     cancelling = times_cancelled(task)
     note = f", cancelled {cancelling} time(s)" if cancelling else ""
     text.write(f"{indent}{level}task {one_line(name_of(task))}{note}\n")
-    places = places_of(task, known)
     for place in places:
         text.write(f"{indent}    {place}\n")
     if not places:
@@ -411,7 +449,12 @@ def _dump_task(text: TextIO, task: Any, depth: int, known: dict[int, tuple[Any, 
 
 
 def _place(frame: FrameType, line: int) -> str:
-    code = frame.f_code
+    return _place_of_code(frame.f_code, line)
+
+
+def _place_of_code(code: CodeType, line: int | None = None) -> str:
+    """line: where it begins, if not given."""
+    line = code.co_firstlineno if line is None else line
     return one_line(f"{code.co_filename}:{line} in {getattr(code, 'co_qualname', code.co_name)}()")
 
 
@@ -463,6 +506,40 @@ def places_of(task: Any, known: dict[int, tuple[Any, str]] | None = None) -> lis
     except (Exception, SystemExit) as error:
         found.append(f"<{type(error).__name__} while it was looked at>")
     return found
+
+
+def places_of_tasks(loop: Any, tasks: list[Any], goes_on: Callable[[], object] = int) -> "_Places":
+    """What tells places_of() of each of these tasks of the loop.
+
+    Without a GIL the loop's thread looks at its coroutines, some at a time: one that goes on while
+    its frame is looked at ends the process. Where that thread does not answer, little is told.
+    """
+    known: dict[int, tuple[Any, str]] = {}  # the object, so that its id stays its own
+    if _is_mine(loop):
+        return lambda task: places_of(task, known)
+    found: dict[Any, list[str]] = {}
+    for first in range(0, len(tasks), _PART):
+        goes_on()
+        part = tasks[first : first + _PART]
+        look = functools.partial(_places_by_task, part, known)
+        places = _in_its_thread(loop, look)
+        if places is None:
+            break
+        found.update(places)
+    return lambda task: found[task] if task in found else _outline_of(task)
+
+
+def _places_by_task(tasks: list[Any], known: dict[int, tuple[Any, str]]) -> dict[Any, list[str]]:
+    return {task: places_of(task, known) for task in tasks}
+
+
+def _outline_of(task: Any) -> list[str]:
+    coro = coro_of(task)
+    for name in ("cr_code", "gi_code", "ag_code"):
+        code = getattr(coro, name, None)
+        if isinstance(code, CodeType):
+            return [_place_of_code(code), _NO_ANSWER]
+    return []
 
 
 def times_cancelled(task: Any) -> int:

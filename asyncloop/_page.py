@@ -192,20 +192,20 @@ def _answer(connection: socket.socket) -> None:
 
 
 def _tasks(goes_on: Callable[[], None]) -> list[dict[str, Any]]:
-    from ._dump import tasks_of
+    from ._dump import places_of_tasks, tasks_of
 
     names = {each.ident: each.name for each in threading.enumerate()}
     found = []
-    known: dict[int, Any] = {}
     for number, thread, loop in _core._running_loops():
         current = asyncio.current_task(loop)
         records = dict(loop._task_records()) if loop.task_accounting else {}
         tasks: list[dict[str, Any]] = []
         first, count = tasks_of(loop, _MOST_TASKS, goes_on)
+        places = places_of_tasks(loop, first, goes_on)
         for task in first:
             if len(tasks) % _PART == 0:
                 goes_on()
-            tasks.append(_task(task, task is current, records.get(id(task)), known))
+            tasks.append(_task(task, task is current, records.get(id(task)), places(task)))
         found.append(
             {
                 "loop": number,
@@ -217,8 +217,8 @@ def _tasks(goes_on: Callable[[], None]) -> list[dict[str, Any]]:
     return found
 
 
-def _task(task: Any, current: bool, record: Any, known: dict[int, Any]) -> dict[str, Any]:
-    from ._dump import _awaited_by, name_of, places_of
+def _task(task: Any, current: bool, record: Any, places: list[str]) -> dict[str, Any]:
+    from ._dump import _awaited_by, name_of
     from ._tasks import cost_of
 
     waits = getattr(task, "_fut_waiter", None) is not None
@@ -227,7 +227,7 @@ def _task(task: Any, current: bool, record: Any, known: dict[int, Any]) -> dict[
         "id": f"{id(task):x}",
         "name": name_of(task),
         "state": "running" if current else "waiting" if waits else "ready",
-        "stack": places_of(task, known),
+        "stack": places,
         **(cost_of(record, time.monotonic_ns()) if record else nothing),
         "awaited_by": [name_of(each) for each in _awaited_by(task)],
     }

@@ -98,8 +98,9 @@ class Shutdown:
 def report(loop: Any, seconds: float) -> str:
     """One text about all that keeps the loop from its end."""
     tasks, count = _dump.tasks_of(loop, _MOST + 1)
+    places = _dump.places_of_tasks(loop, tasks)
     parts = [
-        _part("task(s)", [_of_task(task) for task in tasks], count),
+        _part("task(s)", [_of_task(task, places(task)) for task in tasks], count),
         _part("connection(s)", *_dump.transports_of(loop)),
         _part("call(s) in the default executor", _dump.calls_of(loop)),
         _part("async generator(s)", _dump.generators_of(loop)),
@@ -122,13 +123,12 @@ def _part(kind: str, found: list[str], count: int | None = None) -> tuple[str, l
     return f"{count} {kind}", lines
 
 
-def _of_task(task: "asyncio.Task[Any]") -> str:
+def _of_task(task: "asyncio.Task[Any]", places: list[str]) -> str:
     times = _dump.times_cancelled(task)
     if times:
         note = f"was cancelled {times} time(s) and goes on"
     else:
         note = "was not cancelled, or goes on after it"
-    places = _dump.places_of(task)
     where = "\n    ".join(places[-_MOST_PLACES:]) if places else "an unknown place"
     return f"task {one_line(_dump.name_of(task))} {note}:\n    {where}"
 

@@ -9,6 +9,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import gc
+import io
 import socket
 import sys
 import threading
@@ -18,6 +19,7 @@ import weakref
 
 import pytest
 
+import asyncloop
 from tests.protocols import Echo
 from tests.support import FREE_THREADED, turns
 from tests.threads import SCALE, Threads, loop_in_thread, quiet, refused, switch_often  # noqa: F401
@@ -809,3 +811,37 @@ def test_all_tasks_of_a_loop_in_another_thread(impl):
         finally:
             asyncio.run_coroutine_threadsafe(end(tasks), loop).result()
         assert not asyncio.all_tasks(loop) & set(tasks)
+
+
+def test_dumps_while_loops_run(impl):
+    """Coroutines and generators go on, and end, while another thread writes where they are."""
+    stop = threading.Event()
+
+    async def some():
+        for i in range(3):
+            yield i
+            await asyncio.sleep(0)
+
+    async def leaf():
+        async for _ in some():
+            await asyncio.sleep(0)
+
+    async def work():
+        while not stop.is_set():
+            await leaf()
+
+    async def main():
+        await asyncio.gather(*(work() for _ in range(20)))
+
+    threads = Threads()
+    for _ in range(2):
+        threads.add(asyncloop.run, main())
+    with threads.during():
+        try:
+            for _ in range(2 * SCALE):
+                text = io.StringIO()
+                asyncloop.dump(text)
+                asyncloop.census()
+        finally:
+            stop.set()
+    assert text.getvalue().startswith("asyncloop: process ")
