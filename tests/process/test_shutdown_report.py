@@ -8,6 +8,8 @@ import pytest
 from tests.support import FREE_THREADED, Impl, import_root, run_script
 
 OURS = Impl.named("asyncloop")
+LONG = 4 if FREE_THREADED else 1
+"""Seconds that the end takes. Without a GIL the loop's thread is asked first, and waited for."""
 
 PROGRAM = """
 import asyncloop, time
@@ -59,7 +61,7 @@ def run(bound, **values):
 
 @pytest.mark.parametrize("runner", [False, True])
 def test_report(runner):
-    text = run(0.2, stubborn=1, executor=1, runner=runner)
+    text = run(0.2, stubborn=LONG, executor=LONG, runner=runner)
     assert text.count("the end of the program takes") == 1
     head = next(line for line in text.splitlines() if "the end of the program" in line)
     for part in ("1 task(s)", "2 connection(s)", "1 call(s) in the default", "1 async generator"):
@@ -151,8 +153,7 @@ def test_bad_value(value):
 
 def test_blocked_loop():
     """A task that catches its cancellation and blocks: the record comes during the block."""
-    # Without a GIL the loop's thread is asked first, and waited for.
-    source = f"BLOCKS = {4 if FREE_THREADED else 1}" + """
+    source = f"BLOCKS = {LONG}" + """
 import asyncloop, time
 
 async def blocks():
