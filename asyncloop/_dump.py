@@ -674,6 +674,13 @@ def start_from_environment(environ: Mapping[str, str]) -> None:
         say(f"ASYNCLOOP_DUMP_SIGNAL={value}: {error}")
 
 
+# With a handler of Python's what raises one of the last five would be executed again, without end.
+_NOT_TO_BE_CAUGHT = {
+    *(signal.SIGKILL, signal.SIGSTOP),
+    *(signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT),
+}
+
+
 def _signal_number(value: str) -> int | None:
     name = value.strip().upper()
     if name.isdigit():
@@ -681,6 +688,6 @@ def _signal_number(value: str) -> int | None:
     else:
         found = getattr(signal, name if name.startswith("SIG") else f"SIG{name}", None)
         number = int(found) if isinstance(found, signal.Signals) else 0
-    if number not in signal.valid_signals() or number in (signal.SIGKILL, signal.SIGSTOP):
+    if number not in signal.valid_signals() or number in _NOT_TO_BE_CAUGHT:
         return None
     return number

@@ -311,11 +311,26 @@ def test_signal(name, wait):
     assert "task the-leaf" in done.stderr and "in leaf()" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["KILL", "STOP", "0", "999", "NOSUCH", "_signal", "SIG_DFL", "-1"])
+BAD = ["KILL", "STOP", "0", "999", "NOSUCH", "_signal", "SIG_DFL", "-1", "SEGV", "FPE", "ABRT"]
+
+
+@pytest.mark.parametrize("name", BAD)
 def test_bad_signal(name):
     done = child("import asyncloop; print('done')", ASYNCLOOP_DUMP_SIGNAL=name)
     assert done.stdout == "done\n"
     assert len(done.stderr.splitlines()) == 1 and "ASYNCLOOP_DUMP_SIGNAL" in done.stderr
+
+
+def test_a_program_that_crashes_still_does():
+    program = """
+import asyncloop, os, signal, sys
+pid = os.fork()
+if pid == 0:
+    os.kill(os.getpid(), signal.SIGSEGV)
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGSEGV)
+"""
+    assert child(program, ASYNCLOOP_DUMP_SIGNAL="SEGV").stdout == "True\n"
 
 
 def test_signal_that_the_program_handles():
