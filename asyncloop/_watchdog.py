@@ -372,8 +372,15 @@ def _current_task(number: int) -> str | None:
 
 
 def _text_of(stall: Stall) -> str:
-    stack = traceback.StackSummary.from_list(list(stall.stack)).format()
-    return printable(f"{one_line(stall.where)}\n{''.join(stack).rstrip()}")
+    return printable(f"{one_line(stall.where)}\n{_stack_of(stall)}")
+
+
+def _stack_of(stall: Stall) -> str:
+    stack = "".join(traceback.StackSummary.from_list(list(stall.stack)).format()).rstrip()
+    if not stall.other_threads:
+        return stack
+    others = "".join(f"\n  {each}" for each in stall.other_threads)
+    return f"{stack}\nIf it was none of these, a thread has held the GIL:{others}"
 
 
 def _log(stall: Stall) -> None:
@@ -391,10 +398,7 @@ def _log(stall: Stall) -> None:
     if stall.gil_held:
         notes.append(", while a call holds the GIL")
     running = f"task: {stall.task}\n" if stall.task else ""
-    stack = "".join(traceback.StackSummary.from_list(list(stall.stack)).format()).rstrip()
-    if stall.other_threads:
-        stack += "\nIf it was none of these, a thread has held the GIL:"
-        stack += "".join(f"\n  {each}" for each in stall.other_threads)
+    stack = _stack_of(stall)
     if any(frame.filename == logging.__file__ for frame in stall.stack):
         # What blocks may hold a lock that the logger needs: this one comes at once.
         with contextlib.suppress(OSError):
