@@ -191,8 +191,10 @@ datagram_on_readable(struct watch *watch, int revents)
     }
     else if (LIKELY(transport_wants_data(&dgram->base)) || transport_reads_by_hand(&dgram->base, revents)) {
         int most = UNLIKELY(revents & WATCH_BY_HAND) ? 1 : DATAGRAM_BUDGET;
-        result = LIKELY(datagram_is_native(dgram)) ? datagram_read_several(dgram, loop, most)
-                                                   : datagram_read_by_method(dgram);
+        /* Only the socket's method has a form of other families' addresses. */
+        result = LIKELY(addr_family_is_known(dgram->family)) && LIKELY(datagram_is_native(dgram))
+                     ? datagram_read_several(dgram, loop, most)
+                     : datagram_read_by_method(dgram);
     }
     if (UNLIKELY(result < 0)) {
         transport_step_failed(&dgram->base, loop, "_read_ready", revents);

@@ -12,12 +12,14 @@ datagram_cast(PyObject *op)
     return (Datagram *)op;
 }
 
-/* May system calls do what asyncio has the socket do? Addresses of other families only that can make. */
+/* May system calls do what asyncio has the socket do? */
 static inline bool
 datagram_is_native(Datagram *dgram)
 {
     return dgram->base.file == NULL
-           || (addr_family_is_known(dgram->family) && standard_socket_has_all(dgram->base.head.state, dgram->base.file, 1u << SOCKET_RECVFROM | 1u << SOCKET_SENDTO | 1u << SOCKET_SEND | 1u << SOCKET_GETATTRIBUTE));
+           || standard_socket_has_all(dgram->base.head.state, dgram->base.file,
+                                      1u << SOCKET_RECVFROM | 1u << SOCKET_SENDTO | 1u << SOCKET_SEND
+                                          | 1u << SOCKET_GETATTRIBUTE);
 }
 
 /* -- datagram_send.c: the queue, and sending -------------------------------------------- */

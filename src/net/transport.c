@@ -138,14 +138,11 @@ transport_is_known(Transport *tr)
 #endif
 }
 
-/* The current exception, if there is one, came later than *failed, and takes its place. */
+/* The current exception came later than *failed, and takes its place. */
 static void
 failed_later(PyObject **failed)
 {
-    PyObject *exc = PyErr_GetRaisedException();
-    if (UNLIKELY(exc != NULL)) {
-        Py_XSETREF(*failed, exc);
-    }
+    Py_XSETREF(*failed, PyErr_GetRaisedException());
 }
 
 /* The last step of a transport: the descriptor is closed, everything is forgotten, whatever fails. */
@@ -160,13 +157,15 @@ transport_finish(Transport *tr, PyObject **failed)
         if (transport_is_known(tr) && transport_remember_sockname(tr) < 0) {
             PyErr_WriteUnraisable((PyObject *)tr);
         }
-        (void)transport_close_file(tr);
+        if (UNLIKELY(transport_close_file(tr) < 0)) {
+            failed_later(failed);
+        }
     }
-    failed_later(failed);
     proto_clear(&tr->head.proto);
     transport_leave_loop(tr);
-    (void)server_detach(tr);
-    failed_later(failed);
+    if (UNLIKELY(server_detach(tr) < 0)) {
+        failed_later(failed);
+    }
     GUARD(tr);    /* without a loop, it is what guards the transport */
     if (tr->kind->lost != NULL) {
         tr->kind->lost(tr);
@@ -190,12 +189,18 @@ transport_lose(Transport *tr, PyObject *exc)
     if (protocol != NULL) {
         channel_lost_was_told(&tr->head, protocol, exc);
     }
-    failed_later(&failed);
-    Py_XDECREF(protocol);
-    _PyErr_StackItem level;
-    handling_begin(&level, failed);
-    transport_finish(tr, &failed);
-    handling_end(&level);
+    if (LIKELY(value != NULL)) {
+        Py_XDECREF(protocol);
+        transport_finish(tr, &failed);
+    }
+    else {
+        _PyErr_StackItem level;
+        failed_later(&failed);
+        Py_XDECREF(protocol);
+        handling_begin(&level, failed);
+        transport_finish(tr, &failed);
+        handling_end(&level);
+    }
     Py_DECREF(tr);
     Py_DECREF(loop);
     PyErr_SetRaisedException(failed);
