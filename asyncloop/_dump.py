@@ -20,7 +20,7 @@ import threading
 import traceback
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from types import (
     AsyncGeneratorType,
     CodeType,
@@ -472,6 +472,9 @@ def chain_of(task: Any, known: dict[int, tuple[Any, str]] | None = None) -> Iter
             frame, awaited = awaited.ag_frame, awaited.ag_await
         else:
             inside = _inside(awaited)
+            if inside is None and _is_of_an_extension(awaited):
+                yield one_line(_safely(_describe_coroutine, awaited))
+                inside = getattr(awaited, "cr_await", None)
             if inside is None:
                 break
             awaited = inside
@@ -548,6 +551,17 @@ def times_cancelled(task: Any) -> int:
         return int(task.cancelling())
     except (Exception, SystemExit):
         return 0
+
+
+def _is_of_an_extension(awaited: Any) -> bool:
+    """Is it a coroutine, but not of Python's own, as those of Cython?"""
+    return issubclass(type(awaited), Coroutine) and not asyncio.isfuture(awaited)
+
+
+def _describe_coroutine(coro: Any) -> str:
+    name = getattr(coro, "__qualname__", None)
+    name = name if isinstance(name, str) else type(coro).__qualname__
+    return f"{name}(), which does not tell its line"
 
 
 def _inside(awaited: Any) -> Any:

@@ -6,6 +6,7 @@ a loop keeps each until it is done; `lost_tasks()` names those that would be gon
 """
 
 import asyncio
+import contextlib
 import gc
 import math
 import sys
@@ -146,8 +147,10 @@ def _where(task: Any, records: dict[int, Any]) -> str:
             return f"{frame.filename}:{frame.lineno} in {frame.name}()"
     coro = _dump.coro_of(task)
     for name in ("cr_code", "gi_code", "ag_code"):
-        code = getattr(coro, name, None)
-        if code is not None:
+        code = None
+        with contextlib.suppress(Exception, SystemExit):  # it may be anything
+            code = getattr(coro, name, None)
+        if isinstance(code, CodeType):
             return f"an unknown place, to run {_place_of(code, code.co_firstlineno)}"
     return f"an unknown place, to run {type(coro).__name__}"
 

@@ -7,9 +7,11 @@ import asyncio
 import io
 import json
 import os
+import re
 import signal
 import sys
 import threading
+from collections.abc import Coroutine
 
 import pytest
 
@@ -181,6 +183,62 @@ def test_a_circle_of_tasks_comes_after_the_others():
     for task in asyncio.all_tasks(loop):
         task._log_destroy_pending = False
     loop.close()
+
+
+class Foreign(Coroutine):
+    """A coroutine as an extension may have it."""
+
+    def __init__(self, future):
+        self.steps = future.__await__()
+
+    def send(self, value):
+        return self.steps.send(value)
+
+    def throw(self, *error):
+        return self.steps.throw(*error)
+
+    def close(self):
+        pass
+
+    def __await__(self):
+        return self.steps
+
+
+class Raising(Foreign):
+    def fail(self):
+        raise KeyError("not for you")
+
+    cr_await = cr_code = cr_frame = property(fail)
+
+    def __repr__(self):
+        raise SystemExit(1)
+
+
+def test_coroutines_that_are_not_pythons_own():
+    async def main():
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        tasks = [
+            loop.create_task(Foreign(future), name="foreign"),
+            loop.create_task(Raising(future), name="raising"),
+        ]
+        await asyncio.sleep(0)
+        dumped = io.StringIO()
+        asyncloop.dump(dumped)
+        parts = re.split(r"\n  task ", dumped.getvalue())
+        (foreign,) = (part for part in parts if part.startswith("foreign\n"))
+        (raising,) = (part for part in parts if part.startswith("raising\n"))
+        assert "Foreign(), which does not tell its line" in foreign and "waits for <Fu" in foreign
+        assert "Raising(), which does not tell its line" in raising and "KeyError" in raising
+        assert {place.where.split()[-1] for place in asyncloop.census().tasks} >= {
+            "Foreign",
+            "Raising",
+        }
+        assert asyncloop.lost_tasks(0) == []
+        future.set_result(None)
+        await asyncio.gather(*tasks)
+
+    asyncloop.run(main())
 
 
 def test_tasks_that_wait_for_each_other_in_a_long_row():
