@@ -45,13 +45,17 @@ def _nobody_else_has(holder: Any, name: str) -> bool:
     return _references(holder, name) <= _FROM_ONE_HOLDER
 
 
-def chained() -> tuple[Any, Any]:
-    """What asyncio has a future of an executor call, and the loop when the executor's is done."""
+def chained() -> tuple[Any, Any, bool]:
+    """What asyncio has a future of an executor call, and the loop when the executor's is done.
+
+    And whether that is called at once where it is done in the loop's own thread.
+    """
     source, future = concurrent.futures.Future(), concurrent.futures.Future()  # type: ignore[var-annotated]
     futures._chain_future(source, future)  # type: ignore[attr-defined]
     (check_cancel,), (call,) = future._done_callbacks, source._done_callbacks  # type: ignore[attr-defined]
     place = call.__code__.co_freevars.index("_set_state")
-    return check_cancel, call.__closure__[place].cell_contents
+    at_once = "_get_running_loop" in call.__code__.co_names
+    return check_cancel, call.__closure__[place].cell_contents, at_once
 
 
 # -- the loop ----------------------------------------------------------------------------------

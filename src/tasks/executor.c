@@ -9,8 +9,6 @@
  * Only a result is copied here. Exceptions, cancellation and whatever looks odd go to the function that
  * asyncio.futures._chain_future() has the loop call, in a Handle as there, since it may raise; and that
  * is what the loop is asked to call in debug mode, and where its call_soon_threadsafe() is the program's.
- * Where the executor's future is done in the loop's own thread, _chain_future() has the two from then on:
- * what it does there differs between versions of Python.
  *
  * Threads: the executor's call the Link while the loop's may. Its fields are set before anybody can
  *          call it, and taken in its critical section. */
@@ -40,6 +38,7 @@ future_is_cancelled(const Future *future)
 enum standard_callback {
     CHECK_CANCEL,
     SET_STATE,
+    AT_ONCE,    /* no callback: True where an executor's future that is done in the loop's thread does not wait */
 };
 
 /* Once, when _chain_future() is known to be asyncio's. 0 / -1 */
@@ -161,18 +160,17 @@ link_send(Link *link)
     return handle == NULL ? -1 : loop_call_soon_threadsafe(link->loop, handle);
 }
 
-/* To asyncio: all of it, or what is left to do in the loop's thread. */
+/* asyncio's callback is called, now or by the loop's method. */
 static int
-link_hand_over(Link *link, bool all)
+link_send_openly(Link *link, bool now)
 {
-    PyObject *source, *result = Py_None;
+    PyObject *source, *result = Py_None, *set_state = standard_callback(link->state, SET_STATE);
     Future *future;
-    struct state *state = link->state;
     link_take(link, &source, &future);
     if (source != NULL && future != NULL) {
-        result = all ? PyObject_CallFunctionObjArgs(tasks_state(state)->executor.chain_future, source, future, NULL)
-                     : PyObject_CallMethodObjArgs((PyObject *)link->loop, state->names.call_soon_threadsafe,
-                                                  standard_callback(state, SET_STATE), future, source, NULL);
+        result = now ? PyObject_CallFunctionObjArgs(set_state, future, source, NULL)
+                     : PyObject_CallMethodObjArgs((PyObject *)link->loop, link->state->names.call_soon_threadsafe,
+                                                  set_state, future, source, NULL);
         Py_XDECREF(result);
     }
     Py_XDECREF(source);
@@ -192,10 +190,11 @@ link_source_done(Link *link)
     if (!waits || FLAG(loop->closed) || SHARED_LOAD(loop->ev) == NULL) {
         return 0;    /* nobody wants to know any more */
     }
-    bool here = SHARED_LOAD(loop->thread_id) == PyThread_get_thread_ident();
-    if (UNLIKELY(here) || UNLIKELY(FLAG(loop->debug))
+    bool now = SHARED_LOAD(loop->thread_id) == PyThread_get_thread_ident()
+               && standard_callback(link->state, AT_ONCE) == Py_True;
+    if (UNLIKELY(now) || UNLIKELY(FLAG(loop->debug))
         || UNLIKELY(loop_replaced(loop) & LOOP_BIT(call_soon_threadsafe))) {
-        return link_hand_over(link, here);
+        return link_send_openly(link, now);
     }
     return link_send(link);
 }

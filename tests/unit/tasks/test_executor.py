@@ -689,3 +689,16 @@ if __name__ == "__main__":
 
 def test_processes(impl):
     check_script(impl, PROCESSES)
+
+
+def test_one_callback_of_each_future(loop, run, by_hand):
+    async def main():
+        at_once = loop.run_in_executor(AtOnce(), int)
+        waits = loop.run_in_executor(by_hand, int)
+        for future in at_once, waits:
+            assert len(future._callbacks or ()) == (not future.done())
+        by_hand.futures[0].set_result(1)
+        assert len(waits._callbacks or ()) == (not waits.done())
+        return await at_once, await waits
+
+    assert run(main()) == (0, 1)
