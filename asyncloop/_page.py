@@ -161,11 +161,14 @@ def _serve(listener: socket.socket, ended: threading.Event) -> None:
             if error.errno not in _FOR_NOW:
                 ended.set()  # it was shut down
                 return
-            # The program has no descriptor left, and may have one again. To be shut down ends this.
-            poll = select.poll()
-            poll.register(listener, 0)
-            poll.poll(_AGAIN * 1000)
-            continue
+            # The program has no descriptor left, and may have one again.
+            with contextlib.suppress(ValueError):  # it was closed
+                poll = select.poll()
+                poll.register(listener, 0)
+                if not poll.poll(_AGAIN * 1000):
+                    continue
+            ended.set()  # it was shut down meanwhile
+            return
         # BaseException: a repr() may raise SystemExit, which is not for this thread.
         with contextlib.suppress(BaseException), connection:
             _answer(connection)

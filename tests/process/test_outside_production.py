@@ -4,11 +4,13 @@ asyncio has nothing like it, so all of this is about asyncloop alone.
 """
 
 import asyncio
+import errno
 import io
 import json
 import os
 import re
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Coroutine
@@ -63,6 +65,30 @@ asyncloop.run(main())
         process.stdin.flush()
         assert process.stdout.readline() == "free\n"
         until(lambda: _ps.main(["tree", str(process.pid)]) == 0)
+
+
+@pytest.mark.parametrize("how", ["shut down", "closed"])
+def test_it_ends_although_no_descriptor_is_left(how):
+    """Then accept() says nothing of the end of the socket."""
+
+    class Full(socket.socket):
+        asked = 0
+
+        def accept(self):
+            self.asked += 1
+            assert self.asked < 10
+            raise OSError(errno.EMFILE, "too many")
+
+    ended = threading.Event()
+    with Full(socket.AF_UNIX) as listener:
+        listener.bind(f"\0asyncloop-test-{os.getpid()}-{os.urandom(4).hex()}")
+        listener.listen()
+        if how == "closed":
+            listener.close()
+        else:
+            listener.shutdown(socket.SHUT_RDWR)
+        _page._serve(listener, ended)
+    assert ended.is_set() and listener.asked == 1
 
 
 def test_a_process_that_is_stopped(capsys, monkeypatch):
