@@ -59,10 +59,12 @@ find_standard_callbacks(struct state *state)
     return found == NULL ? -1 : 0;
 }
 
+/* Borrowed; None once the module was cleared, as the interpreter ends. */
 static PyObject *
 standard_callback(struct state *state, enum standard_callback which)
 {
-    return PyTuple_GET_ITEM(SHARED_LOAD(tasks_state(state)->executor.callbacks), which);
+    PyObject *callbacks = SHARED_LOAD(tasks_state(state)->executor.callbacks);
+    return UNLIKELY(callbacks == NULL) ? Py_None : PyTuple_GET_ITEM(callbacks, which);
 }
 
 /* Both are the caller's then, and may be NULL. */
